@@ -1,0 +1,81 @@
+"""The nonlinearities of the feed-forward layer, element by element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from refllm.backend import Array, erfc, namespace, row_blocks
+from refllm.shapes import require_floating
+
+_K0 = math.sqrt(2 / math.pi)  # math, not NumPy: a NumPy scalar would turn float32 arrays into float64
+_K1 = 0.044715 * _K0
+
+
+def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """FFN: y = max(0, x)
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.3; documents 002 sec. 3.1 step 3.
+    Shapes:  x (...) -> y (...)
+    Back:    dx = dy where x > 0, else 0 (0 at x = 0, a choice the derivative leaves open)
+    """
+    require_floating("relu", x=x)
+    return namespace(x).maximum(x, 0), lambda dy: dy * (x > 0)
+
+
+def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """FFN: y = x s,   s = (1 + tanh u) / 2,   u = √(2/π) (x + 0.044715 x³)
+
+    The form of GPT-2 and of the first BERT code: an approximation of `gelu_erf`, up to 5e-4 away from it.
+    Source:  Hendrycks & Gimpel 2016 (arXiv:1606.08415) sec. 2; documents 000, 001 (GPT, BERT).
+    Shapes:  x (...) -> y (...)
+    Back:    dx = dy (s + 2 x s (1 - s) du/dx),   du/dx = √(2/π) (1 + 3 · 0.044715 x²)
+    Special: tends to x and to 0 for x → ±∞, where s is exactly 1 and 0.
+    """
+    require_floating("gelu_tanh", x=x)
+    xp = namespace(x)
+    y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)  # only the derivative is kept for `back`
+    flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
+    for i in row_blocks(flat_x[:, None]):
+        a = xp.clip(flat_x[i], -10, 10)  # tanh u is exactly ±1 beyond; x² could overflow
+        q = a * a
+        q *= _K1
+        q += _K0  # u = x q
+        du = xp.multiply(q, 3, out=flat_slope[i])
+        du -= 2 * _K0
+        q *= a
+        xp.tanh(q, out=q)
+        xp.subtract(1, q, out=q)  # 2 (1 - s)
+        du *= q
+        q *= -0.5
+        q += 1  # s
+        v = xp.multiply(flat_x[i], q, out=flat_y[i])
+        du *= v
+        du += q
+    return y, lambda dy: dy * slope
+
+
+def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """FFN: y = x Φ(x),   Φ(x) = (1 + erf(x / √2)) / 2, the normal distribution function
+
+    The exact form, of BERT and BART.
+    Source:  Hendrycks & Gimpel 2016 (arXiv:1606.08415) sec. 2; documents 000 (BERT).
+    Shapes:  x (...) -> y (...)
+    Back:    dx = dy (Φ(x) + x φ(x)),   φ(x) = exp(-x² / 2) / √(2π)
+    Special: Φ is erfc(-x / √2) / 2, which keeps the small tail that 1 + erf loses.
+    """
+    require_floating("gelu_erf", x=x)
+    xp = namespace(x)
+    y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
+    flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
+    for i in row_blocks(flat_x[:, None]):
+        a = flat_x[i]
+        cdf = erfc(a * -math.sqrt(0.5))
+        cdf *= 0.5
+        xp.multiply(a, cdf, out=flat_y[i])
+        c = xp.clip(a, -40, 40)  # φ is 0 beyond; x² could overflow
+        density = xp.exp(c * c * -0.5)
+        density *= c
+        density *= 1 / math.sqrt(2 * math.pi)
+        xp.add(cdf, density, out=flat_slope[i])
+    return y, lambda dy: dy * slope

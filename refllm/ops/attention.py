@@ -1,0 +1,126 @@
+"""Scaled dot-product attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from refllm.backend import Array, known, namespace, overflow_is_expected
+from refllm.shapes import require
+
+QUERIES, KEYS = 64, 512  # the tile of scores that is formed at once
+
+
+def attention(
+    q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None
+) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:
+    """ATT, ATT-MASK: y = P v,   P = softmax(q kᵀ / √D) over the keys that a query may attend
+
+    Causal: query t attends the keys up to t + S - T, so that the last query sees every key (a cache holds the first
+    S - T). `allowed` is a boolean mask, true = may attend, or None; both hold together.
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.1, 3.2.3; documents 001, 002 sec. 3.1 and 4.1, 003 sec.
+             4.1, 004 sec. 4.2 (erratum E3: D is the width of one head's key, not of the embedding). Tiles with a
+             running maximum: Milakov & Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
+    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); allowed bool (..., T, S) -> y (..., T, E)
+    Back:    dv = Pᵀ dy;  dP = dy vᵀ;  ds = P (dP - Σ_j P_j dP_j), where Σ_j P_j dP_j = Σ_e y_e dy_e;
+             dq = ds k / √D;  dk = dsᵀ q / √D
+    Special: a row with no key left gives y = 0 and no gradient. Memory grows with T + S: beyond one tile of keys the
+             weights are formed again in `back`.
+    Raises:  ValueError for shapes that do not agree, or causal with fewer keys than queries.
+    """
+    sizes = require("attention", "q (..., T, D); k (..., S, D); v (..., S, E)", q, k, v)
+    T, S, past = sizes["T"], sizes["S"], sizes["S"] - sizes["T"]
+    if causal and past < 0:
+        raise ValueError(f"attention: causal needs at least as many keys as queries; got S = {S}, T = {T}")
+    xp = namespace(q)
+    if allowed is not None:
+        allowed = _full_mask(xp, allowed, (*q.shape[:-1], S))
+    scale = 1 / math.sqrt(sizes["D"])
+    q = q * scale
+
+    def tiles() -> Iterator[tuple[slice, slice]]:
+        for i in range(0, T, QUERIES):
+            n = slice(i, min(i + QUERIES, T))
+            for j in range(0, n.stop + past if causal else S, KEYS):
+                yield n, slice(j, min(j + KEYS, n.stop + past if causal else S))
+
+    def scores(n: slice, m: slice) -> Array:
+        s = q[..., n, :] @ k[..., m, :].swapaxes(-1, -2)
+        if causal and m.stop > n.start + past + 1:  # the diagonal crosses this tile
+            late = xp.arange(m.start, m.stop) > xp.arange(n.start + past, n.stop + past)[:, None]
+            s += xp.where(late, -math.inf, 0).astype(s.dtype)
+        if allowed is not None:
+            s += xp.where(allowed[..., n, m], 0, -math.inf).astype(s.dtype)
+        return s
+
+    # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe.
+    # Rows whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ over the keys in sight, need none: top = 0.
+    lowest, small = float(xp.finfo(q.dtype).min) / 2, math.log(xp.finfo(q.dtype).max) * 2 / 3
+    tame = _largest_score(xp, q, k, causal) < small
+    tame_everywhere = known(tame.all())
+    top = xp.where(tame, 0, lowest).astype(q.dtype)
+    total = xp.zeros_like(top)
+    y = xp.zeros_like(v, shape=(*q.shape[:-1], sizes["E"]))
+    kept: list[Array] = []
+    for n, m in tiles():
+        e = scores(n, m)
+        if not tame_everywhere:
+            rise = xp.where(tame[..., n, :], 0, xp.maximum(top[..., n, :], e.max(axis=-1, keepdims=True)))
+            rise = rise.astype(q.dtype)
+            e -= rise
+            shrink = xp.exp(top[..., n, :] - rise)
+            total[..., n, :] *= shrink
+            y[..., n, :] *= shrink
+            top[..., n, :] = rise
+        xp.exp(e, out=e)
+        total[..., n, 0] += e @ xp.ones(e.shape[-1], e.dtype)
+        y[..., n, :] += e @ v[..., m, :]
+        if S <= KEYS:
+            kept.append(e)
+    inverse = 1 / xp.where(total == 0, 1, total).astype(q.dtype)
+    y *= inverse
+
+    def back(dy: Array) -> tuple[Array, Array, Array]:
+        dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)
+        g = dy * inverse  # P = e inverse: the factor is applied on the narrow side, to dy
+        mean = (g * y).sum(axis=-1, keepdims=True)
+        for i, (n, m) in enumerate(tiles()):
+            e = kept[i] if kept else xp.exp(scores(n, m) - top[..., n, :])
+            dv[..., m, :] += e.swapaxes(-1, -2) @ g[..., n, :]
+            ds = g[..., n, :] @ v[..., m, :].swapaxes(-1, -2)
+            ds -= mean[..., n, :]
+            ds *= e
+            dq[..., n, :] += ds @ k[..., m, :]
+            dk[..., m, :] += ds.swapaxes(-1, -2) @ q[..., n, :]
+        dq *= scale
+        return dq, dk, dv
+
+    return y, back
+
+
+def _largest_score(xp: Any, q: Array, k: Array, causal: bool) -> Array:
+    """A bound of a query's scores by Cauchy and Schwarz, ‖q_t‖ max‖k_s‖, that no key out of a causal query's sight
+    enters: otherwise a later token could change an earlier output in its last bit."""
+    if k.shape[-2] == 0:
+        return xp.zeros((*q.shape[:-1], 1), q.dtype)
+    ones = xp.ones(q.shape[-1], q.dtype)
+    with overflow_is_expected():
+        keys = (k * k) @ ones
+        if causal:
+            keys = xp.maximum.accumulate(keys, axis=-1)[..., k.shape[-2] - q.shape[-2] :]
+        else:
+            keys = keys.max(axis=-1, keepdims=True)
+        return xp.sqrt((q * q) @ ones * keys)[..., None]
+
+
+def _full_mask(xp: Any, allowed: Array, shape: tuple[int, ...]) -> Array:
+    """`allowed` as a boolean array of the scores' shape."""
+    if allowed.dtype.kind != "b":
+        raise ValueError(f"attention: allowed must be boolean, true = may attend; got {allowed.dtype}")
+    try:
+        return xp.broadcast_to(allowed, shape)
+    except ValueError:
+        raise ValueError(
+            f"attention: allowed must broadcast to (..., T, S) = {shape}, the scores of q and k; got {allowed.shape}"
+        ) from None

@@ -1,0 +1,78 @@
+"""Cross-entropy of a softmax, against class indices or against a distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array, namespace
+from refllm.ops.softmax import _row_maximum, log_softmax
+from refllm.shapes import require, require_indices
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def cross_entropy(
+    logits: Array, *, targets: Array, ignore: int | None, reduction: str
+) -> tuple[Array, Callable[[Array], Array]]:
+    """CE, NLL: y = -log p[target] = log Σ_j exp(z_j) - z[target],   p = softmax(z), z = logits
+
+    reduced by "mean", "sum" or "none" over the places; a place whose target is `ignore` does not count.
+    Source:  documents 001 (cross-entropy; erratum E2: terms with a zero target vanish), 000 sec. 4.3, 002 sec. 3.3.
+    Shapes:  logits (..., V); targets (...) in [0, V) -> y () or, for "none", (...)
+    Back:    dlogits = w (p - onehot(target)),   w = dy / (number of counted places) for "mean", dy else
+    Special: where target = ignore, loss and gradient are 0; the mean over no place at all is 0.
+             Never log(softmax(z)): a loss of 1e4 keeps its digits.
+    Raises:  ValueError for another reduction, IndexError if a target is neither ignored nor in [0, V).
+    """
+    V = require("cross_entropy", "logits (..., V); targets (...)", logits, targets)["V"]
+    _require_reduction("cross_entropy", reduction)
+    xp = namespace(logits)
+    counted = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
+    index = xp.where(counted, targets, 0)
+    require_indices("cross_entropy", targets=(index, V))
+
+    top = _row_maximum(xp, logits, "cross_entropy")
+    e = xp.exp(logits - top)
+    total = e.sum(axis=-1)
+    at_target = xp.take_along_axis(logits, index[..., None], axis=-1)
+    loss = (xp.log(total) + (top - at_target)[..., 0]) * counted
+    count = xp.maximum(counted.sum(), 1).astype(loss.dtype) if reduction == "mean" else 1
+
+    def back(dy: Array) -> Array:
+        w = counted * (dy / count)
+        dlogits = e * (w / total)[..., None]
+        rows = dlogits.reshape(-1, V)
+        rows[xp.arange(len(rows)), index.reshape(-1)] -= w.reshape(-1)
+        return dlogits
+
+    return loss if reduction == "none" else loss.sum() / count, back
+
+
+def soft_cross_entropy(
+    logits: Array, targets: Array, *, reduction: str
+) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """CE: y = -Σ_j t_j log p_j,   p = softmax(logits), t = targets; reduced by "mean", "sum" or "none" over the rows
+
+    Source:  documents 001 (cross-entropy with a one-hot y), 000 sec. 4.3; label smoothing and distillation use it.
+    Shapes:  logits (..., V); targets (..., V) -> y () or, for "none", (...)
+    Back:    dlogits = w (p Σ_j t_j - t);  dtargets = -w log p,   w = dy / (number of rows) for "mean", dy else
+    Special: a term with t_j = 0 vanishes, also where log p_j = -inf (erratum E2). Rows of t need not sum to 1.
+    Raises:  ValueError for another reduction.
+    """
+    V = require("soft_cross_entropy", "logits (..., V); targets (..., V)", logits, targets)["V"]
+    _require_reduction("soft_cross_entropy", reduction)
+    xp = namespace(logits)
+    log_p, back_log_softmax = log_softmax(logits)
+    loss = -(targets * xp.where(targets == 0, 0, log_p)).sum(axis=-1)
+    count = max(1, logits.size // V) if reduction == "mean" else 1
+
+    def back(dy: Array) -> tuple[Array, Array]:
+        w = (xp.asarray(dy) / count)[..., None]
+        return back_log_softmax(targets * -w), log_p * -w
+
+    return loss if reduction == "none" else loss.sum() / count, back
+
+
+def _require_reduction(operation: str, reduction: str) -> None:
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"{operation}: reduction must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}")

@@ -1,0 +1,30 @@
+"""Dropout, with the draw as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.shapes import require, require_floating
+
+
+def dropout(x: Array, *, keep: Array, rate: float) -> tuple[Array, Callable[[Array], Array]]:
+    """DROP: y = x keep / (1 - rate), the inverted form: the expectation of y is x, and inference does nothing
+
+    Randomness is data: `keep` is a boolean array, true with probability 1 - rate, drawn by the caller.
+    Source:  Srivastava et al. 2014; documents 000 sec. 4.4 Q3.
+    Shapes:  x (...); keep bool (...) -> y (...)
+    Back:    dx = dy keep / (1 - rate)
+    Raises:  ValueError if rate is not in [0, 1) or keep is not boolean of x's shape.
+    """
+    require("dropout", "x (...); keep (...)", x, keep)
+    require_floating("dropout", x=x)
+    if keep.dtype.kind != "b" or not 0 <= rate < 1:
+        raise ValueError(f"dropout: keep must be boolean and rate in [0, 1); got {keep.dtype} and {rate}")
+
+    def scaled(z: Array) -> Array:
+        z = z * keep
+        z *= 1 / (1 - rate)
+        return z
+
+    return scaled(x), scaled

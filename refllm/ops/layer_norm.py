@@ -1,0 +1,60 @@
+"""Layer normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from refllm.backend import Array, known, namespace, row_blocks
+from refllm.shapes import require
+
+
+def layer_norm(
+    x: Array, g: Array, b: Array, *, eps: float
+) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:
+    """LN: y = g n + b,   n = (x - mean(x)) / sqrt(var(x) + eps)
+
+    Source:  Ba et al. 2016 (arXiv:1607.06450) sec. 3; documents 002 sec. 3.1 step 4. var is biased (divide by C).
+    Shapes:  x (..., C); g (C,); b (C,) -> y (..., C)
+    Back:    dn = g dy;  dx = r (dn - mean(dn) - n mean(dn n)),  r = 1 / sqrt(var + eps);  dg = Σ dy n;  db = Σ dy
+    Special: a constant row gives y = b, never NaN. Values whose squares overflow are scaled first.
+    Raises:  ValueError if g or b is not (C,), C is 0, or eps is not positive.
+    """
+    C = require("layer_norm", "x (..., C); g (C,); b (C,)", x, g, b)["C"]
+    if C == 0 or eps <= 0:
+        raise ValueError(f"layer_norm: needs C >= 1 and eps > 0; got C = {C}, eps = {eps}")
+    xp = namespace(x)
+    rows = x.reshape(-1, C)
+    y, n, r = xp.empty(rows.shape, x.dtype), xp.empty(rows.shape, x.dtype), xp.empty((len(rows), 1), x.dtype)
+    mean = xp.full(C, 1 / C, x.dtype)  # row sums as matrix-vector products: several times the speed of sum(axis=-1)
+    largest = math.sqrt(xp.finfo(x.dtype).max) / C  # of a deviation whose square can still be summed
+    for i in row_blocks(rows):
+        c = xp.subtract(rows[i], rows[i, :1], out=n[i])  # a constant row is exactly 0 from here on
+        c -= (c @ mean)[:, None]
+        size = None
+        if not known(xp.maximum(c.max(), -c.min()) < largest):
+            size = abs(c).max(axis=1, keepdims=True)
+            size = xp.where(size < largest, 1, size).astype(x.dtype)
+            c /= size
+        variance = ((c * c) @ mean)[:, None]
+        r[i] = 1 / xp.sqrt(variance + (eps if size is None else eps / size / size))
+        c *= r[i]
+        if size is not None:
+            r[i] /= size
+        xp.multiply(c, g, out=y[i])
+        y[i] += b
+
+    def back(dy: Array) -> tuple[Array, Array, Array]:
+        dy = dy.reshape(-1, C)
+        dx, dg, ones = xp.empty(dy.shape, dy.dtype), xp.zeros_like(g), xp.ones(len(dy), dy.dtype)
+        for i in row_blocks(dy):
+            t = dy[i] * n[i]
+            dg += ones[i] @ t
+            dn = xp.multiply(dy[i], g, out=dx[i])
+            t *= g  # dn n
+            dn -= (dn @ mean)[:, None]
+            dn -= n[i] * (t @ mean)[:, None]
+            dn *= r[i]
+        return dx.reshape(x.shape), dg, ones @ dy
+
+    return y.reshape(x.shape), back

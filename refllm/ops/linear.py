@@ -1,0 +1,77 @@
+"""Affine maps of the last axis: with a bias, without one, and cut into heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array, namespace
+from refllm.shapes import require
+
+
+def matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """LMHEAD, LINEAR without bias: y = x W
+
+    Source:  documents 002 sec. 4.2 (h_t W); Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.4 for a tied W = Eᵀ.
+    Shapes:  x (..., I); W (I, O) -> y (..., O)
+    Back:    dx = dy Wᵀ;  dW = Σ over rows of xᵀ dy
+    Raises:  ValueError if the width of x is not the height of W.
+    """
+    sizes = require("matmul", "x (..., I); W (I, O)", x, W)
+    rows = x.reshape(-1, sizes["I"])  # one product for the whole batch
+    y = (rows @ W).reshape(*x.shape[:-1], sizes["O"])
+
+    def back(dy: Array) -> tuple[Array, Array]:
+        dy = dy.reshape(-1, sizes["O"])
+        return (dy @ W.T).reshape(x.shape), rows.T @ dy
+
+    return y, back
+
+
+def linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:
+    """LINEAR: y = x W + b
+
+    Source:  documents 002 sec. 3.1 step 3 (the two maps of the FFN), sec. 4.2 (h_t W + b).
+    Shapes:  x (..., I); W (I, O); b (O,) -> y (..., O)
+    Back:    dx = dy Wᵀ;  dW = Σ over rows of xᵀ dy;  db = Σ over rows of dy
+    Raises:  ValueError if the width of x is not the height of W, or b is not (O,).
+    """
+    sizes = require("linear", "x (..., I); W (I, O); b (O,)", x, W, b)
+    y, back_product = matmul(x, W)
+    y += b
+
+    def back(dy: Array) -> tuple[Array, Array, Array]:
+        dy = dy.reshape(-1, sizes["O"])
+        ones = namespace(dy).ones(len(dy), dy.dtype)
+        dx, dW = back_product(dy)
+        return dx.reshape(x.shape), dW, ones @ dy  # a product sums rows several times faster than sum(axis=0)
+
+    return y, back
+
+
+def heads(
+    x: Array, W: Array, b: Array, *, heads: int, parts: int
+) -> tuple[tuple[Array, ...], Callable[..., tuple[Array, Array, Array]]]:
+    """MHA: the projection to queries, keys and values, y = x W + b cut into `parts` arrays of `heads` heads
+
+    Column p H D + h D + d of y is entry d of head h of part p: parts = 3 gives q, k, v in that order.
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2; documents 002 sec. 5 (the code's view and transpose).
+    Shapes:  x (..., T, I); W (I, parts*heads*D); b (parts*heads*D,) -> y[parts] (..., heads, T, D)
+    Back:    that of LINEAR, after the heads are put side by side again.
+    Raises:  ValueError if parts * heads does not divide the width of W.
+    """
+    sizes = require("heads", "x (..., T, I); W (I, O); b (O,)", x, W, b)
+    if sizes["O"] % (parts * heads):
+        raise ValueError(
+            f"heads: the width of W must be parts * heads * D, a multiple of {parts} * {heads}; got {sizes['O']}"
+        )
+    y, back_linear = linear(x, W, b)
+    grid = (*x.shape[:-1], parts, heads, sizes["O"] // (parts * heads))
+    y = y.reshape(grid)
+
+    def back(*dparts: Array) -> tuple[Array, Array, Array]:
+        dy = namespace(x).empty(grid, x.dtype)
+        for part, d in enumerate(dparts):
+            dy[..., part, :, :] = d.swapaxes(-2, -3)
+        return back_linear(dy.reshape(*x.shape[:-1], sizes["O"]))
+
+    return tuple(y[..., part, :, :].swapaxes(-2, -3) for part in range(parts)), back
