@@ -37,7 +37,7 @@ def on_device(x: Array) -> bool:
     return namespace(x) is not numpy
 
 
-def known(flag: Array | bool) -> bool:
+def known(flag: Any) -> bool:
     """Whether `flag` is true AND reading it is free: always False on a device, which would have to be waited for.
 
     Control flow that depends on values goes through here, so that no operation synchronises a GPU unseen. What is

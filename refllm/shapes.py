@@ -40,9 +40,8 @@ def require(operation: str, spec: str, *arrays: Array) -> dict[str, int]:
             raise ValueError(_mismatch(operation, arguments, arrays, name, dimensions, sizes, leading))
         if x.dtype.kind == "f":
             if floating is not None and x.dtype != floating[1].dtype:
-                raise ValueError(
-                    f"{operation}: {name} is {x.dtype} but {floating[0]} is {floating[1].dtype}; give both the same dtype"
-                )
+                other, kind = floating[0], floating[1].dtype
+                raise ValueError(f"{operation}: {name} is {x.dtype} but {other} is {kind}; give both the same dtype")
             floating = (name, x)
     return sizes
 

@@ -22,7 +22,9 @@ def matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Array, Ar
 
     def back(dy: Array) -> tuple[Array, Array]:
         dy = dy.reshape(-1, sizes["O"])
-        return (dy @ W.T).reshape(x.shape), rows.T @ dy
+        # dW takes the memory order of W: with W = Eᵀ, dWᵀ is then as contiguous as E
+        dW = rows.T @ dy if W.flags.c_contiguous else (dy.T @ rows).T
+        return (dy @ W.T).reshape(x.shape), dW
 
     return y, back
 

@@ -1,0 +1,34 @@
+"""The position-wise feed-forward layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.ops.activation import gelu_erf, gelu_tanh, relu
+from refllm.ops.linear import linear
+from refllm.parameters import Tree
+
+ACTIVATIONS = {"relu": relu, "gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf}
+
+
+def feed_forward_shapes(width: int, hidden: int) -> Tree:
+    return {"W1": (width, hidden), "b1": (hidden,), "W2": (hidden, width), "b2": (width,)}
+
+
+def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """FFN: y = f(x W1 + b1) W2 + b2,   f = relu, gelu_tanh or gelu_erf
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.3; documents 002 sec. 3.1 step 3.
+    Shapes:  x (..., C); W1 (C, F); b1 (F,); W2 (F, C); b2 (C,) -> y (..., C)
+    """
+    h, back1 = linear(x, p["W1"], p["b1"])
+    a, back_f = ACTIVATIONS[activation](h)
+    y, back2 = linear(a, p["W2"], p["b2"])
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        da, dW2, db2 = back2(dy)
+        dx, dW1, db1 = back1(back_f(da))
+        return dx, {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}
+
+    return y, back

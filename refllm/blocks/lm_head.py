@@ -1,0 +1,43 @@
+"""From hidden states to the distribution over the vocabulary, and to the loss without the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array, namespace
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.ops.linear import matmul
+
+LOGITS = 1 << 21  # numbers in a block of logits: 8 MB in float32
+
+
+def lm_loss(
+    h: Array, W: Array, *, targets: Array, ignore: int | None
+) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """LMHEAD, NLL: y = Σ over places of -log softmax(h W)[target]
+
+    Source:  documents 002 sec. 4.2; Press & Wolf 2017 (arXiv:1608.05859) for W = Eᵀ.
+    Shapes:  h (..., C); W (C, V); targets (...) -> y ()
+    Back:    dh = dy Σ_v dlogits Wᵀ;  dW = dy hᵀ dlogits
+    Special: rows go through in blocks, and a block's gradient is formed while its logits are there, so that never more
+             than a block of logits exists. A use that needs no gradient calls `matmul` and `cross_entropy`.
+    """
+    xp = namespace(h)
+    C, V = W.shape
+    rows, flat_targets = h.reshape(-1, C), targets.reshape(-1)
+    size = max(1, LOGITS // V)
+    loss, dh, dW = xp.zeros((), h.dtype), xp.empty(rows.shape, h.dtype), None
+    one = xp.ones((), h.dtype)
+    for start in range(0, len(rows), size):
+        n = slice(start, start + size)
+        logits, back_logits = matmul(rows[n], W)
+        nll, back_nll = cross_entropy(logits, targets=flat_targets[n], ignore=ignore, reduction="sum")
+        loss = loss + nll
+        dh[n], dW_block = back_logits(back_nll(one))
+        dW = dW_block if dW is None else xp.add(dW, dW_block, out=dW)
+    gradient = xp.zeros_like(W) if dW is None else dW
+
+    def back(dy: Array) -> tuple[Array, Array]:
+        return (dh * dy).reshape(h.shape), gradient * dy
+
+    return loss, back

@@ -1,0 +1,66 @@
+"""A sublayer with its residual connection and its layer norm, in the two orders of the literature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from refllm.backend import Array
+from refllm.ops.dropout import dropout
+from refllm.ops.layer_norm import layer_norm
+from refllm.parameters import Tree
+
+Sublayer: TypeAlias = Callable[[Array], tuple[Array, Callable[[Array], tuple[Array, Tree]]]]
+Residual: TypeAlias = tuple[Array, Callable[[Array], tuple[Array, Tree, Tree]]]  # back gives dx, dp of norm, dp of f
+
+
+def norm_shapes(width: int) -> Tree:
+    return {"g": (width,), "b": (width,)}
+
+
+def maybe_dropout(x: Array, *, keep: Array | None, rate: float) -> tuple[Array, Callable[[Array], Array]]:
+    """DROP where a draw is given; nothing where none is, which is how inference is said."""
+    if keep is None:
+        return x, lambda dy: dy
+    return dropout(x, keep=keep, rate=rate)
+
+
+def pre_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, keep: Array | None, rate: float) -> Residual:
+    """LN, pre-norm: y = x + drop(f(LN(x)))
+
+    Source:  Xiong et al. 2020 (arXiv:2002.04745) fig. 1; Radford et al. 2019 sec. 2.3 (GPT-2).
+    Shapes:  x (..., C) -> y (..., C)
+    """
+    n, back_norm = layer_norm(x, norm["g"], norm["b"], eps=eps)
+    a, back_f = f(n)
+    d, back_drop = maybe_dropout(a, keep=keep, rate=rate)
+
+    def back(dy: Array) -> tuple[Array, Tree, Tree]:
+        dn, dp = back_f(back_drop(dy))
+        dx, dg, db = back_norm(dn)
+        dx += dy  # the residual path
+        return dx, {"g": dg, "b": db}, dp
+
+    return x + d, back
+
+
+def post_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, keep: Array | None, rate: float) -> Residual:
+    """LN, post-norm: y = LN(x + drop(f(x)))
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; documents 002 sec. 3.1 step 4.
+    Shapes:  x (..., C) -> y (..., C)
+    """
+    a, back_f = f(x)
+    d, back_drop = maybe_dropout(a, keep=keep, rate=rate)
+    y, back_norm = layer_norm(x + d, norm["g"], norm["b"], eps=eps)
+
+    def back(dy: Array) -> tuple[Array, Tree, Tree]:
+        ds, dg, db = back_norm(dy)
+        dx, dp = back_f(back_drop(ds))
+        dx += ds  # the residual path
+        return dx, {"g": dg, "b": db}, dp
+
+    return y, back
+
+
+RESIDUALS = {"pre": pre_norm, "post": post_norm}

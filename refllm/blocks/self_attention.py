@@ -1,0 +1,51 @@
+"""Multi-head self-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from refllm.backend import Array
+from refllm.ops.attention import attention
+from refllm.ops.linear import heads as to_heads
+from refllm.ops.linear import linear
+from refllm.parameters import Tree
+
+
+class KeyValueStore(Protocol):
+    """Where a layer keeps the keys and values of the tokens so far (generation/cache.py)."""
+
+    def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
+        """Appends k and v (B, H, T, D); returns all keys and values so far, (B, H, S, D)."""
+        ...
+
+
+def self_attention_shapes(width: int) -> Tree:
+    return {"Wqkv": (width, 3 * width), "bqkv": (3 * width,), "Wo": (width, width), "bo": (width,)}
+
+
+def self_attention(
+    x: Array, p: Tree, *, heads: int, causal: bool, allowed: Array | None, cache: KeyValueStore | None
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """MHA: q, k, v = x Wqkv + bqkv cut into H heads;   y = concat(ATT of each head) Wo + bo
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2; documents 001, 002 sec. 5 (code), 003 sec. 4.3.
+    Shapes:  x (B, T, C); Wqkv (C, 3C); bqkv (3C,); Wo (C, C); bo (C,); allowed bool (B, 1, T, S) -> y (B, T, C)
+    Special: with a cache, k and v are appended to it and the queries attend all that it holds; the pullback then
+             serves the new tokens alone, so training uses none. The gradient of the keys' bias is exactly zero:
+             it shifts all scores of a query by the same amount.
+    """
+    (q, k, v), back_heads = to_heads(x, p["Wqkv"], p["bqkv"], heads=heads, parts=3)  # 3 x (B, H, T, D)
+    if cache is not None:
+        k, v = cache.extend(k, v)  # (B, H, S, D)
+    a, back_attention = attention(q, k, v, causal=causal, allowed=allowed)  # (B, H, T, D)
+    side_by_side = a.swapaxes(-2, -3).reshape(x.shape)
+    y, back_out = linear(side_by_side, p["Wo"], p["bo"])
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        da, dWo, dbo = back_out(dy)
+        da = da.reshape(*x.shape[:-1], heads, -1).swapaxes(-2, -3)
+        dx, dWqkv, dbqkv = back_heads(*back_attention(da))
+        return dx, {"Wqkv": dWqkv, "bqkv": dbqkv, "Wo": dWo, "bo": dbo}
+
+    return y, back

@@ -1,0 +1,60 @@
+"""One layer of a Transformer: self-attention, then feed-forward, each with its residual and norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.blocks.feed_forward import feed_forward, feed_forward_shapes
+from refllm.blocks.residual import RESIDUALS, norm_shapes
+from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
+from refllm.parameters import Tree
+
+
+def transformer_layer_shapes(width: int, hidden: int) -> Tree:
+    return {
+        "norm1": norm_shapes(width),
+        "attention": self_attention_shapes(width),
+        "norm2": norm_shapes(width),
+        "feed_forward": feed_forward_shapes(width, hidden),
+    }
+
+
+def transformer_layer(
+    x: Array,
+    p: Tree,
+    *,
+    norm: str,
+    heads: int,
+    causal: bool,
+    allowed: Array | None,
+    activation: str,
+    eps: float,
+    keep: tuple[Array, Array] | None,
+    rate: float,
+    cache: KeyValueStore | None,
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """MHA, FFN, LN: h = x + MHA(LN(x)), y = h + FFN(LN(h)) for norm = "pre";   h = LN(x + MHA(x)), y = LN(h + FFN(h))
+    for norm = "post"
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; documents 002 sec. 3.1.
+    Shapes:  x (B, T, C); keep 2 x bool (B, T, C) -> y (B, T, C)
+    """
+    residual = RESIDUALS[norm]
+    keep1, keep2 = keep if keep is not None else (None, None)
+
+    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        return self_attention(z, p["attention"], heads=heads, causal=causal, allowed=allowed, cache=cache)
+
+    def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        return feed_forward(z, p["feed_forward"], activation=activation)
+
+    h, back1 = residual(x, p["norm1"], attend, eps=eps, keep=keep1, rate=rate)
+    y, back2 = residual(h, p["norm2"], feed, eps=eps, keep=keep2, rate=rate)
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dh, dnorm2, dfeed = back2(dy)
+        dx, dnorm1, dattention = back1(dh)
+        return dx, {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "feed_forward": dfeed}
+
+    return y, back

@@ -1,0 +1,1 @@
+"""The models: one file each, to be read from top to bottom."""

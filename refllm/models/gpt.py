@@ -1,0 +1,206 @@
+"""GPT: a decoder-only Transformer that gives the distribution of the next token at every position.
+
+    e   = token[ids] + position                      (B, T, C)
+    h   = layer_L( ... layer_1(e))                   causal self-attention and feed-forward
+    P(x_{t+1} | x_1 ... x_t) = softmax(LN(h_t) W)    W = tokenᵀ if tied
+
+All positions are computed at once under the causal mask (erratum E8: nothing is recursive in training).
+
+Source: Radford et al. 2018 and 2019 (GPT, GPT-2: norm "pre", gelu_tanh, learned positions, tied); with norm "post",
+relu and sinusoidal positions the decoder half of Vaswani et al. 2017 (arXiv:1706.03762); documents 001, 002 sec. 4.2.
+What differs from GPT-2's code: no dropout on the attention weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from refllm.backend import Array, namespace
+from refllm.blocks.feed_forward import ACTIVATIONS
+from refllm.blocks.residual import RESIDUALS, maybe_dropout, norm_shapes
+from refllm.blocks.self_attention import KeyValueStore
+from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
+from refllm.errors import UserError
+from refllm.ops.embedding import embedding
+from refllm.ops.layer_norm import layer_norm
+from refllm.ops.linear import matmul
+from refllm.ops.position import add_positions, sinusoidal
+from refllm.parameters import Tree, from_names, named_leaves
+
+
+@dataclass(frozen=True)
+class Config:
+    """The architecture. Letters as in the glossary: V, context S, L, H, C, F."""
+
+    vocabulary: int
+    context: int
+    layers: int
+    heads: int
+    width: int
+    hidden: int
+    norm: str = "pre"
+    activation: str = "gelu_tanh"
+    positions: str = "learned"
+    tied: bool = True
+    dropout: float = 0.0
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.width % self.heads:
+            raise UserError(f"heads must divide the width: {self.width} / {self.heads} is not whole; change one")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        for name, known in (("norm", RESIDUALS), ("activation", ACTIVATIONS), ("positions", ("learned", "sinusoidal"))):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+GPT2_SIZES = {"small": (12, 12, 768), "medium": (24, 16, 1024), "large": (36, 20, 1280), "xl": (48, 25, 1600)}
+
+
+def gpt2(size: str) -> Config:
+    """The published configurations of GPT-2; "small" has 124 439 808 parameters."""
+    layers, heads, width = GPT2_SIZES[size]
+    return Config(vocabulary=50257, context=1024, layers=layers, heads=heads, width=width, hidden=4 * width)
+
+
+def shapes(config: Config) -> Tree:
+    """The structure of the parameters, stated once for the initialiser, the loader and the tests."""
+    V, C = config.vocabulary, config.width
+    tree: Tree = {"token": (V, C)}
+    if config.positions == "learned":
+        tree["position"] = (config.context, C)
+    tree["layers"] = [transformer_layer_shapes(C, config.hidden) for _ in range(config.layers)]
+    if config.norm == "pre":
+        tree["norm"] = norm_shapes(C)  # the residual stream of a post-norm model is normalised already
+    if not config.tied:
+        tree["head"] = (C, V)
+    return tree
+
+
+def initial(config: Config, generator: Any) -> Tree:
+    """Initial parameters as float64 host arrays: matrices normal with deviation 0.02, those that write into the
+    residual stream 0.02 / √(2L) (Radford et al. 2019 sec. 2.3), gains 1, biases 0."""
+    leaves = {}
+    for path, shape in named_leaves(shapes(config)):
+        mean, deviation = (1.0 if path.endswith(".g") else 0.0), 0.0
+        if len(shape) > 1:
+            deviation = 0.02 / math.sqrt(2 * config.layers) if path.endswith(("Wo", "W2")) else 0.02
+        leaves[path] = mean + deviation * generator.standard_normal(shape)
+    return from_names(shapes(config), leaves)
+
+
+class Cache(Protocol):
+    """Keys and values of the tokens so far, and where new ones stand (generation/cache.py)."""
+
+    layers: Sequence[KeyValueStore]
+
+    def advance(self, tokens: int) -> tuple[Array, Array | None]:
+        """Makes room for `tokens` more; their positions (T,) or (B, T), and which keys they may attend."""
+        ...
+
+
+def hidden_states(
+    p: Tree, *, ids: Array, config: Config, keep: Array | None, cache: Cache | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """GPT: the hidden states after the last norm
+
+    Source:  Radford et al. 2019 sec. 2.3; documents 002 sec. 4.2.
+    Shapes:  ids (B, T) in [0, V); keep bool (1 + 2L, B, T, C): the draws of dropout, in the order of use -> y (B, T, C)
+    Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
+    Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
+    """
+    T = ids.shape[1]
+    if cache is not None:
+        positions, allowed = cache.advance(T)
+    elif T > config.context:
+        raise ValueError(f"gpt: {T} tokens do not fit the context of {config.context}; give fewer")
+    else:
+        positions, allowed = namespace(ids).arange(T), None
+
+    rate = config.dropout
+    e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
+    table = p["position"] if config.positions == "learned" else _sinusoidal_table(p["token"], config)
+    e, back_positions = add_positions(e, table, positions=positions)
+    x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=rate)
+    backs = []
+    for i, layer in enumerate(p["layers"]):
+        x, back_layer = transformer_layer(
+            x,
+            layer,
+            norm=config.norm,
+            heads=config.heads,
+            causal=True,
+            allowed=allowed,
+            activation=config.activation,
+            eps=config.eps,
+            keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
+            rate=rate,
+            cache=None if cache is None else cache.layers[i],
+        )
+        backs.append(back_layer)
+    y, back_norm = layer_norm(x, **p["norm"], eps=config.eps) if config.norm == "pre" else (x, None)
+
+    def back(dy: Array) -> Tree:
+        dp: Tree = {}
+        dx, dg, db = back_norm(dy) if back_norm is not None else (dy, None, None)
+        dlayers = []
+        for back_layer in reversed(backs):
+            dx, dlayer = back_layer(dx)
+            dlayers.append(dlayer)
+        de, dtable = back_positions(back_drop(dx))
+        dp["token"] = back_embedding(de)
+        if config.positions == "learned":
+            dp["position"] = dtable
+        dp["layers"] = dlayers[::-1]
+        if config.norm == "pre":
+            dp["norm"] = {"g": dg, "b": db}
+        return dp
+
+    return y, back
+
+
+def head(p: Tree, config: Config) -> Array:
+    """The weights of the output layer, (C, V)."""
+    return p["token"].T if config.tied else p["head"]
+
+
+def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
+    """The gradient of `hidden_states` completed by that of the head; a tied matrix sums its two uses."""
+    if config.tied:
+        dp["token"] += dhead.T
+    else:
+        dp["head"] = dhead
+    return dp
+
+
+def forward(
+    p: Tree, *, ids: Array, config: Config, keep: Array | None, cache: Cache | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """GPT, LMHEAD: the logits of the next token at every position
+
+    Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+    """
+    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    y, back_head = matmul(h, head(p, config))
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return add_head_gradient(back_hidden(dh), dhead, config)
+
+    return y, back
+
+
+def _sinusoidal_table(like: Array, config: Config) -> Array:
+    return sinusoidal(namespace(like).arange(config.context, dtype=like.dtype), width=config.width)[0]

@@ -1,0 +1,1 @@
+"""Objectives: a batch to its loss and the gradient of the parameters."""

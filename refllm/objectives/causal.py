@@ -1,0 +1,54 @@
+"""The language-model objective, and the probability of a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from refllm.backend import Array
+from refllm.blocks.lm_head import lm_loss
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.parameters import Tree
+
+
+class CausalModel(Protocol):
+    """What a model file offers to this objective."""
+
+    def hidden_states(
+        self, p: Tree, *, ids: Array, config: Any, keep: Array | None, cache: Any
+    ) -> tuple[Array, Callable[[Array], Tree]]: ...
+
+    def head(self, p: Tree, config: Any) -> Array: ...
+
+    def add_head_gradient(self, dp: Tree, dhead: Array, config: Any) -> Tree: ...
+
+
+def causal_loss(
+    p: Tree, *, model: CausalModel, ids: Array, targets: Array, ignore: int | None, config: Any, keep: Array | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """NLL: y = -Σ over places of log P(target | the tokens up to the place)
+
+    A sum, not a mean: shards and micro-batches then add up whatever their sizes, and the caller divides once.
+    Source:  documents 002 sec. 3.3, 4.2; 004 sec. 2.3.
+    Shapes:  ids (B, T); targets (B, T) -> y ()
+    """
+    h, back_hidden = model.hidden_states(p, ids=ids, config=config, keep=keep, cache=None)
+    y, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return model.add_head_gradient(back_hidden(dh), dhead, config)
+
+    return y, back
+
+
+def sentence_log_probability(logits: Array, *, ids: Array, ignore: int | None) -> Array:
+    """CHAIN: log P(x_2 ... x_T | x_1) = Σ_t log P(x_t | x_<t),   from the logits after x_1 ... x_{T-1}
+
+    A sum of logarithms, since the product of a few hundred probabilities is no longer a floating-point number.
+    Conditional on the first token (erratum E4): P(x_1) itself needs a token that begins every text.
+    Source:  documents 002 sec. 4.2; Shannon 1948.
+    Shapes:  logits (B, T-1, V); ids (B, T-1): x_2 ... x_T -> y (B,)
+    """
+    nll, _ = cross_entropy(logits, targets=ids, ignore=ignore, reduction="none")
+    return -nll.sum(axis=-1)

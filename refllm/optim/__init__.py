@@ -1,0 +1,1 @@
+"""Optimisers, schedules and clipping: pure functions on arrays."""

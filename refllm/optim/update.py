@@ -1,0 +1,121 @@
+"""SGD, Adam and AdamW: one step for one array.
+
+Each returns the new array and its new state and leaves its arguments alone. `out` names arrays to write the results
+into, as everywhere in NumPy; they may be the arguments themselves, and a trainer that owns its state says so.
+"""
+
+from __future__ import annotations
+
+import math
+
+from refllm.backend import Array, namespace, row_blocks
+from refllm.shapes import require
+
+
+def sgd(
+    p: Array, g: Array, v: Array, *, lr: float, momentum: float, decay: float, out: tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
+    """SGD: v' = μ v + g + λ p,   p' = p - lr v'
+
+    μ is the momentum, λ the L2 penalty (`decay`); with μ = 0 this is plain gradient descent.
+    Source:  Sutskever et al. 2013, in the form of most frameworks (lr outside the velocity); documents 004 sec. 3.2.
+    Shapes:  p (...); g (...); v (...) -> p' (...); v' (...)
+    """
+    require("sgd", "p (...); g (...); v (...)", p, g, v)
+    xp = namespace(p)
+    new_p, new_v = out or (xp.empty_like(p), xp.empty_like(v))
+    gradient = g + decay * p if decay else g
+    xp.multiply(v, momentum, out=new_v)
+    new_v += gradient
+    xp.subtract(p, lr * new_v, out=new_p)
+    return new_p, new_v
+
+
+def adam(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    out: tuple[Array, Array, Array] | None = None,
+) -> tuple[Array, Array, Array]:
+    """ADAM: m' = β1 m + (1-β1) g,   v' = β2 v + (1-β2) g²,   p' = p - lr m̂ / (√v̂ + eps),
+             m̂ = m' / (1-β1^step),   v̂ = v' / (1-β2^step)
+
+    `decay` is the L2 penalty λ, added to the gradient: g + λ p. `step` counts from 1.
+    Source:  Kingma & Ba 2015 (arXiv:1412.6980) alg. 1: eps outside the root, after the correction; documents 000
+             sec. 4.3, 003 sec. 5.2.
+    Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
+    """
+    gradient = g + decay * p if decay else g
+    return _step(p, gradient, m, v, step, lr, beta1, beta2, eps, 1.0, out)
+
+
+def adamw(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    out: tuple[Array, Array, Array] | None = None,
+) -> tuple[Array, Array, Array]:
+    """ADAMW: Adam's step without the penalty, and the decay apart: p' = (1 - lr λ) p - lr m̂ / (√v̂ + eps)
+
+    Source:  Loshchilov & Hutter 2019 (arXiv:1711.05101) alg. 2, with the schedule's factor inside lr; documents 000
+             sec. 5.2 (code).
+    Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
+    """
+    return _step(p, g, m, v, step, lr, beta1, beta2, eps, 1 - lr * decay, out)
+
+
+def _step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shrink: float,
+    out: tuple[Array, Array, Array] | None,
+) -> tuple[Array, Array, Array]:
+    """p' = shrink p - lr m̂ / (√v̂ + eps), the corrections folded in: with a = 1-β1^step and b = √(1-β2^step),
+    lr m̂ / (√v̂ + eps) = (lr b / a) m' / (√v' + b eps). In pieces that stay in the cache."""
+    require("adam", "p (...); g (...); m (...); v (...)", p, g, m, v)
+    if step < 1:
+        raise ValueError(f"adam: step counts from 1; got {step}")
+    xp = namespace(p)
+    new_p, new_m, new_v = out or (xp.empty_like(p), xp.empty_like(m), xp.empty_like(v))
+    correction = math.sqrt(1 - beta2**step)
+    rate = lr * correction / (1 - beta1**step)
+    flat = [z.reshape(-1) for z in (p, g, m, v, new_p, new_m, new_v)]
+    for i in row_blocks(flat[0][:, None]):
+        pi, gi, mi, vi, new_pi, new_mi, new_vi = (z[i] for z in flat)
+        t = gi * (1 - beta1)
+        xp.multiply(mi, beta1, out=new_mi)
+        new_mi += t
+        xp.multiply(gi, gi, out=t)
+        t *= 1 - beta2
+        xp.multiply(vi, beta2, out=new_vi)
+        new_vi += t
+        xp.sqrt(new_vi, out=t)
+        t += correction * eps
+        xp.divide(new_mi, t, out=t)
+        t *= rate
+        xp.multiply(pi, shrink, out=new_pi)
+        new_pi -= t
+    return new_p, new_m, new_v

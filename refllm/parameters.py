@@ -1,0 +1,95 @@
+"""Parameters are a plain tree: dicts and lists with arrays at the leaves.
+
+A model states the structure once, in `shapes(config)`; gradients have the structure of their parameters. A leaf's name
+is its path, `layers.0.attention.Wqkv`, in the order in which the tree is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from refllm.backend import Array, namespace
+
+Tree: TypeAlias = Any  # dict[str, Tree] | list[Tree] | leaf
+
+
+def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, leaf) for every leaf; a shape, which is a tuple, is a leaf too."""
+    if isinstance(tree, dict):
+        children: Any = tree.items()
+    elif isinstance(tree, list):
+        children = enumerate(tree)
+    else:
+        yield prefix, tree
+        return
+    for key, child in children:
+        yield from named_leaves(child, f"{prefix}.{key}" if prefix else str(key))
+
+
+def map_leaves(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """The tree with f(leaf, other leaves at the same place ...) at every leaf."""
+    if isinstance(tree, dict):
+        return {key: map_leaves(f, child, *(other[key] for other in others)) for key, child in tree.items()}
+    if isinstance(tree, list):
+        return [map_leaves(f, *children) for children in zip(tree, *others, strict=True)]
+    return f(tree, *others)
+
+
+def from_names(shapes: Tree, leaves: dict[str, Any]) -> Tree:
+    """The tree of the structure of `shapes` whose leaves are looked up by path."""
+    paths = iter([path for path, _ in named_leaves(shapes)])
+    return map_leaves(lambda _: leaves[next(paths)], shapes)
+
+
+def count(shapes: Tree) -> int:
+    """The number of parameters."""
+    return sum(math.prod(shape) for _, shape in named_leaves(shapes))
+
+
+def is_decayed(shape: tuple[int, ...]) -> bool:
+    """Weight decay is for matrices: not for biases and norms, which have one axis."""
+    return len(shape) >= 2
+
+
+class FlatTree:
+    """All leaves of a tree in one vector, the decayed ones first; `tree` holds views into `vector`.
+
+    One vector makes an optimiser's step a few long operations instead of many short ones. `decayed` and `rest` are its
+    two parts.
+    """
+
+    def __init__(self, shapes: Tree, vector: Array) -> None:
+        self.shapes, self.vector = shapes, vector
+        names = sorted(named_leaves(shapes), key=lambda item: not is_decayed(item[1]))  # stable
+        views, start = {}, 0
+        self.split = 0
+        for path, shape in names:
+            size = math.prod(shape)
+            views[path] = vector[start : start + size].reshape(shape)
+            start += size
+            if is_decayed(shape):
+                self.split = start
+        if vector.shape != (start,):
+            raise ValueError(f"FlatTree: the vector must be ({start},) to hold the tree; got {vector.shape}")
+        self.views = views
+        self.tree = from_names(shapes, views)
+
+    @property
+    def decayed(self) -> Array:
+        return self.vector[: self.split]
+
+    @property
+    def rest(self) -> Array:
+        return self.vector[self.split :]
+
+
+def flatten(shapes: Tree, tree: Tree) -> FlatTree:
+    """A FlatTree with a copy of the arrays of `tree`."""
+    arrays = dict(named_leaves(tree))
+    any_array = next(iter(arrays.values()))
+    flat = FlatTree(shapes, namespace(any_array).empty(count(shapes), any_array.dtype))
+    for path, view in flat.views.items():
+        view[...] = arrays[path]
+    return flat
