@@ -107,6 +107,17 @@ def scatter_add(target: Array, index: Array, rows: Array) -> None:
     target[ordered[starts]] += numpy.add.reduceat(rows[order], starts, axis=0)
 
 
+def running_maximum(x: Array) -> Array:
+    """y_t = max(x_0 ... x_t) along the last axis. CuPy has no `maximum.accumulate`: there, by doubling distances."""
+    if not on_device(x):
+        return numpy.maximum.accumulate(x, axis=-1)
+    y, distance = x.copy(), 1
+    while distance < y.shape[-1]:
+        y[..., distance:] = namespace(y).maximum(y[..., distance:], y[..., :-distance])
+        distance *= 2
+    return y
+
+
 # erfc(x) = exp(-x^2) / (1 + 2 x) * P((x - 3) / (x + 3)) for x >= 0. P interpolates exp(x^2) erfc(x) (1 + 2 x), a
 # smooth function between 1 and 1.3, at the Chebyshev nodes; computed with mpmath at 50 digits, ascending powers.
 # Relative error of the formula 1.1e-17 and 7.1e-9.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from refllm.backend import Array, namespace
+from refllm.errors import UserError
 
 Tree: TypeAlias = Any  # dict[str, Tree] | list[Tree] | leaf
 
@@ -46,6 +47,21 @@ def from_names(shapes: Tree, leaves: dict[str, Any]) -> Tree:
 def count(shapes: Tree) -> int:
     """The number of parameters."""
     return sum(math.prod(shape) for _, shape in named_leaves(shapes))
+
+
+def require_fit(shapes: Tree, arrays: dict[str, Array]) -> None:
+    """UserError unless `arrays`, by path, are exactly those that `shapes` asks for."""
+    wanted = dict(named_leaves(shapes))
+    odd = sorted(set(arrays) ^ set(wanted))
+    if odd:
+        where = "the checkpoint" if odd[0] in arrays else "the model"
+        raise UserError(f"the checkpoint is not one of this model: only {where} has {odd[0]}; use another checkpoint")
+    for path, shape in wanted.items():
+        if arrays[path].shape != shape:
+            raise UserError(
+                f"the checkpoint is not one of this model: {path} is {arrays[path].shape}, should be {shape}; "
+                "use another checkpoint"
+            )
 
 
 def is_decayed(shape: tuple[int, ...]) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
 from refllm.backend import Array, namespace
@@ -65,6 +65,8 @@ class Config:
         return asdict(self)
 
 
+CHOICES = tuple(field.name for field in fields(Config) if field.name not in ("vocabulary", "eps"))  # a user's to make
+
 GPT2_SIZES = {"small": (12, 12, 768), "medium": (24, 16, 1024), "large": (36, 20, 1280), "xl": (48, 25, 1600)}
 
 
@@ -103,7 +105,8 @@ def initial(config: Config, generator: Any) -> Tree:
 class Cache(Protocol):
     """Keys and values of the tokens so far, and where new ones stand (generation/cache.py)."""
 
-    layers: Sequence[KeyValueStore]
+    @property
+    def layers(self) -> Sequence[KeyValueStore]: ...
 
     def advance(self, tokens: int) -> tuple[Array, Array | None]:
         """Makes room for `tokens` more; their positions (T,) or (B, T), and which keys they may attend."""
@@ -168,6 +171,16 @@ def hidden_states(
         return dp
 
     return y, back
+
+
+def dropout_sites(config: Config) -> int:
+    """How many draws a step takes: one after the embedding, two a layer."""
+    return 1 + 2 * config.layers
+
+
+def cache_shape(config: Config) -> tuple[int, int, int]:
+    """Layers, heads and head width of the keys and values to keep."""
+    return config.layers, config.heads, config.width // config.heads
 
 
 def head(p: Tree, config: Config) -> Array:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from refllm.backend import Array, known, namespace, overflow_is_expected
+from refllm.backend import Array, known, namespace, overflow_is_expected, running_maximum
 from refllm.shapes import require
 
 QUERIES, KEYS = 64, 512  # the tile of scores that is formed at once
@@ -34,10 +34,9 @@ def attention(
     if causal and past < 0:
         raise ValueError(f"attention: causal needs at least as many keys as queries; got S = {S}, T = {T}")
     xp = namespace(q)
-    if allowed is not None:
-        allowed = _full_mask(xp, allowed, (*q.shape[:-1], S))
+    mask = None if allowed is None else _full_mask(xp, allowed, (*q.shape[:-1], S))
     scale = 1 / math.sqrt(sizes["D"])
-    q = q * scale
+    scaled = q * scale
 
     def tiles() -> Iterator[tuple[slice, slice]]:
         for i in range(0, T, QUERIES):
@@ -46,18 +45,18 @@ def attention(
                 yield n, slice(j, min(j + KEYS, n.stop + past if causal else S))
 
     def scores(n: slice, m: slice) -> Array:
-        s = q[..., n, :] @ k[..., m, :].swapaxes(-1, -2)
+        s = scaled[..., n, :] @ k[..., m, :].swapaxes(-1, -2)
         if causal and m.stop > n.start + past + 1:  # the diagonal crosses this tile
             late = xp.arange(m.start, m.stop) > xp.arange(n.start + past, n.stop + past)[:, None]
             s += xp.where(late, -math.inf, 0).astype(s.dtype)
-        if allowed is not None:
-            s += xp.where(allowed[..., n, m], 0, -math.inf).astype(s.dtype)
+        if mask is not None:
+            s += xp.where(mask[..., n, m], 0, -math.inf).astype(s.dtype)
         return s
 
     # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe.
     # Rows whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ over the keys in sight, need none: top = 0.
     lowest, small = float(xp.finfo(q.dtype).min) / 2, math.log(xp.finfo(q.dtype).max) * 2 / 3
-    tame = _largest_score(xp, q, k, causal) < small
+    tame = _largest_score(xp, scaled, k, causal) < small
     tame_everywhere = known(tame.all())
     top = xp.where(tame, 0, lowest).astype(q.dtype)
     total = xp.zeros_like(top)
@@ -92,7 +91,7 @@ def attention(
             ds -= mean[..., n, :]
             ds *= e
             dq[..., n, :] += ds @ k[..., m, :]
-            dk[..., m, :] += ds.swapaxes(-1, -2) @ q[..., n, :]
+            dk[..., m, :] += ds.swapaxes(-1, -2) @ scaled[..., n, :]
         dq *= scale
         return dq, dk, dv
 
@@ -108,7 +107,7 @@ def _largest_score(xp: Any, q: Array, k: Array, causal: bool) -> Array:
     with overflow_is_expected():
         keys = (k * k) @ ones
         if causal:
-            keys = xp.maximum.accumulate(keys, axis=-1)[..., k.shape[-2] - q.shape[-2] :]
+            keys = running_maximum(keys)[..., k.shape[-2] - q.shape[-2] :]
         else:
             keys = keys.max(axis=-1, keepdims=True)
         return xp.sqrt((q * q) @ ones * keys)[..., None]

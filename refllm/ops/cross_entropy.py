@@ -40,10 +40,9 @@ def cross_entropy(
 
     def back(dy: Array) -> Array:
         w = counted * (dy / count)
-        dlogits = e * (w / total)[..., None]
-        rows = dlogits.reshape(-1, V)
+        rows = (e * (w / total)[..., None]).reshape(-1, V)
         rows[xp.arange(len(rows)), index.reshape(-1)] -= w.reshape(-1)
-        return dlogits
+        return rows.reshape(logits.shape)
 
     return loss if reduction == "none" else loss.sum() / count, back
 

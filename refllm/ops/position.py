@@ -49,7 +49,8 @@ def add_positions(x: Array, P: Array, *, positions: Array) -> tuple[Array, Calla
     """
     S = require("add_positions", "x (..., C); P (S, C)", x, P)["S"]
     require_indices("add_positions", positions=(positions, S))
-    if positions.ndim > x.ndim - 1 or positions.shape != x.shape[x.ndim - 1 - positions.ndim : -1]:
+    shared = x.ndim - 1 - positions.ndim  # leading axes of x that positions lacks
+    if shared < 0 or positions.shape != x.shape[shared:-1]:
         raise ValueError(
             f"add_positions: positions must have the shape of x without its last axis, or the end of it; "
             f"got {positions.shape} for x {x.shape}"
@@ -57,7 +58,7 @@ def add_positions(x: Array, P: Array, *, positions: Array) -> tuple[Array, Calla
 
     def back(dy: Array) -> tuple[Array, Array]:
         dP = namespace(P).zeros_like(P)
-        rows = dy.reshape(-1, *positions.shape, P.shape[1]).sum(axis=0)
+        rows = dy.reshape(math.prod(x.shape[:shared]), *positions.shape, P.shape[1]).sum(axis=0)
         scatter_add(dP, positions.reshape(-1), rows.reshape(-1, P.shape[1]))
         return dy.copy(), dP
 

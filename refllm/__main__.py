@@ -1,0 +1,5 @@
+import sys
+
+from refllm.cli import main
+
+sys.exit(main())

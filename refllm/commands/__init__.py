@@ -1,0 +1,1 @@
+"""The commands of `refllm`, one a file: HELP, DESCRIPTION, add_arguments and run."""

@@ -1,0 +1,74 @@
+"""refllm generate: a trained model writes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from refllm.backend import device_namespace
+from refllm.commands.train import RUNS
+from refllm.errors import UserError
+from refllm.generation.sampling import check_sampling
+from refllm.generation.text import stream_text
+from refllm.models import gpt
+from refllm.run import load_model
+
+HELP = "write text with a trained model"
+DESCRIPTION = """Write text with the model of a run, to the terminal as it comes.
+
+example: refllm generate runs/001 --prompt "The assert statement" --temperature 0.8 --top-p 0.95"""
+
+
+def add_run_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_directory", metavar="RUN", nargs="?", help="a run (default: the newest in runs/)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_argument(parser)
+    add = parser.add_argument
+    add("--prompt", default="\n", metavar="TEXT", help="what the text begins with (default: a new line)")
+    add("--tokens", type=int, default=500, help="how many tokens to write (default 500)")
+    add("--greedy", action="store_true", help="always the most probable token")
+    add("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder (default 1)")
+    add("--top-k", type=int, help="choose among the k most probable tokens")
+    add("--top-p", type=float, help="choose among the fewest tokens whose probabilities reach p")
+    add("--seed", type=int, default=1, help="of the choices (default 1)")
+
+
+def run(options: argparse.Namespace) -> int:
+    device_namespace(options.device)
+    check_sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
+    if options.tokens < 1:
+        raise UserError(f"tokens must be at least 1, got {options.tokens}")
+    if options.seed < 0:
+        raise UserError(f"seed must not be negative, got {options.seed}")
+    p, config, tokenizer = load_model(chosen_run(options.run_directory), options.device)
+    prompt = tokenizer.encode(options.prompt)
+    if not len(prompt):
+        raise UserError("the prompt is empty; give at least one character")
+    if len(prompt) > config.context:
+        raise UserError(
+            f"the prompt has {len(prompt)} tokens, the model's context only {config.context}; give a shorter prompt"
+        )
+    print(options.prompt.lstrip("\n"), end="", flush=True)
+    for piece in stream_text(
+        p, model=gpt, config=config, tokenizer=tokenizer, prompt=prompt, new_tokens=options.tokens,
+        temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, greedy=options.greedy,
+        seed=options.seed, device=options.device,
+    ):  # fmt: skip
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print()
+    return 0
+
+
+def chosen_run(directory: str | None) -> Path:
+    """The run that the user named, or the newest in runs/."""
+    if directory is not None:
+        return Path(directory)
+    states = sorted(RUNS.glob("*/checkpoint/state.json"), key=lambda path: path.stat().st_mtime)
+    if not states:
+        raise UserError("there is no run in runs/ yet; make one with: refllm train (or name the directory of one)")
+    return states[-1].parents[1]

@@ -1,0 +1,69 @@
+"""refllm score: how probable a model finds a text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+
+from refllm.backend import device_namespace, to_device, to_host
+from refllm.commands.generate import add_run_argument, chosen_run
+from refllm.data.batching import windows
+from refllm.data.corpus import read_text
+from refllm.errors import UserError
+from refllm.metrics import bits_per_character, perplexity
+from refllm.models import gpt
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.run import load_model
+
+HELP = "the probability and perplexity of a text"
+DESCRIPTION = """The chain-rule probability and perplexity of a text under the model of a run, given its first token.
+
+example: refllm score runs/001 --text "The assert statement raises an exception." --each"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_argument(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", help="the text itself")
+    source.add_argument("--file", help="a UTF-8 file that holds it")
+    parser.add_argument("--each", action="store_true", help="one line a token: its probability and the token")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    device_namespace(options.device)
+    text = options.text if options.file is None else read_text([options.file]).text
+    p, config, tokenizer = load_model(chosen_run(options.run_directory), options.device)
+    tokens = tokenizer.encode(text)
+    if len(tokens) < 2:
+        raise UserError("the text must have at least two tokens: the first is given, the others are predicted")
+    context = min(config.context, len(tokens) - 1)
+    log_p = []
+    for window, wanted in zip(*windows(tokens, context=context, stride=max(1, context // 2)), strict=True):
+        ids, targets = to_device(window[None], options.device), to_device(wanted[None], options.device)
+        logits, _ = gpt.forward(p, ids=ids, config=config, keep=None, cache=None)
+        nll, _ = cross_entropy(logits, targets=targets, ignore=-1, reduction="none")
+        log_p += [-float(x) for x in to_host(nll)[0][wanted >= 0]]
+    total = math.fsum(log_p)
+    characters = len(text) - len(tokenizer.decode(tokens[:1]))
+    result = {
+        "tokens": len(log_p),
+        "log_probability": total,
+        "perplexity": perplexity(-total, len(log_p)),
+        "bits_per_character": bits_per_character(-total, max(1, characters)),
+    }
+    pieces = [tokenizer.decode([token]) for token in tokens[1:]]
+    if options.json:
+        each = [{"token": piece, "log_probability": x} for piece, x in zip(pieces, log_p, strict=True)]
+        print(json.dumps({**result, "each": each} if options.each else result, ensure_ascii=False))
+        return 0
+    if options.each:
+        for piece, x in zip(pieces, log_p, strict=True):
+            sys.stdout.write(f"{math.exp(x):10.6f}  {piece!r}\n")
+    print(
+        f"log P = {total:.4f} nats over {len(log_p)} tokens after the first; perplexity {result['perplexity']:.4f}; "
+        f"{result['bits_per_character']:.4f} bits per character"
+    )
+    return 0

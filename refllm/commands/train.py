@@ -1,0 +1,261 @@
+"""refllm train: a GPT learns a text, and says how well."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from refllm.backend import Array, device_namespace
+from refllm.data.corpus import split
+from refllm.errors import UserError
+from refllm.generation.text import stream_text
+from refllm.models import gpt
+from refllm.models.ngram import NGram
+from refllm.parameters import count
+from refllm.plan import Plan
+from refllm.presets import PRESETS
+from refllm.run import Run, read_corpus
+from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
+from refllm.train import Settings
+from refllm.workers import Workers, available_cores, keep_freed_memory
+
+HELP = "train a GPT on text"
+DESCRIPTION = """Train a GPT on text: by default on the language reference that every Python carries.
+
+example: refllm train --data my_texts/ --minutes 5 --out runs/mine"""
+
+RUNS = Path("runs")  # where runs without --out go
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data", nargs="+", metavar="PATH", default=[], help="UTF-8 files or folders (default: the Python reference)")
+    add("--out", metavar="DIR", help="directory of the run (default: runs/ and the next free number)")
+    add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
+    add("--preset", choices=sorted(PRESETS), default="default", help="sizes and settings to start from")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="train for this many steps")
+    length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
+    add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
+    add("--reports", type=int, default=10, help="validations and checkpoints during the run (default 10)")
+    add("--threads", type=int, help="worker threads, a share of the batch each (default: the cores)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs on a GPU through CuPy")
+    add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
+    model = parser.add_argument_group("the model (defaults from the preset)")
+    model.add_argument("--tokenizer", choices=("character", "byte_pair"))
+    model.add_argument("--vocabulary", type=int, help="tokens of the byte-pair tokenizer")
+    for name in ("layers", "heads", "width", "hidden", "context"):
+        model.add_argument(f"--{name}", type=int)
+    model.add_argument("--norm", choices=("pre", "post"))
+    model.add_argument("--activation", choices=("relu", "gelu_tanh", "gelu_erf"))
+    model.add_argument("--positions", choices=("learned", "sinusoidal"))
+    model.add_argument("--tied", action=argparse.BooleanOptionalAction, default=None, help="embedding and head in one")
+    model.add_argument("--dropout", type=float)
+    rule = parser.add_argument_group("the optimiser, AdamW (defaults from the preset)")
+    rule.add_argument("--batch", type=int, help="windows a step")
+    for name, text in (
+        ("lr", "peak of the learning rate"),
+        ("warmup", "share of the run that warms up"),
+        ("floor", "learning rate at the end, as a share of the peak"),
+        ("beta1", None),
+        ("beta2", None),
+        ("eps", None),
+        ("decay", "weight decay, of matrices only"),
+        ("clip", "largest global norm of the gradient; inf for none"),
+    ):
+        rule.add_argument(f"--{name}", type=float, help=text)
+
+
+def run(options: argparse.Namespace) -> int:
+    keep_freed_memory()
+    device_namespace(options.device)
+    if options.resume:
+        _require_alone(options)
+        prepared = Run.resume(Path(options.resume), Workers)
+    else:
+        prepared = _new_run(options)
+    with prepared.trainer.workers:
+        return _train(prepared)
+
+
+def _require_alone(options: argparse.Namespace) -> None:
+    """A resumed run keeps its settings: any other flag would be ignored, so it is refused."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    defaults = parser.parse_args([])
+    changed = [name for name, value in vars(defaults).items() if name != "resume" and getattr(options, name) != value]
+    if changed:
+        raise UserError(f"--resume goes on with the settings of the run; leave out --{changed[0].replace('_', '-')}")
+
+
+def _new_run(options: argparse.Namespace) -> Run:
+    values: dict[str, Any] = {**PRESETS[options.preset], **{k: v for k, v in vars(options).items() if v is not None}}
+    values.setdefault("hidden", 4 * values["width"])
+    if options.minutes is not None:
+        values["steps"] = None
+    cores = available_cores()
+    shards = options.threads or (cores if options.device == "cpu" else 1)
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"threads must be at least 1, got {options.threads}")
+    settings = Settings(
+        **{name: values[name] for name in ("batch", "lr", "warmup", "floor", "beta1", "beta2", "eps", "decay", "clip")},
+        seed=options.seed, shards=min(shards, values["batch"]), dtype=options.dtype, device=options.device,
+    )  # fmt: skip
+    plan = Plan(steps=values["steps"], minutes=options.minutes, reports=options.reports)
+    corpus = read_corpus(options.data)
+    for line in corpus.skipped:
+        print(f"left out: {line}", file=sys.stderr)
+    tokenizer = _tokenizer(values, corpus.text, split(corpus).train)
+    config = gpt.Config(
+        vocabulary=tokenizer.size,
+        **{name: values[name] for name in gpt.CHOICES if name in values},
+    )
+    out = Path(options.out) if options.out else _next_free()
+    return Run.begin(
+        out, data=options.data, tokenizer=tokenizer, config=config, settings=settings, plan=plan,
+        workers=Workers(settings.shards),
+    )  # fmt: skip
+
+
+def _tokenizer(values: dict[str, Any], text: str, train: str) -> Tokenizer:
+    """Byte pairs are learnt from the training part; the alphabet of characters is that of the whole text, so that the
+    held-out part can be spelled."""
+    if values["tokenizer"] == "character":
+        return CharacterTokenizer.train(text)
+    return BytePairTokenizer.train(train, vocabulary=values["vocabulary"])
+
+
+def _next_free() -> Path:
+    number = 1
+    while (RUNS / f"{number:03d}").exists():
+        number += 1
+    return RUNS / f"{number:03d}"
+
+
+def _train(prepared: Run) -> int:
+    _introduce(prepared)
+    if prepared.done:
+        print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
+        return 0
+    with _Display(prepared) as display, _interrupts() as interrupted:
+        prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
+    if not prepared.done:
+        print(
+            f"Stopped at step {prepared.trainer.step_number:,} and saved. To go on:\n"
+            f"  refllm train --resume {prepared.directory}"
+        )
+        return 130
+    print("Fitting the n-gram models to the same text ...", flush=True)
+    summary = prepared.summarise(baselines(prepared.parts.train, prepared.parts.validation))
+    _conclude(prepared, summary)
+    return 0
+
+
+def _introduce(prepared: Run) -> None:
+    settings, config, plan = prepared.settings, prepared.config, prepared.plan
+    length = f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"
+    print(
+        f"text       {prepared.corpus.name}: {len(prepared.parts.train):,} characters to learn from, "
+        f"{len(prepared.parts.validation):,} held out\n"
+        f"model      GPT, {count(prepared.trainer.shapes):,} parameters: {config.layers} layers, {config.heads} heads, "
+        f"width {config.width}, context {config.context}, {prepared.tokenizer.size} {prepared.tokenizer.kind} tokens\n"
+        f"training   {length}, batch {settings.batch}, {settings.dtype} on {settings.device}, "
+        f"{settings.shards} worker threads, seed {settings.seed}\n"
+        f"directory  {prepared.directory}",
+        flush=True,
+    )
+
+
+class _Display:
+    """The progress bar on a terminal, and a line for every report wherever the output goes."""
+
+    SHOWN_EVERY = 20  # steps; on a device the loss is read for the reports only, since reading waits for the queue
+
+    def __init__(self, prepared: Run) -> None:
+        from tqdm import tqdm
+
+        self.prepared = prepared
+        self.tokens = prepared.settings.batch * prepared.config.context
+        self.bar = tqdm(
+            total=prepared.plan.steps, initial=prepared.trainer.step_number, unit="step", dynamic_ncols=True,
+            disable=None, smoothing=0.05,
+        )  # fmt: skip
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def on_step(self, loss: Array) -> None:
+        self.bar.update()
+        prepared, step = self.prepared, self.prepared.trainer.step_number
+        if self.bar.disable or step % self.SHOWN_EVERY or prepared.settings.device != "cpu":
+            return
+        left = ""
+        if prepared.plan.minutes is not None:
+            left = f", {max(0.0, 60 * prepared.plan.minutes - prepared.seconds):.0f} s left"
+        rate = (self.bar.format_dict["rate"] or 0) * self.tokens
+        self.bar.set_postfix_str(f"loss {float(loss):.3f}, {rate:,.0f} tokens/s{left}", refresh=False)
+
+    def on_report(self, line: dict[str, Any]) -> None:
+        self.bar.clear()
+        print(
+            f"step {line['step']:>6,}   loss {line['train_loss']:.3f}   held out {line['val_bpc']:.3f} bits/character   "
+            f"{line['tokens_per_second']:>7,} tokens/s   {line['seconds']:>4.0f} s",
+            flush=True,
+        )
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Ctrl-C (or a polite kill) asks the loop to stop after the step in hand; a second one stops at once."""
+    caught: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        caught.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def baselines(train: str, validation: str) -> dict[str, float]:
+    """Bits per character of models that count: fitted to the same characters, over the alphabet of both parts.
+
+    The order is the number of characters that a model looks back at.
+    """
+    characters = CharacterTokenizer.train(train + validation)
+    seen, held_out = characters.encode(train), characters.encode(validation)
+    orders = {"uniform": 0, "unigram": 1, "order 2": 3, "order 4": 5}
+    models = {name: NGram.fit(seen, n=n, vocabulary=characters.size) for name, n in orders.items()}
+    return {name: model.bits_per_token(held_out, past=1) for name, model in models.items()}
+
+
+def _conclude(prepared: Run, summary: dict[str, Any]) -> None:
+    trainer, config = prepared.trainer, prepared.config
+    print("\nWhat it writes:\n")
+    start = prepared.tokenizer.encode(prepared.parts.validation)[: min(8, config.context)]
+    pieces = stream_text(
+        trainer.parameters.tree, model=gpt, config=config, tokenizer=prepared.tokenizer, prompt=start, new_tokens=300,
+        temperature=0.8, top_k=None, top_p=None, greedy=False, seed=prepared.settings.seed,
+        device=prepared.settings.device,
+    )  # fmt: skip
+    text = prepared.tokenizer.decode(start) + "".join(pieces)
+    print("\n".join("    " + line for line in text.splitlines()))
+    print("\nBits per character of the held-out text (lower is better):\n")
+    for name, bits in [*summary["baselines"].items(), ("this GPT", summary["val_bpc"])]:
+        print(f"    {name:<10} {bits:6.3f}  {'#' * round(8 * bits)}")
+    print(
+        f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s, {summary['tokens_per_second']:,} tokens/s. "
+        f"More text from it: refllm generate {prepared.directory}"
+    )

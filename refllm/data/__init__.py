@@ -1,0 +1,1 @@
+"""Text, its split, and the windows that a model trains on."""

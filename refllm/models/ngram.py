@@ -1,0 +1,164 @@
+"""The n-gram language model: what a Transformer must beat. (NGRAM)
+
+Counts are made once, on the host, by sorting integer-coded n-grams; nothing here is learnt by gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refllm.errors import UserError
+
+Tokens: TypeAlias = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Level:
+    """The n-grams of one length n that were seen, and all that a probability needs of them.
+
+    An n-gram is coded as (number of its context among the (n-1)-grams seen) * V + its last token, so that codes stay
+    below V * tokens for any n.
+    """
+
+    codes: NDArray[np.int64]  # (G,) sorted; the place of a code is the number of its n-gram
+    counts: NDArray[np.int64]  # (G,) c: occurrences, or below the highest order distinct tokens seen before it
+    totals: NDArray[np.int64]  # one for each (n-1)-gram: the sum of c over its n-grams
+    kinds: NDArray[np.int64]  # one for each (n-1)-gram: how many of its n-grams have c > 0
+    discount: float
+
+    def find(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the n-grams with these codes, -1 where not seen."""
+        places = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        return np.where(self.codes[places] == codes, places, -1)
+
+
+@dataclass(frozen=True)
+class NGram:
+    """Interpolated Kneser-Ney, for a token w after the context h (n - 1 tokens), h' being h without its first token:
+
+        p_n(w | h) = max(c(h w) - D_n, 0) / c(h .)  +  D_n N(h .) / c(h .) * p_(n-1)(w | h')
+        p_0(w)     = 1 / V
+
+    c counts occurrences at the highest order, and below it how many distinct tokens were seen before the n-gram
+    (continuations); c(h .) = sum_w c(h w); N(h .) = the number of w with c(h w) > 0; p_n = p_(n-1) where c(h .) = 0.
+    D_n = n_1 / (n_1 + 2 n_2), where n_i is the number of n-grams with c = i; 1/2 where n_1 = 0, for which no estimate
+    is defined and D = 0 would give what was never seen a probability of zero.
+
+    n counts the token itself: n = 0 is the uniform model, 1 the unigram, 2 the bigram; a "context of two" is n = 3.
+
+    Source: Chen & Goodman 1999 (doi:10.1006/csla.1999.0128) sec. 2.7 and 4.1.1; Kneser & Ney 1995; documents 001.
+    Laws:   the probabilities of all V tokens sum to 1 after any context, and none is 0.
+    """
+
+    n: int
+    vocabulary: int
+    levels: tuple[Level, ...]
+
+    @classmethod
+    def fit(cls, tokens: Tokens, *, n: int, vocabulary: int) -> NGram:
+        """Count the sequences of 1 … n tokens.
+
+        The vocabulary is not estimated: give that of the text to be scored too, or it meets tokens without a number.
+
+        Raises: UserError if n < 0, vocabulary < 1, a token is not in [0, vocabulary), or there are fewer than n.
+        """
+        if n < 0 or vocabulary < 1:
+            raise UserError(f"an n-gram model needs n of 0 or more and a vocabulary; got {n} and {vocabulary}")
+        row = in_vocabulary(tokens, vocabulary)
+        if len(row) < n:
+            raise UserError(f"a text of {len(row)} tokens holds no {n}-gram; give more text or a smaller n")
+        codes, ends, first = [], [], []
+        before = np.zeros(len(row), np.int64)  # the number of the (length-1)-gram that ends just before each place
+        for length in range(1, n + 1):
+            here = before[length - 1 :] * vocabulary + row[length - 1 :]
+            unique, at, number = np.unique(here, return_index=True, return_inverse=True)
+            codes.append(unique)
+            ends.append(np.append(np.full(length - 1, -1), number))  # the number of the one that ends at each place
+            first.append(at + length - 1)  # where each of them first ends
+            before = np.append(-1, ends[-1][:-1])
+        levels = []
+        for length in range(1, n + 1):
+            # A continuation is a distinct longer n-gram, seen at the place where that one first ends.
+            places = first[length] if length < n else np.arange(n - 1, len(row))
+            counts = np.bincount(ends[length - 1][places], minlength=len(codes[length - 1]))
+            contexts = len(codes[length - 2]) if length > 1 else 1
+            levels.append(level(codes[length - 1], counts, contexts=contexts, vocabulary=vocabulary))
+        return cls(n, vocabulary, tuple(levels))
+
+    def probability(self, context: Tokens) -> NDArray[np.float64]:
+        """p(w | the last n - 1 tokens of the context) for every w, (V,); after fewer, a lower order.
+
+        Raises: UserError if a token is not in the vocabulary.
+        """
+        history = in_vocabulary(context, self.vocabulary)
+        p = np.full(self.vocabulary, 1 / self.vocabulary)
+        for length, one in enumerate(self.levels[: len(history) + 1]):
+            number = 0
+            for below, token in zip(self.levels, history[len(history) - length :], strict=False):
+                number = int(below.find(np.array([number * self.vocabulary + token]))[0])
+                if number < 0:
+                    return p
+            if one.totals[number] == 0:
+                continue
+            start, stop = np.searchsorted(one.codes, np.array([number, number + 1]) * self.vocabulary)
+            p *= one.discount * one.kinds[number] / one.totals[number]
+            p[one.codes[start:stop] % self.vocabulary] += (
+                np.maximum(one.counts[start:stop] - one.discount, 0) / one.totals[number]
+            )
+        return p
+
+    def probabilities(self, tokens: Tokens) -> NDArray[np.float64]:
+        """The probability of each token of a text after all those before it, (T,): `probability` for a whole text.
+
+        Raises: UserError if a token is not in the vocabulary.
+        """
+        row = in_vocabulary(tokens, self.vocabulary)
+        p = np.full(len(row), 1 / self.vocabulary)
+        context = np.zeros(len(row), np.int64)
+        for one in self.levels:
+            number = one.find(context * self.vocabulary + row)  # a context of -1 gives a code below 0: not found
+            count = np.where(number >= 0, one.counts[number], 0)
+            total = np.where(context >= 0, one.totals[context], 0)
+            backed_off = one.discount * one.kinds[context] * p
+            p = np.where(total > 0, (np.maximum(count - one.discount, 0) + backed_off) / np.maximum(total, 1), p)
+            context = np.append(-1, number)[: len(row)]
+        return p
+
+    def bits_per_token(self, tokens: Tokens, *, past: int) -> float:
+        """-mean log2 p over the tokens after the first `past`, which are context only.
+
+        Raises: UserError if no token is left, or a token is not in the vocabulary.
+        """
+        scored = self.probabilities(tokens)[past:]
+        if len(scored) == 0:
+            raise UserError(f"there is no token to score after the first {past}; give a longer text")
+        return float(-np.log2(scored).mean())
+
+
+def level(codes: NDArray[np.int64], counts: NDArray[np.int64], *, contexts: int, vocabulary: int) -> Level:
+    """The sums over the n-grams of each context, and the discount D = n_1 / (n_1 + 2 n_2)."""
+    context = codes // vocabulary
+    totals = np.bincount(context, weights=counts, minlength=contexts).astype(np.int64)
+    kinds = np.bincount(context[counts > 0], minlength=contexts)
+    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+    return Level(codes, counts, totals, kinds, once / (once + 2 * twice) if once else 0.5)
+
+
+def in_vocabulary(tokens: Tokens, vocabulary: int) -> NDArray[np.int64]:
+    """The tokens as one row of int64.
+
+    Raises: UserError if one of them is not in [0, vocabulary).
+    """
+    row = np.asarray(tokens)
+    if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+        raise ValueError(f"tokens must be one row (N,) of integers; got {row.dtype} {row.shape}")
+    if row.size and not 0 <= row.min() <= row.max() < vocabulary:
+        raise UserError(
+            f"tokens must be in [0, {vocabulary}), found {row.min()} to {row.max()}; "
+            "fit the n-gram model with the vocabulary of the tokenizer"
+        )
+    return row.astype(np.int64)

@@ -1,0 +1,57 @@
+"""How long to train, how often to look, and the learning rate in between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from refllm.errors import UserError
+from refllm.optim.schedule import warmup_cosine
+from refllm.train import Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A number of steps, or of minutes: then the schedule follows the clock and the run ends on time, on any machine.
+
+    Only a run by steps can be repeated bit for bit, since a clock cannot.
+    """
+
+    steps: int | None
+    minutes: float | None
+    reports: int  # lines of metrics, with a validation and a checkpoint each, spread evenly over the run
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise UserError("a run needs either --steps or --minutes; give one of them")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"steps must be at least 1, got {self.steps}")
+        if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
+            raise UserError(f"minutes must be above 0, got {self.minutes}")
+        if self.reports < 1:
+            raise UserError(f"reports must be at least 1, got {self.reports}")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """The share of the run that is done after `step` steps and `seconds` seconds."""
+        if self.steps is not None:
+            return step / self.steps
+        assert self.minutes is not None
+        return seconds / (60 * self.minutes)
+
+    def reports_due(self, step: int, seconds: float) -> int:
+        """How many reports should have been made by now."""
+        return math.floor(self.progress(step, seconds) * self.reports + 1e-9)
+
+    def learning_rate(self, step: int, seconds: float, settings: Settings) -> float:
+        """For step number `step`, which begins after `seconds` seconds."""
+        if self.steps is not None:
+            position, total = float(step), float(self.steps)
+        else:  # a thousandth of the time takes the place of a step
+            position, total = 1 + 1000 * self.progress(step, seconds), 1000.0
+        return warmup_cosine(
+            position,
+            peak=settings.lr,
+            warmup=settings.warmup * total,
+            total=total,
+            floor=settings.lr * settings.floor,
+        )

@@ -1,0 +1,254 @@
+"""A run is a directory: what was trained, how it went, and how to go on.
+
+    checkpoint/     weights, moments and state.json (refllm/checkpoint.py)
+    metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm
+    summary.json    written at the end: steps, seconds, parameters, val_bpc, baselines, tokens_per_second, threads, ...
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import refllm
+from refllm import checkpoint
+from refllm.backend import Array, generator, to_device
+from refllm.data.batching import Batches, windows
+from refllm.data.corpus import Corpus, Split, python_reference, read_text, split
+from refllm.errors import UserError
+from refllm.metrics import bits_per_character
+from refllm.models import gpt
+from refllm.parameters import Tree, count, from_names, require_fit
+from refllm.plan import Plan
+from refllm.tokenizers import Tokenizer
+from refllm.tokenizers import load as load_tokenizer
+from refllm.train import Settings, Trainer, evaluate
+from refllm.workers import Workers
+
+EVALUATION_BATCH = 32  # windows that go through the model together
+
+
+class Run:
+    """A training in its directory: `begin` or `resume` prepares it, `train` makes it, `summarise` concludes it."""
+
+    def __init__(
+        self, directory: Path, description: dict[str, Any], workers: Workers, groups: dict[str, dict[str, Array]] | None
+    ) -> None:
+        self.directory, self.description = directory, description
+        self.config = gpt.Config(**description["config"])
+        self.settings = Settings(**description["settings"])
+        self.plan = Plan(**description["plan"])
+        self.tokenizer = load_tokenizer(description["tokenizer"])
+        self.seconds, self.reported = description["seconds"], description["reported"]
+        self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
+        self.training_seconds = description["training_seconds"]
+        self.corpus = read_corpus(description["data"])
+        self.parts: Split = split(self.corpus)
+        tokens = self.tokenizer.encode(self.parts.train)
+        context, batch = self.config.context, self.settings.batch
+        if groups is None:
+            order = generator(self.settings.seed, 1)
+            self.batches = Batches(tokens, context=context, batch=batch, generator=order)
+        else:
+            self.batches = Batches.from_state(tokens, description["order"], context=context, batch=batch)
+        held_out = self.tokenizer.encode(self.parts.validation)
+        ids, targets = windows(held_out, context=context, stride=max(1, context // 2))
+        pieces = range(0, len(ids), EVALUATION_BATCH)
+        self.windows = [(ids[i : i + EVALUATION_BATCH], targets[i : i + EVALUATION_BATCH]) for i in pieces]
+        self.validation_tokens = len(held_out) - 1
+        self.validation_characters = len(self.parts.validation) - len(self.tokenizer.decode(held_out[:1]))
+        self.trainer = Trainer(model=gpt, config=self.config, settings=self.settings, workers=workers)
+        if groups is None:
+            self.trainer.initialise()
+        else:
+            self.trainer.load(groups, step=description["step"])
+
+    @classmethod
+    def begin(
+        cls,
+        directory: Path,
+        *,
+        data: list[str],
+        tokenizer: Tokenizer,
+        config: gpt.Config,
+        settings: Settings,
+        plan: Plan,
+        workers: Workers,
+    ) -> Run:
+        """A new run. UserError if the directory holds anything: a run is never overwritten."""
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise UserError(
+                f"{directory} is not empty and will not be overwritten; choose another --out, "
+                f"or go on with a run by --resume {directory}"
+            )
+        description = {
+            "version": refllm.__version__, "model": "gpt", "config": config.as_dict(), "settings": settings.as_dict(),
+            "plan": asdict(plan), "tokenizer": tokenizer.to_json(), "data": [str(Path(d).resolve()) for d in data],
+            "seconds": 0.0, "training_seconds": 0.0, "reported": 0, "loss_sum": 0.0, "loss_steps": 0,
+        }  # fmt: skip
+        return cls(directory, description, workers, None)
+
+    @classmethod
+    def resume(cls, directory: Path, workers: Callable[[int], Workers]) -> Run:
+        """The run as its last checkpoint left it. Later lines of the metrics are dropped: they will be made again."""
+        description, read = open_checkpoint(directory)
+        groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
+        try:
+            run = cls(directory, description, workers(description["settings"]["shards"]), groups)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
+        metrics = directory / "metrics.jsonl"
+        if metrics.exists():
+            kept = [line for line in metrics.read_text().splitlines() if _step_of(line) <= description["step"]]
+            checkpoint.write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
+        return run
+
+    @property
+    def done(self) -> bool:
+        return self.plan.progress(self.trainer.step_number, self.seconds) >= 1
+
+    def train(
+        self,
+        should_stop: Callable[[], bool],
+        on_step: Callable[[Array], None],
+        on_report: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """Steps until the plan is fulfilled or `should_stop` says so; then the state is saved.
+
+        `on_step` gets the loss of each step where it is: reading it from a device waits for the device. `on_report`
+        gets each line of the metrics.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        losses: list[Array] = []
+        before, last, since = self.seconds, time.perf_counter(), self.trainer.step_number
+        started = last
+        while not self.done and not should_stop():
+            lr = self.plan.learning_rate(self.trainer.step_number + 1, self.seconds, self.settings)
+            losses.append(self.trainer.step(self.batches.next_batch(), lr=lr))
+            on_step(losses[-1])
+            self.seconds = before + time.perf_counter() - started
+            if self.plan.reports_due(self.trainer.step_number, self.seconds) > self.reported:
+                self._read(losses)
+                now = time.perf_counter()
+                self.training_seconds += now - last
+                on_report(self._report(lr, steps=self.trainer.step_number - since, seconds=now - last))
+                last, since = time.perf_counter(), self.trainer.step_number
+                self.seconds = before + last - started
+                self.save()
+        self._read(losses)
+        self.training_seconds += time.perf_counter() - last
+        self.save()
+
+    def _read(self, losses: list[Array]) -> None:
+        """The losses since the last reading, which a device hands over here and only here."""
+        for loss in losses:
+            self.loss_sum += float(loss)
+        self.loss_steps += len(losses)
+        losses.clear()
+        if not math.isfinite(self.loss_sum):
+            raise UserError(
+                f"the loss is no longer a number at step {self.trainer.step_number}: the training diverged; "
+                "begin again with a lower --lr (the checkpoint from before is intact)"
+            )
+
+    def _report(self, lr: float, *, steps: int, seconds: float) -> dict[str, Any]:
+        loss, bpc = self.validate()
+        tokens = self.settings.batch * self.config.context
+        line = {
+            "step": self.trainer.step_number,
+            "train_loss": self.loss_sum / max(1, self.loss_steps),
+            "val_loss": loss,
+            "val_bpc": bpc,
+            "tokens_per_second": round(steps * tokens / max(seconds, 1e-9)),
+            "seconds": round(self.seconds, 3),
+            "lr": lr,
+            "norm": float(self.trainer.norm),
+        }
+        self.reported = self.plan.reports_due(self.trainer.step_number, self.seconds)
+        self.loss_sum, self.loss_steps = 0.0, 0
+        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        return line
+
+    def validate(self) -> tuple[float, float]:
+        """Loss per token in nats, and bits per character, over the whole validation text."""
+        nll = evaluate(
+            self.trainer.parameters.tree,
+            self.windows,
+            model=gpt,
+            config=self.config,
+            device=self.settings.device,
+            workers=self.trainer.workers,
+        )
+        return nll / self.validation_tokens, bits_per_character(nll, self.validation_characters)
+
+    def save(self) -> None:
+        """The checkpoint of this moment."""
+        self.description |= {
+            "step": self.trainer.step_number, "seconds": self.seconds, "training_seconds": self.training_seconds,
+            "reported": self.reported, "loss_sum": self.loss_sum, "loss_steps": self.loss_steps,
+            "order": self.batches.state(),
+        }  # fmt: skip
+        checkpoint.save(
+            self.directory / "checkpoint", self.description, self.trainer.groups(), step=self.trainer.step_number
+        )
+
+    def summarise(self, baselines: dict[str, float]) -> dict[str, Any]:
+        """Writes summary.json."""
+        _, bpc = self.validate()
+        tokens = self.trainer.step_number * self.settings.batch * self.config.context
+        summary = {
+            "steps": self.trainer.step_number,
+            "seconds": round(self.seconds, 3),
+            "parameters": count(self.trainer.shapes),
+            "val_bpc": bpc,
+            "baselines": baselines,
+            "tokens_per_second": round(tokens / max(self.training_seconds, 1e-9)),
+            "threads": self.settings.shards,
+            "seed": self.settings.seed,
+            "version": refllm.__version__,
+            "data": self.corpus.name,
+        }
+        data = json.dumps(summary, ensure_ascii=False, indent=1) + "\n"
+        checkpoint.write_atomically(self.directory / "summary.json", data.encode())
+        return summary
+
+
+def read_corpus(data: list[str]) -> Corpus:
+    """The user's files, or the text that every Python carries."""
+    return read_text(data) if data else python_reference()
+
+
+def open_checkpoint(directory: Path) -> tuple[dict[str, Any], Callable[[str], dict[str, Array]]]:
+    """The description of a run's checkpoint and the reader of its arrays."""
+    return checkpoint.load(directory / "checkpoint")
+
+
+def load_model(directory: Path, device: str) -> tuple[Tree, gpt.Config, Tokenizer]:
+    """Parameters, configuration and tokenizer of a run, to generate or score with."""
+    description, read = open_checkpoint(directory)
+    try:
+        config, tokenizer = gpt.Config(**description["config"]), load_tokenizer(description["tokenizer"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
+    if config.vocabulary != tokenizer.size:
+        raise UserError(
+            f"the model in {directory} has a vocabulary of {config.vocabulary}, its tokenizer one of {tokenizer.size}; "
+            "they do not belong together: use another checkpoint"
+        )
+    shapes, arrays = gpt.shapes(config), read("weights")
+    require_fit(shapes, arrays)
+    return from_names(shapes, {name: to_device(x, device) for name, x in arrays.items()}), config, tokenizer
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; infinite for one that was cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,0 +1,53 @@
+"""Text to token ids and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refllm.errors import UserError
+from refllm.tokenizers.bpe import BytePairTokenizer
+from refllm.tokenizers.character import CharacterTokenizer
+
+__all__ = ["BytePairTokenizer", "CharacterTokenizer", "Tokenizer", "load"]
+
+
+class Tokenizer(Protocol):
+    """What training and generation ask of a tokenizer; ids are 0 … size - 1.
+
+    Bits per character count the characters of the text, len(text), whatever the number of tokens: no tokenizer needs
+    to say how many characters an id has, and two tokenizers compare.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def encode(self, text: str) -> NDArray[np.int64]: ...
+
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+KINDS: dict[str, type[CharacterTokenizer] | type[BytePairTokenizer]] = {
+    one.kind: one for one in (CharacterTokenizer, BytePairTokenizer)
+}
+
+
+def load(saved: object) -> Tokenizer:
+    """The tokenizer that `to_json` wrote; whatever else the JSON may hold is refused.
+
+    Raises: UserError if it is not a tokenizer of a known kind in every detail.
+    """
+    kind = saved.get("kind") if isinstance(saved, dict) else None
+    if not isinstance(saved, dict) or not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"a saved tokenizer must be an object whose `kind` is one of {', '.join(KINDS)}; train again")
+    return KINDS[kind].from_json(saved)

@@ -1,0 +1,182 @@
+"""Training: one step, and the evaluation of a text. The run directory and the command line stand above this.
+
+A step is: the batch cut into shards of rows, one a worker thread; each shard's loss and gradient; their sum, written
+into one flat vector; its norm and the factor that clips it; AdamW on the flat vector in place. The trainer owns the
+parameters, the moments and the gradient, and is the one place that changes arrays in place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from types import ModuleType
+from typing import Any
+
+from refllm.backend import Array, device_namespace, generator, namespace, to_device, to_host
+from refllm.blocks.lm_head import LOGITS
+from refllm.errors import UserError
+from refllm.objectives.causal import causal_loss
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.ops.linear import matmul
+from refllm.optim.clip import clip_factor
+from refllm.optim.update import adamw
+from refllm.parameters import FlatTree, Tree, count, named_leaves, require_fit
+from refllm.workers import Workers
+
+_DROPOUT_STREAM = 1 << 20  # the streams of a seed: 0 initial weights, 1 data order, this + step the draws of dropout
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train, apart from what: everything a step depends on."""
+
+    batch: int
+    lr: float  # the peak
+    warmup: float  # share of the run
+    floor: float  # share of the peak
+    beta1: float
+    beta2: float
+    eps: float
+    decay: float
+    clip: float
+    seed: int
+    shards: int
+    dtype: str
+    device: str
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "shards"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise UserError(f"lr must be a positive number, got {self.lr}")
+        if not 0 <= self.warmup <= 1 or not 0 <= self.floor <= 1:
+            raise UserError(f"warmup and floor are shares between 0 and 1, got {self.warmup} and {self.floor}")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0 and self.decay >= 0):
+            raise UserError("beta1 and beta2 must be in [0, 1), eps above 0, decay not negative")
+        if self.seed < 0:
+            raise UserError(f"seed must not be negative, got {self.seed}")
+        if not self.clip > 0:
+            raise UserError(f"clip must be above 0 (inf switches it off), got {self.clip}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Trainer:
+    """Parameters, moments and step number of one training, and the workers that it runs on."""
+
+    def __init__(self, *, model: ModuleType, config: Any, settings: Settings, workers: Workers) -> None:
+        self.model, self.config, self.settings, self.workers = model, config, settings, workers
+        self.shapes = model.shapes(config)
+        xp, size = device_namespace(settings.device), count(self.shapes)
+        self.parameters, self.gradient, self.m, self.v = (
+            FlatTree(self.shapes, xp.zeros(size, settings.dtype)) for _ in range(4)
+        )
+        self.step_number = 0
+        self.norm: Array = xp.zeros((), settings.dtype)
+
+    def initialise(self) -> None:
+        """Fresh parameters, drawn on the host from the seed."""
+        fresh = self.model.initial(self.config, generator(self.settings.seed))
+        self.load({"weights": dict(named_leaves(fresh))}, step=0)
+
+    def load(self, groups: dict[str, dict[str, Array]], step: int) -> None:
+        """Parameters and, where given, moments from host arrays by name. UserError if they do not fit the model."""
+        for group, target in (("weights", self.parameters), ("moment1", self.m), ("moment2", self.v)):
+            if group not in groups:
+                continue
+            require_fit(self.shapes, groups[group])
+            for path, view in target.views.items():
+                view[...] = to_device(groups[group][path].astype(view.dtype), self.settings.device)
+        self.step_number = step
+
+    def groups(self) -> dict[str, dict[str, Array]]:
+        """What a checkpoint holds."""
+        return {"weights": self.parameters.views, "moment1": self.m.views, "moment2": self.v.views}
+
+    def step(self, tokens: Array, *, lr: float) -> Array:
+        """One step on `tokens` (B, T + 1), a host array; the mean loss per token, left on the device."""
+        s = self.settings
+        self.step_number += 1
+        tokens = to_device(tokens, s.device)  # the one transfer of a step without dropout
+        keep = self._dropout_draws(tokens.shape[0], tokens.shape[1] - 1)
+        places = tokens.shape[0] * (tokens.shape[1] - 1)
+        shards = min(s.shards, len(tokens))
+        bounds = [len(tokens) * i // shards for i in range(shards + 1)]
+        rows = [slice(bounds[i], bounds[i + 1]) for i in range(shards)]
+        results = self.workers.map(lambda n: self._shard(tokens[n], None if keep is None else keep[:, n], places), rows)
+        loss = sum(part for part, _ in results) / places
+
+        self._sum_gradients([gradient for _, gradient in results])
+        self.norm, factor = clip_factor([self.gradient.vector], limit=s.clip)
+        self.gradient.vector *= factor
+        for part, decay in (("decayed", s.decay), ("rest", 0.0)):
+            p, g, m, v = (getattr(flat, part) for flat in (self.parameters, self.gradient, self.m, self.v))
+            adamw(
+                p, g, m, v, step=self.step_number, lr=lr, beta1=s.beta1, beta2=s.beta2, eps=s.eps, decay=decay,
+                out=(p, m, v),
+            )  # fmt: skip
+        return loss
+
+    def _shard(self, tokens: Array, keep: Array | None, places: int) -> tuple[Array, Tree]:
+        loss, back = causal_loss(
+            self.parameters.tree,
+            model=self.model,
+            ids=tokens[:, :-1],
+            targets=tokens[:, 1:],
+            ignore=None,
+            config=self.config,
+            keep=keep,
+        )
+        return loss, back(namespace(loss).full((), 1 / places, loss.dtype))
+
+    def _sum_gradients(self, gradients: list[Tree]) -> None:
+        """The shards' gradients, added in their order straight into the flat vector."""
+        xp = namespace(self.gradient.vector)
+        leaves = [dict(named_leaves(gradient)) for gradient in gradients]
+        for path, view in self.gradient.views.items():
+            if len(leaves) == 1:
+                view[...] = leaves[0][path]
+                continue
+            xp.add(leaves[0][path], leaves[1][path], out=view)
+            for more in leaves[2:]:
+                xp.add(view, more[path], out=view)
+
+    def _dropout_draws(self, B: int, T: int) -> Array | None:
+        """Boolean draws for every use of dropout in the model, from bytes: a byte below 256 (1 - rate) keeps."""
+        rate = self.config.dropout
+        if rate == 0:
+            return None
+        sites = self.model.dropout_sites(self.config)
+        draws = generator(self.settings.seed, _DROPOUT_STREAM + self.step_number)
+        drawn = draws.integers(0, 256, size=(sites, B, T, self.config.width), dtype="uint8")
+        return to_device(drawn < round(256 * (1 - rate)), self.settings.device)
+
+
+def negative_log_likelihood(
+    p: Tree, *, model: ModuleType, config: Any, ids: Array, targets: Array, ignore: int
+) -> Array:
+    """NLL of the targets (B, T) that are not ignored, a block of logits at a time, without a gradient."""
+    h, _ = model.hidden_states(p, ids=ids, config=config, keep=None, cache=None)
+    W, rows = model.head(p, config), h.reshape(-1, h.shape[-1])
+    flat, size = targets.reshape(-1), max(1, LOGITS // W.shape[1])
+    total = namespace(h).zeros((), "float64")
+    for start in range(0, len(rows), size):
+        n = slice(start, start + size)
+        logits, _ = matmul(rows[n], W)
+        total = total + cross_entropy(logits, targets=flat[n], ignore=ignore, reduction="sum")[0]
+    return total
+
+
+def evaluate(
+    p: Tree, windows: list[tuple[Array, Array]], *, model: ModuleType, config: Any, device: str, workers: Workers
+) -> float:
+    """Total NLL in nats over windows of (ids, targets), each (B, T), targets of -1 not counted."""
+
+    def one(window: tuple[Array, Array]) -> float:
+        ids, targets = (to_device(part, device) for part in window)
+        nll = negative_log_likelihood(p, model=model, config=config, ids=ids, targets=targets, ignore=-1)
+        return float(to_host(nll))
+
+    return sum(workers.map(one, windows))
