@@ -84,9 +84,7 @@ def to_host(x: Array) -> Array:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the memory of the host or of the device is exhausted."""
     cupy = sys.modules.get("cupy")
-    return isinstance(error, MemoryError) or (
-        cupy is not None and isinstance(error, cupy.cuda.memory.OutOfMemoryError)
-    )
+    return isinstance(error, MemoryError) or (cupy is not None and isinstance(error, cupy.cuda.memory.OutOfMemoryError))
 
 
 def scatter_add(target: Array, index: Array, rows: Array) -> None:
@@ -151,7 +149,7 @@ def erfc(x: Array) -> Array:
     for c in reversed(powers[:-1]):
         y *= u
         y += c
-    y *= numpy.exp(-numpy.minimum(a, 40) ** 2)  # erfc(40) is below the smallest double, and 40^2 cannot overflow
+    y *= numpy.exp(-(numpy.minimum(a, 40) ** 2))  # erfc(40) is below the smallest double, and 40^2 cannot overflow
     y /= 1 + 2 * a
     return numpy.where(x < 0, 2 - y, y)
 

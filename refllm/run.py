@@ -1,8 +1,8 @@
 """A run is a directory: what was trained, how it went, and how to go on.
 
-    checkpoint/     weights, moments and state.json (refllm/checkpoint.py)
-    metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm
-    summary.json    written at the end: steps, seconds, parameters, val_bpc, baselines, tokens_per_second, threads, ...
+checkpoint/     weights, moments and state.json (refllm/checkpoint.py)
+metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm
+summary.json    written at the end: steps, seconds, parameters, val_bpc, baselines, tokens_per_second, threads, ...
 """
 
 from __future__ import annotations

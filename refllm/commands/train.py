@@ -206,8 +206,8 @@ class _Display:
     def on_report(self, line: dict[str, Any]) -> None:
         self.bar.clear()
         print(
-            f"step {line['step']:>6,}   loss {line['train_loss']:.3f}   held out {line['val_bpc']:.3f} bits/character   "
-            f"{line['tokens_per_second']:>7,} tokens/s   {line['seconds']:>4.0f} s",
+            f"step {line['step']:>6,}   loss {line['train_loss']:.3f}   held out {line['val_bpc']:.3f} bits/character  "
+            f" {line['tokens_per_second']:>7,} tokens/s   {line['seconds']:>4.0f} s",
             flush=True,
         )
 
