@@ -18,7 +18,7 @@ from typing import Any
 import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, to_device
-from refllm.data.batching import Batches, windows
+from refllm.data.batching import Batches, held_out_windows
 from refllm.data.corpus import Corpus, Split, python_reference, read_text, split
 from refllm.errors import UserError
 from refllm.metrics import bits_per_character
@@ -57,11 +57,10 @@ class Run:
         else:
             self.batches = Batches.from_state(tokens, description["order"], context=context, batch=batch)
         held_out = self.tokenizer.encode(self.parts.validation)
-        ids, targets = windows(held_out, context=context, stride=max(1, context // 2))
+        ids, targets = held_out_windows(tokens, held_out, context=context, stride=max(1, context // 2))
         pieces = range(0, len(ids), EVALUATION_BATCH)
         self.windows = [(ids[i : i + EVALUATION_BATCH], targets[i : i + EVALUATION_BATCH]) for i in pieces]
-        self.validation_tokens = len(held_out) - 1
-        self.validation_characters = len(self.parts.validation) - len(self.tokenizer.decode(held_out[:1]))
+        self.validation_tokens = len(held_out)
         self.trainer = Trainer(model=gpt, config=self.config, settings=self.settings, workers=workers)
         if groups is None:
             self.trainer.initialise()
@@ -185,7 +184,7 @@ class Run:
             device=self.settings.device,
             workers=self.trainer.workers,
         )
-        return nll / self.validation_tokens, bits_per_character(nll, self.validation_characters)
+        return nll / self.validation_tokens, bits_per_character(nll, len(self.parts.validation))
 
     def save(self) -> None:
         """The checkpoint of this moment."""

@@ -238,7 +238,7 @@ def baselines(train: str, validation: str) -> dict[str, float]:
     seen, held_out = characters.encode(train), characters.encode(validation)
     orders = {"uniform": 0, "unigram": 1, "order 2": 3, "order 4": 5}
     models = {name: NGram.fit(seen, n=n, vocabulary=characters.size) for name, n in orders.items()}
-    return {name: model.bits_per_token(held_out, past=1) for name, model in models.items()}
+    return {name: model.bits_per_token(held_out, past=0) for name, model in models.items()}
 
 
 def _conclude(prepared: Run, summary: dict[str, Any]) -> None:

@@ -118,6 +118,13 @@ def windows(
     return tokens[places], np.where(places >= counted[:, None], tokens[places + 1].astype(np.int64), IGNORED)
 
 
+def held_out_windows(
+    train: NDArray[np.integer[Any]], validation: NDArray[np.integer[Any]], *, context: int, stride: int
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+    """`windows` in which every token of the validation part is a target: the last one of training comes before it."""
+    return windows(np.append(train[-1:], validation), context=context, stride=stride)
+
+
 def refuse_shorter_than_window(tokens: NDArray[np.integer[Any]], *, context: int, part: str) -> None:
     """A window is context + 1 tokens: the ids, and the targets one further.
 
