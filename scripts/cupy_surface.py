@@ -50,7 +50,7 @@ def surface() -> dict[str, Any]:
         "ndarray": {
             "attributes": sorted(set(public) - set(methods)),
             "operators": sorted(
-                n for n in array if n.startswith("__") and not hasattr(object, n) and n not in NOT_OPERATORS
+                n for n in array if n.startswith("__") and n not in dir(object) and n not in NOT_OPERATORS
             ),
             "methods": methods,
             "synchronises": [name for name, value in public.items() if synchronises(value)],

@@ -167,7 +167,7 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
 
 
 @given(st.integers(2, 30), st.integers(1, 60), st.integers(1, 5), st.data())
-def test_every_held_out_token_is_a_target_exactly_once(seen: int, held_out: int, wide: int, data: st.DataObject) -> None:
+def test_every_held_out_token_is_a_target_once(seen: int, held_out: int, wide: int, data: st.DataObject) -> None:
     context = min(wide, held_out)
     stride = data.draw(st.integers(1, context))
     train, validation = np.arange(seen), np.arange(100, 100 + held_out)
