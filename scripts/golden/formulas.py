@@ -1,0 +1,229 @@
+"""One formula an operation, in plain scalar mathematics. Arrays are NumPy object arrays of nodes, used for shape only.
+
+The identifiers (ATT, LN ...) are those of the specification. The gradients are not here: the tape makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from mpmath import mp, mpf
+
+from golden.tape import Node, constant, cos, erf, exp, log, number, sin, sqrt, tanh, total
+
+Array = Any  # a NumPy array of nodes, or a vector of them; the type of its elements is beyond NumPy's types
+Tap = Callable[[str, Any], None]
+INFINITY = float("inf")
+
+
+def untapped(name: str, value: Any) -> None:
+    """The tap of somebody who does not look at intermediate values."""
+
+
+def dot(a: Iterable[Node], b: Iterable[Node]) -> Node:
+    return total(x * y for x, y in zip(a, b, strict=True))
+
+
+def mean(terms: Sequence[Node]) -> Node:
+    average: Node = total(terms) / len(terms)
+    return average
+
+
+def each(f: Callable[..., Any], *arrays: Array) -> Array:
+    """f applied element by element, with broadcasting."""
+    return np.asarray(np.frompyfunc(f, len(arrays), 1)(*arrays), dtype=object)
+
+
+def rows(f: Callable[[Array], Any], x: Array) -> Array:
+    """f applied to every row along the last axis; f returns a row or one number."""
+    results = [np.asarray(f(x[i]), dtype=object) for i in np.ndindex(x.shape[:-1])]
+    shape = x.shape[:-1] + (results[0].shape if results else (x.shape[-1],))
+    y = np.empty(shape, dtype=object)
+    for i, result in zip(np.ndindex(x.shape[:-1]), results, strict=True):
+        y[(*i, ...)] = result
+    return y
+
+
+def reduce(losses: Array, reduction: str, count: int) -> Array:
+    """The sum, the sum over `count` (0 where nothing counts), or the losses themselves."""
+    if reduction == "none":
+        return losses
+    loss = total(losses.flat)
+    if reduction == "mean":
+        loss = loss / count if count else constant(0)
+    return np.asarray(loss, dtype=object)
+
+
+# --- linear maps -----------------------------------------------------------------------------------------------------
+
+
+def matmul(x: Array, W: Array) -> Array:
+    """LMHEAD, FFN, MHA: y_o = sum_i x_i W_io."""
+    return rows(lambda row: [dot(row, W[:, o]) for o in range(W.shape[1])], x)
+
+
+def linear(x: Array, W: Array, b: Array) -> Array:
+    """FFN, LMHEAD: y_o = sum_i x_i W_io + b_o."""
+    return matmul(x, W) + b
+
+
+def heads(x: Array, W: Array, b: Array, *, heads: int, parts: int) -> dict[str, Array]:
+    """MHA (Vaswani 2017, 3.2.2): x W + b cut into parts (query, key, value), each cut into heads (..., H, T, D)."""
+    y = linear(x, W, b)
+    y = y.reshape(*y.shape[:-1], parts, heads, -1)
+    return {f"y{n}": np.swapaxes(y[..., n, :, :], -3, -2) for n in range(parts)}
+
+
+# --- embeddings and positions ----------------------------------------------------------------------------------------
+
+
+def embedding(E: Array, *, ids: Array) -> Array:
+    """EMB (Bengio 2003): onehot(w) E, that is row w of E."""
+    return E[ids]
+
+
+def sinusoidal(p: Array, *, width: int, layout: str = "interleaved") -> Array:
+    """PE-SIN (Vaswani 2017, 3.5): PE(p, 2i) = sin(p / 10000^(2i/d)), PE(p, 2i+1) = cos(p / 10000^(2i/d))."""
+    angles = [p / constant(mp.power(10000, mpf(2 * i) / width)) for i in range((width + 1) // 2)]
+    sines, cosines = [each(sin, a) for a in angles], [each(cos, a) for a in angles]
+    if layout == "halves":
+        return np.stack(sines + cosines, axis=-1)
+    return np.stack([wave for pair in zip(sines, cosines, strict=True) for wave in pair][:width], axis=-1)
+
+
+def add_positions(x: Array, P: Array, *, positions: Array) -> Array:
+    """PE-LRN (Devlin 2019): the row of the position is added to the embedding."""
+    return x + P[positions]
+
+
+# --- softmax and losses ----------------------------------------------------------------------------------------------
+
+
+def _shifted(row: Sequence[Node]) -> tuple[list[Node | None], Node]:
+    """exp(x_i - max) of every finite x_i, None for -inf, and their sum. The shift cancels, so it is a constant."""
+    top = max((x.value for x in row), default=mpf(0))
+    exps = [None if x.value == -INFINITY else exp(x - top) for x in row]
+    return exps, total(e for e in exps if e is not None)
+
+
+def softmax_row(row: Sequence[Node]) -> list[Node]:
+    """SMX: p_i = exp(x_i) / sum_j exp(x_j); x = -inf has p = 0, and a row of only -inf is all zeros."""
+    exps, Z = _shifted(row)
+    return [constant(0) if e is None else e / Z for e in exps]
+
+
+def log_softmax_row(row: Sequence[Node]) -> list[Node]:
+    """SMX: log p_i = x_i - max - log sum_j exp(x_j - max)."""
+    exps, Z = _shifted(row)
+    top = max(x.value for x in row)
+    return [constant(-INFINITY) if e is None else x - top - log(Z) for x, e in zip(row, exps, strict=True)]
+
+
+def softmax(x: Array) -> Array:
+    return rows(softmax_row, x)
+
+
+def log_softmax(x: Array) -> Array:
+    return rows(log_softmax_row, x)
+
+
+def cross_entropy(logits: Array, *, targets: Array, ignore: int | None, reduction: str) -> Array:
+    """CE, NLL: -log p_target; a target equal to `ignore` costs nothing and is not counted by the mean."""
+    losses = np.empty(targets.shape, dtype=object)
+    counted = np.ones(targets.shape, dtype=bool) if ignore is None else targets != ignore
+    for i in np.ndindex(targets.shape):
+        losses[i] = -log_softmax_row(logits[i])[targets[i]] if counted[i] else constant(0)
+    return reduce(losses, reduction, int(counted.sum()))
+
+
+def soft_cross_entropy(logits: Array, targets: Array, *, reduction: str) -> Array:
+    """CE: -sum_i y_i log p_i for a distribution y; the mean is over rows."""
+    losses = np.empty(logits.shape[:-1], dtype=object)
+    for i in np.ndindex(losses.shape):
+        losses[i] = -dot(targets[i], log_softmax_row(logits[i]))
+    return reduce(losses, reduction, losses.size)
+
+
+def mean_squared_error(x: Array, t: Array) -> Array:
+    """MSE: the mean over all elements of (x - t)^2."""
+    return np.asarray(mean([(a - b) * (a - b) for a, b in zip(x.flat, t.flat, strict=True)]), dtype=object)
+
+
+def chain_rule(logits: Array, *, ids: Array) -> Array:
+    """CHAIN (Shannon 1948): log P(x_1 .. x_T) = sum_t log P(x_t given x_<t); row t of the logits is the
+    distribution of ids[t] given what stands before it."""
+    return rows(total, -cross_entropy(logits, targets=ids, ignore=None, reduction="none"))
+
+
+def perplexity(logits: Array, *, ids: Array) -> Array:
+    """PPL (Jelinek 1977): exp(NLL / T), over all T predicted tokens."""
+    loss = cross_entropy(logits, targets=ids, ignore=None, reduction="mean")
+    return np.asarray(exp(loss.item()), dtype=object)
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+def attention(
+    q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None,
+    alignment: str = "bottom-right", tap: Tap = untapped,
+) -> Array:
+    """ATT (Vaswani 2017, 3.2.1): y_t = sum_s softmax_s(q_t . k_s / sqrt(d_k)) v_s.
+
+    ATT-MASK: the sum runs over the allowed keys alone; with none, y_t = 0. Causal: s <= t + S - T.
+    """
+    (T, D), S = q.shape[-2:], k.shape[-2]
+    may = np.ones((*q.shape[:-1], S), dtype=bool)
+    if allowed is not None:
+        may &= allowed
+    if causal:
+        may &= np.arange(S) <= np.arange(T)[:, None] + (S - T if alignment == "bottom-right" else 0)
+    y = np.empty((*q.shape[:-1], v.shape[-1]), dtype=object)
+    for i in np.ndindex(q.shape[:-1]):
+        *batch, t = i
+        K, V = k[*batch], v[*batch]
+        keys = np.flatnonzero(may[i])
+        scores = [dot(q[i], K[s]) / sqrt(constant(D)) for s in keys]
+        weights = softmax_row(scores)
+        tap(f"scores.{t}", np.asarray(scores, dtype=object))
+        tap(f"weights.{t}", np.asarray(weights, dtype=object))
+        y[i] = [dot(weights, V[keys, e]) for e in range(v.shape[-1])]
+    return y
+
+
+# --- normalisation, activations, dropout -----------------------------------------------------------------------------
+
+
+def layer_norm(x: Array, g: Array, b: Array, *, eps: float) -> Array:
+    """LN (Ba 2016): g (x - mean) / sqrt(var + eps) + b, with var = mean((x - mean)^2)."""
+
+    def normalise(row: Array) -> list[Node]:
+        m = mean(row)
+        d = [x - m for x in row]
+        r = 1 / sqrt(mean([a * a for a in d]) + eps)
+        return [a * r for a in d]
+
+    return rows(normalise, x) * g + b
+
+
+def relu(x: Array) -> Array:
+    """FFN: max(0, x); the derivative at 0 is 0."""
+    return each(lambda a: a if number(a) > 0 else constant(0), x)
+
+
+def gelu_erf(x: Array) -> Array:
+    """FFN (Hendrycks 2016): x/2 (1 + erf(x / sqrt 2))."""
+    return each(lambda a: a / 2 * (1 + erf(a / sqrt(constant(2)))), x)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """FFN (Hendrycks 2016): x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+    k, c = constant(mp.sqrt(2 / mp.pi)), constant(mpf(44715) / 10**6)
+    return each(lambda a: a / 2 * (1 + tanh(k * (a + c * a * a * a))), x)
+
+
+def dropout(x: Array, *, keep: Array, rate: float) -> Array:
+    """DROP (inverted): x / (1 - rate) where kept, else 0."""
+    return each(lambda a, kept: a / (1 - constant(rate)) if kept else constant(0), x, keep)

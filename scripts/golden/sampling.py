@@ -1,0 +1,95 @@
+"""GEN: from logits to a token, and the loop around the model. Decisions are made on the exact values.
+
+Every decision also yields its margin, the distance to the nearest tie (in logits, or in probability), so that a
+case whose answer hangs on rounding is seen and not published.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mpmath import mpf
+
+from golden.formulas import Array, softmax_row
+from golden.model import gpt
+from golden.tape import constant
+from golden.tree import Tree
+
+Choice = tuple[int, Any]  # the token and the margin
+
+
+def greedy(logits: list[Any]) -> Choice:
+    """The largest logit; of equal ones the lowest index (a tie that is exact in the input has no margin to lose)."""
+    token = max(range(len(logits)), key=lambda i: (logits[i], -i))
+    return token, min(_gaps(logits[token], logits), default=mpf("inf"))
+
+
+def _gaps(level: Any, values: list[Any]) -> list[Any]:
+    return [abs(level - x) for x in values if x != level]
+
+
+def choose(logits: list[Any], *, temperature: float, top_k: int | None, top_p: float | None, uniform: float) -> Choice:
+    """The token at the point `uniform` in [0, 1) of the distribution that temperature, top-k and top-p leave."""
+    margins = []
+    kept = sorted(range(len(logits)), key=lambda i: (-logits[i], i))  # of equal ones the lower index first
+    if top_k is not None and top_k < len(kept):
+        margins += _gaps(logits[kept[top_k - 1]], logits)
+        kept = kept[:top_k]
+    weights = softmax_row([constant(logits[i] / mpf(temperature)) for i in kept])
+    p = [w.value for w in weights]
+    if top_p is not None:
+        sums = list(_running(p))
+        count = next((n for n, s in enumerate(sums, start=1) if s >= top_p), len(sums))
+        margins += [abs(s - mpf(top_p)) for s in sums[:-1]]
+        margins += _gaps(p[count - 1], p)  # which of two equals stays is settled by the index
+        kept, p = kept[:count], [x / sums[count - 1] for x in p[:count]]
+    order = sorted(range(len(kept)), key=lambda n: kept[n])
+    sums = list(_running([p[n] for n in order]))
+    margins += [abs(s - mpf(uniform)) for s in sums]
+    place = next(n for n, s in enumerate(sums) if s > uniform)
+    return kept[order[place]], min(margins)
+
+
+def _running(values: list[Any]) -> Any:
+    s = mpf(0)
+    for x in values:
+        s += x
+        yield s
+
+
+def sample(
+    logits: Array, *, temperature: float, top_k: int | None, top_p: float | None, uniforms: Array
+) -> dict[str, Any]:
+    """One token for every row of logits."""
+    ids, margins = np.empty(uniforms.shape, np.int64), []
+    for i in np.ndindex(uniforms.shape):
+        row = [x.value for x in logits[i]]
+        ids[i], margin = choose(row, temperature=temperature, top_k=top_k, top_p=top_p, uniform=uniforms[i])
+        margins.append(margin)
+    return {"ids": ids, "margin": _scalar(min(margins))}
+
+
+def generate(
+    p: Tree, *, ids: Array, config: Tree, new_tokens: int, temperature: float, top_k: int | None,
+    top_p: float | None, uniforms: Array | None, cache: bool,
+) -> dict[str, Any]:
+    """The prompt (T,) and `new_tokens` more, and the logits of each step. The first step embeds the LAST token of
+    the prompt (erratum E6). Greedy without uniforms. A cache changes the work and not the answer."""
+    del cache
+    tokens, logits, margins = list(ids), [], []
+    for n in range(new_tokens):
+        last = gpt(p, ids=np.array(tokens), config=config)[-1]
+        row = [x.value for x in last]
+        if uniforms is None:
+            token, margin = greedy(row)
+        else:
+            token, margin = choose(row, temperature=temperature, top_k=top_k, top_p=top_p, uniform=uniforms[n])
+        tokens.append(token)
+        logits.append(last)
+        margins.append(margin)
+    return {"ids": np.array(tokens, np.int64), "logits": np.stack(logits), "margin": _scalar(min(margins))}
+
+
+def _scalar(x: Any) -> Array:
+    return np.asarray(constant(x), dtype=object)

@@ -1,0 +1,140 @@
+"""From a case to its record: the formula at two precisions that must agree, rounded once to float64.
+
+A double can be as small as 5e-324. With 400 digits even a difference that cancels to that size is known, so a number
+below what 400 digits resolve is zero in float64 and nothing is left to judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Context, Decimal
+from typing import Any
+
+import numpy as np
+from mpmath import mp, mpf
+
+from golden import formulas, model, optimisers, sampling
+from golden.case import Case
+from golden.tape import Node, conditions, constant, gradients
+from golden.tree import Tree, flatten, nest
+
+PRECISIONS = (400, 450)  # decimal digits
+MARGIN = 2**-6  # no sampled decision may be nearer to a tie than this
+GUARD = 12  # digits that the arithmetic of the longest case may lose
+UP = Context(prec=3, rounding=ROUND_CEILING)
+
+_OPERATIONS = {
+    formulas: [
+        "matmul", "linear", "heads", "embedding", "sinusoidal", "add_positions", "softmax", "log_softmax",
+        "cross_entropy", "soft_cross_entropy", "mean_squared_error", "chain_rule", "perplexity", "attention",
+        "layer_norm", "relu", "gelu_erf", "gelu_tanh", "dropout",
+    ],
+    model: ["feed_forward", "self_attention", "transformer_layer", "gpt", "gpt_loss"],
+    optimisers: ["sgd", "adam", "adamw", "clip_by_global_norm", "warmup_cosine", "train_step", "train", "resume"],
+    sampling: ["sample", "generate"],
+}
+OPERATIONS = {name: getattr(module, name) for module, names in _OPERATIONS.items() for name in names}
+
+Truth = dict[str, dict[str, np.ndarray]]  # "outputs", "gradients", "taps" -> name -> array of nodes
+
+
+def evaluate(case: Case, digits: int, variant: Mapping[str, Any]) -> Truth:
+    """The outputs, gradients and taps of a case, as nodes of a tape of this precision."""
+    with mp.workdps(digits):
+        inputs = {name: as_nodes(array) for name, array in case.inputs.items()}
+        taps: dict[str, np.ndarray] = {}
+        tapping = {"tap": taps.__setitem__} if case.taps else {}
+        keywords = {**case.keywords, **variant, **tapping}
+        result = OPERATIONS[case.operation](*nest(inputs).values(), **keywords)
+        outputs = flatten(result) if isinstance(result, dict) else {_only_output(case): result}
+        truth = {"outputs": outputs, "taps": taps}
+        if case.gradient:
+            cotangents = [constant(c) for name, y in outputs.items() for c in case.cotangent(name, y.shape).flat]
+            slopes = iter(gradients(_nodes(outputs), cotangents, _nodes(inputs)))
+            truth["gradients"] = {
+                name: formulas.each(lambda _: next(slopes), array) for name, array in inputs.items()
+            }
+        return truth
+
+
+def _only_output(case: Case) -> str:
+    return "loss" if case.operation == "gpt_loss" else "logits" if case.operation == "gpt" else "y"
+
+
+def as_nodes(array: np.ndarray) -> np.ndarray:
+    return np.asarray(formulas.each(constant, array))
+
+
+def _nodes(arrays: Mapping[str, np.ndarray]) -> list[Node]:
+    """All nodes of the arrays; tokens that were chosen are integers, not nodes."""
+    return [node for array in arrays.values() if array.dtype == object for node in array.flat]
+
+
+def measure(case: Case, variant: Mapping[str, Any], precisions: tuple[int, int] = PRECISIONS) -> Tree:
+    """{"outputs": {name: {"value", "condition"}}, "gradients": ..., "taps": ...}, correctly rounded."""
+    low, high = (evaluate(case, digits, variant) for digits in precisions)
+    nodes = [node for part in low.values() for node in _nodes(part)]
+    finer = [node for part in high.values() for node in _nodes(part)]
+    S = conditions(nodes)
+    values = [rounded(a.value, s, precisions[0]) for a, s in zip(nodes, S, strict=True)]
+    if values != [rounded(b.value, s, precisions[1]) for b, s in zip(finer, S, strict=True)]:
+        raise ArithmeticError(f"{case.id}: {precisions} digits do not agree on the float64 value; use more digits")
+    pairs = iter(zip(values, (round_up(s) for s in S), strict=True))
+    record: Tree = {}
+    for part, arrays in low.items():
+        record[part] = {}
+        for name, array in arrays.items():
+            if array.dtype != object:
+                record[part][name] = {"value": array}
+                continue
+            value, condition = np.empty(array.shape), np.empty(array.shape)
+            for i in np.ndindex(array.shape):
+                value[i], condition[i] = next(pairs)
+            record[part][name] = {"value": value, "condition": condition}
+    return record
+
+
+def rounded(x: Any, S: float, digits: int) -> float:
+    """The float64 nearest to x (ties to even, subnormals included). What the arithmetic cannot tell from zero is
+    S 10^(GUARD - digits), with 400 digits far below the least double, and so rounds to 0."""
+    if not mp.isfinite(x):
+        return float(x)
+    if abs(x) <= mpf(S) * mpf(10) ** (GUARD - digits):
+        return 0.0
+    sign, mantissa, exponent, _ = x._mpf_
+    mantissa = -int(mantissa) if sign else int(mantissa)
+    if exponent >= 0:
+        return float(mantissa << exponent)
+    return float(mantissa / (1 << -exponent))  # division of integers is correctly rounded by Python
+
+
+def round_up(x: float) -> float:
+    """Three significant digits, never less than x."""
+    return float(UP.create_decimal(Decimal(float(x))))
+
+
+def record(case: Case) -> dict[str, Any]:
+    """The case as it stands in its file (see golden/README.md); arrays are still NumPy's."""
+    found: dict[str, Any] = {
+        "id": case.id, "spec": case.spec, "section": case.operation, "operation": case.operation, "about": case.about,
+        "order": case.order, "inputs": dict(case.inputs), "keywords": dict(case.keywords),
+    }
+    truth = measure(case, {})
+    if "margin" in truth["outputs"]:
+        found["margin"] = float(truth["outputs"].pop("margin")["value"])
+        if found["margin"] < MARGIN:
+            raise ArithmeticError(f"{case.id}: a decision is {found['margin']:.1e} from a tie; draw other uniforms")
+    if case.gradient:
+        found["cotangents"] = {name: case.cotangent(name, t["value"].shape) for name, t in truth["outputs"].items()}
+    found |= {part: truth[part] for part in ("outputs", "gradients", "taps") if truth.get(part)}
+    if case.conventions:
+        found["conventions"] = dict(case.conventions)
+        found["alternatives"] = {
+            name: {part: arrays for part, arrays in measure(case, variant).items() if arrays}
+            for name, variant in case.alternatives.items()
+        }
+    if case.erratum:
+        found["erratum"] = case.erratum
+        if case.printed is not None:
+            found["printed"] = case.printed
+    return found

@@ -1,0 +1,290 @@
+"""The golden files: independent of the code they check, repeatable, correctly rounded, complete."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import make_golden
+import numpy as np
+import pytest
+from golden.case import Case, bfloat16
+from golden.corpus import FILES
+from mpmath import mp, mpf
+from safetensors.numpy import load_file
+
+from golden import truth, writer
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "golden"
+MANIFEST = json.loads((GOLDEN / "MANIFEST.json").read_text())
+JSON_FILES = [entry["path"] for entry in MANIFEST["files"] if entry["path"].endswith(".json")]
+COMPUTED: list[Case] = [case for file in FILES if file.level for case in file.cases]
+FAST = [file for file in FILES if file.level in (0, 1, 6) or file.path == "L3/sentence.json"]
+
+
+def named(id: str) -> Case:
+    return next(case for case in COMPUTED if case.id == id)
+
+
+def records(path: str) -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads((GOLDEN / path).read_text())["cases"]
+    return cases
+
+
+# --- independence -----------------------------------------------------------------------------------------------------
+
+
+def test_the_generator_names_nothing_of_refllm() -> None:
+    sources = [ROOT / "scripts/make_golden.py", *(ROOT / "scripts/golden").rglob("*.py")]
+    assert len(sources) > 10
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] == "refllm"], source
+
+
+def test_the_generator_loads_nothing_of_refllm(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.path.insert(0, 'scripts'); import make_golden;"
+        f"make_golden.main(['--out', {str(tmp_path)!r}, '--only', 'L1/relu', '--jobs', '1']);"
+        "print([name for name in sys.modules if name.split('.')[0] == 'refllm'])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "L1/relu.json").read_bytes() == (GOLDEN / "L1/relu.json").read_bytes()
+
+
+# --- truth ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", FAST, ids=lambda file: file.path)
+def test_regeneration_is_byte_identical(file: Any) -> None:
+    for path, content in make_golden.contents(file).items():
+        assert (GOLDEN / path).read_bytes() == content, f"{path} differs: run scripts/make_golden.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
+def test_every_file_is_regenerated_byte_for_byte(file: Any) -> None:
+    test_regeneration_is_byte_identical(file)
+
+
+def sampled(cases: list[Case], count: int) -> list[Case]:
+    """A sample that changes with the corpus and not with the day."""
+    chosen = np.random.default_rng(int(hashlib.sha256(str(len(cases)).encode()).hexdigest()[:8], 16))
+    return [cases[i] for i in sorted(chosen.choice(len(cases), size=count, replace=False))]
+
+
+def nearest_double(x: Any) -> float:
+    """Found by comparison, not by the conversion that made the files: no neighbour is nearer to x."""
+    guess = float(x)
+    neighbours = [np.nextafter(guess, -np.inf), guess, np.nextafter(guess, np.inf)]
+    return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), float(y).hex()[-4:] != "0p+0")))
+
+
+@pytest.mark.parametrize("case", sampled([c for c in COMPUTED if not c.id.startswith(("ADAMW/trace", "GEN"))], 40),
+                         ids=lambda case: case.id)
+def test_a_golden_value_is_the_double_nearest_to_the_truth(case: Case) -> None:
+    found = truth.evaluate(case, 600, {})
+    with mp.workdps(600):
+        stored = on_disk(case)
+        for part in ("outputs", "gradients"):
+            for name, nodes in found.get(part, {}).items():
+                for x, y in zip(nodes.flat, stored[part][name]["value"].flat, strict=True):
+                    expected = nearest_double(x.value) if abs(x.value) > mpf(10) ** -330 else 0.0
+                    assert y == expected, (part, name)
+
+
+def on_disk(case: Case) -> dict[str, Any]:
+    path = next(file.path for file in FILES if case in file.cases)
+    record = next(record for record in records(path) if record["id"] == case.id)
+    store = load_file(GOLDEN / path.replace(".json", ".safetensors")) if not path.startswith("L1") else {}
+
+    def arrays(tree: Any) -> Any:
+        if "tensor" in tree:
+            return store[tree["tensor"]]
+        if "data" in tree:
+            return np.array([float(x) for x in tree["data"]]).reshape(tree["shape"])
+        return {name: arrays(branch) for name, branch in tree.items()}
+
+    return {part: arrays(record[part]) for part in ("inputs", "cotangents", "outputs", "gradients") if part in record}
+
+
+def test_rounding_is_to_the_nearest_double_even_among_subnormals() -> None:
+    with mp.workdps(400):
+        least = mpf(2) ** -1074
+        assert truth.rounded(least * mpf("0.51"), 1.0, 400) == 5e-324
+        assert truth.rounded(least * mpf("0.5"), 1.0, 400) == 0.0  # a tie goes to even
+        assert truth.rounded(1 + mpf(2) ** -53, 1.0, 400) == 1.0
+        assert truth.rounded(1 + mpf(2) ** -53 + mpf(2) ** -900, 1.0, 400) == 1 + 2**-52
+        assert truth.rounded(mpf(10) ** -395, 1.0, 400) == 0.0
+
+
+@pytest.mark.parametrize("x", [1.0, 1.001, 0.0, 123.4, 9.995e-7, 1e-320])
+def test_a_condition_is_rounded_up_to_three_digits(x: float) -> None:
+    up = truth.round_up(x)
+    assert x <= up <= x * 1.01 + 1e-323
+    assert len(re.sub(r"e.*|\.|^0+", "", repr(up)).strip("0")) <= 3
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+MORE_DIGITS = {"CE/e2-index", "CE/e2-one-hot", "CHAIN/e4", "PPL/e4"}  # they restate printed probabilities
+
+
+@pytest.mark.parametrize("path", [path for path in JSON_FILES if not path.startswith("L0")])
+def test_inputs_and_cotangents_are_exact_in_bfloat16(path: str) -> None:
+    for case in next(file for file in FILES if file.path == path).cases:
+        stored = on_disk(case)
+        for part in ("inputs", "cotangents"):
+            for name, array in stored.get(part, {}).items():
+                if case.id not in MORE_DIGITS:
+                    np.testing.assert_array_equal(bfloat16(array), array, err_msg=f"{case.id} {part} {name}")
+
+
+def test_cotangents_are_random_and_outputs_are_not_all_zero() -> None:
+    """Otherwise a missing backward pass, or an implementation of zeros, would pass."""
+    zeros_are_right = {"ATT-MASK/all-forbidden", "CE/ignore-all", "DROP/all-dropped", "SGD/clip-zero"}
+    for file in FILES[1:]:
+        for case in file.cases:
+            stored = on_disk(case)
+            for cotangent in stored.get("cotangents", {}).values():
+                assert cotangent.size == 1 or len(np.unique(cotangent)) > 1, case.id
+                assert cotangent.any(), case.id
+            values = [output["value"] for output in stored.get("outputs", {}).values()]
+            floor = case.operation == "warmup_cosine" or "one-class" in case.id
+            assert not values or case.id in zeros_are_right or floor or any(v.any() for v in values), case.id
+
+
+SPECS = [
+    *("EMB", "PE-SIN", "PE-LRN", "ATT", "ATT-MASK", "MHA", "FFN", "LN", "SMX", "CE", "MSE", "CHAIN", "NLL", "PPL"),
+    *("LMHEAD", "SGD", "ADAM", "ADAMW", "DROP"),
+]
+
+
+def test_every_formula_of_this_stage_has_cases() -> None:
+    asked = Counter(case.spec for case in COMPUTED)
+    for spec in SPECS:
+        assert asked[spec] >= 3, spec
+    operations = {case.operation for case in COMPUTED}
+    assert operations == set(truth.OPERATIONS)
+
+
+def test_every_erratum_with_a_checkable_value_has_a_case() -> None:
+    found = {case.erratum for case in COMPUTED} - {None}
+    assert found == {"E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E12", "E16"}
+
+
+ERRATA = [
+    ("ATT/e1-one-query", "taps", "scores.0", [18.475208614068026]),
+    ("ATT/e1-one-query", "taps", "weights.0", [1.0]),
+    ("ATT/e1-one-query", "outputs", "y", [7.0, 8.0, 9.0]),
+    ("ATT/e1-three-tokens", "taps", "weights.0", [0.0900305731703805, 0.2447284710547977, 0.6652409557748219]),
+    ("CE/e2-index", "outputs", "y", [0.2231435513142098]),
+    ("CE/e2-one-hot", "outputs", "y", [0.2231435513142098]),
+    ("CHAIN/e4", "outputs", "y", [-3.259697819388456]),
+    ("PPL/e4", "outputs", "y", [2.259005009024612]),
+]
+
+
+@pytest.mark.parametrize(("id", "part", "name", "expected"), ERRATA)
+def test_an_erratum_has_the_corrected_number(id: str, part: str, name: str, expected: list[float]) -> None:
+    case = named(id)
+    value = truth.measure(case, {})[part][name]["value"]
+    np.testing.assert_allclose(value.reshape(-1), expected, rtol=1e-15)
+
+
+def test_the_first_query_of_e1_has_the_output_of_the_register() -> None:
+    case = named("ATT/e1-three-tokens")
+    assert truth.measure(case, {})["outputs"]["y"]["value"][0, 0] == pytest.approx(8.575210382604441, rel=1e-15)
+
+
+def test_the_product_of_e4_is_printed_rightly() -> None:
+    case = named("CHAIN/e4")
+    assert np.exp(truth.measure(case, {})["outputs"]["y"]["value"]) == pytest.approx(0.0384, rel=1e-15)
+
+
+def test_the_prefix_of_e8_has_the_rows_of_the_whole() -> None:
+    whole, prefix = (on_disk(named(f"LMHEAD/e8-{name}")) for name in ("parallel", "prefix"))
+    rows = prefix["outputs"]["logits"]["value"]
+    np.testing.assert_array_equal(whole["outputs"]["logits"]["value"][: len(rows)], rows)
+
+
+def test_a_cache_changes_no_answer() -> None:
+    for name in ("greedy", "sampled"):
+        plain, cached = (on_disk(named(f"GEN/{name}{end}")) for end in ("", "-cache"))
+        for output in ("ids", "logits"):
+            np.testing.assert_array_equal(plain["outputs"][output]["value"], cached["outputs"][output]["value"])
+
+
+def test_no_sampled_decision_is_near_a_tie() -> None:
+    for path in ("L5/generate.json", "L5/sample.json"):
+        assert all(record["margin"] >= truth.MARGIN for record in records(path))
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_counts_and_hashes_every_file() -> None:
+    listed = {entry["path"]: entry for entry in MANIFEST["files"]}
+    present = {path.relative_to(GOLDEN).as_posix() for path in GOLDEN.glob("L?/*")}
+    assert set(listed) == present
+    for path, entry in listed.items():
+        content = (GOLDEN / path).read_bytes()
+        cases = len(records(path)) if path.endswith(".json") else 0
+        assert entry == writer.entry(path, int(path[1]), content, cases)
+    assert MANIFEST["cases"] == sum(entry["cases"] for entry in listed.values()) == sum(len(f.cases) for f in FILES)
+
+
+def test_ids_are_unique() -> None:
+    ids = Counter(record["id"] for path in JSON_FILES for record in records(path))
+    assert ids.most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("path", JSON_FILES)
+def test_a_file_obeys_its_schema(path: str) -> None:
+    schema = json.loads((GOLDEN / "schemas/cases.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(json.loads((GOLDEN / path).read_text()))
+
+
+def test_the_manifest_obeys_its_schema() -> None:
+    schema = json.loads((GOLDEN / "schemas/manifest.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(MANIFEST)
+
+
+@pytest.mark.parametrize("path", [path for path in JSON_FILES if int(path[1]) >= 2])
+def test_every_tensor_that_a_case_names_is_beside_it_and_no_other(path: str) -> None:
+    store = load_file(GOLDEN / path.replace(".json", ".safetensors"))
+    named = re.findall(r'"tensor": "([^"]+)"', (GOLDEN / path).read_text())
+    assert sorted(named) == sorted(store)
+
+
+def test_the_loader_tensors_read_back_with_their_bits() -> None:
+    """By another reader of the format than the writer's own. NumPy knows no bfloat16, so that dtype is left to L0."""
+    content = (GOLDEN / "L0/loader.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    data = content[8 + int.from_bytes(content[:8], "little") :]
+    for record in records("L0/loader.json"):
+        x = record["inputs"]["x"]
+        begin, end = header[x["tensor"]]["data_offsets"]
+        assert data[begin:end] == b"".join(bytes.fromhex(bits)[::-1] for bits in x["bits"])
+        if x["dtype"] != "bfloat16":
+            values = np.frombuffer(data[begin:end], x["dtype"]).reshape(x["shape"])
+            expected = np.array([float(v) if isinstance(v, str) else v for v in x["data"]], x["dtype"])
+            np.testing.assert_array_equal(values, expected.reshape(x["shape"]))
+
+
+def test_the_folder_is_small() -> None:
+    assert sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()) < 5_000_000
