@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 from refllm.backend import Array, known
 
 Dimensions = tuple[str, ...]
 
 
+class Argument(NamedTuple):
+    name: str
+    dimensions: Dimensions  # as written, `...` included
+    batched: bool  # begins with `...`: any leading axes, the same for every such argument
+    letters: Dimensions
+
+
 @lru_cache(maxsize=256)
-def parse(spec: str) -> tuple[tuple[str, Dimensions], ...]:
-    """`"x (..., C); g (C,)"` as `(("x", ("...", "C")), ("g", ("C",)))`."""
+def parse(spec: str) -> tuple[Argument, ...]:
+    """`"x (..., C); g (C,)"` as the arguments x and g."""
     arguments = []
     for part in spec.split(";"):
         match = re.fullmatch(r"\s*(\w+)\s*\(([^()]*)\)\s*", part)
         if match is None:
             raise ValueError(f"not a shape specification: {part!r}")
-        arguments.append((match[1], tuple(d.strip() for d in match[2].split(",") if d.strip())))
+        dimensions = tuple(d.strip() for d in match[2].split(",") if d.strip())
+        batched = dimensions[:1] == ("...",)
+        arguments.append(Argument(match[1], dimensions, batched, dimensions[1:] if batched else dimensions))
     return tuple(arguments)
 
 
@@ -26,23 +36,27 @@ def require(operation: str, spec: str, *arrays: Array) -> dict[str, int]:
     """The sizes that `arrays` give to the letters of `spec`; ValueError if two disagree, or two float dtypes do."""
     sizes: dict[str, int] = {}
     leading: tuple[int, ...] | None = None
-    arguments = parse(spec)
-    floating: tuple[str, Array] | None = None
-    for (name, dimensions), x in zip(arguments, arrays, strict=True):
-        batched = dimensions[:1] == ("...",)
-        letters = dimensions[1:] if batched else dimensions
-        split = x.ndim - len(letters)
-        fits = split >= 0 if batched else split == 0
+    floating = None
+    for argument, x in zip(parse(spec), arrays, strict=True):
+        _, _, batched, letters = argument
+        shape = x.shape
+        split = len(shape) - len(letters)
+        fits = split == 0 or (batched and split > 0)
         if fits and batched:
-            leading = x.shape[:split] if leading is None else leading
-            fits = x.shape[:split] == leading
-        if not fits or any(sizes.setdefault(d, n) != n for d, n in zip(letters, x.shape[split:], strict=True)):
-            raise ValueError(_mismatch(operation, arguments, arrays, name, dimensions, sizes, leading))
+            leading = shape[:split] if leading is None else leading
+            fits = shape[:split] == leading
+        if fits:
+            for letter, size in zip(letters, shape[split:], strict=True):
+                fits = fits and sizes.setdefault(letter, size) == size
+        if not fits:
+            raise ValueError(_mismatch(operation, parse(spec), arrays, argument, sizes, leading))
         if x.dtype.kind == "f":
-            if floating is not None and x.dtype != floating[1].dtype:
-                other, kind = floating[0], floating[1].dtype
-                raise ValueError(f"{operation}: {name} is {x.dtype} but {other} is {kind}; give both the same dtype")
-            floating = (name, x)
+            floating = floating or (argument.name, x.dtype)
+            if x.dtype != floating[1]:
+                raise ValueError(
+                    f"{operation}: {argument.name} is {x.dtype} but {floating[0]} is {floating[1]}; "
+                    "give both the same dtype"
+                )
     return sizes
 
 
@@ -68,24 +82,23 @@ def require_indices(operation: str, **indices: tuple[Array, int]) -> None:
 
 def _mismatch(
     operation: str,
-    arguments: tuple[tuple[str, Dimensions], ...],
+    arguments: tuple[Argument, ...],
     arrays: tuple[Array, ...],
-    name: str,
-    dimensions: Dimensions,
+    argument: Argument,
     sizes: dict[str, int],
     leading: tuple[int, ...] | None,
 ) -> str:
     wanted: list[str] = []
-    for d in dimensions:
+    for d in argument.dimensions:
         if d == "...":
             wanted += ["..."] if leading is None else [str(n) for n in leading]
         else:
             wanted.append(str(sizes[d]) if d in sizes else d)
-    got = next(x.shape for (n, _), x in zip(arguments, arrays, strict=True) if n == name)
-    first, first_dimensions = arguments[0]
-    line = f"{operation}: {name} must be {_tuple(dimensions)}"
-    if name != first:
-        line += f" = {_tuple(wanted)} to match {first} {_tuple(first_dimensions)} = {arrays[0].shape}"
+    got = arrays[arguments.index(argument)].shape
+    first = arguments[0]
+    line = f"{operation}: {argument.name} must be {_tuple(argument.dimensions)}"
+    if argument is not first:
+        line += f" = {_tuple(wanted)} to match {first.name} {_tuple(first.dimensions)} = {arrays[0].shape}"
     return f"{line}; got {got}"
 
 
