@@ -46,7 +46,7 @@ def save(directory: Path, description: dict[str, Any], groups: dict[str, dict[st
             f"cannot save the checkpoint in {directory}: {error.strerror or error}; "
             "the one before it is intact; free some space or choose another --out"
         ) from None
-    for path in directory.glob("*.safetensors"):
+    for path in directory.glob("*.safetensors*"):  # a process that was killed leaves a .partial
         if path not in written:
             path.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ summary.json    written at the end: steps, seconds, parameters, val_bpc, baselin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -47,7 +48,10 @@ class Run:
         self.seconds, self.reported = description["seconds"], description["reported"]
         self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
         self.training_seconds = description["training_seconds"]
+        _require_same_vocabulary(directory, self.config, self.tokenizer)
         self.corpus = read_corpus(description["data"])
+        if description.setdefault("text_sha256", _digest(self.corpus)) != _digest(self.corpus):
+            raise UserError(f"the text of {self.corpus.name} is not the one that the run began with; resume with the same")
         self.parts: Split = split(self.corpus)
         tokens = self.tokenizer.encode(self.parts.train)
         context, batch = self.config.context, self.settings.batch
@@ -103,7 +107,7 @@ class Run:
             raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
         metrics = directory / "metrics.jsonl"
         if metrics.exists():
-            kept = [line for line in metrics.read_text().splitlines() if _step_of(line) <= description["step"]]
+            kept = [line for line in metrics.read_text("utf-8", "replace").splitlines() if _step_of(line) <= description["step"]]
             checkpoint.write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
         return run
 
@@ -235,14 +239,22 @@ def load_model(directory: Path, device: str) -> tuple[Tree, gpt.Config, Tokenize
         config, tokenizer = gpt.Config(**description["config"]), load_tokenizer(description["tokenizer"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
+    _require_same_vocabulary(directory, config, tokenizer)
+    shapes, arrays = gpt.shapes(config), read("weights")
+    require_fit(shapes, arrays)
+    return from_names(shapes, {name: to_device(x, device) for name, x in arrays.items()}), config, tokenizer
+
+
+def _require_same_vocabulary(directory: Path, config: gpt.Config, tokenizer: Tokenizer) -> None:
     if config.vocabulary != tokenizer.size:
         raise UserError(
             f"the model in {directory} has a vocabulary of {config.vocabulary}, its tokenizer one of {tokenizer.size}; "
             "they do not belong together: use another checkpoint"
         )
-    shapes, arrays = gpt.shapes(config), read("weights")
-    require_fit(shapes, arrays)
-    return from_names(shapes, {name: to_device(x, device) for name, x in arrays.items()}), config, tokenizer
+
+
+def _digest(corpus: Corpus) -> str:
+    return hashlib.sha256(corpus.text.encode()).hexdigest()
 
 
 def _step_of(line: str) -> float:

@@ -13,7 +13,10 @@ LAYER_NORM = "x (..., C); g (C,)"
 
 
 def test_a_specification_is_read_as_names_and_letters() -> None:
-    assert parse("x (..., T, C); g (C,);y ()") == (("x", ("...", "T", "C")), ("g", ("C",)), ("y", ()))
+    x, g, y = parse("x (..., T, C); g (C,);y ()")
+    assert x == ("x", ("...", "T", "C"), True, ("T", "C"))
+    assert g == ("g", ("C",), False, ("C",))
+    assert y == ("y", (), False, ())
 
 
 @pytest.mark.parametrize("wrong", ["x", "x of C", "x (C"])

@@ -139,7 +139,7 @@ def _next_free() -> Path:
 
 def _train(prepared: Run) -> int:
     _introduce(prepared)
-    if prepared.done:
+    if prepared.done and (prepared.directory / "summary.json").exists():
         print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
         return 0
     with _Display(prepared) as display, _interrupts() as interrupted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array, namespace, overflow_is_expected
 from refllm.errors import UserError
 from refllm.ops.softmax import softmax
 
@@ -30,18 +30,21 @@ def choose(
     Source:  Fan et al. 2018 (arXiv:1805.04833) sec. 5.1 top-k; Holtzman et al. 2020 (arXiv:1904.09751) sec. 3.1 top-p;
              documents 002 sec. 3.2.
     Shapes:  logits (B, V); uniforms (B,) in [0, 1) -> ids (B,)
-    Special: computed in float64, whatever the model's dtype, so that a draw does not depend on it.
+    Special: computed in float64, whatever the model's dtype, so that a draw does not depend on it. The order is that of
+             the logits, so that top_k = 1 and a tiny top_p are greedy even where rounding makes probabilities equal.
     """
     xp = namespace(logits)
     if uniforms is None:
         return logits.argmax(axis=-1)
-    z = logits.astype("float64") / temperature
+    z = logits.astype("float64")
+    with overflow_is_expected():  # near temperature 0 all but the largest become -inf
+        z = (z - z.max(axis=-1, keepdims=True)) / temperature
     V = z.shape[-1]
     if top_k is not None and top_k < V:
-        z = xp.where(_rank(xp, z) < top_k, z, -xp.inf)
+        z = xp.where(_rank(xp, logits) < top_k, z, -xp.inf)
     p, _ = softmax(z)
     if top_p is not None and top_p < 1:
-        rank = _rank(xp, p)
+        rank = _rank(xp, logits)
         descending = xp.take_along_axis(p, xp.argsort(rank, axis=-1), axis=-1)
         before = xp.cumsum(descending, axis=-1) - descending  # probability of the better candidates
         p = xp.where(xp.take_along_axis(before, rank, axis=-1) < top_p, p, 0)

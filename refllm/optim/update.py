@@ -53,6 +53,7 @@ def adam(
              sec. 4.3, 003 sec. 5.2.
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
+    _require("adam", p, g, m, v, step)
     gradient = g + decay * p if decay else g
     return _step(p, gradient, m, v, step, lr, beta1, beta2, eps, 1.0, out)
 
@@ -77,7 +78,14 @@ def adamw(
              sec. 5.2 (code).
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
+    _require("adamw", p, g, m, v, step)
     return _step(p, g, m, v, step, lr, beta1, beta2, eps, 1 - lr * decay, out)
+
+
+def _require(rule: str, p: Array, g: Array, m: Array, v: Array, step: int) -> None:
+    require(rule, "p (...); g (...); m (...); v (...)", p, g, m, v)
+    if step < 1:
+        raise ValueError(f"{rule}: step counts from 1; got {step}")
 
 
 def _step(
@@ -95,9 +103,6 @@ def _step(
 ) -> tuple[Array, Array, Array]:
     """p' = shrink p - lr m̂ / (√v̂ + eps), the corrections folded in: with a = 1-β1^step and b = √(1-β2^step),
     lr m̂ / (√v̂ + eps) = (lr b / a) m' / (√v' + b eps). In pieces that stay in the cache."""
-    require("adam", "p (...); g (...); m (...); v (...)", p, g, m, v)
-    if step < 1:
-        raise ValueError(f"adam: step counts from 1; got {step}")
     xp = namespace(p)
     new_p, new_m, new_v = out or (xp.empty_like(p), xp.empty_like(m), xp.empty_like(v))
     correction = math.sqrt(1 - beta2**step)

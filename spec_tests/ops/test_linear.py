@@ -90,7 +90,7 @@ def test_the_error_names_the_argument_the_shapes_and_the_letters(
 
 
 def test_two_float_dtypes_are_refused(linear: Implementation) -> None:
-    with pytest.raises(ValueError, match="linear: b is float32 but W is float64; give both the same dtype"):
+    with pytest.raises(ValueError, match="linear: b is float32 but x is float64; give both the same dtype"):
         linear(numpy.ones((2, 3)), numpy.ones((3, 5)), numpy.ones(5, "float32"))
 
 
