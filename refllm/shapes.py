@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from refllm.backend import Array, known
 
@@ -34,12 +34,16 @@ def parse(spec: str) -> tuple[Argument, ...]:
 
 def require(operation: str, spec: str, *arrays: Array) -> dict[str, int]:
     """The sizes that `arrays` give to the letters of `spec`; ValueError if two disagree, or two float dtypes do."""
+    return _sizes(operation, spec, *[(x.shape, x.dtype) for x in arrays])
+
+
+@lru_cache(maxsize=4096)  # a model asks the same again at every step; an error is not kept
+def _sizes(operation: str, spec: str, *arrays: tuple[tuple[int, ...], Any]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     leading: tuple[int, ...] | None = None
     floating = None
-    for argument, x in zip(parse(spec), arrays, strict=True):
+    for argument, (shape, dtype) in zip(parse(spec), arrays, strict=True):
         _, _, batched, letters = argument
-        shape = x.shape
         split = len(shape) - len(letters)
         fits = split == 0 or (batched and split > 0)
         if fits and batched:
@@ -49,12 +53,12 @@ def require(operation: str, spec: str, *arrays: Array) -> dict[str, int]:
             for letter, size in zip(letters, shape[split:], strict=True):
                 fits = fits and sizes.setdefault(letter, size) == size
         if not fits:
-            raise ValueError(_mismatch(operation, parse(spec), arrays, argument, sizes, leading))
-        if x.dtype.kind == "f":
-            floating = floating or (argument.name, x.dtype)
-            if x.dtype != floating[1]:
+            raise ValueError(_mismatch(operation, parse(spec), [s for s, _ in arrays], argument, sizes, leading))
+        if dtype.kind == "f":
+            floating = floating or (argument.name, dtype)
+            if dtype != floating[1]:
                 raise ValueError(
-                    f"{operation}: {argument.name} is {x.dtype} but {floating[0]} is {floating[1]}; "
+                    f"{operation}: {argument.name} is {dtype} but {floating[0]} is {floating[1]}; "
                     "give both the same dtype"
                 )
     return sizes
@@ -83,7 +87,7 @@ def require_indices(operation: str, **indices: tuple[Array, int]) -> None:
 def _mismatch(
     operation: str,
     arguments: tuple[Argument, ...],
-    arrays: tuple[Array, ...],
+    shapes: list[tuple[int, ...]],
     argument: Argument,
     sizes: dict[str, int],
     leading: tuple[int, ...] | None,
@@ -94,11 +98,11 @@ def _mismatch(
             wanted += ["..."] if leading is None else [str(n) for n in leading]
         else:
             wanted.append(str(sizes[d]) if d in sizes else d)
-    got = arrays[arguments.index(argument)].shape
+    got = shapes[arguments.index(argument)]
     first = arguments[0]
     line = f"{operation}: {argument.name} must be {_tuple(argument.dimensions)}"
     if argument is not first:
-        line += f" = {_tuple(wanted)} to match {first.name} {_tuple(first.dimensions)} = {arrays[0].shape}"
+        line += f" = {_tuple(wanted)} to match {first.name} {_tuple(first.dimensions)} = {shapes[0]}"
     return f"{line}; got {got}"
 
 

@@ -91,13 +91,18 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: matrices normal with deviation 0.02, those that write into the
-    residual stream 0.02 / √(2L) (Radford et al. 2019 sec. 2.3), gains 1, biases 0."""
+    """Initial parameters as float64 host arrays: gains 1, biases 0, matrices normal with deviation 0.02 √(768 / C),
+    divided by √(2L) where they write into the residual stream.
+
+    At GPT-2's width of 768 the deviation is its 0.02 (Radford et al. 2019 sec. 2.3); with the root the size of what a
+    matrix puts out does not shrink with the width.
+    """
+    normal = 0.02 * math.sqrt(768 / config.width)
     leaves = {}
     for path, shape in named_leaves(shapes(config)):
         mean, deviation = (1.0 if path.endswith(".g") else 0.0), 0.0
         if len(shape) > 1:
-            deviation = 0.02 / math.sqrt(2 * config.layers) if path.endswith(("Wo", "W2")) else 0.02
+            deviation = normal / math.sqrt(2 * config.layers) if path.endswith(("Wo", "W2")) else normal
         leaves[path] = mean + deviation * generator.standard_normal(shape)
     return from_names(shapes(config), leaves)
 

@@ -37,6 +37,8 @@ def attention(
     mask = None if allowed is None else _full_mask(xp, allowed, (*q.shape[:-1], S))
     scale = 1 / math.sqrt(sizes["D"])
     scaled = q * scale
+    # what a block of queries must not see of the keys from its first query's own on: entry (i, j) is late for j >= i
+    late = _later(xp, min(T, QUERIES), q.dtype) if causal else None
 
     def tiles() -> Iterator[tuple[slice, slice]]:
         for i in range(0, T, QUERIES):
@@ -46,46 +48,56 @@ def attention(
 
     def scores(n: slice, m: slice) -> Array:
         s = scaled[..., n, :] @ k[..., m, :].swapaxes(-1, -2)
-        if causal and m.stop > n.start + past + 1:  # the diagonal crosses this tile
-            late = xp.arange(m.start, m.stop) > xp.arange(n.start + past, n.stop + past)[:, None]
-            s += xp.where(late, -math.inf, 0).astype(s.dtype)
+        if late is not None:
+            first = max(m.start, n.start + past + 1)  # the first key that the block's first query must not see
+            if first < m.stop:
+                shift = first - (n.start + past + 1)
+                s[..., first - m.start :] += late[: n.stop - n.start, shift : shift + m.stop - first]
         if mask is not None:
             s += xp.where(mask[..., n, m], 0, -math.inf).astype(s.dtype)
         return s
 
     # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe.
     # Rows whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ over the keys in sight, need none: top = 0.
-    lowest, small = float(xp.finfo(q.dtype).min) / 2, math.log(xp.finfo(q.dtype).max) * 2 / 3
-    tame = _largest_score(xp, scaled, k, causal) < small
-    tame_everywhere = known(tame.all())
-    top = xp.where(tame, 0, lowest).astype(q.dtype)
-    total = xp.zeros_like(top)
-    y = xp.zeros_like(v, shape=(*q.shape[:-1], sizes["E"]))
+    limit = math.log(xp.finfo(q.dtype).max) * 2 / 3
+    tame = _largest_score_squared(xp, scaled, k, causal) < limit * limit
+    top = None
+    if not known(tame.all()):
+        top = xp.where(tame, 0, float(xp.finfo(q.dtype).min) / 2).astype(q.dtype)
+    total = xp.empty((*q.shape[:-1], 1), q.dtype)
+    y = xp.empty_like(v, shape=(*q.shape[:-1], sizes["E"]))
     kept: list[Array] = []
+    if S == 0:
+        total[...], y[...] = 0, 0
     for n, m in tiles():
         e = scores(n, m)
-        if not tame_everywhere:
+        if top is not None:
             rise = xp.where(tame[..., n, :], 0, xp.maximum(top[..., n, :], e.max(axis=-1, keepdims=True)))
             rise = rise.astype(q.dtype)
             e -= rise
-            shrink = xp.exp(top[..., n, :] - rise)
-            total[..., n, :] *= shrink
-            y[..., n, :] *= shrink
+            if m.start > 0:
+                shrink = xp.exp(top[..., n, :] - rise)
+                total[..., n, :] *= shrink
+                y[..., n, :] *= shrink
             top[..., n, :] = rise
         xp.exp(e, out=e)
-        total[..., n, 0] += e @ xp.ones(e.shape[-1], e.dtype)
-        y[..., n, :] += e @ v[..., m, :]
+        row_sums = (e @ xp.ones(e.shape[-1], e.dtype))[..., None]
+        if m.start == 0:
+            total[..., n, :], y[..., n, :] = row_sums, e @ v[..., m, :]
+        else:
+            total[..., n, :] += row_sums
+            y[..., n, :] += e @ v[..., m, :]
         if S <= KEYS:
             kept.append(e)
-    inverse = 1 / xp.where(total == 0, 1, total).astype(q.dtype)
+    inverse = 1 / (total + (total == 0))  # a row without keys has y = 0 already
     y *= inverse
 
     def back(dy: Array) -> tuple[Array, Array, Array]:
         dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)
         g = dy * inverse  # P = e inverse: the factor is applied on the narrow side, to dy
-        mean = (g * y).sum(axis=-1, keepdims=True)
+        mean = ((g * y) @ xp.ones(sizes["E"], q.dtype))[..., None]
         for i, (n, m) in enumerate(tiles()):
-            e = kept[i] if kept else xp.exp(scores(n, m) - top[..., n, :])
+            e = kept[i] if kept else _exponentials(xp, scores(n, m), None if top is None else top[..., n, :])
             dv[..., m, :] += e.swapaxes(-1, -2) @ g[..., n, :]
             ds = g[..., n, :] @ v[..., m, :].swapaxes(-1, -2)
             ds -= mean[..., n, :]
@@ -98,9 +110,22 @@ def attention(
     return y, back
 
 
-def _largest_score(xp: Any, q: Array, k: Array, causal: bool) -> Array:
-    """A bound of a query's scores by Cauchy and Schwarz, ‖q_t‖ max‖k_s‖, that no key out of a causal query's sight
-    enters: otherwise a later token could change an earlier output in its last bit."""
+def _later(xp: Any, size: int, dtype: Any) -> Array:
+    """What is added to the scores of a block of queries with the keys after its first: -inf for j >= i, else 0."""
+    index = xp.arange(size)
+    return xp.where(index >= index[:, None], -math.inf, 0).astype(dtype)
+
+
+def _exponentials(xp: Any, scores: Array, top: Array | None) -> Array:
+    """exp(scores - top), in the place of the scores."""
+    if top is not None:
+        scores -= top
+    return xp.exp(scores, out=scores)
+
+
+def _largest_score_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array:
+    """A bound of a query's squared scores by Cauchy and Schwarz, ‖q_t‖² max‖k_s‖², that no key out of a causal query's
+    sight enters: otherwise a later token could change an earlier output in its last bit."""
     if k.shape[-2] == 0:
         return xp.zeros((*q.shape[:-1], 1), q.dtype)
     ones = xp.ones(q.shape[-1], q.dtype)
@@ -110,7 +135,7 @@ def _largest_score(xp: Any, q: Array, k: Array, causal: bool) -> Array:
             keys = running_maximum(keys)[..., k.shape[-2] - q.shape[-2] :]
         else:
             keys = keys.max(axis=-1, keepdims=True)
-        return xp.sqrt((q * q) @ ones * keys)[..., None]
+        return ((q * q) @ ones * keys)[..., None]
 
 
 def _full_mask(xp: Any, allowed: Array, shape: tuple[int, ...]) -> Array:

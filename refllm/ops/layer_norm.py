@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-from refllm.backend import Array, known, namespace, row_blocks
+from refllm.backend import Array, known, namespace, overflow_is_expected, row_blocks
 from refllm.shapes import require
 
 
@@ -27,19 +26,19 @@ def layer_norm(
     rows = x.reshape(-1, C)
     y, n, r = xp.empty(rows.shape, x.dtype), xp.empty(rows.shape, x.dtype), xp.empty((len(rows), 1), x.dtype)
     mean = xp.full(C, 1 / C, x.dtype)  # row sums as matrix-vector products: several times the speed of sum(axis=-1)
-    largest = math.sqrt(xp.finfo(x.dtype).max) / C  # of a deviation whose square can still be summed
     for i in row_blocks(rows):
         c = xp.subtract(rows[i], rows[i, :1], out=n[i])  # a constant row is exactly 0 from here on
         c -= (c @ mean)[:, None]
-        size = None
-        if not known(xp.maximum(c.max(), -c.min()) < largest):
-            size = abs(c).max(axis=1, keepdims=True)
-            size = xp.where(size < largest, 1, size).astype(x.dtype)
+        with overflow_is_expected():
+            variance = ((c * c) @ mean)[:, None]
+        if known(xp.isfinite(variance).all()):
+            r[i] = 1 / xp.sqrt(variance + eps)
+            c *= r[i]
+        else:
+            size = xp.where(xp.isfinite(variance), 1, abs(c).max(axis=1, keepdims=True)).astype(x.dtype)
             c /= size
-        variance = ((c * c) @ mean)[:, None]
-        r[i] = 1 / xp.sqrt(variance + (eps if size is None else eps / size / size))
-        c *= r[i]
-        if size is not None:
+            r[i] = 1 / xp.sqrt(((c * c) @ mean)[:, None] + eps / size / size)
+            c *= r[i]
             r[i] /= size
         xp.multiply(c, g, out=y[i])
         y[i] += b
