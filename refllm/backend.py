@@ -7,6 +7,7 @@ device and back, and `known`, which says when a value may steer Python's control
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -71,6 +72,17 @@ def device_namespace(device: str) -> Any:
     return cupy
 
 
+def allow_tf32(wanted: bool, device: str) -> None:
+    """Whether float32 matrix products may take TF32: factors rounded to 11 bits, several times as fast. Only if asked.
+
+    CuPy reads this variable at the first product of a dtype and then keeps to it, so a process decides once, first.
+    """
+    if wanted and device != "cuda":
+        raise UserError("--tf32 is for a GPU; add --device cuda or leave it out")
+    if device == "cuda":
+        os.environ["CUPY_TF32"] = "1" if wanted else "0"
+
+
 def to_device(x: Array, device: str) -> Array:
     """A host array as an array of the device: itself for "cpu", one transfer for "cuda"."""
     return device_namespace(device).asarray(x)
@@ -84,15 +96,19 @@ def to_host(x: Array) -> Array:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the memory of the host or of the device is exhausted."""
     cupy = sys.modules.get("cupy")
-    return isinstance(error, MemoryError) or (cupy is not None and isinstance(error, cupy.cuda.memory.OutOfMemoryError))
+    if cupy is None or isinstance(error, MemoryError):
+        return isinstance(error, MemoryError)
+    if isinstance(error, cupy.cuda.runtime.CUDARuntimeError):  # not even the driver found room
+        return "cudaErrorMemoryAllocation" in str(error)
+    return isinstance(error, cupy.cuda.memory.OutOfMemoryError)
 
 
 def scatter_add(target: Array, index: Array, rows: Array) -> None:
     """target[index[i]] += rows[i] for every i, repeated indices included. Writes into `target`, its caller's own.
 
     Shapes:  target (V, C); index (N,) integers in [0, V); rows (N, C)
-    NumPy's own `add.at` takes 10 times as long as sorting the rows and adding each run of equal indices at once;
-    both add a row's terms in the order of i. A device adds them in any order, so its last bits may vary.
+    NumPy's own `add.at` takes 10 times as long as sorting the rows and adding each run of equal indices at once. A
+    device adds them in any order, so its last bits may vary.
     """
     if on_device(target):
         sys.modules["cupyx"].scatter_add(target, index, rows)

@@ -7,7 +7,7 @@ is its path, `layers.0.attention.Wqkv`, in the order in which the tree is writte
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from refllm.backend import Array, namespace
@@ -16,17 +16,18 @@ from refllm.errors import UserError
 Tree: TypeAlias = Any  # dict[str, Tree] | list[Tree] | leaf
 
 
-def named_leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
     """(path, leaf) for every leaf; a shape, which is a tuple, is a leaf too."""
     if isinstance(tree, dict):
         children: Any = tree.items()
     elif isinstance(tree, list):
         children = enumerate(tree)
     else:
-        yield prefix, tree
-        return
+        return [(prefix, tree)]
+    leaves = []
     for key, child in children:
-        yield from named_leaves(child, f"{prefix}.{key}" if prefix else str(key))
+        leaves += named_leaves(child, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
 
 
 def map_leaves(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
@@ -78,6 +79,8 @@ class FlatTree:
 
     def __init__(self, shapes: Tree, vector: Array) -> None:
         self.shapes, self.vector = shapes, vector
+        if vector.shape != (count(shapes),):
+            raise ValueError(f"FlatTree: the vector must be ({count(shapes)},) to hold the tree; got {vector.shape}")
         names = sorted(named_leaves(shapes), key=lambda item: not is_decayed(item[1]))  # stable
         views, start = {}, 0
         self.split = 0
@@ -87,8 +90,6 @@ class FlatTree:
             start += size
             if is_decayed(shape):
                 self.split = start
-        if vector.shape != (start,):
-            raise ValueError(f"FlatTree: the vector must be ({start},) to hold the tree; got {vector.shape}")
         self.views = views
         self.tree = from_names(shapes, views)
 

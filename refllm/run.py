@@ -18,7 +18,7 @@ from typing import Any
 
 import refllm
 from refllm import checkpoint
-from refllm.backend import Array, generator, to_device
+from refllm.backend import Array, generator, namespace, to_device, to_host
 from refllm.data.batching import Batches, held_out_windows
 from refllm.data.corpus import Corpus, Split, python_reference, read_text, split
 from refllm.errors import UserError
@@ -51,7 +51,7 @@ class Run:
         _require_same_vocabulary(directory, self.config, self.tokenizer)
         self.corpus = read_corpus(description["data"])
         if description.setdefault("text_sha256", _digest(self.corpus)) != _digest(self.corpus):
-            raise UserError(f"the text of {self.corpus.name} is not the one that the run began with; resume with the same")
+            raise UserError(f"{self.corpus.name} is not the text that the run began with; resume with the same")
         self.parts: Split = split(self.corpus)
         tokens = self.tokenizer.encode(self.parts.train)
         context, batch = self.config.context, self.settings.batch
@@ -107,7 +107,8 @@ class Run:
             raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
         metrics = directory / "metrics.jsonl"
         if metrics.exists():
-            kept = [line for line in metrics.read_text("utf-8", "replace").splitlines() if _step_of(line) <= description["step"]]
+            lines = metrics.read_text("utf-8", "replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= description["step"]]
             checkpoint.write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
         return run
 
@@ -149,18 +150,23 @@ class Run:
 
     def _read(self, losses: list[Array]) -> None:
         """The losses since the last reading, which a device hands over here and only here."""
-        for loss in losses:
-            self.loss_sum += float(loss)
+        if losses:
+            for loss in to_host(namespace(losses[0]).stack(losses)).tolist():  # one transfer for all
+                self.loss_sum += loss
         self.loss_steps += len(losses)
         losses.clear()
-        if not math.isfinite(self.loss_sum):
+        self._refuse_divergence(self.loss_sum + float(self.trainer.norm))
+
+    def _refuse_divergence(self, number: float) -> None:
+        if not math.isfinite(number):
             raise UserError(
                 f"the loss is no longer a number at step {self.trainer.step_number}: the training diverged; "
-                "begin again with a lower --lr (the checkpoint from before is intact)"
+                "begin again with a lower --lr (what was saved before is intact)"
             )
 
     def _report(self, lr: float, *, steps: int, seconds: float) -> dict[str, Any]:
         loss, bpc = self.validate()
+        self._refuse_divergence(loss)  # the last step may have spoiled the weights, which are about to be saved
         tokens = self.settings.batch * self.config.context
         line = {
             "step": self.trainer.step_number,
@@ -174,8 +180,14 @@ class Run:
         }
         self.reported = self.plan.reports_due(self.trainer.step_number, self.seconds)
         self.loss_sum, self.loss_steps = 0.0, 0
-        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.directory}/metrics.jsonl: {error.strerror}; free some space, then go on with "
+                f"--resume {self.directory}"
+            ) from None
         return line
 
     def validate(self) -> tuple[float, float]:
@@ -213,6 +225,9 @@ class Run:
             "baselines": baselines,
             "tokens_per_second": round(tokens / max(self.training_seconds, 1e-9)),
             "threads": self.settings.shards,
+            "device": self.settings.device,
+            "dtype": self.settings.dtype,
+            "tf32": self.settings.tf32,
             "seed": self.settings.seed,
             "version": refllm.__version__,
             "data": self.corpus.name,

@@ -8,6 +8,7 @@ parameters, the moments and the gradient, and is the one place that changes arra
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,7 @@ class Settings:
     shards: int
     dtype: str
     device: str
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch", "shards"):
@@ -52,8 +54,8 @@ class Settings:
             raise UserError(f"lr must be a positive number, got {self.lr}")
         if not 0 <= self.warmup <= 1 or not 0 <= self.floor <= 1:
             raise UserError(f"warmup and floor are shares between 0 and 1, got {self.warmup} and {self.floor}")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.eps > 0 and self.decay >= 0):
-            raise UserError("beta1 and beta2 must be in [0, 1), eps above 0, decay not negative")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and 0 < self.eps < math.inf and 0 <= self.decay < math.inf):
+            raise UserError("beta1 and beta2 must be in [0, 1), eps above 0, decay not negative; all of them finite")
         if self.seed < 0:
             raise UserError(f"seed must not be negative, got {self.seed}")
         if not self.clip > 0:
@@ -70,11 +72,14 @@ class Trainer:
         self.model, self.config, self.settings, self.workers = model, config, settings, workers
         self.shapes = model.shapes(config)
         xp, size = device_namespace(settings.device), count(self.shapes)
+        if 8 * size > sys.maxsize:
+            raise UserError(f"no memory holds a model of {size:,} parameters; lower --width, --hidden or --layers")
         self.parameters, self.gradient, self.m, self.v = (
             FlatTree(self.shapes, xp.zeros(size, settings.dtype)) for _ in range(4)
         )
         self.step_number = 0
         self.norm: Array = xp.zeros((), settings.dtype)
+        self._portions = portions(self.gradient.views, workers.count)
 
     def initialise(self) -> None:
         """Fresh parameters, drawn on the host from the seed."""
@@ -108,15 +113,10 @@ class Trainer:
         results = self.workers.map(lambda n: self._shard(tokens[n], None if keep is None else keep[:, n], places), rows)
         loss = sum(part for part, _ in results) / places
 
-        self._sum_gradients([gradient for _, gradient in results])
+        leaves = [dict(named_leaves(gradient)) for _, gradient in results]
+        self.workers.map(lambda paths: self._sum_gradients(leaves, paths), self._portions)
         self.norm, factor = clip_factor([self.gradient.vector], limit=s.clip)
-        self.gradient.vector *= factor
-        for part, decay in (("decayed", s.decay), ("rest", 0.0)):
-            p, g, m, v = (getattr(flat, part) for flat in (self.parameters, self.gradient, self.m, self.v))
-            adamw(
-                p, g, m, v, step=self.step_number, lr=lr, beta1=s.beta1, beta2=s.beta2, eps=s.eps, decay=decay,
-                out=(p, m, v),
-            )  # fmt: skip
+        self.workers.map(lambda part: self._update(part, factor, lr), range(self.workers.count))
         return loss
 
     def _shard(self, tokens: Array, keep: Array | None, places: int) -> tuple[Array, Tree]:
@@ -131,11 +131,11 @@ class Trainer:
         )
         return loss, back(namespace(loss).full((), 1 / places, loss.dtype))
 
-    def _sum_gradients(self, gradients: list[Tree]) -> None:
-        """The shards' gradients, added in their order straight into the flat vector."""
+    def _sum_gradients(self, leaves: list[dict[str, Array]], paths: list[str]) -> None:
+        """The shards' gradients of some parameters, added in their order straight into the flat vector."""
         xp = namespace(self.gradient.vector)
-        leaves = [dict(named_leaves(gradient)) for gradient in gradients]
-        for path, view in self.gradient.views.items():
+        for path in paths:
+            view = self.gradient.views[path]
             if len(leaves) == 1:
                 view[...] = leaves[0][path]
                 continue
@@ -143,15 +143,39 @@ class Trainer:
             for more in leaves[2:]:
                 xp.add(view, more[path], out=view)
 
+    def _update(self, part: int, factor: Array, lr: float) -> None:
+        """Clipping and AdamW for one worker's part of the flat vectors, in place."""
+        s = self.settings
+        for name, decay in (("decayed", s.decay), ("rest", 0.0)):
+            whole = [getattr(flat, name) for flat in (self.parameters, self.gradient, self.m, self.v)]
+            size = len(whole[0])
+            p, g, m, v = (z[size * part // self.workers.count : size * (part + 1) // self.workers.count] for z in whole)
+            g *= factor
+            adamw(
+                p, g, m, v, step=self.step_number, lr=lr, beta1=s.beta1, beta2=s.beta2, eps=s.eps, decay=decay,
+                out=(p, m, v),
+            )  # fmt: skip
+
     def _dropout_draws(self, B: int, T: int) -> Array | None:
-        """Boolean draws for every use of dropout in the model, from bytes: a byte below 256 (1 - rate) keeps."""
+        """Boolean draws for every use of dropout in the model, from 16 bits each: below 2^16 (1 - rate) keeps."""
         rate = self.config.dropout
         if rate == 0:
             return None
         sites = self.model.dropout_sites(self.config)
         draws = generator(self.settings.seed, _DROPOUT_STREAM + self.step_number)
-        drawn = draws.integers(0, 256, size=(sites, B, T, self.config.width), dtype="uint8")
-        return to_device(drawn < round(256 * (1 - rate)), self.settings.device)
+        drawn = draws.integers(0, 1 << 16, size=(sites, B, T, self.config.width), dtype="uint16")
+        return to_device(drawn < round((1 << 16) * (1 - rate)), self.settings.device)
+
+
+def portions(views: dict[str, Array], count: int) -> list[list[str]]:
+    """The paths in `count` groups of about the same number of parameters."""
+    groups: list[list[str]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for path in sorted(views, key=lambda path: -views[path].size):
+        least = sizes.index(min(sizes))
+        groups[least].append(path)
+        sizes[least] += views[path].size
+    return groups
 
 
 def negative_log_likelihood(

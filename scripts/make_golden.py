@@ -22,11 +22,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from golden import loader, writer
 from golden.case import File
 from golden.corpus import FILES
 from golden.truth import record
-
-from golden import loader, writer
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 CALIBRATION = 8  # the factor C of the tolerance, until the calibration writes a measured one

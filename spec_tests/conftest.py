@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from spec_tests import devices
 from spec_tests import subject as subjects
 
 # Deterministic: the same examples on every machine and in every run, so that a failure is one for everybody.
@@ -29,18 +29,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that take more than a few seconds")
     parser.addoption("--network", action="store_true", help="also run the tests that need a package registry")
     parser.addoption("--adapter", metavar="FILE", help="test the operations of this Python module instead of refllm's")
+    parser.addoption(
+        "--device",
+        choices=("cpu", "double", "cuda"),
+        default="cpu",
+        help="where the operations run: on the host, on the strict double of CuPy, or on a GPU",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    path = config.getoption("--adapter")
-    config.stash[_SUBJECT] = subjects.adapter(Path(path)) if path else subjects.refllm()
+    config.stash[_SUBJECT] = _chosen(config.getoption("--adapter"), config.getoption("--device"))
+
+
+def _chosen(path: str | None, device: str) -> subjects.Subject:
+    if path is None:
+        return subjects.refllm() if device == "cpu" else subjects.on_device(_usable(device))
+    if device != "cpu":
+        raise pytest.UsageError("--adapter takes and returns NumPy arrays; leave out --device")
+    return subjects.adapter(Path(path))
+
+
+def _usable(device: str) -> devices.Device:
+    if device == "double":
+        return devices.DOUBLE
+    if reason := devices.why_no_gpu():
+        raise pytest.UsageError(reason)
+    return devices.CUDA
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reasons = {
         "slow": None if config.getoption("--slow") else "slow: run with --slow",
         "network": None if config.getoption("--network") else "needs a package registry: run with --network",
-        "gpu": None if importlib.util.find_spec("cupy") else "needs CuPy and a CUDA device",
+        "gpu": devices.why_no_gpu(),
+        "host": None if config.getoption("--device") == "cpu" else "a promise for NumPy arrays alone",
     }
     for item in items:
         for marker, reason in reasons.items():

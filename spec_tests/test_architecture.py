@@ -120,6 +120,8 @@ def _names(source: str, library: str) -> list[int]:
         text = ""
         if isinstance(node, ast.Name):
             text = node.id
+        elif isinstance(node, ast.Attribute):
+            text = node.attr
         elif isinstance(node, ast.alias):
             text = f"{node.name} {node.asname}"
         elif isinstance(node, ast.ImportFrom):
@@ -151,6 +153,8 @@ def test_what_runs_on_a_device_does_not_name_numpy(path: Path) -> None:
         "y = numpy.exp(x)",
         "y = np.exp(x)",
         "y = sys.modules['numpy'].exp(x)",
+        "y = backend.numpy.exp(x)",
+        "y = importlib.import_module('numpy.linalg').norm(x)",
     ],
 )
 def test_a_planted_line_that_names_numpy_is_caught(planted: str) -> None:

@@ -1,1 +1,1 @@
-"""The commands of `refllm`, one a file: HELP, DESCRIPTION, add_arguments and run."""
+"""The commands of `refllm`, one a file: HELP, DESCRIPTION, LESS_MEMORY (how to need less), add_arguments, run."""

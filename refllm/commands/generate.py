@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from refllm.backend import device_namespace
-from refllm.commands.train import RUNS
+from refllm.backend import allow_tf32, device_namespace
+from refllm.commands.train import RUNS, add_device_arguments
 from refllm.errors import UserError
 from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
@@ -19,10 +19,12 @@ DESCRIPTION = """Write text with the model of a run, to the terminal as it comes
 
 example: refllm generate runs/001 --prompt "The assert statement" --temperature 0.8 --top-p 0.95"""
 
+LESS_MEMORY = "use --device cpu or a run with a smaller model"
+
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_directory", metavar="RUN", nargs="?", help="a run (default: the newest in runs/)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    add_device_arguments(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     device_namespace(options.device)
+    allow_tf32(options.tf32, options.device)
     check_sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     if options.tokens < 1:
         raise UserError(f"tokens must be at least 1, got {options.tokens}")

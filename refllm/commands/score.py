@@ -7,8 +7,8 @@ import json
 import math
 import sys
 
-from refllm.backend import device_namespace, to_device, to_host
-from refllm.commands.generate import add_run_argument, chosen_run
+from refllm.backend import allow_tf32, device_namespace, to_device, to_host
+from refllm.commands.generate import LESS_MEMORY, add_run_argument, chosen_run
 from refllm.data.batching import windows
 from refllm.data.corpus import read_text
 from refllm.errors import UserError
@@ -22,6 +22,8 @@ DESCRIPTION = """The chain-rule probability and perplexity of a text under the m
 
 example: refllm score runs/001 --text "The assert statement raises an exception." --each"""
 
+__all__ = ["DESCRIPTION", "HELP", "LESS_MEMORY", "add_arguments", "run"]
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_argument(parser)
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     device_namespace(options.device)
+    allow_tf32(options.tf32, options.device)
     text = options.text if options.file is None else read_text([options.file]).text
     p, config, tokenizer = load_model(chosen_run(options.run_directory), options.device)
     tokens = tokenizer.encode(text)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from refllm.backend import Array, device_namespace
+from refllm.backend import Array, allow_tf32, device_namespace
 from refllm.data.corpus import split
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
@@ -29,6 +30,7 @@ DESCRIPTION = """Train a GPT on text: by default on the language reference that 
 
 example: refllm train --data my_texts/ --minutes 5 --out runs/mine"""
 
+LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 RUNS = Path("runs")  # where runs without --out go
 
 
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
     add("--reports", type=int, default=10, help="validations and checkpoints during the run (default 10)")
     add("--threads", type=int, help="worker threads, a share of the batch each (default: the cores)")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs on a GPU through CuPy")
+    add_device_arguments(parser)
     add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
     model = parser.add_argument_group("the model (defaults from the preset)")
     model.add_argument("--tokenizer", choices=("character", "byte_pair"))
@@ -71,13 +73,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         rule.add_argument(f"--{name}", type=float, help=text)
 
 
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs on a GPU through CuPy")
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="with --device cuda: float32 matrix products in TF32, which has 11 bits instead of 24 and is faster",
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     keep_freed_memory()
     device_namespace(options.device)
     if options.resume:
         _require_alone(options)
         prepared = Run.resume(Path(options.resume), Workers)
+        allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
+        allow_tf32(options.tf32, options.device)
         prepared = _new_run(options)
     with prepared.trainer.workers:
         return _train(prepared)
@@ -105,6 +118,7 @@ def _new_run(options: argparse.Namespace) -> Run:
     settings = Settings(
         **{name: values[name] for name in ("batch", "lr", "warmup", "floor", "beta1", "beta2", "eps", "decay", "clip")},
         seed=options.seed, shards=min(shards, values["batch"]), dtype=options.dtype, device=options.device,
+        tf32=options.tf32,
     )  # fmt: skip
     plan = Plan(steps=values["steps"], minutes=options.minutes, reports=options.reports)
     corpus = read_corpus(options.data)
@@ -142,7 +156,8 @@ def _train(prepared: Run) -> int:
     if prepared.done and (prepared.directory / "summary.json").exists():
         print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
         return 0
-    with _Display(prepared) as display, _interrupts() as interrupted:
+    with _Display(prepared) as display, _interrupts() as interrupted, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a training that diverges: the run says so itself
         prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
     if not prepared.done:
         print(

@@ -38,7 +38,7 @@ def attention(
     scale = 1 / math.sqrt(sizes["D"])
     scaled = q * scale
     # what a block of queries must not see of the keys from its first query's own on: entry (i, j) is late for j >= i
-    late = _later(xp, min(T, QUERIES), q.dtype) if causal else None
+    late = _later(xp, min(T, QUERIES), q.dtype) if causal and T > 1 else None
 
     def tiles() -> Iterator[tuple[slice, slice]]:
         for i in range(0, T, QUERIES):
@@ -58,12 +58,15 @@ def attention(
         return s
 
     # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe.
-    # Rows whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ over the keys in sight, need none: top = 0.
+    # Rows whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ over the keys in sight, need none: top = 0. For a few
+    # queries, as in decoding, the maximum costs less than that bound.
     limit = math.log(xp.finfo(q.dtype).max) * 2 / 3
-    tame = _largest_score_squared(xp, scaled, k, causal) < limit * limit
-    top = None
-    if not known(tame.all()):
-        top = xp.where(tame, 0, float(xp.finfo(q.dtype).min) / 2).astype(q.dtype)
+    if sizes["D"] > T:
+        tame = xp.zeros((*q.shape[:-1], 1), bool)
+    else:
+        tame = _largest_score_squared(xp, scaled, k, causal) < limit * limit
+    start = xp.where(tame, 0, float(xp.finfo(q.dtype).min) / 2).astype(q.dtype)
+    top = None if known(tame.all()) else start
     total = xp.empty((*q.shape[:-1], 1), q.dtype)
     y = xp.empty_like(v, shape=(*q.shape[:-1], sizes["E"]))
     kept: list[Array] = []

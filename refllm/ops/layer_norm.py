@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from refllm.backend import Array, known, namespace, overflow_is_expected, row_blocks
@@ -31,8 +32,9 @@ def layer_norm(
         c -= (c @ mean)[:, None]
         with overflow_is_expected():
             variance = ((c * c) @ mean)[:, None]
-        if known(xp.isfinite(variance).all()):
-            r[i] = 1 / xp.sqrt(variance + eps)
+        if known(variance.max() < math.inf):
+            variance += eps
+            xp.divide(1, xp.sqrt(variance, out=variance), out=r[i])
             c *= r[i]
         else:
             size = xp.where(xp.isfinite(variance), 1, abs(c).max(axis=1, keepdims=True)).astype(x.dtype)
@@ -46,13 +48,13 @@ def layer_norm(
     def back(dy: Array) -> tuple[Array, Array, Array]:
         dy = dy.reshape(-1, C)
         dx, dg, ones = xp.empty(dy.shape, dy.dtype), xp.zeros_like(g), xp.ones(len(dy), dy.dtype)
+        g_mean = g / C  # z @ g_mean is mean(g z)
         for i in row_blocks(dy):
             t = dy[i] * n[i]
             dg += ones[i] @ t
             dn = xp.multiply(dy[i], g, out=dx[i])
-            t *= g  # dn n
-            dn -= (dn @ mean)[:, None]
-            dn -= n[i] * (t @ mean)[:, None]
+            dn -= (dy[i] @ g_mean)[:, None]
+            dn -= xp.multiply(n[i], (t @ g_mean)[:, None], out=t)
             dn *= r[i]
         return dx.reshape(x.shape), dg, ones @ dy
 

@@ -167,8 +167,14 @@ def perplexity(logits: Array, *, ids: Array) -> Array:
 
 
 def attention(
-    q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None,
-    alignment: str = "bottom-right", tap: Tap = untapped,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    causal: bool,
+    allowed: Array | None,
+    alignment: str = "bottom-right",
+    tap: Tap = untapped,
 ) -> Array:
     """ATT (Vaswani 2017, 3.2.1): y_t = sum_s softmax_s(q_t . k_s / sqrt(d_k)) v_s.
 

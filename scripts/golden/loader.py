@@ -11,9 +11,16 @@ from golden import writer
 
 # our dtype -> (name in safetensors, bytes, struct code of the value, None for bfloat16: the upper half of a float32)
 DTYPES: dict[str, tuple[str, int, str | None]] = {
-    "float64": ("F64", 8, "d"), "float32": ("F32", 4, "f"), "float16": ("F16", 2, "e"), "bfloat16": ("BF16", 2, None),
-    "int64": ("I64", 8, "q"), "int32": ("I32", 4, "i"), "int16": ("I16", 2, "h"), "int8": ("I8", 1, "b"),
-    "uint8": ("U8", 1, "B"), "bool": ("BOOL", 1, "?"),
+    "float64": ("F64", 8, "d"),
+    "float32": ("F32", 4, "f"),
+    "float16": ("F16", 2, "e"),
+    "bfloat16": ("BF16", 2, None),
+    "int64": ("I64", 8, "q"),
+    "int32": ("I32", 4, "i"),
+    "int16": ("I16", 2, "h"),
+    "int8": ("I8", 1, "b"),
+    "uint8": ("U8", 1, "B"),
+    "bool": ("BOOL", 1, "?"),
 }
 
 
@@ -42,16 +49,29 @@ class Stored:
 
 def cases() -> list[Stored]:
     specials = {
-        "float64": (52, 1023), "float32": (23, 127), "float16": (10, 15), "bfloat16": (7, 127),
+        "float64": (52, 1023),
+        "float32": (23, 127),
+        "float16": (10, 15),
+        "bfloat16": (7, 127),
     }
     found = [
-        Stored(f"LOAD/{dtype}-special", "+0 -0 1 -1, the next number after 1, largest, least normal, largest and least "
-               "subnormal, +inf -inf, NaN", dtype, (12,), _specials(DTYPES[dtype][1] * 8, mantissa, bias))
+        Stored(
+            f"LOAD/{dtype}-special",
+            "+0 -0 1 -1, the next number after 1, largest, least normal, largest and least subnormal, +inf -inf, NaN",
+            dtype,
+            (12,),
+            _specials(DTYPES[dtype][1] * 8, mantissa, bias),
+        )
         for dtype, (mantissa, bias) in specials.items()
     ]
     found += [
-        Stored(f"LOAD/{dtype}-range", "least, greatest, 0, 1, -1 (an unsigned type: the greatest again)", dtype, (5,),
-               _integers(DTYPES[dtype][1] * 8, signed=dtype != "uint8"))
+        Stored(
+            f"LOAD/{dtype}-range",
+            "least, greatest, 0, 1, -1 (an unsigned type: the greatest again)",
+            dtype,
+            (5,),
+            _integers(DTYPES[dtype][1] * 8, signed=dtype != "uint8"),
+        )
         for dtype in ("int64", "int32", "int16", "int8", "uint8")
     ]
     one, two = 0x3FF0000000000000, 0x4000000000000000
@@ -70,8 +90,20 @@ def cases() -> list[Stored]:
 def _specials(width: int, mantissa: int, bias: int) -> tuple[int, ...]:
     sign, infinity, one = 1 << (width - 1), (2 * bias + 1) << mantissa, bias << mantissa
     normal = 1 << mantissa
-    return (0, sign, one, sign | one, one + 1, infinity - 1, normal, normal - 1, 1, infinity, sign | infinity,
-            infinity | normal >> 1)
+    return (
+        0,
+        sign,
+        one,
+        sign | one,
+        one + 1,
+        infinity - 1,
+        normal,
+        normal - 1,
+        1,
+        infinity,
+        sign | infinity,
+        infinity | normal >> 1,
+    )
 
 
 def _integers(width: int, *, signed: bool) -> tuple[int, ...]:
@@ -87,12 +119,27 @@ def contents(path: str, head: dict[str, Any], stored: list[Stored]) -> dict[str,
         tensors[name] = (DTYPES[case.dtype][0], case.shape, case.content)
         data = [writer.number(x) for x in case.values]
         digits = DTYPES[case.dtype][1] * 2
-        x = {"dtype": case.dtype, "shape": list(case.shape), "data": data,
-             "bits": [f"{bits:0{digits}x}" for bits in case.bits], "tensor": name}
-        records.append({
-            "id": case.id, "spec": "LOAD", "section": "identity", "operation": "identity", "about": case.about,
-            "level": 0, "order": ["x"], "inputs": {"x": x}, "keywords": {}, "outputs": {"y": {"value": x}},
-        })
+        x = {
+            "dtype": case.dtype,
+            "shape": list(case.shape),
+            "data": data,
+            "bits": [f"{bits:0{digits}x}" for bits in case.bits],
+            "tensor": name,
+        }
+        records.append(
+            {
+                "id": case.id,
+                "spec": "LOAD",
+                "section": "identity",
+                "operation": "identity",
+                "about": case.about,
+                "level": 0,
+                "order": ["x"],
+                "inputs": {"x": x},
+                "keywords": {},
+                "outputs": {"y": {"value": x}},
+            }
+        )
     return {
         path: (writer.dumps({**head, "cases": records}) + "\n").encode(),
         str(Path(path).with_suffix(".safetensors")): writer.safetensors_raw(tensors),

@@ -42,7 +42,15 @@ def self_attention(x: Array, p: Tree, *, heads: int, causal: bool, allowed: Arra
 
 
 def transformer_layer(
-    x: Array, p: Tree, *, norm: str, heads: int, causal: bool, allowed: Array | None, activation: str, eps: float,
+    x: Array,
+    p: Tree,
+    *,
+    norm: str,
+    heads: int,
+    causal: bool,
+    allowed: Array | None,
+    activation: str,
+    eps: float,
     tap: Tap = untapped,
 ) -> Array:
     """LN and residual: "pre" x + f(LN(x)) (Xiong 2020); "post" LN(x + f(x)) (Vaswani 2017, 3.1)."""
@@ -79,8 +87,15 @@ def gpt(p: Tree, *, ids: Array, config: Tree, tap: Tap = untapped) -> Array:
     tap("embedding", x)
     for n, layer in enumerate(p["layers"]):
         x = transformer_layer(
-            x, layer, norm=config["norm"], heads=config["heads"], causal=True, allowed=None,
-            activation=config["activation"], eps=config["eps"], tap=_inside(tap, f"layers.{n}"),
+            x,
+            layer,
+            norm=config["norm"],
+            heads=config["heads"],
+            causal=True,
+            allowed=None,
+            activation=config["activation"],
+            eps=config["eps"],
+            tap=_inside(tap, f"layers.{n}"),
         )
     if config["norm"] == "pre":
         x = layer_norm(x, p["norm"]["g"], p["norm"]["b"], eps=config["eps"])
@@ -99,9 +114,7 @@ def _sinusoids(config: Tree) -> Array:
     return sinusoidal(positions, width=config["width"])
 
 
-def gpt_loss(
-    p: Tree, *, ids: Array, targets: Array, ignore: int | None, config: Tree, tap: Tap = untapped
-) -> Array:
+def gpt_loss(p: Tree, *, ids: Array, targets: Array, ignore: int | None, config: Tree, tap: Tap = untapped) -> Array:
     """NLL: the mean over the targets that are not ignored of -log P(target given the tokens before it)."""
     logits = gpt(p, ids=ids, config=config, tap=tap)
     return cross_entropy(logits, targets=targets, ignore=ignore, reduction="mean")
@@ -124,8 +137,16 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def layer_shapes(C: int, F: int) -> dict[str, tuple[int, ...]]:
     return {
-        "norm1.g": (C,), "norm1.b": (C,),
-        "attention.Wqkv": (C, 3 * C), "attention.bqkv": (3 * C,), "attention.Wo": (C, C), "attention.bo": (C,),
-        "norm2.g": (C,), "norm2.b": (C,),
-        "feed_forward.W1": (C, F), "feed_forward.b1": (F,), "feed_forward.W2": (F, C), "feed_forward.b2": (C,),
+        "norm1.g": (C,),
+        "norm1.b": (C,),
+        "attention.Wqkv": (C, 3 * C),
+        "attention.bqkv": (3 * C,),
+        "attention.Wo": (C, C),
+        "attention.bo": (C,),
+        "norm2.g": (C,),
+        "norm2.b": (C,),
+        "feed_forward.W1": (C, F),
+        "feed_forward.b1": (F,),
+        "feed_forward.W2": (F, C),
+        "feed_forward.b2": (C,),
     }

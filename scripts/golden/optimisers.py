@@ -34,8 +34,18 @@ def adamw(p: Array, g: Array, m: Array, v: Array, *, lr: float, decay: float, **
 
 
 def _adam(
-    start: Array, p: Array, g: Array, m: Array, v: Array, *,
-    step: int, lr: float, beta1: float, beta2: float, eps: float, eps_inside: bool = False,
+    start: Array,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    eps_inside: bool = False,
 ) -> dict[str, Array]:
     """m' = b1 m + (1-b1) g;  v' = b2 v + (1-b2) g^2;  p' = start - lr mhat / (sqrt(vhat) + eps),
     mhat = m' / (1 - b1^step), vhat = v' / (1 - b2^step). Steps count from 1."""
@@ -74,8 +84,22 @@ def warmup_cosine(*, step: int, peak: float, warmup: int, total: int, floor: flo
 
 
 def train_step(
-    p: Tree, m: Tree, v: Tree, *, ids: Array, targets: Array, ignore: int | None, step: int, lr: float,
-    beta1: float, beta2: float, eps: float, decay: float, clip: float | None, config: Tree, tap: Tap = untapped,
+    p: Tree,
+    m: Tree,
+    v: Tree,
+    *,
+    ids: Array,
+    targets: Array,
+    ignore: int | None,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    clip: float | None,
+    config: Tree,
+    tap: Tap = untapped,
 ) -> dict[str, Any]:
     """One step of AdamW on the mean loss: gradient, clip by the global norm, update.
 
@@ -88,8 +112,18 @@ def train_step(
     g = {name: each(lambda _: next(slopes), array) for name, array in flat_p.items()}
     clipped = clip_by_global_norm(list(g.values()), clip=float("inf") if clip is None else clip)
     updated = {
-        name: adamw(flat_p[name], slope, flat_m[name], flat_v[name], step=step, lr=lr, beta1=beta1, beta2=beta2,
-                    eps=eps, decay=decay if slope.ndim >= 2 else 0.0)
+        name: adamw(
+            flat_p[name],
+            slope,
+            flat_m[name],
+            flat_v[name],
+            step=step,
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            decay=decay if slope.ndim >= 2 else 0.0,
+        )
         for name, slope in zip(g, clipped["g"], strict=True)
     }
     states = {part: nest({name: new[part] for name, new in updated.items()}) for part in ("p", "m", "v")}

@@ -71,8 +71,16 @@ def sample(
 
 
 def generate(
-    p: Tree, *, ids: Array, config: Tree, new_tokens: int, temperature: float, top_k: int | None,
-    top_p: float | None, uniforms: Array | None, cache: bool,
+    p: Tree,
+    *,
+    ids: Array,
+    config: Tree,
+    new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    uniforms: Array | None,
+    cache: bool,
 ) -> dict[str, Any]:
     """The prompt (T,) and `new_tokens` more, and the logits of each step. The first step embeds the LAST token of
     the prompt (erratum E6). Greedy without uniforms. A cache changes the work and not the answer."""

@@ -25,9 +25,25 @@ UP = Context(prec=3, rounding=ROUND_CEILING)
 
 _OPERATIONS = {
     formulas: [
-        "matmul", "linear", "heads", "embedding", "sinusoidal", "add_positions", "softmax", "log_softmax",
-        "cross_entropy", "soft_cross_entropy", "mean_squared_error", "chain_rule", "perplexity", "attention",
-        "layer_norm", "relu", "gelu_erf", "gelu_tanh", "dropout",
+        "matmul",
+        "linear",
+        "heads",
+        "embedding",
+        "sinusoidal",
+        "add_positions",
+        "softmax",
+        "log_softmax",
+        "cross_entropy",
+        "soft_cross_entropy",
+        "mean_squared_error",
+        "chain_rule",
+        "perplexity",
+        "attention",
+        "layer_norm",
+        "relu",
+        "gelu_erf",
+        "gelu_tanh",
+        "dropout",
     ],
     model: ["feed_forward", "self_attention", "transformer_layer", "gpt", "gpt_loss"],
     optimisers: ["sgd", "adam", "adamw", "clip_by_global_norm", "warmup_cosine", "train_step", "train", "resume"],
@@ -51,9 +67,7 @@ def evaluate(case: Case, digits: int, variant: Mapping[str, Any]) -> Truth:
         if case.gradient:
             cotangents = [constant(c) for name, y in outputs.items() for c in case.cotangent(name, y.shape).flat]
             slopes = iter(gradients(_nodes(outputs), cotangents, _nodes(inputs)))
-            truth["gradients"] = {
-                name: formulas.each(lambda _: next(slopes), array) for name, array in inputs.items()
-            }
+            truth["gradients"] = {name: formulas.each(lambda _: next(slopes), array) for name, array in inputs.items()}
         return truth
 
 
@@ -116,8 +130,14 @@ def round_up(x: float) -> float:
 def record(case: Case) -> dict[str, Any]:
     """The case as it stands in its file (see golden/README.md); arrays are still NumPy's."""
     found: dict[str, Any] = {
-        "id": case.id, "spec": case.spec, "section": case.operation, "operation": case.operation, "about": case.about,
-        "order": case.order, "inputs": dict(case.inputs), "keywords": dict(case.keywords),
+        "id": case.id,
+        "spec": case.spec,
+        "section": case.operation,
+        "operation": case.operation,
+        "about": case.about,
+        "order": case.order,
+        "inputs": dict(case.inputs),
+        "keywords": dict(case.keywords),
     }
     truth = measure(case, {})
     if "margin" in truth["outputs"]:

@@ -53,8 +53,12 @@ def _replace(tree: Any, path: str, replace: Any) -> Any:
 def dumps(tree: Any, indent: str = "") -> str:
     """JSON with an object or a list of objects opened line by line, and a tensor kept on one line."""
     deeper = indent + " "
-    if isinstance(tree, dict) and tree and any(isinstance(branch, dict | list) for branch in tree.values()) \
-            and "dtype" not in tree:
+    if (
+        isinstance(tree, dict)
+        and tree
+        and any(isinstance(branch, dict | list) for branch in tree.values())
+        and "dtype" not in tree
+    ):
         lines = [f"{deeper}{json.dumps(name)}: {dumps(branch, deeper)}" for name, branch in tree.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
     if isinstance(tree, list) and tree and isinstance(tree[0], dict):

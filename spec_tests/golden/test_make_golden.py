@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
-import make_golden
 import numpy as np
 import pytest
-from golden.case import Case, bfloat16
-from golden.corpus import FILES
 from mpmath import mp, mpf
 from safetensors.numpy import load_file
 
+import make_golden
 from golden import truth, writer
+from golden.case import Case, bfloat16
+from golden.corpus import FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "golden"
@@ -92,8 +92,9 @@ def nearest_double(x: Any) -> float:
     return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), float(y).hex()[-4:] != "0p+0")))
 
 
-@pytest.mark.parametrize("case", sampled([c for c in COMPUTED if not c.id.startswith(("ADAMW/trace", "GEN"))], 40),
-                         ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case", sampled([c for c in COMPUTED if not c.id.startswith(("ADAMW/trace", "GEN"))], 40), ids=lambda case: case.id
+)
 def test_a_golden_value_is_the_double_nearest_to_the_truth(case: Case) -> None:
     found = truth.evaluate(case, 600, {})
     with mp.workdps(600):

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden.tape import Node, conditions, constant, gradients
 from mpmath import mp, mpf
 
 from golden import formulas, tape
+from golden.tape import Node, conditions, constant, gradients
 
 H = mpf(10) ** -20  # central differences err by H^2 = 1e-40, of the 60 digits the division by H leaves 40
 

@@ -93,9 +93,7 @@ def test_longer_n_grams_predict_english_better_than_shorter_ones() -> None:
     parts = split(python_reference())
     tokenizer = CharacterTokenizer.train(parts.train + parts.validation)
     train, validation = tokenizer.encode(parts.train), tokenizer.encode(parts.validation)
-    bits = [
-        NGram.fit(train, n=n, vocabulary=tokenizer.size).bits_per_token(validation, past=n) for n in range(6)
-    ]
+    bits = [NGram.fit(train, n=n, vocabulary=tokenizer.size).bits_per_token(validation, past=n) for n in range(6)]
     assert bits[0] == pytest.approx(np.log2(tokenizer.size))
     assert bits == sorted(bits, reverse=True)
     assert bits[5] < 2

@@ -152,6 +152,7 @@ def test_gradients_of_micro_batches_add_up_to_that_of_the_batch(
         numpy.testing.assert_allclose(numpy.concatenate(gradients), back(numpy.array(1.0)), atol=1e-16, rtol=1e-13)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("wrong", [-1, 5])
 def test_a_target_out_of_range_is_refused(cross_entropy: Implementation, wrong: int) -> None:
     with pytest.raises(IndexError, match=rf"cross_entropy: targets must be in \[0, 5\); got {wrong}"):

@@ -36,6 +36,7 @@ def test_a_repeated_id_collects_every_gradient_and_an_unused_row_none(embedding:
     assert back(numpy.array([[[1.0], [10]], [[100], [1000]]])).ravel().tolist() == [10, 0, 1101, 0]
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("wrong", [-1, 4])
 def test_an_id_out_of_range_is_refused(embedding: Implementation, wrong: int) -> None:
     with pytest.raises(IndexError, match=rf"embedding: ids must be in \[0, 4\); got {wrong}"):

@@ -80,6 +80,7 @@ def test_positions_of_one_sequence_serve_every_sequence_of_a_batch(add_positions
     assert (back(dy)[1][[1, 2, 3]] == 0).all()
 
 
+@pytest.mark.host
 def test_a_position_beyond_the_table_is_refused(add_positions: Implementation) -> None:
     with pytest.raises(IndexError, match=r"add_positions: positions must be in \[0, 5\); got 5"):
         add_positions(numpy.zeros((3, 2)), numpy.zeros((5, 2)), positions=numpy.array([3, 4, 5]))

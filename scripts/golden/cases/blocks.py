@@ -61,34 +61,87 @@ def self_attention() -> list[Case]:
         case("tokens-as-many-as-heads", "H = T: heads and tokens cannot be told apart by shape", (2, 4), 2),
         case("causal", "the causal mask in every head", (4, 4), 2, causal=True),
         case("batch-causal", "(B, T, C)", (2, 3, 4), 2, causal=True),
-        case("padding", "a mask (B, 1, 1, S) over the keys, on the right in one sentence, on the left in the other",
-             (2, 3, 4), 2, allowed=padding),
-        case("causal-left-padding", "the first query of the second sentence has no key: the output is the bias alone",
-             (2, 3, 4), 2, causal=True, allowed=padding),
-        case("e3-head-width", "scores are divided by sqrt(2), the width of one head, not sqrt(8), the embedding "
-             "dimension", (2, 8), 4, erratum="E3", printed={"d_k": 8}),
+        case(
+            "padding",
+            "a mask (B, 1, 1, S) over the keys, on the right in one sentence, on the left in the other",
+            (2, 3, 4),
+            2,
+            allowed=padding,
+        ),
+        case(
+            "causal-left-padding",
+            "the first query of the second sentence has no key: the output is the bias alone",
+            (2, 3, 4),
+            2,
+            causal=True,
+            allowed=padding,
+        ),
+        case(
+            "e3-head-width",
+            "scores are divided by sqrt(2), the width of one head, not sqrt(8), the embedding dimension",
+            (2, 8),
+            4,
+            erratum="E3",
+            printed={"d_k": 8},
+        ),
     ]
 
 
 def transformer_layer() -> list[Case]:
     def case(
-        slug: str, about: str, x: tuple[int, ...], F: int, *, norm: str, activation: str, heads: int = 2,
-        causal: bool = True, allowed: Any = None, eps: float = 1e-5,
+        slug: str,
+        about: str,
+        x: tuple[int, ...],
+        F: int,
+        *,
+        norm: str,
+        activation: str,
+        heads: int = 2,
+        causal: bool = True,
+        allowed: Any = None,
+        eps: float = 1e-5,
     ) -> Case:
         draw = Draw(f"LN/{slug}")
         inputs = {"x": draw.normal(*x), **parameters(draw, layer_shapes(x[-1], F))}
-        keywords = {"norm": norm, "heads": heads, "causal": causal, "allowed": allowed, "activation": activation,
-                    "eps": eps}
+        keywords = {
+            "norm": norm,
+            "heads": heads,
+            "causal": causal,
+            "allowed": allowed,
+            "activation": activation,
+            "eps": eps,
+        }
         return Case(f"LN/{slug}", "transformer_layer", about, inputs, keywords, taps=True)
 
     mask = np.array([True, True, False]).reshape(1, 3)
     return [
-        case("layer-pre", "x + attention(LN(x)), then x + feed_forward(LN(x)): GPT-2", (4, 4), 8, norm="pre",
-             activation="gelu_tanh"),
-        case("layer-post", "LN(x + attention(x)), then LN(x + feed_forward(x)): Vaswani 2017", (4, 4), 8, norm="post",
-             activation="relu"),
-        case("layer-pre-batch", "(B, T, C), not causal, with padding", (2, 3, 4), 6, norm="pre", activation="gelu_erf",
-             causal=False, allowed=mask),
-        case("layer-post-large-eps", "eps = 0.25, batch, causal", (2, 3, 4), 6, norm="post", activation="relu",
-             eps=0.25),
+        case(
+            "layer-pre",
+            "x + attention(LN(x)), then x + feed_forward(LN(x)): GPT-2",
+            (4, 4),
+            8,
+            norm="pre",
+            activation="gelu_tanh",
+        ),
+        case(
+            "layer-post",
+            "LN(x + attention(x)), then LN(x + feed_forward(x)): Vaswani 2017",
+            (4, 4),
+            8,
+            norm="post",
+            activation="relu",
+        ),
+        case(
+            "layer-pre-batch",
+            "(B, T, C), not causal, with padding",
+            (2, 3, 4),
+            6,
+            norm="pre",
+            activation="gelu_erf",
+            causal=False,
+            allowed=mask,
+        ),
+        case(
+            "layer-post-large-eps", "eps = 0.25, batch, causal", (2, 3, 4), 6, norm="post", activation="relu", eps=0.25
+        ),
     ]

@@ -26,14 +26,23 @@ def layer_norm() -> list[Case]:
         _norm("batch", "two leading dimensions; the gradients of g and b sum over both", normal("batch", 2, 2, 3)),
         _norm("two-wide", "C = 2: the biased variance divides by 2, the unbiased by 1", normal("two", 3, 2)),
         _norm("one-wide", "C = 1: y = b", normal("one", 3, 1)),
-        _norm("constant-row", "a constant row gives b, never NaN; the row beside it is not harmed",
-              [[3.0, 3.0, 3.0, 3.0], [1.0, -2.0, 0.5, 4.0]]),
-        _norm("tiny-variance", "variance of about 1e-6: eps = 1e-5 decides, and its place inside the root shows",
-              normal("tiny", 3, 4, scale=1e-3)),
+        _norm(
+            "constant-row",
+            "a constant row gives b, never NaN; the row beside it is not harmed",
+            [[3.0, 3.0, 3.0, 3.0], [1.0, -2.0, 0.5, 4.0]],
+        ),
+        _norm(
+            "tiny-variance",
+            "variance of about 1e-6: eps = 1e-5 decides, and its place inside the root shows",
+            normal("tiny", 3, 4, scale=1e-3),
+        ),
         _norm("large-eps", "eps = 0.25 inside the root, not beside it", normal("large-eps", 2, 4), eps=0.25),
         _norm("small-eps", "eps = 1e-12 (BERT) on ordinary rows", normal("small-eps", 2, 4), eps=1e-12),
-        _norm("large-mean", "mean 256 and spread of a few: E[x^2] - E[x]^2 loses all digits in float32",
-              normal("large-mean", 2, 4, scale=4.0, offset=256.0)),
+        _norm(
+            "large-mean",
+            "mean 256 and spread of a few: E[x^2] - E[x]^2 loses all digits in float32",
+            normal("large-mean", 2, 4, scale=4.0, offset=256.0),
+        ),
         _norm("wide", "C = 16", normal("wide", 1, 16)),
     ]
 
@@ -83,6 +92,11 @@ def dropout() -> list[Case]:
         case("tenth", "rate = 0.1: dividing by the rate is 9 times too large", 0.1, 2, 3, 2),
         case("rate-zero", "rate = 0 and all kept: the identity", 0.0, 4, keep=np.ones(4, bool)),
         case("all-dropped", "nothing kept: zeros", 0.5, 3, keep=np.zeros(3, bool)),
-        case("mask-decides", "the mask decides, the rate only scales: all kept at rate 0.5", 0.5, 3,
-             keep=np.ones(3, bool)),
+        case(
+            "mask-decides",
+            "the mask decides, the rate only scales: all kept at rate 0.5",
+            0.5,
+            3,
+            keep=np.ones(3, bool),
+        ),
     ]

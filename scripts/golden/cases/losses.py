@@ -31,8 +31,12 @@ def _both(operation: str) -> list[Case]:
         _rows(operation, f"{name}-one-class", "one class: probability 1, no gradient", normal("one", 3, 1)),
         _rows(operation, f"{name}-equal", "equal logits share equally", [[2.0] * 5]),
         _rows(operation, f"{name}-large", "beyond the range of exp in float32 (88) and float64 (709)", LARGE),
-        _rows(operation, f"{name}-peaked", "one probability near 1, the others tiny but not lost",
-              [[30.0, 0.0, -10.0, 1.0]]),
+        _rows(
+            operation,
+            f"{name}-peaked",
+            "one probability near 1, the others tiny but not lost",
+            [[30.0, 0.0, -10.0, 1.0]],
+        ),
     ]
 
 
@@ -40,18 +44,31 @@ def softmax() -> list[Case]:
     inf = math.inf
     return [
         *_both("softmax"),
-        _rows("softmax", "softmax-minus-infinity", "x = -inf has probability 0 and no gradient",
-              [[1.0, -inf, 0.5], [-inf, -inf, 3.0]]),
-        _rows("softmax", "softmax-nothing-left", "a row of only -inf gives zeros, not NaN; the next row is not harmed",
-              [[-inf, -inf, -inf], [1.0, 2.0, -inf]]),
+        _rows(
+            "softmax",
+            "softmax-minus-infinity",
+            "x = -inf has probability 0 and no gradient",
+            [[1.0, -inf, 0.5], [-inf, -inf, 3.0]],
+        ),
+        _rows(
+            "softmax",
+            "softmax-nothing-left",
+            "a row of only -inf gives zeros, not NaN; the next row is not harmed",
+            [[-inf, -inf, -inf], [1.0, 2.0, -inf]],
+        ),
     ]
 
 
 def log_softmax() -> list[Case]:
     return [
         *_both("log_softmax"),
-        _rows("log_softmax", "log-softmax-minus-infinity", "x = -inf has log-probability -inf (its cotangent is 0)",
-              [[1.0, -math.inf, 0.5]], cotangents={"y": np.array([[0.75, 0.0, -1.5]])}),
+        _rows(
+            "log_softmax",
+            "log-softmax-minus-infinity",
+            "x = -inf has log-probability -inf (its cotangent is 0)",
+            [[1.0, -math.inf, 0.5]],
+            cotangents={"y": np.array([[0.75, 0.0, -1.5]])},
+        ),
     ]
 
 
@@ -71,26 +88,61 @@ def cross_entropy() -> list[Case]:
         _indices("CE/none", "a loss for every row", x, [3, 1, 0, 4], reduction="none"),
         _indices("CE/one-row", "no leading dimension", x[0], 2),
         _indices("CE/batch", "logits (B, T, V), mean over all tokens", x.reshape(2, 2, 5), [[0, 4], [2, 2]]),
-        _indices("CE/ignore-mean", "the mean is over the targets that are NOT ignored: 2, not 4", x, padded,
-                 ignore=-100),
+        _indices(
+            "CE/ignore-mean", "the mean is over the targets that are NOT ignored: 2, not 4", x, padded, ignore=-100
+        ),
         _indices("CE/ignore-sum", "ignored targets cost nothing", x, padded, ignore=-100, reduction="sum"),
-        _indices("CE/ignore-none", "ignored targets have loss 0 and no gradient", x, padded, ignore=-100,
-                 reduction="none"),
-        _indices("CE/ignore-in-vocabulary", "the ignored id may be a word of the vocabulary (padding = 0)", x,
-                 [0, 3, 0, 1], ignore=0),
-        _indices("CE/ignore-uneven-batch", "per token, not per sentence: 3 + 1 tokens count, so the divisor is 4",
-                 Draw("CE/uneven").normal(2, 3, 4), [[1, 2, 3], [0, -1, -1]], ignore=-1),
+        _indices(
+            "CE/ignore-none", "ignored targets have loss 0 and no gradient", x, padded, ignore=-100, reduction="none"
+        ),
+        _indices(
+            "CE/ignore-in-vocabulary",
+            "the ignored id may be a word of the vocabulary (padding = 0)",
+            x,
+            [0, 3, 0, 1],
+            ignore=0,
+        ),
+        _indices(
+            "CE/ignore-uneven-batch",
+            "per token, not per sentence: 3 + 1 tokens count, so the divisor is 4",
+            Draw("CE/uneven").normal(2, 3, 4),
+            [[1, 2, 3], [0, -1, -1]],
+            ignore=-1,
+        ),
         _indices("CE/ignore-all", "nothing left: the mean is 0, not NaN", x[:2], [-100, -100], ignore=-100),
-        _indices("CE/large-logits", "beyond the range of exp; the loss of a sure mistake is the gap, not infinity",
-                 LARGE, [0, 2, 1]),
+        _indices(
+            "CE/large-logits",
+            "beyond the range of exp; the loss of a sure mistake is the gap, not infinity",
+            LARGE,
+            [0, 2, 1],
+        ),
         _indices("CE/sure-and-right", "a tiny loss is not zero", [[30.0, 0.0, -10.0]], [0], reduction="sum"),
-        _indices("NLL/sum-of-tokens", "-sum_t log P(x_t given x_<t): the loss of a sentence of 4 words", x,
-                 [1, 1, 2, 0], reduction="sum"),
-        _indices("CE/e2-index", "y = [0,1,0], p = [0.1, 0.8, 0.1] as logits log p + log 10: -ln 0.8 = "
-                 "0.22314355131420976 up to the rounding of log 8", [0.0, math.log(8), 0.0], 1, reduction="sum",
-                 erratum="E2", printed={"loss": 5.0474, "-log 0.8": 1.4422}),
-        _indices("CE/e16-indicator", "m_t is the 0/1 indicator of position t: the loss sums over the positions with "
-                 "m_t = 1 (here 1 and 3)", x, [-1, 2, -1, 0], ignore=-1, reduction="sum", erratum="E16"),
+        _indices(
+            "NLL/sum-of-tokens",
+            "-sum_t log P(x_t given x_<t): the loss of a sentence of 4 words",
+            x,
+            [1, 1, 2, 0],
+            reduction="sum",
+        ),
+        _indices(
+            "CE/e2-index",
+            "y = [0,1,0], p = [0.1, 0.8, 0.1] as logits log p + log 10: -ln 0.8 = "
+            "0.22314355131420976 up to the rounding of log 8",
+            [0.0, math.log(8), 0.0],
+            1,
+            reduction="sum",
+            erratum="E2",
+            printed={"loss": 5.0474, "-log 0.8": 1.4422},
+        ),
+        _indices(
+            "CE/e16-indicator",
+            "m_t is the 0/1 indicator of position t: the loss sums over the positions with m_t = 1 (here 1 and 3)",
+            x,
+            [-1, 2, -1, 0],
+            ignore=-1,
+            reduction="sum",
+            erratum="E16",
+        ),
     ]
 
 
@@ -109,9 +161,16 @@ def soft_cross_entropy() -> list[Case]:
         _soft("CE/soft-one-row", "no leading dimension", x[0], y[0]),
         _soft("CE/soft-batch", "two leading dimensions", x[:2].reshape(1, 2, 4), np.array(y[:2]).reshape(1, 2, 4)),
         _soft("CE/soft-large", "beyond the range of exp", LARGE, [[0.5, 0.25, 0.25], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]]),
-        _soft("CE/e2-one-hot", "y = [0,1,0], p = [0.1, 0.8, 0.1] as logits log p + log 10: terms with y_i = 0 vanish, "
-              "-ln 0.8 = 0.22314355131420976 remains", [0.0, math.log(8), 0.0], [0.0, 1.0, 0.0], "sum",
-              erratum="E2", printed={"loss": 5.0474, "-log 0.8": 1.4422}),
+        _soft(
+            "CE/e2-one-hot",
+            "y = [0,1,0], p = [0.1, 0.8, 0.1] as logits log p + log 10: terms with y_i = 0 vanish, "
+            "-ln 0.8 = 0.22314355131420976 remains",
+            [0.0, math.log(8), 0.0],
+            [0.0, 1.0, 0.0],
+            "sum",
+            erratum="E2",
+            printed={"loss": 5.0474, "-log 0.8": 1.4422},
+        ),
     ]
 
 
@@ -127,6 +186,11 @@ def mean_squared_error() -> list[Case]:
         case("matrix", "the mean is over all elements, not over rows", 3, 4),
         case("batch", "three dimensions", 2, 3, 2),
         case("one", "one element: (x - t)^2", 1),
-        Case("MSE/near", "mean_squared_error", "large numbers close together: subtract before squaring",
-             {"x": near, "t": near + np.array([0.5, -0.5, 1.0, 0.0])}, {}),
+        Case(
+            "MSE/near",
+            "mean_squared_error",
+            "large numbers close together: subtract before squaring",
+            {"x": near, "t": near + np.array([0.5, -0.5, 1.0, 0.0])},
+            {},
+        ),
     ]

@@ -43,8 +43,12 @@ def train_step() -> list[Case]:
         case("step-1", "the first step, from zero moments; matrices and tables decay, gains and biases do not", 1),
         case("step-2", "from step 1 to step 2", 2),
         case("step-7", "from step 6 to step 7", 7, lr=0.125),
-        case("step-clipped", "the norm of ALL gradients exceeds 0.25: every one is scaled before the moments see it", 3,
-             clip=0.25),
+        case(
+            "step-clipped",
+            "the norm of ALL gradients exceeds 0.25: every one is scaled before the moments see it",
+            3,
+            clip=0.25,
+        ),
         case("step-not-clipped", "a limit that is not reached changes nothing", 3, clip=1024.0),
         case("step-padded", "ignored targets, without decay", 2, padded=True, decay=0.0),
         case("step-post-untied", "post-norm, sinusoidal positions, its own head; clipped", 2, TINY_POST, clip=0.5),
@@ -76,8 +80,17 @@ def _generate(slug: str, about: str, new_tokens: int, name: str, config: dict[st
     out temperature, top-k or top-p would change some of them, and that no decision is near a tie."""
     erratum = more.pop("erratum", None)
     ids = Draw(f"{name} prompt").integers(more.pop("prompt", 3), high=config["vocabulary"])
-    keywords = {"ids": ids, "config": config, "new_tokens": new_tokens, "temperature": 1.0, "top_k": None,
-                "top_p": None, "uniforms": None, "cache": False, **more}
+    keywords = {
+        "ids": ids,
+        "config": config,
+        "new_tokens": new_tokens,
+        "temperature": 1.0,
+        "top_k": None,
+        "top_p": None,
+        "uniforms": None,
+        "cache": False,
+        **more,
+    }
     if keywords["uniforms"] is not None:
         keywords["uniforms"] = np.array(keywords["uniforms"])
     parameters = _lively(name, config, 8 if keywords["uniforms"] is None else 4)
@@ -91,24 +104,80 @@ def generate() -> list[Case]:
     return [
         _generate("greedy", "the largest logit, six times", 6, *gpt),
         _generate("greedy-cache", "the same with a cache: the same tokens and logits", 6, *gpt, cache=True),
-        _generate("greedy-post-cache", "post-norm, sinusoidal: the position goes on counting in the cache", 7, *post,
-                  prompt=2, cache=True),
-        _generate("greedy-two-layers", "two layers, tied, up to the end of the context", 5, "GEN/two-layers 31", GPT2,
-                  prompt=1),
-        _generate("e6-first-step", "the first step embeds x_T, the last token of the prompt; a loop that starts with "
-                  "x_(T+1) never predicts it", 1, *gpt, erratum="E6"),
+        _generate(
+            "greedy-post-cache",
+            "post-norm, sinusoidal: the position goes on counting in the cache",
+            7,
+            *post,
+            prompt=2,
+            cache=True,
+        ),
+        _generate(
+            "greedy-two-layers",
+            "two layers, tied, up to the end of the context",
+            5,
+            "GEN/two-layers 31",
+            GPT2,
+            prompt=1,
+        ),
+        _generate(
+            "e6-first-step",
+            "the first step embeds x_T, the last token of the prompt; a loop that starts with "
+            "x_(T+1) never predicts it",
+            1,
+            *gpt,
+            erratum="E6",
+        ),
         _generate("sampled", "one stored uniform number a token", 4, "GEN/sampled 11", untied, **sampled),
         _generate("sampled-cache", "the same with a cache", 4, "GEN/sampled 11", untied, **sampled, cache=True),
-        _generate("temperature", "temperature 2 flattens", 4, "GEN/sampled 10", untied, temperature=2.0,
-                  uniforms=[0.9375, 0.4375, 0.6875, 0.8125]),
-        _generate("cold", "temperature 0.5 sharpens", 4, "GEN/sampled 4", untied, temperature=0.5,
-                  uniforms=[0.125, 0.875, 0.5, 0.1875]),
-        _generate("top-k", "only the three largest", 4, "GEN/sampled 11", untied, top_k=3,
-                  uniforms=[0.75, 0.625, 0.9375, 0.0625]),
-        _generate("top-p", "the shortest prefix that reaches 0.75", 4, "GEN/sampled 10", untied, top_p=0.75,
-                  uniforms=[0.8125, 0.375, 0.4375, 0.875]),
-        _generate("all-three", "temperature, then top-k, then top-p", 4, "GEN/sampled 8", LONGER_POST, temperature=1.5,
-                  top_k=4, top_p=0.75, uniforms=[0.1875, 0.5625, 0.75, 0.9375], cache=True),
+        _generate(
+            "temperature",
+            "temperature 2 flattens",
+            4,
+            "GEN/sampled 10",
+            untied,
+            temperature=2.0,
+            uniforms=[0.9375, 0.4375, 0.6875, 0.8125],
+        ),
+        _generate(
+            "cold",
+            "temperature 0.5 sharpens",
+            4,
+            "GEN/sampled 4",
+            untied,
+            temperature=0.5,
+            uniforms=[0.125, 0.875, 0.5, 0.1875],
+        ),
+        _generate(
+            "top-k",
+            "only the three largest",
+            4,
+            "GEN/sampled 11",
+            untied,
+            top_k=3,
+            uniforms=[0.75, 0.625, 0.9375, 0.0625],
+        ),
+        _generate(
+            "top-p",
+            "the shortest prefix that reaches 0.75",
+            4,
+            "GEN/sampled 10",
+            untied,
+            top_p=0.75,
+            uniforms=[0.8125, 0.375, 0.4375, 0.875],
+        ),
+        _generate(
+            "all-three",
+            "temperature, then top-k, then top-p",
+            4,
+            "GEN/sampled 8",
+            LONGER_POST,
+            temperature=1.5,
+            top_k=4,
+            top_p=0.75,
+            uniforms=[0.1875, 0.5625, 0.75, 0.9375],
+            cache=True,
+        ),
     ]
 
 
@@ -123,24 +192,55 @@ def sample() -> list[Case]:
     x = draw.normal(5)
     quarters = [0.125, 0.375, 0.625, 0.875]
     return [
-        case("index-order", "cumulative sums run in index order, not by size", [[0.0, 1.0, 0.0, 2.0]] * 4,
-             [0.0625, 0.1875, 0.34375, 0.75]),
-        case("uniform-zero", "u = 0 takes the first token that is possible at all", [[-1000.0, 0.0, 1.0]], [0.0],
-             top_k=2),
-        case("temperature", "divide by the temperature, do not multiply", [x] * 4, [0.125, 0.3125, 0.5, 0.6875],
-             temperature=2.0),
+        case(
+            "index-order",
+            "cumulative sums run in index order, not by size",
+            [[0.0, 1.0, 0.0, 2.0]] * 4,
+            [0.0625, 0.1875, 0.34375, 0.75],
+        ),
+        case(
+            "uniform-zero", "u = 0 takes the first token that is possible at all", [[-1000.0, 0.0, 1.0]], [0.0], top_k=2
+        ),
+        case(
+            "temperature",
+            "divide by the temperature, do not multiply",
+            [x] * 4,
+            [0.125, 0.3125, 0.5, 0.6875],
+            temperature=2.0,
+        ),
         case("top-k-one", "top_k = 1 is greedy", [np.roll(x, 2)] * 4, quarters, top_k=1),
-        case("top-k-more-than-all", "top_k beyond the vocabulary keeps everything", [x] * 4,
-             [0.125, 0.5, 0.6875, 0.875], top_k=9),
-        case("top-k-tie", "two equal logits at the boundary: the lower index stays", [[1.0, 2.0, 1.0, 0.0]] * 4,
-             quarters, top_k=2),
+        case(
+            "top-k-more-than-all",
+            "top_k beyond the vocabulary keeps everything",
+            [x] * 4,
+            [0.125, 0.5, 0.6875, 0.875],
+            top_k=9,
+        ),
+        case(
+            "top-k-tie",
+            "two equal logits at the boundary: the lower index stays",
+            [[1.0, 2.0, 1.0, 0.0]] * 4,
+            quarters,
+            top_k=2,
+        ),
         case("top-p", "the token that crosses 0.5 is kept", [[1.0, 0.0, 2.0, -1.0]] * 4, quarters, top_p=0.75),
         case("top-p-small", "at least one token stays", [[1.0, 0.0, 2.0, -1.0]] * 4, quarters, top_p=0.125),
-        case("top-p-tie", "equal probabilities: the lower index counts as larger", [[0.0, 0.0, 0.0, 0.0, 0.0]] * 4,
-             quarters, top_p=0.5),
+        case(
+            "top-p-tie",
+            "equal probabilities: the lower index counts as larger",
+            [[0.0, 0.0, 0.0, 0.0, 0.0]] * 4,
+            quarters,
+            top_p=0.5,
+        ),
         case("top-p-one", "top_p = 1 keeps everything", [[1.0, 0.0, 2.0, -1.0]] * 4, quarters, top_p=1.0),
-        case("top-k-then-top-p", "top_p is of the distribution that top_k left", [[2.0, 1.75, 1.5, 1.25, 1.0]] * 4,
-             quarters, top_k=3, top_p=0.6875),
+        case(
+            "top-k-then-top-p",
+            "top_p is of the distribution that top_k left",
+            [[2.0, 1.75, 1.5, 1.25, 1.0]] * 4,
+            quarters,
+            top_k=3,
+            top_p=0.6875,
+        ),
     ]
 
 
@@ -151,7 +251,11 @@ def resume() -> list[Case]:
         return Case(id, "resume", about, _state(id, config, fresh=True), keywords, gradient=False)
 
     return [
-        case("resume", "steps 1 to 4 equal steps 1 and 2, the state written and read, steps 3 and 4, bit for bit",
-             SMALL, clip=1.0),
+        case(
+            "resume",
+            "steps 1 to 4 equal steps 1 and 2, the state written and read, steps 3 and 4, bit for bit",
+            SMALL,
+            clip=1.0,
+        ),
         case("resume-after-one", "stopped after the first step, where the corrections are largest", TINY_POST, stop=1),
     ]

@@ -31,12 +31,20 @@ def _adaptive(operation: str, slug: str, about: str, shape: tuple[int, ...], ste
     draw, old = Draw(id), float(step > 1)
     gradient = draw.normal(*shape, scale=more.pop("scale", 1.0))
     inputs = {
-        "p": draw.normal(*shape), "g": gradient, "m": draw.normal(*shape, scale=old * 0.25),
+        "p": draw.normal(*shape),
+        "g": gradient,
+        "m": draw.normal(*shape, scale=old * 0.25),
         "v": np.abs(draw.normal(*shape, scale=old * 0.25)),
     }
     return Case(
-        id, operation, about, inputs, {"step": step, **RATES, **more}, gradient=False,
-        conventions={"adam_eps": "outside-root"}, alternatives={"adam_eps=inside-root": {"eps_inside": True}},
+        id,
+        operation,
+        about,
+        inputs,
+        {"step": step, **RATES, **more},
+        gradient=False,
+        conventions={"adam_eps": "outside-root"},
+        alternatives={"adam_eps=inside-root": {"eps_inside": True}},
     )
 
 
@@ -55,8 +63,14 @@ def _shared(operation: str) -> list[Case]:
         case("late-step", "step 1000: 1 - beta1^step is 1, 1 - beta2^step is not yet", (4,), 1000),
         case("decay-first", "weight decay 0.5 at step 1", (4,), 1, decay=0.5),
         case("decay", "weight decay 0.1 at step 7, matrix", (2, 3), 7, decay=0.1),
-        case("decay-large", "weight decay 0.5 with lr = 0.25: before or after the step, once or twice", (3,), 4,
-             decay=0.5, lr=0.25),
+        case(
+            "decay-large",
+            "weight decay 0.5 with lr = 0.25: before or after the step, once or twice",
+            (3,),
+            4,
+            decay=0.5,
+            lr=0.25,
+        ),
     ]
 
 
@@ -75,11 +89,19 @@ def clip_by_global_norm() -> list[Case]:
 
     draw = Draw("SGD/clip")
     return [
-        case("above", "ONE norm over all arrays, and all are scaled by clip / norm", 1.0,
-             [draw.normal(2, 3), draw.normal(4), draw.normal(1)]),
+        case(
+            "above",
+            "ONE norm over all arrays, and all are scaled by clip / norm",
+            1.0,
+            [draw.normal(2, 3), draw.normal(4), draw.normal(1)],
+        ),
         case("below", "a norm below the limit changes nothing", 64.0, [draw.normal(3), draw.normal(2, 2)]),
-        case("one-large", "a large array scales the small one beside it too", 0.5,
-             [draw.normal(3, scale=8.0), draw.normal(3, scale=0.125)]),
+        case(
+            "one-large",
+            "a large array scales the small one beside it too",
+            0.5,
+            [draw.normal(3, scale=8.0), draw.normal(3, scale=0.125)],
+        ),
         case("exact", "norm 5 of (3, 4), limit 1", 1.0, [np.array([3.0]), np.array([4.0])]),
         case("zero", "zero gradients stay zero, not NaN", 1.0, [np.zeros(3), np.zeros((2, 1))]),
     ]

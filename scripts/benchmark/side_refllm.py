@@ -1,0 +1,75 @@
+"""refllm's side of the benchmark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmark.tasks import ADAMW, GENERATIONS, STEPS
+from refllm.generation.generate import generate
+from refllm.models import gpt
+from refllm.objectives.causal import causal_loss
+from refllm.ops.attention import attention
+from refllm.parameters import map_leaves, named_leaves
+from refllm.train import Settings, Trainer
+from refllm.workers import Workers, keep_freed_memory
+
+
+class Side:
+    """One task at a time: `prepare` it, then `once` does it once."""
+
+    def __init__(self, threads: int) -> None:
+        keep_freed_memory()
+        self.threads = threads
+        self.workers = Workers(threads)
+
+    def prepare_step(self, name: str) -> dict[str, Any]:
+        """The first loss and gradient, for the check that all sides compute the same."""
+        shape = STEPS[name]
+        settings = Settings(
+            batch=shape.batch, lr=ADAMW["lr"], warmup=0, floor=0, beta1=ADAMW["beta1"], beta2=ADAMW["beta2"],
+            eps=ADAMW["eps"], decay=ADAMW["decay"], clip=ADAMW["clip"], seed=0, shards=min(self.threads, shape.batch),
+            dtype="float32", device="cpu",
+        )  # fmt: skip
+        self.workers.__enter__()
+        trainer = Trainer(model=gpt, config=shape.config, settings=settings, workers=self.workers)
+        trainer.load({"weights": dict(named_leaves(shape.parameters()))}, step=0)
+        tokens = shape.tokens()
+        self.once = lambda: trainer.step(tokens, lr=ADAMW["lr"])
+        p = map_leaves(np.copy, trainer.parameters.tree)
+        ids, targets = tokens[:, :-1], tokens[:, 1:]
+        loss, back = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=None, config=shape.config, keep=None)
+        gradient = back(np.float32(1 / targets.size))
+        return {"loss": float(loss) / targets.size, **dict(named_leaves(gradient))}
+
+    def prepare_generation(self, name: str) -> dict[str, Any]:
+        shape, new_tokens = GENERATIONS[name]
+        p, prompt = shape.parameters(), shape.tokens()[:, :16]
+
+        def once() -> list[int]:
+            steps = generate(
+                p, model=gpt, ids=prompt, padding=None, config=shape.config, new_tokens=new_tokens, temperature=1.0,
+                top_k=None, top_p=None, uniforms=None, cache=True,
+            )  # fmt: skip
+            return [int(token[0]) for token, _ in steps]
+
+        self.once = once
+        return {"tokens": once()}
+
+    def prepare_attention(self, name: str) -> dict[str, Any]:
+        T = int(name)
+        rng = np.random.default_rng(0)
+        q, k, v, dy = (rng.standard_normal((1, 4, T, 64), dtype=np.float32) for _ in range(4))
+        self.workers.__enter__()
+
+        def head(h: int) -> Any:
+            n = slice(h, h + 1)
+            y, back = attention(q[:, n], k[:, n], v[:, n], causal=True, allowed=None)
+            return y, *back(dy[:, n])
+
+        def once() -> Any:
+            return [np.concatenate(parts, axis=1) for parts in zip(*self.workers.map(head, range(4)), strict=True)]
+
+        self.once = once
+        return dict(zip(("y", "dq", "dk", "dv"), (a[:, :, ::97] for a in once()), strict=True))

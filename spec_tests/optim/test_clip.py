@@ -1,0 +1,59 @@
+"""Laws of clipping by the global norm."""
+
+from __future__ import annotations
+
+import math
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refllm.optim.clip import clip_factor
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+limits = st.floats(1e-3, 1e3)
+lists = st.lists(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=5), min_size=1, max_size=4)
+
+
+@DTYPES
+@given(values=lists, limit=limits)
+def test_the_norm_after_clipping_is_at_most_the_limit(dtype: str, values: list[list[float]], limit: float) -> None:
+    gradients = [numpy.array(row, dtype) for row in values]
+    norm, factor = clip_factor(gradients, limit=limit)
+    exact = math.sqrt(math.fsum(float(x) ** 2 for g in gradients for x in g))
+    assert float(norm) == pytest.approx(exact, rel=1e-6)
+    assert float(factor) * exact <= limit * (1 + 1e-6)
+    assert norm.dtype == factor.dtype == dtype
+    assert norm.shape == factor.shape == ()
+
+
+@DTYPES
+@given(values=lists)
+def test_a_norm_below_the_limit_leaves_the_gradients_as_they_are(dtype: str, values: list[list[float]]) -> None:
+    assert clip_factor([numpy.array(row, dtype) for row in values], limit=1e6)[1] == 1
+
+
+@DTYPES
+def test_a_longer_gradient_gets_the_length_of_the_limit(dtype: str) -> None:
+    norm, factor = clip_factor([numpy.array([[3.0]], dtype), numpy.array([4.0], dtype)], limit=0.5)
+    assert norm == 5
+    assert factor == numpy.dtype(dtype).type(0.1)
+
+
+@DTYPES
+@pytest.mark.parametrize("limit", [0.5, math.inf])
+def test_a_gradient_of_zero_stays_zero(dtype: str, limit: float) -> None:
+    norm, factor = clip_factor([numpy.zeros((2, 3), dtype)], limit=limit)
+    assert norm == 0
+    assert factor == 1
+
+
+@DTYPES
+def test_an_infinite_limit_switches_clipping_off(dtype: str) -> None:
+    assert clip_factor([numpy.array([1e3, 1e4], dtype)], limit=math.inf)[1] == 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_no_number_shows_in_the_norm(bad: float) -> None:
+    assert not math.isfinite(clip_factor([numpy.array([1.0, bad])], limit=1.0)[0])

@@ -1,0 +1,225 @@
+"""Laws of checkpoints: whole or not there, and never taken for what they are not."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from refllm import checkpoint
+from refllm.errors import UserError
+from spec_tests.tiny import contents
+
+GROUPS: dict[str, dict[str, Any]] = {
+    "weights": {"a": numpy.arange(6.0).reshape(2, 3), "b.c": numpy.array([1, -0.0], "float32")},
+    "moment": {"a": numpy.ones(2)},
+}
+LATER = {group: {name: x + 1 for name, x in arrays.items()} for group, arrays in GROUPS.items()}
+
+
+def save(directory: Path, groups: Any = GROUPS, *, step: int = 7) -> None:
+    checkpoint.save(directory, {"step": step, "name": "naïve 中"}, groups, step=step)
+
+
+def loaded(directory: Path) -> tuple[int, dict[str, dict[str, bytes]]]:
+    state, read = checkpoint.load(directory)
+    return state["step"], {group: {name: x.tobytes() for name, x in read(group).items()} for group in GROUPS}
+
+
+def as_bytes(groups: Any) -> Any:
+    return {group: {name: x.tobytes() for name, x in arrays.items()} for group, arrays in groups.items()}
+
+
+BEFORE, AFTER = (7, as_bytes(GROUPS)), (8, as_bytes(LATER))
+
+
+@given(
+    arrays=st.dictionaries(
+        st.text("abc.0", min_size=1),
+        st.tuples(st.sampled_from(["f2", "f4", "f8", "i4", "u1", "bool"]), st.lists(st.integers(0, 3), max_size=3)),
+        max_size=4,
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_arrays_come_back_with_their_names_shapes_dtypes_and_bits(tmp_path: Path, arrays: Any) -> None:
+    random = numpy.random.default_rng(0)
+    wanted = {name: random.standard_normal(shape).astype(dtype) for name, (dtype, shape) in arrays.items()}
+    checkpoint.save(tmp_path, {}, {"only": wanted}, step=0)
+    got = checkpoint.load(tmp_path)[1]("only")
+    assert {name: (x.dtype, x.shape, x.tobytes()) for name, x in got.items()} == {
+        name: (x.dtype, x.shape, x.tobytes()) for name, x in wanted.items()
+    }
+
+
+def test_a_view_with_gaps_is_saved_with_its_own_numbers(tmp_path: Path) -> None:
+    x = numpy.arange(24.0).reshape(4, 6)[::2, ::-2].T
+    checkpoint.save(tmp_path, {}, {"only": {"x": x}}, step=0)
+    assert numpy.array_equal(checkpoint.load(tmp_path)[1]("only")["x"], x)
+
+
+def test_the_newest_checkpoint_replaces_the_one_before_and_leaves_nothing_of_it(tmp_path: Path) -> None:
+    save(tmp_path)
+    (tmp_path / "weights-00000003.safetensors.partial").write_bytes(b"left by a process that was killed")
+    (tmp_path / "mine.txt").write_text("no part of it")
+    save(tmp_path, LATER, step=8)
+    assert loaded(tmp_path) == AFTER
+    assert sorted(contents(tmp_path)) == [
+        "mine.txt", "moment-00000008.safetensors", "state.json", "weights-00000008.safetensors",
+    ]  # fmt: skip
+
+
+class Killed(BaseException):
+    """The process ends here: nothing that runs after it counts."""
+
+
+POINTS = ["fsync", "replace", "unlink"]
+
+
+def failing(patch: pytest.MonkeyPatch, name: str, at: int, error: BaseException) -> list[int]:
+    """The call number `at` of os.fsync, os.replace or Path.unlink fails; the list grows with each call."""
+    calls: list[int] = []
+    owner: Any = Path if name == "unlink" else os
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            raise error
+        return real(*arguments, **keywords)
+
+    patch.setattr(owner, name, call)
+    return calls
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("at", range(1, 4))
+def test_a_kill_at_any_moment_leaves_the_one_before_or_the_new_one(tmp_path: Path, point: str, at: int) -> None:
+    save(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        calls = failing(patch, point, at, Killed())
+        if point != "unlink":
+            patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process tidies nothing up
+        try:
+            save(tmp_path, LATER, step=8)
+            assert len(calls) < at, "a call that failed went unnoticed"
+        except Killed:
+            pass
+    assert loaded(tmp_path) in (BEFORE, AFTER)
+    save(tmp_path, LATER, step=8)
+    assert loaded(tmp_path) == AFTER
+    assert len(contents(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("point", ["fsync", "replace"])
+@pytest.mark.parametrize("at", range(1, 4))
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_disk_that_fails_leaves_the_one_before_to_the_byte(tmp_path: Path, point: str, at: int, code: int) -> None:
+    save(tmp_path)
+    before = contents(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        failing(patch, point, at, OSError(code, os.strerror(code)))
+        with pytest.raises(UserError, match=f"cannot save the checkpoint in .*{os.strerror(code)}.* intact; free"):
+            save(tmp_path, LATER, step=8)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("at", range(1, 4))
+def test_a_full_disk_at_the_same_step_as_before_leaves_it_loadable(tmp_path: Path, at: int) -> None:
+    """A run that was stopped and is resumed may save the step that it has saved already: the same arrays."""
+    save(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        failing(patch, "replace", at, OSError(errno.ENOSPC, "No space left on device"))
+        with pytest.raises(UserError):
+            save(tmp_path)
+    assert loaded(tmp_path) == BEFORE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_device_is_an_error_before_the_name_is_given(tmp_path: Path) -> None:
+    (tmp_path / "x.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.write_atomically(tmp_path / "x", b"data")
+    assert contents(tmp_path) == {}
+
+
+def in_state(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
+    def damage(directory: Path) -> None:
+        state = json.loads((directory / "state.json").read_bytes())
+        (directory / "state.json").write_text(json.dumps(change(state)))
+
+    return damage
+
+
+def in_file(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], Any]:
+    return lambda directory: (directory / name).write_bytes(change((directory / name).read_bytes()))
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def no_safetensors_and_yet_the_right_hash(directory: Path) -> None:
+    data = b"12345678"
+    (directory / WEIGHTS).write_bytes(data)
+    entry = {"file": WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    in_state(lambda state: {**state, "files": {"weights": entry}})(directory)
+
+
+def a_folder_for_the_state(directory: Path) -> None:
+    (directory / "state.json").unlink()
+    (directory / "state.json").mkdir()
+
+
+WEIGHTS = "weights-00000007.safetensors"
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "state.json is missing": lambda directory: (directory / "state.json").unlink(),
+    "state.json is empty": in_file("state.json", lambda data: b""),
+    "state.json is cut short": in_file("state.json", lambda data: data[:-9]),
+    "state.json is no text": in_file("state.json", lambda data: b"\xff\x00\xfe"),
+    "state.json is a folder": a_folder_for_the_state,
+    "state.json is a list": in_state(lambda state: [state]),
+    "state.json is null": in_state(lambda state: None),
+    "the format is newer": in_state(lambda state: {**state, "format": 2}),
+    "the format is not said": in_state(lambda state: {**state, "format": None}),
+    "files is a list": in_state(lambda state: {**state, "files": []}),
+    "no weights": in_state(lambda state: {**state, "files": {}}),
+    "an entry is a word": in_state(lambda state: {**state, "files": {"weights": "x"}}),
+    "an entry is numbers": in_state(lambda s: {**s, "files": {"weights": {"file": 3, "bytes": 1, "sha256": 2}}}),
+    "weights are missing": lambda directory: (directory / WEIGHTS).unlink(),
+    "weights are cut short": in_file(WEIGHTS, lambda data: data[:-1]),
+    "weights are empty": in_file(WEIGHTS, lambda data: b""),
+    "weights are longer": in_file(WEIGHTS, lambda data: data + b"\0"),
+    "a bit of the weights is flipped": in_file(WEIGHTS, lambda data: flipped(data, -3)),
+    "a bit of the header is flipped": in_file(WEIGHTS, lambda data: flipped(data, 12)),
+    "weights are no safetensors": no_safetensors_and_yet_the_right_hash,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_one_line_that_names_the_file(tmp_path: Path, damage: Callable[[Path], Any]) -> None:
+    save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(UserError) as refused:
+        checkpoint.load(tmp_path)[1]("weights")
+    line = str(refused.value)
+    assert "\n" not in line
+    assert str(tmp_path) in line
+
+
+def test_a_checkpoint_reads_no_file_outside_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x")
+    save(tmp_path / "checkpoint")
+    in_state(lambda state: {**state, "files": {"weights": {"file": "../secret", "bytes": 1, "sha256": ""}}})(
+        tmp_path / "checkpoint"
+    )
+    with pytest.raises(UserError, match="No such file"):
+        checkpoint.load(tmp_path / "checkpoint")[1]("weights")

@@ -1,0 +1,86 @@
+"""Laws of the command line as a whole, and of importing the package."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import refllm
+from refllm.cli import COMMANDS, main
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(refllm.__file__).resolve().parents[1])}
+
+
+def python(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=True, cwd="/"
+    )
+    return done.stdout
+
+
+def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"refllm {refllm.__version__}\n"
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_explains_itself_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.count(f"refllm {command}") >= 2  # the usage, and an example
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "--fly"], ["train", "--steps", "many"], ["score"]])
+def test_a_command_that_does_not_exist_ends_with_status_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert "error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_ctrl_c_outside_a_training_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("refllm.commands.train.keep_freed_memory", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "refllm: interrupted\n"
+
+
+def test_importing_the_package_loads_nothing_but_numpy() -> None:
+    script = (
+        "import sys; before = set(sys.modules); import refllm, refllm.models.gpt, refllm.run, refllm.cli\n"
+        "roots = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(roots - set(sys.stdlib_module_names)))"
+    )
+    assert python(script) == "['numpy', 'refllm']\n"
+
+
+def seconds(script: str) -> float:
+    started = time.perf_counter()
+    python(script)
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("module", ["refllm", "refllm.models.gpt"])
+def test_importing_takes_at_most_1_3_times_as_long_as_importing_numpy(module: str) -> None:
+    """Medians of alternating runs; a busy machine gets two more chances."""
+    for _ in range(3):
+        pairs = [(seconds("import numpy"), seconds(f"import {module}")) for _ in range(5)]
+        alone, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
+        if whole <= 1.3 * alone:
+            return
+    pytest.fail(f"importing {module} takes {whole:.3f} s, numpy alone {alone:.3f} s")

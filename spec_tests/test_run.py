@@ -1,0 +1,267 @@
+"""Laws of a run: it goes on bit for bit, and it never overwrites or loses what is there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.errors import UserError
+from refllm.models import gpt
+from refllm.objectives.causal import causal_loss
+from refllm.run import Run, load_model
+from refllm.workers import Workers
+from spec_tests import tiny
+from spec_tests.tiny import begin, bits, contents, metrics, train
+
+STEPS = 12
+
+
+def resume(directory: Path) -> Run:
+    return Run.resume(directory, Workers)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("stops", [[1], [4], [7], [11], [2, 3, 9]], ids=str)
+def test_a_run_that_is_stopped_and_resumed_is_the_run_that_was_not(
+    tmp_path: Path, stops: list[int], shards: int, dropout: float
+) -> None:
+    whole = train(begin(tmp_path, "whole", steps=STEPS, shards=shards, dropout=dropout))
+    run = train(begin(tmp_path, "parts", steps=STEPS, shards=shards, dropout=dropout), stop_after=stops[0])
+    for stop in [*stops[1:], None]:
+        assert not run.done
+        run = train(resume(tmp_path / "parts"), stop_after=stop)
+    assert run.done
+    assert bits(run) == bits(whole)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert run.batches.state() == whole.batches.state()
+
+
+def test_what_was_reported_after_the_checkpoint_is_dropped_and_made_again(tmp_path: Path) -> None:
+    """The process died after the line of step 8 and before its checkpoint; half of a further line is there too."""
+    whole = train(begin(tmp_path, "whole", steps=STEPS))
+    train(begin(tmp_path, "died", steps=STEPS), stop_after=7)
+    path = tmp_path / "died" / "metrics.jsonl"
+    kept = path.read_text()
+    path.write_bytes(kept.encode() + b'{"step": 8, "train_loss": 99.0}\n{"step": 1\xff')
+    run = resume(tmp_path / "died")
+    assert path.read_text() == kept
+    assert bits(train(run)) == bits(whole)
+    assert metrics(tmp_path / "died") == metrics(tmp_path / "whole")
+
+
+def test_the_end_of_the_files_survives_a_kill_between_any_two_steps(tmp_path: Path) -> None:
+    """The checkpoint of the last report is what a killed run goes on from."""
+
+    class Killed(BaseException):
+        pass
+
+    whole = train(begin(tmp_path, "whole", steps=STEPS))
+    run = begin(tmp_path, "killed", steps=STEPS)
+    seen: list[Any] = []
+
+    def kill(loss: Any) -> None:
+        seen.append(loss)
+        if len(seen) == 7:
+            raise Killed
+
+    with pytest.raises(Killed), run.trainer.workers:
+        run.train(lambda: False, kill, lambda line: None)
+    again = resume(tmp_path / "killed")
+    assert again.trainer.step_number == 4
+    assert bits(train(again)) == bits(whole)
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_same_seed_gives_the_same_run(tmp_path: Path, seed: int) -> None:
+    one, again = (train(begin(tmp_path, name, seed=seed, dropout=0.2)) for name in ("one", "again"))
+    other = train(begin(tmp_path, "other", seed=seed + 1, dropout=0.2))
+    assert bits(one) == bits(again) != bits(other)
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "again") != metrics(tmp_path / "other")
+
+
+def test_every_report_is_a_line_and_the_last_one_is_at_the_end(tmp_path: Path) -> None:
+    lines: list[Any] = []
+    train(begin(tmp_path, "run", steps=STEPS, reports=3), on_report=lines.append)
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    assert [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == lines
+    assert set(lines[0]) >= {"step", "train_loss", "val_loss", "val_bpc", "tokens_per_second", "seconds"}
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+
+
+def test_a_reports_training_loss_is_the_mean_of_the_steps_since_the_one_before(tmp_path: Path) -> None:
+    losses: list[float] = []
+    lines: list[Any] = []
+    run = begin(tmp_path, "run", steps=STEPS, reports=3)
+    with run.trainer.workers:
+        run.train(lambda: False, lambda loss: losses.append(float(loss)), lines.append)
+    for line, start in zip(lines, (0, 4, 8), strict=True):
+        assert line["train_loss"] == pytest.approx(sum(losses[start : start + 4]) / 4, rel=1e-12)
+
+
+def test_the_validation_scores_every_character_of_the_held_out_text_once(tmp_path: Path) -> None:
+    """Against one window at a time, by the objective: bits per character count all characters of the part."""
+    run = begin(tmp_path, "run", dtype="float64")
+    with run.trainer.workers:
+        loss, bpc = run.validate()
+    text = run.parts.train[-1:] + run.parts.validation
+    ids = run.tokenizer.encode(text)
+    seen = [int((targets >= 0).sum()) for _, targets in run.windows]
+    assert sum(seen) == len(run.parts.validation) == run.validation_tokens
+    p = run.trainer.parameters.tree
+    nll = sum(
+        causal_loss(p, model=gpt, ids=i[None], targets=t[None], ignore=-1, config=run.config, keep=None)[0]
+        for piece in run.windows
+        for i, t in zip(*piece, strict=True)
+    )
+    assert loss == pytest.approx(nll / (len(ids) - 1), rel=1e-12)
+    assert bpc == pytest.approx(nll / math.log(2) / len(run.parts.validation), rel=1e-12)
+
+
+def test_the_summary_tells_the_run(tmp_path: Path) -> None:
+    run = train(begin(tmp_path, "run", steps=STEPS, shards=2))
+    with run.trainer.workers:
+        returned = run.summarise({"uniform": 4.0})
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary == returned
+    keys = {"steps", "seconds", "parameters", "val_bpc", "baselines", "tokens_per_second", "threads", "seed", "version"}
+    assert set(summary) >= keys
+    assert (summary["steps"], summary["threads"], summary["seed"]) == (STEPS, 2, 1)
+    assert summary["val_bpc"] == metrics(tmp_path / "run")[-1]["val_bpc"]
+    assert summary["parameters"] == sum(x.size for x in run.trainer.groups()["weights"].values())
+
+
+def test_a_saved_model_is_the_trained_one(tmp_path: Path) -> None:
+    run = train(begin(tmp_path, "run"))
+    p, config, tokenizer = load_model(tmp_path / "run", "cpu")
+    assert config == run.config
+    assert tokenizer == run.tokenizer
+    assert tiny.largest_difference(p, run.trainer.parameters.tree) == 0
+
+
+@pytest.mark.parametrize("there", ["file in it", "a run", "a file"])
+def test_a_directory_that_holds_anything_is_refused_and_left_alone(tmp_path: Path, there: str) -> None:
+    out = tmp_path / "out"
+    if there == "a run":
+        train(begin(tmp_path, "out"))
+    elif there == "a file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "mine.txt").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="will not be overwritten; choose another --out"):
+        begin(tmp_path, "out")
+    assert contents(tmp_path) == before | {"text.txt": tiny.TEXT.encode()}
+
+
+def test_an_empty_directory_is_used(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert train(begin(tmp_path, "out")).done
+
+
+def test_nothing_is_written_before_the_training_begins(tmp_path: Path) -> None:
+    begin(tmp_path, "run")
+    assert list(contents(tmp_path)) == ["text.txt"]
+
+
+def edit_state(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
+    def write(directory: Path) -> None:
+        path = directory / "run" / "checkpoint" / "state.json"
+        state = json.loads(path.read_bytes())
+        change(state)
+        path.write_text(json.dumps(state))
+
+    return write
+
+
+def edit_text(change: Callable[[str], str]) -> Callable[[Path], Any]:
+    return lambda directory: (directory / "text.txt").write_text(change(tiny.TEXT))
+
+
+UNFIT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "the training text has changed": (
+        edit_text(lambda text: text.replace("2", "3", 1)),
+        "not the text that the run began",
+    ),
+    "the held-out text has changed": (edit_text(lambda text: text[:-4] + "5.\n"), "not the text that the run began"),
+    "a character was added": (edit_text(lambda text: "é" + text), "not the text that the run began"),
+    "the text is shorter": (edit_text(lambda text: text[: len(text) // 2]), "not the text that the run began"),
+    "the text is gone": (lambda directory: (directory / "text.txt").unlink(), "does not exist"),
+    "the tokenizer is another": (
+        edit_state(lambda s: s.update(tokenizer={"kind": "character", "vocabulary": "ab"})),
+        "vocabulary of 18, its tokenizer one of 2",
+    ),
+    "the model is wider": (edit_state(lambda s: s["config"].update(width=10)), "should be"),
+    "the model is deeper": (edit_state(lambda s: s["config"].update(layers=3)), "only the model has layers.2"),
+    "a field of the model is missing": (edit_state(lambda s: s["config"].pop("width")), "state.json is damaged"),
+    "a field of the model is unknown": (edit_state(lambda s: s["config"].update(rope=1)), "state.json is damaged"),
+    "a field of the run is missing": (edit_state(lambda s: s.pop("seconds")), "state.json is damaged"),
+    "the order is missing": (edit_state(lambda s: s.pop("order")), "state.json is damaged"),
+    "the order is damaged": (edit_state(lambda s: s["order"].update(next=-1)), "data order is damaged"),
+    "the step is missing": (edit_state(lambda s: s.pop("step")), "state.json is damaged"),
+    "the plan is a list": (edit_state(lambda s: s.update(plan=[])), "state.json is damaged"),
+    "the dtype is unknown": (edit_state(lambda s: s["settings"].update(dtype="float5")), "state.json is damaged"),
+}
+
+
+@pytest.mark.parametrize(("damage", "says"), UNFIT.values(), ids=UNFIT)
+def test_what_does_not_fit_is_refused_in_one_line_and_nothing_changes(
+    tmp_path: Path, damage: Callable[[Path], Any], says: str
+) -> None:
+    train(begin(tmp_path, "run"), stop_after=5)
+    damage(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=says) as refused:
+        resume(tmp_path / "run")
+    assert "\n" not in str(refused.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(begin(tmp_path, "whole", steps=STEPS))
+    run = begin(tmp_path, "run", steps=STEPS)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left on device; the one before"):
+        train(run, on_report=lambda line: patch.setattr("os.fsync", full) if line["step"] == 8 else None)
+    again = resume(tmp_path / "run")
+    assert again.trainer.step_number == 4
+    assert bits(train(again)) == bits(whole)
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@pytest.mark.parametrize(("at", "spoiled"), [(6, "weights"), (8, "weights"), (8, "norm of the gradient")])
+def test_a_training_that_diverges_says_so_and_keeps_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, spoiled: str
+) -> None:
+    """Weights that are no numbers show in the validation or the next loss, a gradient that is none in its norm."""
+    run = begin(tmp_path, "run", steps=STEPS)
+    step = run.trainer.step
+
+    def spoil(tokens: Any, *, lr: float) -> Any:
+        loss = step(tokens, lr=lr)
+        if run.trainer.step_number == at:
+            if spoiled == "weights":
+                run.trainer.parameters.vector[0] = numpy.nan
+            else:
+                run.trainer.norm = numpy.array(numpy.nan)
+        return loss
+
+    monkeypatch.setattr(run.trainer, "step", spoil)
+    with pytest.raises(UserError, match="diverged; begin again with a lower"):
+        train(run)
+    again = resume(tmp_path / "run")
+    assert again.trainer.step_number == 4
+    assert numpy.isfinite(again.trainer.parameters.vector).all()

@@ -1,0 +1,71 @@
+"""Laws of the worker threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from refllm.workers import Workers, available_cores
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_results_come_in_the_order_of_the_arguments(count: int) -> None:
+    with Workers(count) as workers:
+        assert workers.map(lambda a, b: a * b, range(50), range(50)) == [n * n for n in range(50)]
+
+
+def test_shards_run_at_the_same_time() -> None:
+    """Each waits for the other: one after the other, they would wait for ever."""
+    meeting = threading.Barrier(2, timeout=10)
+    with Workers(2) as workers:
+        assert sorted(workers.map(lambda _: meeting.wait(), range(2))) == [0, 1]
+
+
+def test_an_error_in_a_shard_reaches_the_caller_and_the_pool_closes() -> None:
+    with pytest.raises(ZeroDivisionError), Workers(2) as workers:
+        workers.map(lambda n: 1 / n, [1, 0])
+    assert not any(thread.name.startswith("shard") for thread in threading.enumerate())
+
+
+def blas_threads() -> list[Any]:
+    from threadpoolctl import threadpool_info
+
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_blas_has_one_thread_while_the_pool_is_open_and_its_own_number_after(count: int) -> None:
+    before = blas_threads()
+    with Workers(count) as workers:
+        assert set(workers.map(lambda _: tuple(blas_threads()), range(2))) == {(1,) * len(before)}
+    assert blas_threads() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux limits a process to some cores")
+def test_the_cores_that_a_process_was_given_count_not_those_of_the_machine() -> None:
+    script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    script += "from refllm.workers import available_cores; print(available_cores())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert available_cores() == len(os.sched_getaffinity(0))
+
+
+def test_keeping_freed_memory_changes_no_number() -> None:
+    script = (
+        "import sys, numpy; from refllm.workers import keep_freed_memory\n"
+        "kept = keep_freed_memory() if sys.argv[1] == 'keep' else None\n"
+        "x = numpy.random.default_rng(0).random((300, 300))\n"
+        "for _ in range(5): x = numpy.tanh(x - x.mean())\n"
+        "print(float(x.sum()), kept in (None, sys.platform.startswith('linux')))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", script, how], capture_output=True, text=True, check=True).stdout
+        for how in ("keep", "leave")
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0].endswith("True\n")
