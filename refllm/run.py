@@ -97,12 +97,13 @@ class Run:
         return cls(directory, description, workers, None)
 
     @classmethod
-    def resume(cls, directory: Path, workers: Callable[[int], Workers]) -> Run:
+    def resume(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
         """The run as its last checkpoint left it. Later lines of the metrics are dropped: they will be made again."""
         description, read = open_checkpoint(directory)
         groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
         try:
-            run = cls(directory, description, workers(description["settings"]["shards"]), groups)
+            settings = Settings(**description["settings"])
+            run = cls(directory, description, workers(settings.shards, settings.blas_threads), groups)
         except (KeyError, TypeError) as error:
             raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
         metrics = directory / "metrics.jsonl"
@@ -224,7 +225,7 @@ class Run:
             "val_bpc": bpc,
             "baselines": baselines,
             "tokens_per_second": round(tokens / max(self.training_seconds, 1e-9)),
-            "threads": self.settings.shards,
+            "threads": self.settings.shards * self.settings.blas_threads,
             "device": self.settings.device,
             "dtype": self.settings.dtype,
             "tf32": self.settings.tf32,

@@ -45,6 +45,7 @@ class Settings:
     dtype: str
     device: str
     tf32: bool = False
+    blas_threads: int = 1  # of each worker
 
     def __post_init__(self) -> None:
         for name in ("batch", "shards"):

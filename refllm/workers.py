@@ -1,7 +1,8 @@
 """Worker threads for the shards of a batch, and the memory they work in. The trainer alone uses this.
 
 NumPy releases the interpreter in its loops and in BLAS, so a batch cut into one shard a core, each with
-single-threaded BLAS, is faster than one shard with threaded BLAS: the elementwise work runs in parallel as well.
+single-threaded BLAS, is faster than one shard with threaded BLAS: the elementwise work runs in parallel as well. BLAS
+gets more threads only where there are fewer shards than threads were asked for.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ def available_cores() -> int:
 
 
 class Workers:
-    """A pool of `count` threads, each with single-threaded BLAS while the pool is open. Use it in a `with`."""
+    """A pool of `count` threads, whose BLAS calls take `blas_threads` each while it is open. Use it in a `with`."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, blas_threads: int = 1) -> None:
+        self.count, self.blas_threads = count, blas_threads
 
     def __enter__(self) -> Workers:
         from threadpoolctl import threadpool_limits
 
-        self._limits = threadpool_limits(limits=1, user_api="blas")
+        self._limits = threadpool_limits(limits=self.blas_threads, user_api="blas")
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="shard") if self.count > 1 else None
         return self
 

@@ -112,13 +112,14 @@ def _new_run(options: argparse.Namespace) -> Run:
     if options.minutes is not None:
         values["steps"] = None
     cores = available_cores()
-    shards = options.threads or (cores if options.device == "cpu" else 1)
-    if options.threads is not None and options.threads < 1:
-        raise UserError(f"threads must be at least 1, got {options.threads}")
+    threads = (cores if options.device == "cpu" else 1) if options.threads is None else options.threads
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, got {threads}")
+    shards = max(1, min(threads, values["batch"]))
     settings = Settings(
         **{name: values[name] for name in ("batch", "lr", "warmup", "floor", "beta1", "beta2", "eps", "decay", "clip")},
-        seed=options.seed, shards=min(shards, values["batch"]), dtype=options.dtype, device=options.device,
-        tf32=options.tf32,
+        seed=options.seed, shards=shards, dtype=options.dtype, device=options.device, tf32=options.tf32,
+        blas_threads=threads // shards,
     )  # fmt: skip
     plan = Plan(steps=values["steps"], minutes=options.minutes, reports=options.reports)
     corpus = read_corpus(options.data)
@@ -132,7 +133,7 @@ def _new_run(options: argparse.Namespace) -> Run:
     out = Path(options.out) if options.out else _next_free()
     return Run.begin(
         out, data=options.data, tokenizer=tokenizer, config=config, settings=settings, plan=plan,
-        workers=Workers(settings.shards),
+        workers=Workers(settings.shards, settings.blas_threads),
     )  # fmt: skip
 
 
@@ -174,9 +175,11 @@ def _train(prepared: Run) -> int:
 def _introduce(prepared: Run) -> None:
     settings, config, plan = prepared.settings, prepared.config, prepared.plan
     length = f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"
+    removed = prepared.parts.removed
+    leak = f"\n           ({removed:,} characters left out that the held-out part repeats)" if removed else ""
     print(
         f"text       {prepared.corpus.name}: {len(prepared.parts.train):,} characters to learn from, "
-        f"{len(prepared.parts.validation):,} held out\n"
+        f"{len(prepared.parts.validation):,} held out{leak}\n"
         f"model      GPT, {count(prepared.trainer.shapes):,} parameters: {config.layers} layers, {config.heads} heads, "
         f"width {config.width}, context {config.context}, {prepared.tokenizer.size} {prepared.tokenizer.kind} tokens\n"
         f"training   {length}, batch {settings.batch}, {settings.dtype} on {settings.device}, "

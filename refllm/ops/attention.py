@@ -9,7 +9,7 @@ from typing import Any
 from refllm.backend import Array, known, namespace, overflow_is_expected, running_maximum
 from refllm.shapes import require
 
-QUERIES, KEYS = 64, 512  # the tile of scores that is formed at once
+QUERIES, KEYS = 64, 512  # the tile of scores that is formed at once; with several tiles of keys, 4 QUERIES high
 
 
 def attention(
@@ -38,11 +38,12 @@ def attention(
     scale = 1 / math.sqrt(sizes["D"])
     scaled = q * scale
     # what a block of queries must not see of the keys from its first query's own on: entry (i, j) is late for j >= i
-    late = _later(xp, min(T, QUERIES), q.dtype) if causal and T > 1 else None
+    height = QUERIES if S <= KEYS else 4 * QUERIES  # low blocks waste less above the diagonal, high ones less in calls
+    late = _later(xp, min(T, height), q.dtype) if causal and T > 1 else None
 
     def tiles() -> Iterator[tuple[slice, slice]]:
-        for i in range(0, T, QUERIES):
-            n = slice(i, min(i + QUERIES, T))
+        for i in range(0, T, height):
+            n = slice(i, min(i + height, T))
             for j in range(0, n.stop + past if causal else S, KEYS):
                 yield n, slice(j, min(j + KEYS, n.stop + past if causal else S))
 
