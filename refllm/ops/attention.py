@@ -18,7 +18,8 @@ def attention(
     """ATT, ATT-MASK: y = P v,   P = softmax(q kᵀ / √D) over the keys that a query may attend
 
     Causal: query t attends the keys up to t + S - T, so that the last query sees every key (a cache holds the first
-    S - T). `allowed` is a boolean mask, true = may attend, or None; both hold together.
+    S - T); with fewer keys than queries the first T - S see none. `allowed` is a boolean mask, true = may attend, or
+    None; both hold together.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.1, 3.2.3; documents 001, 002 sec. 3.1 and 4.1, 003 sec.
              4.1, 004 sec. 4.2 (erratum E3: D is the width of one head's key, not of the embedding). Tiles with a
              running maximum: Milakov & Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
@@ -27,12 +28,10 @@ def attention(
              dq = ds k / √D;  dk = dsᵀ q / √D
     Special: a row with no key left gives y = 0 and no gradient. Memory grows with T + S: beyond one tile of keys the
              weights are formed again in `back`.
-    Raises:  ValueError for shapes that do not agree, or causal with fewer keys than queries.
+    Raises:  ValueError for shapes that do not agree or an `allowed` that is not boolean or does not broadcast.
     """
     sizes = require("attention", "q (..., T, D); k (..., S, D); v (..., S, E)", q, k, v)
     T, S, past = sizes["T"], sizes["S"], sizes["S"] - sizes["T"]
-    if causal and past < 0:
-        raise ValueError(f"attention: causal needs at least as many keys as queries; got S = {S}, T = {T}")
     xp = namespace(q)
     mask = None if allowed is None else _full_mask(xp, allowed, (*q.shape[:-1], S))
     scale = 1 / math.sqrt(sizes["D"])
@@ -71,8 +70,8 @@ def attention(
     total = xp.empty((*q.shape[:-1], 1), q.dtype)
     y = xp.empty_like(v, shape=(*q.shape[:-1], sizes["E"]))
     kept: list[Array] = []
-    if S == 0:
-        total[...], y[...] = 0, 0
+    if S == 0 or (causal and past < 0):
+        total[...], y[...] = 0, 0  # no tile writes to queries that see no key
     for n, m in tiles():
         e = scores(n, m)
         if top is not None:
@@ -136,7 +135,8 @@ def _largest_score_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array:
     with overflow_is_expected():
         keys = (k * k) @ ones
         if causal:
-            keys = running_maximum(keys)[..., k.shape[-2] - q.shape[-2] :]
+            last = xp.arange(q.shape[-2]) + (k.shape[-2] - q.shape[-2])  # the last key that a query sees
+            keys = running_maximum(keys)[..., xp.maximum(last, 0)]
         else:
             keys = keys.max(axis=-1, keepdims=True)
         return ((q * q) @ ones * keys)[..., None]

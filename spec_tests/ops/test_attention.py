@@ -300,9 +300,19 @@ def test_e3_the_scale_is_the_width_of_one_head(attention: Implementation, heads:
     assert math.log(weights[0, 0, 0] / weights[0, 0, 1]) == pytest.approx(1 / math.sqrt(2), rel=1e-14)
 
 
-def test_a_causal_query_without_its_key_is_refused(attention: Implementation) -> None:
-    with pytest.raises(ValueError, match="attention: causal needs at least as many keys as queries; got S = 2, T = 3"):
-        attention(numpy.ones((3, 1)), numpy.ones((2, 1)), numpy.ones((2, 1)), causal=True, allowed=None)
+def test_with_fewer_keys_than_queries_the_first_queries_see_none(attention: Implementation) -> None:
+    T, S = 70, 3
+    rng = numpy.random.default_rng(0)
+    q, k, v = (rng.standard_normal((n, 4)) for n in (T, S, S))
+    y, back = attention(q, k, v, causal=True, allowed=None)
+    last, back_last = attention(q[-S:], k, v, causal=True, allowed=None)
+    assert not y[:-S].any()
+    numpy.testing.assert_allclose(y[-S:], last, rtol=1e-12, atol=1e-15)
+    dy = rng.standard_normal(y.shape)
+    dq, dk, dv = back(dy)
+    assert not dq[:-S].any()
+    for ours, theirs in zip((dq[-S:], dk, dv), back_last(dy[-S:]), strict=True):
+        numpy.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(
