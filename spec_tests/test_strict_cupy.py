@@ -130,7 +130,12 @@ def test_the_array_has_no_public_member_that_cupy_lacks() -> None:
     listed = strict_cupy.SURFACE["ndarray"]
     allowed = {*listed["attributes"], *listed["methods"], *listed["operators"], "__array_priority__", "__getattr__"}
     mine = {name for name in vars(strict_cupy.ndarray) if not hasattr(object, name)}
-    assert mine - allowed == {"__slots__", "__module__", "__annotations__", "_storage", "__weakref__"} & mine
+
+    class Empty:  # what this version of Python puts into every class with slots and an annotation
+        __slots__ = ("__weakref__", "_storage")
+        _storage: int
+
+    assert mine - allowed <= vars(Empty).keys()
 
 
 def test_a_reduction_and_an_integer_index_give_arrays_and_views(cupy: Any, x: Any) -> None:
