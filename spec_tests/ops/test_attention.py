@@ -1,6 +1,7 @@
 """Laws of attention. T > 64 and S > 512 make several tiles."""
 
 import math
+import tracemalloc
 from typing import Any
 
 import mpmath
@@ -333,3 +334,19 @@ def test_keys_of_another_width_are_refused(attention: Implementation) -> None:
         ValueError, match=r"attention: k must be \(..., S, D\) = .* to match q .* \(4, 3\); got \(2, 1\)"
     ):
         attention(numpy.ones((4, 3)), numpy.ones((2, 1)), numpy.ones((2, 1)), causal=False, allowed=None)
+
+
+@pytest.mark.host
+def test_memory_grows_linearly_with_the_context(attention: Implementation) -> None:
+    """Four times the length takes at most five times the memory, where the square would take sixteen."""
+
+    def peak(T: int) -> int:
+        q, k, v = (numpy.random.default_rng(0).standard_normal((1, 1, T, 16), dtype="float32") for _ in range(3))
+        tracemalloc.start()
+        y, back = attention(q, k, v, causal=True, allowed=None)
+        back(y)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    assert peak(8192) <= 5 * peak(2048)
