@@ -5,7 +5,9 @@ The identifiers (ATT, LN ...) are those of the specification. The gradients are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -165,6 +167,33 @@ def perplexity(logits: Array, *, ids: Array) -> Array:
 
 # --- attention -------------------------------------------------------------------------------------------------------
 
+_dividing_last = ContextVar("_dividing_last", default=False)
+
+
+@contextmanager
+def dividing_last() -> Iterator[None]:
+    """In this context attention is (sum_s e_s v_s) / Z and not sum_s (e_s / Z) v_s: the same number, formed otherwise.
+
+    Both are customary, and so are their gradients: with P = e / Z the sum of P_s dP_s over the keys, as written, and
+    dividing last the sum of y_e dy_e over the entries of y, as in FlashAttention (Dao 2022). They round differently.
+    """
+    token = _dividing_last.set(True)
+    try:
+        yield
+    finally:
+        _dividing_last.reset(token)
+
+
+def _mixed(scores: Sequence[Node], V: Array) -> list[Node]:
+    """sum_s softmax_s(scores) v_s; without a key zeros."""
+    if not scores:
+        return [constant(0)] * V.shape[-1]
+    if not _dividing_last.get():
+        weights = softmax_row(scores)
+        return [dot(weights, V[:, e]) for e in range(V.shape[-1])]
+    exps, Z = _shifted(scores)
+    return [dot((e for e in exps if e is not None), V[:, e]) / Z for e in range(V.shape[-1])]
+
 
 def attention(
     q: Array,
@@ -192,10 +221,9 @@ def attention(
         K, V = k[*batch], v[*batch]
         keys = np.flatnonzero(may[i])
         scores = [dot(q[i], K[s]) / sqrt(constant(D)) for s in keys]
-        weights = softmax_row(scores)
         tap(f"scores.{t}", np.asarray(scores, dtype=object))
-        tap(f"weights.{t}", np.asarray(weights, dtype=object))
-        y[i] = [dot(weights, V[keys, e]) for e in range(v.shape[-1])]
+        tap(f"weights.{t}", np.asarray(softmax_row(scores), dtype=object))
+        y[i] = _mixed(scores, V[keys])
     return y
 
 

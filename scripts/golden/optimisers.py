@@ -72,14 +72,15 @@ def clip_by_global_norm(g: list[Array], *, clip: float) -> dict[str, Any]:
 
 
 def warmup_cosine(*, step: int, peak: float, warmup: int, total: int, floor: float) -> Array:
-    """Linear from peak/warmup at step 1 to peak at `warmup`, half a cosine down to `floor` at `total`, floor after."""
+    """Linear from peak/warmup at step 1 to peak at `warmup`, half a cosine down to `floor` at `total`, floor after.
+
+    The floor is the end of the cosine, not a constant: who computes 1 + cos(pi) may be left with its rounding.
+    """
     if step < warmup:
         rate = constant(peak) * step / warmup
-    elif step < total:
-        progress = constant(step - warmup) / (total - warmup)
-        rate = floor + (constant(peak) - floor) * (1 + cos(constant(mp.pi) * progress)) / 2
     else:
-        rate = constant(floor)
+        progress = constant(min(step, total) - warmup) / (total - warmup)
+        rate = floor + (constant(peak) - floor) * (1 + cos(constant(mp.pi) * progress)) / 2
     return np.asarray(rate, dtype=object)
 
 

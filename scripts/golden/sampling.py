@@ -20,12 +20,14 @@ Choice = tuple[int, Any]  # the token and the margin
 
 
 def greedy(logits: list[Any]) -> Choice:
-    """The largest logit; of equal ones the lowest index (a tie that is exact in the input has no margin to lose)."""
+    """The largest logit; of equal ones the lowest index."""
     token = max(range(len(logits)), key=lambda i: (logits[i], -i))
     return token, min(_gaps(logits[token], logits), default=mpf("inf"))
 
 
 def _gaps(level: Any, values: list[Any]) -> list[Any]:
+    """The distances to the level. What is equal to it has no margin to lose: equal inputs are equal in every precision,
+    and so are sums of shares like 1/4."""
     return [abs(level - x) for x in values if x != level]
 
 
@@ -41,7 +43,7 @@ def choose(logits: list[Any], *, temperature: float, top_k: int | None, top_p: f
     if top_p is not None:
         sums = list(_running(p))
         count = next((n for n, s in enumerate(sums, start=1) if s >= top_p), len(sums))
-        margins += [abs(s - mpf(top_p)) for s in sums[:-1]]
+        margins += _gaps(mpf(top_p), sums[:-1])
         margins += _gaps(p[count - 1], p)  # which of two equals stays is settled by the index
         kept, p = kept[:count], [x / sums[count - 1] for x in p[:count]]
     order = sorted(range(len(kept)), key=lambda n: kept[n])
@@ -83,7 +85,22 @@ def generate(
     cache: bool,
 ) -> dict[str, Any]:
     """The prompt (T,) and `new_tokens` more, and the logits of each step. The first step embeds the LAST token of
-    the prompt (erratum E6). Greedy without uniforms. A cache changes the work and not the answer."""
+    the prompt (erratum E6). Greedy without uniforms. A cache changes the work and not the answer.
+
+    A batch of prompts (B, T) has uniforms (B, new_tokens) and gives every row what it would be given alone.
+    """
+    if ids.ndim == 2:
+        draws = [None] * len(ids) if uniforms is None else list(uniforms)
+        how: dict[str, Any] = {
+            "config": config,
+            "new_tokens": new_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+        }
+        rows = [generate(p, ids=row, uniforms=u, cache=cache, **how) for row, u in zip(ids, draws, strict=True)]
+        found = {name: np.stack([row[name] for row in rows]) for name in ("ids", "logits")}
+        return {**found, "margin": min((row["margin"] for row in rows), key=lambda margin: margin.item().value)}
     del cache
     tokens, logits, margins = list(ids), [], []
     for n in range(new_tokens):

@@ -1,5 +1,8 @@
 """From a case to its record: the formula at two precisions that must agree, rounded once to float64.
 
+Where a formula has two customary forms (attention), one precision takes the one and the other the other: the values
+must agree all the same, and the condition of an element is the larger of the two.
+
 A double can be as small as 5e-324. With 400 digits even a difference that cancels to that size is known, so a number
 below what 400 digits resolve is zero in float64 and nothing is left to judgement.
 """
@@ -86,10 +89,12 @@ def _nodes(arrays: Mapping[str, np.ndarray]) -> list[Node]:
 
 def measure(case: Case, variant: Mapping[str, Any], precisions: tuple[int, int] = PRECISIONS) -> Tree:
     """{"outputs": {name: {"value", "condition"}}, "gradients": ..., "taps": ...}, correctly rounded."""
-    low, high = (evaluate(case, digits, variant) for digits in precisions)
+    low = evaluate(case, precisions[0], variant)
+    with formulas.dividing_last():
+        high = evaluate(case, precisions[1], variant)
     nodes = [node for part in low.values() for node in _nodes(part)]
     finer = [node for part in high.values() for node in _nodes(part)]
-    S = conditions(nodes)
+    S = np.maximum(conditions(nodes), conditions(finer))
     values = [rounded(a.value, s, precisions[0]) for a, s in zip(nodes, S, strict=True)]
     if values != [rounded(b.value, s, precisions[1]) for b, s in zip(finer, S, strict=True)]:
         raise ArithmeticError(f"{case.id}: {precisions} digits do not agree on the float64 value; use more digits")

@@ -19,7 +19,7 @@ from mpmath import mp, mpf
 from safetensors.numpy import load_file
 
 import make_golden
-from golden import truth, writer
+from golden import formulas, sampling, tape, tree, truth, writer
 from golden.case import Case, bfloat16
 from golden.corpus import FILES
 
@@ -138,6 +138,28 @@ def test_a_condition_is_rounded_up_to_three_digits(x: float) -> None:
     assert len(re.sub(r"e.*|\.|^0+", "", repr(up)).strip("0")) <= 3
 
 
+def test_the_condition_of_attention_covers_both_of_its_forms() -> None:
+    """With one key left the gradient of q is 0; its condition comes from the products of the form that divides last."""
+    case = named("ATT-MASK/padding")
+    first = truth.evaluate(case, 50, {})["gradients"]["q"].reshape(-1)
+    with formulas.dividing_last():
+        last = truth.evaluate(case, 50, {})["gradients"]["q"].reshape(-1)
+    stored = on_disk(case)["gradients"]["q"]["condition"].reshape(-1)
+    each_form = [tape.conditions(list(nodes)) for nodes in (first, last)]
+    assert (each_form[1] > 2 * each_form[0]).any()
+    assert (stored >= np.maximum(*each_form)).all()
+    with mp.workdps(50):
+        for a, b in zip(first, last, strict=True):
+            assert abs(a.value - b.value) < mpf(10) ** -45
+
+
+@pytest.mark.parametrize("step", [9, 12])
+def test_an_end_of_the_schedule_at_zero_leaves_room_for_the_rounding_of_its_cosine(step: int) -> None:
+    y = on_disk(named(f"ADAMW/warmup-cosine-2-of-9-step-{step}-no-floor"))["outputs"]["y"]
+    assert y["value"] == 0
+    assert y["condition"] > 0.0005
+
+
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 MORE_DIGITS = {"CE/e2-index", "CE/e2-one-hot", "CHAIN/e4", "PPL/e4"}  # they restate printed probabilities
@@ -226,6 +248,20 @@ def test_a_cache_changes_no_answer() -> None:
         plain, cached = (on_disk(named(f"GEN/{name}{end}")) for end in ("", "-cache"))
         for output in ("ids", "logits"):
             np.testing.assert_array_equal(plain["outputs"][output]["value"], cached["outputs"][output]["value"])
+
+
+def test_a_row_of_a_batch_is_generated_as_if_it_were_alone() -> None:
+    """Of the formula, at 40 digits: the files hold the batches."""
+    case = named("GEN/batch-sampled-cache")
+    with mp.workdps(40):
+        p = tree.nest({name: truth.as_nodes(array) for name, array in case.inputs.items()})["p"]
+        batch = sampling.generate(p, **case.keywords)
+        stored = on_disk(case)["outputs"]["ids"]["value"]
+        np.testing.assert_array_equal(batch["ids"], stored)
+        for n, (ids, uniforms) in enumerate(zip(case.keywords["ids"], case.keywords["uniforms"], strict=True)):
+            alone = sampling.generate(p, **{**case.keywords, "ids": ids, "uniforms": uniforms})
+            np.testing.assert_array_equal(batch["ids"][n], alone["ids"])
+            assert [x.value for x in batch["logits"][n].flat] == [x.value for x in alone["logits"].flat]
 
 
 def test_no_sampled_decision_is_near_a_tie() -> None:

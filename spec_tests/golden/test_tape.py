@@ -72,6 +72,11 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
 }
 
 
+def test_attention_that_divides_last_has_the_same_gradient_in_other_steps() -> None:
+    with formulas.dividing_last():
+        test_the_gradient_of_a_whole_operation_is_the_limit_of_differences("attention")
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_gradient_of_a_whole_operation_is_the_limit_of_differences(name: str) -> None:
     operation, shapes = OPERATIONS[name]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from golden.case import Case, Draw
+from golden.case import Case, Draw, bfloat16
 
 ALIGNED: dict[str, Any] = {
     "conventions": {"causal_alignment": "bottom-right"},
     "alternatives": {"causal_alignment=top-left": {"alignment": "top-left"}},
 }
+SURE = [[1.0, 0.5], [1.25, -0.5], [0.75, 1.0]]  # queries that a key (2048, 1) meets with scores beyond 1000
 
 
 def _case(
@@ -26,14 +29,17 @@ def _case(
     causal: bool = False,
     allowed: Any = None,
     scale: float = 1.0,
+    given: Mapping[str, Any] = MappingProxyType({}),
     **more: Any,
 ) -> Case:
+    """Inputs are drawn if they are not given."""
     draw = Draw(id)
     inputs = {
         "q": draw.normal(*batch, T, D, scale=scale),
         "k": draw.normal(*batch, S, D, scale=scale),
         "v": draw.normal(*batch, S, E),
     }
+    inputs |= {name: np.array(array, dtype=np.float64) for name, array in given.items()}
     if allowed is not None:
         allowed = np.asarray(allowed, dtype=bool)
     return Case(id, "attention", about, inputs, {"causal": causal, "allowed": allowed}, **more)
@@ -41,6 +47,12 @@ def _case(
 
 def attention() -> list[Case]:
     padding = [[[True, True, True, False]], [[True, False, False, False]]]  # (B, 1, S): keys after the sentence's end
+    sentences = np.array(
+        [
+            [[True, False, False], [True, True, False], [False, True, True]],
+            [[True, False, True], [False, True, False], [True, True, False]],
+        ]
+    )
     holes = Draw("ATT-MASK/random-mask").mask(3, 5, true=0.5) | np.eye(3, 5, dtype=bool)
     return [
         _case("ATT/square", "as many queries as keys, d_k = 4", T=3, S=3, D=4, E=4),
@@ -65,6 +77,27 @@ def attention() -> list[Case]:
             D=4,
             E=2,
             scale=12.0,
+        ),
+        _case(
+            "ATT/uneven-queries",
+            "one query with scores of thousands beside ordinary ones, one such head beside an ordinary one: the shift "
+            "of the softmax is the maximum of the ROW",
+            T=2,
+            S=3,
+            D=3,
+            E=2,
+            batch=(2,),
+            given={"q": [[[2048.0, -1024.0, 1536.0], [1.0, 0.5, -0.75]], [[0.25, -1.0, 1.5], [0.5, 2.0, -0.25]]]},
+        ),
+        _case(
+            "ATT/long",
+            "520 keys, beyond a tile of 512: partial sums of tiles must be brought to one maximum; scores grow along "
+            "the keys",
+            T=2,
+            S=520,
+            D=1,
+            E=1,
+            given={"q": [[1.5], [-1.0]], "k": bfloat16(np.linspace(0.5, 4.0, 520))[:, None]},
         ),
         _case("ATT-MASK/causal-square", "causal: query t sees keys 0..t", T=4, S=4, D=3, E=2, causal=True),
         _case(
@@ -116,6 +149,86 @@ def attention() -> list[Case]:
             E=2,
             causal=True,
             scale=12.0,
+        ),
+        _case(
+            "ATT-MASK/causal-long",
+            "causal over 66 queries, beyond a tile of 64 and of 32, and no multiple of either",
+            T=66,
+            S=66,
+            D=1,
+            E=1,
+            causal=True,
+        ),
+        _case(
+            "ATT-MASK/causal-large-future",
+            "the score of a key in the future is larger by more than exp can bear: the maximum is over the keys seen",
+            T=3,
+            S=3,
+            D=2,
+            E=2,
+            causal=True,
+            given={"q": SURE, "k": [[0.5, -1.0], [1.0, 0.25], [2048.0, 1.0]]},
+        ),
+        _case(
+            "ATT-MASK/large-forbidden",
+            "the same with a forbidden key, which stands first",
+            T=2,
+            S=3,
+            D=2,
+            E=2,
+            allowed=[[False, True, True]],
+            given={"q": SURE[:2], "k": [[2048.0, 1.0], [1.0, 0.25], [0.5, -1.0]]},
+        ),
+        _case(
+            "ATT-MASK/very-negative",
+            "allowed scores of -20000 and less: a forbidden score set to -10000 instead of -infinity would win",
+            T=2,
+            S=3,
+            D=1,
+            E=2,
+            allowed=[[True, False, True]],
+            given={"q": [[-128.0], [-160.0]], "k": [[160.0], [128.0], [160.0]]},
+        ),
+        _case(
+            "ATT-MASK/long-left-padding",
+            "520 keys of which a query sees the last five alone: tiles without any key give no NaN",
+            T=2,
+            S=520,
+            D=1,
+            E=1,
+            allowed=np.arange(520) >= np.array([[515], [70]]),
+        ),
+        _case(
+            "ATT-MASK/own-per-sentence",
+            "a mask (B, 1, T, S): every sentence has its own, shared by its heads; B = H, so that the axes can be "
+            "mistaken",
+            T=3,
+            S=3,
+            D=2,
+            E=2,
+            batch=(2, 2),
+            allowed=sentences[:, None],
+        ),
+        _case(
+            "ATT-MASK/own-per-head",
+            "a mask (H, T, S): every head has its own, shared by the sentences; B = H",
+            T=3,
+            S=3,
+            D=2,
+            E=2,
+            batch=(2, 2),
+            allowed=sentences,
+        ),
+        _case(
+            "ATT-MASK/cache-left-padding",
+            "causal with T < S and padding on the left: a batch that is decoded with a cache",
+            T=2,
+            S=4,
+            D=3,
+            E=2,
+            batch=(2,),
+            causal=True,
+            allowed=[[[False, False, False, True]], [[True, True, True, True]]],
         ),
         _case(
             "ATT-MASK/padding",

@@ -12,6 +12,9 @@ from golden.case import Case, Draw
 LARGE = [[88.5, 90.0, -3.0], [1000.0, 996.0, 992.0], [-1000.0, -1000.0, -1004.0]]
 
 
+FAR = [[0.0, 800.0, 4.0], [1.0, -0.5, 2.0]]
+
+
 def _rows(operation: str, id: str, about: str, x: Any, **more: Any) -> Case:
     return Case(f"SMX/{id}", operation, about, {"x": np.array(x, dtype=np.float64)}, {}, **more)
 
@@ -116,6 +119,33 @@ def cross_entropy() -> list[Case]:
             LARGE,
             [0, 2, 1],
         ),
+        _indices(
+            "CE/far-target",
+            "the target 800 below the largest: its probability underflows, its loss is 800",
+            FAR,
+            [0, 2],
+            reduction="sum",
+        ),
+        _indices(
+            "CE/minus-infinity",
+            "a class that is ruled out by a logit of -inf costs nothing and has no gradient",
+            [[1.0, -math.inf, 0.5], [-math.inf, 2.0, -1.0]],
+            [0, 2],
+        ),
+        _indices(
+            "CE/none-batch",
+            "a loss for every token, in the shape (B, T) of the targets",
+            x.reshape(2, 2, 5),
+            [[0, -1], [-1, 4]],
+            ignore=-1,
+            reduction="none",
+        ),
+        _indices(
+            "CE/certain",
+            "a token whose loss is 0 in every precision still counts in the mean",
+            [[800.0, 0.0, -4.0], [1.0, -0.5, 2.0]],
+            [0, 2],
+        ),
         _indices("CE/sure-and-right", "a tiny loss is not zero", [[30.0, 0.0, -10.0]], [0], reduction="sum"),
         _indices(
             "NLL/sum-of-tokens",
@@ -161,6 +191,24 @@ def soft_cross_entropy() -> list[Case]:
         _soft("CE/soft-one-row", "no leading dimension", x[0], y[0]),
         _soft("CE/soft-batch", "two leading dimensions", x[:2].reshape(1, 2, 4), np.array(y[:2]).reshape(1, 2, 4)),
         _soft("CE/soft-large", "beyond the range of exp", LARGE, [[0.5, 0.25, 0.25], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]]),
+        _soft(
+            "CE/soft-zero-times-zero",
+            "0 log 0 is 0 where the probability has underflowed",
+            [[800.0, 0.0, 0.0], [0.5, -1.0, 2.0]],
+            [[1.0, 0.0, 0.0], [0.25, 0.75, 0.0]],
+        ),
+        _soft(
+            "CE/soft-far-target",
+            "a share of 0.25 on a class 800 below the largest",
+            FAR,
+            [[0.25, 0.75, 0.0], [0.5, 0.5, 0.0]],
+        ),
+        _soft(
+            "CE/soft-not-a-distribution",
+            "targets that do not sum to 1: the gradient is p sum(y) - y; the mean is over all four rows of (2, 2, 3)",
+            Draw("CE/soft-not-a-distribution").normal(2, 2, 3),
+            [[[0.5, 0.25, 0.75], [0.25, 0.0, 0.25]], [[1.0, 2.0, 0.0], [0.0, 0.125, 0.5]]],
+        ),
         _soft(
             "CE/e2-one-hot",
             "y = [0,1,0], p = [0.1, 0.8, 0.1] as logits log p + log 10: terms with y_i = 0 vanish, "

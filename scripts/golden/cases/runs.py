@@ -79,7 +79,7 @@ def _generate(slug: str, about: str, new_tokens: int, name: str, config: dict[st
     """`name` names the drawn model and prompt. They and the uniforms were chosen so that the words vary, that leaving
     out temperature, top-k or top-p would change some of them, and that no decision is near a tie."""
     erratum = more.pop("erratum", None)
-    ids = Draw(f"{name} prompt").integers(more.pop("prompt", 3), high=config["vocabulary"])
+    ids = Draw(f"{name} prompt").integers(*more.pop("prompt", (3,)), high=config["vocabulary"])
     keywords = {
         "ids": ids,
         "config": config,
@@ -109,7 +109,7 @@ def generate() -> list[Case]:
             "post-norm, sinusoidal: the position goes on counting in the cache",
             7,
             *post,
-            prompt=2,
+            prompt=(2,),
             cache=True,
         ),
         _generate(
@@ -118,7 +118,34 @@ def generate() -> list[Case]:
             5,
             "GEN/two-layers 31",
             GPT2,
-            prompt=1,
+            prompt=(1,),
+        ),
+        _generate(
+            "batch",
+            "a batch of two prompts: each row goes on with its own words",
+            4,
+            "GEN/batch 69",
+            untied,
+            prompt=(2, 2),
+        ),
+        _generate(
+            "batch-cache",
+            "a batch, post-norm, with a cache: each row has its own past",
+            4,
+            "GEN/batch 2",
+            LONGER_POST,
+            prompt=(2, 2),
+            cache=True,
+        ),
+        _generate(
+            "batch-sampled-cache",
+            "a batch with uniform numbers (B, new tokens) and a cache",
+            4,
+            "GEN/batch 11",
+            untied,
+            prompt=(2, 2),
+            uniforms=[[0.1875, 0.0625, 0.75, 0.875], [0.125, 0.75, 0.875, 0.375]],
+            cache=True,
         ),
         _generate(
             "e6-first-step",
@@ -208,6 +235,20 @@ def sample() -> list[Case]:
             [0.125, 0.3125, 0.5, 0.6875],
             temperature=2.0,
         ),
+        case(
+            "large-logits",
+            "logits of 1000: exp without the shift overflows",
+            [[1004.0, 1004.0, 1000.0]] * 4,
+            [0.125, 0.4375, 0.8125, 0.9375],
+        ),
+        case(
+            "temperature-then-top-p",
+            "top_p is of the distribution that the temperature left",
+            [[0.5, 2.0, 1.25, 0.0, -1.0]] * 4,
+            quarters,
+            temperature=3.0,
+            top_p=0.6875,
+        ),
         case("top-k-one", "top_k = 1 is greedy", [np.roll(x, 2)] * 4, quarters, top_k=1),
         case(
             "top-k-more-than-all",
@@ -229,6 +270,13 @@ def sample() -> list[Case]:
             "top-p-tie",
             "equal probabilities: the lower index counts as larger",
             [[0.0, 0.0, 0.0, 0.0, 0.0]] * 4,
+            quarters,
+            top_p=0.5,
+        ),
+        case(
+            "top-p-exact",
+            "0.25 + 0.25 reaches 0.5 exactly, in every precision: two tokens stay",
+            [[1.0] * 4] * 4,
             quarters,
             top_p=0.5,
         ),

@@ -12,15 +12,35 @@ RATES = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.0}
 
 
 def sgd() -> list[Case]:
-    def case(slug: str, about: str, shape: tuple[int, ...], lr: float, momentum: float, start: float = 1.0) -> Case:
+    def case(
+        slug: str,
+        about: str,
+        shape: tuple[int, ...],
+        lr: float,
+        momentum: float,
+        start: float = 1.0,
+        scale: float = 1.0,
+    ) -> Case:
         draw = Draw(f"SGD/{slug}")
-        inputs = {"p": draw.normal(*shape), "g": draw.normal(*shape), "v": draw.normal(*shape, scale=start)}
+        inputs = {
+            "p": draw.normal(*shape),
+            "g": draw.normal(*shape, scale=scale),
+            "v": draw.normal(*shape, scale=start),
+        }
         return Case(f"SGD/{slug}", "sgd", about, inputs, {"lr": lr, "momentum": momentum}, gradient=False)
 
     return [
         case("plain", "no momentum: p - lr g; the velocity is the gradient", (4,), 0.125, 0.0, start=0.0),
         case("no-momentum-old-velocity", "momentum 0 forgets a velocity that is there", (3,), 0.125, 0.0),
         case("momentum-first", "the first step with momentum: the velocity starts at 0", (2, 3), 0.1, 0.9, start=0.0),
+        case(
+            "zero-gradient",
+            "no gradient in this step: the velocity shrinks and still moves p",
+            (3,),
+            0.1,
+            0.9,
+            scale=0.0,
+        ),
         case("momentum", "v' = momentum v + g, not damped by 1 - momentum; p moves by the NEW v", (2, 3), 0.1, 0.9),
     ]
 
@@ -61,6 +81,17 @@ def _shared(operation: str) -> list[Case]:
         case("beta1-zero", "no first moment: m' = g", (3,), 2, beta1=0.0),
         case("tiny-gradient", "gradients of about 1e-6: eps = 1e-8 is beside them, not nothing", (4,), 1, scale=1e-6),
         case("late-step", "step 1000: 1 - beta1^step is 1, 1 - beta2^step is not yet", (4,), 1000),
+        case(
+            "zero-gradient",
+            "no gradient yet and no moments: no step, not 0/0; decay alone",
+            (3,),
+            1,
+            decay=0.5,
+            scale=0.0,
+        ),
+        case(
+            "zero-gradient-later", "no gradient in this step: the moments shrink and still move p", (3,), 5, scale=0.0
+        ),
         case("decay-first", "weight decay 0.5 at step 1", (4,), 1, decay=0.5),
         case("decay", "weight decay 0.1 at step 7, matrix", (2, 3), 7, decay=0.1),
         case(
@@ -130,4 +161,5 @@ def warmup_cosine() -> list[Case]:
         case(1, "a warmup of one step: the peak at once", warmup=1, total=8),
         case(7, "no floor: down to 0", warmup=2, total=9, floor=0.0, peak=0.001),
         case(9, "no floor: 0 at the end", warmup=2, total=9, floor=0.0, peak=0.001),
+        case(12, "no floor: 0 past the end", warmup=2, total=9, floor=0.0, peak=0.001),
     ]

@@ -1,0 +1,8 @@
+"""Is an implementation right, and if not, what is wrong with it?
+
+corpus     the golden files -> cases, everything about them checked
+adapter    a Python module as an implementation; `external` a command, or files that were written beforehand
+runner     an implementation and a case -> a result; `tolerance` says how near is near enough
+diagnosis  what a wrong answer is equal to: a known mistake of `mutants`, another convention, a constant factor
+report     results -> text, JSON, JUnit, a page
+"""

@@ -1,0 +1,93 @@
+"""What a wrong tensor has in common with its truth, where no known mistake explains it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify.case import Case, Response
+from refllm.verify.tolerance import UNIT
+
+SLACK = 64  # roundings of the largest number that a common factor or a common difference may be off by
+
+
+def hints(case: Case, response: Response, dtype: str) -> list[str]:
+    """A line for every output and gradient that is the truth but for a factor, a sign, a shift or an order."""
+    lines = []
+    parts = ((response.outputs, case.outputs, "output"), (response.gradients or {}, case.gradients, "gradient of"))
+    for values, truths, kind in parts:
+        for name, truth in truths.items():
+            y, t = values.get(name), truth.value
+            if isinstance(y, numpy.ndarray) and y.shape == t.shape and t.dtype.kind == y.dtype.kind == "f" and t.size:
+                found = _hint(y.astype("float64"), t, SLACK * UNIT[dtype], _sizes(case))
+                lines += [f"{kind} {name} {found}"] if found else []
+    return lines
+
+
+def _hint(y: Array, t: Array, rounding: float, sizes: dict[str, int]) -> str:
+    """What y is beside the truth; "" if it is the truth, or nothing is found."""
+    if not numpy.isfinite(y).all() or not numpy.isfinite(t).all() or not t.any() or not y.any():
+        return ""
+    allowed = rounding * float(abs(t).max())
+    if _largest(y - t) <= allowed:
+        return ""
+    factor = float((y * t).sum() / (t * t).sum())
+    square = t.ndim > 1 and t.shape[-1] == t.shape[-2]
+    likenesses = (
+        (_largest(y + t), "is the truth with its sign turned"),
+        (_largest(y - factor * t) / max(1.0, abs(factor)), f"is {factor:.6g} times the truth{_named(factor, sizes)}"),
+        (_largest(y - t.swapaxes(-1, -2)) if square else math.inf, "is the truth transposed"),
+        (_largest(y - t - (y - t).mean()), f"is the truth plus {(y - t).mean():.6g} in every element"),
+        (_largest(numpy.sort(y, axis=None) - numpy.sort(t, axis=None)), "has the truth's numbers in another order"),
+    )
+    return next((text for error, text in likenesses if error <= allowed), "") or _part(y, t, allowed)
+
+
+def _part(y: Array, t: Array, allowed: float) -> str:
+    wrong = abs(y - t) > allowed
+    if t.size > 3 and wrong.sum() <= t.size / 2:
+        first = [list(map(int, index)) for index in numpy.argwhere(wrong)[:3]]
+        more = " ..." if wrong.sum() > 3 else ""
+        return f"is wrong in {int(wrong.sum())} of {t.size} elements, at {', '.join(map(str, first))}{more}"
+    if t.size > 3 and t.std() and y.std():
+        correlation = float(numpy.corrcoef(y.reshape(-1), t.reshape(-1))[0, 1])
+        if abs(correlation) > 0.9:
+            return f"correlates with the truth by {correlation:.3f}"
+    return ""
+
+
+def _named(factor: float, sizes: dict[str, int]) -> str:
+    """A factor in terms of the sizes of the case."""
+    for n, where in _factors(sizes):
+        if math.isclose(factor, n, rel_tol=1e-4):
+            return where
+    return ""
+
+
+def _factors(sizes: dict[str, int]) -> Iterator[tuple[float, str]]:
+    for where, n in sizes.items():
+        if n > 1:
+            yield n, f": {n}, {where}"
+            yield 1 / n, f": 1/{n}; {n} is {where}"
+            yield math.sqrt(n), f": √{n}; {n} is {where}"
+            yield 1 / math.sqrt(n), f": 1/√{n}; {n} is {where}"
+
+
+def _sizes(case: Case) -> dict[str, int]:
+    """The dimensions of the inputs, in words; of equal ones the first."""
+    found: dict[str, int] = {}
+    arrays: dict[str, Any] = {**case.inputs, **case.keywords}
+    for name, x in arrays.items():
+        if isinstance(x, numpy.ndarray) and x.ndim:
+            for words, n in (("the width", x.shape[-1]), ("the number of rows", math.prod(x.shape[:-1]))):
+                if n not in found.values():
+                    found[f"{words} of {name}"] = n
+    return found
+
+
+def _largest(x: Array) -> float:
+    return float(abs(x).max())

@@ -1,0 +1,144 @@
+"""What the mutants answer to a case: computed once, and only for those that the case can tell from refllm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify import mutants, reference
+from refllm.verify.adapter import Functions
+from refllm.verify.case import CARRIERS, Case, FaultError, Response
+from refllm.verify.mutants import Equivalent, Mutant, planted
+from refllm.verify.runner import respond as answer
+from refllm.verify.tolerance import UNIT
+
+SLACK = 32  # how many roundings of the largest number two equal answers may differ by
+_Site = tuple[Callable[..., Any], str]  # a function of refllm, and the module in which it is called
+_SITES: frozenset[_Site] = frozenset((mutant.original, mutant.within) for mutant in mutants.MUTANTS)
+
+
+class Imitations:
+    """Answers of mutants to cases, remembered."""
+
+    def __init__(self) -> None:
+        self._responses: dict[tuple[str, str, str], tuple[Case, Response | None]] = {}
+        self._sites: dict[str, tuple[Case, frozenset[_Site]]] = {}
+
+    def relevant(self, case: Case) -> list[Mutant]:
+        """The mutants of the functions that refllm calls for this case."""
+        known = self._sites.get(case.id)
+        if known is None or known[0] is not case:
+            known = self._sites[case.id] = (case, _called(case))
+        return [mutant for mutant in mutants.MUTANTS if (mutant.original, mutant.within) in known[1]]
+
+    def response(self, mutant: Mutant, case: Case, dtype: str) -> Response | None:
+        """What the mutant answers; None if it raises."""
+        key = (mutant.id, case.id, dtype)
+        known = self._responses.get(key)
+        if known is None or known[0] is not case:
+            known = self._responses[key] = (case, respond(mutant, case, dtype))
+        return known[1]
+
+    def distance(self, case: Case, got: Response, mutant: Mutant, dtype: str) -> tuple[float, bool]:
+        """How far an answer in `dtype` is from the mutant's, and whether that is rounding. Where the answer is not
+        finite, the mutant is also asked in `dtype`, which may overflow where float64 does not."""
+        answers = [self.response(mutant, case, used) for used in _dtypes(mutant, got, dtype)]
+        return min((distance(case, got, other, dtype) for other in answers), key=lambda found: (not found[1], found[0]))
+
+    def equal(self, case: Case, got: Response, mutant: Mutant, dtype: str) -> bool:
+        """Whether an answer in `dtype` is the mutant's."""
+        return any(equal(case, got, self.response(mutant, case, u), dtype) for u in _dtypes(mutant, got, dtype))
+
+
+def _dtypes(mutant: Mutant, got: Response, dtype: str) -> set[str]:
+    return {mutant.dtype} if _finite(got) else {mutant.dtype, CARRIERS[dtype]}
+
+
+def _finite(response: Response) -> bool:
+    found = [*response.outputs.values(), *(response.gradients or {}).values()]
+    return all(numpy.isfinite(x).all() for x in found if isinstance(x, numpy.ndarray) and x.dtype.kind in "fiub")
+
+
+def respond(mutant: Mutant | Equivalent, case: Case, dtype: str) -> Response | None:
+    """What refllm answers with a mutant in it; None if it raises."""
+    with planted(mutant):
+        try:
+            return answer(Functions(mutant.id, reference.functions(), {}), case, dtype)
+        except FaultError:
+            return None
+
+
+def _called(case: Case) -> frozenset[_Site]:
+    """The functions of the bank that the reference calls when it answers the case."""
+    called: set[_Site] = set()
+
+    def probe(site: _Site) -> Callable[..., Any]:
+        def through(*arguments: Any, **keywords: Any) -> Any:
+            called.add(site)
+            return site[0](*arguments, **keywords)
+
+        return through
+
+    for within in sorted({within for _, within in _SITES}):
+        with ExitStack() as stack:
+            for site in _SITES:
+                if site[1] == within:
+                    stack.enter_context(planted(replace(_ANY, original=site[0], function=probe(site), within=within)))
+            try:
+                answer(Functions("probe", reference.functions(), {}), case, "float64")
+            except FaultError:
+                called |= {site for site in _SITES if site[0].__name__ == case.operation}
+    return frozenset(called)
+
+
+_ANY = mutants.MUTANTS[0]
+
+
+def distance(case: Case, got: Response, other: Response | None, dtype: str) -> tuple[float, bool]:
+    """How far two answers are from each other, as a share of the largest number of a tensor, and whether that is
+    rounding of the dtype. Tensors that cannot be compared, as one of another shape, are infinitely far."""
+    if other is None:
+        return numpy.inf, False
+    apart = list(_tensors(case, got, other, dtype))
+    far = max((error / (size + 1e-300) for error, size, _ in apart), default=0.0)
+    return far, all(error <= allowed for error, _, allowed in apart)
+
+
+def equal(case: Case, got: Response, other: Response | None, dtype: str) -> bool:
+    """Whether two answers differ by no more than rounding."""
+    return other is not None and all(error <= allowed for error, _, allowed in _tensors(case, got, other, dtype))
+
+
+def _tensors(case: Case, got: Response, other: Response, dtype: str) -> Iterator[tuple[float, float, float]]:
+    """For every tensor that both give: the largest difference, the largest number, and the difference allowed."""
+    for given, values, truths in (
+        (got.outputs, other.outputs, case.outputs),
+        (got.gradients or {}, other.gradients or {}, case.gradients),
+    ):
+        for name, value in given.items():
+            if name in truths and name in values:
+                error, size = _apart(value, values[name])
+                condition = truths[name].condition
+                hard = 0.0 if condition is None or not condition.size else float(condition.max())
+                yield error, size, SLACK * UNIT[dtype] * (hard + 2 * size)
+
+
+def _apart(a: Any, b: Any) -> tuple[float, float]:
+    """The largest difference, and the largest number of b. What is not finite must be so in the same places."""
+    arrays = isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray)
+    if not arrays or a.shape != b.shape or a.dtype.kind not in "fiub":
+        return numpy.inf, 1.0
+    x, y = a.astype("float64"), b.astype("float64")
+    both = numpy.isfinite(x) & numpy.isfinite(y)
+    if not _same_kind(x[~both], y[~both]):
+        return numpy.inf, 1.0
+    return float(numpy.max(numpy.abs(x[both] - y[both]), initial=0)), float(numpy.max(numpy.abs(y[both]), initial=0))
+
+
+def _same_kind(x: Array, y: Array) -> bool:
+    return bool(((x == y) | (numpy.isnan(x) & numpy.isnan(y))).all())

@@ -1,0 +1,31 @@
+"""The bank of mutants: realistic mistakes, each overriding one function of refllm.
+
+It measures the golden files (every mutant must fail some case) and it diagnoses: an answer equal to a mutant's, on the
+same input, says which mistake was made. A file a topic; `bank` says what a mutant is, `autodiff` gives a wrong forward
+the gradient that a framework would give it, `equivalent` lists changes that are no mistakes, with their proofs.
+"""
+
+from __future__ import annotations
+
+from refllm.verify.mutants import (
+    attention,
+    feed_forward,
+    linear,
+    loss,
+    models,
+    norms,
+    optimiser,
+    positions,
+    sampling,
+    schedule,
+    softmax,
+)
+from refllm.verify.mutants.bank import Equivalent, Mutant, planted
+from refllm.verify.mutants.equivalent import EQUIVALENT
+
+__all__ = ["EQUIVALENT", "MUTANTS", "Equivalent", "Mutant", "planted"]
+
+TOPICS = (
+    attention, linear, positions, norms, feed_forward, softmax, loss, optimiser, schedule, sampling, models,
+)  # fmt: skip
+MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)

@@ -1,0 +1,94 @@
+"""What a mutant is, and how it is put in the place of what it imitates."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, wraps
+from typing import Any
+
+import refllm.verify.reference  # noqa: F401  (what is planted must be loaded before its places are looked for)
+
+Function = Callable[..., Any]
+_BANK = __name__.rpartition(".")[0]  # its own modules call the originals and are left alone
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake: a function with the signature of `original`, to be called instead of it wherever refllm does.
+
+    `about` names the mistake so that it reads on after "equal to"; `issue` is a public report of somebody who made
+    it. `dtype` is the precision in which it shows, where float64 is too good to show it. `within` names the module to
+    plant it in, if not all.
+    """
+
+    id: str
+    original: Function
+    about: str
+    function: Function
+    issue: str | None = None
+    dtype: str = "float64"
+    within: str = "refllm"
+
+    @property
+    def spec(self) -> str:
+        return self.id.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """A change that is none: the results are the same in exact arithmetic, and `proof` says why."""
+
+    id: str
+    original: Function
+    about: str
+    function: Function
+    proof: str
+    within: str = "refllm"
+
+
+@contextmanager
+def planted(mutant: Mutant | Equivalent) -> Iterator[None]:
+    """In this context refllm calls the mutant wherever it would call the original. For one thread."""
+    places = _places(mutant.original, mutant.within)
+    signature = inspect.signature(mutant.original)
+
+    @wraps(mutant.original)  # under its name, by which refllm's functions are listed
+    def imitation(*arguments: Any, **keywords: Any) -> Any:
+        bound = signature.bind(*arguments, **keywords)  # what is differentiable comes by position
+        return mutant.function(*bound.args, **bound.kwargs)
+
+    try:
+        for place, name in places:
+            _put(place, name, imitation)
+        yield
+    finally:
+        for place, name in places:
+            _put(place, name, mutant.original)
+
+
+def _put(place: Any, name: str, function: Function) -> None:
+    if isinstance(place, dict):
+        place[name] = function
+    else:
+        setattr(place, name, function)
+
+
+@cache
+def _places(original: Function, within: str) -> tuple[tuple[Any, str], ...]:
+    """Where refllm holds a function: in modules, in dictionaries of theirs, and, a method, in its class."""
+    found: list[tuple[Any, str]] = []
+    for module_name, module in list(sys.modules.items()):
+        if not f"{module_name}.".startswith(f"{within}.") or module_name.startswith(_BANK):
+            continue
+        for name, value in vars(module).items():
+            if value is original:
+                found.append((module, name))
+            elif isinstance(value, dict) and name.isupper():
+                found += [(value, key) for key, entry in value.items() if entry is original]
+            elif isinstance(value, type) and value.__module__ == module_name:
+                found += [(value, key) for key, entry in vars(value).items() if entry is original]
+    return tuple(found)

@@ -1,0 +1,159 @@
+"""Runs cases on an implementation and judges what it answers.
+
+An implementation is anything with
+
+    name: str
+    conventions: Mapping[str, str]                     what it declares, {"causal_alignment": "top-left"}
+    respond(case: Case, dtype: str) -> Response        raises UnsupportedError or FaultError
+
+`adapter.Functions(name, {"attention": f, ...}, conventions)` makes one of Python functions; refllm itself is
+`Functions("refllm", reference.functions(), {})`.
+
+    respond(implementation, case, dtype) -> Response      (Case and Response: refllm.verify.case)
+    judge(case, response, dtype, C) -> list[Verdict]      one for every output, gradient and given tap
+    run(implementation, cases, dtype, C) -> Iterator[Result]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify import resume, taps
+from refllm.verify.case import Case, FaultError, Response, Truth, UnsupportedError, cast
+from refllm.verify.tolerance import LARGEST, UNIT, tolerance
+from refllm.verify.verdict import Verdict, as_array, verdicts
+
+
+class Implementation(Protocol):
+    """What is under test."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def conventions(self) -> Mapping[str, str]: ...
+
+    def respond(self, case: Case, dtype: str) -> Response:
+        """The answer to a case. Raises UnsupportedError (the case is skipped) or FaultError (it is an error)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a case."""
+
+    case: Case
+    status: str  # "pass", "fail", "skip", "error"
+    reason: str  # why it was skipped, or what the error was
+    verdicts: list[Verdict] = field(default_factory=list)
+    tap: str | None = None  # where the error begins
+    diagnosis: list[str] = field(default_factory=list)  # what the answer is equal to, best first
+
+    @property
+    def ratio(self) -> float | None:
+        """The worst error / tolerance; None if nothing was judged."""
+        return max((v.ratio for v in self.verdicts), default=None)
+
+    @property
+    def failed(self) -> bool:
+        return self.status in ("fail", "error")
+
+
+def run(
+    implementation: Implementation, cases: Iterable[Case], dtype: str, C: float, diagnose: bool = True
+) -> Iterator[Result]:
+    """A result for each case, as soon as it is known."""
+    for case in cases:
+        yield _result(implementation, case, dtype, C, diagnose)
+
+
+def respond(implementation: Implementation, case: Case, dtype: str) -> Response:
+    """The answer of an implementation, numbers as arrays. Raises UnsupportedError or FaultError."""
+    response = implementation.respond(case, dtype)
+
+    def settled(given: Mapping[str, Any], truths: Mapping[str, Truth]) -> dict[str, Any]:
+        return {n: as_array(x, truths[n].value, dtype) if n in truths else x for n, x in given.items()}
+
+    gradients = None if response.gradients is None else settled(response.gradients, case.gradients)
+    return Response(settled(response.outputs, case.outputs), gradients, settled(response.taps, case.taps))
+
+
+def judge(case: Case, response: Response, dtype: str, C: float) -> list[Verdict]:
+    """A verdict on every output, on every gradient if any was given, and on every tap that was given."""
+    return verdicts(case, response, dtype, C)
+
+
+def _result(implementation: Implementation, case: Case, dtype: str, C: float, diagnose: bool) -> Result:
+    chosen = case.under(implementation.conventions)
+    if chosen is None:
+        declared = ", ".join(f"{k}={v}" for k, v in implementation.conventions.items() if k in case.conventions)
+        return Result(case, "skip", f"the golden files have no truth under {declared}")
+    if unfit := unfit_for(chosen, dtype, C):
+        return Result(case, "skip", unfit)
+    try:
+        if case.operation == "resume":
+            found = resume.verdicts(implementation, case, dtype)
+            return Result(case, "fail" if any(v.wrong for v in found) else "pass", "", found)
+        response = respond(implementation, chosen, dtype)
+    except UnsupportedError as error:
+        return Result(case, "skip", str(error))
+    except FaultError as error:
+        return Result(case, "error", str(error))
+    return _judged(chosen, response, dtype, C, diagnose)
+
+
+def _judged(case: Case, response: Response, dtype: str, C: float, diagnose: bool) -> Result:
+    found = judge(case, response, dtype, C)
+    if any(v.wrong for v in found):
+        wrong = [v.name.removeprefix("tap ") for v in found if v.wrong and v.name.startswith("tap ")]
+        comparable = all(v.comparable for v in found)
+        where = taps.located(case, response.taps, wrong, dtype, C) if comparable else None
+        return Result(case, "fail", "", found, where, _diagnosed(case, response, dtype) if diagnose else [])
+    if case.gradients and response.gradients is None:
+        reason = f"{case.operation} returned a value without a pullback: the value agrees, the gradients are unknown"
+        return Result(case, "skip", f"{reason} (--values checks values alone)", found)
+    return Result(case, "pass", "", found)
+
+
+def _diagnosed(case: Case, response: Response, dtype: str) -> list[str]:
+    from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
+
+    return diagnosis.diagnose(case, response, dtype)
+
+
+def unfit_for(case: Case, dtype: str, C: float) -> str | None:
+    """Why a case cannot be put to arithmetic of this dtype; None if it can."""
+    if case.level == 0:
+        return None
+    for name, x in [*case.inputs.items(), *case.cotangents.items()]:
+        if not _representable(x, dtype):
+            return f"{name} holds numbers beyond the range of {dtype}"
+    for name, truth in [*case.outputs.items(), *case.gradients.items()]:
+        finite = numpy.abs(truth.value[numpy.isfinite(truth.value)]) if truth.value.dtype.kind == "f" else truth.value
+        if finite.dtype.kind == "f" and finite.size and float(finite.max()) > LARGEST[dtype]:
+            return f"the truth of {name} is beyond the range of {dtype}"
+    if case.margin is not None and _noise(case, dtype, C) >= case.margin:
+        return f"a decision is nearer to a tie than {dtype} can tell"
+    return None
+
+
+def _representable(x: Array, dtype: str) -> bool:
+    if x.dtype.kind != "f":
+        return True
+    near = cast(x, dtype).astype("float64")
+    with numpy.errstate(invalid="ignore"):  # infinities are equal or not, which the first comparison settles
+        return bool(((near == x) | (numpy.abs(near - x) <= UNIT[dtype] * numpy.abs(x))).all())
+
+
+def _noise(case: Case, dtype: str, C: float) -> float:
+    """How far a correct implementation's logits, or its cumulative probabilities, may be from the truth."""
+    logits = case.outputs.get("logits")
+    if logits is None:
+        return C * UNIT[dtype] * math.sqrt(sum(x.shape[-1] for x in case.inputs.values()))
+    return float(tolerance(logits, dtype, C).max())

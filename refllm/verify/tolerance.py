@@ -1,0 +1,77 @@
+"""How near is near enough, element by element, derived from the case and not chosen.
+
+    |y - t| <= C u (S + |t| + max|t| along the last axis) + tiny
+
+S is the condition of the case, u the unit roundoff of the declared dtype, tiny its smallest normal number: what may be
+flushed to zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify.case import Truth
+
+UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+TINY = {"float64": 2.0**-1022, "float32": 2.0**-126, "tf32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
+LARGEST = {
+    "float64": math.ldexp(2 - 2**-52, 1023), "float32": math.ldexp(2 - 2**-23, 127),
+    "tf32": math.ldexp(2 - 2**-10, 127), "float16": 65504.0, "bfloat16": math.ldexp(2 - 2**-7, 127),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The element that is furthest from its truth, in units of its tolerance."""
+
+    index: tuple[int, ...]
+    got: float
+    truth: float
+    tolerance: float
+    ratio: float  # error / tolerance
+    ulp: float  # the error in units of the spacing of the dtype's numbers at the truth
+
+
+def tolerance(truth: Truth, dtype: str, C: float) -> Array:
+    """The largest error allowed of each element: 0 where the truth is exact (an integer, a boolean) or infinite."""
+    if truth.condition is None:
+        return numpy.zeros(truth.value.shape)
+    size = numpy.abs(truth.value)
+    size = numpy.where(numpy.isinf(size), 0, size)  # beside an infinity the finite numbers keep their own tolerance
+    row = size.max(axis=-1, keepdims=True) if size.ndim and size.shape[-1] else size
+    allowed = C * UNIT[dtype] * (truth.condition + size + row) + TINY[dtype]
+    return numpy.where(numpy.isinf(truth.value), 0, allowed)
+
+
+def ratios(y: Array, truth: Truth, dtype: str, C: float) -> Array:
+    """Error / tolerance of each element, as float64: 0 where equal, infinite for NaN and where nothing is allowed."""
+    value = truth.value.astype("float64")
+    got = y.astype("float64")
+    with numpy.errstate(all="ignore"):
+        ratio = numpy.abs(got - value) / tolerance(truth, dtype, C)
+    ratio = numpy.where(numpy.isnan(ratio), numpy.inf, ratio)
+    return numpy.where(got == value, 0.0, ratio)
+
+
+def worst(y: Array, truth: Truth, dtype: str, C: float) -> Worst | None:
+    """The worst element; None if there is no element."""
+    ratio = ratios(y, truth, dtype, C)
+    if not ratio.size:
+        return None
+    index = tuple(int(i) for i in numpy.unravel_index(int(ratio.argmax()), ratio.shape))
+    got, value = float(y[index]), float(truth.value[index])
+    allowed = float(tolerance(truth, dtype, C)[index])
+    return Worst(index, got, value, allowed, float(ratio[index]), _ulp(got, value, dtype))
+
+
+def _ulp(got: float, truth: float, dtype: str) -> float:
+    if got == truth:
+        return 0.0
+    if not math.isfinite(got) or not math.isfinite(truth):
+        return math.inf
+    exponent = math.frexp(max(abs(truth), TINY[dtype]))[1]  # truth = m 2^exponent with m in [1/2, 1)
+    return abs(got - truth) / (2 * UNIT[dtype] * 2.0 ** (exponent - 1))

@@ -1,0 +1,138 @@
+"""Measure the tolerance: the worst error that each correct implementation makes, in units of u (S + |t| + max|t|).
+
+    python scripts/calibrate.py            prints a table; the factor C of golden/MANIFEST.json must stay above it
+
+The implementations: refllm as it is; refllm with every sum in the reverse order; with every sum in a wider type; and
+PyTorch and JAX where they are installed. A correct implementation that is worse than the table is a reason to raise C.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from refllm.parameters import map_leaves  # noqa: E402  (from this checkout)
+from refllm.verify import adapter, corpus, reference, runner  # noqa: E402
+from refllm.verify.case import Case  # noqa: E402
+
+
+class Reversed(numpy.ndarray):
+    """An array that adds in the reverse order, in matrix products and in sums."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **how: Any) -> Any:
+        given = [_plain(x) for x in inputs]
+        if ufunc is numpy.matmul and method == "__call__":
+            result = self.product(*given)
+        elif ufunc is numpy.add and method == "reduce":
+            result = self.total(given[0], **how)
+        else:
+            outs = {} if out is None else {"out": tuple(_plain(x) for x in out)}
+            result = getattr(ufunc, method)(*given, **how, **outs)
+            return result.view(type(self)) if isinstance(result, numpy.ndarray) else result
+        if out is not None:
+            out[0][...] = result
+            return out[0]
+        return numpy.asarray(result).view(type(self))
+
+    @staticmethod
+    def product(a: Any, b: Any) -> Any:
+        return a[..., ::-1] @ (b[::-1] if b.ndim == 1 else b[..., ::-1, :])
+
+    @staticmethod
+    def total(x: Any, **how: Any) -> Any:
+        return numpy.add.reduce(numpy.flip(x, how.get("axis")), **how)
+
+
+class Wide(Reversed):
+    """An array whose matrix products and sums are added in a wider type and rounded once."""
+
+    @staticmethod
+    def product(a: Any, b: Any) -> Any:
+        wide = _wider(a.dtype)
+        return (a.astype(wide) @ b.astype(wide)).astype(a.dtype)
+
+    @staticmethod
+    def total(x: Any, **how: Any) -> Any:
+        how.pop("dtype", None)
+        return numpy.add.reduce(x, dtype=_wider(x.dtype), **how).astype(x.dtype)
+
+
+def _plain(x: Any) -> Any:
+    return x.view(numpy.ndarray) if isinstance(x, Reversed) else x
+
+
+def _wider(dtype: Any) -> Any:
+    return numpy.float64 if dtype == numpy.float32 else numpy.longdouble if dtype.kind == "f" else dtype
+
+
+def summing(kind: type[Reversed]) -> adapter.Functions:
+    """refllm with arrays of that kind in the place of its arguments."""
+
+    def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(*arrays: Any, **keywords: Any) -> Any:
+            returned = function(*_as(kind, arrays), **keywords)
+            if not (isinstance(returned, tuple) and len(returned) > 1 and callable(returned[1])):
+                return _over(_plain, returned)
+            y, back = returned[:2]
+            return _over(_plain, y), lambda *dy: _over(_plain, back(*_as(kind, dy)))
+
+        return operation
+
+    functions = {name: wrapped(function) for name, function in reference.functions().items() if name != "identity"}
+    return adapter.Functions(kind.__name__, functions, {}, reference.DTYPES)
+
+
+def _as(kind: type[Reversed], trees: tuple[Any, ...]) -> list[Any]:
+    return [map_leaves(lambda x: x.view(kind), tree) for tree in trees]
+
+
+def _over(f: Callable[[Any], Any], tree: Any) -> Any:
+    return tuple(_over(f, x) for x in tree) if isinstance(tree, tuple) else map_leaves(f, tree)
+
+
+def implementations() -> Iterator[tuple[str, adapter.Functions, tuple[str, ...]]]:
+    """Name, implementation and dtypes of every one that is here."""
+    yield "refllm (NumPy)", adapter.Functions("refllm", reference.functions(), {}), reference.DTYPES
+    yield "NumPy, sums reversed", summing(Reversed), reference.DTYPES
+    yield "NumPy, sums in a wider type", summing(Wide), reference.DTYPES
+    for name, module in (("PyTorch", "torch"), ("JAX", "jax")):
+        if importlib.util.find_spec(module) is not None:
+            found = adapter.from_file(ROOT / "scripts" / "adapters" / f"{module}_adapter.py")
+            yield f"{name} {sys.modules[module].__version__}", found, found.dtypes
+
+
+def worst(implementation: adapter.Functions, cases: list[Case], dtype: str) -> tuple[int, int, float, str]:
+    """Cases judged, cases that gave no number, and the worst ratio with C = 1 and its case."""
+    judged, broken, largest, where = 0, 0, 0.0, ""
+    for result in runner.run(implementation, cases, dtype, 1.0, diagnose=False):
+        ratio = result.ratio
+        if result.status == "error" or (ratio is not None and ratio == float("inf")):
+            broken += 1
+        elif ratio is not None:
+            judged += 1
+            largest, where = max((largest, where), (ratio, result.case.id))
+    return judged, broken, largest, where
+
+
+def main() -> int:
+    golden = corpus.load(corpus.folder(None))
+    cases = [case for case in golden.cases.values() if case.level > 0]
+    print("| implementation | dtype | cases | without a number | worst, C = 1 | its case |\n|---|---|---|---|---|---|")
+    for name, implementation, dtypes in implementations():
+        for dtype in dtypes:
+            judged, broken, ratio, where = worst(implementation, cases, dtype)
+            print(f"| {name} | {dtype} | {judged} | {broken} | {ratio:.2f} | {where} |", flush=True)
+    print(f"\nThe manifest has C = {golden.C:g}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

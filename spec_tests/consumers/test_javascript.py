@@ -1,0 +1,104 @@
+"""Laws of the consumer in JavaScript: right, wrong when a mistake is planted, never upset by a file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from spec_tests.consumers import consumer
+from spec_tests.consumers.consumer import Consumer
+
+SOURCE = consumer.SOURCES / "javascript" / "consumer.js"
+OPERATIONS = (*consumer.SHARED, "relu")
+
+MISTAKES = {
+    "linear": (
+        "dW.data[i * O + o] += d * x.data[n * I + i];",
+        "dW.data[i * O + o] += d;",
+    ),  # and matmul, which is the same function
+    "embedding": ("dE.data[id * C + i] +=", "dE.data[id * C + i] ="),  # a repeated id
+    "layer_norm": ("Math.sqrt(variance + eps)", "(Math.sqrt(variance) + eps)"),
+    "softmax": ("y.data[i] * (dy.data[i] - along)", "y.data[i] * dy.data[i]"),
+    "cross_entropy": ("kept.length ? 1 / kept.length", "kept.length ? 1 / targets.data.length"),
+    "gelu_erf": ("share(x) + x * density(x)", "share(x) - x * density(x)"),
+    "gelu_tanh": ("A * (x + 0.044715 * x ** 3)", "A * (x + 0.04471 * x ** 3)"),
+    "attention": ("1 / Math.sqrt(D)", "1"),
+    "adam": ("d + decay * p.data[i]", "d"),
+    "adamw": ("old * (1 - lr * decay)", "old * (1 - decay)"),
+    "relu": ("x > 0 ? 1 : 0", "x < 0 ? 0 : 1"),
+}
+
+
+def running(source: Path) -> Consumer:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no node on the path")
+    return Consumer((node, str(source)))
+
+
+@pytest.fixture(scope="module")
+def program() -> Consumer:
+    return running(SOURCE)
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Consumer:
+    source = tmp_path_factory.mktemp("mistaken") / "consumer.js"
+    source.write_text(consumer.patched(SOURCE.read_text(encoding="utf-8"), MISTAKES), encoding="utf-8")
+    return running(source)
+
+
+def test_every_case_of_its_operations_passes(program: Consumer) -> None:
+    done = program("check", *consumer.level_1())
+    had, others = consumer.tally(OPERATIONS)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{had} passed, 0 failed, {others} skipped\n", "")
+
+
+def test_the_verifier_agrees(program: Consumer, capsys: pytest.CaptureFixture[str]) -> None:
+    status, report = program.verify(capsys, "--only", "layer_norm", "--only", "gelu_erf", "--only", "sgd")
+    assert (status, report["failed"]) == (0, 0)
+    ran = {name for name, result in report["results"].items() if result["status"] == "pass"}
+    skipped = {name for name, result in report["results"].items() if result["status"] == "skip"}
+    assert {name.partition("/")[0] for name in ran} == {"LN", "FFN"}
+    assert {name.partition("/")[0] for name in skipped} == {"SGD"}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_planted_mistake_fails(operation: str, mistaken: Consumer) -> None:
+    done = mistaken("check", consumer.GOLDEN / "L1" / f"{operation}.json")
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL ")
+
+
+def test_the_verifier_names_the_planted_mistake(mistaken: Consumer, capsys: pytest.CaptureFixture[str]) -> None:
+    status, report = mistaken.verify(capsys, "--only", "ATT/square")
+    assert status == 1
+    assert "without the 1/√d_k scale" in report["results"]["ATT/square"]["diagnosis"][0]
+
+
+@pytest.mark.parametrize("kind", consumer.MALFORMED)
+def test_a_malformed_file_is_one_line_and_status_2(kind: str, program: Consumer, tmp_path: Path) -> None:
+    done = program("check", consumer.malformed(tmp_path, kind))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_request_in_another_precision_is_answered_with_a_skip(program: Consumer, tmp_path: Path) -> None:
+    request, response = consumer.ask(tmp_path, dtype="float32")
+    assert program("answer", request, response).returncode == 0
+    assert list(consumer.answer_in(response)) == ["skip"]
+
+
+def test_a_malformed_request_gets_no_answer(program: Consumer, tmp_path: Path) -> None:
+    request, response = consumer.ask(tmp_path, inputs={"x": {"dtype": "float64", "shape": [9], "data": [1.0]}})
+    done = program("answer", request, response)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert not list(response.iterdir())
+
+
+def test_it_says_how_to_call_it(program: Consumer) -> None:
+    done = program("chek", "x")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "usage" in done.stderr

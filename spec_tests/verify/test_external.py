@@ -1,0 +1,223 @@
+"""A program as an implementation: any language, any failure, and the run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.errors import UserError
+from refllm.verify import corpus, reference, runner
+from refllm.verify.adapter import Functions
+from refllm.verify.case import Case, FaultError, Response, UnsupportedError
+from refllm.verify.external import Command, Responses, read_response, write_request
+from refllm.verify.tensors import from_inline, from_safetensors, to_inline, to_safetensors
+
+HEAD = """
+import json, os, sys, time
+request, response = sys.argv[1:]
+asked = json.load(open(request + "/request.json"))
+def write(name, content):
+    open(os.path.join(response, name), "wb").write(content if isinstance(content, bytes) else content.encode())
+"""
+RELU = """
+x, dy = asked["inputs"]["x"], asked["cotangents"]["y"]
+y = dict(x, data=[max(0.0, v) for v in x["data"]])
+dx = dict(x, data=[d * (v > 0) for v, d in zip(x["data"], dy["data"])])
+write("response.json", json.dumps({"outputs": {"y": y}, "gradients": {"x": dx}}))
+"""
+
+Program = Callable[..., Command]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    def made(text: str, timeout: float = 20) -> Command:
+        path = tmp_path / "program.py"
+        path.write_text(HEAD + text)
+        python = shlex.quote(sys.executable)
+        return Command(f"{python} -I {shlex.quote(str(path))} {{request}} {{response}}", {}, timeout)
+
+    return made
+
+
+@pytest.fixture
+def case(golden: corpus.Corpus) -> Case:
+    return golden.cases["FFN/relu-grid"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_program_that_knows_json_alone_passes(
+    program: Program, case: Case, golden: corpus.Corpus, dtype: str
+) -> None:
+    [result] = runner.run(program(RELU), [case], dtype, golden.C)
+    assert result.status == "pass"
+
+
+FAULTS = {
+    "sys.exit(3)": "ended with status 3",
+    "sys.exit('no such op')": "ended with status 1: no such op",
+    "os.kill(os.getpid(), 11)": "was ended by SIGSEGV",
+    "pass": "wrote no response.json and no response.safetensors",
+    "write('response.json', '')": "garbage: response.json: not JSON",
+    "write('response.json', b'\\xff\\x00')": "garbage: response.json: not JSON",
+    "write('response.json', '[' * 10**6)": "garbage: response.json: (nested too deeply|not JSON)",
+    "write('response.json', '{}')": "holds no outputs",
+    "write('response.json', '{\"outputs\": {\"y\": 3}}')": "outputs.y: needs dtype, shape and data",
+    "write('response.json', '{\"outputs\": 3}')": "outputs must be an object of tensors",
+    "write('response.json', '{\"outputs\": {}, \"outputs\": {}}')": "stands twice",
+    "write('response.json', json.dumps({'outputs': {'y': {'dtype': 'int8', 'shape': [99999999999], 'data': []}}}))":
+        "needs a list of 99999999999 numbers",
+    "write('response.safetensors', b'\\xff' * 100)": "cut short, or not a safetensors file",
+    "os.mkdir(response + '/response.json')": "not a regular file",
+    "os.mkfifo(response + '/response.safetensors')": "not a regular file",
+    "os.symlink('/nowhere/at/all', response + '/response.json')": "no such file",
+    "open(response + '/response.safetensors', 'wb').truncate(1 << 27)": "are more than the",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FAULTS)
+def test_a_crash_and_garbage_are_errors_of_the_case(
+    program: Program, case: Case, golden: corpus.Corpus, text: str
+) -> None:
+    [result] = runner.run(program(text), [case], "float64", golden.C)
+    assert result.status == "error"
+    with pytest.raises(AssertionError, match=FAULTS[text]):
+        raise AssertionError(result.reason)
+    assert "\n" not in result.reason
+
+
+def test_a_hang_is_ended_with_its_children_and_the_run_goes_on(
+    program: Program, case: Case, golden: corpus.Corpus, tmp_path: Path
+) -> None:
+    command = program(_child(tmp_path / "pid") + "time.sleep(600)", 1.5)
+    start = time.monotonic()
+    results = list(runner.run(command, [case], "float64", golden.C))
+    assert time.monotonic() - start < 10
+    assert [r.reason for r in results] == ["the command was stopped after 1.5 s (--timeout)"]
+    assert _gone(int((tmp_path / "pid").read_text()))
+
+
+def test_children_that_are_left_behind_are_ended_too(program: Program, case: Case, tmp_path: Path) -> None:
+    start = time.monotonic()
+    program(_child(tmp_path / "pid") + RELU).respond(case, "float64")
+    assert time.monotonic() - start < 10
+    assert _gone(int((tmp_path / "pid").read_text()))
+
+
+def _child(note: Path) -> str:
+    """A program that starts another one and notes its number."""
+    return f"""
+import subprocess
+child = subprocess.Popen(["sleep", "600"])
+with open({str(note)!r}, "w") as note:
+    note.write(str(child.pid))
+"""
+
+
+def _gone(pid: int) -> bool:
+    """Ended, whether or not its new parent has noticed."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_flood_of_messages_neither_blocks_nor_fills_the_report(program: Program, case: Case) -> None:
+    flood = "sys.stderr.write('x' * 10**7 + '\\nthe reason\\n'); sys.stdout.write('y' * 10**7); sys.exit(1)"
+    with pytest.raises(FaultError, match=r"ended with status 1: the reason$"):
+        program(flood).respond(case, "float64")
+
+
+def test_a_program_may_say_that_it_does_not_support_a_case(program: Program, case: Case) -> None:
+    with pytest.raises(UnsupportedError, match="it answers: no relu here"):
+        program("write('response.json', json.dumps({'skip': 'no relu here'}))").respond(case, "float64")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("./none {request} {response}", r"there is no program \./none"),
+        ("true {request}", "needs the place {response}"),
+        ("true {response}", "needs the place {request}"),
+        ("true '{request} {response}", "No closing quotation"),
+        ("", "needs the place"),
+    ],
+)
+def test_a_command_that_cannot_run_is_refused_before_anything_runs(command: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Command(command, {}, 1)
+
+
+def _answer(case: Case, dtype: str, request: Path, response: Path) -> None:
+    """refllm answering through files: it sees nothing but the request."""
+    asked = json.loads((request / "request.json").read_text())
+    tensors = from_safetensors((request / "request.safetensors").read_bytes(), "request")
+
+    def read(group: str) -> dict[str, Any]:
+        found = {}
+        for name, x in asked[group].items():
+            inline = isinstance(x, dict) and "data" in x
+            found[name] = tensors[f"{group}.{name}"][1] if inline else x
+            if inline:
+                numpy.testing.assert_array_equal(from_inline(x, name), found[name])
+        return found
+
+    blank = Case(
+        asked["id"], case.spec, case.section, asked["operation"], case.level, "", tuple(asked["order"]),
+        read("inputs"), read("keywords"), read("cotangents"),
+        dict.fromkeys(asked["outputs"], case.outputs[asked["outputs"][0]]), case.gradients,
+    )  # fmt: skip
+    said: Response = Functions("refllm", reference.functions(), {}).respond(blank, dtype)
+    arrays = {f"outputs.{n}": numpy.asarray(x) for n, x in said.outputs.items()}
+    arrays |= {f"gradients.{n}": numpy.asarray(x) for n, x in (said.gradients or {}).items()}
+    kinds = {name: case.stored or str(x.dtype) for name, x in arrays.items()}
+    response.mkdir(parents=True, exist_ok=True)
+    (response / "response.safetensors").write_bytes(to_safetensors({n: (kinds[n], x) for n, x in arrays.items()}))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_case_but_resuming_can_be_answered_through_files(
+    golden: corpus.Corpus, tmp_path: Path, dtype: str
+) -> None:
+    cases = [case for case in golden.cases.values() if case.operation != "warmup_cosine"]
+    for case in cases:
+        if case.level < 6:
+            write_request(tmp_path / case.id, case, dtype)
+            _answer(case, dtype, tmp_path / case.id, tmp_path / case.id)
+    by_files = list(runner.run(Responses(tmp_path, {}), cases, dtype, golden.C, diagnose=False))
+    direct = list(runner.run(Functions("r", reference.functions(), {}), cases, dtype, golden.C, diagnose=False))
+    for result, expected in zip(by_files, direct, strict=True):
+        assert result.status == ("skip" if result.case.level == 6 else expected.status), result.reason
+
+
+def test_a_response_that_is_not_there_is_skipped_with_its_reason(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="there is no response in"):
+        Responses(tmp_path, {}).respond(case, "float64")
+    with pytest.raises(UserError, match="no such directory"):
+        Responses(tmp_path / "none", {})
+
+
+def test_a_gradient_that_is_left_out_is_missing(golden: corpus.Corpus, tmp_path: Path) -> None:
+    case = golden.cases["ATT/square"]
+    said = {"outputs": {"y": to_inline(case.outputs["y"].value)},
+            "gradients": {"q": to_inline(case.gradients["q"].value)}}  # fmt: skip
+    (tmp_path / "response.json").write_text(json.dumps(said))
+    response = read_response(tmp_path, case)
+    assert response is not None
+    wrong = [v.message for v in runner.judge(case, response, "float64", golden.C) if v.wrong]
+    assert wrong == ["gradient of k is missing (None)", "gradient of v is missing (None)"]

@@ -1,0 +1,265 @@
+"""The bank of mutants: each is a mistake, each dies, and refllm is whole again afterwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.blocks.feed_forward import ACTIVATIONS
+from refllm.models import gpt
+from refllm.ops.attention import attention
+from refllm.ops.layer_norm import layer_norm
+from refllm.optim.update import _step
+from refllm.verify import corpus, imitations, matrix, mutants, reference, runner
+from refllm.verify.adapter import Functions
+from refllm.verify.case import Case
+from refllm.verify.mutants import EQUIVALENT, MUTANTS, Equivalent, Mutant, planted
+from refllm.verify.mutants import attention as attention_mutants
+from refllm.verify.mutants import feed_forward as feed_forward_mutants
+from refllm.verify.mutants import linear as linear_mutants
+from refllm.verify.mutants import loss as loss_mutants
+from refllm.verify.mutants import norms as norm_mutants
+from refllm.verify.mutants import optimiser as optimiser_mutants
+from refllm.verify.mutants import positions as position_mutants
+from refllm.verify.mutants import sampling as sampling_mutants
+from refllm.verify.mutants import schedule as schedule_mutants
+from refllm.verify.mutants.autodiff import Node, constant, differentiable, exp, log, sigmoid, sqrt, tanh, top, where
+from refllm.verify.mutants.softmax import average
+
+TOPICS_ASKED_FOR = {
+    "attention": "ATT/", "mask": "ATT-MASK/", "positions": "PE-", "cache": "GEN/cache", "norms": "LN/", "MLP": "FFN/",
+    "loss": "CE/", "backward": "/back-", "optimiser": "ADAM", "schedule": "warmup", "dropout": "DROP/",
+    "sampling": "GEN/top-p", "batching": "sentences",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def golden() -> corpus.Corpus:
+    return corpus.load(corpus.folder(None))
+
+
+@pytest.fixture(scope="module")
+def table(golden: corpus.Corpus) -> matrix.Table:
+    return matrix.measure(golden.cases.values(), "float64", golden.C)
+
+
+def test_every_mutant_dies(table: matrix.Table) -> None:
+    assert len(table.deaths) >= 110
+    assert table.survivors == []
+
+
+def test_a_mutant_of_an_operation_dies_on_the_first_three_levels(table: matrix.Table) -> None:
+    late = [
+        death.mutant.id
+        for death in table.deaths
+        if min(death.first, default=0) > 3 and any(death.applies[level] for level in (1, 2, 3))
+    ]
+    # what a cache needs shows where there is one; what only training does, where there is training
+    assert [identity for identity in late if not identity.startswith(("GEN/", "ADAMW/"))] == []
+
+
+def test_the_diagnosis_names_the_mutant_first_or_second(table: matrix.Table) -> None:
+    assert table.named(1) + table.named(2) >= 0.95 * len(table.deaths)
+    assert table.named(1) >= 0.9 * len(table.deaths)
+
+
+def test_the_matrix_as_data_counts_what_it_lists(table: matrix.Table) -> None:
+    data = matrix.as_data(table)
+    assert data["mutants"] == len(MUTANTS) == len(data["matrix"])
+    assert data["killed"] == data["mutants"] - len(data["survivors"])
+    assert data["named_first"] + data["named_second"] <= data["killed"]
+    assert matrix.as_text(table).count("\n") >= len(MUTANTS) + len(EQUIVALENT)
+
+
+@pytest.mark.parametrize("topic", TOPICS_ASKED_FOR)
+def test_the_bank_covers(topic: str) -> None:
+    assert sum(TOPICS_ASKED_FOR[topic] in f"{mutant.id} {mutant.about}" for mutant in MUTANTS) >= 3
+
+
+def test_ids_are_unique_and_say_what_they_belong_to(golden: corpus.Corpus) -> None:
+    ids = [mutant.id for mutant in MUTANTS] + [equivalent.id for equivalent in EQUIVALENT]
+    assert len(set(ids)) == len(ids)
+    assert len({mutant.about for mutant in MUTANTS}) >= len(MUTANTS) - 2  # GELU's two forms have mistakes in common
+    specs = {case.spec for case in golden.cases.values()}
+    assert {mutant.spec for mutant in MUTANTS} <= specs
+    assert all(re.fullmatch(r"[A-Z0-9-]+/[a-z0-9-]+", identity) for identity in ids)
+
+
+def test_an_issue_is_a_page_of_a_public_tracker() -> None:
+    issues = [mutant.issue for mutant in MUTANTS if mutant.issue is not None]
+    assert len(issues) >= 30
+    assert all(re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", issue) for issue in issues)
+
+
+@pytest.mark.parametrize("equivalent", EQUIVALENT, ids=lambda e: e.id)
+def test_an_equivalent_change_passes_every_case(equivalent: Equivalent, golden: corpus.Corpus) -> None:
+    alone = {r.case.id: r.failed for r in _run(golden, golden.cases.values())}
+    with planted(equivalent):
+        results = list(_run(golden, golden.cases.values()))
+    assert [r.case.id for r in results if r.failed and not alone[r.case.id]] == []
+    assert len(equivalent.proof) > 20
+
+
+@pytest.mark.parametrize("equivalent", EQUIVALENT, ids=lambda e: e.id)
+def test_an_equivalent_change_is_called_by_some_case(equivalent: Equivalent, golden: corpus.Corpus) -> None:
+    calls = []
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(1)
+        return equivalent.function(*arguments, **keywords)
+
+    probe = Mutant("PROBE/x", equivalent.original, "", counted, within=equivalent.within)
+    with planted(probe):
+        list(_run(golden, [case for case in golden.cases.values() if case.level]))
+    assert calls
+
+
+def _run(golden: corpus.Corpus, cases: Any) -> Any:
+    return runner.run(Functions("refllm", reference.functions(), {}), cases, "float64", golden.C, diagnose=False)
+
+
+def test_no_mutant_raises_where_refllm_does_not(golden: corpus.Corpus) -> None:
+    """An exception would be a death that proves nothing."""
+    known = imitations.Imitations()
+    cases = [c for c in golden.cases.values() if c.level in (1, 2) and c.operation != "resume"]
+    answered = {r.case.id for r in _run(golden, cases) if r.status != "error"}
+    raised = [
+        (mutant.id, case.id)
+        for case in cases
+        if case.id in answered
+        for mutant in known.relevant(case)
+        if known.response(mutant, case, mutant.dtype) is None
+    ]
+    assert raised == []
+
+
+def test_planting_reaches_modules_and_tables_and_ends() -> None:
+    x = numpy.array([[1.0, 2.0]])
+    relu: Callable[..., Any] = ACTIVATIONS["relu"]
+    mutant = Mutant("X/y", relu, "", lambda z: ("planted", None))
+    with planted(mutant):
+        assert str(ACTIVATIONS["relu"](x)[0]) == "planted"
+        assert reference.functions()["relu"](x)[0] == "planted"
+    assert ACTIVATIONS["relu"] is mutant.original
+    with pytest.raises(RuntimeError), planted(mutant):
+        raise RuntimeError
+    assert ACTIVATIONS["relu"] is mutant.original
+
+
+def test_planting_within_a_module_leaves_the_others() -> None:
+    mutant = Mutant("X/y", layer_norm, "", lambda x, g, b, *, eps: ("planted", None), within="refllm.models.gpt")
+    x = numpy.ones((1, 2))
+    with planted(mutant):
+        assert reference.functions()["layer_norm"](x, x[0], x[0], eps=1e-5)[0] is not None
+        assert vars(gpt)["layer_norm"](x, g=x[0], b=x[0], eps=1e-5)[0] == "planted"
+
+
+RIGHT: dict[str, tuple[str, Callable[..., Any]]] = {
+    "attention": ("attention", attention_mutants.variant()),
+    "heads": ("heads", linear_mutants.split(linear_mutants._cut)),
+    "self_attention": ("self_attention", linear_mutants.block()),
+    "sinusoidal": ("sinusoidal", position_mutants.wave()),
+    "add_positions": ("add_positions", position_mutants.row(lambda i, rows: i)),
+    "layer_norm": ("layer_norm", norm_mutants.norm()),
+    "gelu_tanh": ("gelu_tanh", differentiable(feed_forward_mutants.RIGHT["gelu_tanh"])),
+    "gelu_erf": ("gelu_erf", differentiable(feed_forward_mutants.RIGHT["gelu_erf"])),
+    "relu": ("relu", differentiable(feed_forward_mutants.RIGHT["relu"])),
+    "feed_forward": (
+        "feed_forward",
+        feed_forward_mutants.layer(lambda x, p, f: f(x @ p["W1"] + p["b1"]) @ p["W2"] + p["b2"]),
+    ),
+    "cross_entropy": ("cross_entropy", loss_mutants.nll()),
+    "soft_cross_entropy": (
+        "soft_cross_entropy",
+        loss_mutants.soft(places=loss_mutants._soft, mean=average),
+    ),
+    "warmup_cosine": ("warmup_cosine", lambda *, step, **how: schedule_mutants.schedule()(step, **how)),
+    "sample": ("sample", sampling_mutants.sampled()),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_a_mutant_changes_is_right_when_nothing_is_changed(name: str, golden: corpus.Corpus) -> None:
+    """So that a mutant is wrong by its one deviation, and by nothing else."""
+    operation, function = RIGHT[name]
+    cases = [case for case in golden.cases.values() if case.operation == operation]
+    parts = Functions("parts", {operation: function}, {})
+    results = list(runner.run(parts, cases, "float64", golden.C, diagnose=False))
+    assert [(r.case.id, r.reason, r.ratio) for r in results if r.status != "pass"] == []
+
+
+def test_the_parts_of_adam_are_right_when_nothing_is_changed(golden: corpus.Corpus) -> None:
+    whole = Mutant("X/y", _step, "", optimiser_mutants.step())
+    with planted(whole):
+        results = list(_run(golden, [c for c in golden.cases.values() if c.operation in ("adam", "adamw")]))
+    assert len(results) > 10
+    assert all(r.status == "pass" for r in results)
+
+
+EXPRESSIONS: dict[str, Callable[[Node, Node], Node]] = {
+    "sum": lambda x, y: x + 2.0 - y + (1.0 - x),
+    "product": lambda x, y: x * y * 3.0 * numpy.arange(3.0),
+    "quotient": lambda x, y: x / (y * y + 1.0) + 1.0 / (x * x + 2.0),
+    "power": lambda x, y: (x * x + 1.0) ** 1.5 + y,
+    "matrix product": lambda x, y: x @ y.swap() @ x,
+    "vector times matrix": lambda x, y: x[0] @ y.swap() + x.sum(),
+    "functions": lambda x, y: exp(x) * tanh(y) + log(x * x + 1.0) * sigmoid(y) - sqrt(y * y + 1.0),
+    "row picked twice": lambda x, y: x[numpy.array([0, 0, 1])] + y[numpy.array([1])],
+    "reductions": lambda x, y: x.mean(None) * y.sum(0) + x.sum(-1) - y.mean(-1),
+    "where": lambda x, y: where(x.value > 0, x * y, 2.0 * y),
+    "reshaped": lambda x, y: x.reshape(3, 2) @ y.swap(0, 1).reshape(2, 3),
+}
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_the_differentiation_agrees_with_difference_quotients(name: str) -> None:
+    generator = numpy.random.default_rng(3)
+    operation = differentiable(EXPRESSIONS[name])
+    x, y = generator.standard_normal((2, 2, 3))
+    value, back = operation(x, y)
+    dvalue = generator.standard_normal(value.shape)
+    for number, gradient in enumerate(back(dvalue)):
+        expected = numpy.empty_like(x)
+        for i in numpy.ndindex(x.shape):
+            step = numpy.zeros_like(x)
+            step[i] = 1e-6
+            above, below = ([x, y] for _ in range(2))
+            above[number], below[number] = above[number] + step, below[number] - step
+            expected[i] = ((operation(*above)[0] - operation(*below)[0]) * dvalue).sum() / 2e-6
+        numpy.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_constant_has_no_gradient_and_keeps_its_value() -> None:
+    operation = differentiable(lambda x: x * constant(x) + top(x))
+    y, back = operation(numpy.array([[1.0, 3.0]]))
+    numpy.testing.assert_array_equal(y, [[4.0, 12.0]])
+    numpy.testing.assert_array_equal(back(numpy.ones((1, 2))), [[1.0, 3.0]])
+
+
+def test_a_mutant_of_the_forward_pass_has_the_gradient_of_what_it_computes() -> None:
+    """Attention without the scale is attention of queries that are √d_k times as large."""
+    q, k, v = numpy.random.default_rng(5).standard_normal((3, 2, 4, 3))
+    mutant = next(m for m in MUTANTS if m.id == "ATT/no-scale")
+    y, back = mutant.function(q, k, v, causal=True, allowed=None)
+    expected, back_expected = attention(q * 3**0.5, k, v, causal=True, allowed=None)
+    numpy.testing.assert_allclose(y, expected, rtol=1e-12)
+    dq, dk, dv = back_expected(v)
+    for got, wanted in zip(back(v), (dq * 3**0.5, dk, dv), strict=True):
+        numpy.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-13)
+
+
+def test_a_case_knows_the_mutants_of_the_functions_that_it_calls(golden: corpus.Corpus) -> None:
+    known = imitations.Imitations()
+
+    def ids(case: Case) -> set[str]:
+        return {mutant.id for mutant in known.relevant(case)}
+
+    assert "ATT/no-scale" in ids(golden.cases["ATT/square"])
+    assert "LN/eps-outside" not in ids(golden.cases["ATT/square"])
+    assert {"ATT/no-scale", "LN/eps-outside", "NLL/sum"} <= ids(golden.cases["NLL/gpt2"])
+    assert "FFN/relu-leaky" not in ids(golden.cases["NLL/gpt2"])
+    assert mutants.MUTANTS

@@ -1,0 +1,113 @@
+"""The report: everything a reader needs, nothing wider than a terminal, and valid data for programs."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.errors import UserError
+from refllm.verify import corpus, pages, reference, runner
+from refllm.verify.adapter import Functions
+from refllm.verify.report import WIDTH, Report, as_data, as_text
+
+
+@pytest.fixture(scope="module")
+def report(golden: corpus.Corpus) -> Report:
+    """attention without the scale, relu without a pullback, layer_norm right, matmul that raises, all else absent."""
+    right = reference.functions()
+
+    def attention(q, k, v, **how):  # type: ignore[no-untyped-def]
+        scale = numpy.sqrt(q.shape[-1])
+        y, back = right["attention"](q * scale, k, v, **how)
+
+        def scaled_back(dy):  # type: ignore[no-untyped-def]
+            dq, dk, dv = back(dy)
+            return dq * scale, dk, dv
+
+        return y, scaled_back
+
+    def matmul(*_: object) -> None:
+        raise RuntimeError("<no & luck>\x00")
+
+    functions: dict[str, Any] = {"attention": attention, "layer_norm": right["layer_norm"], "matmul": matmul}
+    mine = Functions("mine.py", {**functions, "relu": lambda x: numpy.maximum(x, 0)}, {})
+    results = list(runner.run(mine, golden.cases.values(), "float64", golden.C))
+    return Report("mine.py", "some/mine.py", "float64", golden.C, golden.spec_version, results)
+
+
+def test_the_counts_add_up_and_the_data_is_json(report: Report) -> None:
+    data = json.loads(json.dumps(as_data(report), allow_nan=False))
+    assert data["cases"] == len(data["results"]) == data["passed"] + data["failed"] + data["skipped"]
+    assert min(data["passed"], data["failed"], data["skipped"]) > 0
+    failed = data["results"]["ATT/square"]
+    assert failed["status"] == "fail"
+    assert failed["ratio"] > 1e6
+    assert data["worst_ratio"] >= failed["ratio"]
+    worst = failed["wrong"][0]
+    assert (worst["tensor"], worst["kind"]) == ("output y", "values")
+    assert abs(worst["got"] - worst["truth"]) > 0.01
+    assert data["results"]["LMHEAD/matmul-vector"]["status"] == "error"
+    assert data["results"]["SMX/softmax-vector"]["reason"] == "mine.py has no function softmax"
+
+
+def test_the_diagnosis_names_the_mistake(report: Report) -> None:
+    assert "scale" in as_data(report)["results"]["ATT/square"]["diagnosis"][0]
+
+
+def test_the_text_names_all_that_a_reader_needs(report: Report) -> None:
+    text = as_text(report)
+    for needed in (
+        "L0 loader", "FAILED", "skipped", "ATT/square: as many queries", "specification ATT", "output y is wrong at [",
+        "got ", "truth ", "times the tolerance", "diagnosis:", "$ refllm verify some/mine.py --only ATT/square",
+        ">>> import mine", "also ATT/", "has no function", "without a pullback", "raised RuntimeError", " cases: ",
+    ):  # fmt: skip
+        assert needed in text
+    assert all(len(line) <= WIDTH for line in text.splitlines() if not line.startswith("    "))
+
+
+def test_the_python_snippet_runs_and_shows_the_failure(report: Report, golden: corpus.Corpus) -> None:
+    from refllm.verify.report import snippet
+
+    result = next(r for r in report.results if r.case.id == "ATT/square")
+    lines = [line[4:] for line in snippet(report, result) if line.startswith((">>> ", "... "))]
+    source = "\n".join(line for line in lines if line != "import mine").replace("mine.", "mine_")
+    space: dict[str, Any] = {"mine_attention": reference.functions()["attention"]}
+    exec(compile(source, "snippet", "exec"), space)
+    numpy.testing.assert_allclose(space["y"], golden.cases["ATT/square"].outputs["y"].value)
+
+
+def test_junit_counts_the_same_cases(report: Report, tmp_path: Path) -> None:
+    pages.write_junit(tmp_path / "junit.xml", report)
+    root = ET.parse(tmp_path / "junit.xml").getroot()
+    tests = root.findall("testsuite/testcase")
+    assert len(tests) == len(report.results)
+    broken = sum(test.find("failure") is not None or test.find("error") is not None for test in tests)
+    assert broken == as_data(report)["failed"]
+    assert sum(test.find("skipped") is not None for test in tests) == as_data(report)["skipped"]
+
+
+def test_the_page_is_whole_and_what_an_implementation_says_cannot_write_into_it(report: Report, tmp_path: Path) -> None:
+    pages.write_page(tmp_path / "page.html", report)
+    text = (tmp_path / "page.html").read_text()
+    assert "&lt;no &amp; luck&gt;" in text
+    assert "<no" not in text
+    assert "ATT/square" in text
+    HTMLParser().feed(text)
+
+
+def test_a_report_replaces_a_report_and_nothing_else(report: Report, tmp_path: Path) -> None:
+    precious = tmp_path / "mine.py"
+    precious.write_text("def relu(x): ...")
+    for write in (pages.write_junit, pages.write_page):
+        with pytest.raises(UserError, match="is there already and is no report"):
+            write(precious, report)
+        write(tmp_path / "report", report)
+        write(tmp_path / "report", report)
+        (tmp_path / "report").unlink()
+    assert precious.read_text() == "def relu(x): ..."

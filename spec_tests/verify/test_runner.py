@@ -1,0 +1,256 @@
+"""The verifier says yes to what is right, and to nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.parameters import map_leaves
+from refllm.verify import corpus, reference, runner
+from refllm.verify.adapter import Functions
+from refllm.verify.case import Case
+from refllm.verify.runner import Result
+
+Tree = Any
+DISTORTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "zeros": (numpy.zeros_like, "all zeros|a loss of zero"),
+    "NaN": (lambda x: numpy.full_like(x, numpy.nan) if x.dtype.kind == "f" else x * 0 - 1, "NaN|wrong|bits"),
+    "another shape": (lambda x: x[None], r"wrong shape|\(1,"),
+    "another dtype": (lambda x: x.astype("complex128"), "wrong dtype: complex128|complex128"),
+    "no arrays": (lambda x: x.tolist() if x.ndim else "1", "not a NumPy array|list|str"),
+    "nothing": (lambda x: None, r"None|NoneType"),
+}
+
+
+def _over(f: Callable[[Any], Any], y: Tree) -> Tree:
+    return tuple(_over(f, x) for x in y) if isinstance(y, tuple) else map_leaves(lambda x: f(numpy.asarray(x)), y)
+
+
+def _distorted(values: Callable[[Any], Any] | None, gradients: Callable[[Any], Any] | None) -> Functions:
+    """refllm with f after every output, or after every gradient, and without its taps."""
+
+    def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(*arrays: Any, **keywords: Any) -> Any:
+            returned = function(*arrays, **keywords)
+            has_taps = isinstance(returned, tuple) and len(returned) == 3 and isinstance(returned[2], dict)
+            has_back = isinstance(returned, tuple) and len(returned) > 1 and callable(returned[1])
+            y, back = returned[:2] if has_taps or has_back else (returned, None)
+            y = y if values is None else _over(values, y)
+            if back is None:
+                return y
+            return y, back if gradients is None else lambda *dy: _over(gradients, back(*dy))
+
+        return operation
+
+    return Functions("distorted", {name: wrapped(f) for name, f in reference.functions().items()}, {})
+
+
+def _results(implementation: Functions, golden: corpus.Corpus, dtype: str = "float64") -> list[Result]:
+    return list(runner.run(implementation, golden.cases.values(), dtype, golden.C, diagnose=False))
+
+
+def _all_zero(truths: Any) -> bool:
+    return not any(truth.value.any() for truth in truths)
+
+
+@pytest.mark.parametrize("dtype", reference.DTYPES)
+def test_refllm_passes_every_case(golden: corpus.Corpus, dtype: str) -> None:
+    implementation = Functions("refllm", reference.functions(), {}, reference.DTYPES)
+    found = {r.case.id: (r.status, r.reason, [v.message for v in r.verdicts if v.wrong])
+             for r in _results(implementation, golden, dtype) if r.status != "pass"}  # fmt: skip
+    assert found == {}
+
+
+@pytest.mark.parametrize("mistake", DISTORTIONS)
+def test_a_distorted_value_fails_every_case_and_the_message_says_how(golden: corpus.Corpus, mistake: str) -> None:
+    distort, message = DISTORTIONS[mistake]
+    for result in _results(_distorted(distort, None), golden):
+        case = result.case
+        nothing_to_distort = {
+            "zeros": case.outputs and _all_zero(case.outputs.values()),
+            "NaN": case.outputs and not any(truth.value.size for truth in case.outputs.values()),
+        }
+        if nothing_to_distort.get(mistake):
+            continue
+        assert result.failed, case.id
+        assert _says(result, message), (case.id, result.reason, [v.message for v in result.verdicts])
+
+
+@pytest.mark.parametrize("mistake", DISTORTIONS)
+def test_a_distorted_gradient_fails_every_case_that_has_one(golden: corpus.Corpus, mistake: str) -> None:
+    distort, message = DISTORTIONS[mistake]
+    checked = 0
+    for result in _results(_distorted(None, distort), golden):
+        case = result.case
+        if not case.gradients or (mistake == "zeros" and _all_zero(case.gradients.values())):
+            continue
+        checked += 1
+        assert result.failed, case.id
+        assert _says(result, message), (case.id, result.reason, [v.message for v in result.verdicts])
+        assert result.reason or all("gradient" in v.name for v in result.verdicts if v.wrong)
+    assert checked > 100
+
+
+def _says(result: Result, message: str) -> bool:
+    return any(re.search(message, line) for line in [result.reason, *(v.message for v in result.verdicts)])
+
+
+def test_zeros_are_told_from_other_wrong_values_wherever_a_truth_is_not_zero(golden: corpus.Corpus) -> None:
+    kinds = {v.wrong for r in _results(_distorted(numpy.zeros_like, None), golden) for v in r.verdicts}
+    assert kinds <= {"", "zeros"}
+
+
+def test_returning_none_and_raising_are_errors_of_the_case_and_the_run_goes_on(golden: corpus.Corpus) -> None:
+    def boom(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no\nluck")
+
+    def leave(*_: Any, **__: Any) -> Any:
+        raise SystemExit(0)
+
+    for function, message in (
+        (lambda *_, **__: None, r"returned nothing \(None\)"),
+        (lambda *_, **__: (None, lambda dy: dy), r"returned nothing \(None\)"),
+        (boom, "raised RuntimeError: no luck"),
+        (leave, "raised SystemExit"),
+    ):
+        names = {case.operation for case in golden.cases.values()} | {"train"}
+        results = _results(Functions("broken", dict.fromkeys(names, function), {}), golden)
+        assert {r.status for r in results} == {"error"}
+        assert all(_says(r, message) for r in results)
+
+
+def test_a_pullback_that_raises_or_returns_nothing_is_an_error(golden: corpus.Corpus) -> None:
+    def back(_: Any) -> Any:
+        raise KeyError("x")
+
+    case = golden.cases["FFN/relu-grid"]
+    for pullback, message in ((back, "relu's pullback raised KeyError"), (lambda _: None, "gradient of x is missing")):
+        functions = {"relu": lambda x, pullback=pullback: (numpy.maximum(x, 0), pullback)}
+        [result] = runner.run(Functions("mine", functions, {}), [case], "float64", golden.C, diagnose=False)
+        assert result.failed
+        assert _says(result, message)
+
+
+def test_what_is_not_there_is_skipped_with_its_reason_and_never_passes(golden: corpus.Corpus) -> None:
+    def unsupported(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError("no masks")
+
+    functions = {"relu": lambda x: numpy.maximum(x, 0), "attention": unsupported}
+    results = _results(Functions("mine", functions, {}), golden)
+    assert {r.status for r in results} == {"skip"}
+    reasons = {r.case.operation: r.reason for r in results}
+    assert reasons["softmax"] == "mine has no function softmax"
+    assert "gradients are unknown" in reasons["relu"]
+    assert "no masks" in reasons["attention"]
+
+
+def test_a_wrong_value_without_a_pullback_fails(golden: corpus.Corpus) -> None:
+    case = golden.cases["FFN/relu-grid"]
+    [result] = runner.run(Functions("mine", {"relu": lambda x: x}, {}), [case], "float64", golden.C, diagnose=False)
+    assert result.status == "fail"
+
+
+def test_values_alone_pass_without_a_pullback(golden: corpus.Corpus) -> None:
+    cases = [c.values_alone() for c in golden.cases.values() if c.operation == "relu"]
+    results = runner.run(Functions("mine", {"relu": lambda x: numpy.maximum(x, 0)}, {}), cases, "float64", golden.C)
+    assert {r.status for r in results} == {"pass"}
+
+
+def _attention(top_left: bool) -> Callable[..., Any]:
+    attend = reference.functions()["attention"]
+
+    def attention(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
+        if causal and top_left:
+            below = numpy.tril(numpy.ones((q.shape[-2], k.shape[-2]), bool))
+            allowed, causal = below if allowed is None else below & allowed, False
+        return attend(q, k, v, causal=causal, allowed=allowed)
+
+    return attention
+
+
+def test_a_convention_passes_if_it_is_declared_and_fails_if_not(golden: corpus.Corpus) -> None:
+    case = golden.cases["ATT-MASK/causal-longer-keys"]
+    declared = {"causal_alignment": "top-left"}
+    for does in (False, True):
+        for says in ({}, declared):
+            mine = Functions("mine", {"attention": _attention(does)}, says)
+            [result] = runner.run(mine, [case], "float64", golden.C, diagnose=False)
+            assert result.status == ("pass" if does == bool(says) else "fail")
+
+
+def test_an_unknown_convention_of_a_case_is_skipped(golden: corpus.Corpus) -> None:
+    mine = Functions("mine", {"attention": _attention(True)}, {"causal_alignment": "centred"})
+    [result] = runner.run(mine, [golden.cases["ATT-MASK/causal-longer-keys"]], "float64", golden.C)
+    assert (result.status, result.reason) == ("skip", "the golden files have no truth under causal_alignment=centred")
+
+
+def test_what_a_dtype_cannot_hold_is_skipped_with_its_reason(golden: corpus.Corpus) -> None:
+    reasons = {runner.unfit_for(case, "float16", golden.C) for case in golden.cases.values()} - {None}
+    assert any("beyond the range of float16" in str(reason) for reason in reasons)
+    assert all(runner.unfit_for(case, "float32", golden.C) is None for case in golden.cases.values())
+    near_a_tie = [c for c in golden.cases.values() if c.level == 5 and runner.unfit_for(c, "bfloat16", golden.C)]
+    assert near_a_tie
+
+
+def test_a_float64_answer_in_a_float32_run_is_the_wrong_dtype(golden: corpus.Corpus) -> None:
+    implementation = _distorted(lambda x: x.astype("float64") if x.dtype.kind == "f" else x, None)
+    case = golden.cases["ATT/square"]
+    [result] = runner.run(implementation, [case], "float32", golden.C, diagnose=False)
+    assert _says(result, "output y has the wrong dtype: float64, it must be float32")
+
+
+def test_the_first_wrong_tap_is_named_and_its_error_local(golden: corpus.Corpus) -> None:
+    def gpt(p: Any, *, ids: Any, config: Any) -> Any:
+        p["layers"][1]["feed_forward"]["b2"] = p["layers"][1]["feed_forward"]["b2"] + 1
+        return reference.functions()["gpt"](p, ids=ids, config=config)
+
+    case = golden.cases["LMHEAD/gpt2"]
+    [result] = runner.run(Functions("mine", {"gpt": gpt}, {}), [case], "float64", golden.C, diagnose=False)
+    assert result.tap is not None
+    assert result.tap.startswith("layers.1.feed_forward is the first tap that differs")
+    assert "local" in result.tap
+
+
+def test_an_error_that_a_stage_was_given_is_inherited(golden: corpus.Corpus) -> None:
+    """The wrong stage itself gives no tap; the next that does is right about what it was given."""
+
+    def gpt(p: Any, *, ids: Any, config: Any) -> Any:
+        y, back, taps = reference.functions()["gpt"](p, ids=ids, config=config)
+        taps["layers.0.residual2"] = taps["layers.0.residual1"] + 2 * taps["layers.0.feed_forward"]
+        kept = ("embedding", "layers.0.residual2")
+        return y, back, {name: taps[name] for name in kept}
+
+    case = golden.cases["LMHEAD/gpt2"]
+    [result] = runner.run(Functions("mine", {"gpt": gpt}, {}), [case], "float64", golden.C, diagnose=False)
+    assert result.tap is not None
+    assert "local or inherited is not known" in result.tap
+
+
+def _case(golden: corpus.Corpus, operation: str) -> Case:
+    return next(case for case in golden.cases.values() if case.operation == operation)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("forgets the moments", "after resuming is not that of one go"),
+        ("counts steps from one again", "after resuming is not that of one go"),
+        ("does not train", "is not trained"),
+    ],
+)
+def test_a_resumed_training_that_differs_is_found(golden: corpus.Corpus, mistake: str, message: str) -> None:
+    def train(p: Any, m: Any, v: Any, *, first: int, **how: Any) -> Any:
+        if mistake == "forgets the moments":
+            m = map_leaves(lambda x: x * 0, m) if first > 1 else m
+        begin = 1 if mistake == "counts steps from one again" else first
+        loss, norm, *state = reference.functions()["train"](p, m, v, first=begin, **how)
+        return loss, norm, *([p, m, v] if mistake == "does not train" else state)
+
+    cases = [case for case in golden.cases.values() if case.operation == "resume"]
+    for result in runner.run(Functions("mine", {"train": train}, {}), cases, "float64", golden.C):
+        assert result.failed
+        assert _says(result, message)
