@@ -8,8 +8,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from refllm.backend import allow_tf32, device_namespace
 from refllm.errors import UserError
-from refllm.verify import adapter, corpus, external, pages, reference, report, runner
+from refllm.verify import adapter, corpus, device, external, pages, reference, report, runner
 from refllm.verify.case import CARRIERS, Case
 
 HELP = "check an implementation against the golden files"
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--requests", metavar="DIR", help="write the requests into DIR, for --responses, and run nothing")
     add("--self", action="store_true", dest="itself", help="refllm's own functions")
     add("--mutants", action="store_true", help="the bank of known mistakes: does every one of them fail?")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where --self computes (default cpu)")
     chosen = parser.add_argument_group("which cases, and how")
     chosen.add_argument("--level", action="append", metavar="N", help="only this level, 0 to 6 (may be repeated)")
     chosen.add_argument("--only", action="append", metavar="ID", help="only this specification id, operation or case")
@@ -53,6 +55,11 @@ def run(options: argparse.Namespace) -> int:
             "say what to verify: ADAPTER.py, --cmd, --responses, --self or --mutants (one of them); "
             "--requests DIR writes the requests"
         )
+    if options.device != "cpu":
+        if not options.itself:
+            raise UserError("--device is for --self: an adapter or a command chooses its device by itself")
+        device_namespace(options.device)
+        allow_tf32(False, options.device)
     if not options.timeout > 0:
         raise UserError(f"--timeout must be above 0 seconds, got {options.timeout:g}")
     golden = corpus.load(corpus.folder(options.golden))
@@ -119,7 +126,13 @@ def _implementation(options: argparse.Namespace, conventions: dict[str, str]) ->
     if options.responses:
         directory = Path(options.responses)
         return external.Responses(directory, conventions), f"--responses {shlex.quote(options.responses)}"
-    return adapter.Functions("refllm", reference.functions(), conventions, reference.DTYPES), "--self"
+    own = reference.functions()
+    if options.device == "cpu":
+        return adapter.Functions("refllm", own, conventions, reference.DTYPES), "--self"
+    own = device.across(own, options.device)
+    return adapter.Functions(f"refllm on {options.device}", own, conventions, reference.DTYPES), (
+        f"--self --device {options.device}"
+    )
 
 
 def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 
 from refllm import checkpoint
-from refllm.backend import Array
+from refllm.backend import Array, namespace, to_host
 from refllm.blocks.feed_forward import feed_forward
 from refllm.blocks.self_attention import self_attention
 from refllm.blocks.transformer_layer import transformer_layer
@@ -106,12 +106,12 @@ def chain_rule(logits: Array, *, ids: Array) -> tuple[Array, Pullback]:
     """The log probability of each sentence, and the pullback of the sum."""
     _, back_nll = cross_entropy.cross_entropy(logits, targets=ids, ignore=None, reduction="none")
     y = sentence_log_probability(logits, ids=ids, ignore=None)
-    return y, lambda dy: back_nll(numpy.broadcast_to(-dy[..., None], ids.shape).copy())
+    return y, lambda dy: back_nll(namespace(dy).broadcast_to(-dy[..., None], ids.shape).copy())
 
 
 def perplexity(logits: Array, *, ids: Array) -> tuple[Array, Pullback]:
     nll, back_nll = cross_entropy.cross_entropy(logits, targets=ids, ignore=None, reduction="sum")
-    y = numpy.asarray(exp_of_mean(float(nll), ids.size), logits.dtype)
+    y = namespace(logits).full((), exp_of_mean(float(nll), ids.size), logits.dtype)
     return y, lambda dy: back_nll(dy * y / ids.size)
 
 
@@ -121,7 +121,7 @@ def train_step(
 ) -> tuple[tuple[Array, Array, Tree, Tree, Tree], None, dict[str, Array]]:  # fmt: skip
     """One step of AdamW on the mean loss: loss, norm of the gradient, parameters and moments."""
     mean, back, found = loss(p, ids=ids, targets=targets, ignore=ignore, config=config)
-    g = back(numpy.ones_like(mean))
+    g = back(namespace(mean).ones_like(mean))
     leaves: list[Array] = []
     map_leaves(leaves.append, g)
     norm, factor = clip_factor(leaves, limit=math.inf if clip is None else clip)
@@ -146,7 +146,8 @@ def train(
         (mean, norm, p, m, v), _, _ = train_step(p, m, v, ids=ids[n], targets=targets[n], step=first + n, **settings)
         losses.append(mean)
         norms.append(norm)
-    return numpy.array(losses), numpy.array(norms), p, m, v
+    xp = namespace(losses[0])
+    return xp.stack(losses), xp.stack(norms), p, m, v
 
 
 def generate(p: Tree, *, ids: Array, config: dict[str, Any], **how: Any) -> tuple[Array, Array]:
@@ -156,9 +157,10 @@ def generate(p: Tree, *, ids: Array, config: dict[str, Any], **how: Any) -> tupl
             how["uniforms"] = how["uniforms"][None]
         tokens, found = generate(p, ids=ids[None], config=config, **how)
         return tokens[0], found[0]
+    how["uniforms"] = None if how["uniforms"] is None else to_host(how["uniforms"])  # tokens are chosen on the host
     steps = list(generation.generate(p, model=gpt, ids=ids, padding=None, config=gpt.Config(**config), **how))
     tokens = numpy.stack([chosen for chosen, _ in steps], axis=1)
-    return numpy.concatenate([ids, tokens], axis=1), numpy.stack([each for _, each in steps], axis=1)
+    return numpy.concatenate([to_host(ids), tokens], axis=1), numpy.stack([each for _, each in steps], axis=1)
 
 
 def sample(

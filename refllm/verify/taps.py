@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy
 
-from refllm.backend import Array
+from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import feed_forward
 from refllm.blocks.self_attention import self_attention
 from refllm.models import gpt
@@ -83,9 +83,11 @@ def gpt_stages(p: Tree, *, ids: Array, config: dict[str, Any]) -> list[Stage]:
     def embed() -> Array:
         table = p.get("position")
         if table is None:
-            places = numpy.arange(config["context"], dtype=p["token"].dtype)
+            places = namespace(p["token"]).arange(config["context"], dtype=p["token"].dtype)
             table = sinusoidal(places, width=config["width"])[0]
-        return add_positions(embedding(p["token"], ids=ids)[0], table, positions=numpy.arange(ids.shape[-1]))[0]
+        return add_positions(embedding(p["token"], ids=ids)[0], table, positions=namespace(ids).arange(ids.shape[-1]))[
+            0
+        ]
 
     stages = [Stage("embedding", (), embed)]
     same = {name: config[name] for name in ("norm", "heads", "activation", "eps")}
