@@ -45,28 +45,20 @@ def generate(
     """
     if not 1 <= ids.shape[1] <= config.context:
         raise ValueError(f"generate: the prompt must have 1 to {config.context} tokens (context), not {ids.shape[1]}")
-    text, new = ids, ids  # the tokens in the window, and those the cache has not seen
-    store = None
+    xp, room = namespace(ids), config.context
+    text = xp.empty((len(ids), room + 1), ids.dtype)  # the window; nothing grows while tokens come
+    length, seen, store = ids.shape[1], 0, None  # tokens in the window, and how many of them the cache holds
+    text[:, :length] = ids
     for step in range(new_tokens):
-        if text.shape[1] > config.context:
-            dropped = text.shape[1] - max(1, config.context // 2)
-            text = new = text[:, dropped:]
-            padding = None if padding is None else namespace(padding).maximum(padding - dropped, 0)
-            store = None
+        if length > room:
+            half = max(1, room // 2)
+            padding = None if padding is None else xp.maximum(padding - (length - half), 0)
+            text[:, :half] = text[:, length - half : length].copy()
+            length, store = half, None
         if store is None or not cache:
-            layers, heads, head_width = model.cache_shape(config)
-            store = KeyValueCache(
-                batch=len(text),
-                layers=layers,
-                heads=heads,
-                room=config.context,
-                head_width=head_width,
-                padding=padding,
-                like=next(leaf for _, leaf in named_leaves(p)),
-            )
-            new = text
-        logits = model.forward(p, ids=new, config=config, keep=None, cache=store)[0][:, -1]
-        logits = to_host(logits)
+            store, seen = _new_cache(p, model, config, batch=len(ids), padding=padding), 0
+        logits, _ = model.forward(p, ids=text[:, seen:length], config=config, keep=None, cache=store)
+        logits = to_host(logits[:, -1])
         tokens = choose(
             logits,
             temperature=temperature,
@@ -75,5 +67,14 @@ def generate(
             uniforms=None if uniforms is None else uniforms[:, step],
         )
         yield tokens, logits
-        new = namespace(text).asarray(tokens)[:, None]
-        text = namespace(text).concatenate([text, new], axis=1)
+        seen = length
+        text[:, length] = xp.asarray(tokens)
+        length += 1
+
+
+def _new_cache(p: Tree, model: Generator, config: Any, *, batch: int, padding: Array | None) -> KeyValueCache:
+    layers, heads, head_width = model.cache_shape(config)
+    like = named_leaves(p)[0][1]
+    return KeyValueCache(
+        batch=batch, layers=layers, heads=heads, room=config.context, head_width=head_width, padding=padding, like=like
+    )
