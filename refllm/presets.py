@@ -8,7 +8,7 @@ from typing import Any
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "tokenizer": "byte_pair", "vocabulary": 512, "layers": 4, "heads": 4, "width": 128, "context": 64,
-        "dropout": 0.15, "batch": 16, "lr": 3e-3, "warmup": 0.025, "floor": 0.1, "beta1": 0.9, "beta2": 0.99,
+        "dropout": 0.2, "batch": 16, "lr": 3e-3, "warmup": 0.025, "floor": 0.1, "beta1": 0.9, "beta2": 0.99,
         "eps": 1e-8, "decay": 0.1, "clip": 1.0, "steps": 2000,
     },
     "character": {
