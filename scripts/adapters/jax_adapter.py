@@ -12,11 +12,11 @@ from jax import numpy as jnp
 jax.config.update("jax_enable_x64", True)
 
 DTYPES = ["float64", "float32", "bfloat16"]
-PRECISION = {"jax": jnp.float64}
+PRECISION = {"jax": None}  # None: that of the arrays
 
 
 def use_dtype(dtype):
-    PRECISION["jax"] = getattr(jnp, dtype)
+    PRECISION["jax"] = jnp.bfloat16 if dtype == "bfloat16" else None
 
 
 def tensor(x):
@@ -31,12 +31,13 @@ def differentiable(forward):
     """A function of JAX arrays as an operation on NumPy arrays: y, back = operation(x, W, ..., keyword=...)."""
 
     def operation(*arrays, **keywords):
-        constants = {n: tensor(x) if hasattr(x, "dtype") else x for n, x in keywords.items()}
-        y, pull = jax.vjp(functools.partial(forward, **constants), *jax.tree.map(tensor, arrays))
+        inputs, f = jax.tree.map(tensor, arrays), functools.partial(forward, **keywords)
+        y = jax.jit(f)(*inputs)
 
         def back(*dy):
-            dx = jax.tree.map(array, pull(tuple(map(tensor, dy)) if isinstance(y, tuple) else tensor(*dy)))
-            return dx if len(dx) > 1 else dx[0]
+            dy = jax.tree.map(tensor, dy if isinstance(y, tuple) else dy[0])
+            dx = jax.jit(lambda dy, *x: jax.vjp(f, *x)[1](dy))(dy, *inputs)
+            return jax.tree.map(array, dx if len(dx) > 1 else dx[0])
 
         return jax.tree.map(array, y), back
 
@@ -63,8 +64,8 @@ def split(x, W, b, *, heads, parts):
 
 
 def nll(logits, *, targets, ignore, reduction):
-    counted = jnp.ones(targets.shape, bool) if ignore is None else targets != ignore
-    chosen = jnp.where(counted, targets, 0)[..., None]
+    counted = numpy.ones(targets.shape, bool) if ignore is None else targets != ignore
+    chosen = numpy.where(counted, targets, 0)[..., None]
     each = -jnp.where(counted, jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, -1)[..., 0], 0)
     return each if reduction == "none" else each.sum() / (max(1, int(counted.sum())) if reduction == "mean" else 1)
 

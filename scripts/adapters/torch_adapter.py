@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional as F  # noqa: N812  (its customary name)
 
 DTYPES = ["float64", "float32", "bfloat16"]
-PRECISION = {"torch": torch.float64}
+PRECISION = {"torch": None}  # None: that of the arrays
 
 
 def use_dtype(dtype):
-    PRECISION["torch"] = getattr(torch, dtype)
+    PRECISION["torch"] = torch.bfloat16 if dtype == "bfloat16" else None
 
 
 def over(f, x):
@@ -25,11 +25,11 @@ def over(f, x):
 
 
 def tensor(x):
-    return torch.as_tensor(x, dtype=PRECISION["torch"] if x.dtype.kind == "f" else None)
+    return torch.tensor(x.copy(), dtype=PRECISION["torch"] if x.dtype.kind == "f" else None)
 
 
 def array(x):
-    return (x.float() if x.dtype == torch.bfloat16 else x).detach().numpy()
+    return (x.float() if x.dtype == torch.bfloat16 else x).detach().numpy().copy()
 
 
 def differentiable(forward):
@@ -40,8 +40,10 @@ def differentiable(forward):
         y = forward(*inputs, **{n: tensor(x) if hasattr(x, "dtype") else x for n, x in keywords.items()})
 
         def back(*dy):
-            torch.autograd.backward(y, [tensor(d) for d in dy])
-            dx = over(lambda x: array(torch.zeros_like(x) if x.grad is None else x.grad), inputs)
+            leaves, dy = [], [tensor(d) for d in dy]
+            over(leaves.append, inputs)
+            found = iter(torch.autograd.grad(y, leaves, dy, retain_graph=True, materialize_grads=True))
+            dx = over(lambda _: array(next(found)), inputs)
             return dx if len(dx) > 1 else dx[0]
 
         return over(array, y), back
@@ -68,10 +70,10 @@ def split(x, W, b, *, heads, parts):
 
 def nll(logits, *, targets, ignore, reduction):
     each = F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="none",
+        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).long(), reduction="none",
         ignore_index=-1 if ignore is None else ignore,
     )  # fmt: skip
-    count = targets.numel() if ignore is None else max(1, int((targets != ignore).sum()))
+    count = max(1, targets.numel() if ignore is None else int((targets != ignore).sum()))
     return each.reshape(targets.shape) if reduction == "none" else each.sum() / (count if reduction == "mean" else 1)
 
 
