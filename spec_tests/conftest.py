@@ -63,6 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "network": None if config.getoption("--network") else "needs a package registry: run with --network",
         "gpu": devices.why_no_gpu(),
         "host": None if config.getoption("--device") == "cpu" else "a promise for NumPy arrays alone",
+        "own": None if config.getoption("--adapter") is None else "what refllm refuses, and its words, are its own",
     }
     for item in items:
         for marker, reason in reasons.items():

@@ -113,6 +113,7 @@ def test_many_numbers_are_treated_as_few(gelu_tanh: Implementation, gelu_erf: Im
 
 
 @pytest.mark.parametrize("name", ["relu", "gelu_tanh", "gelu_erf"])
+@pytest.mark.own
 def test_integers_are_refused(subject: Subject, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: x must be floating-point, got int64; convert it with .astype"):
         subject.operation(name)(numpy.array([1, 2]))

@@ -324,11 +324,13 @@ def test_with_fewer_keys_than_queries_the_first_queries_see_none(attention: Impl
         (numpy.ones((4, 3, 2), bool), r"attention: allowed must broadcast to .*; got \(4, 3, 2\)"),
     ],
 )
+@pytest.mark.own
 def test_a_mask_of_another_kind_is_refused(attention: Implementation, allowed: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attention(numpy.ones((3, 1)), numpy.ones((2, 1)), numpy.ones((2, 1)), causal=False, allowed=allowed)
 
 
+@pytest.mark.own
 def test_keys_of_another_width_are_refused(attention: Implementation) -> None:
     with pytest.raises(
         ValueError, match=r"attention: k must be \(..., S, D\) = .* to match q .* \(4, 3\); got \(2, 1\)"

@@ -154,11 +154,13 @@ def test_gradients_of_micro_batches_add_up_to_that_of_the_batch(
 
 @pytest.mark.host
 @pytest.mark.parametrize("wrong", [-1, 5])
+@pytest.mark.own
 def test_a_target_out_of_range_is_refused(cross_entropy: Implementation, wrong: int) -> None:
     with pytest.raises(IndexError, match=rf"cross_entropy: targets must be in \[0, 5\); got {wrong}"):
         cross_entropy(numpy.zeros((1, 5)), targets=numpy.array([wrong]), ignore=-100, reduction="sum")
 
 
+@pytest.mark.own
 def test_an_unknown_reduction_is_refused(cross_entropy: Implementation, soft_cross_entropy: Implementation) -> None:
     with pytest.raises(ValueError, match="cross_entropy: reduction must be one of mean, sum, none; got 'average'"):
         cross_entropy(numpy.zeros((1, 5)), targets=numpy.array([0]), ignore=None, reduction="average")

@@ -38,11 +38,13 @@ def test_a_repeated_id_collects_every_gradient_and_an_unused_row_none(embedding:
 
 @pytest.mark.host
 @pytest.mark.parametrize("wrong", [-1, 4])
+@pytest.mark.own
 def test_an_id_out_of_range_is_refused(embedding: Implementation, wrong: int) -> None:
     with pytest.raises(IndexError, match=rf"embedding: ids must be in \[0, 4\); got {wrong}"):
         embedding(numpy.zeros((4, 2)), ids=numpy.array([0, wrong]))
 
 
+@pytest.mark.own
 def test_ids_that_are_not_integers_are_refused(embedding: Implementation) -> None:
     with pytest.raises(ValueError, match="embedding: ids must be integers, got float64"):
         embedding(numpy.zeros((4, 2)), ids=numpy.array([0.0]))

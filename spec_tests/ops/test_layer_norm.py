@@ -123,6 +123,7 @@ def test_many_rows_are_treated_as_few(layer_norm: Implementation) -> None:
     numpy.testing.assert_allclose(back(dy)[1], (dy * n).sum(axis=0), rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.own
 def test_the_error_names_the_argument_the_shapes_and_the_letters(layer_norm: Implementation) -> None:
     message = "layer_norm: g must be (C,) = (768,) to match x (..., C) = (8, 128, 768); got (512,)"
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -130,6 +131,7 @@ def test_the_error_names_the_argument_the_shapes_and_the_letters(layer_norm: Imp
 
 
 @pytest.mark.parametrize(("width", "eps"), [(0, 1e-5), (3, 0.0), (3, -1e-5)])
+@pytest.mark.own
 def test_no_channel_and_no_eps_are_refused(layer_norm: Implementation, width: int, eps: float) -> None:
     with pytest.raises(ValueError, match="layer_norm: needs C >= 1 and eps > 0"):
         layer_norm(numpy.zeros((2, width)), numpy.ones(width), numpy.ones(width), eps=eps)

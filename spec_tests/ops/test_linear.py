@@ -78,6 +78,7 @@ def test_column_p_h_d_is_entry_d_of_head_h_of_part_p(heads: Implementation) -> N
     assert numpy.flatnonzero(db).tolist() == [1 * H * D + 1 * D + 2]
 
 
+@pytest.mark.own
 def test_the_error_names_the_argument_the_shapes_and_the_letters(
     linear: Implementation, matmul: Implementation
 ) -> None:
@@ -89,11 +90,13 @@ def test_the_error_names_the_argument_the_shapes_and_the_letters(
         linear(x, numpy.ones((3, 5)), numpy.ones(4))
 
 
+@pytest.mark.own
 def test_two_float_dtypes_are_refused(linear: Implementation) -> None:
     with pytest.raises(ValueError, match="linear: b is float32 but x is float64; give both the same dtype"):
         linear(numpy.ones((2, 3)), numpy.ones((3, 5)), numpy.ones(5, "float32"))
 
 
+@pytest.mark.own
 def test_heads_that_do_not_divide_the_width_are_refused(heads: Implementation) -> None:
     with pytest.raises(ValueError, match=r"heads: .* a multiple of 3 \* 2; got 8"):
         heads(numpy.ones((4, 2)), numpy.ones((2, 8)), numpy.ones(8), heads=2, parts=3)

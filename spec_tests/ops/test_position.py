@@ -57,11 +57,13 @@ def test_e5_every_dimension_has_a_frequency_of_its_own(sinusoidal: Implementatio
     assert numpy.linalg.matrix_rank(y) == 8
 
 
+@pytest.mark.own
 def test_a_width_below_one_is_refused(sinusoidal: Implementation) -> None:
     with pytest.raises(ValueError, match="sinusoidal: width must be at least 1, got 0"):
         sinusoidal(numpy.zeros(3), width=0)
 
 
+@pytest.mark.own
 def test_integer_positions_are_refused(sinusoidal: Implementation) -> None:
     with pytest.raises(ValueError, match="sinusoidal: p must be floating-point, got int64"):
         sinusoidal(numpy.arange(3), width=4)
@@ -81,11 +83,13 @@ def test_positions_of_one_sequence_serve_every_sequence_of_a_batch(add_positions
 
 
 @pytest.mark.host
+@pytest.mark.own
 def test_a_position_beyond_the_table_is_refused(add_positions: Implementation) -> None:
     with pytest.raises(IndexError, match=r"add_positions: positions must be in \[0, 5\); got 5"):
         add_positions(numpy.zeros((3, 2)), numpy.zeros((5, 2)), positions=numpy.array([3, 4, 5]))
 
 
+@pytest.mark.own
 def test_positions_of_another_shape_are_refused(add_positions: Implementation) -> None:
     with pytest.raises(ValueError, match=r"add_positions: positions must have the shape of x .* got \(2,\)"):
         add_positions(numpy.zeros((3, 2)), numpy.zeros((5, 2)), positions=numpy.array([3, 4]))

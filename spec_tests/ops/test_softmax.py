@@ -109,6 +109,7 @@ def test_a_single_entry_is_certain_and_has_no_gradient(softmax: Implementation, 
         assert (y.item(), back(numpy.array([3.0])).item()) == (0, 0)
 
 
+@pytest.mark.own
 def test_an_empty_axis_is_refused(softmax: Implementation, log_softmax: Implementation) -> None:
     with pytest.raises(ValueError, match=r"^softmax: x .* needs at least one entry in its last axis"):
         softmax(numpy.zeros((2, 0)))
@@ -116,6 +117,7 @@ def test_an_empty_axis_is_refused(softmax: Implementation, log_softmax: Implemen
         log_softmax(numpy.array(1.0))
 
 
+@pytest.mark.own
 def test_integers_are_refused(softmax: Implementation) -> None:
     with pytest.raises(ValueError, match="softmax: x must be floating-point, got int64"):
         softmax(numpy.array([1, 2]))

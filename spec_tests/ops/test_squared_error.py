@@ -34,11 +34,13 @@ def test_the_arguments_are_interchangeable(mean_squared_error: Implementation) -
     assert (dx == -dt).all()
 
 
+@pytest.mark.own
 def test_the_mean_of_no_element_is_refused(mean_squared_error: Implementation) -> None:
     with pytest.raises(ValueError, match="mean_squared_error: the mean of no element; give at least one"):
         mean_squared_error(numpy.zeros((0, 3)), numpy.zeros((0, 3)))
 
 
+@pytest.mark.own
 def test_another_shape_is_refused(mean_squared_error: Implementation) -> None:
     with pytest.raises(ValueError, match="mean_squared_error: t must be"):
         mean_squared_error(numpy.zeros((2, 3)), numpy.zeros((3, 2)))
