@@ -73,7 +73,7 @@ def device_namespace(device: str) -> Any:
 
 
 def allow_tf32(wanted: bool, device: str) -> None:
-    """Whether float32 matrix products may take TF32: factors rounded to 11 bits, several times as fast. Only if asked.
+    """Whether float32 matrix products may take TF32: factors rounded to 11 bits, for speed. Only if asked.
 
     CuPy reads this variable at the first product of a dtype and then keeps to it, so a process decides once, first.
     """
@@ -107,8 +107,8 @@ def scatter_add(target: Array, index: Array, rows: Array) -> None:
     """target[index[i]] += rows[i] for every i, repeated indices included. Writes into `target`, its caller's own.
 
     Shapes:  target (V, C); index (N,) integers in [0, V); rows (N, C)
-    NumPy's own `add.at` takes 10 times as long as sorting the rows and adding each run of equal indices at once. A
-    device adds them in any order, so its last bits may vary.
+    NumPy's own `add.at` takes up to four times as long as sorting the rows and adding each run of equal indices at
+    once. A device adds them in any order, so its last bits may vary.
     """
     if on_device(target):
         sys.modules["cupyx"].scatter_add(target, index, rows)

@@ -36,8 +36,8 @@ def attention(
     mask = None if allowed is None else _full_mask(xp, allowed, (*q.shape[:-1], S))
     scale = 1 / math.sqrt(sizes["D"])
     scaled = q * scale
-    # what a block of queries must not see of the keys from its first query's own on: entry (i, j) is late for j >= i
     height = QUERIES if S <= KEYS else 4 * QUERIES  # low blocks waste less above the diagonal, high ones less in calls
+    # what a block of queries must not see of the keys after its first query's own: entry (i, j) is late for j >= i
     late = _later(xp, min(T, height), q.dtype) if causal and T > 1 else None
 
     def tiles() -> Iterator[tuple[slice, slice]]:

@@ -45,7 +45,7 @@ def linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array], tuple
         dy = dy.reshape(-1, sizes["O"])
         ones = namespace(dy).ones(len(dy), dy.dtype)
         dx, dW = back_product(dy)
-        return dx.reshape(x.shape), dW, ones @ dy  # a product sums rows several times faster than sum(axis=0)
+        return dx.reshape(x.shape), dW, ones @ dy  # a product sums rows up to three times as fast as sum(axis=0)
 
     return y, back
 

@@ -92,8 +92,8 @@ def measure(task: str, name: str, sides: list[str], *, rounds: int, repeats: int
     return {"task": task, "name": name, "times": times, "memory": memory}
 
 
-def limits(shape: Shape) -> tuple[float, float]:
-    """Seconds that the matrix products of a step take by themselves on all cores, and bytes a second of a large sum."""
+def product_floor(shape: Shape) -> float:
+    """Seconds that the matrix products of a step take by themselves on all cores."""
     from threadpoolctl import threadpool_limits
 
     seconds = 0.0
@@ -106,7 +106,7 @@ def limits(shape: Shape) -> tuple[float, float]:
                 np.matmul(a, b, out=out)
                 best.append(time.perf_counter() - start)
             seconds += times * min(best)
-    return seconds, 0.0
+    return seconds
 
 
 def bandwidth() -> float:
@@ -192,7 +192,7 @@ def main() -> int:
     if "step" in tasks:
         for name, shape in STEPS.items():
             result = measure("step", name, sides, rounds=options.rounds, repeats=3, agree=1e-3)
-            floor, _ = limits(shape)
+            floor = product_floor(shape)
             share = {n: floor / float(np.median(t)) for n, t in result["times"].items()}
             result |= {"floor_seconds": floor, "floor_share": share}
             table(result, f": matrix products alone {1e3 * floor:.1f} ms")

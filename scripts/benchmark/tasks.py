@@ -51,9 +51,6 @@ class Shape:
             both += [(times, m, k, n), (times, m, n, k), (times, k, m, n)]
         return both
 
-    def multiplications(self) -> int:
-        return sum(times * m * k * n for times, m, k, n in self.products())
-
     @property
     def size(self) -> int:
         return count(shapes(self.config))
