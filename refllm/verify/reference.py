@@ -26,7 +26,7 @@ from refllm.optim import update
 from refllm.optim.clip import clip_factor
 from refllm.optim.schedule import warmup_cosine
 from refllm.parameters import Tree, is_decayed, map_leaves
-from refllm.verify import taps
+from refllm.verify import families, taps
 
 DTYPES = ("float64", "float32")
 Pullback = Callable[[Array], Any]
@@ -46,7 +46,10 @@ def functions() -> dict[str, Callable[..., Any]]:
         "chain_rule": chain_rule, "perplexity": perplexity, "train_step": train_step, "train": train,
         "generate": generate, "sample": sample,
     }  # fmt: skip
-    return {function.__name__: function for function in own} | defined_here
+    found = {function.__name__: function for function in own} | defined_here
+    for family in families.modules():
+        found |= family.functions()
+    return found
 
 
 def identity(x: Array) -> Array:

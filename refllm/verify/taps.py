@@ -22,6 +22,7 @@ from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import matmul
 from refllm.ops.position import add_positions, sinusoidal
 from refllm.parameters import Tree
+from refllm.verify import families
 from refllm.verify.case import Case, Truth
 from refllm.verify.tolerance import ratios
 
@@ -114,7 +115,12 @@ def stages_of(case: Case, dtype: str) -> tuple[list[Stage], dict[str, Array]]:
     if case.operation == "transformer_layer":
         return layer_stages(arguments["p"], "x", "", **keywords), {"x": arguments["x"]}
     if case.operation in ("gpt", "gpt_loss", "train_step"):
-        return gpt_stages(arguments["p"], ids=keywords["ids"], config=keywords["config"]), {}
+        if keywords.get("model", "gpt") == "gpt":
+            return gpt_stages(arguments["p"], ids=keywords["ids"], config=keywords["config"]), {}
+    for family in families.modules():
+        found: list[Stage] = family.stages(case, arguments, keywords) if hasattr(family, "stages") else []
+        if found:
+            return found, {name: x for name, x in arguments.items() if isinstance(x, numpy.ndarray)}
     return [], {}
 
 
