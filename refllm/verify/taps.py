@@ -114,9 +114,8 @@ def stages_of(case: Case, dtype: str) -> tuple[list[Stage], dict[str, Array]]:
     keywords = case.keyword_arguments()
     if case.operation == "transformer_layer":
         return layer_stages(arguments["p"], "x", "", **keywords), {"x": arguments["x"]}
-    if case.operation in ("gpt", "gpt_loss", "train_step"):
-        if keywords.get("model", "gpt") == "gpt":
-            return gpt_stages(arguments["p"], ids=keywords["ids"], config=keywords["config"]), {}
+    if case.operation in ("gpt", "gpt_loss", "train_step") and keywords.get("model", "gpt") == "gpt":
+        return gpt_stages(arguments["p"], ids=keywords["ids"], config=keywords["config"]), {}
     for family in families.modules():
         found: list[Stage] = family.stages(case, arguments, keywords) if hasattr(family, "stages") else []
         if found:
