@@ -7,94 +7,66 @@ summary.json    written at the end: steps, seconds, parameters, val_bpc, baselin
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_device, to_host
-from refllm.data.batching import Batches, held_out_windows
-from refllm.data.corpus import Corpus, Split, python_reference, read_text, split
 from refllm.errors import UserError
-from refllm.metrics import bits_per_character
-from refllm.models import gpt
+from refllm.models import by_name
 from refllm.parameters import Tree, count, from_names, require_fit
 from refllm.plan import Plan
-from refllm.tokenizers import Tokenizer
+from refllm.tasks import Task
+from refllm.tasks import load as load_task
+from refllm.tokenizers import Tokenizer, require_same_vocabulary
 from refllm.tokenizers import load as load_tokenizer
-from refllm.train import Settings, Trainer, evaluate
+from refllm.train import Settings, Trainer
 from refllm.workers import Workers
-
-EVALUATION_BATCH = 32  # windows that go through the model together
 
 
 class Run:
     """A training in its directory: `begin` or `resume` prepares it, `train` makes it, `summarise` concludes it."""
 
     def __init__(
-        self, directory: Path, description: dict[str, Any], workers: Workers, groups: dict[str, dict[str, Array]] | None
+        self,
+        directory: Path,
+        task: Task,
+        description: dict[str, Any],
+        workers: Workers,
+        groups: dict[str, dict[str, Array]] | None,
     ) -> None:
-        self.directory, self.description = directory, description
-        self.config = gpt.Config(**description["config"])
+        self.directory, self.task, self.description = directory, task, description
         self.settings = Settings(**description["settings"])
         self.plan = Plan(**description["plan"])
-        self.tokenizer = load_tokenizer(description["tokenizer"])
         self.seconds, self.reported = description["seconds"], description["reported"]
         self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
         self.training_seconds = description["training_seconds"]
-        _require_same_vocabulary(directory, self.config, self.tokenizer)
-        self.corpus = read_corpus(description["data"])
-        if description.setdefault("text_sha256", _digest(self.corpus)) != _digest(self.corpus):
-            raise UserError(f"{self.corpus.name} is not the text that the run began with; resume with the same")
-        self.parts: Split = split(self.corpus)
-        tokens = self.tokenizer.encode(self.parts.train)
-        context, batch = self.config.context, self.settings.batch
-        if groups is None:
-            order = generator(self.settings.seed, 1)
-            self.batches = Batches(tokens, context=context, batch=batch, generator=order)
-        else:
-            self.batches = Batches.from_state(tokens, description["order"], context=context, batch=batch)
-        held_out = self.tokenizer.encode(self.parts.validation)
-        ids, targets = held_out_windows(tokens, held_out, context=context, stride=max(1, context // 2))
-        pieces = range(0, len(ids), EVALUATION_BATCH)
-        self.windows = [(ids[i : i + EVALUATION_BATCH], targets[i : i + EVALUATION_BATCH]) for i in pieces]
-        self.validation_tokens = len(held_out)
-        self.trainer = Trainer(model=gpt, config=self.config, settings=self.settings, workers=workers)
+        order = generator(self.settings.seed, 1)
+        self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
+        self.trainer = Trainer(
+            model=task.model, config=task.config, objective=task.objective, settings=self.settings, workers=workers
+        )
         if groups is None:
             self.trainer.initialise()
         else:
             self.trainer.load(groups, step=description["step"])
 
     @classmethod
-    def begin(
-        cls,
-        directory: Path,
-        *,
-        data: list[str],
-        tokenizer: Tokenizer,
-        config: gpt.Config,
-        settings: Settings,
-        plan: Plan,
-        workers: Workers,
-    ) -> Run:
+    def begin(cls, directory: Path, *, task: Task, settings: Settings, plan: Plan, workers: Workers) -> Run:
         """A new run. UserError if the directory holds anything: a run is never overwritten."""
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise UserError(
-                f"{directory} is not empty and will not be overwritten; choose another --out, "
-                f"or go on with a run by --resume {directory}"
-            )
+        require_empty(directory)
         description = {
-            "version": refllm.__version__, "model": "gpt", "config": config.as_dict(), "settings": settings.as_dict(),
-            "plan": asdict(plan), "tokenizer": tokenizer.to_json(), "data": [str(Path(d).resolve()) for d in data],
+            "version": refllm.__version__, **task.describe(), "settings": settings.as_dict(), "plan": asdict(plan),
             "seconds": 0.0, "training_seconds": 0.0, "reported": 0, "loss_sum": 0.0, "loss_steps": 0,
         }  # fmt: skip
-        return cls(directory, description, workers, None)
+        return cls(directory, task, description, workers, None)
 
     @classmethod
     def resume(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
@@ -103,7 +75,8 @@ class Run:
         groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
         try:
             settings = Settings(**description["settings"])
-            run = cls(directory, description, workers(settings.shards, settings.blas_threads), groups)
+            task = load_task(description)
+            run = cls(directory, task, description, workers(settings.shards, settings.blas_threads), groups)
         except (KeyError, TypeError) as error:
             raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
         metrics = directory / "metrics.jsonl"
@@ -166,14 +139,13 @@ class Run:
             )
 
     def _report(self, lr: float, *, steps: int, seconds: float) -> dict[str, Any]:
-        loss, bpc = self.validate()
-        self._refuse_divergence(loss)  # the last step may have spoiled the weights, which are about to be saved
-        tokens = self.settings.batch * self.config.context
+        measured = self.validate()
+        self._refuse_divergence(measured["val_loss"])  # the last step may have spoiled the weights about to be saved
+        tokens = self.task.tokens_a_batch(self.settings.batch)
         line = {
             "step": self.trainer.step_number,
             "train_loss": self.loss_sum / max(1, self.loss_steps),
-            "val_loss": loss,
-            "val_bpc": bpc,
+            **measured,
             "tokens_per_second": round(steps * tokens / max(seconds, 1e-9)),
             "seconds": round(self.seconds, 3),
             "lr": lr,
@@ -191,17 +163,11 @@ class Run:
             ) from None
         return line
 
-    def validate(self) -> tuple[float, float]:
-        """Loss per token in nats, and bits per character, over the whole validation text."""
-        nll = evaluate(
-            self.trainer.parameters.tree,
-            self.windows,
-            model=gpt,
-            config=self.config,
-            device=self.settings.device,
-            workers=self.trainer.workers,
+    def validate(self) -> dict[str, float]:
+        """The task's measures on its held-out part."""
+        return self.task.validate(
+            self.trainer.parameters.tree, device=self.settings.device, workers=self.trainer.workers
         )
-        return nll / self.validation_tokens, bits_per_character(nll, len(self.parts.validation))
 
     def save(self) -> None:
         """The checkpoint of this moment."""
@@ -216,13 +182,14 @@ class Run:
 
     def summarise(self, baselines: dict[str, float]) -> dict[str, Any]:
         """Writes summary.json."""
-        _, bpc = self.validate()
-        tokens = self.trainer.step_number * self.settings.batch * self.config.context
+        measured = self.validate()
+        tokens = self.trainer.step_number * self.task.tokens_a_batch(self.settings.batch)
         summary = {
+            "model": self.description["model"],
             "steps": self.trainer.step_number,
             "seconds": round(self.seconds, 3),
             "parameters": count(self.trainer.shapes),
-            "val_bpc": bpc,
+            **measured,
             "baselines": baselines,
             "tokens_per_second": round(tokens / max(self.training_seconds, 1e-9)),
             "threads": self.settings.shards * self.settings.blas_threads,
@@ -231,16 +198,20 @@ class Run:
             "tf32": self.settings.tf32,
             "seed": self.settings.seed,
             "version": refllm.__version__,
-            "data": self.corpus.name,
+            "data": self.task.name,
         }
         data = json.dumps(summary, ensure_ascii=False, indent=1) + "\n"
         checkpoint.write_atomically(self.directory / "summary.json", data.encode())
         return summary
 
 
-def read_corpus(data: list[str]) -> Corpus:
-    """The user's files, or the text that every Python carries."""
-    return read_text(data) if data else python_reference()
+def require_empty(directory: Path) -> None:
+    """UserError if the directory holds anything."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(
+            f"{directory} is not empty and will not be overwritten; choose another --out, "
+            f"or go on with a run by --resume {directory}"
+        )
 
 
 def open_checkpoint(directory: Path) -> tuple[dict[str, Any], Callable[[str], dict[str, Array]]]:
@@ -248,29 +219,30 @@ def open_checkpoint(directory: Path) -> tuple[dict[str, Any], Callable[[str], di
     return checkpoint.load(directory / "checkpoint")
 
 
-def load_model(directory: Path, device: str) -> tuple[Tree, gpt.Config, Tokenizer]:
-    """Parameters, configuration and tokenizer of a run, to generate or score with."""
+@dataclass(frozen=True)
+class Trained:
+    """What a run made: parameters, and all that is needed to use them."""
+
+    model: ModuleType
+    config: Any
+    parameters: Tree
+    tokenizer: Tokenizer
+    description: dict[str, Any]
+
+
+def load_model(directory: Path, device: str) -> Trained:
+    """The model of a run, to generate or score with, or to go on from."""
     description, read = open_checkpoint(directory)
     try:
-        config, tokenizer = gpt.Config(**description["config"]), load_tokenizer(description["tokenizer"])
+        model = by_name(description["model"])
+        config, tokenizer = model.Config(**description["config"]), load_tokenizer(description["tokenizer"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
-    _require_same_vocabulary(directory, config, tokenizer)
-    shapes, arrays = gpt.shapes(config), read("weights")
+    require_same_vocabulary(tokenizer, config.vocabulary)
+    shapes, arrays = model.shapes(config), read("weights")
     require_fit(shapes, arrays)
-    return from_names(shapes, {name: to_device(x, device) for name, x in arrays.items()}), config, tokenizer
-
-
-def _require_same_vocabulary(directory: Path, config: gpt.Config, tokenizer: Tokenizer) -> None:
-    if config.vocabulary != tokenizer.size:
-        raise UserError(
-            f"the model in {directory} has a vocabulary of {config.vocabulary}, its tokenizer one of {tokenizer.size}; "
-            "they do not belong together: use another checkpoint"
-        )
-
-
-def _digest(corpus: Corpus) -> str:
-    return hashlib.sha256(corpus.text.encode()).hexdigest()
+    parameters = from_names(shapes, {name: to_device(x, device) for name, x in arrays.items()})
+    return Trained(model, config, parameters, tokenizer, description)
 
 
 def _step_of(line: str) -> float:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from refllm.backend import Array, device_namespace, generator, namespace, to_device, to_host
 from refllm.blocks.lm_head import LOGITS
 from refllm.errors import UserError
-from refllm.objectives.causal import causal_loss
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.ops.linear import matmul
 from refllm.optim.clip import clip_factor
 from refllm.optim.update import adamw
-from refllm.parameters import FlatTree, Tree, count, named_leaves, require_fit
+from refllm.parameters import FlatTree, Tree, count, map_leaves, named_leaves, require_fit
 from refllm.workers import Workers
 
 _DROPOUT_STREAM = 1 << 20  # the streams of a seed: 0 initial weights, 1 data order, this + step the draws of dropout
@@ -66,11 +66,32 @@ class Settings:
         return asdict(self)
 
 
+class Objective(Protocol):
+    """What is learnt: the loss of a batch, a tree of arrays (B, ...), with the model and its configuration inside."""
+
+    def totals(self, batch: Tree) -> Any:
+        """What the loss divides by, counted on the host over the WHOLE batch, so that the shards' losses add up."""
+        ...
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        """The shapes (B, ...) of the draws of dropout, in the order of their use."""
+        ...
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: Any, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        """The share of these rows in the mean loss of the batch, and its pullback to the parameters."""
+        ...
+
+
 class Trainer:
     """Parameters, moments and step number of one training, and the workers that it runs on."""
 
-    def __init__(self, *, model: ModuleType, config: Any, settings: Settings, workers: Workers) -> None:
-        self.model, self.config, self.settings, self.workers = model, config, settings, workers
+    def __init__(
+        self, *, model: ModuleType, config: Any, objective: Objective, settings: Settings, workers: Workers
+    ) -> None:
+        self.model, self.config, self.objective = model, config, objective
+        self.settings, self.workers = settings, workers
         self.shapes = model.shapes(config)
         xp, size = device_namespace(settings.device), count(self.shapes)
         if 8 * size > sys.maxsize:
@@ -101,18 +122,19 @@ class Trainer:
         """What a checkpoint holds."""
         return {"weights": self.parameters.views, "moment1": self.m.views, "moment2": self.v.views}
 
-    def step(self, tokens: Array, *, lr: float) -> Array:
-        """One step on `tokens` (B, T + 1), a host array; the mean loss per token, left on the device."""
+    def step(self, batch: Tree, *, lr: float) -> Array:
+        """One step on `batch`, host arrays (B, ...) in a tree; the mean loss, left on the device."""
         s = self.settings
         self.step_number += 1
-        tokens = to_device(tokens, s.device)  # the one transfer of a step without dropout
-        keep = self._dropout_draws(tokens.shape[0], tokens.shape[1] - 1)
-        places = tokens.shape[0] * (tokens.shape[1] - 1)
-        shards = min(s.shards, len(tokens))
-        bounds = [len(tokens) * i // shards for i in range(shards + 1)]
+        totals = self.objective.totals(batch)
+        keep = self._dropout_draws(self.objective.dropout_shapes(batch))
+        batch = map_leaves(lambda x: to_device(x, s.device), batch)  # tokens: the one transfer without dropout
+        B = len(named_leaves(batch)[0][1])
+        shards = min(s.shards, B)
+        bounds = [B * i // shards for i in range(shards + 1)]
         rows = [slice(bounds[i], bounds[i + 1]) for i in range(shards)]
-        results = self.workers.map(lambda n: self._shard(tokens[n], None if keep is None else keep[:, n], places), rows)
-        loss = sum(part for part, _ in results) / places
+        results = self.workers.map(lambda n: self._shard(batch, keep, n, totals), rows)
+        loss: Array = sum(part for part, _ in results)  # type: ignore[assignment]  # never empty: not the 0 of sum
 
         leaves = [dict(named_leaves(gradient)) for _, gradient in results]
         self.workers.map(lambda paths: self._sum_gradients(leaves, paths), self._portions)
@@ -120,17 +142,15 @@ class Trainer:
         self.workers.map(lambda part: self._update(part, factor, lr), range(self.workers.count))
         return loss
 
-    def _shard(self, tokens: Array, keep: Array | None, places: int) -> tuple[Array, Tree]:
-        loss, back = causal_loss(
+    def _shard(self, batch: Tree, keep: list[Array] | None, n: slice, totals: Any) -> tuple[Array, Tree]:
+        """The part of the loss, and of its gradient, of some rows of the batch."""
+        loss, back = self.objective.loss(
             self.parameters.tree,
-            model=self.model,
-            ids=tokens[:, :-1],
-            targets=tokens[:, 1:],
-            ignore=None,
-            config=self.config,
-            keep=keep,
+            map_leaves(lambda x: x[n], batch),
+            totals=totals,
+            keep=None if keep is None else [draw[n] for draw in keep],
         )
-        return loss, back(namespace(loss).full((), 1 / places, loss.dtype))
+        return loss, back(namespace(loss).ones((), loss.dtype))
 
     def _sum_gradients(self, leaves: list[dict[str, Array]], paths: list[str]) -> None:
         """The shards' gradients of some parameters, added in their order straight into the flat vector."""
@@ -157,15 +177,19 @@ class Trainer:
                 out=(p, m, v),
             )  # fmt: skip
 
-    def _dropout_draws(self, B: int, T: int) -> Array | None:
-        """Boolean draws for every use of dropout in the model, from 16 bits each: below 2^16 (1 - rate) keeps."""
+    def _dropout_draws(self, shapes: Sequence[tuple[int, ...]]) -> list[Array] | None:
+        """Boolean draws for every use of dropout, from 16 bits each: below 2^16 (1 - rate) keeps. One transfer."""
         rate = self.config.dropout
         if rate == 0:
             return None
-        sites = self.model.dropout_sites(self.config)
         draws = generator(self.settings.seed, _DROPOUT_STREAM + self.step_number)
-        drawn = draws.integers(0, 1 << 16, size=(sites, B, T, self.config.width), dtype="uint16")
-        return to_device(drawn < round((1 << 16) * (1 - rate)), self.settings.device)
+        drawn = draws.integers(0, 1 << 16, size=sum(map(math.prod, shapes)), dtype="uint16")
+        keep = to_device(drawn < round((1 << 16) * (1 - rate)), self.settings.device)
+        parts, start = [], 0
+        for shape in shapes:
+            parts.append(keep[start : start + math.prod(shape)].reshape(shape))
+            start += math.prod(shape)
+        return parts
 
 
 def portions(views: dict[str, Array], count: int) -> list[list[str]]:

@@ -28,6 +28,7 @@ LAYERS = [
     {"objectives", "optim", "tokenizers", "data", "generation", "metrics", "checkpoint", "presets", "workers"},
     {"finetune", "explain", "verify"},
     {"train"},
+    {"tasks"},
     {"plan", "run"},
     {"commands"},
     {"cli", "__main__"},

@@ -111,19 +111,20 @@ def test_the_validation_scores_every_character_of_the_held_out_text_once(tmp_pat
     """Against one window at a time, by the objective: bits per character count all characters of the part."""
     run = begin(tmp_path, "run", dtype="float64")
     with run.trainer.workers:
-        loss, bpc = run.validate()
-    text = run.parts.train[-1:] + run.parts.validation
-    ids = run.tokenizer.encode(text)
-    seen = [int((targets >= 0).sum()) for _, targets in run.windows]
-    assert sum(seen) == len(run.parts.validation) == run.validation_tokens
+        measured = run.validate()
+    task: Any = run.task
+    text = task.parts.train[-1:] + task.parts.validation
+    ids = task.tokenizer.encode(text)
+    seen = [int((targets >= 0).sum()) for _, targets in task.windows]
+    assert sum(seen) == len(task.parts.validation) == task.validation_tokens
     p = run.trainer.parameters.tree
     nll = sum(
-        causal_loss(p, model=gpt, ids=i[None], targets=t[None], ignore=-1, config=run.config, keep=None)[0]
-        for piece in run.windows
+        causal_loss(p, model=gpt, ids=i[None], targets=t[None], ignore=-1, config=task.config, keep=None)[0]
+        for piece in task.windows
         for i, t in zip(*piece, strict=True)
     )
-    assert loss == pytest.approx(nll / (len(ids) - 1), rel=1e-12)
-    assert bpc == pytest.approx(nll / math.log(2) / len(run.parts.validation), rel=1e-12)
+    assert measured["val_loss"] == pytest.approx(nll / (len(ids) - 1), rel=1e-12)
+    assert measured["val_bpc"] == pytest.approx(nll / math.log(2) / len(task.parts.validation), rel=1e-12)
 
 
 def test_the_summary_tells_the_run(tmp_path: Path) -> None:
@@ -141,10 +142,9 @@ def test_the_summary_tells_the_run(tmp_path: Path) -> None:
 
 def test_a_saved_model_is_the_trained_one(tmp_path: Path) -> None:
     run = train(begin(tmp_path, "run"))
-    p, config, tokenizer = load_model(tmp_path / "run", "cpu")
-    assert config == run.config
-    assert tokenizer == run.tokenizer
-    assert tiny.largest_difference(p, run.trainer.parameters.tree) == 0
+    found = load_model(tmp_path / "run", "cpu")
+    assert (found.model, found.config, found.tokenizer) == (run.task.model, run.task.config, run.task.tokenizer)
+    assert tiny.largest_difference(found.parameters, run.trainer.parameters.tree) == 0
 
 
 @pytest.mark.parametrize("there", ["file in it", "a run", "a file"])

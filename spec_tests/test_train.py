@@ -10,7 +10,7 @@ import pytest
 
 from refllm.errors import UserError
 from refllm.models import gpt
-from refllm.objectives.causal import causal_loss
+from refllm.objectives.causal import Causal, causal_loss
 from refllm.optim.update import adamw
 from refllm.parameters import flatten, is_decayed, map_leaves, named_leaves
 from refllm.train import Settings, Trainer, evaluate, negative_log_likelihood
@@ -27,7 +27,13 @@ def tokens(B: int = 5, seed: int = 0) -> Any:
 def trained(steps: int = 1, *, dropout: float = 0.0, lr: float = 0.01, **changes: Any) -> Trainer:
     made = tiny.settings(**changes)
     with Workers(made.shards) as workers:
-        trainer = Trainer(model=gpt, config=tiny.config(vocabulary=11, dropout=dropout), settings=made, workers=workers)
+        trainer = Trainer(
+            model=gpt,
+            config=tiny.config(vocabulary=11, dropout=dropout),
+            objective=Causal(gpt, tiny.config(vocabulary=11, dropout=dropout)),
+            settings=made,
+            workers=workers,
+        )
         trainer.initialise()
         for step in range(steps):
             trainer.step(tokens(seed=step), lr=lr)
@@ -50,7 +56,7 @@ def test_a_step_is_the_mean_loss_its_clipped_gradient_and_adamw_with_decay_of_ma
     """Once more from the parts, on trees."""
     s = tiny.settings(dtype="float64", clip=0.05, decay=0.3)
     with Workers(1) as workers:
-        trainer = Trainer(model=gpt, config=CONFIG, settings=s, workers=workers)
+        trainer = Trainer(model=gpt, config=CONFIG, objective=Causal(gpt, CONFIG), settings=s, workers=workers)
         trainer.initialise()
         before = map_leaves(numpy.copy, trainer.parameters.tree)
         batch = tokens()
@@ -91,29 +97,39 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(dropout: float) 
     assert one != other
 
 
+SHAPES = [(40, 16, CONFIG.width)] * 5
+
+
 def test_dropout_draws_differ_from_step_to_step_and_keep_their_share() -> None:
     trainer = trained(steps=0, dropout=0.25)
     draws: list[Any] = []
     for step in (1, 2):
         trainer.step_number = step
-        draws.append(trainer._dropout_draws(40, 16))
-    sites = gpt.dropout_sites(trainer.config)
-    assert draws[0].shape == (sites, 40, 16, CONFIG.width)
+        draws.append(numpy.array(trainer._dropout_draws(SHAPES)))
+    assert draws[0].shape == (5, 40, 16, CONFIG.width)
     assert (draws[0] != draws[1]).mean() == pytest.approx(2 * 0.25 * 0.75, abs=0.02)
     assert draws[0].mean() == pytest.approx(0.75, abs=0.01)
-    assert trained(steps=0)._dropout_draws(40, 16) is None
+    assert trained(steps=0)._dropout_draws(SHAPES) is None
+
+
+def test_draws_have_the_shapes_that_are_asked_for() -> None:
+    found = trained(steps=0, dropout=0.5)._dropout_draws([(2, 3, 4), (2, 5), (0, 2)])
+    assert found is not None
+    assert [draw.shape for draw in found] == [(2, 3, 4), (2, 5), (0, 2)]
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.999])
 def test_even_an_extreme_rate_of_dropout_is_neither_all_nor_nothing(rate: float) -> None:
-    keep: Any = trained(steps=0, dropout=rate)._dropout_draws(100, 16)
+    keep: Any = numpy.array(trained(steps=0, dropout=rate)._dropout_draws([(100, 16, CONFIG.width)] * 5))
     assert keep.mean() == pytest.approx(1 - rate, abs=5 * math.sqrt(rate * (1 - rate) / keep.size) + 2**-17)
     assert 0 < keep.sum() < keep.size
 
 
 def test_a_few_steps_on_one_text_learn_it() -> None:
     with Workers(2) as workers:
-        trainer = Trainer(model=gpt, config=CONFIG, settings=tiny.settings(shards=2), workers=workers)
+        trainer = Trainer(
+            model=gpt, config=CONFIG, objective=Causal(gpt, CONFIG), settings=tiny.settings(shards=2), workers=workers
+        )
         trainer.initialise()
         cycle = (numpy.arange(CONFIG.context + 1) + numpy.arange(4)[:, None]) % 11
         losses = [float(trainer.step(cycle, lr=0.02)) for _ in range(60)]
@@ -125,7 +141,9 @@ def test_a_step_writes_into_the_trainers_own_arrays_and_no_others() -> None:
     batch = tokens()
     batch.setflags(write=False)
     with Workers(1) as workers:
-        trainer = Trainer(model=gpt, config=CONFIG, settings=tiny.settings(), workers=workers)
+        trainer = Trainer(
+            model=gpt, config=CONFIG, objective=Causal(gpt, CONFIG), settings=tiny.settings(), workers=workers
+        )
         trainer.initialise()
         weights = {name: x.copy() for name, x in trainer.groups()["weights"].items()}
         own = [flat.vector for flat in (trainer.parameters, trainer.m, trainer.v, trainer.gradient)]

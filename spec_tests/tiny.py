@@ -13,6 +13,7 @@ from refllm.models import gpt
 from refllm.parameters import named_leaves
 from refllm.plan import Plan
 from refllm.run import Run
+from refllm.tasks.language import Language
 from refllm.tokenizers import CharacterTokenizer
 from refllm.train import Settings
 from refllm.workers import Workers
@@ -44,9 +45,11 @@ def data(folder: Path) -> Path:
 def begin(folder: Path, name: str, *, steps: int = 12, reports: int = 3, dropout: float = 0.0, **changes: Any) -> Run:
     """A run in `folder / name` that has not begun."""
     made = settings(**changes)
+    task = Language(
+        model="gpt", config=config(dropout=dropout), tokenizer=CharacterTokenizer.train(TEXT), data=[str(data(folder))]
+    )
     return Run.begin(
-        folder / name, data=[str(data(folder))], tokenizer=CharacterTokenizer.train(TEXT),
-        config=config(dropout=dropout), settings=made, plan=Plan(steps=steps, minutes=None, reports=reports),
+        folder / name, task=task, settings=made, plan=Plan(steps=steps, minutes=None, reports=reports),
         workers=Workers(made.shards),
     )  # fmt: skip
 

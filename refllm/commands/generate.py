@@ -11,7 +11,6 @@ from refllm.commands.train import RUNS, add_device_arguments
 from refllm.errors import UserError
 from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
-from refllm.models import gpt
 from refllm.run import load_model
 
 HELP = "write text with a trained model"
@@ -47,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"tokens must be at least 1, got {options.tokens}")
     if options.seed < 0:
         raise UserError(f"seed must not be negative, got {options.seed}")
-    p, config, tokenizer = load_model(chosen_run(options.run_directory), options.device)
+    trained = load_model(chosen_run(options.run_directory), options.device)
+    config, tokenizer = trained.config, trained.tokenizer
     prompt = tokenizer.encode(options.prompt)
     if not len(prompt):
         raise UserError("the prompt is empty; give at least one character")
@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
         )
     print(options.prompt.lstrip("\n"), end="", flush=True)
     for piece in stream_text(
-        p, model=gpt, config=config, tokenizer=tokenizer, prompt=prompt, new_tokens=options.tokens,
+        trained.parameters, model=trained.model, config=config, tokenizer=tokenizer, prompt=prompt,
+        new_tokens=options.tokens,
         temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, greedy=options.greedy,
         seed=options.seed, device=options.device,
     ):  # fmt: skip

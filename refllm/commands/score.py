@@ -13,7 +13,6 @@ from refllm.data.batching import windows
 from refllm.data.corpus import read_text
 from refllm.errors import UserError
 from refllm.metrics import bits_per_character, perplexity
-from refllm.models import gpt
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.run import load_model
 
@@ -38,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
     device_namespace(options.device)
     allow_tf32(options.tf32, options.device)
     text = options.text if options.file is None else read_text([options.file]).text
-    p, config, tokenizer = load_model(chosen_run(options.run_directory), options.device)
+    trained = load_model(chosen_run(options.run_directory), options.device)
+    p, model, config, tokenizer = trained.parameters, trained.model, trained.config, trained.tokenizer
     tokens = tokenizer.encode(text)
     if len(tokens) < 2:
         raise UserError("the text must have at least two tokens: the first is given, the others are predicted")
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     log_p = []
     for window, wanted in zip(*windows(tokens, context=context, stride=max(1, context // 2)), strict=True):
         ids, targets = to_device(window[None], options.device), to_device(wanted[None], options.device)
-        logits, _ = gpt.forward(p, ids=ids, config=config, keep=None, cache=None)
+        logits, _ = model.forward(p, ids=ids, config=config, keep=None, cache=None)
         nll, _ = cross_entropy(logits, targets=targets, ignore=-1, reduction="none")
         log_p += [-float(x) for x in to_host(nll)[0][wanted >= 0]]
     total = math.fsum(log_p)

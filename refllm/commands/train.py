@@ -15,12 +15,13 @@ from refllm.backend import Array, allow_tf32, device_namespace
 from refllm.data.corpus import split
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
-from refllm.models import gpt
+from refllm.models import by_name
 from refllm.models.ngram import NGram
 from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import PRESETS
-from refllm.run import Run, read_corpus
+from refllm.run import Run
+from refllm.tasks.language import Language, read_corpus
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 from refllm.train import Settings
 from refllm.workers import Workers, available_cores, keep_freed_memory
@@ -107,7 +108,11 @@ def _require_alone(options: argparse.Namespace) -> None:
 
 
 def _new_run(options: argparse.Namespace) -> Run:
-    values: dict[str, Any] = {**PRESETS[options.preset], **{k: v for k, v in vars(options).items() if v is not None}}
+    values: dict[str, Any] = {
+        "model": "gpt",
+        **PRESETS[options.preset],
+        **{k: v for k, v in vars(options).items() if v is not None},
+    }
     values.setdefault("hidden", 4 * values["width"])
     if options.minutes is not None:
         values["steps"] = None
@@ -126,15 +131,13 @@ def _new_run(options: argparse.Namespace) -> Run:
     for line in corpus.skipped:
         print(f"left out: {line}", file=sys.stderr)
     tokenizer = _tokenizer(values, corpus.text, split(corpus).train)
-    config = gpt.Config(
-        vocabulary=tokenizer.size,
-        **{name: values[name] for name in gpt.CHOICES if name in values},
-    )
+    model = by_name(values["model"])
+    config = model.Config(vocabulary=tokenizer.size, **{name: values[name] for name in model.CHOICES if name in values})
+    task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data)
     out = Path(options.out) if options.out else _next_free()
     return Run.begin(
-        out, data=options.data, tokenizer=tokenizer, config=config, settings=settings, plan=plan,
-        workers=Workers(settings.shards, settings.blas_threads),
-    )  # fmt: skip
+        out, task=task, settings=settings, plan=plan, workers=Workers(settings.shards, settings.blas_threads)
+    )
 
 
 def _tokenizer(values: dict[str, Any], text: str, train: str) -> Tokenizer:
@@ -167,21 +170,29 @@ def _train(prepared: Run) -> int:
         )
         return 130
     print("Fitting the n-gram models to the same text ...", flush=True)
-    summary = prepared.summarise(baselines(prepared.parts.train, prepared.parts.validation))
+    task = _language(prepared)
+    summary = prepared.summarise(baselines(task.parts.train, task.parts.validation))
     _conclude(prepared, summary)
     return 0
 
 
+def _language(prepared: Run) -> Language:
+    assert isinstance(prepared.task, Language)
+    return prepared.task
+
+
 def _introduce(prepared: Run) -> None:
-    settings, config, plan = prepared.settings, prepared.config, prepared.plan
+    settings, plan, task = prepared.settings, prepared.plan, _language(prepared)
     length = f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"
-    removed = prepared.parts.removed
+    removed = task.parts.removed
     leak = f"\n           ({removed:,} characters left out that the held-out part repeats)" if removed else ""
+    size = [f"{getattr(task.config, name)} {name}" for name in ("layers", "heads") if hasattr(task.config, name)]
+    size += [f"{name} {getattr(task.config, name)}" for name in ("width", "context")]
     print(
-        f"text       {prepared.corpus.name}: {len(prepared.parts.train):,} characters to learn from, "
-        f"{len(prepared.parts.validation):,} held out{leak}\n"
-        f"model      GPT, {count(prepared.trainer.shapes):,} parameters: {config.layers} layers, {config.heads} heads, "
-        f"width {config.width}, context {config.context}, {prepared.tokenizer.size} {prepared.tokenizer.kind} tokens\n"
+        f"text       {task.name}: {len(task.parts.train):,} characters to learn from, "
+        f"{len(task.parts.validation):,} held out{leak}\n"
+        f"model      {prepared.description['model']}, {count(prepared.trainer.shapes):,} parameters: "
+        f"{', '.join(size)}, {task.tokenizer.size} {task.tokenizer.kind} tokens\n"
         f"training   {length}, batch {settings.batch}, {settings.dtype} on {settings.device}, "
         f"{settings.shards} worker threads, seed {settings.seed}\n"
         f"directory  {prepared.directory}",
@@ -198,7 +209,7 @@ class _Display:
         from tqdm import tqdm
 
         self.prepared = prepared
-        self.tokens = prepared.settings.batch * prepared.config.context
+        self.tokens = prepared.task.tokens_a_batch(prepared.settings.batch)
         self.bar = tqdm(
             total=prepared.plan.steps, initial=prepared.trainer.step_number, unit="step", dynamic_ncols=True,
             disable=None, smoothing=0.05,
@@ -260,18 +271,19 @@ def baselines(train: str, validation: str) -> dict[str, float]:
 
 
 def _conclude(prepared: Run, summary: dict[str, Any]) -> None:
-    trainer, config = prepared.trainer, prepared.config
+    trainer, task = prepared.trainer, _language(prepared)
     print("\nWhat it writes:\n")
-    start = prepared.tokenizer.encode(prepared.parts.validation)[: min(8, config.context)]
+    start = task.tokenizer.encode(task.parts.validation)[: min(8, task.config.context)]
     pieces = stream_text(
-        trainer.parameters.tree, model=gpt, config=config, tokenizer=prepared.tokenizer, prompt=start, new_tokens=300,
+        trainer.parameters.tree, model=task.model, config=task.config, tokenizer=task.tokenizer, prompt=start,
+        new_tokens=300,
         temperature=0.8, top_k=None, top_p=None, greedy=False, seed=prepared.settings.seed,
         device=prepared.settings.device,
     )  # fmt: skip
-    text = prepared.tokenizer.decode(start) + "".join(pieces)
+    text = task.tokenizer.decode(start) + "".join(pieces)
     print("\n".join("    " + line for line in text.splitlines()))
     print("\nBits per character of the held-out text (lower is better):\n")
-    for name, bits in [*summary["baselines"].items(), ("this GPT", summary["val_bpc"])]:
+    for name, bits in [*summary["baselines"].items(), ("this model", summary["val_bpc"])]:
         print(f"    {name:<10} {bits:6.3f}  {'#' * round(8 * bits)}")
     print(
         f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s, {summary['tokens_per_second']:,} tokens/s. "

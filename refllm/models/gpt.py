@@ -119,12 +119,12 @@ class Cache(Protocol):
 
 
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, keep: Array | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """GPT: the hidden states after the last norm
 
     Source:  Radford et al. 2019 sec. 2.3; documents 002 sec. 4.2.
-    Shapes:  ids (B, T) in [0, V); keep bool (1 + 2L, B, T, C): the draws of dropout, in the order of use -> y (B, T, C)
+    Shapes:  ids (B, T) in [0, V); keep 1 + 2L draws bool (B, T, C), in the order of use -> y (B, T, C)
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
@@ -178,9 +178,9 @@ def hidden_states(
     return y, back
 
 
-def dropout_sites(config: Config) -> int:
-    """How many draws a step takes: one after the embedding, two a layer."""
-    return 1 + 2 * config.layers
+def dropout_widths(config: Config) -> tuple[int, ...]:
+    """The widths of the draws (B, T, width) that `keep` holds: one after the embedding, two a layer."""
+    return (config.width,) * (1 + 2 * config.layers)
 
 
 def cache_shape(config: Config) -> tuple[int, int, int]:
@@ -203,7 +203,7 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
 
 
 def forward(
-    p: Tree, *, ids: Array, config: Config, keep: Array | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """GPT, LMHEAD: the logits of the next token at every position
 

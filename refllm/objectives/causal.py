@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from refllm.backend import Array
@@ -12,19 +13,32 @@ from refllm.parameters import Tree
 
 
 class CausalModel(Protocol):
-    """What a model file offers to this objective."""
+    """What a model file offers to this objective.
+
+    A model with a loss of its own beside that of the tokens (switch: the balance of its experts) has `balanced_states`
+    too, whose value is (h, balance).
+    """
 
     def hidden_states(
-        self, p: Tree, *, ids: Array, config: Any, keep: Array | None, cache: Any
+        self, p: Tree, *, ids: Array, config: Any, keep: Sequence[Array] | None, cache: Any
     ) -> tuple[Array, Callable[[Array], Tree]]: ...
 
     def head(self, p: Tree, config: Any) -> Array: ...
 
     def add_head_gradient(self, dp: Tree, dhead: Array, config: Any) -> Tree: ...
 
+    def dropout_widths(self, config: Any) -> tuple[int, ...]: ...
+
 
 def causal_loss(
-    p: Tree, *, model: CausalModel, ids: Array, targets: Array, ignore: int | None, config: Any, keep: Array | None
+    p: Tree,
+    *,
+    model: CausalModel,
+    ids: Array,
+    targets: Array,
+    ignore: int | None,
+    config: Any,
+    keep: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NLL: y = -Σ over places of log P(target | the tokens up to the place)
 
@@ -40,6 +54,29 @@ def causal_loss(
         return model.add_head_gradient(back_hidden(dh), dhead, config)
 
     return y, back
+
+
+@dataclass(frozen=True)
+class Causal:
+    """The mean of `causal_loss` over windows of tokens (B, T + 1): every token but the first is a target."""
+
+    model: CausalModel
+    config: Any
+
+    def totals(self, batch: Tree) -> int:
+        return int(batch.shape[0] * (batch.shape[1] - 1))
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        B, T = batch.shape[0], batch.shape[1] - 1
+        return [(B, T, width) for width in self.model.dropout_widths(self.config)]
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        y, back = causal_loss(
+            p, model=self.model, ids=batch[:, :-1], targets=batch[:, 1:], ignore=None, config=self.config, keep=keep
+        )
+        return y / totals, lambda dy: back(dy / totals)
 
 
 def sentence_log_probability(logits: Array, *, ids: Array, ignore: int | None) -> Array:

@@ -51,3 +51,12 @@ def load(saved: object) -> Tokenizer:
     if not isinstance(saved, dict) or not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"a saved tokenizer must be an object whose `kind` is one of {', '.join(KINDS)}; train again")
     return KINDS[kind].from_json(saved)
+
+
+def require_same_vocabulary(tokenizer: Tokenizer, vocabulary: int) -> None:
+    """UserError unless the tokenizer is as large as the vocabulary of the model that was saved with it."""
+    if vocabulary != tokenizer.size:
+        raise UserError(
+            f"the model has a vocabulary of {vocabulary}, its tokenizer one of {tokenizer.size}; "
+            "they do not belong together: use another checkpoint"
+        )

@@ -9,7 +9,7 @@ import numpy as np
 from benchmark.tasks import ADAMW, GENERATIONS, STEPS
 from refllm.generation.generate import generate
 from refllm.models import gpt
-from refllm.objectives.causal import causal_loss
+from refllm.objectives.causal import Causal, causal_loss
 from refllm.ops.attention import attention
 from refllm.parameters import map_leaves, named_leaves
 from refllm.train import Settings, Trainer
@@ -33,7 +33,9 @@ class Side:
             dtype="float32", device="cpu",
         )  # fmt: skip
         self.workers.__enter__()
-        trainer = Trainer(model=gpt, config=shape.config, settings=settings, workers=self.workers)
+        trainer = Trainer(
+            model=gpt, config=shape.config, objective=Causal(gpt, shape.config), settings=settings, workers=self.workers
+        )
         trainer.load({"weights": dict(named_leaves(shape.parameters()))}, step=0)
         tokens = shape.tokens()
         self.once = lambda: trainer.step(tokens, lr=ADAMW["lr"])

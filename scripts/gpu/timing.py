@@ -12,6 +12,7 @@ from gpu.sizes import Sizes
 from refllm.backend import to_device
 from refllm.generation.generate import generate
 from refllm.models import gpt
+from refllm.objectives.causal import Causal
 from refllm.ops.attention import attention
 from refllm.parameters import map_leaves, named_leaves
 from refllm.train import Trainer
@@ -51,7 +52,13 @@ def _figures(side: str, once: Once, synchronise: Callable[[], None], sizes: Size
 
 def _training_step(sizes: Sizes) -> Once:
     """Tokens from the host to new parameters, the loss left on the device, as between two reports."""
-    trainer = Trainer(model=gpt, config=sizes.config, settings=sizes.settings(), workers=Workers(1))
+    trainer = Trainer(
+        model=gpt,
+        config=sizes.config,
+        objective=Causal(gpt, sizes.config),
+        settings=sizes.settings(),
+        workers=Workers(1),
+    )
     trainer.load({"weights": dict(named_leaves(sizes.parameters()))}, step=0)
     tokens = sizes.tokens()
 

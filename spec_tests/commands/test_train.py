@@ -38,7 +38,7 @@ def test_a_run_leaves_its_checkpoint_its_metrics_and_its_summary(
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert [line["step"] for line in tiny.metrics(tmp_path / "r")] == [2, 4, 6]
     assert list(summary["baselines"]) == ["uniform", "unigram", "order 2", "order 4"]
-    for name, bits in [*summary["baselines"].items(), ("this GPT", summary["val_bpc"])]:
+    for name, bits in [*summary["baselines"].items(), ("this model", summary["val_bpc"])]:
         assert f"{name:<10} {bits:6.3f}" in out
     assert "What it writes:" in out
 

@@ -176,7 +176,7 @@ def test_exhausted_memory_of_the_host_says_the_same(
     def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError("Unable to allocate 1.5 GiB for an array with shape (20000, 20000) and data type float32")
 
-    monkeypatch.setattr("refllm.train.causal_loss", exhausted)
+    monkeypatch.setattr("refllm.objectives.causal.causal_loss", exhausted)
     assert train(text, tmp_path / "run") == 2
     error = one_line(capsys)
     assert "1.5 GiB" in error
@@ -191,7 +191,7 @@ def test_a_driver_without_memory_is_out_of_memory_too(
     def refuse(*_: Any, **__: Any) -> None:
         raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
 
-    monkeypatch.setattr("refllm.train.causal_loss", refuse)
+    monkeypatch.setattr("refllm.objectives.causal.causal_loss", refuse)
     assert train(text, tmp_path / "run", "--device", "cuda") == 2
     assert "out of memory" in one_line(capsys)
 

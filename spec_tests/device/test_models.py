@@ -45,7 +45,7 @@ def _parameters(config: gpt.Config, dtype: str = "float32") -> Any:
 @every_variant
 @every_dtype
 def test_gpt_and_its_loss_compute_what_they_do_on_the_host(device: Device, config: gpt.Config, dtype: str) -> None:
-    keep = RANDOM.random((gpt.dropout_sites(config), B, T, config.width)) < 0.75 if config.dropout else None
+    keep = RANDOM.random((len(gpt.dropout_widths(config)), B, T, config.width)) < 0.75 if config.dropout else None
 
     def compute(p: Any, ids: Any, targets: Any, keep: Any, dy: Any, dloss: Any) -> Any:
         logits, back = gpt.forward(p, ids=ids, config=config, keep=keep, cache=None)

@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 from refllm.models import gpt
+from refllm.objectives.causal import Causal
 from refllm.parameters import named_leaves
 from refllm.run import Run
 from refllm.train import Trainer, evaluate
@@ -29,7 +30,7 @@ def _trained(*, dropout: float = 0.0, norm: str = "pre", activation: str = "gelu
     settings = tiny.settings(**changes)
     config = tiny.config(vocabulary=V, dropout=dropout, norm=norm, activation=activation)
     with Workers(settings.shards) as workers:
-        trainer = Trainer(model=gpt, config=config, settings=settings, workers=workers)
+        trainer = Trainer(model=gpt, config=config, objective=Causal(gpt, config), settings=settings, workers=workers)
         trainer.initialise()
         seen = []
         for step in range(4):
@@ -64,7 +65,13 @@ def test_an_evaluation_on_a_device_is_the_hosts(device: Device) -> None:
     config = tiny.config(vocabulary=V, context=17)
     for place in ("cpu", "cuda"):
         with replaced(), device.present(), Workers(2) as workers:
-            trainer = Trainer(model=gpt, config=config, settings=tiny.settings(device=place), workers=workers)
+            trainer = Trainer(
+                model=gpt,
+                config=config,
+                objective=Causal(gpt, config),
+                settings=tiny.settings(device=place),
+                workers=workers,
+            )
             trainer.initialise()
             p = trainer.parameters.tree
             found.append(evaluate(p, windows, model=gpt, config=config, device=place, workers=workers))

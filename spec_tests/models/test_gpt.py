@@ -79,10 +79,10 @@ SMALLER = {"width": 4, "hidden": 5, "vocabulary": 5, "context": 4}
 )
 def test_every_parameters_gradient_agrees_with_differences(config: gpt.Config) -> None:
     ids = tokens(2, 3)
-    keep = numpy.random.default_rng(1).random((gpt.dropout_sites(config), *ids.shape, config.width)) < 0.7
+    keep = numpy.random.default_rng(1).random((len(gpt.dropout_widths(config)), *ids.shape, config.width)) < 0.7
 
     def model(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
-        return gpt.forward(p, ids=ids, config=config, keep=keep if config.dropout else None, cache=None)
+        return gpt.forward(p, ids=ids, config=config, keep=list(keep) if config.dropout else None, cache=None)
 
     assert_gradients_agree(model, parameters(config))
 
@@ -103,9 +103,9 @@ def test_the_losss_gradient_is_the_logits_pulled_back(config: gpt.Config) -> Non
 
 def dropped(p: Tree, ids: Any, config: gpt.Config, sites: list[int]) -> Any:
     """Logits where all is dropped at some of the uses of dropout, and nothing at the others."""
-    keep = numpy.ones((gpt.dropout_sites(config), *ids.shape, config.width), bool)
+    keep = numpy.ones((len(gpt.dropout_widths(config)), *ids.shape, config.width), bool)
     keep[sites] = False
-    return gpt.forward(p, ids=ids, config=config, keep=keep, cache=None)[0]
+    return gpt.forward(p, ids=ids, config=config, keep=list(keep), cache=None)[0]
 
 
 @every_variant

@@ -1,0 +1,62 @@
+"""What a model is trained for: its data, its objective, and how good it is at it. A file a task.
+
+A run (refllm/run.py) trains a task in a directory; `describe` goes into the run's state, and `load` makes the task of
+it again.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any, Protocol
+
+from refllm.errors import UserError
+from refllm.parameters import Tree
+from refllm.tokenizers import Tokenizer
+from refllm.train import Objective
+from refllm.workers import Workers
+
+KINDS = ("language",)
+
+
+class Feed(Protocol):
+    """Batches in an order that can be stopped and gone on with."""
+
+    def next_batch(self) -> Tree: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+
+class Task(Protocol):
+    """What a run asks of a task."""
+
+    model: ModuleType
+    config: Any
+    tokenizer: Tokenizer
+    objective: Objective
+    name: str  # of the data, for people
+
+    def describe(self) -> dict[str, Any]:
+        """What `load` needs, ready for JSON; `task` is its kind."""
+        ...
+
+    def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> Feed:
+        """Batches in the order of a Generator, or going on from a state."""
+        ...
+
+    def tokens_a_batch(self, batch: int) -> int:
+        """For tokens per second."""
+        ...
+
+    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+        """Measures on the held-out part: `val_loss`, the lower the better, and others."""
+        ...
+
+
+def load(description: dict[str, Any]) -> Task:
+    """The task that `describe` wrote."""
+    kind = description.get("task", "language")
+    if kind not in KINDS:
+        raise UserError(f"there is no task {kind!r} in this version of refllm; it knows {', '.join(KINDS)}")
+    task: Task = importlib.import_module(f"{__name__}.{kind}").load(description)
+    return task

@@ -1,0 +1,87 @@
+"""A language model learns a text: windows of its training part; bits per character of the part held out."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from refllm.data.batching import Batches, held_out_windows
+from refllm.data.corpus import Corpus, Split, python_reference, read_text, split
+from refllm.errors import UserError
+from refllm.metrics import bits_per_character
+from refllm.models import by_name
+from refllm.objectives.causal import Causal
+from refllm.parameters import Tree
+from refllm.tokenizers import Tokenizer, require_same_vocabulary
+from refllm.tokenizers import load as load_tokenizer
+from refllm.train import Objective, evaluate
+from refllm.workers import Workers
+
+EVALUATION_BATCH = 32  # windows that go through the model together
+
+
+class Language:
+    """A model of the protocol of refllm/objectives/causal.py on a text, that of `data` or the Python reference.
+
+    Raises:  UserError if `digest` is given and the text is another.
+    """
+
+    def __init__(
+        self, *, model: str, config: Any, tokenizer: Tokenizer, data: list[str], digest: str | None = None
+    ) -> None:
+        self.model, self.config, self.tokenizer = by_name(model), config, tokenizer
+        self.data = [str(Path(d).resolve()) for d in data]
+        require_same_vocabulary(tokenizer, config.vocabulary)
+        self.objective: Objective = Causal(self.model, config)
+        self.corpus = read_corpus(data)
+        self.name, self.digest = self.corpus.name, hashlib.sha256(self.corpus.text.encode()).hexdigest()
+        if digest not in (None, self.digest):
+            raise UserError(f"{self.name} is not the text that the run began with; resume with the same")
+        self.parts: Split = split(self.corpus)
+        self.tokens = tokenizer.encode(self.parts.train)
+        held_out = tokenizer.encode(self.parts.validation)
+        context = config.context
+        ids, targets = held_out_windows(self.tokens, held_out, context=context, stride=max(1, context // 2))
+        pieces = range(0, len(ids), EVALUATION_BATCH)
+        self.windows = [(ids[i : i + EVALUATION_BATCH], targets[i : i + EVALUATION_BATCH]) for i in pieces]
+        self.validation_tokens = len(held_out)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "task": "language", "model": self.model.__name__.rpartition(".")[2], "config": self.config.as_dict(),
+            "tokenizer": self.tokenizer.to_json(), "data": self.data,
+            "text_sha256": self.digest,
+        }  # fmt: skip
+
+    def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> Batches:
+        context = self.config.context
+        if state is None:
+            return Batches(self.tokens, context=context, batch=batch, generator=order)
+        return Batches.from_state(self.tokens, state, context=context, batch=batch)
+
+    def tokens_a_batch(self, batch: int) -> int:
+        return batch * int(self.config.context)
+
+    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+        """Loss per token in nats, and bits per character, over the whole validation text."""
+        nll = evaluate(p, self.windows, model=self.model, config=self.config, device=device, workers=workers)
+        return {
+            "val_loss": nll / self.validation_tokens,
+            "val_bpc": bits_per_character(nll, len(self.parts.validation)),
+        }
+
+
+def load(description: dict[str, Any]) -> Language:
+    return Language(
+        model=description["model"],
+        config=by_name(description["model"]).Config(**description["config"]),
+        tokenizer=load_tokenizer(description["tokenizer"]),
+        data=description["data"],
+        digest=description["text_sha256"],
+    )
+
+
+def read_corpus(data: list[str]) -> Corpus:
+    """The user's files, or the text that every Python carries."""
+    return read_text(data) if data else python_reference()
