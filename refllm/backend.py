@@ -7,6 +7,7 @@ device and back, and `known`, which says when a value may steer Python's control
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -91,6 +92,15 @@ def to_device(x: Array, device: str) -> Array:
 def to_host(x: Array) -> Array:
     """A NumPy array with the values of `x`; from a device this waits for the queue and transfers."""
     return sys.modules["cupy"].asnumpy(x) if on_device(x) else numpy.asarray(x)
+
+
+def shared_zeros(size: int, dtype: str) -> Array:
+    """A vector of zeros on the host in memory that forked processes share."""
+    try:
+        memory = mmap.mmap(-1, max(1, size * numpy.dtype(dtype).itemsize))
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"no {size:,} numbers of {dtype} could be reserved: {error}") from None
+    return numpy.frombuffer(memory, dtype, count=size)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,8 +1,8 @@
 """Training: one step, and the evaluation of a text. The run directory and the command line stand above this.
 
-A step is: the batch cut into shards of rows, one a worker thread; each shard's loss and gradient; their sum, written
-into one flat vector; its norm and the factor that clips it; AdamW on the flat vector in place. The trainer owns the
-parameters, the moments and the gradient, and is the one place that changes arrays in place.
+A step is: the batch cut into shards of rows, one a worker; each shard's loss, and its gradient in a flat vector of the
+worker; their sum; its norm and the factor that clips it; AdamW on the flat vectors in place, a stretch a worker. The
+trainer owns the parameters, the moments and the gradients, and is the one place that changes arrays in place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
-from refllm.backend import Array, device_namespace, generator, namespace, to_device, to_host
+from refllm.backend import Array, device_namespace, generator, namespace, shared_zeros, to_device, to_host
 from refllm.blocks.lm_head import LOGITS
 from refllm.errors import UserError
 from refllm.ops.cross_entropy import cross_entropy
@@ -96,12 +96,14 @@ class Trainer:
         xp, size = device_namespace(settings.device), count(self.shapes)
         if 8 * size > sys.maxsize:
             raise UserError(f"no memory holds a model of {size:,} parameters; lower --width, --hidden or --layers")
-        self.parameters, self.gradient, self.m, self.v = (
-            FlatTree(self.shapes, xp.zeros(size, settings.dtype)) for _ in range(4)
+        zeros = shared_zeros if settings.device == "cpu" else xp.zeros
+        self.parameters, self.m, self.v, *self._gradients = (
+            FlatTree(self.shapes, zeros(size, settings.dtype)) for _ in range(3 + workers.count)
         )
+        self.gradient = self._gradients[0]  # the first worker's, to which the others' are added
         self.step_number = 0
         self.norm: Array = xp.zeros((), settings.dtype)
-        self._portions = portions(self.gradient.views, workers.count)
+        self._everywhere: Callable[..., list[Any]] | None = None
 
     def initialise(self) -> None:
         """Fresh parameters, drawn on the host from the seed."""
@@ -124,65 +126,67 @@ class Trainer:
 
     def step(self, batch: Tree, *, lr: float) -> Array:
         """One step on `batch`, host arrays (B, ...) in a tree; the mean loss, left on the device."""
-        s = self.settings
+        if self._everywhere is None:
+            self._everywhere = self.workers.crew(self._part, fork=self.settings.device == "cpu")
         self.step_number += 1
+        shards = min(self.settings.shards, len(named_leaves(batch)[0][1]))
         totals = self.objective.totals(batch)
-        keep = self._dropout_draws(self.objective.dropout_shapes(batch))
-        batch = map_leaves(lambda x: to_device(x, s.device), batch)  # tokens: the one transfer without dropout
-        B = len(named_leaves(batch)[0][1])
-        shards = min(s.shards, B)
-        bounds = [B * i // shards for i in range(shards + 1)]
-        rows = [slice(bounds[i], bounds[i + 1]) for i in range(shards)]
-        results = self.workers.map(lambda n: self._shard(batch, keep, n, totals), rows)
-        loss: Array = sum(part for part, _ in results)  # type: ignore[assignment]  # never empty: not the 0 of sum
-
-        leaves = [dict(named_leaves(gradient)) for _, gradient in results]
-        self.workers.map(lambda paths: self._sum_gradients(leaves, paths), self._portions)
-        self.norm, factor = clip_factor([self.gradient.vector], limit=s.clip)
-        self.workers.map(lambda part: self._update(part, factor, lr), range(self.workers.count))
+        batch = map_leaves(lambda x: to_device(x, self.settings.device), batch)  # the one transfer without dropout
+        losses = self._everywhere("_shard", batch, totals, shards, self.step_number)
+        loss: Array = sum(losses[:shards])
+        self._everywhere("_sum_gradients", shards)
+        self.norm, factor = clip_factor([self.gradient.vector], limit=self.settings.clip)
+        self._everywhere("_update", factor, lr, self.step_number)
         return loss
 
-    def _shard(self, batch: Tree, keep: list[Array] | None, n: slice, totals: Any) -> tuple[Array, Tree]:
-        """The part of the loss, and of its gradient, of some rows of the batch."""
+    def _part(self, part: int, phase: str, *arguments: Any) -> Any:
+        """A worker's part in a phase of a step."""
+        return getattr(self, phase)(part, *arguments)
+
+    def _shard(self, part: int, batch: Tree, totals: Any, shards: int, step: int) -> Array | None:
+        """The part of the loss, and into this worker's vector of the gradient, of its rows of the batch."""
+        if part >= shards:
+            return None
+        B = len(named_leaves(batch)[0][1])
+        n = slice(B * part // shards, B * (part + 1) // shards)
+        keep = self._dropout_draws(self.objective.dropout_shapes(batch), step)
         loss, back = self.objective.loss(
             self.parameters.tree,
             map_leaves(lambda x: x[n], batch),
             totals=totals,
             keep=None if keep is None else [draw[n] for draw in keep],
         )
-        return loss, back(namespace(loss).ones((), loss.dtype))
+        for path, gradient in named_leaves(back(namespace(loss).ones((), loss.dtype))):
+            self._gradients[part].views[path][...] = gradient
+        return loss
 
-    def _sum_gradients(self, leaves: list[dict[str, Array]], paths: list[str]) -> None:
-        """The shards' gradients of some parameters, added in their order straight into the flat vector."""
-        xp = namespace(self.gradient.vector)
-        for path in paths:
-            view = self.gradient.views[path]
-            if len(leaves) == 1:
-                view[...] = leaves[0][path]
-                continue
-            xp.add(leaves[0][path], leaves[1][path], out=view)
-            for more in leaves[2:]:
-                xp.add(view, more[path], out=view)
+    def _sum_gradients(self, part: int, shards: int) -> None:
+        """The shards' gradients added in their order, in this worker's stretch of the vectors."""
+        n = self._stretch(part, len(self.gradient.vector))
+        for other in self._gradients[1:shards]:
+            self.gradient.vector[n] += other.vector[n]
 
-    def _update(self, part: int, factor: Array, lr: float) -> None:
-        """Clipping and AdamW for one worker's part of the flat vectors, in place."""
+    def _update(self, part: int, factor: Array, lr: float, step: int) -> None:
+        """Clipping and AdamW for this worker's stretch of the flat vectors, in place."""
         s = self.settings
         for name, decay in (("decayed", s.decay), ("rest", 0.0)):
             whole = [getattr(flat, name) for flat in (self.parameters, self.gradient, self.m, self.v)]
-            size = len(whole[0])
-            p, g, m, v = (z[size * part // self.workers.count : size * (part + 1) // self.workers.count] for z in whole)
+            p, g, m, v = (z[self._stretch(part, len(z))] for z in whole)
             g *= factor
             adamw(
-                p, g, m, v, step=self.step_number, lr=lr, beta1=s.beta1, beta2=s.beta2, eps=s.eps, decay=decay,
+                p, g, m, v, step=step, lr=lr, beta1=s.beta1, beta2=s.beta2, eps=s.eps, decay=decay,
                 out=(p, m, v),
             )  # fmt: skip
 
-    def _dropout_draws(self, shapes: Sequence[tuple[int, ...]]) -> list[Array] | None:
+    def _stretch(self, part: int, size: int) -> slice:
+        return slice(size * part // self.workers.count, size * (part + 1) // self.workers.count)
+
+    def _dropout_draws(self, shapes: Sequence[tuple[int, ...]], step: int) -> list[Array] | None:
         """Boolean draws for every use of dropout, from 16 bits each: below 2^16 (1 - rate) keeps. One transfer."""
         rate = self.config.dropout
         if rate == 0:
             return None
-        draws = generator(self.settings.seed, _DROPOUT_STREAM + self.step_number)
+        draws = generator(self.settings.seed, _DROPOUT_STREAM + step)
         drawn = draws.integers(0, 1 << 16, size=sum(map(math.prod, shapes)), dtype="uint16")
         keep = to_device(drawn < round((1 << 16) * (1 - rate)), self.settings.device)
         parts, start = [], 0
@@ -190,17 +194,6 @@ class Trainer:
             parts.append(keep[start : start + math.prod(shape)].reshape(shape))
             start += math.prod(shape)
         return parts
-
-
-def portions(views: dict[str, Array], count: int) -> list[list[str]]:
-    """The paths in `count` groups of about the same number of parameters."""
-    groups: list[list[str]] = [[] for _ in range(count)]
-    sizes = [0] * count
-    for path in sorted(views, key=lambda path: -views[path].size):
-        least = sizes.index(min(sizes))
-        groups[least].append(path)
-        sizes[least] += views[path].size
-    return groups
 
 
 def negative_log_likelihood(

@@ -97,6 +97,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(dropout: float) 
     assert one != other
 
 
+def test_forked_workers_and_threads_train_to_the_same_bits() -> None:
+    """With dropout, and a batch that is smaller than the crew."""
+    found = []
+    for fork in (True, False):
+        made = tiny.settings(shards=3)
+        config = tiny.config(vocabulary=11, dropout=0.2)
+        with Workers(3, fork=fork) as workers:
+            trainer = Trainer(model=gpt, config=config, objective=Causal(gpt, config), settings=made, workers=workers)
+            trainer.initialise()
+            losses = [float(trainer.step(tokens(B=B, seed=B), lr=0.01)) for B in (5, 2, 3, 1)]
+        found.append((losses, bits(trainer)))
+    assert found[0] == found[1]
+
+
 SHAPES = [(40, 16, CONFIG.width)] * 5
 
 
@@ -104,23 +118,22 @@ def test_dropout_draws_differ_from_step_to_step_and_keep_their_share() -> None:
     trainer = trained(steps=0, dropout=0.25)
     draws: list[Any] = []
     for step in (1, 2):
-        trainer.step_number = step
-        draws.append(numpy.array(trainer._dropout_draws(SHAPES)))
+        draws.append(numpy.array(trainer._dropout_draws(SHAPES, step)))
     assert draws[0].shape == (5, 40, 16, CONFIG.width)
     assert (draws[0] != draws[1]).mean() == pytest.approx(2 * 0.25 * 0.75, abs=0.02)
     assert draws[0].mean() == pytest.approx(0.75, abs=0.01)
-    assert trained(steps=0)._dropout_draws(SHAPES) is None
+    assert trained(steps=0)._dropout_draws(SHAPES, 1) is None
 
 
 def test_draws_have_the_shapes_that_are_asked_for() -> None:
-    found = trained(steps=0, dropout=0.5)._dropout_draws([(2, 3, 4), (2, 5), (0, 2)])
+    found = trained(steps=0, dropout=0.5)._dropout_draws([(2, 3, 4), (2, 5), (0, 2)], 1)
     assert found is not None
     assert [draw.shape for draw in found] == [(2, 3, 4), (2, 5), (0, 2)]
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.999])
 def test_even_an_extreme_rate_of_dropout_is_neither_all_nor_nothing(rate: float) -> None:
-    keep: Any = numpy.array(trained(steps=0, dropout=rate)._dropout_draws([(100, 16, CONFIG.width)] * 5))
+    keep: Any = numpy.array(trained(steps=0, dropout=rate)._dropout_draws([(100, 16, CONFIG.width)] * 5, 1))
     assert keep.mean() == pytest.approx(1 - rate, abs=5 * math.sqrt(rate * (1 - rate) / keep.size) + 2**-17)
     assert 0 < keep.sum() < keep.size
 

@@ -1,4 +1,4 @@
-"""Laws of the worker threads."""
+"""Laws of the workers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
 
-from refllm.workers import Workers, available_cores
+from refllm.errors import UserError
+from refllm.workers import CAN_FORK, Workers, available_cores
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -69,3 +71,61 @@ def test_keeping_freed_memory_changes_no_number() -> None:
     ]
     assert runs[0] == runs[1]
     assert runs[0].endswith("True\n")
+
+
+def served(part: int, what: str) -> Any:
+    if what == "process":
+        return os.getpid()
+    if what == "divide":
+        return 1 / part
+    if what == "die" and part == 1:
+        os._exit(9)
+    return part
+
+
+@pytest.mark.parametrize("fork", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_crew_answers_part_by_part(count: int, fork: bool) -> None:
+    with Workers(count) as workers:
+        ask = workers.crew(served, fork=fork)
+        assert ask("part") == list(range(count))
+        assert len(set(ask("process"))) == (count if fork and CAN_FORK else 1)
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_an_error_in_any_part_reaches_the_caller_and_the_next_request_has_its_own_answers(fork: bool) -> None:
+    with Workers(3) as workers:
+        ask = workers.crew(served, fork=fork)
+        with pytest.raises(ZeroDivisionError):
+            ask("divide")
+        assert ask("part") == [0, 1, 2]
+
+
+needs_fork = pytest.mark.skipif(not CAN_FORK, reason="workers are processes on Linux only")
+
+
+@needs_fork
+def test_a_worker_that_was_killed_is_reported_in_one_line() -> None:
+    with Workers(2) as workers:
+        ask = workers.crew(served, fork=True)
+        with pytest.raises(UserError, match="a worker process was ended from outside"):
+            ask("die")
+
+
+@needs_fork
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_no_worker_outlives_its_parent(end: str) -> None:
+    script = (
+        "import os, sys\n"
+        "from refllm.workers import Workers\n"
+        "with Workers(3) as workers:\n"
+        "    print(*workers.crew(lambda part: os.getpid(), fork=True)(), flush=True)\n"
+        f"    os.kill(os.getpid(), 9) if {end == 'killed'} else None\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    processes = [int(number) for number in done.stdout.split()]
+    assert len(set(processes)) == 3
+    deadline = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{number}") for number in processes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not [number for number in processes if os.path.exists(f"/proc/{number}")]

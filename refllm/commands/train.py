@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
     add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
     add("--reports", type=int, default=10, help="validations and checkpoints during the run (default 10)")
-    add("--threads", type=int, help="worker threads, a share of the batch each (default: the cores)")
+    add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
     add_device_arguments(parser)
     add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
     model = parser.add_argument_group("the model (defaults from the preset)")
@@ -194,7 +194,7 @@ def _introduce(prepared: Run) -> None:
         f"model      {prepared.description['model']}, {count(prepared.trainer.shapes):,} parameters: "
         f"{', '.join(size)}, {task.tokenizer.size} {task.tokenizer.kind} tokens\n"
         f"training   {length}, batch {settings.batch}, {settings.dtype} on {settings.device}, "
-        f"{settings.shards} worker threads, seed {settings.seed}\n"
+        f"{settings.shards} workers, seed {settings.seed}\n"
         f"directory  {prepared.directory}",
         flush=True,
     )

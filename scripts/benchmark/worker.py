@@ -2,7 +2,8 @@
 
 {"prepare": task, "name": name, "save": file}   prepares, saves what the sides must agree on
 {"time": n}                                      does it n times: the seconds of each
-{"memory": true}                                 the peak of resident memory so far, in bytes
+{"memory": true}                                 the peak of resident memory so far, in bytes, of the process and what
+                                                 its children hold of their own
 """
 
 from __future__ import annotations
@@ -32,6 +33,16 @@ def make(name: str, threads: int) -> Any:
     return Torch(threads, compiled=name == "torch.compile")
 
 
+def peak_memory() -> int:
+    """The peak of this process, and of each child without the files and the shared memory that are counted here."""
+    total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{child}/status").read_text().splitlines())
+        peak, files, shared = (int(status[key].split()[0]) for key in ("VmHWM", "RssFile", "RssShmem"))
+        total += (peak - files - shared) * 1024
+    return total
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")  # what a framework prints must not mix with the answers
     os.dup2(2, 1)
@@ -51,7 +62,7 @@ def main() -> None:
                 side.once()
                 answer.append(time.perf_counter() - start)
         else:
-            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            answer = peak_memory()
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

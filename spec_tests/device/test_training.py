@@ -85,7 +85,7 @@ def test_a_step_takes_its_tokens_and_draws_to_the_device_and_brings_nothing_back
 ) -> None:
     with DOUBLE.present(), steps_watched() as steps:
         tiny.train(tiny.begin(tmp_path, "run", steps=12, reports=2, dropout=dropout, shards=shards, device="cuda"))
-    assert_little_is_transferred(steps, count=12, to_device=to_device)
+    assert_little_is_transferred(steps, count=12, to_device=1 + (to_device - 1) * shards)
 
 
 def test_all_losses_of_a_report_are_read_at_once(tmp_path: Path) -> None:
