@@ -136,5 +136,5 @@ class Step:
             self.m[name] = 0.9 * self.m[name] + 0.1 * g
             self.v[name] = 0.99 * self.v[name] + 0.01 * g * g
             m, v = self.m[name] / (1 - 0.9**self.step), self.v[name] / (1 - 0.99**self.step)
-            p -= lr * (m / (np.sqrt(v) + 1e-8) + (0.1 * p if is_decayed(p.shape) else 0))
+            p[...] -= lr * (m / (np.sqrt(v) + 1e-8) + (0.1 * p if is_decayed(p.shape) else 0))
         return loss
