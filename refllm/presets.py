@@ -1,24 +1,36 @@
-"""Named sizes and settings for `refllm train`."""
+"""Named sizes and settings for `refllm train`: what a model begins from, and every flag may change."""
 
 from __future__ import annotations
 
 from typing import Any
 
 # Chosen on the default text by short runs over tokenizers, widths, contexts, rates and deviations.
+_USUAL: dict[str, Any] = {
+    "tokenizer": "byte_pair", "vocabulary": 512, "context": 64, "dropout": 0.2, "batch": 16, "lr": 3e-3,
+    "warmup": 0.025, "floor": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "decay": 0.1, "clip": 1.0, "steps": 2000,
+}  # fmt: skip
+_LAYERS: dict[str, Any] = {"layers": 4, "heads": 4, "width": 128, "hidden_per_width": 4}
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {
-        "tokenizer": "byte_pair", "vocabulary": 512, "layers": 4, "heads": 4, "width": 128, "context": 64,
-        "dropout": 0.2, "batch": 16, "lr": 3e-3, "warmup": 0.025, "floor": 0.1, "beta1": 0.9, "beta2": 0.99,
-        "eps": 1e-8, "decay": 0.1, "clip": 1.0, "steps": 2000,
-    },
+    "default": {**_USUAL, "model": "gpt", **_LAYERS},
     "character": {
-        "tokenizer": "character", "vocabulary": 512, "layers": 4, "heads": 4, "width": 128, "context": 64,
-        "dropout": 0.0, "batch": 12, "lr": 2e-3, "warmup": 0.025, "floor": 0.1, "beta1": 0.9, "beta2": 0.99,
-        "eps": 1e-8, "decay": 0.1, "clip": 1.0, "steps": 4000,
+        **_USUAL, "model": "gpt", **_LAYERS, "tokenizer": "character", "dropout": 0.0, "batch": 12, "lr": 2e-3,
+        "steps": 4000,
     },
     "small": {
-        "tokenizer": "byte_pair", "vocabulary": 4096, "layers": 6, "heads": 6, "width": 384, "context": 256,
-        "dropout": 0.1, "batch": 8, "lr": 1e-3, "warmup": 0.025, "floor": 0.1, "beta1": 0.9, "beta2": 0.99,
-        "eps": 1e-8, "decay": 0.1, "clip": 1.0, "steps": 5000,
+        **_USUAL, "model": "gpt", "layers": 6, "heads": 6, "width": 384, "hidden_per_width": 4, "vocabulary": 4096,
+        "context": 256, "dropout": 0.1, "batch": 8, "lr": 1e-3, "steps": 5000,
     },
+    "llama": {**_USUAL, "model": "llama", **_LAYERS, "kv_heads": 2, "hidden_per_width": 8 / 3, "tied": True},
+    "switch": {**_USUAL, "model": "switch", **_LAYERS, "experts": 4},
+    "rnn": {**_USUAL, "model": "recurrent_lm", "cell": "rnn", "layers": 2, "width": 128, "hidden": 256},
+    "lstm": {**_USUAL, "model": "recurrent_lm", "cell": "lstm", "layers": 2, "width": 128, "hidden": 256},
+    "nnlm": {**_USUAL, "model": "nnlm", "width": 64, "hidden": 256, "order": 8},
+    "hybrid": {**_USUAL, "model": "hybrid", "width": 128, "heads": 4, "hidden": 256, "dropout": 0.1},
+}  # fmt: skip
+
+# The names that --model takes, and the preset that each begins from.
+MODELS = {
+    "gpt": "default", "llama": "llama", "switch": "switch", "hybrid": "hybrid", "lstm": "lstm", "rnn": "rnn",
+    "recurrent_lm": "lstm", "nnlm": "nnlm",
 }  # fmt: skip

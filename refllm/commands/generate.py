@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from refllm.backend import allow_tf32, device_namespace
-from refllm.commands.train import RUNS, add_device_arguments
+from refllm.commands.choices import add_device_arguments
+from refllm.commands.train import RUNS
 from refllm.errors import UserError
 from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text

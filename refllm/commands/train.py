@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from refllm.backend import Array, allow_tf32, device_namespace
+from refllm.backend import allow_tf32, device_namespace
+from refllm.commands.choices import (
+    add_device_arguments,
+    add_model_arguments,
+    add_optimiser_arguments,
+    chosen,
+    config_of,
+    settings_of,
+    tokenizer_of,
+)
+from refllm.commands.progress import Display, interrupts
 from refllm.data.corpus import split
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
@@ -19,12 +26,11 @@ from refllm.models import by_name
 from refllm.models.ngram import NGram
 from refllm.parameters import count
 from refllm.plan import Plan
-from refllm.presets import PRESETS
+from refllm.presets import MODELS, PRESETS
 from refllm.run import Run
 from refllm.tasks.language import Language, read_corpus
-from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
-from refllm.train import Settings
-from refllm.workers import Workers, available_cores, keep_freed_memory
+from refllm.tokenizers import CharacterTokenizer
+from refllm.workers import Workers, keep_freed_memory
 
 HELP = "train a GPT on text"
 DESCRIPTION = """Train a GPT on text: by default on the language reference that every Python carries.
@@ -40,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", nargs="+", metavar="PATH", default=[], help="UTF-8 files or folders (default: the Python reference)")
     add("--out", metavar="DIR", help="directory of the run (default: runs/ and the next free number)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
-    add("--preset", choices=sorted(PRESETS), default="default", help="sizes and settings to start from")
+    add("--model", choices=sorted(MODELS), help="which kind (default gpt)")
+    add("--preset", choices=sorted(PRESETS), help="sizes and settings to start from (default: those of the model)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="train for this many steps")
     length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
@@ -49,38 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
     add_device_arguments(parser)
     add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
-    model = parser.add_argument_group("the model (defaults from the preset)")
-    model.add_argument("--tokenizer", choices=("character", "byte_pair"))
-    model.add_argument("--vocabulary", type=int, help="tokens of the byte-pair tokenizer")
-    for name in ("layers", "heads", "width", "hidden", "context"):
-        model.add_argument(f"--{name}", type=int)
-    model.add_argument("--norm", choices=("pre", "post"))
-    model.add_argument("--activation", choices=("relu", "gelu_tanh", "gelu_erf"))
-    model.add_argument("--positions", choices=("learned", "sinusoidal"))
-    model.add_argument("--tied", action=argparse.BooleanOptionalAction, default=None, help="embedding and head in one")
-    model.add_argument("--dropout", type=float)
-    rule = parser.add_argument_group("the optimiser, AdamW (defaults from the preset)")
-    rule.add_argument("--batch", type=int, help="windows a step")
-    for name, text in (
-        ("lr", "peak of the learning rate"),
-        ("warmup", "share of the run that warms up"),
-        ("floor", "learning rate at the end, as a share of the peak"),
-        ("beta1", None),
-        ("beta2", None),
-        ("eps", None),
-        ("decay", "weight decay, of matrices only"),
-        ("clip", "largest global norm of the gradient; inf for none"),
-    ):
-        rule.add_argument(f"--{name}", type=float, help=text)
-
-
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs on a GPU through CuPy")
-    parser.add_argument(
-        "--tf32",
-        action="store_true",
-        help="with --device cuda: float32 matrix products in TF32, which has 11 bits instead of 24 and is faster",
-    )
+    add_model_arguments(parser)
+    add_optimiser_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,44 +85,19 @@ def _require_alone(options: argparse.Namespace) -> None:
 
 
 def _new_run(options: argparse.Namespace) -> Run:
-    values: dict[str, Any] = {
-        "model": "gpt",
-        **PRESETS[options.preset],
-        **{k: v for k, v in vars(options).items() if v is not None},
-    }
-    values.setdefault("hidden", 4 * values["width"])
-    if options.minutes is not None:
-        values["steps"] = None
-    cores = available_cores()
-    threads = (cores if options.device == "cpu" else 1) if options.threads is None else options.threads
-    if threads < 1:
-        raise UserError(f"threads must be at least 1, got {threads}")
-    shards = max(1, min(threads, values["batch"]))
-    settings = Settings(
-        **{name: values[name] for name in ("batch", "lr", "warmup", "floor", "beta1", "beta2", "eps", "decay", "clip")},
-        seed=options.seed, shards=shards, dtype=options.dtype, device=options.device, tf32=options.tf32,
-        blas_threads=threads // shards,
-    )  # fmt: skip
-    plan = Plan(steps=values["steps"], minutes=options.minutes, reports=options.reports)
+    values = chosen(options)
+    settings = settings_of(values, options)
+    steps = None if options.minutes is not None else values["steps"]
+    plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports)
     corpus = read_corpus(options.data)
     for line in corpus.skipped:
         print(f"left out: {line}", file=sys.stderr)
-    tokenizer = _tokenizer(values, corpus.text, split(corpus).train)
-    model = by_name(values["model"])
-    config = model.Config(vocabulary=tokenizer.size, **{name: values[name] for name in model.CHOICES if name in values})
+    tokenizer = tokenizer_of(values, corpus.text, split(corpus).train)
+    config = config_of(by_name(values["model"]), values, tokenizer)
     task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data)
     out = Path(options.out) if options.out else _next_free()
-    return Run.begin(
-        out, task=task, settings=settings, plan=plan, workers=Workers(settings.shards, settings.blas_threads)
-    )
-
-
-def _tokenizer(values: dict[str, Any], text: str, train: str) -> Tokenizer:
-    """Byte pairs are learnt from the training part; the alphabet of characters is that of the whole text, so that the
-    held-out part can be spelled."""
-    if values["tokenizer"] == "character":
-        return CharacterTokenizer.train(text)
-    return BytePairTokenizer.train(train, vocabulary=values["vocabulary"])
+    workers = Workers(settings.shards, settings.blas_threads)
+    return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
 
 
 def _next_free() -> Path:
@@ -160,7 +112,7 @@ def _train(prepared: Run) -> int:
     if prepared.done and (prepared.directory / "summary.json").exists():
         print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
         return 0
-    with _Display(prepared) as display, _interrupts() as interrupted, warnings.catch_warnings():
+    with Display(prepared) as display, interrupts() as interrupted, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a training that diverges: the run says so itself
         prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
     if not prepared.done:
@@ -198,64 +150,6 @@ def _introduce(prepared: Run) -> None:
         f"directory  {prepared.directory}",
         flush=True,
     )
-
-
-class _Display:
-    """The progress bar on a terminal, and a line for every report wherever the output goes."""
-
-    SHOWN_EVERY = 20  # steps; on a device the loss is read for the reports only, since reading waits for the queue
-
-    def __init__(self, prepared: Run) -> None:
-        from tqdm import tqdm
-
-        self.prepared = prepared
-        self.tokens = prepared.task.tokens_a_batch(prepared.settings.batch)
-        self.bar = tqdm(
-            total=prepared.plan.steps, initial=prepared.trainer.step_number, unit="step", dynamic_ncols=True,
-            disable=None, smoothing=0.05,
-        )  # fmt: skip
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def on_step(self, loss: Array) -> None:
-        self.bar.update()
-        prepared, step = self.prepared, self.prepared.trainer.step_number
-        if self.bar.disable or step % self.SHOWN_EVERY or prepared.settings.device != "cpu":
-            return
-        left = ""
-        if prepared.plan.minutes is not None:
-            left = f", {max(0.0, 60 * prepared.plan.minutes - prepared.seconds):.0f} s left"
-        rate = (self.bar.format_dict["rate"] or 0) * self.tokens
-        self.bar.set_postfix_str(f"loss {float(loss):.3f}, {rate:,.0f} tokens/s{left}", refresh=False)
-
-    def on_report(self, line: dict[str, Any]) -> None:
-        self.bar.clear()
-        print(
-            f"step {line['step']:>6,}   loss {line['train_loss']:.3f}   held out {line['val_bpc']:.3f} bits/character  "
-            f" {line['tokens_per_second']:>7,} tokens/s   {line['seconds']:>4.0f} s",
-            flush=True,
-        )
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C (or a polite kill) asks the loop to stop after the step in hand; a second one stops at once."""
-    caught: list[int] = []
-
-    def ask(number: int, _: object) -> None:
-        caught.append(number)
-        signal.signal(number, signal.default_int_handler)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def baselines(train: str, validation: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ import pytest
 
 from refllm import cli
 from refllm.backend import known, namespace, to_device, to_host
-from refllm.commands.train import _Display
+from refllm.commands.progress import Display
 from refllm.models import gpt
 from refllm.train import Trainer
 from spec_tests import tiny
@@ -96,11 +96,11 @@ def test_a_transfer_or_a_wait_in_every_step_is_found(planted: Callable[[Trainer,
 
 
 def test_a_display_that_reads_the_loss_now_and_then_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def on_step(self: _Display, loss: Any) -> None:
+    def on_step(self: Display, loss: Any) -> None:
         if self.prepared.trainer.step_number == 3:
             json.dumps(float(loss))
 
-    monkeypatch.setattr(_Display, "on_step", on_step)
+    monkeypatch.setattr(Display, "on_step", on_step)
     sizes = ["--steps", "4", "--reports", "1", "--batch", "2", "--context", "8", "--layers", "1", "--heads", "1"]
     with DOUBLE.present(), steps_watched() as steps:
         out = ["--out", str(tmp_path / "run"), "--width", "4", "--device", "cuda", "--dropout", "0"]

@@ -1,0 +1,69 @@
+"""What a training shows while it runs, and how it is stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from refllm.backend import Array
+from refllm.run import Run
+
+
+class Display:
+    """The progress bar on a terminal, and a line for every report wherever the output goes."""
+
+    SHOWN_EVERY = 20  # steps; on a device the loss is read for the reports only, since reading waits for the queue
+
+    def __init__(self, prepared: Run) -> None:
+        from tqdm import tqdm
+
+        self.prepared = prepared
+        self.tokens = prepared.task.tokens_a_batch(prepared.settings.batch)
+        self.bar = tqdm(
+            total=prepared.plan.steps, initial=prepared.trainer.step_number, unit="step", dynamic_ncols=True,
+            disable=None, smoothing=0.05,
+        )  # fmt: skip
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def on_step(self, loss: Array) -> None:
+        self.bar.update()
+        prepared, step = self.prepared, self.prepared.trainer.step_number
+        if self.bar.disable or step % self.SHOWN_EVERY or prepared.settings.device != "cpu":
+            return
+        left = ""
+        if prepared.plan.minutes is not None:
+            left = f", {max(0.0, 60 * prepared.plan.minutes - prepared.seconds):.0f} s left"
+        rate = (self.bar.format_dict["rate"] or 0) * self.tokens
+        self.bar.set_postfix_str(f"loss {float(loss):.3f}, {rate:,.0f} tokens/s{left}", refresh=False)
+
+    def on_report(self, line: dict[str, Any]) -> None:
+        self.bar.clear()
+        print(
+            f"step {line['step']:>6,}   loss {line['train_loss']:.3f}   held out {line['val_bpc']:.3f} bits/character  "
+            f" {line['tokens_per_second']:>7,} tokens/s   {line['seconds']:>4.0f} s",
+            flush=True,
+        )
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Ctrl-C (or a polite kill) asks the loop to stop after the step in hand; a second one stops at once."""
+    caught: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        caught.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
