@@ -40,12 +40,14 @@ def causal_loss(
     config: Any,
     keep: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
-    """NLL: y = -Σ over places of log P(target | the tokens up to the place)
+    """NLL: y = -Σ over places of log P(target | the tokens up to the place)   [+ α balance B T for a model with experts]
 
     A sum, not a mean: shards and micro-batches then add up whatever their sizes, and the caller divides once.
-    Source:  documents 002 sec. 3.3, 4.2; 004 sec. 2.3.
+    Source:  documents 002 sec. 3.3, 4.2; 004 sec. 2.3; the balance: Fedus et al. 2021 (arXiv:2101.03961) eq. 4.
     Shapes:  ids (B, T); targets (B, T) -> y ()
     """
+    if hasattr(model, "balanced_states"):
+        return _balanced_loss(p, model=model, ids=ids, targets=targets, ignore=ignore, config=config, keep=keep)
     h, back_hidden = model.hidden_states(p, ids=ids, config=config, keep=keep, cache=None)
     y, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
 
@@ -54,6 +56,27 @@ def causal_loss(
         return model.add_head_gradient(back_hidden(dh), dhead, config)
 
     return y, back
+
+
+def _balanced_loss(
+    p: Tree,
+    *,
+    model: Any,
+    ids: Array,
+    targets: Array,
+    ignore: int | None,
+    config: Any,
+    keep: Sequence[Array] | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    (h, balance), back_states = model.balanced_states(p, ids=ids, config=config, keep=keep)
+    nll, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
+    weight = config.balance * targets.size  # a mean over the texts, as a sum over their places
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return model.add_head_gradient(back_states(dh, dy * weight), dhead, config)
+
+    return nll + balance * weight, back
 
 
 @dataclass(frozen=True)
