@@ -13,10 +13,10 @@ from typing import Any
 
 import refllm
 from refllm.backend import is_out_of_memory
-from refllm.commands import generate, score, train, verify
+from refllm.commands import compare, generate, score, train, verify
 from refllm.errors import UserError
 
-COMMANDS: dict[str, Any] = {"train": train, "generate": generate, "score": score, "verify": verify}
+COMMANDS: dict[str, Any] = {"train": train, "compare": compare, "generate": generate, "score": score, "verify": verify}
 
 
 def parser() -> argparse.ArgumentParser:

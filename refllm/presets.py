@@ -27,10 +27,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lstm": {**_USUAL, "model": "recurrent_lm", "cell": "lstm", "layers": 2, "width": 128, "hidden": 256},
     "nnlm": {**_USUAL, "model": "nnlm", "width": 64, "hidden": 256, "order": 8},
     "hybrid": {**_USUAL, "model": "hybrid", "width": 128, "heads": 4, "hidden": 256, "dropout": 0.1},
+    "ngram": {**_USUAL, "model": "ngram", "order": None},
 }  # fmt: skip
 
 # The names that --model takes, and the preset that each begins from.
 MODELS = {
     "gpt": "default", "llama": "llama", "switch": "switch", "hybrid": "hybrid", "lstm": "lstm", "rnn": "rnn",
     "recurrent_lm": "lstm", "nnlm": "nnlm",
+    "ngram": "ngram",
 }  # fmt: skip

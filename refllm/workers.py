@@ -10,18 +10,19 @@ threads were asked for.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from refllm.errors import UserError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 Result = TypeVar("Result")
 
@@ -95,6 +96,8 @@ class Crew:
     """This process as worker 0, and forked copies of it that serve requests until they are closed."""
 
     def __init__(self, serve: Callable[..., Any], count: int) -> None:
+        import multiprocessing
+
         self._serve = serve
         self._connections: list[Connection] = []
         context = multiprocessing.get_context("fork")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from refllm.backend import Array
 from refllm.run import Run
@@ -16,10 +16,10 @@ class Display:
 
     SHOWN_EVERY = 20  # steps; on a device the loss is read for the reports only, since reading waits for the queue
 
-    def __init__(self, prepared: Run) -> None:
+    def __init__(self, prepared: Run, reports: TextIO | None = None) -> None:
         from tqdm import tqdm
 
-        self.prepared = prepared
+        self.prepared, self.reports = prepared, reports
         self.tokens = prepared.task.tokens_a_batch(prepared.settings.batch)
         self.bar = tqdm(
             total=prepared.plan.steps, initial=prepared.trainer.step_number, unit="step", dynamic_ncols=True,
@@ -46,8 +46,9 @@ class Display:
     def on_report(self, line: dict[str, Any]) -> None:
         self.bar.clear()
         print(
-            f"step {line['step']:>6,}   loss {line['train_loss']:.3f}   held out {line['val_bpc']:.3f} bits/character  "
-            f" {line['tokens_per_second']:>7,} tokens/s   {line['seconds']:>4.0f} s",
+            f"step {line['step']:>6,}   loss {line['train_loss']:.3f}   {self.prepared.task.told(line)}   "
+            f"{line['tokens_per_second']:>7,} tokens/s   {line['seconds']:>4.0f} s",
+            file=self.reports,
             flush=True,
         )
 

@@ -27,7 +27,8 @@ from refllm.models.ngram import NGram
 from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import MODELS, PRESETS
-from refllm.run import Run
+from refllm.run import Run, require_empty
+from refllm.tasks.counting import count_text
 from refllm.tasks.language import Language, read_corpus
 from refllm.tokenizers import CharacterTokenizer
 from refllm.workers import Workers, keep_freed_memory
@@ -69,7 +70,10 @@ def run(options: argparse.Namespace) -> int:
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         allow_tf32(options.tf32, options.device)
-        prepared = _new_run(options)
+        values = chosen(options)
+        if values["model"] == "ngram":
+            return _count(values, options)
+        prepared = _new_run(values, options)
     with prepared.trainer.workers:
         return _train(prepared)
 
@@ -84,8 +88,7 @@ def _require_alone(options: argparse.Namespace) -> None:
         raise UserError(f"--resume goes on with the settings of the run; leave out --{changed[0].replace('_', '-')}")
 
 
-def _new_run(options: argparse.Namespace) -> Run:
-    values = chosen(options)
+def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
     settings = settings_of(values, options)
     steps = None if options.minutes is not None else values["steps"]
     plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports)
@@ -95,12 +98,30 @@ def _new_run(options: argparse.Namespace) -> Run:
     tokenizer = tokenizer_of(values, corpus.text, split(corpus).train)
     config = config_of(by_name(values["model"]), values, tokenizer)
     task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data)
-    out = Path(options.out) if options.out else _next_free()
+    out = Path(options.out) if options.out else next_free()
     workers = Workers(settings.shards, settings.blas_threads)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
 
 
-def _next_free() -> Path:
+def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
+    """The n-gram model, which takes no steps."""
+    corpus = read_corpus(options.data)
+    parts = split(corpus)
+    out = Path(options.out) if options.out else next_free()
+    require_empty(out)
+    tokenizer = tokenizer_of(values, corpus.text, parts.train)
+    summary = count_text(
+        out, parts=parts, name=corpus.name, data=options.data, tokenizer=tokenizer, order=values["order"]
+    )
+    print(
+        f"An n-gram model of order {summary['order']} on {corpus.name}: {summary['parameters']:,} n-grams of "
+        f"{tokenizer.size} tokens, {summary['val_bpc']:.3f} bits per character of the held-out text.\n"
+        f"Text from it: refllm generate {out}"
+    )
+    return 0
+
+
+def next_free() -> Path:
     number = 1
     while (RUNS / f"{number:03d}").exists():
         number += 1

@@ -13,6 +13,6 @@ LANGUAGE_MODELS = ("gpt", "llama", "switch", "recurrent_lm", "nnlm", "hybrid")
 
 def by_name(name: str) -> ModuleType:
     """The file of a model."""
-    if name not in (*LANGUAGE_MODELS, "bert", "encoder_decoder"):
+    if name not in (*LANGUAGE_MODELS, "ngram", "bert", "encoder_decoder"):
         raise UserError(f"there is no model {name!r}; choose one of {', '.join(LANGUAGE_MODELS)}")
     return importlib.import_module(f"{__name__}.{name}")

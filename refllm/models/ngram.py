@@ -1,17 +1,20 @@
 """The n-gram language model: what a Transformer must beat. (NGRAM)
 
-Counts are made once, on the host, by sorting integer-coded n-grams; nothing here is learnt by gradient.
+Counts are made once, on the host, by sorting integer-coded n-grams; nothing here is learnt by gradient. For generation
+and scoring it has the form of the other models: `Config`, `shapes`, and `forward`, whose logits are log probabilities.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refllm.errors import UserError
+from refllm.parameters import Tree
 
 Tokens: TypeAlias = NDArray[np.integer[Any]]
 
@@ -162,3 +165,91 @@ def in_vocabulary(tokens: Tokens, vocabulary: int) -> NDArray[np.int64]:
             "fit the n-gram model with the vocabulary of the tokenizer"
         )
     return row.astype(np.int64)
+
+
+def log_probabilities(model: NGram, before: Tokens, tokens: Tokens) -> NDArray[np.float64]:
+    """log p of each of `tokens`, which follow `before`, (T,)."""
+    past = min(len(before), max(0, model.n - 1))
+    return np.log(model.probabilities(np.concatenate([before[len(before) - past :], tokens]))[past:])
+
+
+CHOICES = ("order",)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The order n, and how many n-grams of each length 1 ... n were seen; `context` limits a piece that is scored."""
+
+    vocabulary: int
+    order: int
+    sizes: tuple[int, ...]
+    context: int = 1024
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))  # a list, from JSON
+        if self.order < 1 or len(self.sizes) != self.order:
+            raise UserError(f"an n-gram model of order {self.order} needs as many sizes, got {len(self.sizes)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def config_of(model: NGram) -> Config:
+    return Config(model.vocabulary, model.n, tuple(len(one.codes) for one in model.levels))
+
+
+def shapes(config: Config) -> Tree:
+    """The arrays of the levels; the discount follows from the counts."""
+    contexts = (1, *config.sizes[:-1])
+    return {
+        "levels": [
+            {"codes": (size,), "counts": (size,), "totals": (before,), "kinds": (before,)}
+            for size, before in zip(config.sizes, contexts, strict=True)
+        ]
+    }
+
+
+def tree_of(model: NGram) -> Tree:
+    """What a checkpoint holds of a model."""
+    names = ("codes", "counts", "totals", "kinds")
+    return {"levels": [{name: getattr(one, name) for name in names} for one in model.levels]}
+
+
+def of_tree(p: Tree, config: Config) -> NGram:
+    levels = tuple(
+        level(one["codes"], one["counts"], contexts=len(one["totals"]), vocabulary=config.vocabulary)
+        for one in p["levels"]
+    )
+    return NGram(config.order, config.vocabulary, levels)
+
+
+def state_shapes(config: Config) -> Tree:
+    """The last n - 1 tokens, each plus 1: 0 is none."""
+    return {"last": (config.order - 1,)}
+
+
+def forward(
+    p: Tree, *, ids: Tokens, config: Config, keep: None, cache: Any
+) -> tuple[NDArray[np.float64], Callable[[Any], Tree]]:
+    """NGRAM: y = log p(w | the tokens up to the place) for every w
+
+    Source:  Chen & Goodman 1999; documents 001.
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+    Special: nothing here has a gradient; `back` refuses.
+    """
+    model, past = of_tree(p, config), config.order - 1
+    before = np.zeros((len(ids), past), np.int64) if cache is None else cache.layers["last"]
+    valid = None if cache is None else cache.advance(ids.shape[1])
+    codes = ids + 1 if valid is None else np.where(valid, ids + 1, 0)
+    text = np.concatenate([before, codes], axis=1)
+    if cache is not None:
+        cache.layers = {"last": text[:, text.shape[1] - past :]}
+    y = np.empty((*ids.shape, config.vocabulary))
+    for b, t in np.ndindex(*ids.shape):
+        seen = text[b, t + 1 : t + 1 + past]
+        y[b, t] = np.log(model.probability(seen[seen > 0] - 1))
+
+    def back(dy: Any) -> Tree:
+        raise ValueError("ngram: counts have no gradient; fit them with NGram.fit")
+
+    return y, back

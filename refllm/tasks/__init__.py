@@ -52,6 +52,10 @@ class Task(Protocol):
         """Measures on the held-out part: `val_loss`, the lower the better, and others."""
         ...
 
+    def told(self, measured: dict[str, float]) -> str:
+        """The measures in a few words, for the lines of a run."""
+        ...
+
 
 def load(description: dict[str, Any]) -> Task:
     """The task that `describe` wrote."""

@@ -71,6 +71,9 @@ class Language:
             "val_bpc": bits_per_character(nll, len(self.parts.validation)),
         }
 
+    def told(self, measured: dict[str, float]) -> str:
+        return f"held out {measured['val_bpc']:.3f} bits/character"
+
 
 def load(description: dict[str, Any]) -> Language:
     return Language(
