@@ -13,7 +13,7 @@ from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 from refllm.train import Settings
 from refllm.workers import available_cores
 
-# Every field of a model's Config that a user may set, but `tied`, which is a flag without a value.
+# Every field of a model's Config that a user may set.
 ARCHITECTURE: dict[str, tuple[type, str]] = {
     "context": (int, "tokens that the model sees at once"),
     "layers": (int, "how many"),
@@ -34,6 +34,7 @@ ARCHITECTURE: dict[str, tuple[type, str]] = {
     "capacity_factor": (float, "room of an expert, in shares of the tokens / experts (switch)"),
     "balance": (float, "weight of the loss that spreads tokens over experts (switch)"),
 }
+SWITCHES = {"tied": "embedding and head in one", "direct": "a path around the hidden layer (nnlm)"}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--vocabulary", type=int, help="tokens of the byte-pair tokenizer")
     for name, (kind, text) in ARCHITECTURE.items():
         model.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    model.add_argument("--tied", action=argparse.BooleanOptionalAction, default=None, help="embedding and head in one")
+    for name, text in SWITCHES.items():
+        model.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None, help=text)
 
 
 def add_optimiser_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +82,7 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
             f"the preset {name} is one of {values['model']}, not of {options.model}; leave out one of the two"
         )
     model = by_name(values["model"])
-    for key in (*ARCHITECTURE, "tied"):
+    for key in (*ARCHITECTURE, *SWITCHES):
         if key in given and key not in model.CHOICES:
             raise UserError(
                 f"--{key.replace('_', '-')} is nothing that {values['model']} has; leave it out "

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from refllm.commands.choices import (
+    ARCHITECTURE,
+    SWITCHES,
     add_device_arguments,
     add_model_arguments,
     add_optimiser_arguments,
@@ -98,14 +100,8 @@ def _values(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """A model's preset under the flags: a flag that some models lack counts for those that have it."""
     mine = vars(options) | {"model": name, "preset": None}
     choices = by_name(PRESETS[name if name in PRESETS else "default"]["model"]).CHOICES
-    architecture = set(vars(options)) & _architecture()
-    return chosen(argparse.Namespace(**{k: v for k, v in mine.items() if k not in architecture or k in choices}))
-
-
-def _architecture() -> set[str]:
-    from refllm.commands.choices import ARCHITECTURE
-
-    return {*ARCHITECTURE, "tied"}
+    kept = {k: v for k, v in mine.items() if k not in (*ARCHITECTURE, *SWITCHES) or k in choices}
+    return chosen(argparse.Namespace(**kept))
 
 
 def _row(

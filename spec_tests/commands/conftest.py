@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from refllm.cli import main
+from refllm.cli import COMMANDS, main
 from spec_tests import tiny
 
 MODEL = [
@@ -23,7 +23,13 @@ Refused = Callable[..., str]
 def _in_an_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `runs/` would be made; and the memory of the test process stays as it is."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("refllm.commands.train.keep_freed_memory", lambda: True)
+    leave_the_allocator_alone(monkeypatch)
+
+
+def leave_the_allocator_alone(patch: pytest.MonkeyPatch) -> None:
+    for command in COMMANDS.values():
+        if hasattr(command, "keep_freed_memory"):
+            patch.setattr(command, "keep_freed_memory", lambda: True)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run, made once; tests that damage it take `run`, a copy."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("refllm.commands.train.keep_freed_memory", lambda: True)
+        leave_the_allocator_alone(patch)
         arguments = ["--data", str(tiny.data(folder)), "--steps", "6", "--reports", "2", "--out", str(folder / "run")]
         assert main(["train", *arguments, *MODEL]) == 0
     return folder / "run"

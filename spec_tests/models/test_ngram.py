@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from refllm.data.corpus import python_reference, split
 from refllm.errors import UserError
+from refllm.generation.state import CarriedState
+from refllm.models import ngram
 from refllm.models.ngram import NGram
+from refllm.parameters import named_leaves
 from refllm.tokenizers import CharacterTokenizer
 
 VOCABULARY = 5
@@ -125,3 +128,25 @@ def test_what_cannot_be_fitted_or_scored_is_refused() -> None:
         NGram.fit(row, n=1, vocabulary=3).bits_per_token(row, past=3)
     with pytest.raises(ValueError, match="one row"):
         NGram.fit(row.astype(float), n=1, vocabulary=3)
+
+
+@settings(max_examples=30)
+@given(rows, st.integers(1, 4), st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=8), st.integers(0, 8))
+def test_the_logits_are_log_probabilities_whole_piece_by_piece_and_padded(
+    text: list[int], n: int, history: list[int], cut: int
+) -> None:
+    """And the model comes back from its arrays."""
+    model = NGram.fit(np.array(text), n=n, vocabulary=VOCABULARY)
+    p, config = ngram.tree_of(model), ngram.config_of(model)
+    assert dict(named_leaves(ngram.shapes(config))) == {name: x.shape for name, x in named_leaves(p)}
+    ids = np.array([history])
+    whole, back = ngram.forward(p, ids=ids, config=config, keep=None, cache=None)
+    for t in range(len(history)):
+        np.testing.assert_allclose(np.exp(whole[0, t]), model.probability(np.array(history[: t + 1])), rtol=1e-13)
+    padded = np.concatenate([[[0, 0]], ids], axis=1)
+    store = CarriedState(ngram.state_shapes(config), batch=1, padding=np.array([2]), like=p["levels"][0]["codes"])
+    pieces = [padded[:, : 2 + cut], padded[:, 2 + cut :]]
+    parts = [ngram.forward(p, ids=piece, config=config, keep=None, cache=store)[0] for piece in pieces if piece.size]
+    assert np.array_equal(np.concatenate(parts, axis=1)[:, 2:], whole)
+    with pytest.raises(ValueError, match="counts have no gradient"):
+        back(whole)

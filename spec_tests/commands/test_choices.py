@@ -1,0 +1,73 @@
+"""Laws of the flags that say what is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from refllm.cli import main
+from refllm.commands.choices import ARCHITECTURE, SWITCHES
+from refllm.models import by_name
+from refllm.presets import MODELS, PRESETS
+from spec_tests import tiny
+from spec_tests.commands.conftest import Refused
+
+SMALL = {"layers": "2", "heads": "2", "width": "8", "hidden": "8", "context": "16", "kv_heads": "1", "order": "3"}
+
+
+def small(model: str) -> list[str]:
+    """Flags that make a model tiny, of those that it has."""
+    choices = by_name(PRESETS[MODELS[model]]["model"]).CHOICES
+    flags = [
+        word for name, value in SMALL.items() if name in choices for word in (f"--{name.replace('_', '-')}", value)
+    ]
+    return [*flags, "--tokenizer", "character", "--batch", "4", "--threads", "2"]
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "ngram"])
+def test_every_model_is_trained_resumed_generated_from_and_scored(
+    tmp_path: Path, model: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = str(tiny.data(tmp_path))
+    assert main(["train", "--model", model, "--data", data, "--steps", "6", "--out", "r", *small(model)]) == 0
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["model"] == PRESETS[MODELS[model]]["model"]
+    assert summary["val_bpc"] < 6
+    assert main(["train", "--resume", "r"]) == 0
+    capfd.readouterr()
+    assert main(["generate", "r", "--prompt", "3 times", "--tokens", "40", "--greedy"]) == 0
+    assert len(capfd.readouterr().out) == len("3 times") + 40 + 1
+    assert main(["score", "r", "--text", "3 times 4 is 12.", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["tokens"] == 15
+
+
+def test_the_n_gram_model_is_counted_generated_from_and_scored(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = str(tiny.data(tmp_path))
+    assert main(["train", "--model", "ngram", "--data", data, "--out", "r", "--tokenizer", "character"]) == 0
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert 0 < summary["val_bpc"] < 2
+    capfd.readouterr()
+    assert main(["generate", "r", "--prompt", "3 times", "--tokens", "40", "--greedy"]) == 0
+    assert capfd.readouterr().out.startswith("3 times")
+    assert main(["score", "r", "--text", "3 times 4 is 12.", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["perplexity"] < 5
+
+
+def test_every_choice_of_every_model_has_a_flag_and_every_flag_a_model() -> None:
+    choices = {choice for name in MODELS for choice in by_name(PRESETS[MODELS[name]]["model"]).CHOICES}
+    assert choices == {*ARCHITECTURE, *SWITCHES}
+    for name in MODELS:
+        model = by_name(PRESETS[MODELS[name]]["model"])
+        assert set(model.CHOICES) <= {field.name for field in dataclasses.fields(model.Config)}
+
+
+def test_a_flag_that_the_model_has_no_use_for_is_refused(refused: Refused) -> None:
+    assert "--experts is nothing that gpt has; leave it out" in refused("train", "--experts", "4", "--out", "r")
+    assert "--layers is nothing that ngram has" in refused("train", "--model", "ngram", "--layers", "4", "--out", "r")
+    said = refused("train", "--model", "llama", "--preset", "character", "--out", "r")
+    assert "the preset character is one of gpt, not of llama" in said

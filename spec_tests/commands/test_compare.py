@@ -1,0 +1,47 @@
+"""Laws of `refllm compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from refllm.cli import main
+from refllm.commands.compare import ALL
+from spec_tests import tiny
+from spec_tests.commands.conftest import Refused
+
+SMALL = [
+    "--tokenizer", "character", "--layers", "2", "--heads", "2", "--width", "8", "--hidden", "8", "--context", "16",
+    "--kv-heads", "1", "--threads", "1", "--minutes", "0.005",
+]  # fmt: skip
+
+
+def test_every_language_model_has_a_row_sorted_by_bits_per_character(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "--data", str(tiny.data(tmp_path)), "--out", "c", "--json", *SMALL]) == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert {row["name"] for row in rows} == set(ALL)
+    assert all(row.keys() >= {"name", "val_bpc", "perplexity", "parameters", "seconds"} for row in rows)
+    assert [row["val_bpc"] for row in rows] == sorted(row["val_bpc"] for row in rows)
+    for row in rows:  # one token a character: bits are the logarithm of the perplexity
+        assert row["perplexity"] == pytest.approx(2 ** row["val_bpc"], rel=1e-9)
+    assert json.loads((tmp_path / "c" / "compare.json").read_text()) == rows
+    assert main(["generate", "c/nnlm", "--tokens", "3"]) == 0
+
+
+def test_the_table_is_printed_with_a_line_a_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = str(tiny.data(tmp_path))
+    assert main(["compare", "--data", data, "--models", "ngram", "nnlm", "--out", "c", *SMALL]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split() == ["model", "bits/char", "perplexity", "parameters", "steps", "seconds"]
+    assert sorted(line.split()[0] for line in lines[1:]) == ["ngram", "nnlm"]
+
+
+def test_nothing_is_overwritten(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "thesis.txt").write_text("mine")
+    said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "c", *SMALL)
+    assert "is not empty and will not be overwritten" in said
