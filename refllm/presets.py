@@ -27,6 +27,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "lstm": {**_USUAL, "model": "recurrent_lm", "cell": "lstm", "layers": 2, "width": 128, "hidden": 256},
     "nnlm": {**_USUAL, "model": "nnlm", "width": 64, "hidden": 256, "order": 8},
     "hybrid": {**_USUAL, "model": "hybrid", "width": 128, "heads": 4, "hidden": 256, "dropout": 0.1},
+    "bert": {
+        **_USUAL, "model": "bert", **_LAYERS, "tokenizer": "wordpiece", "vocabulary": 2048, "dropout": 0.1, "batch": 32,
+        "lr": 1e-3, "pairing": "next", "steps": 4000,
+    },
     "ngram": {**_USUAL, "model": "ngram", "order": None},
 }  # fmt: skip
 
@@ -34,5 +38,5 @@ PRESETS: dict[str, dict[str, Any]] = {
 MODELS = {
     "gpt": "default", "llama": "llama", "switch": "switch", "hybrid": "hybrid", "lstm": "lstm", "rnn": "rnn",
     "recurrent_lm": "lstm", "nnlm": "nnlm",
-    "ngram": "ngram",
+    "ngram": "ngram", "bert": "bert",
 }  # fmt: skip

@@ -10,6 +10,8 @@ from refllm.errors import UserError
 from refllm.models import by_name
 from refllm.presets import MODELS, PRESETS
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
+from refllm.tokenizers.word import WordTokenizer
+from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
 from refllm.workers import available_cores
 
@@ -39,7 +41,7 @@ SWITCHES = {"tied": "embedding and head in one", "direct": "a path around the hi
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model (defaults from the preset)")
-    model.add_argument("--tokenizer", choices=("character", "byte_pair"))
+    model.add_argument("--tokenizer", choices=("character", "byte_pair", "word", "wordpiece"))
     model.add_argument("--vocabulary", type=int, help="tokens of the byte-pair tokenizer")
     for name, (kind, text) in ARCHITECTURE.items():
         model.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
@@ -115,4 +117,8 @@ def tokenizer_of(values: dict[str, Any], text: str, train: str) -> Tokenizer:
     held-out part can be spelled."""
     if values["tokenizer"] == "character":
         return CharacterTokenizer.train(text)
+    if values["tokenizer"] == "wordpiece":
+        return WordPieceTokenizer.train(train, vocabulary=values["vocabulary"], lower=True)
+    if values["tokenizer"] == "word":
+        return WordTokenizer.train(train, vocabulary=values["vocabulary"], lower=True)
     return BytePairTokenizer.train(train, vocabulary=values["vocabulary"])

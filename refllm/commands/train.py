@@ -28,8 +28,10 @@ from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import MODELS, PRESETS
 from refllm.run import Run, require_empty
+from refllm.tasks import Task
 from refllm.tasks.counting import count_text
 from refllm.tasks.language import Language, read_corpus
+from refllm.tasks.masked import MaskedPretraining
 from refllm.tokenizers import CharacterTokenizer
 from refllm.workers import Workers, keep_freed_memory
 
@@ -97,7 +99,9 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
         print(f"left out: {line}", file=sys.stderr)
     tokenizer = tokenizer_of(values, corpus.text, split(corpus).train)
     config = config_of(by_name(values["model"]), values, tokenizer)
-    task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data)
+    task: Task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data)
+    if values["model"] == "bert":
+        task = MaskedPretraining(config=config, tokenizer=tokenizer, data=options.data, pairing=values["pairing"])
     out = Path(options.out) if options.out else next_free()
     workers = Workers(settings.shards, settings.blas_threads)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
@@ -142,8 +146,13 @@ def _train(prepared: Run) -> int:
             f"  refllm train --resume {prepared.directory}"
         )
         return 130
-    print("Fitting the n-gram models to the same text ...", flush=True)
+    task = prepared.task
+    if isinstance(task, MaskedPretraining):
+        summary = prepared.summarise(task.baselines())
+        _conclude_pretraining(prepared, summary)
+        return 0
     task = _language(prepared)
+    print("Fitting the n-gram models to the same text ...", flush=True)
     summary = prepared.summarise(baselines(task.parts.train, task.parts.validation))
     _conclude(prepared, summary)
     return 0
@@ -155,15 +164,12 @@ def _language(prepared: Run) -> Language:
 
 
 def _introduce(prepared: Run) -> None:
-    settings, plan, task = prepared.settings, prepared.plan, _language(prepared)
+    settings, plan, task = prepared.settings, prepared.plan, prepared.task
     length = f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"
-    removed = task.parts.removed
-    leak = f"\n           ({removed:,} characters left out that the held-out part repeats)" if removed else ""
     size = [f"{getattr(task.config, name)} {name}" for name in ("layers", "heads") if hasattr(task.config, name)]
     size += [f"{name} {getattr(task.config, name)}" for name in ("width", "context")]
     print(
-        f"text       {task.name}: {len(task.parts.train):,} characters to learn from, "
-        f"{len(task.parts.validation):,} held out{leak}\n"
+        f"data       {task.introduced()}\n"
         f"model      {prepared.description['model']}, {count(prepared.trainer.shapes):,} parameters: "
         f"{', '.join(size)}, {task.tokenizer.size} {task.tokenizer.kind} tokens\n"
         f"training   {length}, batch {settings.batch}, {settings.dtype} on {settings.device}, "
@@ -203,4 +209,14 @@ def _conclude(prepared: Run, summary: dict[str, Any]) -> None:
     print(
         f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s, {summary['tokens_per_second']:,} tokens/s. "
         f"More text from it: refllm generate {prepared.directory}"
+    )
+
+
+def _conclude_pretraining(prepared: Run, summary: dict[str, Any]) -> None:
+    print("\nOn the held-out text (in brackets: always the most frequent answer):\n")
+    for name, what in (("masked_accuracy", "masked words right"), ("pair_accuracy", "sentence pairs right")):
+        print(f"    {what:<22}{100 * summary[name]:6.1f} %   ({100 * summary['baselines'][name]:.1f} %)")
+    print(
+        f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
+        f"Fine-tune it: refllm classify fit DATA --from {prepared.directory}"
     )

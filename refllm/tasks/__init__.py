@@ -12,11 +12,10 @@ from typing import Any, Protocol
 
 from refllm.errors import UserError
 from refllm.parameters import Tree
-from refllm.tokenizers import Tokenizer
 from refllm.train import Objective
 from refllm.workers import Workers
 
-KINDS = ("language",)
+KINDS = ("language", "masked")
 
 
 class Feed(Protocol):
@@ -30,11 +29,17 @@ class Feed(Protocol):
 class Task(Protocol):
     """What a run asks of a task."""
 
-    model: ModuleType
     config: Any
-    tokenizer: Tokenizer
+    tokenizer: Any
     objective: Objective
     name: str  # of the data, for people
+
+    @property
+    def model(self) -> ModuleType: ...
+
+    def introduced(self) -> str:
+        """The data in a line: its name and size."""
+        ...
 
     def describe(self) -> dict[str, Any]:
         """What `load` needs, ready for JSON; `task` is its kind."""

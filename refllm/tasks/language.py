@@ -47,6 +47,9 @@ class Language:
         self.windows = [(ids[i : i + EVALUATION_BATCH], targets[i : i + EVALUATION_BATCH]) for i in pieces]
         self.validation_tokens = len(held_out)
 
+    def introduced(self) -> str:
+        return introduced(self.name, self.parts)
+
     def describe(self) -> dict[str, Any]:
         return {
             "task": "language", "model": self.model.__name__.rpartition(".")[2], "config": self.config.as_dict(),
@@ -88,3 +91,11 @@ def load(description: dict[str, Any]) -> Language:
 def read_corpus(data: list[str]) -> Corpus:
     """The user's files, or the text that every Python carries."""
     return read_text(data) if data else python_reference()
+
+
+def introduced(name: str, parts: Split) -> str:
+    """A text and its split, in a line; a second one where characters were left out."""
+    line = f"{name}: {len(parts.train):,} characters to learn from, {len(parts.validation):,} held out"
+    if parts.removed:
+        line += f"\n           ({parts.removed:,} characters left out that the held-out part repeats)"
+    return line
