@@ -13,10 +13,36 @@ from typing import Any
 
 import refllm
 from refllm.backend import is_out_of_memory
-from refllm.commands import compare, generate, score, train, verify
+from refllm.commands import (
+    answer,
+    chat,
+    classify,
+    compare,
+    compress,
+    generate,
+    pretrain,
+    score,
+    summarise,
+    train,
+    translate,
+    verify,
+)
 from refllm.errors import UserError
 
-COMMANDS: dict[str, Any] = {"train": train, "compare": compare, "generate": generate, "score": score, "verify": verify}
+COMMANDS: dict[str, Any] = {
+    "train": train,
+    "pretrain": pretrain,
+    "compare": compare,
+    "generate": generate,
+    "score": score,
+    "classify": classify,
+    "translate": translate,
+    "summarise": summarise,
+    "answer": answer,
+    "chat": chat,
+    "compress": compress,
+    "verify": verify,
+}
 
 
 def parser() -> argparse.ArgumentParser:

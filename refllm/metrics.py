@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 
 
 def perplexity(nll: float, tokens: int) -> float:
@@ -30,3 +36,165 @@ def bits_per_character(nll: float, characters: int) -> float:
     if characters < 1:
         raise ValueError("bits_per_character: the text is empty")
     return nll / (math.log(2) * characters)
+
+
+def accuracy(wanted: Sequence[str], given: Sequence[str]) -> float:
+    """The share of the examples whose label is the one given
+
+    Source:  documents 000 sec. 6; Manning et al. 2008, Introduction to Information Retrieval, sec. 8.3.
+    Raises:  ValueError if there is no example, or the two differ in length.
+    """
+    _require_examples("accuracy", wanted, given)
+    return sum(a == b for a, b in zip(wanted, given, strict=True)) / len(wanted)
+
+
+def confusion_matrix(wanted: Sequence[str], given: Sequence[str], labels: Sequence[str]) -> list[list[int]]:
+    """n_ij: the examples of label i that were given label j; a row for each true label, a column for each given one
+
+    Source:  Manning et al. 2008 sec. 14.5.
+    Raises:  ValueError if there is no example, the two differ in length, or a label is not one of `labels`.
+    """
+    _require_examples("confusion_matrix", wanted, given)
+    if strange := sorted({*wanted, *given} - set(labels)):
+        raise ValueError(f"confusion_matrix: the label {strange[0]!r} is not one of {', '.join(labels)}")
+    place = {label: i for i, label in enumerate(labels)}
+    counts = [[0] * len(labels) for _ in labels]
+    for a, b in zip(wanted, given, strict=True):
+        counts[place[a]][place[b]] += 1
+    return counts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well one label is told from the others, or the average over all; `count` examples have it."""
+
+    precision: float
+    recall: float
+    f1: float
+    count: int
+
+
+def binary_scores(*, hits: int, given: int, wanted: int) -> Scores:
+    """P = hits / given;   R = hits / wanted;   F1 = 2 P R / (P + R) = 2 hits / (given + wanted)
+
+    `hits` examples have the label and were given it, `given` were given it, `wanted` have it.
+    Source:  van Rijsbergen 1979, Information Retrieval, ch. 7; Manning et al. 2008 sec. 8.3; documents 000 sec. 6.
+    Special: a quotient whose divisor is 0 is 0: a label that was never given has no precision, one that no example has
+             no recall.
+    """
+    return Scores(
+        precision=hits / given if given else 0.0,
+        recall=hits / wanted if wanted else 0.0,
+        f1=2 * hits / (given + wanted) if given + wanted else 0.0,
+        count=wanted,
+    )
+
+
+def label_scores(confusion: Sequence[Sequence[int]]) -> list[Scores]:
+    """`binary_scores` of each label against all others, from the confusion matrix."""
+    given = [sum(column) for column in zip(*confusion, strict=True)]
+    return [binary_scores(hits=row[i], given=given[i], wanted=sum(row)) for i, row in enumerate(confusion)]
+
+
+def micro_scores(confusion: Sequence[Sequence[int]]) -> Scores:
+    """`binary_scores` of the hits, given and wanted of all labels added up
+
+    With one label an example, as here, all three are the accuracy.
+    Source:  Manning et al. 2008 sec. 13.6.
+    """
+    total = sum(map(sum, confusion))
+    return binary_scores(hits=sum(row[i] for i, row in enumerate(confusion)), given=total, wanted=total)
+
+
+def macro_scores(confusion: Sequence[Sequence[int]]) -> Scores:
+    """The mean of each of `label_scores` over the labels, so that a rare label counts as much as a frequent one
+
+    The F1 is the mean of the labels' F1, not that of the mean precision and recall.
+    Source:  Manning et al. 2008 sec. 13.6; Opitz & Burst 2019 (arXiv:1911.03347) for the two kinds of F1.
+    Special: a label that no example has and none was given does not take part; 0 if there is none that does.
+    """
+    columns = [sum(column) for column in zip(*confusion, strict=True)]
+    taking_part = [one for one, given in zip(label_scores(confusion), columns, strict=True) if one.count or given]
+    n = max(1, len(taking_part))
+    return Scores(
+        precision=sum(one.precision for one in taking_part) / n,
+        recall=sum(one.recall for one in taking_part) / n,
+        f1=sum(one.f1 for one in taking_part) / n,
+        count=sum(one.count for one in taking_part),
+    )
+
+
+def _require_examples(name: str, wanted: Sequence[str], given: Sequence[str]) -> None:
+    if not wanted or len(wanted) != len(given):
+        raise ValueError(
+            f"{name}: needs one given label for each true one, and at least one example; "
+            f"got {len(given)} for {len(wanted)}"
+        )
+
+
+def rouge_l(wanted: str, given: str) -> float:
+    """ROUGE-L: F = 2 P R / (P + R),   P = LCS / words given,   R = LCS / words wanted
+
+    LCS is the length of the longest common subsequence of the two texts' words: \\w+, without case, uncut. The F that
+    weighs both alike (β = 1).
+    Source:  Lin 2004 (W04-1013) sec. 3.1.
+    Special: 0 if one of the texts has no word.
+    """
+    a, b = (re.findall(r"\w+", text.casefold()) for text in (wanted, given))
+    common = longest_common_subsequence(a, b)
+    return 2 * common / (len(a) + len(b)) if common else 0.0
+
+
+def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
+    """L(i, j) = L(i-1, j-1) + 1 if a_i = b_j, else max(L(i-1, j), L(i, j-1)); its last value, a row at a time."""
+    row = [0] * (len(b) + 1)
+    for one in a:
+        before = row
+        row = [0]
+        for j, other in enumerate(b):
+            row.append(before[j] + 1 if one == other else max(before[j + 1], row[j]))
+    return row[-1]
+
+
+def normalised_answer(text: str) -> str:
+    """An answer without case, ASCII punctuation, the words a, an and the, and more than single spaces
+
+    Source:  Rajpurkar et al. 2016 (D16-1264) sec. 6.1.
+    """
+    bare = "".join(character for character in text.lower() if character not in string.punctuation)
+    return " ".join(word for word in bare.split() if word not in ("a", "an", "the"))
+
+
+def exact_match(wanted: str, given: str) -> float:
+    """1 if the normalised answers are equal, else 0
+
+    Source:  Rajpurkar et al. 2016 sec. 6.1.
+    """
+    return float(normalised_answer(wanted) == normalised_answer(given))
+
+
+def token_f1(wanted: str, given: str) -> float:
+    """F1 of the words of the normalised answers as bags: 2 · common / (words wanted + words given)
+
+    Source:  Rajpurkar et al. 2016 sec. 6.1.
+    Special: 1 if both have no word, 0 if one of them has none.
+    """
+    a, b = (Counter(normalised_answer(text).split()) for text in (wanted, given))
+    if not a or not b:
+        return float(a == b)
+    return 2 * (a & b).total() / (a.total() + b.total())
+
+
+def has_sacrebleu() -> bool:
+    """Whether sacrebleu (the extra `eval`) is installed."""
+    return find_spec("sacrebleu") is not None
+
+
+def bleu_and_chrf(wanted: Sequence[str], given: Sequence[str]) -> tuple[float, float]:
+    """BLEU and chrF2 of all texts together, 0 to 100, as sacrebleu computes them by default
+
+    Source:  Papineni et al. 2002 (P02-1040); Popović 2015 (W15-3049); Post 2018 (W18-6319) for what sacrebleu does.
+    """
+    from sacrebleu.metrics import BLEU, CHRF
+
+    return BLEU().corpus_score(given, [wanted]).score, CHRF().corpus_score(given, [wanted]).score

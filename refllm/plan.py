@@ -15,11 +15,15 @@ class Plan:
     """A number of steps, or of minutes: then the schedule follows the clock and the run ends on time, on any machine.
 
     Only a run by steps can be repeated bit for bit, since a clock cannot.
+
+    With `patience` the run ends early (early stopping: Prechelt 1998; documents 000 sec. 4.4) and leaves the weights of
+    the report whose val_loss was lowest, whether it ends early or not.
     """
 
     steps: int | None
     minutes: float | None
     reports: int  # lines of metrics, with a validation and a checkpoint each, spread evenly over the run
+    patience: int | None = None  # reports without a better val_loss before the run ends; None: it never ends early
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -30,6 +34,8 @@ class Plan:
             raise UserError(f"minutes must be above 0, got {self.minutes}")
         if self.reports < 1:
             raise UserError(f"reports must be at least 1, got {self.reports}")
+        if self.patience is not None and self.patience < 1:
+            raise UserError(f"patience must be at least 1, got {self.patience}")
 
     def progress(self, step: int, seconds: float) -> float:
         """The share of the run that is done after `step` steps and `seconds` seconds."""
@@ -55,3 +61,20 @@ class Plan:
             total=total,
             floor=settings.lr * settings.floor,
         )
+
+
+@dataclass
+class Best:
+    """STOP: the lowest val_loss so far, the step that it was measured at, and the reports since then."""
+
+    loss: float | None = None
+    step: int = 0
+    waited: int = 0
+
+    def is_beaten(self, loss: float, step: int) -> bool:
+        """Takes in the val_loss of a report; whether it is the lowest so far."""
+        if self.loss is not None and loss >= self.loss:
+            self.waited += 1
+            return False
+        self.loss, self.step, self.waited = loss, step, 0
+        return True

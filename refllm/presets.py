@@ -10,6 +10,13 @@ _USUAL: dict[str, Any] = {
     "warmup": 0.025, "floor": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "decay": 0.1, "clip": 1.0, "steps": 2000,
 }  # fmt: skip
 _LAYERS: dict[str, Any] = {"layers": 4, "heads": 4, "width": 128, "hidden_per_width": 4}
+# Chosen on short sentences of English and German.
+_SEQUENCE: dict[str, Any] = {
+    "model": "encoder_decoder", "encoder_layers": 3, "decoder_layers": 3, "heads": 4, "width": 192,
+    "hidden_per_width": 4, "norm": "pre", "positions": "sinusoidal", "activation": "relu", "scaled_embedding": True,
+    "vocabulary": 4096, "context": 128, "batch": 64, "lr": 2e-3, "warmup": 0.1, "floor": 0.02, "beta2": 0.98,
+    "decay": 0.01,
+}  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {**_USUAL, "model": "gpt", **_LAYERS},
@@ -31,6 +38,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_USUAL, "model": "bert", **_LAYERS, "tokenizer": "wordpiece", "vocabulary": 2048, "dropout": 0.1, "batch": 32,
         "lr": 1e-3, "pairing": "next", "steps": 4000,
     },
+    "encoder_decoder": {
+        **_USUAL, **_SEQUENCE, "vocabulary": 2048, "context": 64, "batch": 32, "steps": 4000,
+    },
+    "translate": {**_USUAL, **_SEQUENCE},
+    "summarise": {**_USUAL, **_SEQUENCE, "context": 256, "batch": 8},
     "ngram": {**_USUAL, "model": "ngram", "order": None},
 }  # fmt: skip
 
@@ -38,5 +50,5 @@ PRESETS: dict[str, dict[str, Any]] = {
 MODELS = {
     "gpt": "default", "llama": "llama", "switch": "switch", "hybrid": "hybrid", "lstm": "lstm", "rnn": "rnn",
     "recurrent_lm": "lstm", "nnlm": "nnlm",
-    "ngram": "ngram", "bert": "bert",
+    "ngram": "ngram", "bert": "bert", "encoder_decoder": "encoder_decoder",
 }  # fmt: skip

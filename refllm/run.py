@@ -1,6 +1,7 @@
 """A run is a directory: what was trained, how it went, and how to go on.
 
-checkpoint/     weights, moments and state.json (refllm/checkpoint.py)
+checkpoint/     weights, moments and state.json (refllm/checkpoint.py); while a run with patience goes on, the best
+                report's weights; in fine-tuning of a part, what is trained, beside the weights of the whole model
 metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm
 summary.json    written at the end: steps, seconds, parameters, val_bpc, baselines, tokens_per_second, threads, ...
 """
@@ -20,9 +21,10 @@ import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_device, to_host
 from refllm.errors import UserError
-from refllm.models import by_name
-from refllm.parameters import Tree, count, from_names, require_fit
-from refllm.plan import Plan
+from refllm.finetune.stored import weights_of
+from refllm.models import LANGUAGE_MODELS, by_name
+from refllm.parameters import Tree, count, from_names, named_leaves, require_fit
+from refllm.plan import Best, Plan
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tokenizers import Tokenizer, require_same_vocabulary
@@ -48,6 +50,8 @@ class Run:
         self.seconds, self.reported = description["seconds"], description["reported"]
         self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
         self.training_seconds = description["training_seconds"]
+        self.best = Best(**description.get("best", {}))
+        self.best_weights = (groups or {}).get("best", {})
         order = generator(self.settings.seed, 1)
         self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
         self.trainer = Trainer(
@@ -72,7 +76,11 @@ class Run:
     def resume(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
         """The run as its last checkpoint left it. Later lines of the metrics are dropped: they will be made again."""
         description, read = open_checkpoint(directory)
+        if "compressed" in description:
+            raise UserError(f"{directory} was made by refllm compress, which cannot be gone on with; compress again")
         groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
+        groups |= {group: read(group) for group in ("best", "trained") if group in description["files"]}
+        groups["weights"] = groups.pop("trained", groups["weights"])
         try:
             settings = Settings(**description["settings"])
             task = load_task(description)
@@ -88,7 +96,8 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return self.plan.progress(self.trainer.step_number, self.seconds) >= 1
+        out_of_patience = self.plan.patience is not None and self.best.waited >= self.plan.patience
+        return out_of_patience or self.plan.progress(self.trainer.step_number, self.seconds) >= 1
 
     def train(
         self,
@@ -97,6 +106,8 @@ class Run:
         on_report: Callable[[dict[str, Any]], None],
     ) -> None:
         """Steps until the plan is fulfilled or `should_stop` says so; then the state is saved.
+
+        With patience a plan that is fulfilled leaves the weights of its best report.
 
         `on_step` gets the loss of each step where it is: reading it from a device waits for the device. `on_report`
         gets each line of the metrics.
@@ -114,13 +125,22 @@ class Run:
                 self._read(losses)
                 now = time.perf_counter()
                 self.training_seconds += now - last
-                on_report(self._report(lr, steps=self.trainer.step_number - since, seconds=now - last))
+                line = self._report(lr, steps=self.trainer.step_number - since, seconds=now - last)
+                self._keep_the_best(line["val_loss"])
+                on_report(line)
                 last, since = time.perf_counter(), self.trainer.step_number
                 self.seconds = before + last - started
                 self.save()
         self._read(losses)
         self.training_seconds += time.perf_counter() - last
+        if self.done and self.best_weights:
+            self.trainer.load({"weights": self.best_weights}, step=self.trainer.step_number)
+            self.best_weights = {}
         self.save()
+
+    def _keep_the_best(self, loss: float) -> None:
+        if self.plan.patience is not None and self.best.is_beaten(loss, self.trainer.step_number):
+            self.best_weights = {path: to_host(x).copy() for path, x in self.trainer.parameters.views.items()}
 
     def _read(self, losses: list[Array]) -> None:
         """The losses since the last reading, which a device hands over here and only here."""
@@ -176,12 +196,19 @@ class Run:
             "reported": self.reported, "loss_sum": self.loss_sum, "loss_steps": self.loss_steps,
             "order": self.batches.state(),
         }  # fmt: skip
-        checkpoint.save(
-            self.directory / "checkpoint", self.description, self.trainer.groups(), step=self.trainer.step_number
-        )
+        groups = self.trainer.groups()
+        if hasattr(self.task, "full"):
+            whole = dict(named_leaves(self.task.full(self.trainer.parameters.tree)))
+            if whole.keys() != groups["weights"].keys():  # a part is trained: who loads the run finds the whole model
+                groups = {**groups, "weights": whole, "trained": groups["weights"]}
+        if self.plan.patience is not None:
+            self.description["best"] = asdict(self.best)
+        if self.best_weights:
+            groups["best"] = self.best_weights
+        checkpoint.save(self.directory / "checkpoint", self.description, groups, step=self.trainer.step_number)
 
-    def summarise(self, baselines: dict[str, float]) -> dict[str, Any]:
-        """Writes summary.json."""
+    def summarise(self, baselines: dict[str, float], also: dict[str, float] | None = None) -> dict[str, Any]:
+        """Writes summary.json; `also` are measures beside those of the task's validation."""
         measured = self.validate()
         tokens = self.trainer.step_number * self.task.tokens_a_batch(self.settings.batch)
         summary = {
@@ -190,6 +217,7 @@ class Run:
             "seconds": round(self.seconds, 3),
             "parameters": count(self.trainer.shapes),
             **measured,
+            **(also or {}),
             "baselines": baselines,
             "tokens_per_second": round(tokens / max(self.training_seconds, 1e-9)),
             "threads": self.settings.shards * self.settings.blas_threads,
@@ -200,6 +228,8 @@ class Run:
             "version": refllm.__version__,
             "data": self.task.name,
         }
+        if self.plan.patience is not None:
+            summary["best_step"] = self.best.step
         data = json.dumps(summary, ensure_ascii=False, indent=1) + "\n"
         checkpoint.write_atomically(self.directory / "summary.json", data.encode())
         return summary
@@ -239,10 +269,22 @@ def load_model(directory: Path, device: str) -> Trained:
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
     require_same_vocabulary(tokenizer, config.vocabulary)
-    shapes, arrays = model.shapes(config), read("weights")
+    shapes, arrays = model.shapes(config), weights_of(description, read)
     require_fit(shapes, arrays)
     parameters = from_names(shapes, {name: to_device(x, device) for name, x in arrays.items()})
     return Trained(model, config, parameters, tokenizer, description)
+
+
+def load_language_model(directory: Path, device: str) -> Trained:
+    """As `load_model`; UserError for a model that does not predict the next token from those before it."""
+    trained = load_model(directory, device)
+    name = trained.description["model"]
+    if name not in (*LANGUAGE_MODELS, "ngram"):
+        raise UserError(
+            f"the model in {directory} is a {name}, which does not predict the next token; "
+            f"give the run of one that does ({', '.join(LANGUAGE_MODELS)})"
+        )
+    return trained
 
 
 def _step_of(line: str) -> float:

@@ -88,8 +88,8 @@ class Trainer:
     """Parameters, moments and step number of one training, and the workers that it runs on."""
 
     def __init__(
-        self, *, model: ModuleType, config: Any, objective: Objective, settings: Settings, workers: Workers
-    ) -> None:
+        self, *, model: Any, config: Any, objective: Objective, settings: Settings, workers: Workers
+    ) -> None:  # of the model: shapes(config) and initial(config, generator)
         self.model, self.config, self.objective = model, config, objective
         self.settings, self.workers = settings, workers
         self.shapes = model.shapes(config)

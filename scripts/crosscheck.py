@@ -1,162 +1,65 @@
-"""Agreement with PyTorch: loss, logits and every gradient of a GPT, in float64 and float32, and steps of AdamW.
+"""Agreement with PyTorch and transformers: loss and every gradient of every model, in float64 and float32.
 
-    python scripts/crosscheck.py [--json]
+    python scripts/crosscheck.py [--only gpt llama ...] [--seed N] [--json]
 
-Needs torch (a CPU build is enough); it is an oracle, so neither the package nor its tests need it. The PyTorch model is
-written with torch.nn.functional and takes refllm's parameters, so that nothing but the arithmetic is compared.
-Exit status: 0 if everything agrees, 1 if something does not, 2 if torch is not installed.
+Needs torch (a CPU build is enough) and, but for gpt and recurrent, transformers; they are oracles, so neither the
+package nor its tests need them. A family a file in scripts/crosschecks/; a difference is relative to the largest entry
+of its tensor.
+Exit status: 0 if everything agrees, 1 if something does not, 2 if a library is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from refllm.models import gpt
-from refllm.objectives.causal import causal_loss
-from refllm.ops.position import sinusoidal
-from refllm.optim.update import adamw
-from refllm.parameters import from_names, map_leaves, named_leaves
-
-# Worst difference allowed, relative to the largest entry of each tensor. The key bias has a gradient of exactly zero,
-# so its part of bqkv is compared relative to the largest entry of the whole bqkv.
-LIMITS = {"float64": 1e-10, "float32": 1e-5}
-
-CONFIGURATIONS = {
-    "GPT-2 style": gpt.Config(vocabulary=61, context=24, layers=3, heads=4, width=32, hidden=128),
-    "2017 style": gpt.Config(
-        vocabulary=61, context=24, layers=2, heads=4, width=32, hidden=64, norm="post", activation="relu",
-        positions="sinusoidal", tied=False,
-    ),
-    "untied, erf, one head": gpt.Config(
-        vocabulary=7, context=9, layers=2, heads=1, width=6, hidden=10, activation="gelu_erf", tied=False
-    ),
-    "one token": gpt.Config(vocabulary=7, context=1, layers=1, heads=3, width=9, hidden=9),
-    "several tiles": gpt.Config(vocabulary=31, context=600, layers=2, heads=2, width=8, hidden=32),
+FAMILIES = {  # and what each needs beside NumPy
+    "gpt": ("torch",), "recurrent": ("torch",), "llama": ("torch", "transformers"), "bert": ("torch", "transformers"),
+    "encoder_decoder": ("torch", "transformers"), "switch": ("torch", "transformers"),
 }  # fmt: skip
-
-
-def torch_loss(torch: Any, p: Any, ids: Any, targets: Any, config: gpt.Config) -> Any:
-    """The mean loss by PyTorch's own functions."""
-    F, C = torch.nn.functional, config.width
-    act = {
-        "relu": F.relu,
-        "gelu_erf": F.gelu,
-        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    }[config.activation]
-
-    def norm(x: Any, q: Any) -> Any:
-        return F.layer_norm(x, (C,), q["g"], q["b"], config.eps)
-
-    def attend(x: Any, q: Any) -> Any:
-        qkv = x @ q["Wqkv"] + q["bqkv"]
-        parts = (z.unflatten(-1, (config.heads, -1)).transpose(1, 2) for z in qkv.split(C, dim=-1))
-        y = F.scaled_dot_product_attention(*parts, is_causal=True)
-        return y.transpose(1, 2).flatten(2) @ q["Wo"] + q["bo"]
-
-    def feed(x: Any, q: Any) -> Any:
-        return act(x @ q["W1"] + q["b1"]) @ q["W2"] + q["b2"]
-
-    if config.positions == "learned":
-        table = p["position"]
-    else:
-        host = sinusoidal(np.arange(config.context, dtype=np.float64), width=C)[0]
-        table = torch.tensor(host, dtype=p["token"].dtype)
-    x = F.embedding(ids, p["token"]) + table[: ids.shape[1]]
-    for q in p["layers"]:
-        if config.norm == "pre":
-            x = x + attend(norm(x, q["norm1"]), q["attention"])
-            x = x + feed(norm(x, q["norm2"]), q["feed_forward"])
-        else:
-            x = norm(x + attend(x, q["attention"]), q["norm1"])
-            x = norm(x + feed(x, q["feed_forward"]), q["norm2"])
-    if config.norm == "pre":
-        x = norm(x, p["norm"])
-    logits = x @ (p["token"].T if config.tied else p["head"])
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
-
-
-def worst(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[float, str]:
-    """The largest difference relative to its tensor's largest entry, and the tensor."""
-    return max(
-        (float(np.abs(ours[name] - theirs[name]).max() / max(np.abs(theirs[name]).max(), 1e-30)), name) for name in ours
-    )
-
-
-def check(torch: Any, config: gpt.Config, dtype: str, seed: int) -> dict[str, float | str]:
-    """The worst differences of one configuration."""
-    rng = np.random.default_rng(seed)
-    fresh = gpt.initial(config, rng)
-    p = map_leaves(lambda a: (a + 0.1 * rng.standard_normal(a.shape)).astype(dtype), fresh)
-    ids = rng.integers(0, config.vocabulary, (3, config.context))
-    targets = rng.integers(0, config.vocabulary, ids.shape)
-    targets[0, 0] = -1
-    count = int((targets >= 0).sum())
-
-    loss, back = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=-1, config=config, keep=None)
-    gradient = dict(named_leaves(back(np.asarray(1 / count, dtype))))
-
-    leaves = {name: torch.tensor(a, requires_grad=True) for name, a in named_leaves(p)}
-    tree = from_names(gpt.shapes(config), leaves)
-    reference = torch_loss(torch, tree, torch.tensor(ids), torch.tensor(targets), config)
-    reference.backward()
-    theirs = {name: leaf.grad.numpy() for name, leaf in leaves.items()}
-
-    optimiser = torch.optim.AdamW(leaves.values(), lr=0.01, betas=(0.9, 0.95), eps=1e-3, weight_decay=0.1)
-    for _ in range(3):  # the same gradient three times: the moments and corrections are what is compared
-        optimiser.step()
-    stepped = {}
-    for name, a in named_leaves(p):
-        state = (a, np.zeros_like(a), np.zeros_like(a))
-        for step in (1, 2, 3):
-            new, m, v = adamw(
-                state[0], theirs[name], *state[1:], step=step, lr=0.01, beta1=0.9, beta2=0.95, eps=1e-3, decay=0.1
-            )
-            state = (new, m, v)
-        stepped[name] = state[0]
-    gradient_error, tensor = worst(gradient, theirs)
-    return {
-        "loss": abs(float(loss) / count - reference.item()) / abs(reference.item()),
-        "gradient": gradient_error,
-        "tensor": tensor,
-        "adamw": worst(stepped, {name: leaf.detach().numpy() for name, leaf in leaves.items()})[0],
-    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
+    parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="FAMILY")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    try:
-        import torch
-    except ImportError:
-        print("crosscheck: PyTorch is not installed; pip install torch (a CPU build is enough)", file=sys.stderr)
-        return 2
-    rows, good = [], True
-    for name, config in CONFIGURATIONS.items():
-        for dtype, limit in LIMITS.items():
-            row = check(torch, config, dtype, options.seed)
-            agrees = all(float(row[part]) <= limit for part in ("loss", "gradient", "adamw"))
-            good &= agrees
-            rows.append({"configuration": name, "dtype": dtype, "limit": limit, "agrees": agrees, **row})
-    if options.json:
-        print(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1))
-    else:
-        print(f"{'configuration':<24}{'dtype':<9}{'loss':>9}{'gradient':>10}{'AdamW':>9}{'limit':>9}   worst tensor")
-        for row in rows:
+    for library in dict.fromkeys(library for family in options.only for library in FAMILIES[family]):
+        if importlib.util.find_spec(library) is None:
             print(
-                f"{row['configuration']:<24}{row['dtype']:<9}{row['loss']:>9.1e}{row['gradient']:>10.1e}"
-                f"{row['adamw']:>9.1e}{row['limit']:>9.0e}   {row['tensor']}{'' if row['agrees'] else '  DISAGREES'}"
+                f"crosscheck: {library} is not installed; pip install {library}, or choose by --only", file=sys.stderr
             )
-    return 0 if good else 1
+            return 2
+    rows: list[dict[str, Any]] = []
+    for family in options.only:
+        module = importlib.import_module(f"crosschecks.{family}")
+        for make in getattr(module, "ROWS", (module.rows,)):
+            found = [{"family": family, **row} for row in make(options.seed)]
+            rows += found
+            if not options.json:
+                print("\n".join(map(_line, found)), flush=True)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    differ = [row for row in rows if not row["agrees"]]
+    if not options.json:
+        print(f"\n{len(rows)} comparisons, {len(differ)} disagree")
+    return 1 if differ else 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    figures = "  ".join(f"{name} {row[name]:.1e}" for name in ("loss", "gradient", "adamw") if name in row)
+    where = f"   worst {row['tensor']}" if row.get("tensor") else ""
+    name = f"{row['family']}: {row['configuration']}"
+    verdict = "" if row["agrees"] else "  DISAGREES"
+    return f"{name:<52}{row['dtype']:<9}{figures}  (limit {row['limit']:.0e}){where}{verdict}"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ There is no list of operations. A public function defined in a module of `refllm
     Shapes:  x (..., I); W (I, parts*heads*D); ids (...) in [0, V); keep bool (...) -> y[parts] (..., heads, T, D)
 
 Positional parameters are the differentiable arrays, in that order. Keyword-only parameters have no default; their
-values come from `KEYWORDS` by name, and an integer one may be a size in a shape. `y[n]` is a tuple of n arrays, and
-`y () or, for "none", (...)` has the second shape when a keyword has that value.
+values come from `KEYWORDS` by name, and an integer one may be a size in a shape. A dimension is a sum of products,
+`T+S-1` or `2*I`. `y[n]` is a tuple of n arrays, and `y () or, for "none", (...)` has the second shape when a keyword
+has that value.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ NEEDS_AN_ELEMENT = {"mean_squared_error"}
 
 _ARRAY = re.compile(
     r"(?P<name>\w+)(\[(?P<count>\w+)\])? (?P<boolean>bool )?\((?P<dimensions>[^()]*)\)"
-    r'( in \[0, (?P<bound>\w+)\))?( or, for "(?P<value>\w+)", \((?P<other>[^()]*)\))?'
+    r'( in \[0, (?P<bound>[\w*+]+)\))?( or, for "(?P<value>\w+)", \((?P<other>[^()]*)\))?'
 )
 
 
@@ -205,8 +206,16 @@ class Draw:
     def shape(self, dimensions: tuple[str, ...]) -> Shape:
         shape: list[int] = []
         for d in dimensions:
-            shape += self.leading if d == "..." else [math.prod(self.size(factor) for factor in d.split("*"))]
+            shape += self.leading if d == "..." else [self.dimension(d)]
         return tuple(shape)
+
+    def dimension(self, text: str) -> int:
+        """`T+S-1` or `2*I` as a number."""
+        total = 0
+        for sign, term in re.findall(r"([+-]?)([^+-]+)", text):
+            product = math.prod(int(f) if f.isdigit() else self.size(f) for f in term.split("*"))
+            total += -product if sign == "-" else product
+        return total
 
     def keyword(self, name: str) -> Any:
         if name not in self.values:
@@ -222,7 +231,7 @@ class Draw:
         return self.indices(shape, array.bound)
 
     def indices(self, shape: Shape, bound: str) -> Any:
-        return numpy.asarray(self.random.integers(0, self.size(bound), shape), self.choose("int64", "int32"))
+        return numpy.asarray(self.random.integers(0, self.dimension(bound), shape), self.choose("int64", "int32"))
 
     def output_shapes(self) -> Iterator[Shape]:
         for array in self.operation.outputs:
@@ -238,7 +247,7 @@ def _causal(d: Draw) -> bool:
 
 
 def _allowed(d: Draw) -> Any:
-    full = (*d.leading, d.size("T"), d.size("S"))
+    full = (*d.shape(d.operation.inputs[0].dimensions[:-1]), d.size("S"))  # of q (..., T, D), and of (..., H, T, D)
     shape = d.choose(None, full, full[-2:], (1, full[-1]), (full[-2], 1))
     return None if shape is None else d.random.random(shape) < 0.6
 
@@ -249,21 +258,38 @@ def _targets(d: Draw) -> Any:
 
 
 def _positions(d: Draw) -> Any:
-    axes = d.choose(*range(len(d.leading) + 1))
-    return d.indices(d.leading[len(d.leading) - axes :], "S")
+    full = d.shape(d.operation.inputs[0].dimensions[:-1])
+    axes = d.choose(*range(len(full) + 1))
+    return d.indices(full[len(full) - axes :], "S")
+
+
+def _valid(d: Draw) -> Any:
+    return d.choose(None, d.array("valid"))
 
 
 KEYWORDS: dict[str, Callable[[Draw], Any]] = {
     "allowed": _allowed,
+    "base": lambda d: d.choose(10000.0, 500.0),
+    "capacity": lambda d: d.choose(1, 2, 3),
     "causal": _causal,
     "eps": lambda d: d.choose(1e-5, 1e-3, 0.1),
+    "experts": lambda d: d.choose(1, 2, 4),
+    "farthest": lambda d: d.choose(6, 9),
+    "groups": lambda d: d.choose(1, 2, 3),
     "heads": lambda d: d.choose(1, 2, 3),
     "ignore": lambda d: d.choose(None, -100, 0),
+    "keys": lambda d: d.choose(1, 2, 5, 8),
     "parts": lambda d: d.choose(3, 1, 2),
+    "places": lambda d: d.choose(1, 2, 3, 6),
     "positions": _positions,
+    "queries": lambda d: d.choose(1, 2, 5, 8),
     "rate": lambda d: d.choose(0.0, 0.1, 0.5),
     "reduction": lambda d: d.choose("mean", "sum", "none"),
+    "strength": lambda d: d.choose(0.0, 0.1, 3.0),
+    "smoothing": lambda d: d.choose(0.0, 0.1, 0.5),
     "targets": _targets,
+    "temperature": lambda d: d.choose(1.0, 0.5, 0.2),
+    "valid": _valid,
     "width": lambda d: d.choose(1, 2, 3, 6),
 }
 

@@ -1,14 +1,29 @@
-"""Laws of perplexity and bits per character. (PPL)"""
+"""Laws of perplexity and bits per character (PPL), and of the scores of labels."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.metrics import bits_per_character, perplexity
+from refllm.metrics import (
+    Scores,
+    accuracy,
+    binary_scores,
+    bits_per_character,
+    confusion_matrix,
+    label_scores,
+    macro_scores,
+    micro_scores,
+    perplexity,
+)
+
+LABELS = "abcd"
+ANSWERS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=30)
 
 
 @given(V=st.integers(1, 10**6), T=st.integers(1, 10**4))
@@ -35,3 +50,87 @@ def test_a_perplexity_beyond_the_numbers_is_infinite(nll: float) -> None:
 def test_nothing_has_no_measure(measure: object) -> None:
     with pytest.raises(ValueError, match=r"no token|empty"):
         measure(1.0, 0)  # type: ignore[operator]
+
+
+def columns(answers: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    return [wanted for wanted, _ in answers], [given for _, given in answers]
+
+
+@given(ANSWERS)
+def test_the_confusion_matrix_counts_each_pair_of_labels(answers: list[tuple[str, str]]) -> None:
+    counts = confusion_matrix(*columns(answers), LABELS)
+    for (i, a), (j, b) in itertools.product(enumerate(LABELS), repeat=2):
+        assert counts[i][j] == answers.count((a, b))
+
+
+@given(ANSWERS)
+def test_the_accuracy_is_the_share_of_the_diagonal_and_the_micro_average(answers: list[tuple[str, str]]) -> None:
+    counts = confusion_matrix(*columns(answers), LABELS)
+    right = sum(counts[i][i] for i in range(len(LABELS))) / len(answers)
+    assert accuracy(*columns(answers)) == right
+    assert micro_scores(counts) == Scores(right, right, right, len(answers))
+
+
+@given(ANSWERS)
+def test_a_labels_scores_are_the_shares_that_their_names_say(answers: list[tuple[str, str]]) -> None:
+    """Counted one by one, in fractions; F1 as the harmonic mean, which is 0 where either is."""
+    scores = label_scores(confusion_matrix(*columns(answers), LABELS))
+    f1 = []
+    for label, one in zip(LABELS, scores, strict=True):
+        of_given = [wanted == label for wanted, given in answers if given == label]
+        of_wanted = [given == label for wanted, given in answers if wanted == label]
+        precision = Fraction(sum(of_given), len(of_given)) if of_given else Fraction(0)
+        recall = Fraction(sum(of_wanted), len(of_wanted)) if of_wanted else Fraction(0)
+        mean = 2 / (1 / precision + 1 / recall) if precision and recall else Fraction(0)
+        assert (one.precision, one.recall, one.count) == (float(precision), float(recall), len(of_wanted))
+        assert one.f1 == pytest.approx(float(mean), rel=1e-15)
+        if of_given or of_wanted:
+            f1.append(mean)
+    macro = macro_scores(confusion_matrix(*columns(answers), LABELS))
+    assert macro.f1 == pytest.approx(float(sum(f1) / len(f1)), rel=1e-14)
+    assert macro.count == len(answers)
+
+
+@given(ANSWERS, st.permutations(LABELS))
+def test_the_order_of_labels_and_labels_that_are_absent_change_no_average(
+    answers: list[tuple[str, str]], order: list[str]
+) -> None:
+    plain = macro_scores(confusion_matrix(*columns(answers), LABELS))
+    other = macro_scores(confusion_matrix(*columns(answers), [*order, "absent"]))
+    assert (other.precision, other.recall, other.f1) == pytest.approx((plain.precision, plain.recall, plain.f1))
+
+
+def test_always_the_same_label_has_the_macro_average_of_one_label() -> None:
+    counts = confusion_matrix("aabb", "aaaa", "ab")
+    assert label_scores(counts) == [Scores(0.5, 1.0, 2 / 3, 2), Scores(0.0, 0.0, 0.0, 2)]
+    assert macro_scores(counts) == Scores(0.25, 0.5, 1 / 3, 4)
+
+
+def test_a_quotient_without_divisor_is_zero() -> None:
+    assert binary_scores(hits=0, given=0, wanted=0) == Scores(0.0, 0.0, 0.0, 0)
+    assert binary_scores(hits=0, given=0, wanted=3) == Scores(0.0, 0.0, 0.0, 3)
+    assert macro_scores([[0, 0], [0, 0]]) == Scores(0.0, 0.0, 0.0, 0)
+
+
+@given(ANSWERS)
+def test_scikit_learn_finds_the_same(answers: list[tuple[str, str]]) -> None:
+    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    wanted, given = columns(answers)
+    ours = confusion_matrix(wanted, given, LABELS)
+    assert ours == sklearn.confusion_matrix(wanted, given, labels=list(LABELS)).tolist()
+    theirs = sklearn.precision_recall_fscore_support(wanted, given, average="macro", zero_division=0)
+    macro = macro_scores(ours)
+    assert (macro.precision, macro.recall, macro.f1) == pytest.approx(theirs[:3])
+
+
+@pytest.mark.parametrize(("wanted", "given"), [("", ""), ("ab", "a"), ("a", "ab")])
+def test_labels_that_do_not_pair_have_no_score(wanted: str, given: str) -> None:
+    with pytest.raises(ValueError, match="needs one given label for each true one, and at least one"):
+        accuracy(wanted, given)
+    with pytest.raises(ValueError, match="needs one given label for each true one, and at least one"):
+        confusion_matrix(wanted, given, LABELS)
+
+
+def test_a_label_outside_the_matrix_is_refused() -> None:
+    with pytest.raises(ValueError, match="the label 'z' is not one of a, b, c, d"):
+        confusion_matrix("ab", "az", LABELS)

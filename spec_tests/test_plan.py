@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.errors import UserError
-from refllm.plan import Plan
+from refllm.plan import Best, Plan
 from spec_tests.tiny import settings
 
 SETTINGS = settings(lr=0.5, warmup=0.25, floor=0.1)
@@ -62,3 +62,17 @@ def test_the_learning_rate_warms_up_peaks_and_ends_at_the_floor() -> None:
 def test_an_impossible_plan_is_refused(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         Plan(**{"steps": 5, "minutes": None, "reports": 1, **wrong})
+
+
+def test_patience_is_at_least_one_report() -> None:
+    with pytest.raises(UserError, match="patience must be at least 1, got 0"):
+        Plan(steps=5, minutes=None, reports=1, patience=0)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1))
+def test_the_best_is_the_first_of_the_lowest_losses_and_waits_since_then(losses: list[int]) -> None:
+    best = Best()
+    beaten = [best.is_beaten(float(loss), step) for step, loss in enumerate(losses)]
+    first = losses.index(min(losses))
+    assert (best.loss, best.step, best.waited) == (min(losses), first, len(losses) - 1 - first)
+    assert beaten == [loss < min(losses[:i], default=math.inf) for i, loss in enumerate(losses)]

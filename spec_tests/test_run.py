@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -15,6 +16,7 @@ import pytest
 from refllm.errors import UserError
 from refllm.models import gpt
 from refllm.objectives.causal import causal_loss
+from refllm.parameters import named_leaves
 from refllm.run import Run, load_model
 from refllm.workers import Workers
 from spec_tests import tiny
@@ -265,3 +267,81 @@ def test_a_training_that_diverges_says_so_and_keeps_the_checkpoint_before(
     again = resume(tmp_path / "run")
     assert again.trainer.step_number == 4
     assert numpy.isfinite(again.trainer.parameters.vector).all()
+
+
+LOSSES = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.0, 10: 1.0, 12: 4.0}  # by step; with a patience of 2 the run ends at step 8
+
+
+def with_patience(folder: Path, name: str, patience: int | None) -> Run:
+    run = begin(folder, name, steps=STEPS, reports=6, shards=2, dropout=0.2)
+    plan = dataclasses.replace(run.plan, patience=patience)
+    run = Run.begin(folder / name, task=run.task, settings=run.settings, plan=plan, workers=Workers(2))
+    return measured_by_table(run)
+
+
+def measured_by_table(run: Run) -> Run:
+    """Validations that go as LOSSES say."""
+    run.validate = lambda: {"val_loss": LOSSES[run.trainer.step_number], "val_bpc": 1.0}  # type: ignore[method-assign]
+    return run
+
+
+def weights(run: Run) -> dict[str, bytes]:
+    return {name: x.tobytes() for name, x in run.trainer.groups()["weights"].items()}
+
+
+@pytest.mark.parametrize(("patience", "ends", "best"), [(1, 6, 4), (2, 8, 4), (3, 12, 10), (9, 12, 10)])
+def test_a_run_with_patience_ends_when_it_is_over_and_leaves_the_best_reports_weights(
+    tmp_path: Path, patience: int, ends: int, best: int
+) -> None:
+    """Equal to the best is no better. Without patience the same run goes on, and leaves its last weights."""
+    seen: dict[int, Any] = {}
+    whole = with_patience(tmp_path, "whole", None)
+    train(whole, on_report=lambda line: seen.update({line["step"]: weights(whole)}))
+    assert weights(whole) == seen[STEPS]
+    run = train(with_patience(tmp_path, "run", patience))
+    assert run.done
+    assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(2, ends + 1, 2))
+    assert weights(run) == seen[best]
+    loaded = load_model(tmp_path / "run", "cpu").parameters
+    assert {name: x.tobytes() for name, x in named_leaves(loaded)} == seen[best]
+    with run.trainer.workers:
+        run.validate = lambda: {"val_loss": LOSSES[best], "val_bpc": 1.0}  # type: ignore[method-assign]
+        assert run.summarise({})["best_step"] == best
+    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "run" / "checkpoint").glob("*.safetensors")) == [
+        "moment1", "moment2", "weights",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stops", [[3], [5], [7], [3, 5, 6]], ids=str)
+def test_a_run_with_patience_is_resumed_bit_for_bit(tmp_path: Path, stops: list[int]) -> None:
+    whole = train(with_patience(tmp_path, "whole", 2))
+    run = train(with_patience(tmp_path, "parts", 2), stop_after=stops[0])
+    for stop in [*stops[1:], None]:
+        assert not run.done
+        run = train(measured_by_table(resume(tmp_path / "parts")), stop_after=stop)
+    assert bits(run) == bits(whole)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert run.best == whole.best
+    again = train(resume(tmp_path / "parts"))
+    assert again.done
+    assert bits(again) == bits(whole)
+
+
+def test_a_kill_before_the_best_weights_are_put_back_is_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    whole = train(with_patience(tmp_path, "whole", 2))
+    run = with_patience(tmp_path, "killed", 2)
+    monkeypatch.setattr(run.trainer, "load", kill)
+    with pytest.raises(Killed):
+        train(run)
+    again = resume(tmp_path / "killed")
+    assert again.done
+    assert weights(again) != weights(whole)
+    assert weights(train(again)) == weights(whole)

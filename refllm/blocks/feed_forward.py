@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from refllm.backend import Array
 from refllm.ops.activation import gelu_erf, gelu_tanh, relu
-from refllm.ops.linear import linear
+from refllm.ops.linear import linear, matmul
 from refllm.parameters import Tree
 
 ACTIVATIONS = {"relu": relu, "gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf}
@@ -30,5 +30,25 @@ def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable
         da, dW2, db2 = back2(dy)
         dx, dW1, db1 = back1(back_f(da))
         return dx, {"W1": dW1, "b1": db1, "W2": dW2, "b2": db2}
+
+    return y, back
+
+
+def feed_forward_without_biases(
+    x: Array, p: Tree, *, activation: str
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """FFN: y = f(x W1) W2,   f = relu, gelu_tanh or gelu_erf
+
+    Source:  Raffel et al. 2020 (arXiv:1910.10683), code (T5).
+    Shapes:  x (..., C); W1 (C, F); W2 (F, C) -> y (..., C)
+    """
+    h, back1 = matmul(x, p["W1"])
+    a, back_f = ACTIVATIONS[activation](h)
+    y, back2 = matmul(a, p["W2"])
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        da, dW2 = back2(dy)
+        dx, dW1 = back1(back_f(da))
+        return dx, {"W1": dW1, "W2": dW2}
 
     return y, back

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array, namespace
-from refllm.ops.cross_entropy import cross_entropy
+from refllm.ops.cross_entropy import smoothed_cross_entropy
 from refllm.ops.linear import matmul
 
 LOGITS = 1 << 21  # numbers in a block of logits: 8 MB in float32
@@ -22,6 +22,20 @@ def lm_loss(
     Special: rows go through in blocks, and a block's gradient is formed while its logits are there, so that never more
              than a block of logits exists. A use that needs no gradient calls `matmul` and `cross_entropy`.
     """
+    return smoothed_lm_loss(h, W, targets=targets, ignore=ignore, smoothing=0.0)
+
+
+def smoothed_lm_loss(
+    h: Array, W: Array, *, targets: Array, ignore: int | None, smoothing: float
+) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """LMHEAD, NLL, label smoothing: y = Σ over places of -Σ_v t_v log softmax(h W)_v
+
+    t = (1 - ε) onehot(target) + ε / V,   ε = smoothing; ε = 0 is `lm_loss`.
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4.
+    Shapes:  h (..., C); W (C, V); targets (...) -> y ()
+    Back:    dh = dy Σ_v dlogits Wᵀ;  dW = dy hᵀ dlogits
+    Special: as `lm_loss`.
+    """
     xp = namespace(h)
     C, V = W.shape
     rows, flat_targets = h.reshape(-1, C), targets.reshape(-1)
@@ -31,7 +45,9 @@ def lm_loss(
     for start in range(0, len(rows), size):
         n = slice(start, start + size)
         logits, back_logits = matmul(rows[n], W)
-        nll, back_nll = cross_entropy(logits, targets=flat_targets[n], ignore=ignore, reduction="sum")
+        nll, back_nll = smoothed_cross_entropy(
+            logits, targets=flat_targets[n], ignore=ignore, smoothing=smoothing, reduction="sum"
+        )
         loss = loss + nll
         dh[n], dW_block = back_logits(back_nll(one))
         dW = dW_block if dW is None else xp.add(dW, dW_block, out=dW)

@@ -1,4 +1,4 @@
-"""A sublayer with its residual connection and its layer norm, in the two orders of the literature."""
+"""A sublayer with its residual connection and its norm, in the two orders of the literature."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeAlias
 from refllm.backend import Array
 from refllm.ops.dropout import dropout
 from refllm.ops.layer_norm import layer_norm
+from refllm.ops.rms_norm import rms_norm
 from refllm.parameters import Tree
 
 Sublayer: TypeAlias = Callable[[Array], tuple[Array, Callable[[Array], tuple[Array, Tree]]]]
@@ -18,6 +19,22 @@ def norm_shapes(width: int) -> Tree:
     return {"g": (width,), "b": (width,)}
 
 
+def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """LN where p has a gain g and a shift b, RMS norm where it has a gain alone
+
+    Source:  see `layer_norm` and `rms_norm`.
+    Shapes:  x (..., C) -> y (..., C)
+    """
+    names = ("g", "b") if "b" in p else ("g",)
+    y, back_norm = (layer_norm if "b" in p else rms_norm)(x, *(p[name] for name in names), eps=eps)
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dx, *gradients = back_norm(dy)
+        return dx, dict(zip(names, gradients, strict=True))
+
+    return y, back
+
+
 def maybe_dropout(x: Array, *, keep: Array | None, rate: float) -> tuple[Array, Callable[[Array], Array]]:
     """DROP where a draw is given; nothing where none is, which is how inference is said."""
     if keep is None:
@@ -26,20 +43,20 @@ def maybe_dropout(x: Array, *, keep: Array | None, rate: float) -> tuple[Array, 
 
 
 def pre_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, keep: Array | None, rate: float) -> Residual:
-    """LN, pre-norm: y = x + drop(f(LN(x)))
+    """LN, pre-norm: y = x + drop(f(LN(x))), or with RMS norm for LN, by what `norm` holds
 
     Source:  Xiong et al. 2020 (arXiv:2002.04745) fig. 1; Radford et al. 2019 sec. 2.3 (GPT-2).
     Shapes:  x (..., C) -> y (..., C)
     """
-    n, back_norm = layer_norm(x, norm["g"], norm["b"], eps=eps)
+    n, back_norm = normalise(x, norm, eps=eps)
     a, back_f = f(n)
     d, back_drop = maybe_dropout(a, keep=keep, rate=rate)
 
     def back(dy: Array) -> tuple[Array, Tree, Tree]:
         dn, dp = back_f(back_drop(dy))
-        dx, dg, db = back_norm(dn)
+        dx, dnorm = back_norm(dn)
         dx += dy  # the residual path
-        return dx, {"g": dg, "b": db}, dp
+        return dx, dnorm, dp
 
     return x + d, back
 
@@ -52,13 +69,13 @@ def post_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, keep: Array | No
     """
     a, back_f = f(x)
     d, back_drop = maybe_dropout(a, keep=keep, rate=rate)
-    y, back_norm = layer_norm(x + d, norm["g"], norm["b"], eps=eps)
+    y, back_norm = normalise(x + d, norm, eps=eps)
 
     def back(dy: Array) -> tuple[Array, Tree, Tree]:
-        ds, dg, db = back_norm(dy)
+        ds, dnorm = back_norm(dy)
         dx, dp = back_f(back_drop(ds))
         dx += ds  # the residual path
-        return dx, {"g": dg, "b": db}, dp
+        return dx, dnorm, dp
 
     return y, back
 

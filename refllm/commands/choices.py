@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -19,15 +20,23 @@ from refllm.workers import available_cores
 ARCHITECTURE: dict[str, tuple[type, str]] = {
     "context": (int, "tokens that the model sees at once"),
     "layers": (int, "how many"),
+    "encoder_layers": (int, "that read the source (encoder_decoder)"),
+    "decoder_layers": (int, "that write the target (encoder_decoder)"),
     "heads": (int, "of attention, in each layer"),
     "width": (int, "of the residual stream, or of the embedding"),
     "hidden": (int, "width inside the feed-forward layers, or of a recurrent state"),
     "dropout": (float, "share of what is dropped in training"),
-    "norm": (str, "pre or post (gpt, switch)"),
-    "activation": (str, "relu, gelu_tanh or gelu_erf (gpt, switch)"),
-    "positions": (str, "learned or sinusoidal (gpt); rotary, rotary_interleaved, alibi, relative or none (llama)"),
+    "norm": (str, "pre or post (gpt, switch, encoder_decoder)"),
+    "activation": (str, "relu, gelu_tanh or gelu_erf (gpt, switch, encoder_decoder)"),
+    "positions": (
+        str,
+        "learned or sinusoidal (gpt); rotary, rotary_interleaved, alibi, relative or none (llama); "
+        "learned, sinusoidal or relative (encoder_decoder)",
+    ),
+    "buckets": (int, "of relative positions (encoder_decoder)"),
+    "farthest": (int, "distance that relative positions tell apart (encoder_decoder)"),
     "kv_heads": (int, "heads of keys and values, shared by groups of queries (llama)"),
-    "head_width": (int, "of a head; 0 stands for width / heads (llama)"),
+    "head_width": (int, "of a head; 0 stands for width / heads (llama, encoder_decoder)"),
     "base": (float, "of the rotary angles (llama)"),
     "cell": (str, "rnn or lstm (recurrent_lm)"),
     "order": (int, "tokens in an n-gram, the predicted one among them (nnlm)"),
@@ -36,17 +45,34 @@ ARCHITECTURE: dict[str, tuple[type, str]] = {
     "capacity_factor": (float, "room of an expert, in shares of the tokens / experts (switch)"),
     "balance": (float, "weight of the loss that spreads tokens over experts (switch)"),
 }
-SWITCHES = {"tied": "embedding and head in one", "direct": "a path around the hidden layer (nnlm)"}
+SWITCHES = {
+    "tied": "embedding and head in one",
+    "direct": "a path around the hidden layer (nnlm)",
+    "rms": "norms without mean and bias (encoder_decoder)",
+    "gated": "gates in the feed-forward layers (encoder_decoder)",
+    "biases": "in all linear layers (encoder_decoder)",
+    "scaled_embedding": "embeddings times the root of the width (encoder_decoder)",
+    "embedding_norm": "a norm after the embeddings (encoder_decoder)",
+    "scaled_output": "last hidden states over the root of the width (encoder_decoder)",
+}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model (defaults from the preset)")
     model.add_argument("--tokenizer", choices=("character", "byte_pair", "word", "wordpiece"))
     model.add_argument("--vocabulary", type=int, help="tokens of the byte-pair tokenizer")
-    for name, (kind, text) in ARCHITECTURE.items():
-        model.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    for name, text in SWITCHES.items():
-        model.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None, help=text)
+    add_architecture_arguments(model, (*ARCHITECTURE, *SWITCHES))
+
+
+def add_architecture_arguments(group: argparse._ArgumentGroup, names: Sequence[str]) -> None:
+    """A flag for each of these fields of a model's Config."""
+    for name in names:
+        flag = f"--{name.replace('_', '-')}"
+        if name in SWITCHES:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=SWITCHES[name])
+        else:
+            kind, text = ARCHITECTURE[name]
+            group.add_argument(flag, type=kind, help=text)
 
 
 def add_optimiser_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +89,16 @@ def add_optimiser_arguments(parser: argparse.ArgumentParser) -> None:
         ("clip", "largest global norm of the gradient; inf for none"),
     ):
         rule.add_argument(f"--{name}", type=float, help=text)
+
+
+def require_alone(options: argparse.Namespace, add_arguments: Callable[[argparse.ArgumentParser], None]) -> None:
+    """A resumed run keeps its settings: any flag beside --resume would be ignored, so it is refused."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    defaults = parser.parse_args([])
+    changed = [name for name, value in vars(defaults).items() if name != "resume" and getattr(options, name) != value]
+    if changed:
+        raise UserError(f"--resume goes on with the settings of the run; leave out --{changed[0].replace('_', '-')}")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +128,8 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
             )
     if "hidden_per_width" in values:
         values.setdefault("hidden", round(values["width"] * values["hidden_per_width"]))
+    if values["model"] == "encoder_decoder" and not values.get("head_width"):
+        values["head_width"] = max(1, values["width"] // max(1, values["heads"]))
     return values
 
 

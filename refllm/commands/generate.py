@@ -12,7 +12,7 @@ from refllm.commands.train import RUNS
 from refllm.errors import UserError
 from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
-from refllm.run import load_model
+from refllm.run import load_language_model
 
 HELP = "write text with a trained model"
 DESCRIPTION = """Write text with the model of a run, to the terminal as it comes.
@@ -47,12 +47,12 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"tokens must be at least 1, got {options.tokens}")
     if options.seed < 0:
         raise UserError(f"seed must not be negative, got {options.seed}")
-    trained = load_model(chosen_run(options.run_directory), options.device)
+    trained = load_language_model(chosen_run(options.run_directory), options.device)
     config, tokenizer = trained.config, trained.tokenizer
     prompt = tokenizer.encode(options.prompt)
     if not len(prompt):
         raise UserError("the prompt is empty; give at least one character")
-    if len(prompt) > config.context:
+    if len(prompt) > config.context and hasattr(trained.model, "cache_shape"):  # a carried state has no limit
         raise UserError(
             f"the prompt has {len(prompt)} tokens, the model's context only {config.context}; give a shorter prompt"
         )

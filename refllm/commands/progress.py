@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -68,3 +69,16 @@ def interrupts() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def carried_out(prepared: Run, *, go_on: str) -> bool:
+    """Trains with the display until the plan is fulfilled; False, and how to `go_on`, if the user has stopped it."""
+    with Display(prepared) as display, interrupts() as interrupted, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a training that diverges: the run says so itself
+        prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
+    if not prepared.done:
+        print(
+            f"Stopped at step {prepared.trainer.step_number:,} and saved. To go on:\n"
+            f"  {go_on} --resume {prepared.directory}"
+        )
+    return prepared.done

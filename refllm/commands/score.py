@@ -14,7 +14,7 @@ from refllm.data.corpus import read_text
 from refllm.errors import UserError
 from refllm.metrics import bits_per_character, perplexity
 from refllm.ops.cross_entropy import cross_entropy
-from refllm.run import load_model
+from refllm.run import load_language_model
 
 HELP = "the probability and perplexity of a text"
 DESCRIPTION = """The chain-rule probability and perplexity of a text under the model of a run, given its first token.
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     device_namespace(options.device)
     allow_tf32(options.tf32, options.device)
     text = options.text if options.file is None else read_text([options.file]).text
-    trained = load_model(chosen_run(options.run_directory), options.device)
+    trained = load_language_model(chosen_run(options.run_directory), options.device)
     p, model, config, tokenizer = trained.parameters, trained.model, trained.config, trained.tokenizer
     tokens = tokenizer.encode(text)
     if len(tokens) < 2:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from refllm.commands.choices import (
     add_optimiser_arguments,
     chosen,
     config_of,
+    require_alone,
     settings_of,
     tokenizer_of,
 )
-from refllm.commands.progress import Display, interrupts
+from refllm.commands.progress import carried_out
 from refllm.data.corpus import split
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
@@ -30,9 +30,11 @@ from refllm.presets import MODELS, PRESETS
 from refllm.run import Run, require_empty
 from refllm.tasks import Task
 from refllm.tasks.counting import count_text
+from refllm.tasks.denoising import TextInfilling
 from refllm.tasks.language import Language, read_corpus
 from refllm.tasks.masked import MaskedPretraining
 from refllm.tokenizers import CharacterTokenizer
+from refllm.tokenizers.marked import with_marks
 from refllm.workers import Workers, keep_freed_memory
 
 HELP = "train a GPT on text"
@@ -67,8 +69,9 @@ def run(options: argparse.Namespace) -> int:
     keep_freed_memory()
     device_namespace(options.device)
     if options.resume:
-        _require_alone(options)
+        require_alone(options, add_arguments)
         prepared = Run.resume(Path(options.resume), Workers)
+        _require_own(prepared)
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         allow_tf32(options.tf32, options.device)
@@ -80,14 +83,11 @@ def run(options: argparse.Namespace) -> int:
         return _train(prepared)
 
 
-def _require_alone(options: argparse.Namespace) -> None:
-    """A resumed run keeps its settings: any other flag would be ignored, so it is refused."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    defaults = parser.parse_args([])
-    changed = [name for name, value in vars(defaults).items() if name != "resume" and getattr(options, name) != value]
-    if changed:
-        raise UserError(f"--resume goes on with the settings of the run; leave out --{changed[0].replace('_', '-')}")
+def _require_own(prepared: Run) -> None:
+    kind = prepared.description.get("task", "language")
+    if kind not in ("language", "masked", "denoising"):
+        command = prepared.description.get("command", kind)
+        raise UserError(f"{prepared.directory} is a run of {command}; go on with it by refllm {command} fit --resume")
 
 
 def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
@@ -98,10 +98,16 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
     for line in corpus.skipped:
         print(f"left out: {line}", file=sys.stderr)
     tokenizer = tokenizer_of(values, corpus.text, split(corpus).train)
+    if values["model"] == "encoder_decoder":
+        tokenizer = with_marks(tokenizer)
     config = config_of(by_name(values["model"]), values, tokenizer)
-    task: Task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data)
+    task: Task
     if values["model"] == "bert":
         task = MaskedPretraining(config=config, tokenizer=tokenizer, data=options.data, pairing=values["pairing"])
+    elif values["model"] == "encoder_decoder":
+        task = TextInfilling(config=config, tokenizer=tokenizer, data=options.data)
+    else:
+        task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data)
     out = Path(options.out) if options.out else next_free()
     workers = Workers(settings.shards, settings.blas_threads)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
@@ -137,19 +143,19 @@ def _train(prepared: Run) -> int:
     if prepared.done and (prepared.directory / "summary.json").exists():
         print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
         return 0
-    with Display(prepared) as display, interrupts() as interrupted, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a training that diverges: the run says so itself
-        prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
-    if not prepared.done:
-        print(
-            f"Stopped at step {prepared.trainer.step_number:,} and saved. To go on:\n"
-            f"  refllm train --resume {prepared.directory}"
-        )
+    if not carried_out(prepared, go_on="refllm train"):
         return 130
     task = prepared.task
     if isinstance(task, MaskedPretraining):
         summary = prepared.summarise(task.baselines())
         _conclude_pretraining(prepared, summary)
+        return 0
+    if isinstance(task, TextInfilling):
+        summary = prepared.summarise({})
+        print(
+            f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
+            f"Fine-tune it: refllm translate fit SOURCE TARGET --from {prepared.directory}"
+        )
         return 0
     task = _language(prepared)
     print("Fitting the n-gram models to the same text ...", flush=True)
@@ -166,7 +172,8 @@ def _language(prepared: Run) -> Language:
 def _introduce(prepared: Run) -> None:
     settings, plan, task = prepared.settings, prepared.plan, prepared.task
     length = f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"
-    size = [f"{getattr(task.config, name)} {name}" for name in ("layers", "heads") if hasattr(task.config, name)]
+    counted = ("layers", "encoder_layers", "decoder_layers", "heads")
+    size = [f"{getattr(task.config, name)} {name.replace('_', ' ')}" for name in counted if hasattr(task.config, name)]
     size += [f"{name} {getattr(task.config, name)}" for name in ("width", "context")]
     print(
         f"data       {task.introduced()}\n"

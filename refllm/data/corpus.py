@@ -114,7 +114,10 @@ def decoded(path: Path) -> str:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: byte {error.start} cannot be decoded; save it as UTF-8") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line} is not UTF-8 text: byte {error.start} cannot be decoded; save it as UTF-8"
+        ) from None
     if "\0" in text:
         raise UserError(f"{path} is binary: byte {raw.index(0)} is zero; give text files")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

@@ -49,3 +49,24 @@ class KeyValueCache:
             return positions, None
         own = xp.maximum(positions - self.padding[:, None], 0)  # a place of padding takes any position: none attends it
         return own, (xp.arange(self.length) >= self.padding[:, None])[:, None, None, :]  # (B, 1, 1, S)
+
+    def copy_rows(self, sources: Array, targets: Array) -> None:
+        """Row targets[i] becomes what row sources[i] is, as far as it is filled. No source is a target."""
+        for layer in self.layers:
+            for held in (layer.k, layer.v):
+                held[targets, :, : self.length] = held[sources, :, : self.length]
+
+    def repeated(self, n: int) -> KeyValueCache:
+        """A cache in which every row stands n times, one copy after the other."""
+        rows, heads, room, head_width = self.layers[0].k.shape
+        xp = namespace(self._like)
+        new = KeyValueCache(
+            batch=rows * n, layers=len(self.layers), heads=heads, room=room, head_width=head_width,
+            padding=None if self.padding is None else xp.repeat(self.padding, n), like=self._like,
+        )  # fmt: skip
+        new.length = self.length
+        for one, other in zip(self.layers, new.layers, strict=True):
+            for source, target in ((one.k, other.k), (one.v, other.v)):
+                filled = target.reshape(rows, n, *target.shape[1:])[:, :, :, : self.length]
+                filled[...] = source[:, None, :, : self.length]
+        return new

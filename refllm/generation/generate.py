@@ -8,15 +8,18 @@ from typing import Any, Protocol
 from refllm.backend import Array, namespace, to_host
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.sampling import choose
+from refllm.generation.state import CacheAndState, CarriedState
 from refllm.parameters import Tree, named_leaves
 
 
 class Generator(Protocol):
-    """What a model file offers to be generated from."""
+    """What a model file offers to be generated from.
+
+    Beside `forward` it has `cache_shape(config)` if it attends to the keys and values of the tokens so far, and
+    `state_shapes(config)` if it carries a state; `cache` then is a KeyValueCache, a CarriedState, or both.
+    """
 
     def forward(self, p: Tree, *, ids: Array, config: Any, keep: Any, cache: Any) -> tuple[Array, Any]: ...
-
-    def cache_shape(self, config: Any) -> tuple[int, int, int]: ...
 
 
 def generate(
@@ -39,13 +42,16 @@ def generate(
     Erratum E6: the document's loop begins with x_{T+1}, which is not there yet; the first step embeds x_T.
     `ids` (B, T) is the prompt, at least one token; rows of unequal length are padded on the left and `padding` (B,)
     says by how much. `uniforms` (B, new_tokens) are the draws; None chooses the most probable token. When the context
-    is full, the last half of it becomes the beginning of a new one. `cache=False` computes every step from scratch.
+    is full, the last half of it becomes the beginning of a new one; a model that carries a state alone never fills it.
+    `cache=False` computes every step from scratch.
     Source:  documents 002 sec. 3.2.
-    Raises:  ValueError if the prompt is empty or longer than the context.
+    Raises:  ValueError if the prompt is empty or longer than the context of a model that has keys and values.
     """
-    if not 1 <= ids.shape[1] <= config.context:
-        raise ValueError(f"generate: the prompt must have 1 to {config.context} tokens (context), not {ids.shape[1]}")
-    xp, room = namespace(ids), config.context
+    limited = hasattr(model, "cache_shape")
+    xp, room = namespace(ids), config.context if limited else ids.shape[1] + new_tokens
+    if not 1 <= ids.shape[1] <= room:
+        allowed = f"1 to {room} tokens (context)" if limited else "at least 1 token"
+        raise ValueError(f"generate: the prompt must have {allowed}, not {ids.shape[1]}")
     text = xp.empty((len(ids), room + 1), ids.dtype)  # the window; nothing grows while tokens come
     length, seen, store = ids.shape[1], 0, None  # tokens in the window, and how many of them the cache holds
     text[:, :length] = ids
@@ -56,7 +62,7 @@ def generate(
             text[:, :half] = text[:, length - half : length].copy()
             length, store = half, None
         if store is None or not cache:
-            store, seen = _new_cache(p, model, config, batch=len(ids), padding=padding), 0
+            store, seen = new_cache(p, model, config, batch=len(ids), room=room, padding=padding), 0
         logits, _ = model.forward(p, ids=text[:, seen:length], config=config, keep=None, cache=store)
         logits = to_host(logits[:, -1])
         tokens = choose(
@@ -72,9 +78,18 @@ def generate(
         length += 1
 
 
-def _new_cache(p: Tree, model: Generator, config: Any, *, batch: int, padding: Array | None) -> KeyValueCache:
-    layers, heads, head_width = model.cache_shape(config)
+def new_cache(
+    p: Tree, model: Any, config: Any, *, batch: int, room: int, padding: Array | None
+) -> KeyValueCache | CarriedState | CacheAndState:
+    """What the model keeps of a batch of texts of at most `room` tokens; nothing yet."""
     like = named_leaves(p)[0][1]
-    return KeyValueCache(
-        batch=batch, layers=layers, heads=heads, room=config.context, head_width=head_width, padding=padding, like=like
+    state = None
+    if hasattr(model, "state_shapes"):
+        state = CarriedState(model.state_shapes(config), batch=batch, padding=padding, like=like)
+        if not hasattr(model, "cache_shape"):
+            return state
+    layers, heads, head_width = model.cache_shape(config)
+    cache = KeyValueCache(
+        batch=batch, layers=layers, heads=heads, room=room, head_width=head_width, padding=padding, like=like
     )
+    return cache if state is None else CacheAndState(cache, state)

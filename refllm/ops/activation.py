@@ -79,3 +79,41 @@ def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
         density *= 1 / math.sqrt(2 * math.pi)
         xp.add(cdf, density, out=flat_slope[i])
     return y, lambda dy: dy * slope
+
+
+def tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """RNN, NNLM, BERT: y = tanh(x)
+
+    Source:  documents 003 sec. 4.1 (the recurrent step); Devlin et al. 2019, code (the pooler).
+    Shapes:  x (...) -> y (...)
+    Back:    dx = dy (1 - y²)
+    Special: exactly ±1 far from 0, where no gradient is left.
+    """
+    require_floating("tanh", x=x)
+    y = namespace(x).tanh(x)
+    slope = 1 - y * y
+    return y, lambda dy: dy * slope
+
+
+def silu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """FFN: y = x σ(x),   σ(x) = 1 / (1 + e^-x)
+
+    Also called swish: the gate of SwiGLU.
+    Source:  Hendrycks & Gimpel 2016 (arXiv:1606.08415) sec. 2; Ramachandran et al. 2017 (arXiv:1710.05941).
+    Shapes:  x (...) -> y (...)
+    Back:    dx = dy σ (1 + x (1 - σ))
+    Special: tends to x and to 0 for x → ±∞. Only e^-|x| is formed, which neither overflows nor loses a small σ.
+    """
+    require_floating("silu", x=x)
+    xp = namespace(x)
+    y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
+    flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
+    for i in row_blocks(flat_x[:, None]):
+        a = flat_x[i]
+        small = xp.exp(-abs(a))  # σ and 1 - σ are 1 / (1 + small) and small / (1 + small)
+        larger = 1 / (1 + small)
+        small *= larger
+        xp.multiply(a, xp.where(a < 0, small, larger), out=flat_y[i])
+        s = xp.multiply(flat_y[i], xp.where(a < 0, larger, small), out=flat_slope[i])
+        s += xp.where(a < 0, small, larger)
+    return y, lambda dy: dy * slope

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention."""
+"""Scaled dot-product attention, and the same with a bias that depends on the distance of key and query."""
 
 from __future__ import annotations
 
@@ -30,100 +30,186 @@ def attention(
              weights are formed again in `back`.
     Raises:  ValueError for shapes that do not agree or an `allowed` that is not boolean or does not broadcast.
     """
-    sizes = require("attention", "q (..., T, D); k (..., S, D); v (..., S, E)", q, k, v)
-    T, S, past = sizes["T"], sizes["S"], sizes["S"] - sizes["T"]
-    xp = namespace(q)
-    mask = None if allowed is None else _full_mask(xp, allowed, (*q.shape[:-1], S))
-    scale = 1 / math.sqrt(sizes["D"])
-    scaled = q * scale
-    height = QUERIES if S <= KEYS else 4 * QUERIES  # low blocks waste less above the diagonal, high ones less in calls
-    # what a block of queries must not see of the keys after its first query's own: entry (i, j) is late for j >= i
-    late = _later(xp, min(T, height), q.dtype) if causal and T > 1 else None
+    require("attention", "q (..., T, D); k (..., S, D); v (..., S, E)", q, k, v)
+    y, back = _attend(_Scores("attention", q, k, None, causal, allowed), v)
+    return y, lambda dy: back(dy)[:3]
 
-    def tiles() -> Iterator[tuple[slice, slice]]:
-        for i in range(0, T, height):
-            n = slice(i, min(i + height, T))
-            for j in range(0, n.stop + past if causal else S, KEYS):
-                yield n, slice(j, min(j + KEYS, n.stop + past if causal else S))
 
-    def scores(n: slice, m: slice) -> Array:
-        s = scaled[..., n, :] @ k[..., m, :].swapaxes(-1, -2)
-        if late is not None:
-            first = max(m.start, n.start + past + 1)  # the first key that the block's first query must not see
+def relative_attention(
+    q: Array, k: Array, v: Array, r: Array, *, causal: bool, allowed: Array | None
+) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array]]]:
+    """ATT, T5-REL, LONG: y = P v,   P = softmax(q kᵀ / √D + bias),   bias of query t and key s = r[s - t + T - 1]
+
+    The queries are the last T of S places, so entry i of r is for the distance i - (S - 1) from the query's place to
+    the key's: negative for an earlier key, 0 for the query's own. `t5_bias_causal`, `t5_bias_bidirectional` and
+    `alibi` make such an r. Masks as in `attention`.
+    Source:  Shaw et al. 2018 (arXiv:1803.02155) for weights that know the distance; Raffel et al. 2020
+             (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) sec. 3 for one number a distance.
+    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1); allowed bool (..., H, T, S)
+             -> y (..., H, T, E)
+    Back:    that of `attention`;  dr[i] = Σ of ds over the places where s - t + T - 1 = i, and over the leading axes
+    Special: those of `attention`. The bias is formed tile by tile, so memory still grows with T + S.
+             r = -inf at a distance forbids it, and takes no gradient there. Where the bias is so large that the row's
+             maximum must be taken off, a weight below √tiny of the largest (1e-19 in float32) counts as 0.
+    Raises:  as `attention`; ValueError if r is not (H, T+S-1).
+    """
+    sizes = require("relative_attention", "q (..., H, T, D); k (..., H, S, D); v (..., H, S, E)", q, k, v)
+    wanted = sizes["H"], max(0, sizes["T"] + sizes["S"] - 1)
+    if r.shape != wanted or r.dtype != q.dtype:
+        raise ValueError(
+            f"relative_attention: r must be (H, T+S-1) = {wanted}, {q.dtype}, to match q (..., H, T, D) = {q.shape} "
+            f"and k (..., H, S, D) = {k.shape}; got {r.shape}, {r.dtype}"
+        )
+    y, back = _attend(_Scores("relative_attention", q, k, r, causal, allowed), v)
+    return y, lambda dy: _with_bias(back(dy))
+
+
+class _Scores:
+    """The scores q kᵀ / √D + bias, a tile of queries n and keys m at a time; -inf where a query may not attend."""
+
+    def __init__(
+        self, operation: str, q: Array, k: Array, r: Array | None, causal: bool, allowed: Array | None
+    ) -> None:
+        self.xp, self.q, self.k, self.r, self.causal = namespace(q), q, k, r, causal
+        self.T, self.S, self.past = q.shape[-2], k.shape[-2], k.shape[-2] - q.shape[-2]
+        self.mask = None if allowed is None else _full_mask(self.xp, operation, allowed, (*q.shape[:-1], self.S))
+        self.scale = 1 / math.sqrt(q.shape[-1])
+        self.scaled = q * self.scale
+        # a bias may put most keys so far down that their weights, or the products with them, are subnormal numbers,
+        # with which a CPU is slow: below √tiny, 1e-19 in float32, a weight is 0
+        self.lowest = -math.inf if r is None else math.log(self.xp.finfo(q.dtype).tiny) / 2
+        # low blocks waste less above the diagonal, high ones less in calls
+        self.height = QUERIES if self.S <= KEYS else 4 * QUERIES
+        # what a block of queries must not see of the keys after its first query's own: entry (i, j) is late for j >= i
+        self.late = _later(self.xp, min(self.T, self.height), q.dtype) if causal and self.T > 1 else None
+
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
+        for i in range(0, self.T, self.height):
+            n = slice(i, min(i + self.height, self.T))
+            end = n.stop + self.past if self.causal else self.S
+            for j in range(0, end, KEYS):
+                yield n, slice(j, min(j + KEYS, end))
+
+    def tile(self, n: slice, m: slice) -> Array:
+        s = self.scaled[..., n, :] @ self.k[..., m, :].swapaxes(-1, -2)
+        if self.r is not None:
+            s += _by_distance(self.xp, self.r[:, self.distances(n, m)], m.stop - m.start)
+        if self.late is not None:
+            first = max(m.start, n.start + self.past + 1)  # the first key that the block's first query must not see
             if first < m.stop:
-                shift = first - (n.start + past + 1)
-                s[..., first - m.start :] += late[: n.stop - n.start, shift : shift + m.stop - first]
-        if mask is not None:
-            s += xp.where(mask[..., n, m], 0, -math.inf).astype(s.dtype)
+                shift = first - (n.start + self.past + 1)
+                s[..., first - m.start :] += self.late[: n.stop - n.start, shift : shift + m.stop - first]
+        if self.mask is not None:
+            s += self.xp.where(self.mask[..., n, m], 0, -math.inf).astype(s.dtype)
         return s
 
-    # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe.
-    # Rows whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ over the keys in sight, need none: top = 0. For a few
-    # queries, as in decoding, the maximum costs less than that bound.
-    limit = math.log(xp.finfo(q.dtype).max) * 2 / 3
-    if sizes["D"] > T:
-        tame = xp.zeros((*q.shape[:-1], 1), bool)
-    else:
-        tame = _largest_score_squared(xp, scaled, k, causal) < limit * limit
+    def exponentials(self, s: Array, top: Array | None) -> Array:
+        """exp(s - top), in the place of a tile's scores s."""
+        if top is not None:
+            s -= top
+            if self.r is not None:
+                self.xp.copyto(s, -math.inf, where=s < self.lowest)
+        return self.xp.exp(s, out=s)
+
+    def distances(self, n: slice, m: slice) -> slice:
+        """The part of r that a tile needs: from its last query and first key to its first query and last key."""
+        return slice(m.start - n.stop + self.T, m.stop - n.start + self.T - 1)
+
+    def tame(self) -> Array:
+        """(..., T, 1): the queries whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ + max|r| over the keys in
+        sight. Finding that out costs more than it saves for a few queries, as in decoding: none then."""
+        xp, q = self.xp, self.q
+        if q.shape[-1] > self.T:
+            return xp.zeros((*q.shape[:-1], 1), bool)
+        limit = math.log(xp.finfo(q.dtype).max) * 2 / 3
+        if self.r is not None and self.r.size:
+            limit = -0.8 * self.lowest  # no weight of a tame row is taken for 0
+            limit = xp.maximum(limit - abs(self.r).max(axis=-1), 0).astype(q.dtype)[:, None, None]
+        return _largest_score_squared(xp, self.scaled, self.k, self.causal) < limit * limit
+
+
+def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array | None]]]:
+    """softmax(scores) v and its pullback: dq, dk, dv, and dr if the scores have a bias."""
+    q, k, r, xp = scores.q, scores.k, scores.r, scores.xp
+    # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe,
+    # and 0 where the scores are tame.
+    tame = scores.tame()
     start = xp.where(tame, 0, float(xp.finfo(q.dtype).min) / 2).astype(q.dtype)
     top = None if known(tame.all()) else start
     total = xp.empty((*q.shape[:-1], 1), q.dtype)
-    y = xp.empty_like(v, shape=(*q.shape[:-1], sizes["E"]))
+    y = xp.empty_like(v, shape=(*q.shape[:-1], v.shape[-1]))
     kept: list[Array] = []
-    if S == 0 or (causal and past < 0):
+    if scores.S == 0 or (scores.causal and scores.past < 0):
         total[...], y[...] = 0, 0  # no tile writes to queries that see no key
-    for n, m in tiles():
-        e = scores(n, m)
+    for n, m in scores.tiles():
+        e = scores.tile(n, m)
         if top is not None:
             rise = xp.where(tame[..., n, :], 0, xp.maximum(top[..., n, :], e.max(axis=-1, keepdims=True)))
             rise = rise.astype(q.dtype)
-            e -= rise
             if m.start > 0:
                 shrink = xp.exp(top[..., n, :] - rise)
                 total[..., n, :] *= shrink
                 y[..., n, :] *= shrink
             top[..., n, :] = rise
-        xp.exp(e, out=e)
+        scores.exponentials(e, None if top is None else top[..., n, :])
         row_sums = (e @ xp.ones(e.shape[-1], e.dtype))[..., None]
         if m.start == 0:
             total[..., n, :], y[..., n, :] = row_sums, e @ v[..., m, :]
         else:
             total[..., n, :] += row_sums
             y[..., n, :] += e @ v[..., m, :]
-        if S <= KEYS:
+        if scores.S <= KEYS:
             kept.append(e)
     inverse = 1 / (total + (total == 0))  # a row without keys has y = 0 already
     y *= inverse
 
-    def back(dy: Array) -> tuple[Array, Array, Array]:
+    def back(dy: Array) -> tuple[Array, Array, Array, Array | None]:
         dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)
+        dr = None if r is None else xp.zeros_like(r)
         g = dy * inverse  # P = e inverse: the factor is applied on the narrow side, to dy
-        mean = ((g * y) @ xp.ones(sizes["E"], q.dtype))[..., None]
-        for i, (n, m) in enumerate(tiles()):
-            e = kept[i] if kept else _exponentials(xp, scores(n, m), None if top is None else top[..., n, :])
+        mean = ((g * y) @ xp.ones(v.shape[-1], q.dtype))[..., None]
+        for i, (n, m) in enumerate(scores.tiles()):
+            e = kept[i] if kept else scores.exponentials(scores.tile(n, m), None if top is None else top[..., n, :])
             dv[..., m, :] += e.swapaxes(-1, -2) @ g[..., n, :]
             ds = g[..., n, :] @ v[..., m, :].swapaxes(-1, -2)
             ds -= mean[..., n, :]
             ds *= e
             dq[..., n, :] += ds @ k[..., m, :]
-            dk[..., m, :] += ds.swapaxes(-1, -2) @ scaled[..., n, :]
-        dq *= scale
-        return dq, dk, dv
+            dk[..., m, :] += ds.swapaxes(-1, -2) @ scores.scaled[..., n, :]
+            if dr is not None:
+                dr[:, scores.distances(n, m)] += _diagonal_sums(xp, ds)
+        dq *= scores.scale
+        return dq, dk, dv, dr
 
     return y, back
+
+
+def _with_bias(gradients: tuple[Array, Array, Array, Array | None]) -> tuple[Array, Array, Array, Array]:
+    dq, dk, dv, dr = gradients
+    assert dr is not None
+    return dq, dk, dv, dr
+
+
+def _by_distance(xp: Any, r: Array, keys: int) -> Array:
+    """The bias of a tile as a view of its part of r: y[i, j] = r[j - i + h - 1] for its h queries i and keys j."""
+    return xp.lib.stride_tricks.sliding_window_view(r, keys, axis=-1)[:, ::-1]
+
+
+def _diagonal_sums(xp: Any, x: Array) -> Array:
+    """The reverse: y[d] = Σ x[i, j] over j - i + h - 1 = d and the leading axes; x (..., H, h, w) to (H, h + w - 1)"""
+    H, h, w = x.shape[-3:]
+    x = x.reshape(-1, H, h, w)
+    padded = xp.empty((H, h, w + h), x.dtype)
+    padded[..., :w], padded[..., w:] = (x[0] if len(x) == 1 else x.sum(axis=0))[:, ::-1], 0
+    # the same numbers read in rows that are one shorter: every row stands one place further right than the one above
+    sheared = padded.reshape(H, -1)[:, : h * (w + h - 1)].reshape(H, h, w + h - 1)
+    return xp.ones(h, x.dtype) @ sheared
 
 
 def _later(xp: Any, size: int, dtype: Any) -> Array:
     """What is added to the scores of a block of queries with the keys after its first: -inf for j >= i, else 0."""
     index = xp.arange(size)
     return xp.where(index >= index[:, None], -math.inf, 0).astype(dtype)
-
-
-def _exponentials(xp: Any, scores: Array, top: Array | None) -> Array:
-    """exp(scores - top), in the place of the scores."""
-    if top is not None:
-        scores -= top
-    return xp.exp(scores, out=scores)
 
 
 def _largest_score_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array:
@@ -142,13 +228,13 @@ def _largest_score_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array:
         return ((q * q) @ ones * keys)[..., None]
 
 
-def _full_mask(xp: Any, allowed: Array, shape: tuple[int, ...]) -> Array:
+def _full_mask(xp: Any, operation: str, allowed: Array, shape: tuple[int, ...]) -> Array:
     """`allowed` as a boolean array of the scores' shape."""
     if allowed.dtype.kind != "b":
-        raise ValueError(f"attention: allowed must be boolean, true = may attend; got {allowed.dtype}")
+        raise ValueError(f"{operation}: allowed must be boolean, true = may attend; got {allowed.dtype}")
     try:
         return xp.broadcast_to(allowed, shape)
     except ValueError:
         raise ValueError(
-            f"attention: allowed must broadcast to (..., T, S) = {shape}, the scores of q and k; got {allowed.shape}"
+            f"{operation}: allowed must broadcast to (..., T, S) = {shape}, the scores of q and k; got {allowed.shape}"
         ) from None

@@ -1,4 +1,4 @@
-"""Cross-entropy of a softmax, against class indices or against a distribution."""
+"""Cross-entropy of a softmax, against class indices, smoothed ones, or a distribution."""
 
 from __future__ import annotations
 
@@ -68,6 +68,46 @@ def soft_cross_entropy(
     def back(dy: Array) -> tuple[Array, Array]:
         w = (xp.asarray(dy) / count)[..., None]
         return back_log_softmax(targets * -w), log_p * -w
+
+    return loss if reduction == "none" else loss.sum() / count, back
+
+
+def smoothed_cross_entropy(
+    logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str
+) -> tuple[Array, Callable[[Array], Array]]:
+    """CE, label smoothing: y = -Σ_j t_j log p_j,   t = (1 - ε) onehot(target) + ε / V,   ε = smoothing
+
+    = log Σ_j exp(z_j) - (1 - ε) z[target] - ε mean(z);   reduced as `cross_entropy`, places that are ignored likewise.
+    Source:  Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4.
+    Shapes:  logits (..., V); targets (...) in [0, V) -> y () or, for "none", (...)
+    Back:    dlogits = w (p - t),   w = dy / (number of counted places) for "mean", dy else
+    Special: ε = 0 is `cross_entropy`, to the bit. Else every class has a share of t, so a logit of -inf costs inf.
+    Raises:  ValueError if ε is not in [0, 1); else as `cross_entropy`.
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothed_cross_entropy: smoothing must be at least 0 and below 1, got {smoothing}")
+    if smoothing == 0:  # not the formula below: 0 · -inf is not 0
+        return cross_entropy(logits, targets=targets, ignore=ignore, reduction=reduction)
+    V = require("smoothed_cross_entropy", "logits (..., V); targets (...)", logits, targets)["V"]
+    _require_reduction("smoothed_cross_entropy", reduction)
+    xp = namespace(logits)
+    counted = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
+    index = xp.where(counted, targets, 0)
+    require_indices("smoothed_cross_entropy", targets=(index, V))
+
+    shifted = logits - _row_maximum(xp, logits, "smoothed_cross_entropy")
+    e = xp.exp(shifted)
+    total = e.sum(axis=-1)
+    at_target = xp.take_along_axis(shifted, index[..., None], axis=-1)[..., 0]
+    expected = at_target * (1 - smoothing) + shifted.sum(axis=-1) * (smoothing / V)  # Σ_j t_j z_j
+    loss = xp.where(counted, xp.log(total) - expected, 0).astype(logits.dtype)
+    count = xp.maximum(counted.sum(), 1).astype(loss.dtype) if reduction == "mean" else 1
+
+    def back(dy: Array) -> Array:
+        w = counted * (dy / count)
+        rows = (e * (w / total)[..., None] - (w * (smoothing / V))[..., None]).reshape(-1, V)
+        rows[xp.arange(len(rows)), index.reshape(-1)] -= (w * (1 - smoothing)).reshape(-1)
+        return rows.reshape(logits.shape)
 
     return loss if reduction == "none" else loss.sum() / count, back
 

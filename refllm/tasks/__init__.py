@@ -7,7 +7,6 @@ it again.
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import Any, Protocol
 
 from refllm.errors import UserError
@@ -15,7 +14,7 @@ from refllm.parameters import Tree
 from refllm.train import Objective
 from refllm.workers import Workers
 
-KINDS = ("language", "masked")
+KINDS = ("language", "masked", "denoising", "classify", "seq2seq", "span")
 
 
 class Feed(Protocol):
@@ -35,7 +34,10 @@ class Task(Protocol):
     name: str  # of the data, for people
 
     @property
-    def model(self) -> ModuleType: ...
+    def model(self) -> Any:
+        """What the trainer asks for shapes(config) and initial(config, generator): a model, or one that goes on from
+        given weights."""
+        ...
 
     def introduced(self) -> str:
         """The data in a line: its name and size."""

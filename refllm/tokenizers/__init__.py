@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,19 @@ from numpy.typing import NDArray
 from refllm.errors import UserError
 from refllm.tokenizers.bpe import BytePairTokenizer
 from refllm.tokenizers.character import CharacterTokenizer
+from refllm.tokenizers.marked import MarkedTokenizer
+from refllm.tokenizers.word import WordTokenizer
+from refllm.tokenizers.wordpiece import WordPieceTokenizer
 
-__all__ = ["BytePairTokenizer", "CharacterTokenizer", "Tokenizer", "load"]
+__all__ = [
+    "BytePairTokenizer",
+    "CharacterTokenizer",
+    "MarkedTokenizer",
+    "Tokenizer",
+    "WordPieceTokenizer",
+    "WordTokenizer",
+    "load",
+]
 
 
 class Tokenizer(Protocol):
@@ -37,8 +48,16 @@ class Tokenizer(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
-KINDS: dict[str, type[CharacterTokenizer] | type[BytePairTokenizer]] = {
-    one.kind: one for one in (CharacterTokenizer, BytePairTokenizer)
+Kind: TypeAlias = (
+    type[CharacterTokenizer]
+    | type[BytePairTokenizer]
+    | type[WordTokenizer]
+    | type[WordPieceTokenizer]
+    | type[MarkedTokenizer]
+)
+KINDS: dict[str, Kind] = {
+    one.kind: one
+    for one in (CharacterTokenizer, BytePairTokenizer, WordTokenizer, WordPieceTokenizer, MarkedTokenizer)
 }
 
 

@@ -18,7 +18,7 @@ from refllm.blocks.transformer_layer import transformer_layer
 from refllm.generation import generate as generation
 from refllm.generation.sampling import choose
 from refllm.metrics import perplexity as exp_of_mean
-from refllm.models import gpt
+from refllm.models import by_name, gpt
 from refllm.objectives.causal import causal_loss, sentence_log_probability
 from refllm.ops import activation, attention, cross_entropy, dropout, embedding, layer_norm, linear, position, softmax
 from refllm.ops.squared_error import mean_squared_error
@@ -120,10 +120,11 @@ def perplexity(logits: Array, *, ids: Array) -> tuple[Array, Pullback]:
 
 def train_step(
     p: Tree, m: Tree, v: Tree, *, ids: Array, targets: Array, ignore: int | None, step: int, lr: float, beta1: float,
-    beta2: float, eps: float, decay: float, clip: float | None, config: dict[str, Any],
+    beta2: float, eps: float, decay: float, clip: float | None, config: dict[str, Any], model: str = "gpt",
 ) -> tuple[tuple[Array, Array, Tree, Tree, Tree], None, dict[str, Array]]:  # fmt: skip
     """One step of AdamW on the mean loss: loss, norm of the gradient, parameters and moments."""
-    mean, back, found = loss(p, ids=ids, targets=targets, ignore=ignore, config=config)
+    of_model = loss if model == "gpt" else functions()[f"{model}_loss"]
+    mean, back, found = of_model(p, ids=ids, targets=targets, ignore=ignore, config=config)
     g = back(namespace(mean).ones_like(mean))
     leaves: list[Array] = []
     map_leaves(leaves.append, g)
@@ -153,15 +154,16 @@ def train(
     return xp.stack(losses), xp.stack(norms), p, m, v
 
 
-def generate(p: Tree, *, ids: Array, config: dict[str, Any], **how: Any) -> tuple[Array, Array]:
+def generate(p: Tree, *, ids: Array, config: dict[str, Any], model: str = "gpt", **how: Any) -> tuple[Array, Array]:
     """The prompts (T,) or (B, T) with the new tokens, and the logits (..., new tokens, V) that each was chosen from."""
     if ids.ndim == 1:
         if how["uniforms"] is not None:
             how["uniforms"] = how["uniforms"][None]
-        tokens, found = generate(p, ids=ids[None], config=config, **how)
+        tokens, found = generate(p, ids=ids[None], config=config, model=model, **how)
         return tokens[0], found[0]
     how["uniforms"] = None if how["uniforms"] is None else to_host(how["uniforms"])  # tokens are chosen on the host
-    steps = list(generation.generate(p, model=gpt, ids=ids, padding=None, config=gpt.Config(**config), **how))
+    own = by_name(model)
+    steps = list(generation.generate(p, model=own, ids=ids, padding=None, config=own.Config(**config), **how))
     tokens = numpy.stack([chosen for chosen, _ in steps], axis=1)
     return numpy.concatenate([to_host(ids), tokens], axis=1), numpy.stack([each for _, each in steps], axis=1)
 

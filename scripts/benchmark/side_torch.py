@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmark.tasks import ADAMW, GENERATIONS, STEPS
-from crosscheck import torch_loss
+from crosschecks.gpt import torch_loss
 from refllm.models import gpt
 from refllm.parameters import from_names, named_leaves
 

@@ -148,6 +148,46 @@ def soft_cross_entropy(logits: Array, targets: Array, *, reduction: str) -> Arra
     return reduce(losses, reduction, losses.size)
 
 
+def smoothed_cross_entropy(
+    logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str
+) -> Array:
+    """CE with label smoothing (Szegedy 2016, 7; Vaswani 2017, 5.4): the distribution asked for is
+    (1 - smoothing) onehot(target) + smoothing / V."""
+    losses = np.empty(targets.shape, dtype=object)
+    counted = np.ones(targets.shape, dtype=bool) if ignore is None else targets != ignore
+    share = constant(smoothing)
+    for i in np.ndindex(targets.shape):
+        log_p = log_softmax_row(logits[i]) if counted[i] else []
+        losses[i] = -((1 - share) * log_p[targets[i]] + share * mean(log_p)) if counted[i] else constant(0)
+    return reduce(losses, reduction, int(counted.sum()))
+
+
+def mean_pool(h: Array, *, valid: Array | None) -> Array:
+    """CTR (Reimers 2019, 3): the mean over the valid tokens of a text; zeros if it has none."""
+    y = np.empty((*h.shape[:-2], h.shape[-1]), dtype=object)
+    for text in np.ndindex(h.shape[:-2]):
+        tokens = h[text] if valid is None else h[text][valid[text]]
+        y[text] = [mean(column) if len(column) else constant(0) for column in tokens.T]
+    return y
+
+
+def info_nce(a: Array, b: Array, *, temperature: float) -> Array:
+    """CTR (van den Oord 2018): the mean over i of -log softmax_j(cos(a_i, b_j) / temperature) at j = i. A row of zeros
+    has no direction: its cosines are 0."""
+    a, b = rows(_direction, a), rows(_direction, b)
+    losses = [-log_softmax_row([dot(row, other) / temperature for other in b])[i] for i, row in enumerate(a)]
+    return np.asarray(mean(losses), dtype=object)
+
+
+def _direction(row: Array) -> Array:
+    return row / sqrt(dot(row, row)) if any(x.value != 0 for x in row) else row
+
+
+def l2_penalty(w: Array, *, strength: float) -> Array:
+    """L2: strength / 2 * sum w^2."""
+    return np.asarray(constant(strength) / 2 * total(a * a for a in w.flat), dtype=object)
+
+
 def mean_squared_error(x: Array, t: Array) -> Array:
     """MSE: the mean over all elements of (x - t)^2."""
     return np.asarray(mean([(a - b) * (a - b) for a, b in zip(x.flat, t.flat, strict=True)]), dtype=object)
@@ -203,11 +243,14 @@ def attention(
     causal: bool,
     allowed: Array | None,
     alignment: str = "bottom-right",
+    bias: Array | None = None,
+    scaled: bool = True,
     tap: Tap = untapped,
 ) -> Array:
     """ATT (Vaswani 2017, 3.2.1): y_t = sum_s softmax_s(q_t . k_s / sqrt(d_k)) v_s.
 
-    ATT-MASK: the sum runs over the allowed keys alone; with none, y_t = 0. Causal: s <= t + S - T.
+    ATT-MASK: the sum runs over the allowed keys alone; with none, y_t = 0. Causal: s <= t + S - T. A bias (..., T, S)
+    is added to the scores. T5 does not scale them (Raffel 2020, code).
     """
     (T, D), S = q.shape[-2:], k.shape[-2]
     may = np.ones((*q.shape[:-1], S), dtype=bool)
@@ -216,11 +259,17 @@ def attention(
     if causal:
         may &= np.arange(S) <= np.arange(T)[:, None] + (S - T if alignment == "bottom-right" else 0)
     y = np.empty((*q.shape[:-1], v.shape[-1]), dtype=object)
+    if bias is not None:
+        bias = np.broadcast_to(bias, may.shape)
     for i in np.ndindex(q.shape[:-1]):
         *batch, t = i
         K, V = k[*batch], v[*batch]
         keys = np.flatnonzero(may[i])
-        scores = [dot(q[i], K[s]) / sqrt(constant(D)) for s in keys]
+        scores = [dot(q[i], K[s]) for s in keys]
+        if scaled:
+            scores = [score / sqrt(constant(D)) for score in scores]
+        if bias is not None:
+            scores = [score + bias[i][s] for score, s in zip(scores, keys, strict=True)]
         tap(f"scores.{t}", np.asarray(scores, dtype=object))
         tap(f"weights.{t}", np.asarray(softmax_row(scores), dtype=object))
         y[i] = _mixed(scores, V[keys])

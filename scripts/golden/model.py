@@ -95,7 +95,7 @@ def gpt(p: Tree, *, ids: Array, config: Tree, tap: Tap = untapped) -> Array:
             allowed=None,
             activation=config["activation"],
             eps=config["eps"],
-            tap=_inside(tap, f"layers.{n}"),
+            tap=inside(tap, f"layers.{n}"),
         )
     if config["norm"] == "pre":
         x = layer_norm(x, p["norm"]["g"], p["norm"]["b"], eps=config["eps"])
@@ -105,7 +105,7 @@ def gpt(p: Tree, *, ids: Array, config: Tree, tap: Tap = untapped) -> Array:
     return logits
 
 
-def _inside(tap: Tap, place: str) -> Tap:
+def inside(tap: Tap, place: str) -> Tap:
     return lambda name, value: tap(f"{place}.{name}", value)
 
 

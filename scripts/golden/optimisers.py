@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from mpmath import mp
 
+from golden.families import LOSSES
 from golden.formulas import Array, Tap, each, untapped
-from golden.model import gpt_loss
 from golden.tape import Node, constant, cos, gradients, number, settled, sqrt, total
 from golden.tree import Tree, flatten, nest
 
@@ -100,6 +100,7 @@ def train_step(
     decay: float,
     clip: float | None,
     config: Tree,
+    model: str = "gpt",
     tap: Tap = untapped,
 ) -> dict[str, Any]:
     """One step of AdamW on the mean loss: gradient, clip by the global norm, update.
@@ -107,7 +108,8 @@ def train_step(
     Tensors of two or more dimensions decay; gains and biases do not.
     """
     flat_p, flat_m, flat_v = flatten(p), flatten(m), flatten(v)
-    loss = gpt_loss(p, ids=ids, targets=targets, ignore=ignore, config=config, tap=tap)
+    found = LOSSES[model](p, ids=ids, targets=targets, ignore=ignore, config=config, tap=tap)
+    loss, margin = (found["loss"], {"margin": found["margin"]}) if isinstance(found, dict) else (found, {})
     leaves = [node for array in flat_p.values() for node in array.flat]
     slopes = (settled(g, mp.dps // 2) for g in gradients([loss.item()], [constant(1)], leaves))
     g = {name: each(lambda _: next(slopes), array) for name, array in flat_p.items()}
@@ -128,7 +130,7 @@ def train_step(
         for name, slope in zip(g, clipped["g"], strict=True)
     }
     states = {part: nest({name: new[part] for name, new in updated.items()}) for part in ("p", "m", "v")}
-    return {"loss": loss, "norm": clipped["norm"], **states}
+    return {"loss": loss, "norm": clipped["norm"], **states, **margin}
 
 
 def train(p: Tree, m: Tree, v: Tree, *, ids: Array, targets: Array, first: int, **keywords: Any) -> dict[str, Any]:

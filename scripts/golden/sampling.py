@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from mpmath import mpf
 
+from golden.families import MODELS
 from golden.formulas import Array, softmax_row
-from golden.model import gpt
 from golden.tape import constant
 from golden.tree import Tree
 
@@ -83,6 +83,7 @@ def generate(
     top_p: float | None,
     uniforms: Array | None,
     cache: bool,
+    model: str = "gpt",
 ) -> dict[str, Any]:
     """The prompt (T,) and `new_tokens` more, and the logits of each step. The first step embeds the LAST token of
     the prompt (erratum E6). Greedy without uniforms. A cache changes the work and not the answer.
@@ -92,6 +93,7 @@ def generate(
     if ids.ndim == 2:
         draws = [None] * len(ids) if uniforms is None else list(uniforms)
         how: dict[str, Any] = {
+            "model": model,
             "config": config,
             "new_tokens": new_tokens,
             "temperature": temperature,
@@ -104,7 +106,11 @@ def generate(
     del cache
     tokens, logits, margins = list(ids), [], []
     for n in range(new_tokens):
-        last = gpt(p, ids=np.array(tokens), config=config)[-1]
+        answer: Any = MODELS[model](p, ids=np.array(tokens), config=config)
+        if isinstance(answer, dict):  # a model that makes decisions of its own
+            margins.append(answer["margin"].item().value)
+            answer = answer["logits"]
+        last = answer[-1]
         row = [x.value for x in last]
         if uniforms is None:
             token, margin = greedy(row)

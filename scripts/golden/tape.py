@@ -70,6 +70,7 @@ def _function(f: Callable[[Any], Any], derivative: Callable[[Any, Any], Any]) ->
 exp = _function(mp.exp, lambda x, y: y)
 log = _function(mp.log, lambda x, y: 1 / x)
 tanh = _function(mp.tanh, lambda x, y: 1 - y * y)
+sigmoid = _function(lambda x: 1 / (1 + mp.exp(-x)), lambda x, y: y * (1 - y))
 cos: Callable[[Any], Any] = _function(mp.cos, lambda x, y: -sin(x))
 sin: Callable[[Any], Any] = _function(mp.sin, lambda x, y: cos(x))
 erf = _function(mp.erf, lambda x, y: 2 / mp.sqrt(mp.pi) * exp(-(x * x)))

@@ -16,8 +16,22 @@ from typing import Any
 import numpy as np
 from mpmath import mp, mpf
 
-from golden import formulas, model, optimisers, sampling
+from golden import (
+    beam,
+    bert,
+    earlier,
+    encoder_decoder,
+    formulas,
+    llama,
+    long,
+    model,
+    optimisers,
+    recurrent,
+    sampling,
+    switch,
+)
 from golden.case import Case
+from golden.families import LOSSES, MODELS
 from golden.tape import Node, conditions, constant, gradients
 from golden.tree import Tree, flatten, nest
 
@@ -38,6 +52,10 @@ _OPERATIONS = {
         "log_softmax",
         "cross_entropy",
         "soft_cross_entropy",
+        "smoothed_cross_entropy",
+        "mean_pool",
+        "info_nce",
+        "l2_penalty",
         "mean_squared_error",
         "chain_rule",
         "perplexity",
@@ -48,9 +66,23 @@ _OPERATIONS = {
         "gelu_tanh",
         "dropout",
     ],
+    long: [
+        *("rms_norm", "silu", "multiply", "rotary_halves", "rotary_interleaved", "repeat_heads"),
+        *("t5_bias_causal", "t5_bias_bidirectional", "alibi", "relative_attention"),
+    ],
+    switch: [
+        *("gate", "load_balance", "dispatch", "combine", "expert_matmul", "expert_linear"),
+        *("switch_layer", "switch", "switch_loss"),
+    ],
+    llama: ["gated_feed_forward", "grouped_attention", "llama_layer", "llama", "llama_loss"],
     model: ["feed_forward", "self_attention", "transformer_layer", "gpt", "gpt_loss"],
     optimisers: ["sgd", "adam", "adamw", "clip_by_global_norm", "warmup_cosine", "train_step", "train", "resume"],
     sampling: ["sample", "generate"],
+    recurrent: ["tanh", "rnn", "lstm", "window", "bidirectional"],
+    beam: ["translate", "beam_search"],
+    earlier: ["recurrent_lm", "recurrent_lm_loss", "nnlm", "nnlm_loss", "hybrid", "hybrid_loss", "hybrid_states"],
+    encoder_decoder: ["cross_attention", "encoder_decoder", "seq2seq_loss", "denoising_loss"],
+    bert: ["bert", "pretraining_loss", "classifier_loss", "span_loss"],
 }
 OPERATIONS = {name: getattr(module, name) for module, names in _OPERATIONS.items() for name in names}
 
@@ -75,7 +107,9 @@ def evaluate(case: Case, digits: int, variant: Mapping[str, Any]) -> Truth:
 
 
 def _only_output(case: Case) -> str:
-    return "loss" if case.operation == "gpt_loss" else "logits" if case.operation == "gpt" else "y"
+    if case.operation in MODELS:
+        return "logits"
+    return "loss" if case.operation.removesuffix("_loss") in LOSSES else "y"
 
 
 def as_nodes(array: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from crosscheck import torch_loss
+from crosschecks.gpt import torch_loss
 from gpu.sizes import Sizes
 from refllm.models import gpt
 from refllm.parameters import from_names, named_leaves

@@ -16,6 +16,7 @@ from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
 
 SMALL = {"layers": "2", "heads": "2", "width": "8", "hidden": "8", "context": "16", "kv_heads": "1", "order": "3"}
+WITHOUT_STEPS_OR_TEXT = ("ngram", "bert", "encoder_decoder", "translate")
 
 
 def small(model: str) -> list[str]:
@@ -27,7 +28,7 @@ def small(model: str) -> list[str]:
     return [*flags, "--tokenizer", "character", "--batch", "4", "--threads", "2"]
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "ngram"])
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in WITHOUT_STEPS_OR_TEXT])
 def test_every_model_is_trained_resumed_generated_from_and_scored(
     tmp_path: Path, model: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,3 +72,13 @@ def test_a_flag_that_the_model_has_no_use_for_is_refused(refused: Refused) -> No
     assert "--layers is nothing that ngram has" in refused("train", "--model", "ngram", "--layers", "4", "--out", "r")
     said = refused("train", "--model", "llama", "--preset", "character", "--out", "r")
     assert "the preset character is one of gpt, not of llama" in said
+
+
+def test_a_model_that_reads_both_ways_neither_generates_nor_scores(tmp_path: Path, refused: Refused) -> None:
+    text = " ".join(f"The number {n} comes after {n - 1}. It is followed by {n + 1}." for n in range(1, 200))
+    (tmp_path / "text.txt").write_text(text.replace(". The", ".\n\nThe"))
+    flags = ["--layers", "1", "--heads", "2", "--width", "8", "--context", "16", "--vocabulary", "60", "--batch", "4"]
+    how = ["train", "--model", "bert", "--data", str(tmp_path / "text.txt"), "--steps", "1", "--out", "r", *flags]
+    assert main(how) == 0
+    for command in (["generate", "r"], ["score", "r", "--text", "The number"]):
+        assert "is a bert, which does not predict the next token" in refused(*command)

@@ -12,10 +12,38 @@ import numpy
 import pytest
 
 import refllm.blocks
-from refllm.blocks.feed_forward import ACTIVATIONS, feed_forward, feed_forward_shapes
-from refllm.blocks.lm_head import lm_loss
-from refllm.blocks.residual import maybe_dropout, norm_shapes, post_norm, pre_norm
+from refllm.backend import namespace
+from refllm.blocks.affine import affine, affine_shapes, concatenated, project
+from refllm.blocks.cross_attention import cross_attention, cross_attention_shapes
+from refllm.blocks.decoder_layer import decoder_layer
+from refllm.blocks.encoder_layer import encoder_layer, maybe_gated
+from refllm.blocks.feed_forward import (
+    ACTIVATIONS,
+    feed_forward,
+    feed_forward_shapes,
+    feed_forward_without_biases,
+)
+from refllm.blocks.gated_feed_forward import GATES, gated_feed_forward, gated_feed_forward_shapes
+from refllm.blocks.grouped_attention import ROTATIONS, grouped_attention, grouped_attention_shapes
+from refllm.blocks.llama_layer import llama_layer, llama_layer_shapes
+from refllm.blocks.lm_head import lm_loss, smoothed_lm_loss
+from refllm.blocks.recurrent import (
+    bidirectional,
+    recurrent,
+    recurrent_layers,
+    recurrent_layers_shapes,
+    recurrent_shapes,
+)
+from refllm.blocks.relative_self_attention import relative_self_attention, relative_self_attention_shapes
+from refllm.blocks.residual import maybe_dropout, norm_shapes, normalise, post_norm, pre_norm
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
+from refllm.blocks.switch_layer import (
+    expert_feed_forward,
+    switch_layer,
+    switch_layer_shapes,
+    switch_transformer_layer,
+    switch_transformer_layer_shapes,
+)
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.parameters import map_leaves
 from spec_tests.devices import Device, assert_agrees, every_device, value_and_gradients
@@ -53,8 +81,59 @@ def _around_feed_forward(residual: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _without_none(block: Callable[..., Any]) -> Callable[..., Any]:
+    """What has no gradient, because it was not given, is left out of the comparison."""
+
+    def call(*arrays: Any, **keywords: Any) -> Any:
+        y, back = block(*arrays, **keywords)
+        return y, lambda dy: tuple(d for d in back(dy) if d is not None)
+
+    call.__name__ = block.__name__
+    return call
+
+
+def _values_in_a_row(block: Callable[..., Any]) -> Callable[..., Any]:
+    """A block of two values, y (B, T, C) and one number a text, with the numbers behind the rest of their text."""
+
+    def call(*arrays: Any, **keywords: Any) -> Any:
+        (y, balance), back = block(*arrays, **keywords)
+        row = namespace(y).concatenate([y.reshape(len(y), -1), balance[:, None]], axis=1)
+        return row, lambda d: back(d[:, :-1].reshape(y.shape), d[:, -1])
+
+    call.__name__ = block.__name__
+    return call
+
+
+def _stacked(block: Callable[..., Any]) -> Callable[..., Any]:
+    """Several values as one array."""
+
+    def call(*arrays: Any, **keywords: Any) -> Any:
+        ys, back = block(*arrays, **keywords)
+        return namespace(ys[0]).stack(ys), lambda dy: back(*dy)
+
+    call.__name__ = block.__name__
+    return call
+
+
+def _stack_layer(*, decoder: bool, biases: bool) -> Any:
+    """The parameters of a layer of an encoder or a decoder, with RMS norms and a gate where there are no biases."""
+    norm: Any = norm_shapes(C) if biases else {"g": (C,)}
+    p: Any = {"norm1": norm, "attention": relative_self_attention_shapes(C, H, 4, biases=biases)}
+    if decoder:
+        p |= {"norm2": norm, "cross_attention": cross_attention_shapes(C, H, 4, biases=biases)}
+    feed = feed_forward_shapes(C, F) if biases else gated_feed_forward_shapes(C, F)
+    return _tree(p | {f"norm{len(p) // 2 + 1}": norm, "feed_forward": feed})
+
+
+BEFORE = numpy.arange(T) < T - numpy.arange(B)[:, None, None, None]  # the padding of a source is at its end
+STACK: dict[str, Any] = {"heads": H, "activation": "gelu_erf", "eps": 1e-5, "rate": 0.3}
+
+GROUPED: dict[str, Any] = {"heads": 2, "kv_heads": 1, "base": 100.0, "cache": None}
+PLACES = numpy.maximum(numpy.arange(T) - numpy.arange(B)[:, None], 0)
+
 CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
     *((feed_forward, (X, _tree(feed_forward_shapes(C, F))), {"activation": name}) for name in ACTIVATIONS),
+    (feed_forward_without_biases, (X, _tree({"W1": (C, F), "W2": (F, C)})), {"activation": "relu"}),
     *(
         (
             self_attention,
@@ -79,7 +158,116 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
             ("post", "relu", PADDED, (_keep(), _keep())),
         ]
     ),
+    *((gated_feed_forward, (X, _tree(gated_feed_forward_shapes(C, F))), {"activation": name}) for name in GATES),
+    *(
+        (
+            _without_none(grouped_attention),
+            (X, r, _tree(grouped_attention_shapes(C, 2, 1, 4))),
+            {**GROUPED, "rotation": rotation, "positions": positions, "causal": True, "allowed": allowed},
+        )
+        for rotation, r, positions, allowed in [
+            *((rotation, None, PLACES, PADDED) for rotation in ROTATIONS),
+            ("rotary", None, numpy.arange(T), None),
+            (None, _normal(2, 2 * T - 1), PLACES, PADDED),
+            (None, None, numpy.arange(T), None),
+        ]
+    ),
+    *(
+        (
+            _without_none(llama_layer),
+            (X, r, _tree(llama_layer_shapes(C, 2, 1, 4, F))),
+            {
+                **GROUPED,
+                "rotation": rotation,
+                "positions": PLACES,
+                "allowed": PADDED,
+                "eps": 1e-5,
+                "keep": keep,
+                "rate": 0.3,
+            },
+        )
+        for rotation, r, keep in [("rotary", None, (_keep(), _keep())), (None, _normal(2, 2 * T - 1), None)]
+    ),
+    *(
+        (
+            _values_in_a_row(switch_layer),
+            (X, _tree(switch_layer_shapes(C, F, 3, biases=biases))),
+            {"activation": "relu", "capacity": capacity, "valid": valid},
+        )
+        for biases, capacity, valid in [(True, 1, None), (False, 2, PADDED[:, 0, 0]), (True, T, None)]
+    ),
+    (
+        expert_feed_forward,
+        (_normal(B, 3, 2, C), _tree({k: v for k, v in switch_layer_shapes(C, F, 3, biases=True).items() if k != "Wr"})),
+        {"activation": "relu"},
+    ),
+    (
+        _values_in_a_row(switch_transformer_layer),
+        (X, _tree(switch_transformer_layer_shapes(C, F, 3))),
+        {**LAYER, "activation": "relu", "allowed": None, "keep": (_keep(), _keep()), "capacity": 2, "valid": None},
+    ),
     *((maybe_dropout, (X,), {"keep": keep, "rate": 0.3}) for keep in (None, _keep())),
+    *((normalise, (X, _tree(norm)), {"eps": 1e-5}) for norm in (norm_shapes(C), {"g": (C,)})),
+    *((affine, (X, _tree(affine_shapes({"q": (C, F)}, biases=b))), {"name": "q"}) for b in (True, False)),
+    *(
+        (_stacked(project), (X, _tree(affine_shapes({"q": (C, 12)}, biases=b))), {"name": "q", "heads": 2, "parts": 3})
+        for b in (True, False)
+    ),
+    (concatenated, (_normal(B, H, T, 3), _tree(affine_shapes({"o": (6, C)}, biases=True))), {"name": "o"}),
+    *(
+        (maybe_gated, (X, _tree(shapes)), {"activation": "relu"})
+        for shapes in (feed_forward_shapes(C, F), gated_feed_forward_shapes(C, F), {"W1": (C, F), "W2": (F, C)})
+    ),
+    *(
+        (
+            cross_attention,
+            (_normal(2 * B, 3, C), X, _tree(cross_attention_shapes(C, H, 4, biases=biases))),
+            {"heads": H, "scaled": biases, "allowed": allowed, "cache": None},
+        )
+        for biases, allowed in ((True, None), (False, BEFORE))
+    ),
+    *(
+        (
+            _without_none(relative_self_attention),
+            (X, r, _tree(relative_self_attention_shapes(C, H, 4, biases=biases))),
+            {"heads": H, "scaled": biases, "causal": causal, "allowed": BEFORE, "cache": None},
+        )
+        for r, biases, causal in ((None, True, False), (_normal(H, 2 * T - 1), False, True))
+    ),
+    *(
+        (
+            _without_none(encoder_layer),
+            (X, r, _stack_layer(decoder=False, biases=r is None)),
+            {**STACK, "norm": norm, "scaled": r is None, "allowed": BEFORE, "keep": keep},
+        )
+        for r, norm, keep in ((None, "post", (_keep(), _keep())), (_normal(H, 2 * T - 1), "pre", None))
+    ),
+    *(
+        (
+            _without_none(decoder_layer),
+            (X, _normal(B, 3, C), r, _stack_layer(decoder=True, biases=r is None)),
+            {**STACK, "norm": norm, "scaled": r is None, "memory_allowed": None, "keep": keep, "cache": None},
+        )
+        for r, norm, keep in ((None, "post", None), (_normal(H, 2 * T - 1), "pre", (_keep(), _keep(), _keep())))
+    ),
+    *(
+        (recurrent, (X, _tree(recurrent_shapes(C, 3, cell=cell))), {"cell": cell, "valid": valid, "state": None})
+        for cell, valid in (("rnn", None), ("lstm", BEFORE[:, 0, 0]))
+    ),
+    (
+        bidirectional,
+        (X, _tree({way: recurrent_shapes(C, 3, cell="lstm") for way in ("forward", "backward")})),
+        {"cell": "lstm", "valid": BEFORE[:, 0, 0]},
+    ),
+    *(
+        (
+            recurrent_layers,
+            (X, _tree(recurrent_layers_shapes(C, 3, layers=2, cell=cell, bidirectional=cell == "rnn"))),
+            {"cell": cell, "valid": None, "states": None, "keep": keep, "rate": 0.3},
+        )
+        for cell, keep in (("lstm", None), ("rnn", [RANDOM.random((B, T, 6)) < 0.7 for _ in range(2)]))
+    ),
+    (smoothed_lm_loss, (X, _normal(C, V)), {"targets": RANDOM.integers(0, V, (B, T)), "ignore": 1, "smoothing": 0.1}),
     (lm_loss, (X, _normal(C, V)), {"targets": RANDOM.integers(0, V, (B, T)), "ignore": 1}),
 ]
 
@@ -97,6 +285,6 @@ def test_every_block_has_a_case() -> None:
     found = set()
     for module in pkgutil.iter_modules(refllm.blocks.__path__, "refllm.blocks."):
         for name, f in vars(importlib.import_module(module.name)).items():
-            if inspect.isfunction(f) and f.__module__ == module.name and not name.startswith("_"):
+            if inspect.isfunction(f) and f.__module__ == module.name and not name.startswith(("_", "initial_")):
                 found.add(name)
     assert {name for name in found if not name.endswith("_shapes")} == {case[0].__name__ for case in CASES}

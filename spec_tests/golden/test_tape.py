@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf
 
-from golden import formulas, tape
+from golden import formulas, long, switch, tape
 from golden.tape import Node, conditions, constant, gradients
 
 H = mpf(10) ** -20  # central differences err by H^2 = 1e-40, of the 60 digits the division by H leaves 40
@@ -69,6 +69,15 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "attention": (lambda q, k, v: formulas.attention(q, k, v, causal=True, allowed=None), [(2, 3), (3, 3), (3, 2)]),
     "gelu_tanh": (formulas.gelu_tanh, [(4,)]),
     "gelu_erf": (formulas.gelu_erf, [(4,)]),
+    "rms_norm": (lambda x, g: long.rms_norm(x, g, eps=0.1), [(2, 3), (3,)]),
+    "silu": (long.silu, [(4,)]),
+    "rotary": (lambda x: long.rotary_halves(x, positions=np.array([2, 9]), base=100.0), [(2, 4)]),
+    "relative_attention": (
+        lambda q, k, v, r: long.relative_attention(q, k, v, r, causal=True, allowed=None),
+        [(2, 2, 2), (2, 3, 2), (2, 3, 1), (2, 4)],
+    ),
+    "info_nce": (lambda a, b: np.atleast_1d(formulas.info_nce(a, b, temperature=0.5)), [(3, 2), (3, 2)]),
+    "load_balance": (lambda p: switch.load_balance(p, chosen=np.array([[0, 1], [1, 1]]), valid=None), [(2, 2, 2)]),
 }
 
 

@@ -29,6 +29,16 @@ def gelu_erf(subject: Subject) -> Implementation:
     return subject.operation("gelu_erf")
 
 
+@pytest.fixture(scope="session")
+def silu(subject: Subject) -> Implementation:
+    return subject.operation("silu")
+
+
+def _silu(x: float) -> Any:
+    x = mpmath.mpf(x)
+    return x / (1 + mpmath.exp(-x))
+
+
 def _gelu_erf(x: float) -> Any:
     x = mpmath.mpf(x)
     return x * mpmath.erfc(-x / mpmath.sqrt(2)) / 2
@@ -67,21 +77,32 @@ def test_gelu_tanh_agrees_with_mpmath_to_a_few_ulp_of_its_largest_term(gelu_tanh
     assert abs(back(numpy.ones(1))[0] - slope) <= 2.3e-16 * 16 * (1 + abs(x))
 
 
-@pytest.mark.parametrize("name", ["gelu_tanh", "gelu_erf"])
+@given(x=real | st.floats(-700, 700))
+def test_silu_agrees_with_mpmath_to_a_few_ulp_also_in_the_tail(silu: Implementation, x: float) -> None:
+    with mpmath.workdps(60):
+        exact = float(_silu(x))
+        s = 1 / (1 + mpmath.exp(-mpmath.mpf(x)))
+        slope, terms = float(s + x * s * (1 - s)), float(s + abs(x) * s * (1 - s))
+    y, back = silu(numpy.array([x]))
+    assert abs(y[0] - exact) <= 2.3e-16 * 4 * abs(exact) + 1e-307
+    assert abs(back(numpy.ones(1))[0] - slope) <= 2.3e-16 * 6 * terms + 1e-307
+
+
+@pytest.mark.parametrize("name", ["gelu_tanh", "gelu_erf", "silu"])
 def test_float32_is_right_to_its_own_rounding(subject: Subject, name: str) -> None:
     x = numpy.linspace(-12, 12, 997).astype("float32")
-    formula = {"gelu_tanh": _gelu_tanh, "gelu_erf": _gelu_erf}[name]
+    formula = {"gelu_tanh": _gelu_tanh, "gelu_erf": _gelu_erf, "silu": _silu}[name]
     with mpmath.workdps(40):
         exact = [float(formula(float(v))) for v in x]
     numpy.testing.assert_allclose(subject.operation(name)(x)[0], exact, rtol=3e-7, atol=1.2e-6)
 
 
-@pytest.mark.parametrize("name", ["gelu_tanh", "gelu_erf"])
+@pytest.mark.parametrize("name", ["gelu_tanh", "gelu_erf", "silu"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_gelu_tends_to_the_identity_and_to_zero(subject: Subject, name: str, dtype: str) -> None:
-    x = numpy.array([1e30, -1e30, 100, -100, 0], dtype)
+def test_gelu_and_silu_tend_to_the_identity_and_to_zero(subject: Subject, name: str, dtype: str) -> None:
+    x = numpy.array([1e30, -1e30, 800, -800, 0], dtype)
     y, back = subject.operation(name)(x)
-    assert (y == numpy.array([1e30, 0, 100, 0, 0], dtype)).all()
+    assert (y == numpy.array([1e30, 0, 800, 0, 0], dtype)).all()
     slope = back(numpy.ones(5, dtype))
     assert slope[:4].tolist() == [1, 0, 1, 0]
     assert abs(slope[4] - 0.5) <= numpy.finfo(dtype).eps
@@ -95,24 +116,26 @@ def test_the_two_forms_of_gelu_differ_by_at_most_5e_4_and_not_by_nothing(
     assert 4e-4 < difference < 5e-4
 
 
-@pytest.mark.parametrize("name", ["gelu_tanh", "gelu_erf"])
-def test_gelu_of_x_and_of_minus_x_differ_by_x(subject: Subject, name: str) -> None:
+@pytest.mark.parametrize("name", ["gelu_tanh", "gelu_erf", "silu"])
+def test_gelu_and_silu_of_x_and_of_minus_x_differ_by_x(subject: Subject, name: str) -> None:
     x = numpy.linspace(0, 8, 99)
     y, z = (subject.operation(name)(v)[0] for v in (x, -x))
     numpy.testing.assert_allclose(y - z, x, rtol=0, atol=4e-15)
 
 
-def test_many_numbers_are_treated_as_few(gelu_tanh: Implementation, gelu_erf: Implementation) -> None:
+def test_many_numbers_are_treated_as_few(
+    gelu_tanh: Implementation, gelu_erf: Implementation, silu: Implementation
+) -> None:
     """More than are worked on at once."""
     x = numpy.random.default_rng(0).normal(size=(3, 50_001))
-    for gelu in (gelu_tanh, gelu_erf):
-        y, back = gelu(x)
-        z, back_few = gelu(x[1, 1000:1100])
+    for activation in (gelu_tanh, gelu_erf, silu):
+        y, back = activation(x)
+        z, back_few = activation(x[1, 1000:1100])
         assert (y[1, 1000:1100] == z).all()
         assert (back(x)[1, 1000:1100] == back_few(x[1, 1000:1100])).all()
 
 
-@pytest.mark.parametrize("name", ["relu", "gelu_tanh", "gelu_erf"])
+@pytest.mark.parametrize("name", ["relu", "gelu_tanh", "gelu_erf", "silu"])
 @pytest.mark.own
 def test_integers_are_refused(subject: Subject, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: x must be floating-point, got int64; convert it with .astype"):

@@ -26,6 +26,11 @@ def soft_cross_entropy(subject: Subject) -> Implementation:
     return subject.operation("soft_cross_entropy")
 
 
+@pytest.fixture(scope="session")
+def smoothed_cross_entropy(subject: Subject) -> Implementation:
+    return subject.operation("smoothed_cross_entropy")
+
+
 @pytest.fixture
 def random() -> Generator:
     return numpy.random.default_rng(0)
@@ -166,3 +171,69 @@ def test_an_unknown_reduction_is_refused(cross_entropy: Implementation, soft_cro
         cross_entropy(numpy.zeros((1, 5)), targets=numpy.array([0]), ignore=None, reduction="average")
     with pytest.raises(ValueError, match="soft_cross_entropy: reduction must be one of"):
         soft_cross_entropy(numpy.zeros((1, 5)), numpy.zeros((1, 5)), reduction="average")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@given(smoothing=st.floats(0.01, 0.99), seed=st.integers(0, 99), ignore=st.sampled_from([None, -100, 2]))
+def test_smoothing_is_the_cross_entropy_against_the_smoothed_distribution(
+    smoothed_cross_entropy: Implementation,
+    soft_cross_entropy: Implementation,
+    reduction: str,
+    smoothing: float,
+    seed: int,
+    ignore: int | None,
+) -> None:
+    """(1 - ε) of the target and ε / V of every class, the target too; a place that is ignored has neither."""
+    random = numpy.random.default_rng(seed)
+    logits, targets = random.normal(size=(4, 5)), random.integers(0, 5, 4)
+    if ignore is not None:
+        targets[random.random(4) < 0.5] = ignore
+    counted = targets != ignore
+    t = ((1 - smoothing) * numpy.eye(5)[numpy.where(counted, targets, 0)] + smoothing / 5) * counted[:, None]
+    dy = random.normal(size=4 if reduction == "none" else ())
+    y, back = smoothed_cross_entropy(logits, targets=targets, ignore=ignore, smoothing=smoothing, reduction=reduction)
+    share = 4 / max(1, counted.sum()) if reduction == "mean" else 1
+    soft, back_soft = soft_cross_entropy(logits, t, reduction=reduction)
+    numpy.testing.assert_allclose(y, soft * share, rtol=1e-13, atol=1e-15)
+    numpy.testing.assert_allclose(back(dy), back_soft(dy * share)[0], atol=1e-14)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_without_smoothing_it_is_the_cross_entropy_to_the_bit(
+    smoothed_cross_entropy: Implementation, cross_entropy: Implementation, random: Generator, reduction: str
+) -> None:
+    logits, targets = random.normal(size=(4, 5)), numpy.array([0, -1, 3, 4])
+    logits[0, 1] = -INF  # of which 0 times is not 0
+    dy = random.normal(size=4 if reduction == "none" else ())
+    hard, back_hard = cross_entropy(logits, targets=targets, ignore=-1, reduction=reduction)
+    y, back = smoothed_cross_entropy(logits, targets=targets, ignore=-1, smoothing=0.0, reduction=reduction)
+    assert numpy.array_equal(y, hard)
+    assert numpy.array_equal(back(dy), back_hard(dy))
+
+
+def test_the_best_logits_under_smoothing_are_finite_and_known(smoothed_cross_entropy: Implementation) -> None:
+    """The loss is least where p = t: the slope is zero there. Without smoothing the best logit is infinite."""
+    t = numpy.array([0.92, 0.02, 0.02, 0.02, 0.02])
+    y, back = smoothed_cross_entropy(
+        numpy.log(t)[None], targets=numpy.array([0]), ignore=None, smoothing=0.1, reduction="sum"
+    )
+    assert y == pytest.approx(-(t * numpy.log(t)).sum(), rel=1e-14)
+    assert abs(back(numpy.array(1.0))).max() <= 1e-15
+
+
+@pytest.mark.own
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, math.nan])
+def test_a_smoothing_that_is_no_share_is_refused(smoothed_cross_entropy: Implementation, smoothing: float) -> None:
+    with pytest.raises(ValueError, match="smoothing must be at least 0 and below 1"):
+        smoothed_cross_entropy(
+            numpy.zeros((1, 5)), targets=numpy.array([0]), ignore=None, smoothing=smoothing, reduction="sum"
+        )
+
+
+@pytest.mark.own
+@pytest.mark.host
+def test_a_target_out_of_range_is_refused_with_smoothing_too(smoothed_cross_entropy: Implementation) -> None:
+    with pytest.raises(IndexError, match=r"smoothed_cross_entropy: targets must be in \[0, 5\); got 7"):
+        smoothed_cross_entropy(
+            numpy.zeros((1, 5)), targets=numpy.array([7]), ignore=None, smoothing=0.1, reduction="sum"
+        )

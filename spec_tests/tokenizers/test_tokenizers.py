@@ -8,10 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.errors import UserError
-from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer, load
+from refllm.tokenizers import (
+    BytePairTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    WordPieceTokenizer,
+    WordTokenizer,
+    load,
+)
+from refllm.tokenizers.vocabulary import SPECIAL
 
 TEXT = "one two one two 中文中文 one"
-TOKENIZERS: list[Tokenizer] = [CharacterTokenizer.train(TEXT), BytePairTokenizer.train(TEXT, vocabulary=262)]
+TOKENIZERS: list[Tokenizer] = [
+    CharacterTokenizer.train(TEXT),
+    BytePairTokenizer.train(TEXT, vocabulary=262),
+    WordTokenizer.train(TEXT, vocabulary=8, lower=True),
+    WordPieceTokenizer.train(TEXT, vocabulary=16, lower=False),
+]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
@@ -28,8 +41,17 @@ def test_saving_and_loading_gives_an_equal_tokenizer(tokenizer: Tokenizer) -> No
 
 @given(
     json_values
-    | st.fixed_dictionaries({"kind": json_values | st.sampled_from(["character", "byte_pair"])}, optional={})
+    | st.fixed_dictionaries(
+        {"kind": json_values | st.sampled_from(["character", "byte_pair", "word", "word_piece"])}, optional={}
+    )
     | st.fixed_dictionaries({"kind": st.just("character"), "vocabulary": json_values})
+    | st.fixed_dictionaries(
+        {
+            "kind": st.sampled_from(["word", "word_piece"]),
+            "vocabulary": json_values | st.lists(st.sampled_from([*SPECIAL, "a", ""]) | st.none()),
+            "lower": json_values,
+        }
+    )
     | st.fixed_dictionaries({"kind": st.just("byte_pair"), "merges": json_values | st.lists(st.lists(st.integers()))})
 )
 def test_whatever_json_holds_loads_as_it_was_or_is_refused_in_one_line(saved: Any) -> None:
@@ -46,8 +68,13 @@ def test_whatever_json_holds_loads_as_it_was_or_is_refused_in_one_line(saved: An
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ([], "`kind` is one of character, byte_pair"),
-        ({"kind": "word"}, "`kind` is one of"),
+        ([], "`kind` is one of character, byte_pair, word, word_piece"),
+        ({"kind": "sentence"}, "`kind` is one of"),
+        ({"kind": "word"}, "kind word needs a list of strings `vocabulary` and a boolean `lower`"),
+        ({"kind": "word", "vocabulary": [*SPECIAL, 7], "lower": True}, "a list of strings `vocabulary`"),
+        ({"kind": "word", "vocabulary": [*SPECIAL, "a"], "lower": 1}, "a boolean `lower`"),
+        ({"kind": "word_piece", "vocabulary": ["a"], "lower": True}, r"no \[PAD\], \[UNK\]"),
+        ({"kind": "word_piece", "vocabulary": [*SPECIAL, "a", "a"], "lower": True}, "'a' twice"),
         ({"kind": ["character"]}, "`kind` is one of"),
         ({"kind": "character"}, "needs `kind` and a string `vocabulary`"),
         ({"kind": "character", "vocabulary": ["a"]}, "needs `kind` and a string `vocabulary`"),

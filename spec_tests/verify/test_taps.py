@@ -16,7 +16,13 @@ def _cases(golden: corpus.Corpus) -> list[Case]:
 
 def test_the_stages_give_every_tap_of_every_model(golden: corpus.Corpus) -> None:
     cases = _cases(golden)
-    assert {case.operation for case in cases} == {"transformer_layer", "gpt", "gpt_loss", "train_step"}
+    assert {case.operation for case in cases} >= {
+        "transformer_layer", "gpt", "gpt_loss", "train_step", "llama_layer", "llama", "llama_loss", "switch",
+        "switch_loss",
+    }  # fmt: skip
+    assert {case.id for case in golden.cases.values() if case.taps} - {case.id for case in cases} <= {
+        "ATT/e1-one-query", "ATT/e1-three-tokens",
+    }  # fmt: skip
     for case in cases:
         stages, given = taps.stages_of(case, "float64")
         found = taps.values(stages, given)

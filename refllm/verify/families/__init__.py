@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from types import ModuleType
 
 
+@cache
 def modules() -> list[ModuleType]:
     """Every family, in the order of their names."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))

@@ -9,16 +9,29 @@ from __future__ import annotations
 
 from refllm.verify.mutants import (
     attention,
+    beam,
+    bert,
+    contrastive,
+    earlier,
+    encoder_decoder,
     feed_forward,
+    gates,
+    grouped,
     linear,
+    llama,
     loss,
     models,
     norms,
     optimiser,
     positions,
+    recurrent,
+    relative,
+    rotary,
+    routing,
     sampling,
     schedule,
     softmax,
+    switch,
 )
 from refllm.verify.mutants.bank import Equivalent, Mutant, planted
 from refllm.verify.mutants.equivalent import EQUIVALENT
@@ -26,6 +39,7 @@ from refllm.verify.mutants.equivalent import EQUIVALENT
 __all__ = ["EQUIVALENT", "MUTANTS", "Equivalent", "Mutant", "planted"]
 
 TOPICS = (
-    attention, linear, positions, norms, feed_forward, softmax, loss, optimiser, schedule, sampling, models,
+    attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,
+    contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, earlier, bert, encoder_decoder, beam,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)

@@ -153,6 +153,15 @@ def top(x: Node, axis: int = -1) -> Array:
     return numpy.where(numpy.isneginf(y), 0, y).astype(y.dtype)
 
 
+def stack(nodes: list[Node], axis: int) -> Node:
+    """The nodes side by side along a new axis."""
+
+    def part(i: int) -> Callable[[Array], Array]:
+        return lambda d: d.take(i, axis=axis)
+
+    return Node(numpy.stack([node.value for node in nodes], axis), *((node, part(i)) for i, node in enumerate(nodes)))
+
+
 def differentiable(f: Callable[..., Any]) -> Callable[..., Any]:
     """The operation whose value is f of nodes: it takes and returns arrays (or trees of them) and has a pullback."""
 

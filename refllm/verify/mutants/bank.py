@@ -11,7 +11,9 @@ from functools import cache, wraps
 from typing import Any
 
 import refllm.verify.reference  # noqa: F401  (what is planted must be loaded before its places are looked for)
+from refllm.verify import families
 
+families.modules()  # so must they
 Function = Callable[..., Any]
 _BANK = __name__.rpartition(".")[0]  # its own modules call the originals and are left alone
 
@@ -54,7 +56,7 @@ class Equivalent:
 def planted(mutant: Mutant | Equivalent) -> Iterator[None]:
     """In this context refllm calls the mutant wherever it would call the original. For one thread."""
     places = _places(mutant.original, mutant.within)
-    signature = inspect.signature(mutant.original)
+    signature = _signature(mutant.original)
 
     @wraps(mutant.original)  # under its name, by which refllm's functions are listed
     def imitation(*arguments: Any, **keywords: Any) -> Any:
@@ -68,6 +70,9 @@ def planted(mutant: Mutant | Equivalent) -> Iterator[None]:
     finally:
         for place, name in places:
             _put(place, name, mutant.original)
+
+
+_signature = cache(inspect.signature)
 
 
 def _put(place: Any, name: str, function: Function) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from refllm.backend import Array
-from refllm.blocks.residual import post_norm, pre_norm
+from refllm.blocks.residual import normalise, post_norm, pre_norm
 from refllm.blocks.transformer_layer import transformer_layer
 from refllm.ops.layer_norm import layer_norm
 from refllm.parameters import Tree, map_leaves
@@ -75,13 +75,13 @@ def residual(*, value: bool = True, gradient: bool = True, normed: bool = False)
     """Pre-norm whose residual path is missing in the value, in the gradient, or leaves from the normalised input."""
 
     def changed(x: Array, norm: Tree, f: Any, *, eps: float, keep: Any, rate: float) -> tuple[Array, Function]:
-        n, back_norm = layer_norm(x, norm["g"], norm["b"], eps=eps)
+        n, back_norm = normalise(x, norm, eps=eps)
         a, back_f = f(n)
 
         def back(dy: Array) -> tuple[Array, Tree, Tree]:
             dn, dp = back_f(dy)
-            dx, dg, db = back_norm(dn + dy if normed else dn)
-            return (dx + dy if gradient and not normed else dx), {"g": dg, "b": db}, dp
+            dx, dnorm = back_norm(dn + dy if normed else dn)
+            return (dx + dy if gradient and not normed else dx), dnorm, dp
 
         return (a if not value else a + (n if normed else x)), back
 
@@ -93,12 +93,12 @@ def residual_of_post(*, value: bool = True, gradient: bool = True) -> Function:
 
     def changed(x: Array, norm: Tree, f: Any, *, eps: float, keep: Any, rate: float) -> tuple[Array, Function]:
         a, back_f = f(x)
-        y, back_norm = layer_norm(a + x if value else a, norm["g"], norm["b"], eps=eps)
+        y, back_norm = normalise(a + x if value else a, norm, eps=eps)
 
         def back(dy: Array) -> tuple[Array, Tree, Tree]:
-            ds, dg, db = back_norm(dy)
+            ds, dnorm = back_norm(dy)
             dx, dp = back_f(ds)
-            return (dx + ds if gradient else dx), {"g": dg, "b": db}, dp
+            return (dx + ds if gradient else dx), dnorm, dp
 
         return y, back
 
@@ -108,12 +108,12 @@ def residual_of_post(*, value: bool = True, gradient: bool = True) -> Function:
 def _norm_before_sum(x: Array, norm: Tree, f: Any, *, eps: float, keep: Any, rate: float) -> tuple[Array, Function]:
     """x + LN(f(x))"""
     a, back_f = f(x)
-    y, back_norm = layer_norm(a, norm["g"], norm["b"], eps=eps)
+    y, back_norm = normalise(a, norm, eps=eps)
 
     def back(dy: Array) -> tuple[Array, Tree, Tree]:
-        ds, dg, db = back_norm(dy)
+        ds, dnorm = back_norm(dy)
         dx, dp = back_f(ds)
-        return dx + dy, {"g": dg, "b": db}, dp
+        return dx + dy, dnorm, dp
 
     return x + y, back
 

@@ -222,6 +222,84 @@ def soft_cross_entropy() -> list[Case]:
     ]
 
 
+def smoothed_cross_entropy() -> list[Case]:
+    def case(
+        slug: str, about: str, logits: Any, targets: Any, smoothing: float, *, ignore: int | None = None,
+        reduction: str = "mean",
+    ) -> Case:  # fmt: skip
+        inputs = {"logits": np.array(logits, dtype=np.float64)}
+        how = {"targets": np.array(targets), "ignore": ignore, "smoothing": smoothing, "reduction": reduction}
+        return Case(f"CE/smoothed-{slug}", "smoothed_cross_entropy", about, inputs, how)
+
+    x = Draw("CE/smoothed-logits").normal(4, 5, scale=2.0)
+    return [
+        case("tenth", "0.9 of the target and 0.02 of each of the five classes, the target too", x, [3, 1, 0, 4], 0.1),
+        case("sum", "the sum over the rows", x, [3, 1, 0, 4], 0.25, reduction="sum"),
+        case("none", "a loss for every row", x, [3, 1, 0, 4], 0.25, reduction="none"),
+        case("zero", "no smoothing: cross-entropy", x, [3, 1, 0, 4], 0.0),
+        case("half", "half of it on all classes alike", x, [2, 2, 1, 0], 0.5),
+        case("batch", "logits (B, T, V)", x.reshape(2, 2, 5), [[0, 4], [2, 2]], 0.125),
+        case("ignore", "an ignored place costs nothing, not its share of smoothing either, and is not counted", x,
+             [3, -100, 0, -100], 0.25, ignore=-100),
+        case("ignore-none", "its loss is 0", x, [-1, 2, -1, 0], 0.25, ignore=-1, reduction="none"),
+        case("ignore-all", "nothing left: 0, not NaN", x[:2], [-1, -1], 0.25, ignore=-1),
+        case("large", "beyond the range of exp: a sure answer costs its share of the other classes", LARGE, [0, 2, 1],
+             0.125),
+        case("two-classes", "V = 2: shared by both classes, not given to the other alone", x[:, :2], [0, 1, 1, 0],
+             0.25),
+    ]  # fmt: skip
+
+
+def mean_pool() -> list[Case]:
+    def case(slug: str, about: str, shape: tuple[int, ...], valid: Any = None) -> Case:
+        id = f"CTR/pool-{slug}"
+        valid = None if valid is None else np.array(valid)
+        return Case(id, "mean_pool", about, {"h": Draw(id).normal(*shape)}, {"valid": valid})
+
+    return [
+        case("all", "the mean over the tokens, not over the entries", (3, 4)),
+        case("square", "as many tokens as entries", (2, 3, 3)),
+        case("valid", "over the valid tokens alone: 1, 3 and 2 of them", (3, 3, 2),
+             [[True, False, False], [True, True, True], [False, True, True]]),
+        case("nothing", "a text without a valid token gives zeros, not NaN", (2, 2, 3),
+             [[False, False], [True, False]]),
+    ]  # fmt: skip
+
+
+def info_nce() -> list[Case]:
+    def case(slug: str, about: str, N: int, C: int, temperature: float, a: float = 1.0, b: float = 1.0) -> Case:
+        id = f"CTR/{slug}"
+        draw = Draw(id)
+        inputs = {"a": draw.normal(N, C, scale=a), "b": draw.normal(N, C, scale=b)}
+        return Case(id, "info_nce", about, inputs, {"temperature": temperature})
+
+    return [
+        case("three", "row i of b belongs to row i of a, the other rows of b are its negatives", 3, 4, 0.5),
+        case("square", "as many rows as entries", 4, 4, 1.0),
+        case("cold", "temperature 0.0625: cosines of +-1 become +-16", 4, 3, 0.0625),
+        case("uneven-lengths", "rows of a 64 times as long as those of b: the length does not count", 3, 3, 0.25, 64.0),
+        case("one-pair", "no negative: the loss is 0 and so are the gradients", 1, 3, 0.5),
+        Case("CTR/one-wide", "info_nce", "C = 1: a cosine is 1 or -1", {"a": np.array([[2.0], [-0.5], [1.0]]),
+             "b": np.array([[1.0], [3.0], [-1.0]])}, {"temperature": 0.5}, gradient=False),
+        Case("CTR/zero-row", "info_nce", "a row of zeros has cosines of 0, not NaN; its slope is left open",
+             {"a": np.array([[0.0, 0.0], [1.0, -2.0]]), "b": np.array([[0.5, 1.0], [0.0, 0.0]])}, {"temperature": 0.5},
+             gradient=False),
+    ]  # fmt: skip
+
+
+def l2_penalty() -> list[Case]:
+    def case(slug: str, about: str, strength: float, *shape: int) -> Case:
+        id = f"L2/{slug}"
+        return Case(id, "l2_penalty", about, {"w": Draw(id).normal(*shape)}, {"strength": strength})
+
+    return [
+        case("matrix", "half the strength times the sum of all squares, not their mean", 0.25, 2, 3),
+        case("vector", "the gradient is strength times w, without a factor 2", 0.01, 4),
+        case("zero", "no strength", 0.0, 3),
+        case("batch", "three dimensions", 2.0, 2, 1, 2),
+    ]
+
+
 def mean_squared_error() -> list[Case]:
     def case(slug: str, about: str, *shape: int) -> Case:
         draw = Draw(f"MSE/{slug}")

@@ -1,0 +1,72 @@
+"""Affine maps by the name of their parameters, with a bias where there is one, and with heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from refllm.backend import Array, namespace
+from refllm.ops.linear import linear, matmul
+from refllm.parameters import Tree
+
+
+def affine_shapes(maps: dict[str, tuple[int, int]], *, biases: bool) -> Tree:
+    """Name to (inputs, outputs), as the shapes of W and b of each name."""
+    tree: Tree = {}
+    for name, (inputs, outputs) in maps.items():
+        tree |= {f"W{name}": (inputs, outputs)} | ({f"b{name}": (outputs,)} if biases else {})
+    return tree
+
+
+def affine(x: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """LINEAR: y = x W + b,   W = p["W" + name], b = p["b" + name]; y = x W where p has no such bias
+
+    Source:  see `linear` and `matmul`.
+    Shapes:  x (..., I); W (I, O); b (O,) -> y (..., O)
+    """
+    names = [key for key in (f"W{name}", f"b{name}") if key in p]
+    operation: Any = linear if len(names) == 2 else matmul
+    y, back_operation = operation(x, *(p[key] for key in names))
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dx, *gradients = back_operation(dy)
+        return dx, dict(zip(names, gradients, strict=True))
+
+    return y, back
+
+
+def project(
+    x: Array, p: Tree, *, name: str, heads: int, parts: int
+) -> tuple[tuple[Array, ...], Callable[..., tuple[Array, Tree]]]:
+    """MHA: y = x W + b cut into `parts` arrays of H heads; as the operation `heads`, and without bias where p has none
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
+    Shapes:  x (..., T, I); W (I, parts H D); b (parts H D,) -> parts x (..., H, T, D)
+    """
+    y, back_affine = affine(x, p, name=name)
+    grid = (*x.shape[:-1], parts, heads, y.shape[-1] // (parts * heads))
+    pieces = y.reshape(grid)
+
+    def back(*dparts: Array) -> tuple[Array, Tree]:
+        dy = namespace(x).empty(grid, x.dtype)
+        for part, d in enumerate(dparts):
+            dy[..., part, :, :] = d.swapaxes(-2, -3)
+        return back_affine(dy.reshape(y.shape))
+
+    return tuple(pieces[..., part, :, :].swapaxes(-2, -3) for part in range(parts)), back
+
+
+def concatenated(a: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """MHA: the heads side by side, then the output map: y = concat(a) W + b
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
+    Shapes:  a (..., H, T, D); W (H D, C); b (C,) -> y (..., T, C)
+    """
+    *leading, H, T, D = a.shape
+    y, back_affine = affine(a.swapaxes(-2, -3).reshape(*leading, T, H * D), p, name=name)
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        da, dp = back_affine(dy)
+        return da.reshape(*leading, T, H, D).swapaxes(-2, -3), dp
+
+    return y, back

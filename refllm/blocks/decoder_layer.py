@@ -1,0 +1,95 @@
+"""One layer of a decoder that reads a source: self-attention, cross-attention, feed-forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from refllm.backend import Array
+from refllm.blocks.cross_attention import MemoryStore, cross_attention
+from refllm.blocks.encoder_layer import maybe_gated
+from refllm.blocks.relative_self_attention import relative_self_attention
+from refllm.blocks.residual import RESIDUALS
+from refllm.blocks.self_attention import KeyValueStore
+from refllm.parameters import Tree
+
+
+class LayerStores(NamedTuple):
+    """What a decoder layer keeps while a text is written (generation/decoder_cache.py)."""
+
+    text: KeyValueStore
+    memory: MemoryStore
+
+
+def decoder_layer(
+    x: Array,
+    memory: Array,
+    r: Array | None,
+    p: Tree,
+    *,
+    norm: str,
+    heads: int,
+    scaled: bool,
+    memory_allowed: Array | None,
+    activation: str,
+    eps: float,
+    keep: tuple[Array, Array, Array] | None,
+    rate: float,
+    cache: LayerStores | None,
+) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array | None, Tree]]]:
+    """MHA, XATT, FFN: the three sublayers in this order, causal MHA first, each with its residual and norm
+
+    x + f(N(x)) for norm = "pre", N(x + f(x)) for norm = "post"; N and the feed-forward layer as in `encoder_layer`.
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1, 3.2.3; documents 004 sec. 4.1.
+    Shapes:  x (n B, T, C); memory (B, S, C); r (H, 2T-1), with a cache of K places (H, T+K-1), or None;
+             memory_allowed bool (B, 1, 1, S) or None; keep 3 x bool (n B, T, C) -> y (n B, T, C)
+    Special: n rows of x after each other share a row of memory.
+    """
+    residual = RESIDUALS[norm]
+    keep1, keep2, keep3 = keep if keep is not None else (None, None, None)
+    text_store, memory_store = cache if cache is not None else (None, None)
+
+    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        a, back_a = relative_self_attention(
+            z, r, p["attention"], heads=heads, scaled=scaled, causal=True, allowed=None, cache=text_store
+        )
+
+        def back(da: Array) -> tuple[Array, Tree]:
+            dz, dr, dp = back_a(da)
+            return dz, {"r": dr, "p": dp}
+
+        return a, back
+
+    def read(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        a, back_a = cross_attention(
+            z, memory, p["cross_attention"], heads=heads, scaled=scaled, allowed=memory_allowed, cache=memory_store
+        )
+
+        def back(da: Array) -> tuple[Array, Tree]:
+            dz, dmemory, dp = back_a(da)
+            return dz, {"memory": dmemory, "p": dp}
+
+        return a, back
+
+    def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        return maybe_gated(z, p["feed_forward"], activation=activation)
+
+    h, back1 = residual(x, p["norm1"], attend, eps=eps, keep=keep1, rate=rate)
+    c, back2 = residual(h, p["norm2"], read, eps=eps, keep=keep2, rate=rate)
+    y, back3 = residual(c, p["norm3"], feed, eps=eps, keep=keep3, rate=rate)
+
+    def back(dy: Array) -> tuple[Array, Array, Array | None, Tree]:
+        dc, dnorm3, dfeed = back3(dy)
+        dh, dnorm2, dread = back2(dc)
+        dx, dnorm1, dattention = back1(dh)
+        dp = {
+            "norm1": dnorm1,
+            "attention": dattention["p"],
+            "norm2": dnorm2,
+            "cross_attention": dread["p"],
+            "norm3": dnorm3,
+            "feed_forward": dfeed,
+        }
+        return dx, dread["memory"], dattention["r"], dp
+
+    return y, back

@@ -1,0 +1,73 @@
+"""One layer of an encoder: attention in both directions, then feed-forward, each with its residual and norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.blocks.feed_forward import feed_forward, feed_forward_without_biases
+from refllm.blocks.gated_feed_forward import gated_feed_forward
+from refllm.blocks.relative_self_attention import relative_self_attention
+from refllm.blocks.residual import RESIDUALS
+from refllm.parameters import Tree
+
+
+def encoder_layer(
+    x: Array,
+    r: Array | None,
+    p: Tree,
+    *,
+    norm: str,
+    heads: int,
+    scaled: bool,
+    allowed: Array | None,
+    activation: str,
+    eps: float,
+    keep: tuple[Array, Array] | None,
+    rate: float,
+) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+    """MHA, FFN: h = x + MHA(N(x)), y = h + FFN(N(h)) for norm = "pre";   h = N(x + MHA(x)), y = N(h + FFN(h)) for
+    norm = "post"
+
+    N is layer norm or RMS norm, and the feed-forward layer gated or not, by what p holds.
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
+    Shapes:  x (B, S, C); r (H, 2S-1) or None; allowed bool (B, 1, 1, S) or None; keep 2 x bool (B, S, C) -> y (B, S, C)
+    """
+    residual = RESIDUALS[norm]
+    keep1, keep2 = keep if keep is not None else (None, None)
+
+    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        a, back_a = relative_self_attention(
+            z, r, p["attention"], heads=heads, scaled=scaled, causal=False, allowed=allowed, cache=None
+        )
+
+        def back(da: Array) -> tuple[Array, Tree]:
+            dz, dr, dp = back_a(da)
+            return dz, {"r": dr, "p": dp}
+
+        return a, back
+
+    def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        return maybe_gated(z, p["feed_forward"], activation=activation)
+
+    h, back1 = residual(x, p["norm1"], attend, eps=eps, keep=keep1, rate=rate)
+    y, back2 = residual(h, p["norm2"], feed, eps=eps, keep=keep2, rate=rate)
+
+    def back(dy: Array) -> tuple[Array, Array | None, Tree]:
+        dh, dnorm2, dfeed = back2(dy)
+        dx, dnorm1, dattention = back1(dh)
+        dp = {"norm1": dnorm1, "attention": dattention["p"], "norm2": dnorm2, "feed_forward": dfeed}
+        return dx, dattention["r"], dp
+
+    return y, back
+
+
+def maybe_gated(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """FFN: with a gate where p has one, else with biases where p has them
+
+    Source:  see `gated_feed_forward`, `feed_forward` and `feed_forward_without_biases`.
+    Shapes:  x (..., C) -> y (..., C)
+    """
+    if "Wg" in p:
+        return gated_feed_forward(x, p, activation=activation)
+    return (feed_forward if "b1" in p else feed_forward_without_biases)(x, p, activation=activation)

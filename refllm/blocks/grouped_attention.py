@@ -1,0 +1,81 @@
+"""Multi-head self-attention in which several heads of queries share a head of keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.blocks.affine import concatenated, project
+from refllm.blocks.self_attention import KeyValueStore
+from refllm.ops.attention import attention, relative_attention
+from refllm.ops.repeat_heads import repeat_heads
+from refllm.ops.rotary import rotary_halves, rotary_interleaved
+from refllm.parameters import Tree
+
+ROTATIONS = {"rotary": rotary_halves, "rotary_interleaved": rotary_interleaved}
+
+
+def grouped_attention_shapes(width: int, heads: int, kv_heads: int, head_width: int) -> Tree:
+    inner, shared = heads * head_width, kv_heads * head_width
+    return {"Wq": (width, inner), "Wk": (width, shared), "Wv": (width, shared), "Wo": (inner, width)}
+
+
+def grouped_attention(
+    x: Array,
+    r: Array | None,
+    p: Tree,
+    *,
+    heads: int,
+    kv_heads: int,
+    rotation: str | None,
+    positions: Array,
+    base: float,
+    causal: bool,
+    allowed: Array | None,
+    cache: KeyValueStore | None,
+) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+    """MHA, LONG: q = x Wq in H heads, k, v = x Wk, x Wv in G heads;   y = concat(ATT(q_h, k_g, v_g)) Wo,   g = h G // H
+
+    Positions enter by the rotation of q and k, or by the bias r[distance] of every score, or not at all. No biases.
+    Source:  Ainslie et al. 2023 (arXiv:2305.13245) sec. 2.2 (grouped queries); Su et al. 2021 (arXiv:2104.09864) sec.
+             3.2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) for r.
+    Shapes:  x (B, T, C); r (H, T+S-1) or None; Wq (C, H D); Wk (C, G D); Wv (C, G D); Wo (H D, C); positions int (T,)
+             or (B, T); allowed bool (B, 1, 1, S) or None -> y (B, T, C)
+    Special: rotation is "rotary" (halves), "rotary_interleaved" or None. Keys are cached after their rotation, G heads
+             of them, and then rotated never again. Where r is None, so is its gradient.
+    """
+    own = positions if positions.ndim == 1 else positions[:, None]  # (T,) or (B, 1, T), beside (B, H, T, D)
+    (q,), back_q = project(x, p, name="q", heads=heads, parts=1)
+    (k,), back_k = project(x, p, name="k", heads=kv_heads, parts=1)
+    (v,), back_v = project(x, p, name="v", heads=kv_heads, parts=1)
+    q, back_turn_q = _turned(q, rotation, own, base)
+    k, back_turn_k = _turned(k, rotation, own, base)
+    if cache is not None:
+        k, v = cache.extend(k, v)  # (B, G, S, D)
+    all_k, back_repeat_k = repeat_heads(k, groups=heads // kv_heads)
+    all_v, back_repeat_v = repeat_heads(v, groups=heads // kv_heads)
+    attended: tuple[Array, Callable[[Array], tuple[Array, ...]]] = (
+        attention(q, all_k, all_v, causal=causal, allowed=allowed)
+        if r is None
+        else relative_attention(q, all_k, all_v, r, causal=causal, allowed=allowed)
+    )
+    a, back_attention = attended
+    y, back_out = concatenated(a, p, name="o")
+
+    def back(dy: Array) -> tuple[Array, Array | None, Tree]:
+        da, dp_out = back_out(dy)
+        dq, dk, dv, *dr = back_attention(da)
+        dx, dp_q = back_q(back_turn_q(dq))
+        dx_k, dp_k = back_k(back_turn_k(back_repeat_k(dk)))
+        dx_v, dp_v = back_v(back_repeat_v(dv))
+        dx += dx_k
+        dx += dx_v
+        return dx, dr[0] if dr else None, {**dp_q, **dp_k, **dp_v, **dp_out}
+
+    return y, back
+
+
+def _turned(x: Array, rotation: str | None, positions: Array, base: float) -> tuple[Array, Callable[[Array], Array]]:
+    if rotation is None:
+        return x, lambda dy: dy
+    return ROTATIONS[rotation](x, positions=positions, base=base)

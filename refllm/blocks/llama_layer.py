@@ -1,0 +1,71 @@
+"""One layer of Llama: grouped attention, then a gated feed-forward layer, each after an RMS norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.blocks.gated_feed_forward import gated_feed_forward, gated_feed_forward_shapes
+from refllm.blocks.grouped_attention import grouped_attention, grouped_attention_shapes
+from refllm.blocks.residual import pre_norm
+from refllm.blocks.self_attention import KeyValueStore
+from refllm.parameters import Tree
+
+
+def llama_layer_shapes(width: int, heads: int, kv_heads: int, head_width: int, hidden: int) -> Tree:
+    return {
+        "norm1": {"g": (width,)},
+        "attention": grouped_attention_shapes(width, heads, kv_heads, head_width),
+        "norm2": {"g": (width,)},
+        "feed_forward": gated_feed_forward_shapes(width, hidden),
+    }
+
+
+def llama_layer(
+    x: Array,
+    r: Array | None,
+    p: Tree,
+    *,
+    heads: int,
+    kv_heads: int,
+    rotation: str | None,
+    positions: Array,
+    base: float,
+    allowed: Array | None,
+    eps: float,
+    keep: tuple[Array, Array] | None,
+    rate: float,
+    cache: KeyValueStore | None,
+) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+    """MHA, FFN: h = x + MHA(RMS(x)),  y = h + FFN(RMS(h)), causal, with SwiGLU
+
+    Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
+    Shapes:  x (B, T, C); r (H, T+S-1) or None; positions int (T,) or (B, T); allowed bool (B, 1, 1, S) or None; keep
+             2 x bool (B, T, C) -> y (B, T, C)
+    """
+    keep1, keep2 = keep if keep is not None else (None, None)
+
+    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        a, back_a = grouped_attention(
+            z, r, p["attention"], heads=heads, kv_heads=kv_heads, rotation=rotation, positions=positions, base=base,
+            causal=True, allowed=allowed, cache=cache,
+        )  # fmt: skip
+
+        def back(da: Array) -> tuple[Array, Tree]:
+            dz, dr, dp = back_a(da)
+            return dz, {"r": dr, "p": dp}
+
+        return a, back
+
+    def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        return gated_feed_forward(z, p["feed_forward"], activation="silu")
+
+    h, back1 = pre_norm(x, p["norm1"], attend, eps=eps, keep=keep1, rate=rate)
+    y, back2 = pre_norm(h, p["norm2"], feed, eps=eps, keep=keep2, rate=rate)
+
+    def back(dy: Array) -> tuple[Array, Array | None, Tree]:
+        dh, dnorm2, dfeed = back2(dy)
+        dx, dnorm1, d = back1(dh)
+        return dx, d["r"], {"norm1": dnorm1, "attention": d["p"], "norm2": dnorm2, "feed_forward": dfeed}
+
+    return y, back

@@ -1,0 +1,140 @@
+"""Recurrent layers: in one direction, in both, and several on top of each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from refllm.backend import Array, namespace
+from refllm.blocks.residual import maybe_dropout
+from refllm.ops.recurrent import lstm, rnn
+from refllm.parameters import Tree, from_names, named_leaves
+
+GATES = {"rnn": 1, "lstm": 4}  # the cells, and how many sums each unit of theirs takes
+
+
+def recurrent_shapes(inputs: int, width: int, *, cell: str) -> Tree:
+    G = GATES[cell] * width
+    return {"Wx": (inputs, G), "Wh": (width, G), "b": (G,)}
+
+
+def recurrent_layers_shapes(inputs: int, width: int, *, layers: int, cell: str, bidirectional: bool) -> Tree:
+    seen = 2 * width if bidirectional else width  # by the layers above the first
+    shapes = [recurrent_shapes(seen if i else inputs, width, cell=cell) for i in range(layers)]
+    return [{"forward": one, "backward": dict(one)} for one in shapes] if bidirectional else shapes
+
+
+def initial_recurrent(shapes: Tree, generator: Any, *, cell: str) -> Tree:
+    """Initial parameters of layers of `cell`: matrices uniform with deviation 1/√(their inputs), biases 0, those of the
+    LSTM's forget gates 1.
+
+    Source:  LeCun et al. 1998 sec. 4.6 for the deviation, with which sums are about as large as what they sum; Gers et
+             al. 2000 and Jozefowicz et al. 2015 for the forget gates: open at first, so that gradients reach far back.
+    """
+    leaves = {}
+    for path, shape in named_leaves(shapes):
+        reach = math.sqrt(3 / shape[0]) if len(shape) > 1 else 0.0
+        leaves[path] = generator.uniform(-reach, reach, shape)
+        if len(shape) == 1 and cell == "lstm":
+            N = shape[0] // GATES[cell]
+            leaves[path][N : 2 * N] = 1
+    return from_names(shapes, leaves)
+
+
+def recurrent_state_shapes(width: int, *, cell: str) -> Tree:
+    """What a layer carries from token to token, for one text."""
+    return {"h": (width,), "c": (width,)} if cell == "lstm" else {"h": (width,)}
+
+
+def recurrent(
+    x: Array, p: Tree, *, cell: str, valid: Array | None, state: Tree | None
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """RNN or LSTM, cell = "rnn" or "lstm", from a state of zeros
+
+    Source:  Elman 1990; Hochreiter & Schmidhuber 1997; documents 003 sec. 4.1, 5.2.
+    Shapes:  x (B, T, I); Wx (I, N) or (I, 4N); Wh (N, N) or (N, 4N); b (N,) or (4N,); valid bool (B, T) -> y (B, T, N)
+    Special: with `state`, a dict of the arrays h (B, N) and for the LSTM c (B, N), the layer begins with these and puts
+             its last ones in their place; the pullback then serves the new tokens alone, so training uses none.
+    """
+    xp = namespace(x)
+    begin = state if state is not None else {name: xp.zeros((len(x), len(p["Wh"])), x.dtype) for name in ("h", "c")}
+    if cell == "rnn":
+        y, back_rnn = rnn(x, begin["h"], p["Wx"], p["Wh"], p["b"], valid=valid)
+    else:
+        (y, c), back_lstm = lstm(x, begin["h"], begin["c"], p["Wx"], p["Wh"], p["b"], valid=valid)
+    if state is not None:
+        state["h"] = y[:, -1].copy()
+        if cell == "lstm":
+            state["c"] = c
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        if cell == "rnn":
+            dx, _, dWx, dWh, db = back_rnn(dy)
+        else:
+            dx, _, _, dWx, dWh, db = back_lstm(dy, xp.zeros_like(c))
+        return dx, {"Wx": dWx, "Wh": dWh, "b": db}
+
+    return y, back
+
+
+def bidirectional(
+    x: Array, p: Tree, *, cell: str, valid: Array | None
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """BIRNN: y_t = (forward h_t, backward h_t) side by side; the backward states run from the last token to the first
+
+    Source:  Schuster & Paliwal 1997; documents 003 sec. 2.3, 4.1.
+    Shapes:  x (B, T, I); forward and backward as in `recurrent`; valid bool (B, T) -> y (B, T, 2N)
+    Special: where `valid` is false the states pass unchanged, so that texts of unequal length, padded on either side,
+             have in both directions the states that each has alone.
+    """
+    xp = namespace(x)
+    turned = None if valid is None else valid[:, ::-1]
+    ahead, back_ahead = recurrent(x, p["forward"], cell=cell, valid=valid, state=None)
+    behind, back_behind = recurrent(x[:, ::-1], p["backward"], cell=cell, valid=turned, state=None)
+    N = ahead.shape[-1]
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dx, dforward = back_ahead(dy[..., :N])
+        dx_turned, dbackward = back_behind(dy[:, ::-1, N:])
+        return dx + dx_turned[:, ::-1], {"forward": dforward, "backward": dbackward}
+
+    return xp.concatenate([ahead, behind[:, ::-1]], axis=-1), back
+
+
+def recurrent_layers(
+    x: Array,
+    p: Sequence[Tree],
+    *,
+    cell: str,
+    valid: Array | None,
+    states: Sequence[Tree] | None,
+    keep: Sequence[Array] | None,
+    rate: float,
+) -> tuple[Array, Callable[[Array], tuple[Array, list[Tree]]]]:
+    """RNN, LSTM or BIRNN, several layers: each reads the states of the one below; dropout after each
+
+    A layer is bidirectional where its parameters are {"forward", "backward"}. The draws of dropout change what goes up
+    to the next layer, never what goes on to the next step.
+    Source:  Zaremba et al. 2014 (arXiv:1409.2329) sec. 3.1; documents 003 sec. 5.2 (two layers).
+    Shapes:  x (B, T, I); valid bool (B, T); keep L x bool (B, T, N or 2N) -> y (B, T, N or 2N)
+    """
+    backs = []
+    y = x
+    for i, layer in enumerate(p):
+        if "backward" in layer:
+            y, back_layer = bidirectional(y, layer, cell=cell, valid=valid)
+        else:
+            state = None if states is None else states[i]
+            y, back_layer = recurrent(y, layer, cell=cell, valid=valid, state=state)
+        y, back_drop = maybe_dropout(y, keep=None if keep is None else keep[i], rate=rate)
+        backs.append((back_layer, back_drop))
+
+    def back(dy: Array) -> tuple[Array, list[Tree]]:
+        dx, dlayers = dy, []
+        for back_layer, back_drop in reversed(backs):
+            dx, dlayer = back_layer(back_drop(dx))
+            dlayers.append(dlayer)
+        return dx, dlayers[::-1]
+
+    return y, back

@@ -1,0 +1,63 @@
+"""Multi-head self-attention whose scores know the distance of key and query."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.blocks.affine import affine_shapes, concatenated, project
+from refllm.blocks.self_attention import KeyValueStore
+from refllm.ops.attention import attention, relative_attention
+from refllm.parameters import Tree
+
+
+def relative_self_attention_shapes(width: int, heads: int, head_width: int, *, biases: bool) -> Tree:
+    inner = heads * head_width
+    return affine_shapes({"qkv": (width, 3 * inner), "o": (inner, width)}, biases=biases)
+
+
+def relative_self_attention(
+    x: Array,
+    r: Array | None,
+    p: Tree,
+    *,
+    heads: int,
+    scaled: bool,
+    causal: bool,
+    allowed: Array | None,
+    cache: KeyValueStore | None,
+) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+    """MHA, T5-REL: MHA with the bias r[distance] added to every score; q, k, v = x Wqkv + bqkv
+
+    Without biases where p has none. Unlike `self_attention` it lets H D differ from C.
+    Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1. `scaled` = False leaves out the 1/√D as T5 does (its
+             code): q is multiplied by √D before ATT divides by it.
+    Shapes:  x (B, T, C); r (H, T+S-1) or None, which adds nothing; Wqkv (C, 3 H D); Wo (H D, C); allowed bool
+             (B, 1, 1, S) or None -> y (B, T, C)
+    Special: with a cache the keys are those that it holds, S of them, as in `self_attention`. Where r is None, so is
+             its gradient.
+    """
+    (q, k, v), back_qkv = project(x, p, name="qkv", heads=heads, parts=3)  # 3 x (B, H, T, D)
+    if cache is not None:
+        k, v = cache.extend(k, v)  # (B, H, S, D)
+    scale = 1.0 if scaled else math.sqrt(q.shape[-1])
+    a, back_attention = _attend(q * scale, k, v, r, causal=causal, allowed=allowed)
+    y, back_out = concatenated(a, p, name="o")
+
+    def back(dy: Array) -> tuple[Array, Array | None, Tree]:
+        da, dp_out = back_out(dy)
+        dq, dk, dv, dr = back_attention(da)
+        dx, dp_qkv = back_qkv(dq * scale, dk, dv)
+        return dx, dr, {**dp_qkv, **dp_out}
+
+    return y, back
+
+
+def _attend(
+    q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, allowed: Array | None
+) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array | None]]]:
+    if r is not None:
+        return relative_attention(q, k, v, r, causal=causal, allowed=allowed)
+    y, back = attention(q, k, v, causal=causal, allowed=allowed)
+    return y, lambda dy: (*back(dy), None)

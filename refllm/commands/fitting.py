@@ -1,0 +1,88 @@
+"""What the commands that learn a task from examples share: where a run goes, what it begins from, how long it takes."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from refllm.commands.choices import add_device_arguments, require_alone
+from refllm.commands.progress import carried_out
+from refllm.commands.train import next_free
+from refllm.errors import UserError
+from refllm.plan import Plan
+from refllm.run import Run
+from refllm.tasks import Task
+from refllm.train import Settings
+from refllm.workers import Workers, keep_freed_memory
+
+
+def add_run_arguments(
+    parser: argparse.ArgumentParser, *, model: str, validation: float, epochs: float, patience: int, reports: int
+) -> None:
+    add = parser.add_argument
+    add("--validation", type=float, default=validation, help=f"share that is held out (default {validation:g})")
+    add("--out", metavar="DIR", help="directory of the run (default: runs/ and the next free number)")
+    add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
+    add("--from", dest="start", metavar="RUN", help=f"begin from a run of {model}: its tokenizer, sizes and weights")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=float, help=f"train for so many passes over the data (default {epochs:g})")
+    length.add_argument("--steps", type=int, help="train for this many steps")
+    length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
+    add("--patience", type=int, default=patience, help=f"reports without progress that end it (default {patience})")
+    add("--reports", type=int, default=reports, help=f"validations and checkpoints on the way (default {reports})")
+    add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
+    add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
+    add_device_arguments(parser)
+    add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
+
+
+def begun(options: argparse.Namespace, *, task: Task, settings: Settings, examples: int, epochs: float) -> Run:
+    """A new run, as long as the options say, or for so many epochs of the examples."""
+    steps = options.steps
+    if steps is None and options.minutes is None:
+        epochs = epochs if options.epochs is None else options.epochs
+        if not (epochs > 0 and math.isfinite(epochs)):
+            raise UserError(f"epochs must be above 0, got {epochs}")
+        steps = math.ceil(epochs * math.ceil(examples / settings.batch))
+    plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports, patience=options.patience)
+    out = Path(options.out) if options.out else next_free()
+    workers = Workers(settings.shards, settings.blas_threads)
+    return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
+
+
+def carry_out(
+    options: argparse.Namespace,
+    *,
+    command: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    new_run: Callable[[], Run],
+    introduce: Callable[[Run], None],
+    conclude: Callable[[Run], None],
+) -> int:
+    """`fit`: a new run, or one that is gone on with; the exit status."""
+    keep_freed_memory()
+    if options.resume:
+        require_alone(options, add_arguments)
+        prepared = Run.resume(Path(options.resume), Workers)
+        whose = prepared.description.get("command", prepared.description.get("task", "language"))
+        if whose != command:
+            raise UserError(f"{options.resume} is a run of {whose}; go on with it by the command that began it")
+    else:
+        prepared = new_run()
+    with prepared.trainer.workers:
+        introduce(prepared)
+        if prepared.done and (prepared.directory / "summary.json").exists():
+            print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
+            return 0
+        if not carried_out(prepared, go_on=f"refllm {command} fit"):
+            return 130
+        conclude(prepared)
+    return 0
+
+
+def length_of(prepared: Run) -> str:
+    """How long it may take, in words."""
+    plan = prepared.plan
+    return f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"

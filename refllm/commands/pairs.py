@@ -1,0 +1,174 @@
+"""What `refllm translate` and `refllm summarise` share: an encoder-decoder learns pairs of texts (fit)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from refllm.backend import allow_tf32, device_namespace
+from refllm.commands import rewriting
+from refllm.commands.choices import (
+    add_architecture_arguments,
+    add_optimiser_arguments,
+    chosen,
+    config_of,
+    settings_of,
+)
+from refllm.commands.fitting import add_run_arguments, begun, carry_out, length_of
+from refllm.commands.rewriting import fitting, print_table, scores
+from refllm.errors import UserError
+from refllm.models import encoder_decoder
+from refllm.parameters import count
+from refllm.run import Run
+from refllm.tasks.seq2seq import Paired, SequencePairs, read_data
+from refllm.tasks.start import Start, begun_from
+from refllm.tasks.writing import written
+from refllm.tokenizers.bpe import BYTES
+from refllm.tokenizers.marked import MarkedTokenizer
+from refllm.tokenizers.vocabulary import SPECIAL
+
+LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --encoder-layers and --decoder-layers"
+CHARACTERS_A_TOKEN = 100  # of the training pairs, for each token that is learnt from them: fewer would be learnt by heart
+SAMPLE = 200  # held-out pairs that the summary writes and measures
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A command: its name, the preset that it begins from, and examples for its help; the metric that it is about."""
+
+    name: str
+    preset: str
+    epochs: float
+    texts: tuple[str, str]  # what the two sides are, for people
+    fit: str
+    predict: str
+    evaluate: str
+
+
+def add_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    rest: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+        "predict": rewriting.add_predict_arguments,
+        "evaluate": rewriting.add_evaluate_arguments,
+    }
+    for name, text, description in (
+        ("fit", "learn from pairs of texts", kind.fit),
+        ("predict", "write for other texts", kind.predict),
+        ("evaluate", "measure on pairs of texts", kind.evaluate),
+    ):
+        one = actions.add_parser(
+            name, help=text, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == "fit":
+            add_fit_arguments(one, kind)
+        else:
+            rest[name](one)
+
+
+def run(options: argparse.Namespace, kind: Kind) -> int:
+    device_namespace(options.device)
+    allow_tf32(options.tf32, options.device)
+    if options.action == "fit":
+        return fit(options, kind)
+    return rewriting.predict(options) if options.action == "predict" else rewriting.evaluate(options)
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
+    add = parser.add_argument
+    source, target = kind.texts
+    add("data", nargs="*", metavar="DATA", help=f"two parallel files, {source} and {target}, or tables with both")
+    add("--source", default="source", metavar="COLUMN", help=f"of {source} in a table (default source)")
+    add("--target", default="target", metavar="COLUMN", help=f"of {target} in a table (default target)")
+    add_run_arguments(
+        parser, model="encoder_decoder", validation=0.05, epochs=kind.epochs, patience=4, reports=20
+    )
+    add("--smoothing", type=float, default=0.1, help="of the labels (default 0.1)")
+    model = parser.add_argument_group("the model; only dropout is free where --from is given")
+    model.add_argument("--vocabulary", type=int, help="byte-pair tokens at most, the special ones among them")
+    add_architecture_arguments(model, encoder_decoder.CHOICES)
+    add_optimiser_arguments(parser)
+
+
+def fit(options: argparse.Namespace, kind: Kind) -> int:
+    return carry_out(
+        options, command=kind.name, add_arguments=lambda parser: add_fit_arguments(parser, kind),
+        new_run=lambda: new_run(options, kind), introduce=introduce, conclude=conclude,
+    )  # fmt: skip
+
+
+def new_run(options: argparse.Namespace, kind: Kind) -> Run:
+    if not options.data:
+        raise UserError("there is nothing to learn from; give two parallel files, or a table with both texts")
+    values = chosen(argparse.Namespace(**vars(options), preset=kind.preset, model=None))
+    read = read_data(options.data, source=options.source, target=options.target, validation=options.validation)
+    if options.start is None:
+        start, (config, tokenizer) = None, from_scratch(options, values, read)
+    else:
+        start = begun_from(Path(options.start), model="encoder_decoder", device=options.device)
+        config, tokenizer = from_run(options, start)
+    task = SequencePairs(
+        command=kind.name, config=config, tokenizer=tokenizer, read=read, data=options.data, source=options.source,
+        target=options.target, validation=options.validation, smoothing=options.smoothing, start=start,
+    )  # fmt: skip
+    settings = settings_of(values, options)
+    return begun(options, task=task, settings=settings, examples=len(task.pairs), epochs=kind.epochs)
+
+
+def from_scratch(
+    options: argparse.Namespace, values: dict[str, Any], read: Paired
+) -> tuple[encoder_decoder.Config, MarkedTokenizer]:
+    """Fresh sizes, and byte pairs learnt from both sides of the training pairs, fewer of few pairs."""
+    text = "\n".join(f" {side.strip()}" for pair in read.train for side in (pair.source, pair.target))
+    learnable = BYTES + len(SPECIAL) + len(text) // CHARACTERS_A_TOKEN
+    tokenizer = MarkedTokenizer.train(text, vocabulary=options.vocabulary or min(values["vocabulary"], learnable))
+    return config_of(encoder_decoder, values, tokenizer), tokenizer
+
+
+def from_run(options: argparse.Namespace, start: Start) -> tuple[encoder_decoder.Config, Any]:
+    """The sizes and the tokenizer of the run, with the dropout that is wished for."""
+    for flag in ("vocabulary", *encoder_decoder.CHOICES):
+        if flag != "dropout" and getattr(options, flag) is not None:
+            raise UserError(f"--{flag.replace('_', '-')} is that of the run {options.start}; leave it out")
+    dropout = start.config.dropout if options.dropout is None else options.dropout
+    return replace(start.config, dropout=dropout), start.tokenizer
+
+
+def _task(prepared: Run) -> SequencePairs:
+    assert isinstance(prepared.task, SequencePairs)
+    return prepared.task
+
+
+def introduce(prepared: Run) -> None:
+    settings, task = prepared.settings, _task(prepared)
+    config = task.config
+    start = "from scratch" if task.start is None else f"from {task.start.directory}"
+    print(
+        f"data       {task.introduced()}\n"
+        f"model      encoder_decoder {start}, {count(prepared.trainer.shapes):,} parameters: {config.encoder_layers} + "
+        f"{config.decoder_layers} layers, width {config.width}, {task.tokenizer.size} {task.tokenizer.kind} tokens\n"
+        f"training   at most {length_of(prepared)}, batch {settings.batch} pairs of {task.tokens_a_batch(1)} tokens, "
+        f"{settings.shards} workers, seed {settings.seed}\n"
+        f"directory  {prepared.directory}",
+        flush=True,
+    )
+
+
+def conclude(prepared: Run) -> None:
+    task = _task(prepared)
+    pairs = fitting(task.read.validation, tokenizer=task.tokenizer, context=task.config.context)[:SAMPLE]
+    print(f"\nWriting {len(pairs):,} of the texts held out, greedily ...", flush=True)
+    given = written(
+        task.full(prepared.trainer.parameters.tree), [pair.source for pair in pairs], config=task.config,
+        tokenizer=task.tokenizer, beams=1, device=prepared.settings.device, workers=prepared.trainer.workers,
+    )  # fmt: skip
+    wanted = [pair.target for pair in pairs]
+    copied = scores(wanted, [pair.source for pair in pairs])
+    summary = prepared.summarise({f"copy_{name}": value for name, value in copied.items()}, also=scores(wanted, given))
+    print_table({"greedy": scores(wanted, given), "copy of the source": copied})
+    print(
+        f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s, the weights of step {summary['best_step']:,}. "
+        f"Measure it on all of them: refllm {task.command} evaluate {prepared.directory}"
+    )

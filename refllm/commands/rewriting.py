@@ -1,0 +1,225 @@
+"""What `refllm translate` and `refllm summarise` share: what a run writes (predict), and how good it is (evaluate)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from refllm.commands.choices import add_device_arguments
+from refllm.commands.labelling import standard_input_lines
+from refllm.data.corpus import decoded
+from refllm.data.examples import SUFFIXES, Pair, folded, read_pairs, rows
+from refllm.data.sentences import sentences
+from refllm.errors import UserError
+from refllm.metrics import bleu_and_chrf, has_sacrebleu, rouge_l
+from refllm.run import Trained, load_model
+from refllm.tasks.dictionary import learn_dictionary, word_by_word
+from refllm.tasks.seq2seq import read_data
+from refllm.tasks.writing import token_counts, written
+from refllm.workers import Workers, available_cores
+
+NAMES = {"translate": "translation", "summarise": "summary"}  # of what is written, in JSON
+COLUMNS = {"bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact"}
+WITHOUT_SACREBLEU = "(BLEU and chrF need sacrebleu: pip install 'refllm[eval]')"
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--source", default="source", metavar="COLUMN", help="of the texts in a table (default source)")
+    add("--json", action="store_true", help="the result as JSON")
+    add("--threads", type=int, help="batches that are written at the same time (default: the cores)")
+    add_device_arguments(parser)
+
+
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_directory", metavar="RUN", help="a run of fit")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts to write for (default: the standard input)")
+    parser.add_argument("--file", help="texts: a line a text, or a table with a column of texts")
+    parser.add_argument("--beams", type=int, default=4, help="of the search; 1 is greedy choice (default 4)")
+    _add_arguments(parser)
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_directory", metavar="RUN", help="a run of fit")
+    parser.add_argument(
+        "data", metavar="DATA", nargs="*",
+        help="two parallel files, or tables with both texts (default: what the run held out)",
+    )  # fmt: skip
+    parser.add_argument("--target", default="target", metavar="COLUMN", help="of what is wanted (default target)")
+    parser.add_argument("--beams", type=int, default=4, help="of the search, beside greedy choice (default 4)")
+    parser.add_argument("--examples", type=int, default=0, metavar="N", help="show N of the texts, evenly spread")
+    _add_arguments(parser)
+
+
+def predict(options: argparse.Namespace) -> int:
+    _require_beams(options)
+    texts = texts_of(options)
+    run = run_of_pairs(options.run_directory, options.device)
+    lengths = token_counts([text for text, _ in texts], tokenizer=run.tokenizer)
+    for (_, where), length in zip(texts, lengths, strict=True):
+        if length > run.config.context:
+            raise UserError(
+                f"{where}: the text has {length} tokens with its end, and the model reads {run.config.context} at "
+                "once; shorten it, or give it in parts"
+            )
+    with _workers(options) as workers:
+        given = written(
+            run.parameters, [text for text, _ in texts], config=run.config, tokenizer=run.tokenizer,
+            beams=options.beams, device=options.device, workers=workers,
+        )  # fmt: skip
+    for (text, _), answer in zip(texts, given, strict=True):
+        named = {"text": text, NAMES[run.description["command"]]: answer}
+        print(json.dumps(named, ensure_ascii=False) if options.json else answer)
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    _require_beams(options)
+    if options.examples < 0:
+        raise UserError(f"the number of examples must not be negative, got {options.examples}")
+    run = run_of_pairs(options.run_directory, options.device)
+    pairs, train, notes = pairs_of(options, run)
+    texts, wanted = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    given: dict[str, list[str]] = {}
+    with _workers(options) as workers:
+        for beams in sorted({1, options.beams}):
+            given["greedy" if beams == 1 else f"{beams} beams"] = written(
+                run.parameters, texts, config=run.config, tokenizer=run.tokenizer, beams=beams, device=options.device,
+                workers=workers,
+            )  # fmt: skip
+    given |= baselines(texts, train, command=run.description["command"])
+    measured = {name: scores(wanted, answers) for name, answers in given.items()}
+    shown = [len(pairs) * i // options.examples for i in range(min(options.examples, len(pairs)))]
+    if options.json:
+        examples = [
+            {"source": texts[i], "target": wanted[i], **{name: answers[i] for name, answers in given.items()}}
+            for i in shown
+        ]
+        print(json.dumps({"texts": len(pairs), "scores": measured, "examples": examples}, ensure_ascii=False))
+        print(*notes, sep="\n", file=sys.stderr, end="\n" if notes else "")
+        return 0
+    print(f"{len(pairs):,} texts by {options.run_directory}\n")
+    print_table(measured)
+    print(*notes, sep="\n", end="\n" if notes else "")
+    for i in shown:
+        print(f"\n{'source':<20}{texts[i]}\n{'wanted':<20}{wanted[i]}")
+        for name, answers in given.items():
+            print(f"{name:<20}{answers[i]}")
+    return 0
+
+
+def texts_of(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """The texts to write for, each with where it comes from. UserError for an empty one."""
+    if options.texts and options.file:
+        raise UserError("give texts or --file, not both")
+    if options.file and Path(options.file).suffix in SUFFIXES:
+        found = [(row[options.source], where) for row, where in rows(Path(options.file), columns=(options.source,))]
+    else:
+        name, texts = "argument", options.texts
+        if options.file:
+            name, texts = options.file, decoded(Path(options.file)).removesuffix("\n").split("\n")
+        elif not texts:
+            name, texts = "standard input", standard_input_lines()
+        found = [(text, f"{name}:{number}") for number, text in enumerate(texts, start=1)]
+    for text, where in found:
+        if not text.strip():
+            raise UserError(f"{where}: the text is empty; fill it in or leave it out")
+    if not found:
+        raise UserError("there is no text; give some after RUN, by --file or on the standard input")
+    return found
+
+
+def run_of_pairs(directory: str, device: str) -> Trained:
+    """The model of a run of `fit`. UserError for a run of another kind."""
+    run = load_model(Path(directory), device)
+    if run.description.get("task") != "seq2seq":
+        raise UserError(
+            f"{directory} is a run of {run.description['model']} that has learnt no pairs; give one of refllm "
+            "translate fit or refllm summarise fit"
+        )
+    return run
+
+
+def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], list[Pair] | None, list[str]]:
+    """The pairs to measure on, those of the training if they are still there, and notes for people."""
+    description, notes = run.description, []
+    try:
+        read = read_data(description["data"], **description["columns"])
+        if read.digest != description["pairs_sha256"]:
+            raise UserError(f"{read.name} does not hold the pairs that the run learnt from")
+    except UserError as error:
+        if not options.data:
+            raise UserError(f"{error}; give pairs to measure on") from None
+        read = None
+        notes.append(f"(no baseline from the training pairs: {error})")
+    if read is not None and not options.data:
+        pairs = read.validation
+    else:
+        pairs = read_pairs(options.data, source=options.source, target=options.target)
+    fit = fitting(pairs, tokenizer=run.tokenizer, context=run.config.context)
+    if len(fit) < len(pairs):
+        notes.append(f"({len(pairs) - len(fit):,} pairs are longer than the context of {run.config.context} tokens)")
+    if not fit:
+        raise UserError(f"no pair fits the model, which reads {run.config.context} tokens at once; give shorter ones")
+    if read is not None:
+        learnt = {folded(pair.source) for pair in read.train}
+        if known := sum(folded(pair.source) in learnt for pair in fit):
+            notes.append(f"({known:,} of the {len(fit):,} sources stand in the training pairs too)")
+    if not has_sacrebleu():
+        notes.append(WITHOUT_SACREBLEU)
+    return fit, None if read is None else read.train, notes
+
+
+def fitting(pairs: Sequence[Pair], *, tokenizer: Any, context: int) -> list[Pair]:
+    """The pairs of which both sides fit the context."""
+    sides = [
+        token_counts([side(pair) for pair in pairs], tokenizer=tokenizer)
+        for side in (lambda pair: pair.source, lambda pair: pair.target)
+    ]
+    return [pair for pair, *lengths in zip(pairs, *sides, strict=True) if max(lengths) <= context]
+
+
+def baselines(texts: Sequence[str], train: Sequence[Pair] | None, *, command: str) -> dict[str, list[str]]:
+    """What needs no model: copying, and the first sentence of a text or a dictionary learnt from the training pairs."""
+    found = {"copy of the source": list(texts)}
+    if command == "summarise":
+        found["first sentence"] = [sentences(text)[0] for text in texts]
+    elif train is not None:
+        dictionary = learn_dictionary([(pair.source, pair.target) for pair in train])
+        found["word by word"] = [word_by_word(text, dictionary) for text in texts]
+    return found
+
+
+def scores(wanted: Sequence[str], given: Sequence[str]) -> dict[str, float]:
+    """The share of texts that are exactly what is wanted, the mean ROUGE-L, and BLEU and chrF where sacrebleu is
+    installed; all of them 0 to 100."""
+    found: dict[str, float] = {}
+    if has_sacrebleu():
+        found["bleu"], found["chrf"] = bleu_and_chrf(wanted, given)
+    texts = list(zip(wanted, given, strict=True))
+    found["rouge_l"] = 100 * sum(rouge_l(a, b) for a, b in texts) / len(texts)
+    found["exact"] = 100 * sum(a.strip() == b.strip() for a, b in texts) / len(texts)
+    return found
+
+
+def print_table(measured: dict[str, dict[str, float]]) -> None:
+    names = list(next(iter(measured.values())))
+    print(" " * 20 + "".join(f"{COLUMNS[name]:>9}" for name in names))
+    for row, values in measured.items():
+        print(f"{row:<20}" + "".join(f"{values[name]:9.1f}" for name in names))
+
+
+def _require_beams(options: argparse.Namespace) -> None:
+    if options.beams < 1:
+        raise UserError(f"beams must be at least 1, got {options.beams}")
+
+
+def _workers(options: argparse.Namespace) -> Workers:
+    cores = available_cores() if options.device == "cpu" else 1
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"threads must be at least 1, got {options.threads}")
+    return Workers(options.threads or cores)

@@ -1,0 +1,91 @@
+"""Forms in which weights take less room on the disk than 32 bits each. In use they are float32 again.
+
+    "int8"     a matrix as `PATH.int8`, whole numbers of 8 bits, and `PATH.scale`, a float32 an output channel
+    "sparse"   a matrix as `PATH.kept`, a bit a weight, `PATH.values`, those that are not zero, and `PATH.shape`
+
+Biases and gains stay as they are, in float32 beside "int8". Products are not computed in 8 bits, and zeros are
+multiplied like other numbers: a form saves room, not time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from refllm.backend import Array, namespace
+from refllm.errors import UserError
+from refllm.finetune.tuning import Leaves
+from refllm.parameters import is_decayed
+
+FORMS = ("int8", "sparse")
+TABLES = ("token", "position", "segment")  # whose output channels are rows: a token's vector, or, tied, its logit
+
+
+def quantised(W: Array, *, axis: int) -> tuple[Array, Array]:
+    """q = round(W / s),   s = max|W| / 127 along `axis`: 8-bit weights, symmetric, with a scale an output channel
+
+    Source:  Jacob et al. 2018 (arXiv:1712.05877) sec. 2.1 with zero-point 0; Krishnamoorthi 2018 (arXiv:1806.08342)
+             sec. 3.1 (a scale a channel); Dettmers et al. 2022 (arXiv:2208.07339) sec. 2 (absmax).
+    Shapes:  W (..., I, O) -> q like W, int8; s, with 1 for `axis`, float32
+    Special: |W - s q| <= s / 2; a channel of zeros gives zeros.
+    """
+    xp = namespace(W)
+    largest = abs(W).max(axis=axis, keepdims=True).astype("float32")
+    s = largest / 127
+    s[s == 0] = 1  # a channel of zeros
+    return xp.clip(xp.rint(W / s), -127, 127).astype("int8"), s
+
+
+def dequantised(q: Array, s: Array) -> Array:
+    """W = s q, in float32."""
+    return q.astype("float32") * s
+
+
+def packed(leaves: Leaves, form: str) -> Leaves:
+    """The leaves of a model as those of a form. UserError for another form."""
+    _require_form(form)
+    arrays: Leaves = {}
+    for path, leaf in leaves.items():
+        if not is_decayed(leaf.shape):
+            arrays[path] = leaf.astype("float32") if form == "int8" else leaf
+        elif form == "int8":
+            axis = -1 if path.rpartition(".")[2] in TABLES else -2
+            arrays[f"{path}.int8"], arrays[f"{path}.scale"] = quantised(leaf, axis=axis)
+        else:
+            xp, kept = namespace(leaf), leaf.reshape(-1) != 0
+            arrays[f"{path}.kept"], arrays[f"{path}.values"] = xp.packbits(kept), leaf.reshape(-1)[kept]
+            arrays[f"{path}.shape"] = xp.asarray(leaf.shape)
+    return arrays
+
+
+def weights_of(description: dict[str, Any], read: Callable[[str], dict[str, Array]]) -> dict[str, Array]:
+    """The leaves of a model by path, from a checkpoint as `checkpoint.load` gives it, whatever their form."""
+    return unpacked(read("weights"), description["form"]) if "form" in description else read("weights")
+
+
+def unpacked(arrays: dict[str, Array], form: Any) -> dict[str, Array]:
+    """The leaves of a model, from those of a form. UserError for another form, or parts that do not belong together."""
+    _require_form(form)
+    leaves: dict[str, Array] = {}
+    try:
+        for name, array in arrays.items():
+            path, _, part = name.rpartition(".")
+            if part == "int8":
+                leaves[path] = dequantised(array, arrays[f"{path}.scale"])
+            elif part == "values":
+                shape = tuple(arrays[f"{path}.shape"].tolist())
+                kept = namespace(array).unpackbits(arrays[f"{path}.kept"])[: math.prod(shape)].astype(bool)
+                leaf = namespace(array).zeros(kept.shape, array.dtype)
+                leaf[kept] = array
+                leaves[path] = leaf.reshape(shape)
+            elif part not in ("scale", "kept", "shape"):
+                leaves[name] = array
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(f"the stored weights do not belong together ({error}); use another checkpoint") from None
+    return leaves
+
+
+def _require_form(form: Any) -> None:
+    if form not in FORMS:
+        raise UserError(f"weights are stored as {', '.join(FORMS)}, not as {form!r}; use another version of refllm")

@@ -1,0 +1,162 @@
+"""A tuning: the leaves that are trained, and how the parameters of the whole model are made of them.
+
+    q = expand(p)          p the trained leaves, q the full tree
+    L(p) = loss(q)         any objective, as it is
+    dp = back(dq)          the pullback of expand
+
+The trainer sees the trained leaves alone, by path; moments, clipping, decay and checkpoints are therefore theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from refllm.backend import Array, to_host
+from refllm.errors import UserError
+from refllm.parameters import Tree, count, from_names, named_leaves
+
+Leaves: TypeAlias = dict[str, Any]  # by path, `layers.0.attention.Wqkv`
+Rebuild: TypeAlias = Callable[[Leaves, Leaves], tuple[Leaves, Callable[[Leaves], Leaves]]]
+
+
+@dataclass(frozen=True)
+class TrainedPart:
+    """What a Trainer gets in the place of a model file: the shapes and the start of the trained leaves.
+
+    It belongs to the configuration that the tuning was made for, and does not look at the one that a Trainer hands it.
+    """
+
+    leaves: Leaves
+    start: Callable[[Any], Leaves]
+
+    def shapes(self, config: Any) -> Tree:
+        return dict(self.leaves)
+
+    def initial(self, config: Any, generator: Any) -> Tree:
+        """Host arrays; what is not given by a trained model is drawn from the generator."""
+        start = self.start(generator)
+        return {path: to_host(start[path]) for path in self.leaves}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """`model` is for the Trainer, `frozen` holds the leaves that stay as they are, `options` say how it was made.
+
+    `rebuild` makes all leaves of the model from the trained and the frozen ones, and gives the pullback to the trained.
+    """
+
+    options: dict[str, Any]
+    structure: Tree  # the shapes of the whole model
+    model: Any  # a TrainedPart; Any, since a Trainer asks for a module and uses these two functions of it
+    frozen: Leaves
+    rebuild: Rebuild
+
+    @property
+    def count(self) -> int:
+        """The number of trained parameters."""
+        return count(self.model.leaves)
+
+    @property
+    def share(self) -> float:
+        """Trained parameters in shares of the model's."""
+        return self.count / count(self.structure)
+
+    def expand(self, trained: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
+        """The full tree, in the dtype of the trained leaves (by path or as a tree), and the pullback of its gradient.
+
+        What is not computed is shared with the trained and the frozen leaves.
+        """
+        trained = dict(named_leaves(trained))
+        dtype = next(iter(trained.values())).dtype
+        frozen = {path: leaf.astype(dtype, copy=False) for path, leaf in self.frozen.items()}
+        leaves, back_leaves = self.rebuild(trained, frozen)
+
+        def back(dfull: Tree) -> Tree:
+            return back_leaves(dict(named_leaves(dfull)))
+
+        return from_names(self.structure, leaves), back
+
+    def full(self, trained: Tree) -> Tree:
+        """The parameters of the whole model."""
+        return self.expand(trained)[0]
+
+    def wrap(self, objective: Any) -> Tuned:
+        """The objective (refllm/train.py) of the whole model as one of the trained leaves."""
+        return Tuned(self, objective)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An objective of the trained leaves: the wrapped one on the full tree, its gradient pulled back."""
+
+    tuning: Tuning
+    objective: Any
+
+    def totals(self, batch: Tree) -> Any:
+        return self.objective.totals(batch)
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        shapes: list[tuple[int, ...]] = self.objective.dropout_shapes(batch)
+        return shapes
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: Any, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        full, back_full = self.tuning.expand(p)
+        y, back = self.objective.loss(full, batch, totals=totals, keep=keep)
+        return y, lambda dy: back_full(back(dy))
+
+
+def everything(*, model: ModuleType, config: Any, parameters: Tree | None) -> Tuning:
+    """All parameters, from those that are given and fresh ones for the rest."""
+    return selected(lambda path: True, {"tune": "all"}, model=model, config=config, parameters=parameters)
+
+
+def selected(
+    is_trained: Callable[[str], bool],
+    options: dict[str, Any],
+    *,
+    model: ModuleType,
+    config: Any,
+    parameters: Tree | None,
+) -> Tuning:
+    """The leaves whose path is chosen, and those that are new; the rest frozen."""
+    structure = model.shapes(config)
+    known = known_leaves(structure, parameters)
+    trained = {path: s for path, s in named_leaves(structure) if path not in known or is_trained(path)}
+    if not trained:
+        raise UserError("nothing is left to train; let more layers be trained, or give the model a new head")
+    return Tuning(
+        options=options,
+        structure=structure,
+        model=TrainedPart(trained, lambda generator: fresh_leaves(model, config, generator) | known),
+        frozen={path: leaf for path, leaf in known.items() if path not in trained},
+        rebuild=lambda p, frozen: (frozen | p, lambda dfull: {path: dfull[path] for path in trained}),
+    )
+
+
+def known_leaves(structure: Tree, parameters: Tree | None) -> Leaves:
+    """The leaves of `parameters` that the model has. UserError where one has another shape."""
+    shapes, known = dict(named_leaves(structure)), {}
+    for path, leaf in named_leaves({} if parameters is None else parameters):
+        if path not in shapes:
+            continue
+        if leaf.shape != shapes[path]:
+            raise UserError(
+                f"the trained model does not fit: {path} is {leaf.shape}, should be {shapes[path]}; "
+                "give the new model the sizes of the trained one"
+            )
+        known[path] = leaf
+    return known
+
+
+def fresh_leaves(model: ModuleType, config: Any, generator: Any) -> Leaves:
+    return dict(named_leaves(model.initial(config, generator)))
+
+
+def require_trained(tune: str, parameters: Tree | None) -> None:
+    if parameters is None or not named_leaves(parameters):
+        raise UserError(f"the tuning {tune!r} needs a trained model to start from; give one, or tune all")

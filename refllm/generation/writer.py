@@ -1,0 +1,134 @@
+"""A batch of texts that a model writes on: the next distribution, and rows that can be copied. Two kinds of model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from refllm.backend import Array, namespace, to_host
+from refllm.errors import UserError
+from refllm.generation.cache import KeyValueCache
+from refllm.generation.decoder_cache import DecoderCache
+from refllm.generation.generate import Generator, new_cache
+from refllm.ops.linear import matmul
+from refllm.parameters import Tree, named_leaves
+
+
+class Writer(Protocol):
+    """What greedy choice, sampling (sequence.py) and beam search (beam.py) ask of a model and its cache."""
+
+    @property
+    def room(self) -> int:
+        """The tokens that it can be given in all."""
+        ...
+
+    def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
+        """The logits (R, V), on the host, of the token after `ids` (R, T), which follow all that was given before."""
+        ...
+
+    def expand(self, n: int) -> None:
+        """Makes n rows of every row, one after the other."""
+        ...
+
+    def copy_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Row targets[i] becomes what row sources[i] is; no source is a target."""
+        ...
+
+
+class SequenceModel(Protocol):
+    """What the file of an encoder-decoder offers to be written with."""
+
+    def encode(self, p: Tree, *, ids: Array, allowed: Array | None, config: Any, keep: None) -> tuple[Array, Any]: ...
+
+    def decode(
+        self, p: Tree, memory: Array, *, ids: Array, memory_allowed: Array | None, config: Any, keep: None, cache: Any
+    ) -> tuple[Array, Any]: ...
+
+    def head(self, p: Tree, config: Any) -> Array: ...
+
+    def cache_shape(self, config: Any) -> tuple[int, int, int]: ...
+
+
+class CausalWriter:
+    """A language model that goes on with prompts, `rows` of them; `padding` (rows,) as in KeyValueCache.
+
+    Raises:  UserError if `room`, the tokens of the prompt and of what follows, is beyond the context of a model that
+             has keys and values: beams cannot slide a window.
+    """
+
+    def __init__(self, p: Tree, *, model: Generator, config: Any, rows: int, room: int, padding: Array | None) -> None:
+        if hasattr(model, "cache_shape"):
+            _require_room(room, config)
+        self.p, self.model, self.config = p, model, config
+        self.store: Any = new_cache(p, model, config, batch=rows, room=room, padding=padding)
+        self.room = room
+
+    def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
+        there = namespace(_leaf(self.p)).asarray(ids)
+        y, _ = self.model.forward(self.p, ids=there, config=self.config, keep=None, cache=self.store)
+        return to_host(y[:, -1])
+
+    def expand(self, n: int) -> None:
+        self.store = self.store.repeated(n)
+
+    def copy_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        if sources:
+            xp = namespace(_leaf(self.p))
+            self.store.copy_rows(xp.asarray(sources), xp.asarray(targets))
+
+
+class SequenceWriter:
+    """An encoder-decoder that writes targets of sources (B, S), which it reads once; `allowed` (B, S) or None.
+
+    Raises:  UserError if `room`, the tokens of the target with its start, or the source is beyond the context.
+    """
+
+    def __init__(
+        self, p: Tree, *, model: SequenceModel, config: Any, source: Array, allowed: Array | None, room: int
+    ) -> None:
+        _require_room(room, config)
+        self.p, self.model, self.config, self.allowed = p, model, config, allowed
+        self.memory, _ = model.encode(p, ids=source, allowed=allowed, config=config, keep=None)
+        layers, heads, head_width = model.cache_shape(config)
+        text = KeyValueCache(
+            batch=len(source), layers=layers, heads=heads, room=room, head_width=head_width, padding=None,
+            like=self.memory,
+        )  # fmt: skip
+        self.store = DecoderCache(text)
+        self.room = room
+
+    def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
+        h, _ = self.model.decode(
+            self.p, self.memory, ids=namespace(self.memory).asarray(ids), memory_allowed=self.allowed,
+            config=self.config, keep=None, cache=self.store,
+        )  # fmt: skip
+        return to_host(matmul(h[:, -1], self.model.head(self.p, self.config))[0])
+
+    def expand(self, n: int) -> None:
+        self.store = self.store.repeated(n)
+
+    def copy_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        if sources:
+            xp = namespace(self.memory)
+            self.store.text.copy_rows(xp.asarray(sources), xp.asarray(targets))
+
+
+def require_step(writer: Writer, ids: Array, new_tokens: int) -> None:
+    """UserError unless `new_tokens` can follow `ids` (R, T)."""
+    if new_tokens < 1:
+        raise UserError(f"the number of new tokens must be at least 1, got {new_tokens}")
+    if not 1 <= ids.shape[1] <= writer.room - new_tokens + 1:  # the last token is not read again
+        raise UserError(
+            f"{ids.shape[1]} tokens to begin with and {new_tokens} new ones need room for "
+            f"{ids.shape[1] + new_tokens - 1}, and there is {writer.room}; begin with at least one, or write fewer"
+        )
+
+
+def _require_room(room: int, config: Any) -> None:
+    if not 1 <= room <= config.context:
+        raise UserError(f"the room to write in must be 1 to {config.context} tokens (context), not {room}")
+
+
+def _leaf(p: Tree) -> Array:
+    leaf: Array = named_leaves(p)[0][1]
+    return leaf

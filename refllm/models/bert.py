@@ -1,0 +1,316 @@
+"""BERT: a Transformer encoder that sees both sides of every token, and a head for each thing that is asked of it.
+
+    e  = LN(token[ids] + position + segment[segments])     (B, T, C)
+    h  = layer_L( ... layer_1(e))                          post-norm; attention over all tokens but the padding
+    "masked"   softmax(LN(f(h W + b)) tokenᵀ + bias)       which word stood at a masked place
+    "pair"     tanh(h_[CLS] W + b), then two classes       whether b follows a (NSP), or comes first (SOP)
+    "classes"  the same pooled state, then `labels`        what a text is
+    "span"     h W + b, two columns                        where an answer starts and where it ends
+
+`encode` gives h; a function a head takes h on from there. Each pullback gives the gradients of the parameters that it
+has used, and `whole_gradient` puts them together.
+
+Source: Devlin et al. 2019 (N19-1423, arXiv:1810.04805) sec. 3, 4.1, 4.2 and A.2; documents 000 sec. 3.2, 4.2.
+What differs from the published code: no dropout on the attention weights, initial weights that are normal without
+being cut at two deviations. f is `gelu_erf`; the first code had `gelu_tanh`, which is a choice here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from refllm.backend import Array, namespace
+from refllm.blocks.feed_forward import ACTIVATIONS
+from refllm.blocks.residual import maybe_dropout, norm_shapes
+from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
+from refllm.errors import UserError
+from refllm.ops.activation import tanh
+from refllm.ops.embedding import embedding
+from refllm.ops.layer_norm import layer_norm
+from refllm.ops.linear import linear
+from refllm.ops.position import add_positions
+from refllm.parameters import Tree, from_names, map_leaves, named_leaves
+
+OUTPUTS = ("masked", "pair", "classes", "span")
+PAIR_CLASSES = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """The architecture. Letters as in the glossary: V, context S, L, H, C, F. `outputs` names its heads."""
+
+    vocabulary: int
+    context: int
+    layers: int
+    heads: int
+    width: int
+    hidden: int
+    segments: int = 2
+    activation: str = "gelu_erf"
+    dropout: float = 0.0
+    eps: float = 1e-12
+    outputs: tuple[str, ...] = ("masked", "pair")
+    labels: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden", "segments", "labels"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.width % self.heads:
+            raise UserError(f"heads must divide the width: {self.width} / {self.heads} is not whole; change one")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        if not 0 < self.eps < math.inf:
+            raise UserError(f"eps must be a positive number, got {self.eps}")
+        if self.activation not in ACTIVATIONS:
+            raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+        object.__setattr__(self, "outputs", tuple(self.outputs))  # JSON brings a list
+        if set(self.outputs) - set(OUTPUTS) or len(set(self.outputs)) < len(self.outputs):
+            raise UserError(f"outputs must be different ones of {', '.join(OUTPUTS)}; got {', '.join(self.outputs)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "outputs": list(self.outputs)}
+
+
+CHOICES = ("context", "layers", "heads", "width", "hidden", "activation", "dropout")  # a user's to make
+
+BERT_SIZES = {"base": (12, 12, 768), "large": (24, 16, 1024)}
+
+
+def bert(size: str, *, outputs: tuple[str, ...] = ()) -> Config:
+    """The published configurations; without heads "base" has 109 482 240 parameters and "large" 335 141 888."""
+    layers, heads, width = BERT_SIZES[size]
+    return Config(
+        vocabulary=30522, context=512, layers=layers, heads=heads, width=width, hidden=4 * width, dropout=0.1,
+        outputs=outputs,
+    )  # fmt: skip
+
+
+def shapes(config: Config) -> Tree:
+    """The structure of the parameters, stated once for the initialiser, the loader and the tests."""
+    V, C = config.vocabulary, config.width
+    heads: Tree = {
+        "masked": {**_linear_shapes(C, C), "norm": norm_shapes(C), "bias": (V,)},  # its decoder is tokenᵀ
+        "pair": _linear_shapes(C, PAIR_CLASSES),
+        "classes": _linear_shapes(C, config.labels),
+        "span": _linear_shapes(C, 2),
+    }
+    return {
+        "token": (V, C),
+        "position": (config.context, C),
+        "segment": (config.segments, C),
+        "norm": norm_shapes(C),
+        "layers": [transformer_layer_shapes(C, config.hidden) for _ in range(config.layers)],
+        "pooler": _linear_shapes(C, C),
+        **{name: heads[name] for name in OUTPUTS if name in config.outputs},
+    }
+
+
+def _linear_shapes(inputs: int, outputs: int) -> Tree:
+    return {"W": (inputs, outputs), "b": (outputs,)}
+
+
+def initial(config: Config, generator: Any) -> Tree:
+    """Initial parameters as float64 host arrays: gains 1, biases 0, matrices normal with deviation 0.02 √(768 / C).
+
+    At the width of "base" the deviation is the published 0.02 (Devlin et al. 2019, code); with the root the size of
+    what a matrix puts out does not shrink with the width.
+    """
+    normal = 0.02 * math.sqrt(768 / config.width)
+    leaves = {}
+    for path, shape in named_leaves(shapes(config)):
+        deviation = normal if len(shape) > 1 else 0.0
+        leaves[path] = (1.0 if path.endswith(".g") else 0.0) + deviation * generator.standard_normal(shape)
+    return from_names(shapes(config), leaves)
+
+
+def encode(
+    p: Tree, *, ids: Array, segments: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """BERT: the hidden states of all tokens
+
+    Source:  Devlin et al. 2019 sec. 3 and fig. 2; documents 000 sec. 4.2.
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), false at the padding, or
+             None; keep 1 + 2L draws bool (B, T, C), in the order of use -> y (B, T, C)
+    Back:    the layers' pullbacks in reverse; gives "token", "position", "segment", "norm" and "layers".
+    Special: what stands in the padding does not reach the text; the states at the padding mean nothing.
+    Raises:  UserError if the tokens outgrow the context.
+    """
+    T = ids.shape[1]
+    if T > config.context:
+        raise UserError(f"bert: {T} tokens do not fit the {config.context} positions; cut the text, or raise context")
+    rate = config.dropout
+    words, back_token = embedding(p["token"], ids=ids)  # (B, T, C)
+    placed, back_position = add_positions(words, p["position"], positions=namespace(ids).arange(T))
+    e, back_segment = add_positions(placed, p["segment"], positions=segments)  # a row of a table for each token, too
+    n, back_norm = layer_norm(e, **p["norm"], eps=config.eps)
+    x, back_drop = maybe_dropout(n, keep=None if keep is None else keep[0], rate=rate)
+    backs = []
+    for i, layer in enumerate(p["layers"]):
+        x, back_layer = transformer_layer(
+            x,
+            layer,
+            norm="post",
+            heads=config.heads,
+            causal=False,
+            allowed=allowed,
+            activation=config.activation,
+            eps=config.eps,
+            keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
+            rate=rate,
+            cache=None,
+        )
+        backs.append(back_layer)
+
+    def back(dy: Array) -> Tree:
+        dx, dlayers = dy, []
+        for back_layer in reversed(backs):
+            dx, dlayer = back_layer(dx)
+            dlayers.append(dlayer)
+        de, dg, db = back_norm(back_drop(dx))
+        dplaced, dsegment = back_segment(de)
+        dwords, dposition = back_position(dplaced)
+        return {
+            "token": back_token(dwords),
+            "position": dposition,
+            "segment": dsegment,
+            "norm": {"g": dg, "b": db},
+            "layers": dlayers[::-1],
+        }
+
+    return x, back
+
+
+def dropout_widths(config: Config) -> tuple[int, ...]:
+    """The widths of the draws (B, T, width) that `encode` takes: one after the embedding, two a layer."""
+    return (config.width,) * (1 + 2 * config.layers)
+
+
+def masked_transform(h: Array, p: Tree, *, config: Config) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """MLM: t = LN(f(h W + b)), what the decoder tokenᵀ and its bias make logits of
+
+    Source:  Devlin et al. 2019, code (the transform before the output); documents 000 sec. 3.2.
+    Shapes:  h (..., C) -> t (..., C)
+    Back:    gives dh and the gradients of W, b and the norm of "masked"; `bias` belongs to the decoder.
+    """
+    q = p["masked"]
+    z, back_linear = linear(h, q["W"], q["b"])
+    a, back_f = ACTIVATIONS[config.activation](z)
+    t, back_norm = layer_norm(a, **q["norm"], eps=config.eps)
+
+    def back(dt: Array) -> tuple[Array, Tree]:
+        da, dg, db = back_norm(dt)
+        dh, dW, dbias = back_linear(back_f(da))
+        return dh, {"W": dW, "b": dbias, "norm": {"g": dg, "b": db}}
+
+    return t, back
+
+
+def masked_logits(h: Array, p: Tree, *, config: Config) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """MLM: logits of the word at each of some places, t tokenᵀ + bias
+
+    Source:  Devlin et al. 2019 sec. 3.1; Press & Wolf 2017 (arXiv:1608.05859) for the tie; documents 004 sec. 4.3.
+    Shapes:  h (..., C) -> y (..., V)
+    Back:    gives dh and the gradients of "token" and "masked".
+    """
+    t, back_transform = masked_transform(h, p, config=config)
+    y, back_decoder = linear(t, p["token"].T, p["masked"]["bias"])
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dt, dW, dbias = back_decoder(dy)
+        dh, dmasked = back_transform(dt)
+        return dh, {"token": dW.T, "masked": {**dmasked, "bias": dbias}}
+
+    return y, back
+
+
+def pooled(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """BERT: one state for the whole text, tanh(h_[CLS] W + b); [CLS] is the first token
+
+    Source:  Devlin et al. 2019 sec. 3 (C, the final state of [CLS]) and code; documents 000 sec. 4.2.
+    Shapes:  h (B, T, C) -> y (B, C)
+    Back:    gives dh, zero but at [CLS], and the gradient of "pooler".
+    """
+    z, back_linear = linear(h[:, 0], **p["pooler"])
+    y, back_tanh = tanh(z)
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dfirst, dW, db = back_linear(back_tanh(dy))
+        dh = namespace(h).zeros_like(h)
+        dh[:, 0] = dfirst
+        return dh, {"pooler": {"W": dW, "b": db}}
+
+    return y, back
+
+
+def pair_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """NSP, SOP: two classes for a pair of segments; 0: b comes after a, 1: it does not
+
+    Source:  Devlin et al. 2019 sec. 3.1; Lan et al. 2020 (arXiv:1909.11942) sec. 3.1; documents 000 sec. 3.2.
+    Shapes:  h (B, T, C) -> y (B, 2)
+    Back:    gives dh and the gradients of "pooler" and "pair".
+    """
+    return _logits_of_pooled(h, p, head="pair", keep=None, rate=0.0)
+
+
+def class_logits(
+    h: Array, p: Tree, *, keep: Array | None, rate: float
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """CLS: logits of the labels of a text, from its pooled state, with dropout before the last map
+
+    Source:  Devlin et al. 2019 sec. 4.1 and code; documents 000 sec. 4.2.
+    Shapes:  h (B, T, C); keep bool (B, C) or None -> y (B, labels)
+    Back:    gives dh and the gradients of "pooler" and "classes".
+    """
+    return _logits_of_pooled(h, p, head="classes", keep=keep, rate=rate)
+
+
+def _logits_of_pooled(
+    h: Array, p: Tree, *, head: str, keep: Array | None, rate: float
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    c, back_pooled = pooled(h, p)
+    d, back_drop = maybe_dropout(c, keep=keep, rate=rate)
+    y, back_linear = linear(d, **p[head])
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dd, dW, db = back_linear(dy)
+        dh, dpooler = back_pooled(back_drop(dd))
+        return dh, {**dpooler, head: {"W": dW, "b": db}}
+
+    return y, back
+
+
+def span_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """TASKS, extractive question answering: logits of the answer's start (column 0) and of its end (column 1)
+
+    Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
+    Shapes:  h (B, T, C) -> y (B, T, 2)
+    Back:    gives dh and the gradient of "span".
+    """
+    y, back_linear = linear(h, **p["span"])
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dh, dW, db = back_linear(dy)
+        return dh, {"span": {"W": dW, "b": db}}
+
+    return y, back
+
+
+def whole_gradient(p: Tree, *parts: Tree) -> Tree:
+    """The gradient of every parameter: the sum of the parts that the pullbacks gave, zeros where none gave one.
+
+    The token table is used twice, as embedding and as the decoder of "masked", and sums its two gradients.
+    """
+    whole = {}
+    for name, child in p.items():
+        given = [part[name] for part in parts if name in part] or [map_leaves(_zeros, child)]
+        whole[name] = map_leaves(lambda first, *others: sum(others, start=first), *given)
+    return whole
+
+
+def _zeros(leaf: Array) -> Array:
+    return namespace(leaf).zeros_like(leaf)

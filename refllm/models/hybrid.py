@@ -1,0 +1,283 @@
+"""The model of documents 003 sec. 4.3: attention, and recurrent layers over what it gathers.
+
+    e   = token[ids] + PE                                   (B, T, C), sinusoidal positions
+    a   = multi-head self-attention of e                    no residual, no norm, as in the document
+    h   = layer_L( ... layer_1(a))                          RNN or LSTM, (B, T, N); bidirectional (B, T, 2N)
+    logits = h W
+
+With dropout after the embedding, the attention and each recurrent layer. The document calls this a language model and
+makes it bidirectional (sec. 2.3, 4.1).
+Erratum E9: a bidirectional model sees the future, so it can neither be trained to predict the next token nor generate.
+As a language model (`bidirectional` false) the attention is causal and the layers run forward; with `bidirectional`
+true it encodes whole texts (`encode`), for a classifier or the like.
+Erratum E12: the document's `nn.Sequential` cannot run, since its modules return tuples, its positional table, which it
+never uses, has a row per word instead of one per position, and its LSTM is not bidirectional.
+Erratum E5: the positions are those of PE-SIN, not of the document's formula.
+What differs beyond the errata: no bias in the output layer.
+
+Source: documents 003 sec. 2.3, 4.1, 4.3; Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2, 3.5; Schuster & Paliwal
+1997.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+from refllm.backend import Array, namespace
+from refllm.blocks.recurrent import (
+    GATES,
+    initial_recurrent,
+    recurrent_layers,
+    recurrent_layers_shapes,
+    recurrent_state_shapes,
+)
+from refllm.blocks.residual import maybe_dropout
+from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
+from refllm.errors import UserError
+from refllm.ops.embedding import embedding
+from refllm.ops.linear import matmul
+from refllm.ops.position import add_positions, sinusoidal
+from refllm.parameters import Tree
+
+
+@dataclass(frozen=True)
+class Config:
+    """The architecture: V, context S, layers L of the recurrent part, heads H, width C, hidden N of the states."""
+
+    vocabulary: int
+    context: int
+    layers: int = 2
+    heads: int = 8
+    width: int = 512
+    hidden: int = 512
+    cell: str = "lstm"
+    bidirectional: bool = False
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.width % self.heads:
+            raise UserError(f"heads must divide the width: {self.width} / {self.heads} is not whole; change one")
+        if self.cell not in GATES:
+            raise UserError(f"cell must be one of {', '.join(GATES)}; got {self.cell!r}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def seen(self) -> int:
+        """The width of the last layer's states, in both directions."""
+        return 2 * self.hidden if self.bidirectional else self.hidden
+
+
+# A user's to make; a language model is never bidirectional.
+CHOICES = tuple(field.name for field in fields(Config) if field.name not in ("vocabulary", "bidirectional"))
+
+
+def document_003(context: int, *, bidirectional: bool) -> Config:
+    """The sizes of documents 003 sec. 4.3: 10 000 words, 8 heads, 512 wide throughout, two LSTM layers, dropout 0.1."""
+    return Config(
+        vocabulary=10_000, context=context, layers=2, heads=8, width=512, hidden=512, cell="lstm",
+        bidirectional=bidirectional, dropout=0.1,
+    )  # fmt: skip
+
+
+def shapes(config: Config) -> Tree:
+    """The structure of the parameters."""
+    V, C = config.vocabulary, config.width
+    return {
+        "token": (V, C),
+        "attention": self_attention_shapes(C),
+        "layers": recurrent_layers_shapes(
+            C, config.hidden, layers=config.layers, cell=config.cell, bidirectional=config.bidirectional
+        ),
+        "head": (config.seen, V),
+    }
+
+
+def initial(config: Config, generator: Any) -> Tree:
+    """Initial parameters as float64 host arrays: the recurrent layers' as in blocks/recurrent.py; the embedding normal
+    with deviation 1, near the size of the positions; the other matrices normal with deviation 1/√(their inputs);
+    biases 0."""
+    tree = shapes(config)
+
+    def normal(shape: tuple[int, int], inputs: int) -> Any:
+        return generator.standard_normal(shape) / math.sqrt(inputs)
+
+    attention = {
+        name: normal(shape, config.width) if len(shape) > 1 else generator.uniform(0, 0, shape)
+        for name, shape in tree["attention"].items()
+    }
+    return {
+        "token": normal(tree["token"], 1),
+        "attention": attention,
+        "layers": initial_recurrent(tree["layers"], generator, cell=config.cell),
+        "head": normal(tree["head"], config.seen),
+    }
+
+
+class KeyValueCache(Protocol):
+    """Keys and values of the tokens so far, and where new ones stand (generation/cache.py)."""
+
+    @property
+    def layers(self) -> Sequence[KeyValueStore]: ...
+
+    def advance(self, tokens: int) -> tuple[Array, Array | None]: ...
+
+
+class State(Protocol):
+    """The layers' states after the tokens so far (generation/state.py)."""
+
+    layers: Tree
+
+    def advance(self, tokens: int) -> Array | None: ...
+
+
+class Cache(Protocol):
+    """Both: the attention's keys and values, and the recurrent layers' states (generation/state.py)."""
+
+    @property
+    def cache(self) -> KeyValueCache: ...
+
+    @property
+    def state(self) -> State: ...
+
+
+def hidden_states(
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """HYBRID as a language model: causal attention, and layers that run forward
+
+    Source:  documents 003 sec. 4.3; erratum E9.
+    Shapes:  ids (B, T) in [0, V); keep 2 + L draws bool (B, T, C, C, then N), in the order of use -> y (B, T, N)
+    Raises:  UserError if the model is bidirectional; ValueError if the tokens outgrow the context.
+    """
+    if config.bidirectional:
+        raise UserError(
+            "a bidirectional model sees the future, so it cannot predict the next token or generate text (erratum E9); "
+            "use bidirectional=False, or `encode` for whole texts"
+        )
+    if cache is None:
+        return _states(p, ids, _positions(ids, config), None, None, config, keep, None)
+    positions, allowed = cache.cache.advance(ids.shape[1])
+    return _states(p, ids, positions, allowed, cache.state.advance(ids.shape[1]), config, keep, cache)
+
+
+def encode(
+    p: Tree, *, ids: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """HYBRID, BIRNN: the states of whole texts; in both directions if the model is bidirectional
+
+    Source:  documents 003 sec. 2.3, 4.1, 4.3.
+    Shapes:  ids (B, T) in [0, V); allowed bool (B, T), false at the padding, or None; keep 2 + L draws bool
+             (B, T, C, C, then N or 2N), in the order of use -> y (B, T, N or 2N)
+    Special: padding, on either side, is attended by nothing and passes the recurrent states on unchanged. What stands
+             at its places in y is no state of the text's own.
+    Raises:  ValueError if the tokens outgrow the context.
+    """
+    keys = None if allowed is None else allowed[:, None, None, :]  # (B, 1, 1, T): for every head and query
+    return _states(p, ids, _positions(ids, config), keys, allowed, config, keep, None)
+
+
+def _positions(ids: Array, config: Config) -> Array:
+    T = ids.shape[1]
+    if T > config.context:
+        raise ValueError(f"hybrid: {T} tokens do not fit the context of {config.context}; give fewer")
+    return namespace(ids).arange(T)
+
+
+def _states(
+    p: Tree,
+    ids: Array,
+    positions: Array,
+    allowed: Array | None,
+    valid: Array | None,
+    config: Config,
+    keep: Sequence[Array] | None,
+    cache: Cache | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """`allowed` (B, 1, 1, S) is for the attention, `valid` (B, T) for the recurrent layers."""
+    xp, rate = namespace(ids), config.dropout
+    e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
+    table, _ = sinusoidal(xp.arange(config.context, dtype=e.dtype), width=config.width)
+    placed, back_positions = add_positions(e, table, positions=positions)
+    x, back_drop_x = maybe_dropout(placed, keep=None if keep is None else keep[0], rate=rate)
+    a, back_attention = self_attention(
+        x,
+        p["attention"],
+        heads=config.heads,
+        causal=not config.bidirectional,
+        allowed=allowed,
+        cache=None if cache is None else cache.cache.layers[0],
+    )
+    gathered, back_drop_a = maybe_dropout(a, keep=None if keep is None else keep[1], rate=rate)
+    y, back_layers = recurrent_layers(
+        gathered,
+        p["layers"],
+        cell=config.cell,
+        valid=valid,
+        states=None if cache is None else cache.state.layers,
+        keep=None if keep is None else keep[2:],
+        rate=rate,
+    )
+
+    def back(dy: Array) -> Tree:
+        dgathered, dlayers = back_layers(dy)
+        dx, dattention = back_attention(back_drop_a(dgathered))
+        de, _ = back_positions(back_drop_x(dx))
+        return {"token": back_embedding(de), "attention": dattention, "layers": dlayers}
+
+    return y, back
+
+
+def dropout_widths(config: Config) -> tuple[int, ...]:
+    """The widths of the draws (B, T, width) that `keep` holds: after the embedding, the attention and each layer."""
+    return (config.width, config.width, *[config.seen] * config.layers)
+
+
+def cache_shape(config: Config) -> tuple[int, int, int]:
+    """Layers, heads and head width of the keys and values to keep."""
+    return 1, config.heads, config.width // config.heads
+
+
+def state_shapes(config: Config) -> Tree:
+    """What each recurrent layer carries from token to token, for one text."""
+    return [recurrent_state_shapes(config.hidden, cell=config.cell) for _ in range(config.layers)]
+
+
+def head(p: Tree, config: Config) -> Array:
+    """The weights of the output layer, (N, V)."""
+    return p["head"]
+
+
+def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
+    """The gradient of `hidden_states` completed by that of the head."""
+    dp["head"] = dhead
+    return dp
+
+
+def forward(
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """HYBRID, LMHEAD: the logits of the next token at every position
+
+    Source:  documents 002 sec. 4.2, 003 sec. 4.3; erratum E9.
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+    Raises:  UserError if the model is bidirectional; ValueError if the tokens outgrow the context.
+    """
+    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    y, back_head = matmul(h, head(p, config))
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return add_head_gradient(back_hidden(dh), dhead, config)
+
+    return y, back

@@ -1,0 +1,280 @@
+"""Llama: a decoder-only Transformer with RMS norm, gated feed-forward layers and grouped queries, and no biases.
+
+    x   = token[ids]                                 (B, T, C)
+    x   = x + ATT(RMS(x)),  x = x + FFN(RMS(x))      L times: causal grouped attention; SwiGLU
+    P(x_{t+1} | x_1 ... x_t) = softmax(RMS(x_t) W)   W = tokenᵀ if tied
+
+Where a token stands enters in the attention alone, by one of several schemes, and none has a table of positions. The
+`context` therefore limits only the windows of training and the room of a cache: a model trained at one length is
+evaluated beyond it by the same parameters under a Config with a larger context.
+
+Source: Touvron et al. 2023 (arXiv:2302.13971 sec. 2.2, arXiv:2307.09288 sec. 2.2); rotary positions: Su et al. 2021
+(arXiv:2104.09864); "alibi": Press et al. 2022 (arXiv:2108.12409); "relative": the buckets of T5's decoder, one learned
+table for all layers (Raffel et al. 2020, arXiv:1910.10683 sec. 2.1), with scores divided by √D as everywhere here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+from refllm.backend import Array, namespace
+from refllm.blocks.grouped_attention import ROTATIONS
+from refllm.blocks.llama_layer import llama_layer, llama_layer_shapes
+from refllm.blocks.residual import maybe_dropout
+from refllm.blocks.self_attention import KeyValueStore
+from refllm.errors import UserError
+from refllm.ops.embedding import embedding
+from refllm.ops.linear import matmul
+from refllm.ops.relative import alibi, t5_bias_causal
+from refllm.ops.rms_norm import rms_norm
+from refllm.parameters import Tree, from_names, named_leaves
+
+POSITIONS = (*ROTATIONS, "alibi", "relative", "none")
+BUCKETS, FARTHEST = 32, 128  # of "relative": those of T5
+
+
+@dataclass(frozen=True)
+class Config:
+    """The architecture. Letters as in the glossary: V, context S, L, H, C, F; G heads of keys, D the width of a head.
+
+    kv_heads = 0 stands for `heads`, head_width = 0 for width / heads; both fields hold the number meant.
+    """
+
+    vocabulary: int
+    context: int
+    layers: int
+    heads: int
+    width: int
+    hidden: int
+    kv_heads: int = 0
+    head_width: int = 0
+    positions: str = "rotary"
+    base: float = 10000.0
+    tied: bool = False
+    dropout: float = 0.0
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("kv_heads", "head_width"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise UserError(f"{name} must be a whole number of at least 1, or 0 to leave it open; got {value!r}")
+        if not self.kv_heads:
+            object.__setattr__(self, "kv_heads", self.heads)
+        if not self.head_width:
+            if self.width % self.heads:
+                raise UserError(
+                    f"heads must divide the width: {self.width} / {self.heads} is not whole; change one, "
+                    "or give head_width"
+                )
+            object.__setattr__(self, "head_width", self.width // self.heads)
+        if self.heads % self.kv_heads:
+            raise UserError(f"kv_heads must divide heads: {self.heads} / {self.kv_heads} is not whole; change one")
+        if self.positions not in POSITIONS:
+            raise UserError(f"positions must be one of {', '.join(POSITIONS)}; got {self.positions!r}")
+        if self.positions in ROTATIONS and self.head_width % 2:
+            raise UserError(
+                f"positions {self.positions} turn pairs, so head_width must be even, not {self.head_width}; change "
+                "heads, width or head_width"
+            )
+        if not 0 < self.base < math.inf:
+            raise UserError(f"base must be a number above 0, got {self.base}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+CHOICES = tuple(field.name for field in fields(Config) if field.name not in ("vocabulary", "eps"))  # a user's to make
+
+LLAMA2_SIZES: dict[str, dict[str, Any]] = {
+    "7b": {"layers": 32, "heads": 32, "width": 4096, "hidden": 11008},
+    "13b": {"layers": 40, "heads": 40, "width": 5120, "hidden": 13824},
+    "70b": {"layers": 80, "heads": 64, "kv_heads": 8, "width": 8192, "hidden": 28672},
+}
+
+
+def llama2(size: str) -> Config:
+    """The published configurations of Llama 2; "7b" has 6 738 415 616 parameters."""
+    return Config(vocabulary=32000, context=4096, **LLAMA2_SIZES[size])
+
+
+def tinyllama() -> Config:
+    """TinyLlama 1.1B (Zhang et al. 2024, arXiv:2401.02385 sec. 2.2), with 1 100 048 384 parameters."""
+    return Config(vocabulary=32000, context=2048, layers=22, heads=32, kv_heads=4, width=2048, hidden=5632)
+
+
+def shapes(config: Config) -> Tree:
+    """The structure of the parameters, stated once for the initialiser, the loader and the tests."""
+    V, C, H = config.vocabulary, config.width, config.heads
+    tree: Tree = {"token": (V, C)}
+    if config.positions == "relative":
+        tree["relative"] = (BUCKETS, H)
+    tree["layers"] = [
+        llama_layer_shapes(C, H, config.kv_heads, config.head_width, config.hidden) for _ in range(config.layers)
+    ]
+    tree["norm"] = {"g": (C,)}
+    if not config.tied:
+        tree["head"] = (C, V)
+    return tree
+
+
+def initial(config: Config, generator: Any) -> Tree:
+    """Initial parameters as float64 host arrays: gains 1, matrices normal with deviation 0.02 √(768 / C), divided by
+    √(2L) where they write into the residual stream. As in gpt.py, whose docstring says why."""
+    normal = 0.02 * math.sqrt(768 / config.width)
+    leaves = {}
+    for path, shape in named_leaves(shapes(config)):
+        mean, deviation = (1.0, 0.0) if path.endswith(".g") else (0.0, normal)
+        if path.endswith(("Wo", "W2")):
+            deviation = normal / math.sqrt(2 * config.layers)
+        leaves[path] = mean + deviation * generator.standard_normal(shape)
+    return from_names(shapes(config), leaves)
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """LONG, ALiBi: the slope of every head, 2^(-8 h / n) for h = 1 ... n if the number of heads n is a power of two
+
+    Else the slopes of the next smaller power, followed by every second slope of the next larger one.
+    Source:  Press et al. 2022 (arXiv:2108.12409) sec. 3; for other numbers of heads the authors' code.
+    """
+    power = 1 << (heads.bit_length() - 1)
+    slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
+    between = [2 ** (-4 * h / power) for h in range(1, 2 * power, 2)]
+    return slopes + between[: heads - power]
+
+
+class Cache(Protocol):
+    """Keys and values of the tokens so far, and where new ones stand (generation/cache.py)."""
+
+    length: int  # the places that it holds
+
+    @property
+    def layers(self) -> Sequence[KeyValueStore]: ...
+
+    def advance(self, tokens: int) -> tuple[Array, Array | None]:
+        """Makes room for `tokens` more; their positions (T,) or (B, T), and which keys they may attend."""
+        ...
+
+
+def hidden_states(
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """LLAMA: the hidden states after the last norm
+
+    Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
+    Shapes:  ids (B, T) in [0, V); keep 1 + 2L draws bool (B, T, C), in the order of use -> y (B, T, C)
+    Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
+    Special: a bias by distance is formed once and shared by the layers, so its gradient is summed over them.
+    Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
+    """
+    T = ids.shape[1]
+    if cache is not None:
+        positions, allowed = cache.advance(T)
+    elif T > config.context:
+        raise ValueError(
+            f"llama: {T} tokens do not fit the context of {config.context}; give fewer, or a config with a larger one"
+        )
+    else:
+        positions, allowed = namespace(ids).arange(T), None
+
+    e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
+    r, back_bias = _bias(p, config, queries=T, keys=T if cache is None else cache.length)
+    x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=config.dropout)
+    backs = []
+    for i, layer in enumerate(p["layers"]):
+        x, back_layer = llama_layer(
+            x,
+            r,
+            layer,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            rotation=config.positions if config.positions in ROTATIONS else None,
+            positions=positions,
+            base=config.base,
+            allowed=allowed,
+            eps=config.eps,
+            keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
+            rate=config.dropout,
+            cache=None if cache is None else cache.layers[i],
+        )
+        backs.append(back_layer)
+    y, back_norm = rms_norm(x, p["norm"]["g"], eps=config.eps)
+
+    def back(dy: Array) -> Tree:
+        dx, dg = back_norm(dy)
+        dlayers, dr = [], None
+        for back_layer in reversed(backs):
+            dx, dr_layer, dlayer = back_layer(dx)
+            dlayers.append(dlayer)
+            dr = dr_layer if dr is None else dr + dr_layer
+        dp: Tree = {"token": back_embedding(back_drop(dx))}
+        if config.positions == "relative":
+            dp["relative"] = back_bias(dr)
+        dp["layers"] = dlayers[::-1]
+        dp["norm"] = {"g": dg}
+        return dp
+
+    return y, back
+
+
+def _bias(p: Tree, config: Config, *, queries: int, keys: int) -> tuple[Array | None, Callable[[Any], Any]]:
+    """What the scores of every layer get for the distance, (H, T+S-1); None where a rotation says it, or nothing."""
+    if config.positions == "relative":
+        return t5_bias_causal(p["relative"], queries=queries, keys=keys, farthest=FARTHEST)
+    if config.positions != "alibi":
+        return None, lambda dr: None
+    m = namespace(p["token"]).empty(config.heads, p["token"].dtype)
+    for h, slope in enumerate(alibi_slopes(config.heads)):
+        m[h] = slope
+    return alibi(m, queries=queries, keys=keys)
+
+
+def dropout_widths(config: Config) -> tuple[int, ...]:
+    """The widths of the draws (B, T, width) that `keep` holds: one after the embedding, two a layer."""
+    return (config.width,) * (1 + 2 * config.layers)
+
+
+def cache_shape(config: Config) -> tuple[int, int, int]:
+    """Layers, heads and head width of the keys and values to keep."""
+    return config.layers, config.kv_heads, config.head_width
+
+
+def head(p: Tree, config: Config) -> Array:
+    """The weights of the output layer, (C, V)."""
+    return p["token"].T if config.tied else p["head"]
+
+
+def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
+    """The gradient of `hidden_states` completed by that of the head; a tied matrix sums its two uses."""
+    if config.tied:
+        dp["token"] += dhead.T
+    else:
+        dp["head"] = dhead
+    return dp
+
+
+def forward(
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """LLAMA, LMHEAD: the logits of the next token at every position
+
+    Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+    """
+    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    y, back_head = matmul(h, head(p, config))
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return add_head_gradient(back_hidden(dh), dhead, config)
+
+    return y, back

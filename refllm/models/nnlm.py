@@ -1,0 +1,167 @@
+"""The neural probabilistic language model: the last n - 1 tokens, and a feed-forward network over them.
+
+    x_t = (e_t, e_{t-1}, ..., e_{t-n+2})                    e = token[ids]; the newest first, (B, T, (n-1) C)
+    P(x_{t+1} | the last n - 1 tokens) = softmax(b + x W + tanh(d + x H) U)
+
+`order` n counts as in an n-gram model: the n-1 tokens that are seen and the one that is predicted. Where a text, or a
+window to train on, begins, vectors of zeros stand for the tokens that are missing.
+
+Source: Bengio et al. 2003 sec. 2, eq. (1), transposed: weights are (in, out); the direct connections W, which the
+paper leaves out in some of its models, with `direct`; documents 001.
+What differs from the paper: dropout, if it is asked for. Its weight decay is a matter of the optimiser here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+from refllm.backend import Array, namespace
+from refllm.blocks.residual import maybe_dropout
+from refllm.errors import UserError
+from refllm.ops.activation import tanh
+from refllm.ops.embedding import embedding
+from refllm.ops.linear import linear, matmul
+from refllm.ops.window import window
+from refllm.parameters import Tree
+
+
+@dataclass(frozen=True)
+class Config:
+    """The architecture: V, order n, width C of a token's vector, hidden N units of tanh.
+
+    `context` is the length of the windows to train on; the model has no limit of its own.
+    """
+
+    vocabulary: int
+    context: int
+    order: int = 6
+    width: int = 60
+    hidden: int = 100
+    direct: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("vocabulary", 1), ("context", 1), ("order", 2), ("width", 1), ("hidden", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+CHOICES = tuple(field.name for field in fields(Config) if field.name != "vocabulary")  # a user's to make
+
+
+def shapes(config: Config) -> Tree:
+    """The structure of the parameters, with the letters of the paper."""
+    V, N, seen = config.vocabulary, config.hidden, (config.order - 1) * config.width
+    tree: Tree = {"token": (V, config.width), "H": (seen, N), "d": (N,), "U": (N, V)}
+    if config.direct:
+        tree["W"] = (seen, V)
+    tree["b"] = (V,)
+    return tree
+
+
+def initial(config: Config, generator: Any) -> Tree:
+    """Initial parameters as float64 host arrays: the vectors normal with deviation 1, matrices uniform with deviation
+    1/√(their inputs), LeCun et al. 1998 sec. 4.6, biases 0."""
+    p = {}
+    for name, shape in shapes(config).items():
+        reach = math.sqrt(3 / shape[0]) if len(shape) > 1 else 0.0
+        p[name] = generator.standard_normal(shape) if name == "token" else generator.uniform(-reach, reach, shape)
+    return p
+
+
+class State(Protocol):
+    """The vectors of the last n - 2 tokens before (generation/state.py)."""
+
+    layers: Tree
+
+    def advance(self, tokens: int) -> Array | None:
+        """Goes on by `tokens` places; which of them hold a token, (B, T), or None for all."""
+        ...
+
+
+def hidden_states(
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """NNLM: all that the output layer is linear in: (tanh(d + x H), x if direct, 1) side by side
+
+    Source:  Bengio et al. 2003 sec. 2, eq. (1).
+    Shapes:  ids (B, T) in [0, V), T of any length; keep 2 draws bool: (B, T, C) of the vectors, (B, T, N) of tanh
+             -> y (B, T, N + 1), with the direct connections (B, T, N + (n-1) C + 1)
+    Special: with a carried state, which is the vectors of the last n - 2 tokens, the text goes on from there; the
+             pullback then serves the new tokens alone. Places of padding hold zeros, as those before the text do.
+    """
+    B, T = ids.shape
+    valid = None if cache is None else cache.advance(T)
+    e, back_embedding = embedding(p["token"], ids=ids)
+    xp, n, C, N = namespace(e), config.order, config.width, config.hidden
+    e_kept, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=config.dropout)
+    past = xp.zeros((B, n - 2, C), e.dtype) if cache is None else cache.layers["past"]
+    x, back_window = window(e_kept, past, places=n - 1, valid=valid)
+    if cache is not None:
+        cache.layers["past"] = x[:, -1].reshape(B, n - 1, C)[:, : n - 2][:, ::-1].copy()
+    z, back_linear = linear(x, p["H"], p["d"])
+    a, back_tanh = tanh(z)
+    a_kept, back_drop_hidden = maybe_dropout(a, keep=None if keep is None else keep[1], rate=config.dropout)
+    parts = [a_kept, x, xp.ones((B, T, 1), e.dtype)] if config.direct else [a_kept, xp.ones((B, T, 1), e.dtype)]
+
+    def back(dy: Array) -> Tree:
+        dx, dH, dd = back_linear(back_tanh(back_drop_hidden(dy[..., :N])))
+        if config.direct:
+            dx += dy[..., N:-1]
+        de, _ = back_window(dx)
+        return {"token": back_embedding(back_drop(de)), "H": dH, "d": dd}
+
+    return xp.concatenate(parts, axis=-1), back
+
+
+def dropout_widths(config: Config) -> tuple[int, ...]:
+    """The widths of the draws (B, T, width) that `keep` holds: of the vectors, and of the units of tanh."""
+    return config.width, config.hidden
+
+
+def state_shapes(config: Config) -> Tree:
+    """What is carried from token to token, for one text: the vectors of the last n - 2 tokens, the newest last."""
+    return {"past": (config.order - 2, config.width)}
+
+
+def head(p: Tree, config: Config) -> Array:
+    """The weights of the output layer: U, the direct connections W, and b, which the state's last column of ones meets:
+    (N + 1, V) or (N + (n-1) C + 1, V)."""
+    parts = [p["U"], p["W"], p["b"][None]] if config.direct else [p["U"], p["b"][None]]
+    return namespace(p["U"]).concatenate(parts)
+
+
+def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
+    """The gradient of `hidden_states` completed by that of the head, cut into its parts."""
+    dp["U"] = dhead[: config.hidden]
+    if config.direct:
+        dp["W"] = dhead[config.hidden : -1]
+    dp["b"] = dhead[-1]
+    return dp
+
+
+def forward(
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """NNLM, LMHEAD: the logits of the next token at every position
+
+    Source:  Bengio et al. 2003 sec. 2, eq. (1); documents 001.
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+    """
+    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    y, back_head = matmul(h, head(p, config))
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return add_head_gradient(back_hidden(dh), dhead, config)
+
+    return y, back

@@ -1,0 +1,186 @@
+"""Recurrent language models: a state that takes in one token after the other, and the next token from it.
+
+    e_t = token[ids_t]                                      (B, T, C)
+    h_t = layer_L( ... layer_1(e_t))                        RNN or LSTM, (B, T, N), each from its state before
+    P(x_{t+1} | x_1 ... x_t) = softmax(h_t W)               W = tokenᵀ if tied
+
+Every window that is trained on begins with a state of zeros, and gradients reach back to its beginning: nothing is
+carried from window to window. Generation carries the state, for as long as it likes: there is no context to fill.
+
+Source: Mikolov et al. 2010 (RNN), Sundermeyer et al. 2012 (LSTM), Zaremba et al. 2014 (arXiv:1409.2329) for dropout
+between the layers; Press & Wolf 2017 (arXiv:1608.05859) for the tie; documents 001, 003 sec. 5.2.
+What differs from PyTorch's layers: one bias, where PyTorch adds two that learn the same.
+Erratum E13: the document scores a label at every position with this model; here the wanted output is the next token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+from refllm.backend import Array
+from refllm.blocks.recurrent import (
+    GATES,
+    initial_recurrent,
+    recurrent_layers,
+    recurrent_layers_shapes,
+    recurrent_state_shapes,
+)
+from refllm.blocks.residual import maybe_dropout
+from refllm.errors import UserError
+from refllm.ops.embedding import embedding
+from refllm.ops.linear import matmul
+from refllm.parameters import Tree
+
+
+@dataclass(frozen=True)
+class Config:
+    """The architecture: V, layers L, width C of the embedding, hidden N, the width of the states.
+
+    `context` is the length of the windows to train on; the model has no limit of its own.
+    """
+
+    vocabulary: int
+    context: int
+    layers: int = 2
+    width: int = 256
+    hidden: int = 512
+    cell: str = "lstm"
+    tied: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "context", "layers", "width", "hidden"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.cell not in GATES:
+            raise UserError(f"cell must be one of {', '.join(GATES)}; got {self.cell!r}")
+        if self.tied and self.width != self.hidden:
+            raise UserError(
+                f"a tied head needs states as wide as the embedding: width {self.width}, hidden {self.hidden}; "
+                "make them equal or leave tied out"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+CHOICES = tuple(field.name for field in fields(Config) if field.name != "vocabulary")  # a user's to make
+
+
+def document_003(vocabulary: int, context: int) -> Config:
+    """The model of documents 003 sec. 5.2: embedding 256, two LSTM layers of 512 units, no dropout."""
+    return Config(vocabulary=vocabulary, context=context, layers=2, width=256, hidden=512, cell="lstm")
+
+
+def shapes(config: Config) -> Tree:
+    """The structure of the parameters."""
+    V, C, N = config.vocabulary, config.width, config.hidden
+    tree: Tree = {
+        "token": (V, C),
+        "layers": recurrent_layers_shapes(C, N, layers=config.layers, cell=config.cell, bidirectional=False),
+    }
+    if not config.tied:
+        tree["head"] = (N, V)
+    return tree
+
+
+def initial(config: Config, generator: Any) -> Tree:
+    """Initial parameters as float64 host arrays: the layers' as in blocks/recurrent.py; the head uniform with deviation
+    1/√N; the embedding normal with deviation 1, or where it is the head too C^(-1/4), half way in proportion between
+    the 1 that reading wants and the 1/√C that the head wants."""
+    C, tree = config.width, shapes(config)
+    p: Tree = {"token": generator.standard_normal(tree["token"]) * (C**-0.25 if config.tied else 1)}
+    p["layers"] = initial_recurrent(tree["layers"], generator, cell=config.cell)
+    if not config.tied:
+        reach = math.sqrt(3 / config.hidden)
+        p["head"] = generator.uniform(-reach, reach, tree["head"])
+    return p
+
+
+class State(Protocol):
+    """The layers' states after the tokens so far (generation/state.py)."""
+
+    layers: Tree
+
+    def advance(self, tokens: int) -> Array | None:
+        """Goes on by `tokens` places; which of them hold a token, (B, T), or None for all."""
+        ...
+
+
+def hidden_states(
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """RNN-LM, LSTM-LM: the states of the last layer
+
+    Source:  documents 003 sec. 5.2.
+    Shapes:  ids (B, T) in [0, V), T of any length; keep 1 + L draws bool (B, T, C or N), in the order of use
+             -> y (B, T, N)
+    Special: with a carried state the layers go on from it and leave theirs in it; the pullback then serves the new
+             tokens alone. Where the state knows of padding, none of it enters.
+    """
+    valid = None if cache is None else cache.advance(ids.shape[1])
+    e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
+    x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=config.dropout)
+    y, back_layers = recurrent_layers(
+        x,
+        p["layers"],
+        cell=config.cell,
+        valid=valid,
+        states=None if cache is None else cache.layers,
+        keep=None if keep is None else keep[1:],
+        rate=config.dropout,
+    )
+
+    def back(dy: Array) -> Tree:
+        dx, dlayers = back_layers(dy)
+        return {"token": back_embedding(back_drop(dx)), "layers": dlayers}
+
+    return y, back
+
+
+def dropout_widths(config: Config) -> tuple[int, ...]:
+    """The widths of the draws (B, T, width) that `keep` holds: one after the embedding, one after each layer."""
+    return (config.width, *[config.hidden] * config.layers)
+
+
+def state_shapes(config: Config) -> Tree:
+    """What each layer carries from token to token, for one text."""
+    return [recurrent_state_shapes(config.hidden, cell=config.cell) for _ in range(config.layers)]
+
+
+def head(p: Tree, config: Config) -> Array:
+    """The weights of the output layer, (N, V)."""
+    return p["token"].T if config.tied else p["head"]
+
+
+def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
+    """The gradient of `hidden_states` completed by that of the head; a tied matrix sums its two uses."""
+    if config.tied:
+        dp["token"] += dhead.T
+    else:
+        dp["head"] = dhead
+    return dp
+
+
+def forward(
+    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """RNN-LM, LSTM-LM, LMHEAD: the logits of the next token at every position
+
+    Source:  documents 002 sec. 4.2, 003 sec. 5.2.
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+    """
+    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    y, back_head = matmul(h, head(p, config))
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return add_head_gradient(back_hidden(dh), dhead, config)
+
+    return y, back

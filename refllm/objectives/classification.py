@@ -1,0 +1,88 @@
+"""What a text is: one label for the whole of it, from the state at [CLS]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refllm.backend import Array
+from refllm.errors import UserError
+from refllm.objectives.encoder import Encoder, Head, dropout_shapes
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.parameters import Tree
+
+
+def class_nll(
+    h: Array, p: Tree, *, model: Encoder, targets: Array, weights: Array | None, keep: Array | None, config: Any
+) -> Head:
+    """CLS, CE: y = -Σ over texts of w log P(label), from the hidden states; w = 1 without weights
+
+    Source:  Devlin et al. 2019 sec. 4.1; documents 000 sec. 4.2.
+    Shapes:  h (B, T, C); targets (B,) in [0, labels); weights (B,) or None; keep bool (B, C) or None -> y ()
+    Back:    gives dh and the gradients of "pooler" and "classes".
+    """
+    logits, back_logits = model.class_logits(h, p, keep=keep, rate=config.dropout)
+    if weights is None:
+        y, back_nll = cross_entropy(logits, targets=targets, ignore=None, reduction="sum")
+        return y, lambda dy: back_logits(back_nll(dy))
+    each, back_each = cross_entropy(logits, targets=targets, ignore=None, reduction="none")
+    w = weights.astype(each.dtype)
+    return (each * w).sum(), lambda dy: back_logits(back_each(dy * w))
+
+
+def classification_loss(
+    p: Tree,
+    *,
+    model: Encoder,
+    ids: Array,
+    segments: Array,
+    allowed: Array | None,
+    targets: Array,
+    weights: Array | None,
+    config: Any,
+    keep: Sequence[Array] | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """CLS, CE: y = -Σ over texts of w log P(label | [CLS] x [SEP])
+
+    One prediction a text, as wide as the label set (erratum E13). A weight is that of a text: for weights of classes
+    give `class_weights[targets]`. The mean divides by the sum of the weights.
+    Source:  Devlin et al. 2019 sec. 4.1; documents 000 sec. 4.2, 4.3; 003 sec. 5.2.
+    Shapes:  ids (B, T); segments (B, T); allowed bool (B, 1, 1, T) or None; targets (B,) in [0, labels);
+             weights (B,) or None; keep: the draws of `encode`, and one bool (B, C) for the pooled state -> y ()
+    """
+    inside, pooled = (None, None) if keep is None else (keep[:-1], keep[-1])
+    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=inside)
+    y, back_head = class_nll(h, p, model=model, targets=targets, weights=weights, keep=pooled, config=config)
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return model.whole_gradient(p, back_h(dh), dhead)
+
+    return y, back
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The mean of `classification_loss` over the texts of a batch, weighted where the batch holds "weights"."""
+
+    model: Encoder
+    config: Any
+
+    def totals(self, batch: Tree) -> float:
+        total = float(batch["weights"].sum()) if "weights" in batch else float(len(batch["targets"]))
+        if not total > 0:
+            raise UserError("the texts of the batch have no weight at all; give at least one class a positive weight")
+        return total
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        return [*dropout_shapes(self.model, self.config, batch["ids"]), (len(batch["ids"]), self.config.width)]
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: float, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        y, back = classification_loss(
+            p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
+            targets=batch["targets"], weights=batch.get("weights"), config=self.config, keep=keep,
+        )  # fmt: skip
+        return y / totals, lambda dy: back(dy / totals)

@@ -1,0 +1,91 @@
+"""The contrastive objective: sentences that follow each other near, those of other pairs far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refllm.backend import Array, namespace
+from refllm.errors import UserError
+from refllm.objectives.encoder import Encoder
+from refllm.ops.contrastive import info_nce, mean_pool
+from refllm.parameters import Tree
+
+
+def sentence_vectors(
+    p: Tree, *, model: Encoder, ids: Array, valid: Array, config: Any, keep: Sequence[Array] | None
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """CTR: one vector for each sentence, the mean of an encoder's hidden states over its valid tokens
+
+    Source:  Reimers & Gurevych 2019 (arXiv:1908.10084) sec. 3; documents 002 sec. 3.3.
+    Shapes:  ids (N, T) in [0, V); valid bool (N, T), false at the padding -> y (N, C)
+    Back:    gives the parameters that the encoder used.
+    """
+    h, back_encode = model.encode(
+        p, ids=ids, segments=namespace(ids).zeros_like(ids), allowed=valid[:, None, None, :], config=config, keep=keep
+    )
+    y, back_pool = mean_pool(h, valid=valid)
+    return y, lambda dy: back_encode(back_pool(dy))
+
+
+def contrastive_loss(
+    p: Tree,
+    *,
+    model: Encoder,
+    ids: Array,
+    valid: Array,
+    temperature: float,
+    config: Any,
+    keep: Sequence[Array] | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """CTR: y = -Σ over pairs of log( exp(s_ii) / Σ_j exp(s_ij) ),   s_ij = cos(a_i, b_j) / temperature
+
+    a_i is the vector of a sentence, b_i that of the one after it, and the b_j of other pairs are the random ones.
+    A sum, as `causal_loss` is one. But a pair is told from the others given with it: cut into shards, a batch gives
+    each pair fewer to be told from, and another loss.
+    Source:  van den Oord et al. 2018 (arXiv:1807.03748) eq. 4; documents 002 sec. 3.3.
+    Shapes:  ids (N, 2, T), pairs of sentences; valid bool (N, 2, T); keep draws bool (2 N, T, C), those of a pair after
+             each other -> y ()
+    Raises:  UserError for less than two pairs: there would be nothing to tell them from.
+    """
+    N, _, T = ids.shape
+    if N < 2:
+        raise UserError(f"contrastive: a batch needs at least two pairs of sentences, got {N}; raise the batch")
+    vectors, back_vectors = sentence_vectors(
+        p, model=model, ids=ids.reshape(2 * N, T), valid=valid.reshape(2 * N, T), config=config, keep=keep
+    )
+    y, back_nce = info_nce(vectors[0::2], vectors[1::2], temperature=temperature)
+
+    def back(dy: Array) -> Tree:
+        dvectors = namespace(vectors).empty_like(vectors)
+        dvectors[0::2], dvectors[1::2] = back_nce(dy * N)
+        return model.whole_gradient(p, back_vectors(dvectors))
+
+    return y * N, back
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """The mean of `contrastive_loss` over pairs of adjacent sentences: ids and valid (N, 2, T)."""
+
+    model: Encoder
+    config: Any
+    temperature: float = 0.05
+
+    def totals(self, batch: Tree) -> int:
+        return len(batch["ids"])
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        """(N, 2, T, C), so that a shard of the pairs takes its own draws."""
+        return [(*batch["ids"].shape, width) for width in self.model.dropout_widths(self.config)]
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        sentences = None if keep is None else [draw.reshape(-1, *draw.shape[2:]) for draw in keep]
+        y, back = contrastive_loss(
+            p, model=self.model, ids=batch["ids"], valid=batch["valid"], temperature=self.temperature,
+            config=self.config, keep=sentences,
+        )  # fmt: skip
+        return y / totals, lambda dy: back(dy / totals)

@@ -1,0 +1,74 @@
+"""Denoising: the model reads a corrupted text and writes what it was, or what was taken out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refllm.backend import Array, namespace
+from refllm.errors import UserError
+from refllm.objectives.seq2seq import SequenceModel, dropout_shapes, of_both_halves, seq2seq_loss, shifted_right
+from refllm.parameters import Tree
+
+_IGNORE = -1
+
+
+def denoising_loss(
+    p: Tree,
+    *,
+    model: SequenceModel,
+    source: Array,
+    allowed: Array | None,
+    ids: Array,
+    counted: Array,
+    start: int,
+    config: Any,
+    keep: tuple[Sequence[Array], Sequence[Array]] | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """DAE: y = -Σ_t m_t log P(x_t | x̃, x_1 ... x_{t-1}),   x̃ the corrupted text, m_t whether place t counts
+
+    Erratum E16: m_t is an indicator, and the condition is the corrupted text as a whole, not the text without a word.
+    BART writes the whole text and counts all of it; T5 and PEGASUS write what was taken out (data/corruption.py makes
+    both). A sum, as `causal_loss` is one.
+    Source:  Lewis et al. 2020 (arXiv:1910.13461) sec. 2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 3.1.4; documents
+             002 sec. 3.3.
+    Shapes:  source (B, S): x̃; allowed bool (B, S), false at the padding, or None; ids (B, T): x; counted bool (B, T),
+             false at the padding -> y ()
+    """
+    xp = namespace(ids)
+    return seq2seq_loss(
+        p, model=model, source=source, allowed=allowed, inputs=shifted_right(ids, start=start, ignore=_IGNORE),
+        targets=xp.where(counted, ids, _IGNORE), ignore=_IGNORE, smoothing=0.0, config=config, keep=keep,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """The mean of `denoising_loss` over the places that count.
+
+    A batch: source (B, S), allowed bool (B, S), ids (B, T), counted bool (B, T).
+    """
+
+    model: SequenceModel
+    config: Any
+    start: int
+
+    def totals(self, batch: Tree) -> int:
+        count = int(batch["counted"].sum())
+        if count == 0:
+            raise UserError("the batch has no masked position; give longer texts, or corrupt a larger share of them")
+        return count
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        return dropout_shapes(self.model, self.config, batch["source"].shape, batch["ids"].shape)
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        y, back = denoising_loss(
+            p, model=self.model, source=batch["source"], allowed=batch["allowed"], ids=batch["ids"],
+            counted=batch["counted"], start=self.start, config=self.config,
+            keep=of_both_halves(keep, self.model, self.config),
+        )  # fmt: skip
+        return y / totals, lambda dy: back(dy / totals)

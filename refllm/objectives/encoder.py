@@ -1,0 +1,36 @@
+"""What the objectives of an encoder ask of its model file. (refllm/models/bert.py)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from refllm.backend import Array
+from refllm.parameters import Tree
+
+Head: TypeAlias = tuple[Array, Callable[[Array], tuple[Array, Tree]]]  # back gives dh and the parameters that it used
+
+
+class Encoder(Protocol):
+    """Hidden states of a text, the heads on them, and the gradient put together from the parts that each gives."""
+
+    def encode(
+        self, p: Tree, *, ids: Array, segments: Array, allowed: Array | None, config: Any, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]: ...
+
+    def masked_transform(self, h: Array, p: Tree, *, config: Any) -> Head: ...
+
+    def pair_logits(self, h: Array, p: Tree) -> Head: ...
+
+    def class_logits(self, h: Array, p: Tree, *, keep: Array | None, rate: float) -> Head: ...
+
+    def span_logits(self, h: Array, p: Tree) -> Head: ...
+
+    def whole_gradient(self, p: Tree, *parts: Tree) -> Tree: ...
+
+    def dropout_widths(self, config: Any) -> tuple[int, ...]: ...
+
+
+def dropout_shapes(model: Encoder, config: Any, ids: Array) -> list[tuple[int, ...]]:
+    """The shapes of the draws that `encode` takes for these ids (B, T)."""
+    return [(*ids.shape, width) for width in model.dropout_widths(config)]

@@ -1,0 +1,116 @@
+"""The masked language model: which words stood at the selected places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refllm.backend import Array, namespace
+from refllm.blocks.lm_head import lm_loss
+from refllm.errors import UserError
+from refllm.objectives.encoder import Encoder, Head, dropout_shapes
+from refllm.ops.embedding import embedding
+from refllm.parameters import Tree
+from refllm.shapes import require_indices
+
+
+def masked_nll(
+    h: Array, p: Tree, *, model: Encoder, positions: Array, targets: Array, ignore: int | None, config: Any
+) -> Head:
+    """MLM: y = -Σ over the selected places of log P(word | the corrupted text), from the hidden states
+
+    The rows of the selected places are taken out first: no other place ever has logits, and those in blocks.
+    Source:  Devlin et al. 2019 sec. 3.1; documents 004 sec. 4.3, 002 sec. 3.3 (erratum E16: the condition is the
+             corrupted text, and m_t the indicator of a selected place).
+    Shapes:  h (B, T, C); positions (B, M) in [0, T); targets (B, M) in [0, V) or `ignore` -> y ()
+    Back:    gives dh, zero at the other places, and the gradients of "token" and "masked".
+    Raises:  UserError if the batch has no masked position; IndexError if one lies outside the text.
+    """
+    (B, T, C), M = h.shape, positions.shape[1]
+    if M == 0:
+        raise UserError("masked: the batch has no masked position; give longer texts, or mask a larger share of them")
+    require_indices("masked", positions=(positions, T))
+    xp = namespace(h)
+    places = positions + T * xp.arange(B)[:, None]
+    rows, back_rows = embedding(h.reshape(B * T, C), ids=places)  # (B, M, C)
+    t, back_transform = model.masked_transform(rows, p, config=config)
+    # a bias is the weight of an input that is always 1
+    one = xp.ones((B, M, 1), t.dtype)
+    decoder = xp.concatenate([p["token"], p["masked"]["bias"][:, None]], axis=1).T  # (C + 1, V)
+    y, back_decoder = lm_loss(xp.concatenate([t, one], axis=2), decoder, targets=targets, ignore=ignore)
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dt, dW = back_decoder(dy)
+        drows, dmasked = back_transform(dt[..., :C])
+        return back_rows(drows).reshape(h.shape), {"token": dW[:C].T, "masked": {**dmasked, "bias": dW[C]}}
+
+    return y, back
+
+
+def masked_loss(
+    p: Tree,
+    *,
+    model: Encoder,
+    ids: Array,
+    segments: Array,
+    allowed: Array | None,
+    positions: Array,
+    targets: Array,
+    ignore: int | None,
+    config: Any,
+    keep: Sequence[Array] | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """MLM: y = -Σ over the selected places of log P(word | the corrupted text)
+
+    A sum, as `causal_loss` is one; `counted` says what the mean divides by.
+    Source:  Devlin et al. 2019 sec. 3.1; documents 000 sec. 3.2, 001 sec. 1.2, 004 sec. 4.3.
+    Shapes:  ids (B, T), corrupted; segments (B, T); allowed bool (B, 1, 1, T) or None; positions (B, M);
+             targets (B, M): the words that stood there, or `ignore` -> y ()
+    Raises:  UserError if the batch has no masked position.
+    """
+    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
+    y, back_head = masked_nll(
+        h, p, model=model, positions=positions, targets=targets, ignore=ignore, config=config
+    )  # fmt: skip
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return model.whole_gradient(p, back_h(dh), dhead)
+
+    return y, back
+
+
+def counted(targets: Array, *, ignore: int, what: str) -> int:
+    """How many targets count: the divisor of a mean, from host arrays of the WHOLE batch.
+
+    Raises:  UserError if none does.
+    """
+    count = int((targets != ignore).sum())
+    if count == 0:
+        raise UserError(f"the batch has no {what}; give more text, or other examples")
+    return count
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The mean of `masked_loss` over the selected places of a batch (data/masking.py)."""
+
+    model: Encoder
+    config: Any
+    ignore: int = -1
+
+    def totals(self, batch: Tree) -> int:
+        return counted(batch["targets"], ignore=self.ignore, what="masked position")
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        return dropout_shapes(self.model, self.config, batch["ids"])
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        y, back = masked_loss(
+            p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
+            positions=batch["positions"], targets=batch["targets"], ignore=self.ignore, config=self.config, keep=keep,
+        )  # fmt: skip
+        return y / totals, lambda dy: back(dy / totals)

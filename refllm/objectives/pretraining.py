@@ -1,0 +1,76 @@
+"""BERT's pre-training: the masked language model and the sentence pair together, from one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refllm.backend import Array
+from refllm.objectives.encoder import Encoder, dropout_shapes
+from refllm.objectives.masked import counted, masked_nll
+from refllm.objectives.sentence_pair import pair_nll
+from refllm.parameters import Tree
+
+
+def pretraining_loss(
+    p: Tree,
+    *,
+    model: Encoder,
+    ids: Array,
+    segments: Array,
+    allowed: Array | None,
+    positions: Array,
+    targets: Array,
+    pair: Array,
+    ignore: int | None,
+    config: Any,
+    keep: Sequence[Array] | None,
+) -> tuple[tuple[Array, Array], Callable[[Array, Array], Tree]]:
+    """MLM, NSP: y = (Σ over the selected places of the masked loss, Σ over the pairs of the pair loss)
+
+    Two sums, because their means have different divisors: the objective is y[0] / places + y[1] / pairs.
+    Source:  Devlin et al. 2019 sec. 3.1 and A.2; documents 000 sec. 3.2.
+    Shapes:  as in `masked_loss` and `pair_loss`, whose targets are `pair` (B,) here -> y[2] ()
+    """
+    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
+    masked, back_masked = masked_nll(
+        h, p, model=model, positions=positions, targets=targets, ignore=ignore, config=config
+    )  # fmt: skip
+    pairs, back_pair = pair_nll(h, p, model=model, targets=pair, ignore=ignore)
+
+    def back(dmasked: Array, dpairs: Array) -> Tree:
+        dh, dmasked_head = back_masked(dmasked)
+        dh_pair, dpair_head = back_pair(dpairs)
+        return model.whole_gradient(p, back_h(dh + dh_pair), dmasked_head, dpair_head)
+
+    return (masked, pairs), back
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The mean of the masked loss over the selected places plus the mean of the pair loss over the pairs."""
+
+    model: Encoder
+    config: Any
+    ignore: int = -1
+
+    def totals(self, batch: Tree) -> tuple[int, int]:
+        return (
+            counted(batch["targets"], ignore=self.ignore, what="masked position"),
+            counted(batch["pair"], ignore=self.ignore, what="pair of sentences"),
+        )
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        return dropout_shapes(self.model, self.config, batch["ids"])
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: tuple[int, int], keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        (masked, pairs), back = pretraining_loss(
+            p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
+            positions=batch["positions"], targets=batch["targets"], pair=batch["pair"], ignore=self.ignore,
+            config=self.config, keep=keep,
+        )  # fmt: skip
+        places, examples = totals
+        return masked / places + pairs / examples, lambda dy: back(dy / places, dy / examples)

@@ -1,0 +1,52 @@
+"""Two segments: does the second follow the first (NSP), do they stand in their order (SOP)?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from refllm.backend import Array
+from refllm.objectives.encoder import Encoder, Head
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.parameters import Tree
+
+
+def pair_nll(h: Array, p: Tree, *, model: Encoder, targets: Array, ignore: int | None) -> Head:
+    """NSP, SOP: y = -Σ over pairs of log P(class of the pair), from the hidden states
+
+    Source:  Devlin et al. 2019 sec. 3.1; Lan et al. 2020 (arXiv:1909.11942) sec. 3.1.
+    Shapes:  h (B, T, C); targets (B,): 0 in sequence, 1 not, or `ignore` -> y ()
+    Back:    gives dh and the gradients of "pooler" and "pair".
+    """
+    logits, back_logits = model.pair_logits(h, p)
+    y, back_nll = cross_entropy(logits, targets=targets, ignore=ignore, reduction="sum")
+    return y, lambda dy: back_logits(back_nll(dy))
+
+
+def pair_loss(
+    p: Tree,
+    *,
+    model: Encoder,
+    ids: Array,
+    segments: Array,
+    allowed: Array | None,
+    targets: Array,
+    ignore: int | None,
+    config: Any,
+    keep: Sequence[Array] | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """NSP, SOP: y = -Σ over pairs of log P(class of the pair)
+
+    NSP and SOP are one formula; what differs is how the pairs are made (data/sentences.py).
+    Source:  Devlin et al. 2019 sec. 3.1; Lan et al. 2020 sec. 3.1; documents 000 sec. 3.2, 004 sec. 2.3.
+    Shapes:  ids (B, T); segments (B, T): 0 in [CLS] a [SEP], 1 in b [SEP]; allowed bool (B, 1, 1, T) or None;
+             targets (B,): 0 in sequence, 1 not, or `ignore` -> y ()
+    """
+    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
+    y, back_head = pair_nll(h, p, model=model, targets=targets, ignore=ignore)
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return model.whole_gradient(p, back_h(dh), dhead)
+
+    return y, back

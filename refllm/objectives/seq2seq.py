@@ -1,0 +1,119 @@
+"""From a source to a target: translation, summarisation, and every other task of text to text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from refllm.backend import Array, namespace
+from refllm.blocks.lm_head import smoothed_lm_loss
+from refllm.errors import UserError
+from refllm.parameters import Tree
+
+
+class SequenceModel(Protocol):
+    """What a model file offers to this objective."""
+
+    def hidden_states(
+        self, p: Tree, *, source: Array, allowed: Array | None, ids: Array, config: Any, keep: Any
+    ) -> tuple[Array, Callable[[Array], Tree]]: ...
+
+    def head(self, p: Tree, config: Any) -> Array: ...
+
+    def add_head_gradient(self, dp: Tree, dhead: Array, config: Any) -> Tree: ...
+
+    def dropout_widths(self, config: Any) -> tuple[tuple[int, ...], tuple[int, ...]]: ...
+
+
+def shifted_right(targets: Array, *, start: int, ignore: int) -> Array:
+    """What the decoder reads to predict `targets` (B, T): the start token and all of them but the last.
+
+    Places of padding, whose target is `ignore`, hold the start token: no counted place comes after them.
+    """
+    xp = namespace(targets)
+    before = xp.concatenate([xp.full_like(targets[:, :1], start), targets[:, :-1]], axis=1)
+    return xp.where(before == ignore, start, before)
+
+
+def seq2seq_loss(
+    p: Tree,
+    *,
+    model: SequenceModel,
+    source: Array,
+    allowed: Array | None,
+    inputs: Array,
+    targets: Array,
+    ignore: int,
+    smoothing: float,
+    config: Any,
+    keep: tuple[Sequence[Array], Sequence[Array]] | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """NLL, label smoothing: y = -Σ over places of log P(target | the source, the inputs up to the place)
+
+    A sum, as `causal_loss` is one. With smoothing, Σ_v t_v log P(v | ...) for log P(target | ...).
+    Source:  Sutskever et al. 2014 (arXiv:1409.3215) sec. 2; Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4;
+             documents 004 sec. 4.1.
+    Shapes:  source (B, S); allowed bool (B, S), false at the padding, or None; inputs (B, T), see `shifted_right`;
+             targets (B, T), `ignore` where none counts; keep: the draws of the encoder and those of the decoder -> y ()
+    """
+    h, back_hidden = model.hidden_states(p, source=source, allowed=allowed, ids=inputs, config=config, keep=keep)
+    y, back_head = smoothed_lm_loss(h, model.head(p, config), targets=targets, ignore=ignore, smoothing=smoothing)
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return model.add_head_gradient(back_hidden(dh), dhead, config)
+
+    return y, back
+
+
+@dataclass(frozen=True)
+class Seq2Seq:
+    """The mean of `seq2seq_loss` over the targets that count.
+
+    A batch: source (B, S), allowed bool (B, S), targets (B, T), which are `ignore` at the padding.
+    """
+
+    model: SequenceModel
+    config: Any
+    start: int
+    smoothing: float = 0.0
+    ignore: int = -1
+
+    def totals(self, batch: Tree) -> int:
+        count = int((batch["targets"] != self.ignore).sum())
+        if count == 0:
+            raise UserError("the batch has no target; give examples whose target has a token")
+        return count
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        return dropout_shapes(self.model, self.config, batch["source"].shape, batch["targets"].shape)
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        targets = batch["targets"]
+        y, back = seq2seq_loss(
+            p, model=self.model, source=batch["source"], allowed=batch["allowed"],
+            inputs=shifted_right(targets, start=self.start, ignore=self.ignore), targets=targets, ignore=self.ignore,
+            smoothing=self.smoothing, config=self.config, keep=of_both_halves(keep, self.model, self.config),
+        )  # fmt: skip
+        return y / totals, lambda dy: back(dy / totals)
+
+
+def dropout_shapes(
+    model: SequenceModel, config: Any, source: tuple[int, ...], target: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    """The shapes of the draws of the encoder, then of those of the decoder."""
+    encoder, decoder = model.dropout_widths(config)
+    return [(*source, width) for width in encoder] + [(*target, width) for width in decoder]
+
+
+def of_both_halves(
+    keep: Sequence[Array] | None, model: SequenceModel, config: Any
+) -> tuple[Sequence[Array], Sequence[Array]] | None:
+    """The draws of `dropout_shapes`, those of the encoder apart from those of the decoder."""
+    if keep is None:
+        return None
+    encoder = len(model.dropout_widths(config)[0])
+    return keep[:encoder], keep[encoder:]

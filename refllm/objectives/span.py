@@ -1,0 +1,126 @@
+"""Extractive question answering: where in the text an answer starts and where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refllm.backend import Array, known, namespace
+from refllm.errors import UserError
+from refllm.objectives.encoder import Encoder, Head, dropout_shapes
+from refllm.objectives.masked import counted
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.parameters import Tree
+
+
+def span_nll(h: Array, p: Tree, *, model: Encoder, possible: Array | None, targets: Array, ignore: int | None) -> Head:
+    """TASKS, CE: y = -Σ over texts of (log P(start) + log P(end)), from the hidden states
+
+    Each is a softmax over the places of the text where an answer may lie.
+    Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
+    Shapes:  h (B, T, C); possible bool (B, T) or None; targets (B, 2): start and end, or `ignore` -> y ()
+    Back:    gives dh, zero at places that are not possible, and the gradient of "span".
+    Raises:  UserError if an answer lies at a place that is not possible.
+    """
+    xp = namespace(h)
+    logits, back_logits = model.span_logits(h, p)
+    scores = logits.swapaxes(1, 2)  # (B, 2, T)
+    if possible is not None:
+        _require_possible(xp, possible, targets, ignore)
+        scores = xp.where(possible[:, None, :], scores, _least(xp, scores)).astype(scores.dtype)
+    y, back_nll = cross_entropy(scores, targets=targets, ignore=ignore, reduction="sum")
+
+    def back(dy: Array) -> tuple[Array, Tree]:
+        dscores = back_nll(dy)
+        if possible is not None:
+            dscores *= possible[:, None, :]
+        return back_logits(dscores.swapaxes(1, 2))
+
+    return y, back
+
+
+def span_loss(
+    p: Tree,
+    *,
+    model: Encoder,
+    ids: Array,
+    segments: Array,
+    allowed: Array | None,
+    possible: Array | None,
+    targets: Array,
+    ignore: int | None,
+    config: Any,
+    keep: Sequence[Array] | None,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """TASKS, CE: y = -Σ over texts of (log P(start) + log P(end))
+
+    Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
+    Shapes:  ids (B, T): [CLS] question [SEP] text [SEP]; segments (B, T); allowed bool (B, 1, 1, T) or None;
+             possible bool (B, T), where an answer may lie, or None; targets (B, 2) or `ignore` -> y ()
+    Raises:  UserError if an answer lies at a place that is not possible.
+    """
+    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
+    y, back_head = span_nll(h, p, model=model, possible=possible, targets=targets, ignore=ignore)
+
+    def back(dy: Array) -> Tree:
+        dh, dhead = back_head(dy)
+        return model.whole_gradient(p, back_h(dh), dhead)
+
+    return y, back
+
+
+def best_spans(logits: Array, *, possible: Array | None, longest: int) -> Array:
+    """TASKS: the start s and end e with the largest start_s + end_e, s <= e < s + longest, both possible
+
+    Source:  Devlin et al. 2019 sec. 4.2 (the maximum scoring span with e >= s).
+    Shapes:  logits (B, T, 2); possible bool (B, T) or None -> spans (B, 2), integers
+    """
+    xp = namespace(logits)
+    T = logits.shape[1]
+    place = xp.arange(T)
+    ahead = place - place[:, None]  # e - s
+    valid = ((ahead >= 0) & (ahead < longest))[None]
+    if possible is not None:
+        valid = valid & possible[:, :, None] & possible[:, None, :]
+    scores = xp.where(valid, logits[:, :, None, 0] + logits[:, None, :, 1], _least(xp, logits))
+    best = scores.reshape(len(logits), T * T).argmax(axis=1)
+    return xp.stack([best // T, best % T], axis=1)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The mean of `span_loss` over the starts and ends of a batch."""
+
+    model: Encoder
+    config: Any
+    ignore: int = -1
+
+    def totals(self, batch: Tree) -> int:
+        return counted(batch["targets"], ignore=self.ignore, what="answer")
+
+    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+        return dropout_shapes(self.model, self.config, batch["ids"])
+
+    def loss(
+        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+    ) -> tuple[Array, Callable[[Array], Tree]]:
+        y, back = span_loss(
+            p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
+            possible=batch["possible"], targets=batch["targets"], ignore=self.ignore, config=self.config, keep=keep,
+        )  # fmt: skip
+        return y / totals, lambda dy: back(dy / totals)
+
+
+def _least(xp: Any, x: Array) -> float:
+    """A score whose exponential is 0, finite so that a text without any possible place gives no NaN."""
+    return float(xp.finfo(x.dtype).min) / 2
+
+
+def _require_possible(xp: Any, possible: Array, targets: Array, ignore: int | None) -> None:
+    answered = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
+    at_target = xp.take_along_axis(possible, xp.where(answered, targets, 0), axis=1)
+    if known((answered & ~at_target).any()):
+        raise UserError(
+            "span: an answer starts or ends where none may lie; move it, mark the place as possible, or leave it out"
+        )

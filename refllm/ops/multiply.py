@@ -1,0 +1,22 @@
+"""The product of two arrays, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.shapes import require, require_floating
+
+
+def multiply(a: Array, b: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """FFN, gate: y = a b, element by element
+
+    How a gated feed-forward layer opens and closes its units.
+    Source:  Shazeer 2020 (arXiv:2002.05202) sec. 2.
+    Shapes:  a (...); b (...) -> y (...)
+    Back:    da = dy b;  db = dy a
+    Raises:  ValueError if the shapes differ.
+    """
+    require("multiply", "a (...); b (...)", a, b)
+    require_floating("multiply", a=a)
+    return a * b, lambda dy: (dy * b, dy * a)

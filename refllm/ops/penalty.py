@@ -1,0 +1,24 @@
+"""The penalty on large weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array
+from refllm.shapes import require_floating
+
+
+def l2_penalty(w: Array, *, strength: float) -> tuple[Array, Callable[[Array], Array]]:
+    """L2: y = strength / 2 Σ w²
+
+    Its gradient, strength w, is what `sgd` and `adam` add to a gradient as `decay`. `adamw` does otherwise: it shrinks
+    the weights beside Adam's step, and no penalty has that for its gradient.
+    Source:  documents 000 sec. 4.4; Krogh & Hertz 1992; Loshchilov & Hutter 2019 (arXiv:1711.05101) for the difference.
+    Shapes:  w (...) -> y ()
+    Back:    dw = dy strength w
+    Raises:  ValueError if the strength is negative.
+    """
+    require_floating("l2_penalty", w=w)
+    if not strength >= 0:
+        raise ValueError(f"l2_penalty: strength must be at least 0, got {strength}")
+    return (w * (w * (strength / 2))).sum(), lambda dy: w * (dy * strength)

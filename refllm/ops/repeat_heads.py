@@ -1,0 +1,29 @@
+"""One head of keys or values for several heads of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refllm.backend import Array, namespace
+from refllm.shapes import require, require_floating
+
+
+def repeat_heads(k: Array, *, groups: int) -> tuple[Array, Callable[[Array], Array]]:
+    """LONG, grouped queries: head h of y is head h // groups of k
+
+    With one head in k this is multi-query attention, with groups = 1 the ordinary multi-head attention.
+    Source:  Ainslie et al. 2023 (arXiv:2305.13245) sec. 2.2; Shazeer 2019 (arXiv:1911.02150) for one head.
+    Shapes:  k (..., G, S, D) -> y (..., G*groups, S, D)
+    Back:    dk[g] = Σ of dy over the heads h with h // groups = g
+    Raises:  ValueError if groups is not positive.
+    """
+    sizes = require("repeat_heads", "k (..., G, S, D)", k)
+    require_floating("repeat_heads", k=k)
+    if groups < 1:
+        raise ValueError(f"repeat_heads: groups must be at least 1, got {groups}")
+    G, S, D = sizes["G"], sizes["S"], sizes["D"]
+
+    def back(dy: Array) -> Array:
+        return dy.reshape(*k.shape[:-3], G, groups, S, D).sum(axis=-3)
+
+    return namespace(k).repeat(k, groups, axis=-3), back

@@ -1,0 +1,202 @@
+"""What a text is: BERT with a head for the labels of some examples, from scratch or from a pre-trained run. (CLS)"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refllm import checkpoint
+from refllm.backend import Array, to_device
+from refllm.data.classification import ClassBatches, balanced_weights, by_length, marked_texts
+from refllm.data.examples import Example, folded, labels_of, read_labelled, split_examples
+from refllm.errors import UserError
+from refllm.finetune import Tuning, by_name
+from refllm.finetune.stored import weights_of
+from refllm.metrics import accuracy, confusion_matrix, macro_scores
+from refllm.models import bert
+from refllm.objectives.classification import Classification
+from refllm.parameters import Tree
+from refllm.tasks.labels import label_log_probabilities, most_probable
+from refllm.tokenizers import load as load_tokenizer
+from refllm.tokenizers import require_same_vocabulary
+from refllm.train import Objective
+from refllm.workers import Workers
+
+SPLIT_SEED = 0  # which texts are held out depends on the data alone: runs with other seeds compare
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples to learn from and to hold out, and their labels, sorted."""
+
+    name: str
+    train: list[Example]
+    validation: list[Example]
+    labels: list[str]
+    digest: str
+
+
+def read_data(data: Sequence[str], *, text: str, label: str, validation: float) -> Labelled:
+    """The examples of files and folders, split so that texts that are the same but for case and space stay together.
+
+    Raises: UserError for what refllm/data/examples.py refuses, and for data with one label only.
+    """
+    examples = read_labelled(data, text=text, label=label, needs_label=True)
+    labels = labels_of(examples)
+    train, held_out = split_examples(
+        examples, key=lambda one: folded(one.text), group=lambda one: one.label, validation=validation, seed=SPLIT_SEED
+    )
+    digest = hashlib.sha256()
+    for one in examples:
+        digest.update(f"{len(one.text)} {one.text} {one.label}\n".encode())
+    name = str(data[0]) + (f" and {len(data) - 1} more" if len(data) > 1 else "")
+    return Labelled(name, train, held_out, labels, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Start:
+    """The run that a classifier begins from: where it is, which weights it had, and these by path."""
+
+    directory: str
+    digest: str
+    parameters: dict[str, Array] | None  # None where all of them are in the checkpoint of the new run
+    description: dict[str, Any]
+
+
+def begun_from(directory: Path, device: str) -> Start:
+    """A run of BERT, pre-trained or a classifier, as what another one begins from: all but its head for labels.
+
+    Raises: UserError if it is a run of another model.
+    """
+    description, read = checkpoint.load(directory / "checkpoint")
+    if description.get("model") != "bert":
+        raise UserError(
+            f"{directory} is a run of {description.get('model')}, and a classifier begins from one of bert; "
+            "make one by refllm train --model bert"
+        )
+    arrays = weights_of(description, read)
+    weights = {path: to_device(x, device) for path, x in arrays.items() if not path.startswith("classes.")}
+    return Start(str(directory.resolve()), description["files"]["weights"]["sha256"], weights, description)
+
+
+class Classify:
+    """BERT with the head "classes", or the part of it that `tuning` names, on labelled texts.
+
+    `data`, `text`, `label` and `validation` say where `read` came from, so that a run can be gone on with. `tuning` are
+    the options of refllm.finetune.by_name. With `balanced` every label weighs the same in the loss.
+
+    Raises:  UserError if the tokenizer is not the model's, or the labels are not as many.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: bert.Config,
+        tokenizer: Any,
+        read: Labelled,
+        data: Sequence[str],
+        text: str,
+        label: str,
+        validation: float,
+        balanced: bool,
+        start: Start | None,
+        tuning: dict[str, Any],
+    ) -> None:
+        require_same_vocabulary(tokenizer, config.vocabulary)
+        if config.labels != len(read.labels):
+            raise UserError(f"the data has {len(read.labels)} labels, the model {config.labels}; give the same data")
+        self.config, self.tokenizer, self.read, self.start = config, tokenizer, read, start
+        self.name, self.labels = read.name, read.labels
+        self.data = [str(Path(d).resolve()) for d in data]
+        self.columns = {"text": text, "label": label, "validation": validation}
+        self.balanced = balanced
+        self.tuning: Tuning = by_name(
+            **tuning, model=bert, config=config, parameters=None if start is None else start.parameters
+        )
+        self.objective: Objective = self.tuning.wrap(Classification(bert, config))
+        train_labels = [str(one.label) for one in read.train]
+        self.counts = Counter(train_labels)
+        self.weights = balanced_weights(train_labels, of=self.labels) if balanced else None
+        self.texts, cut = self._marked(read.train)
+        held_out, cut_held_out = self._marked(read.validation)
+        self.held_out, self.cut = by_length(held_out, pad=tokenizer.special.pad), cut + cut_held_out
+
+    def _marked(self, examples: Sequence[Example]) -> Any:
+        return marked_texts([one.text for one in examples], tokenizer=self.tokenizer, context=self.config.context)
+
+    @property
+    def model(self) -> Any:
+        return self.tuning.model
+
+    def full(self, trained: Tree) -> Tree:
+        """The parameters of the whole classifier, of those that are trained and those that are not."""
+        return self.tuning.full(trained)
+
+    def introduced(self) -> str:
+        line = (
+            f"{self.name}: {len(self.read.train):,} texts to learn from, {len(self.read.validation):,} held out, "
+            f"{len(self.labels)} labels"
+        )
+        if self.cut:
+            line += f"\n           ({self.cut:,} texts are longer than the context: the rest of them is cut off)"
+        return line
+
+    def describe(self) -> dict[str, Any]:
+        started = None if self.start is None else {"directory": self.start.directory, "sha256": self.start.digest}
+        return {
+            "task": "classify", "model": "bert", "config": self.config.as_dict(), "tokenizer": self.tokenizer.to_json(),
+            "labels": self.labels, "label_counts": dict(sorted(self.counts.items())), "data": self.data,
+            "columns": self.columns, "examples_sha256": self.read.digest, "balanced": self.balanced, "from": started,
+            "tuning": self.tuning.options,
+        }  # fmt: skip
+
+    def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> ClassBatches:
+        return ClassBatches.of(
+            self.texts, [self.labels.index(str(one.label)) for one in self.read.train], weights=self.weights,
+            special=self.tokenizer.special, batch=batch, order=order, state=state,
+        )  # fmt: skip
+
+    def tokens_a_batch(self, batch: int) -> int:
+        return round(batch * sum(len(ids) for ids, _ in self.texts) / len(self.texts))
+
+    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+        """The objective, accuracy and macro F1 on the texts held out; `val_loss` weighs the labels as training does."""
+        rows = label_log_probabilities(self.full(p), self.held_out, config=self.config, device=device, workers=workers)
+        wanted = [str(one.label) for one in self.read.validation]
+        given = [self.labels[most_probable(row)] for row in rows]
+        places = [self.labels.index(label) for label in wanted]
+        weights = [1.0 if self.weights is None else self.weights[place] for place in places]
+        nll = math.fsum(-w * row[place] for w, row, place in zip(weights, rows, places, strict=True))
+        return {
+            "val_loss": nll / math.fsum(weights),
+            "accuracy": accuracy(wanted, given),
+            "macro_f1": macro_scores(confusion_matrix(wanted, given, self.labels)).f1,
+        }
+
+    def told(self, measured: dict[str, float]) -> str:
+        return (
+            f"held out: loss {measured['val_loss']:.3f}, {100 * measured['accuracy']:.1f} % right, "
+            f"macro F1 {measured['macro_f1']:.3f}"
+        )
+
+
+def load(description: dict[str, Any]) -> Classify:
+    """The task again, from the files and, if only a part is trained, the run that it began from."""
+    columns, started, tuning = description["columns"], description["from"], description["tuning"]
+    read = read_data(description["data"], **columns)
+    if read.digest != description["examples_sha256"]:
+        raise UserError(f"{read.name} does not hold the examples that the run began with; resume with the same")
+    start = None if started is None else Start(started["directory"], started["sha256"], None, {})
+    if start is not None and tuning["tune"] != "all":
+        start = begun_from(Path(start.directory), description["settings"]["device"])
+        if start.digest != started["sha256"]:
+            raise UserError(f"{start.directory} has been trained on since the run began from it; begin a new run")
+    return Classify(
+        config=bert.Config(**description["config"]), tokenizer=load_tokenizer(description["tokenizer"]), read=read,
+        data=description["data"], **columns, balanced=description["balanced"], start=start, tuning=tuning,
+    )  # fmt: skip

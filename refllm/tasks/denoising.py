@@ -1,0 +1,95 @@
+"""An encoder-decoder's pre-training on a text: it writes again what was taken out of it. (DAE, ENCDEC)"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from refllm.backend import generator, to_device, to_host
+from refllm.data.corpus import split
+from refllm.data.denoising import InfilledWindows
+from refllm.errors import UserError
+from refllm.models import encoder_decoder
+from refllm.objectives.denoising import Denoising, denoising_loss
+from refllm.parameters import Tree, map_leaves
+from refllm.tasks.language import introduced, read_corpus
+from refllm.tokenizers import load as load_tokenizer
+from refllm.tokenizers import require_same_vocabulary
+from refllm.train import Objective
+from refllm.workers import Workers
+
+EVALUATION_BATCH, EVALUATION_BATCHES = 32, 10  # the windows that a validation draws, always the same
+
+
+class TextInfilling:
+    """BART's pre-training on the text of `data` or the Python reference; the tokenizer has special tokens.
+
+    Raises:  UserError if `digest` is given and the text is another.
+    """
+
+    model: ModuleType = encoder_decoder
+
+    def __init__(
+        self, *, config: encoder_decoder.Config, tokenizer: Any, data: list[str], digest: str | None = None
+    ) -> None:
+        require_same_vocabulary(tokenizer, config.vocabulary)
+        self.config, self.tokenizer = config, tokenizer
+        self.data = [str(Path(d).resolve()) for d in data]
+        self.objective: Objective = Denoising(encoder_decoder, config, start=tokenizer.special.cls)
+        corpus = read_corpus(data)
+        self.name, self.digest = corpus.name, hashlib.sha256(corpus.text.encode()).hexdigest()
+        if digest not in (None, self.digest):
+            raise UserError(f"{self.name} is not the text that the run began with; resume with the same")
+        self.parts = split(corpus)
+        self.tokens = tokenizer.encode(self.parts.train)
+        held_out = InfilledWindows(
+            tokenizer.encode(self.parts.validation), batch=EVALUATION_BATCH, generator=generator(0), **self._how()
+        )
+        self.held_out = [held_out.next_batch() for _ in range(EVALUATION_BATCHES)]
+
+    def _how(self) -> dict[str, Any]:
+        return {"context": self.config.context, "special": self.tokenizer.special}
+
+    def introduced(self) -> str:
+        return introduced(self.name, self.parts)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "task": "denoising", "model": "encoder_decoder", "config": self.config.as_dict(),
+            "tokenizer": self.tokenizer.to_json(), "data": self.data, "text_sha256": self.digest,
+        }  # fmt: skip
+
+    def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> InfilledWindows:
+        if state is None:
+            return InfilledWindows(self.tokens, batch=batch, generator=order, **self._how())
+        return InfilledWindows.from_state(self.tokens, state, batch=batch, **self._how())
+
+    def tokens_a_batch(self, batch: int) -> int:
+        return batch * self.config.context
+
+    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+        """NLL of a token of the texts that are written again, over fixed held-out windows."""
+
+        def one(batch: Tree) -> float:
+            there = map_leaves(lambda x: to_device(x, device), batch)
+            y, _ = denoising_loss(
+                p, model=encoder_decoder, **there, start=self.tokenizer.special.cls, config=self.config, keep=None
+            )
+            return float(to_host(y))
+
+        total = sum(workers.map(one, self.held_out))
+        return {"val_loss": total / sum(int(batch["counted"].sum()) for batch in self.held_out)}
+
+    def told(self, measured: dict[str, float]) -> str:
+        return f"held out: loss {measured['val_loss']:.3f} a token"
+
+
+def load(description: dict[str, Any]) -> TextInfilling:
+    return TextInfilling(
+        config=encoder_decoder.Config(**description["config"]),
+        tokenizer=load_tokenizer(description["tokenizer"]),
+        data=description["data"],
+        digest=description["text_sha256"],
+    )

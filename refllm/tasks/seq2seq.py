@@ -1,0 +1,162 @@
+"""One text into another: an encoder-decoder learns pairs, from scratch or from a pre-trained run. (ENCDEC, DAE)"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refllm.backend import to_device, to_host
+from refllm.data.examples import Pair, read_pairs
+from refllm.data.pairs import IGNORE, PairBatches, by_length, encoded_pairs, pair_batch, split_pairs
+from refllm.errors import UserError
+from refllm.finetune.tuning import everything
+from refllm.models import encoder_decoder
+from refllm.objectives.seq2seq import Seq2Seq, seq2seq_loss, shifted_right
+from refllm.parameters import Tree, map_leaves
+from refllm.tasks.start import Start, remembered
+from refllm.tokenizers import load as load_tokenizer
+from refllm.tokenizers import require_same_vocabulary
+from refllm.train import Objective
+from refllm.workers import Workers
+
+SPLIT_SEED = 0  # which pairs are held out depends on the data alone: runs with other seeds compare
+EVALUATION_BATCH = 32  # pairs that go through the model together
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Pairs to learn from and to hold out."""
+
+    name: str
+    train: list[Pair]
+    validation: list[Pair]
+    digest: str
+
+
+def read_data(data: Sequence[str], *, source: str, target: str, validation: float) -> Paired:
+    """The pairs of two parallel files or of tables, split so that equal sources and equal targets stay together."""
+    pairs = read_pairs(data, source=source, target=target)
+    train, held_out = split_pairs(pairs, validation=validation, seed=SPLIT_SEED)
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(f"{len(pair.source)} {pair.source} {pair.target}\n".encode())
+    return Paired(" and ".join(map(str, data)), train, held_out, digest.hexdigest())
+
+
+class SequencePairs:
+    """An encoder-decoder on pairs of texts.
+
+    `command` is the one that the run belongs to. `data`, `source`, `target` and `validation` say where `read` came from,
+    so that a run can be gone on with. `smoothing` is that of the labels. Pairs that do not fit the context are left out.
+
+    Raises:  UserError if the tokenizer is not the model's, or no pair fits.
+    """
+
+    def __init__(
+        self,
+        *,
+        command: str,
+        config: encoder_decoder.Config,
+        tokenizer: Any,
+        read: Paired,
+        data: Sequence[str],
+        source: str,
+        target: str,
+        validation: float,
+        smoothing: float,
+        start: Start | None,
+    ) -> None:
+        require_same_vocabulary(tokenizer, config.vocabulary)
+        if not 0 <= smoothing < 1:
+            raise UserError(f"the smoothing of the labels must be at least 0 and below 1, got {smoothing}")
+        self.command, self.config, self.tokenizer, self.read, self.start = command, config, tokenizer, read, start
+        self.name, self.smoothing = read.name, smoothing
+        self.data = [str(Path(d).resolve()) for d in data]
+        self.columns = {"source": source, "target": target, "validation": validation}
+        self.tuning = everything(
+            model=encoder_decoder, config=config, parameters=None if start is None else start.weights
+        )
+        objective = Seq2Seq(encoder_decoder, config, start=tokenizer.special.cls, smoothing=smoothing)
+        self.objective: Objective = self.tuning.wrap(objective)
+        self.pairs, left_out = encoded_pairs(read.train, tokenizer=tokenizer, context=config.context)
+        held_out, too_long = encoded_pairs(read.validation, tokenizer=tokenizer, context=config.context)
+        self.left_out = left_out + too_long
+        if not self.pairs or not held_out:
+            raise UserError(
+                f"hardly a pair of {read.name} fits the context of {config.context} tokens; "
+                "give shorter texts or a larger --context"
+            )
+        pieces = by_length([len(s) + len(t) for s, t in held_out], batch=EVALUATION_BATCH)
+        self.held_out = [pair_batch([held_out[i] for i in piece], special=tokenizer.special) for piece in pieces]
+
+    @property
+    def model(self) -> Any:
+        return self.tuning.model
+
+    def full(self, trained: Tree) -> Tree:
+        """The tree of the model, of the leaves by path that are trained."""
+        return self.tuning.full(trained)
+
+    def introduced(self) -> str:
+        line = f"{self.name}: {len(self.read.train):,} pairs to learn from, {len(self.read.validation):,} held out"
+        if self.left_out:
+            line += (
+                f"\n           ({self.left_out:,} pairs are longer than the context of {self.config.context} tokens "
+                "and left out)"
+            )
+        return line
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "task": "seq2seq", "command": self.command, "model": "encoder_decoder", "config": self.config.as_dict(),
+            "tokenizer": self.tokenizer.to_json(), "data": self.data, "columns": self.columns,
+            "pairs_sha256": self.read.digest, "smoothing": self.smoothing,
+            "from": None if self.start is None else self.start.as_dict(),
+        }  # fmt: skip
+
+    def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> PairBatches:
+        return PairBatches.of(self.pairs, special=self.tokenizer.special, batch=batch, order=order, state=state)
+
+    def tokens_a_batch(self, batch: int) -> int:
+        return round(batch * sum(len(source) + len(target) for source, target in self.pairs) / len(self.pairs))
+
+    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+        """NLL of a token of the targets held out, without smoothing."""
+        full = self.full(p)
+
+        def one(batch: Tree) -> float:
+            there = map_leaves(lambda x: to_device(x, device), batch)
+            return nll(full, there, config=self.config, start=self.tokenizer.special.cls)
+
+        total = sum(workers.map(one, self.held_out))
+        return {"val_loss": total / sum(int((batch["targets"] != IGNORE).sum()) for batch in self.held_out)}
+
+    def told(self, measured: dict[str, float]) -> str:
+        return f"held out: loss {measured['val_loss']:.3f} a token"
+
+
+def nll(p: Tree, batch: Tree, *, config: encoder_decoder.Config, start: int) -> float:
+    """Total NLL of the targets of a batch, in nats."""
+    targets = batch["targets"]
+    y, _ = seq2seq_loss(
+        p, model=encoder_decoder, source=batch["source"], allowed=batch["allowed"],
+        inputs=shifted_right(targets, start=start, ignore=IGNORE), targets=targets, ignore=IGNORE, smoothing=0.0,
+        config=config, keep=None,
+    )  # fmt: skip
+    return float(to_host(y))
+
+
+def load(description: dict[str, Any]) -> SequencePairs:
+    """The task again, from the files of its pairs."""
+    columns = description["columns"]
+    read = read_data(description["data"], **columns)
+    if read.digest != description["pairs_sha256"]:
+        raise UserError(f"{read.name} does not hold the pairs that the run began with; resume with the same")
+    return SequencePairs(
+        command=description["command"], config=encoder_decoder.Config(**description["config"]),
+        tokenizer=load_tokenizer(description["tokenizer"]), read=read, data=description["data"], **columns,
+        smoothing=description["smoothing"], start=remembered(description["from"]),
+    )  # fmt: skip

@@ -1,0 +1,53 @@
+"""The run that another one begins from: `fit --from`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refllm import checkpoint
+from refllm.backend import Array, to_device
+from refllm.errors import UserError
+from refllm.finetune.stored import weights_of
+from refllm.models import by_name
+from refllm.tokenizers import load as load_tokenizer
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the run is, which weights it had, and these by path; no weights where the new run's checkpoint has them."""
+
+    directory: str
+    digest: str
+    weights: dict[str, Array] | None
+    config: Any = None
+    tokenizer: Any = None
+
+    def as_dict(self) -> dict[str, str]:
+        return {"directory": self.directory, "sha256": self.digest}
+
+
+def begun_from(directory: Path, *, model: str, device: str) -> Start:
+    """A trained run of that model as the beginning of another one.
+
+    Raises: UserError if it is a run of another model.
+    """
+    description, read = checkpoint.load(directory / "checkpoint")
+    if description.get("model") != model:
+        raise UserError(
+            f"{directory} is a run of {description.get('model')}, and this one begins from one of {model}; "
+            f"make one by refllm pretrain --model {model}"
+        )
+    try:
+        config = by_name(model).Config(**description["config"])
+        tokenizer, digest = load_tokenizer(description["tokenizer"]), description["files"]["weights"]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another run") from None
+    weights = {path: to_device(x, device) for path, x in weights_of(description, read).items()}
+    return Start(str(directory.resolve()), digest, weights, config, tokenizer)
+
+
+def remembered(saved: dict[str, str] | None) -> Start | None:
+    """The start of a run that is resumed, whose weights are its own by now."""
+    return None if saved is None else Start(saved["directory"], saved["sha256"], None)

@@ -1,0 +1,102 @@
+"""Texts that end, as an implementation: greedy translation and beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.generation.beam import beam_search as search
+from refllm.generation.sequence import write
+from refllm.generation.writer import CausalWriter, SequenceWriter, Writer
+from refllm.models import by_name
+from refllm.models import encoder_decoder as model
+from refllm.parameters import Tree
+
+NOTHING = -1  # stands where there is no token
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    return {"translate": translate, "beam_search": beam_search}
+
+
+def translate(
+    p: Tree, *, source: Array, allowed: Array | None, start: int, end: int | None, new_tokens: int, cache: bool,
+    config: dict[str, Any],
+) -> tuple[Array, Array]:  # fmt: skip
+    """The tokens behind the start, -1 behind the end, and the logits that each was chosen from, 0 there."""
+    chosen = model.Config(**config)
+    kind = SequenceWriter if cache else Rereading
+    writer = kind(p, model=model, config=chosen, source=source, allowed=allowed, room=chosen.context)
+    watched = Watched(writer)
+    texts = write(
+        watched, ids=numpy.full((len(source), 1), start), new_tokens=new_tokens, end=end, temperature=1.0, top_k=None,
+        top_p=None, uniforms=None,
+    )  # fmt: skip
+    ids, lengths = _padded(texts, new_tokens), [len(text) for text in texts]
+    logits = numpy.zeros((*ids.shape, chosen.vocabulary), watched.seen[0].dtype)
+    for step, found in enumerate(watched.seen):
+        going = [row for row, length in enumerate(lengths) if step < length]
+        logits[going, step] = found[going]
+    return ids, logits
+
+
+def beam_search(
+    p: Tree, *, model: str, ids: Array, source: Array | None, allowed: Array | None, end: int | None, new_tokens: int,
+    beams: int, length_penalty: float, config: dict[str, Any],
+) -> tuple[Array, Array]:  # fmt: skip
+    """The texts of every row, best first, -1 behind the end, and their scores."""
+    own: Any = by_name(model)
+    chosen = own.Config(**config)
+    room = ids.shape[1] + new_tokens
+    writer: Writer = (
+        CausalWriter(p, model=own, config=chosen, rows=len(ids), room=room, padding=None)
+        if source is None
+        else SequenceWriter(p, model=own, config=chosen, source=source, allowed=allowed, room=room)
+    )
+    found = search(writer, ids=ids, new_tokens=new_tokens, end=end, beams=beams, length_penalty=length_penalty)
+    texts = numpy.stack([_padded([text.tokens for text in row], new_tokens) for row in found])
+    dtype = p["token"].dtype
+    return texts, numpy.array([[text.score for text in row] for row in found]).astype(dtype)
+
+
+def _padded(texts: Sequence[Sequence[int]], longest: int) -> Array:
+    return numpy.array([[*text, *[NOTHING] * (longest - len(text))] for text in texts])
+
+
+class Watched:
+    """A writer whose logits are remembered."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer, self.seen = writer, list[Array]()
+
+    @property
+    def room(self) -> int:
+        return self.writer.room
+
+    def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
+        self.seen.append(self.writer.logits(ids))
+        return self.seen[-1]
+
+    def expand(self, n: int) -> None:
+        self.writer.expand(n)
+
+    def copy_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        self.writer.copy_rows(sources, targets)
+
+
+class Rereading(SequenceWriter):
+    """Without a cache: every step reads the sources, and the targets so far, from their beginning."""
+
+    text: Array | None = None
+
+    def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
+        new = numpy.asarray(ids)
+        self.text = new if self.text is None else numpy.concatenate([self.text, new], axis=1)
+        h, _ = model.decode(
+            self.p, self.memory, ids=self.text, memory_allowed=self.allowed, config=self.config, keep=None, cache=None
+        )
+        last: Array = (h[:, -1:] @ model.head(self.p, self.config))[:, 0]
+        return last

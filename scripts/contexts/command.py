@@ -1,0 +1,33 @@
+"""The command line of scripts/context: measures, prints a table, writes JSON and a plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from contexts import beyond, memory
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/context", description="What long contexts cost, and beyond them.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in (("memory", memory), ("beyond", beyond)):
+        command = commands.add_parser(name, help=module.HELP)
+        module.add_arguments(command)
+        command.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON")
+        command.add_argument("--plot", type=Path, metavar="FILE", help="the picture (needs matplotlib)")
+        command.set_defaults(module=module)
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = options.module.measure(options)
+    print(options.module.table(rows))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        options.module.draw(figure, rows)
+        figure.savefig(options.plot, dpi=150)
+    return 0

@@ -1,0 +1,1 @@
+"""Agreement of the models with other frameworks, a family a file; scripts/crosscheck.py runs them all."""

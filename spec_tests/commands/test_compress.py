@@ -1,0 +1,208 @@
+"""Laws of `refllm compress`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.cli import main
+from refllm.commands.compress import student_config
+from refllm.commands.cost import table
+from refllm.errors import UserError
+from refllm.finetune.pruning import sparsity_of
+from refllm.models import bert, gpt
+from refllm.parameters import map_leaves, named_leaves
+from refllm.plan import Plan
+from refllm.run import Run, Trained, load_model
+from refllm.tasks import load
+from refllm.tasks.classify import Classify, read_data
+from refllm.tokenizers.wordpiece import WordPieceTokenizer
+from refllm.workers import Workers
+from spec_tests import tiny
+from spec_tests.commands.conftest import Refused
+
+TEACH = ["--steps", "4", "--layers", "1", "--width", "4"]
+WAYS: dict[str, list[str]] = {
+    "quantise": [], "prune": ["--sparsity", "0.5"], "prune and train": ["--sparsity", "0.5", "--steps", "3"],
+    "distil": TEACH,
+}  # fmt: skip
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which numbers are sorted into small and large ones, with a low-rank change of another one."""
+    folder = tmp_path_factory.mktemp("classifier")
+    data = folder / "data.tsv"
+    lines = [f"number {n} of {m}\t{'small' if n < 6 else 'large'}\n" for n in range(12) for m in range(6)]
+    data.write_text("text\tlabel\n" + "".join(lines))
+    tokenizer = WordPieceTokenizer.train("".join(lines), vocabulary=60, lower=True)
+    config = bert.Config(
+        vocabulary=tokenizer.size, context=16, layers=2, heads=2, width=8, hidden=8, outputs=("classes",)
+    )
+    how: dict[str, Any] = {"text": "text", "label": "label", "validation": 0.25}
+    read = read_data([str(data)], **how)
+    task = Classify(
+        config=config, tokenizer=tokenizer, read=read, data=[str(data)], **how, balanced=True, start=None,
+        tuning={"tune": "all"},
+    )  # fmt: skip
+    run = Run.begin(
+        folder / "run", task=task, settings=tiny.settings(), plan=Plan(steps=20, minutes=None, reports=2),
+        workers=Workers(1),
+    )  # fmt: skip
+    return tiny.train(run).directory
+
+
+def compressed(way: str, run: Path, out: Path, capfd: pytest.CaptureFixture[str]) -> Any:
+    capfd.readouterr()
+    arguments = [way.split(maxsplit=1)[0], str(run), "--out", str(out), "--threads", "1", "--json", *WAYS[way]]
+    assert main(["compress", *arguments]) == 0
+    return json.loads(capfd.readouterr().out)
+
+
+def measured(trained: Trained) -> dict[str, float]:
+    with Workers(1) as workers:
+        return load(trained.description).validate(trained.parameters, device="cpu", workers=workers)
+
+
+@every_way
+def test_what_is_said_of_a_language_model_is_so(
+    way: str, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The files' bytes, and the task's own measures of the model that is loaded again."""
+    found = compressed(way, trained, tmp_path / "out", capfd)
+    for row, directory in (("before", trained), ("after", tmp_path / "out")):
+        files = list((directory / "checkpoint").glob("weights-*"))
+        assert [path.stat().st_size for path in files] == [found[row]["bytes"]]
+        quality = measured(load_model(directory, "cpu"))
+        assert {name: found[row][name] for name in quality} == pytest.approx(quality, rel=1e-6)
+        assert found[row]["tokens per second"] > 0
+    assert found["after"]["bytes"] < found["before"]["bytes"]
+    assert json.loads((tmp_path / "out" / "compress.json").read_text()) == found
+
+
+@every_way
+def test_a_classifier_is_compressed_too(
+    way: str, classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = compressed(way, classifier, tmp_path / "out", capfd)
+    assert found["before"].keys() == found["after"].keys() >= {"accuracy", "texts per second"}
+    assert load_model(tmp_path / "out", "cpu").description["labels"] == ["large", "small"]
+    if way == "quantise":
+        assert found["after"]["val_loss"] == pytest.approx(found["before"]["val_loss"], rel=0.02)
+
+
+@every_way
+def test_the_run_itself_is_left_as_it_was(
+    way: str, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = tiny.contents(trained)
+    compressed(way, trained, tmp_path / "out", capfd)
+    assert tiny.contents(trained) == before
+
+
+def test_quantised_weights_are_whole_steps_of_their_channel(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compressed("quantise", trained, tmp_path / "out", capfd)
+    before, after = (dict(named_leaves(load_model(d, "cpu").parameters)) for d in (trained, tmp_path / "out"))
+    for path, leaf in before.items():
+        if leaf.ndim == 1:
+            assert numpy.array_equal(after[path], leaf)
+        else:
+            axis = -1 if path in ("token", "position") else -2
+            step = abs(leaf).max(axis=axis, keepdims=True) / 127
+            assert (abs(after[path] - leaf) <= 0.501 * step).all()
+            assert not numpy.array_equal(after[path], leaf)
+
+
+@pytest.mark.parametrize("way", ["prune", "prune and train"])
+def test_half_of_the_weights_are_zero_also_after_training(
+    way: str, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compressed(way, trained, tmp_path / "out", capfd)
+    before, after = (load_model(d, "cpu").parameters for d in (trained, tmp_path / "out"))
+    assert sparsity_of(after) == pytest.approx(0.5, abs=0.01)
+    kept = map_leaves(lambda a, b: bool((a[b != 0] == b[b != 0]).all()), before, after)
+    assert all(leaf for _, leaf in named_leaves(kept)) == (way == "prune")
+
+
+def test_a_student_is_as_large_as_was_asked_for_and_says_who_taught_it(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compressed("distil", trained, tmp_path / "out", capfd)
+    student = load_model(tmp_path / "out", "cpu")
+    assert (student.config.layers, student.config.width) == (1, 4)
+    assert student.description["compressed"]["teacher"] == str(trained)
+    assert main(["generate", str(tmp_path / "out"), "--tokens", "3"]) == 0
+
+
+def test_a_student_listens_to_its_teacher(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, share in (("alone", "0"), ("taught", "1")):
+        arguments = ["compress", "distil", str(trained), "--out", str(tmp_path / name), "--threads", "1"]
+        assert main([*arguments, *TEACH, "--share", share]) == 0
+    alone, taught = (load_model(tmp_path / name, "cpu").parameters for name in ("alone", "taught"))
+    assert tiny.largest_difference(alone, taught) > 1e-3
+
+
+def test_the_same_seed_makes_the_same_student(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        compressed("distil", trained, tmp_path / name, capfd)
+    a, b = (load_model(tmp_path / name, "cpu").parameters for name in ("a", "b"))
+    assert tiny.largest_difference(a, b) == 0
+
+
+def test_the_sizes_of_a_student() -> None:
+    """Half the layers unless something is said; the hidden width follows the width."""
+    teacher = gpt.Config(vocabulary=5, context=4, layers=4, heads=2, width=8, hidden=32)
+    nothing = dict.fromkeys(("layers", "heads", "width", "hidden"))
+    assert student_config(teacher, nothing).layers == 2
+    small = student_config(teacher, {**nothing, "width": 4})
+    assert (small.layers, small.width, small.hidden) == (4, 4, 16)
+    assert student_config(teacher, {**nothing, "width": 4, "hidden": 8}).hidden == 8
+    with pytest.raises(UserError, match="no layers to halve; give --width or --hidden"):
+        student_config(student_config(teacher, {**nothing, "layers": 1}), nothing)
+    with pytest.raises(UserError, match="heads must divide the width"):
+        student_config(teacher, {**nothing, "width": 5})
+
+
+def test_the_table_shows_what_is_left() -> None:
+    rows = {"before": {"bytes": 2000.0, "val_bpc": 1.5}, "after": {"bytes": 500.0, "val_bpc": 1.6}}
+    assert [line.split() for line in table(rows).splitlines()] == [
+        ["before", "after"], ["bytes", "2,000", "500", "25.0", "%"], ["val_bpc", "1.5000", "1.6000", "106.7", "%"],
+    ]  # fmt: skip
+
+
+def test_the_picture_is_drawn_where_matplotlib_is(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    compressed("quantise", trained, tmp_path / "out", capfd)
+    assert (tmp_path / "out" / "compress.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_user_mistakes_are_one_line(trained: Path, tmp_path: Path, refused: Refused) -> None:
+    run, out = str(trained), str(tmp_path / "out")
+    assert "sparsity must be at least 0 and below 1" in refused(
+        "compress", "prune", run, "--out", out, "--sparsity", "1"
+    )
+    assert "no layers to halve" in refused("compress", "distil", run, "--out", out)
+    assert "temperature must be" in refused(
+        "compress", "distil", run, "--out", out, "--width", "4", "--temperature", "0"
+    )
+    assert "threads must be at least 1" in refused("compress", "quantise", run, "--out", out, "--threads", "0")
+    assert "steps must not be negative" in refused("compress", "prune", run, "--out", out, "--steps", "-1")
+    assert "does not exist" in refused("compress", "quantise", str(tmp_path / "none"), "--out", out)
+
+
+def test_nothing_is_overwritten_and_no_compressed_run_is_gone_on_with(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], refused: Refused
+) -> None:
+    compressed("quantise", trained, tmp_path / "out", capfd)
+    out = str(tmp_path / "out")
+    assert "is not empty and will not be overwritten" in refused("compress", "quantise", str(trained), "--out", out)
+    assert "was made by refllm compress" in refused("train", "--resume", out)

@@ -1,0 +1,56 @@
+"""What belongs to the neural probabilistic language model alone. (test_with_state.py holds the laws of all.)"""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+
+from refllm.errors import UserError
+from refllm.models import nnlm
+from refllm.parameters import count
+from spec_tests.gradients import random_tree
+
+CONFIG = nnlm.Config(vocabulary=5, context=8, order=4, width=3, hidden=6, direct=True)
+
+
+@pytest.mark.parametrize(("V", "n", "m", "h"), [(17_964, 6, 100, 60), (16_383, 5, 60, 50), (7, 2, 1, 1)])
+def test_the_parameters_are_as_many_as_the_paper_counts(V: int, n: int, m: int, h: int) -> None:
+    """|V| (1 + n m + h) + h (1 + (n - 1) m), sec. 2."""
+    config = nnlm.Config(vocabulary=V, context=8, order=n, width=m, hidden=h, direct=True)
+    assert count(nnlm.shapes(config)) == V * (1 + n * m + h) + h * (1 + (n - 1) * m)
+
+
+def test_each_distribution_is_the_papers_formula() -> None:
+    """Eq. (1), y = b + W x + U tanh(d + H x), token by token, missing tokens being zeros."""
+    p, ids = random_tree(nnlm.shapes(CONFIG), 0), [3, 1, 4, 1, 0]
+    y, _ = nnlm.forward(p, ids=numpy.array([ids]), config=CONFIG, keep=None, cache=None)
+    for t in range(5):
+        vectors = [p["token"][ids[t - k]] if t >= k else numpy.zeros(3) for k in range(3)]
+        x = numpy.concatenate(vectors)
+        wanted = p["b"] + p["W"].T @ x + p["U"].T @ numpy.tanh(p["d"] + p["H"].T @ x)
+        numpy.testing.assert_allclose(y[0, t], wanted, rtol=1e-12)
+
+
+def test_a_token_further_back_than_the_order_does_not_matter() -> None:
+    p, ids = random_tree(nnlm.shapes(CONFIG), 0), numpy.random.default_rng(0).integers(0, 5, (1, 8))
+    other = ids.copy()
+    other[0, 2] = (ids[0, 2] + 1) % 5
+    y, z = (nnlm.forward(p, ids=a, config=CONFIG, keep=None, cache=None)[0][0] for a in (ids, other))
+    differs = (y != z).any(axis=-1)
+    assert differs.tolist() == [False, False, True, True, True, False, False, False]
+
+
+def test_without_direct_connections_the_words_reach_the_output_through_tanh_alone() -> None:
+    """With U = 0 the output is b whatever is read; with direct connections it is not."""
+    ids = numpy.random.default_rng(0).integers(0, 5, (1, 8))
+    for direct in (False, True):
+        config = nnlm.Config(vocabulary=5, context=8, order=4, width=3, hidden=6, direct=direct)
+        p = random_tree(nnlm.shapes(config), 0)
+        p["U"] *= 0
+        y, _ = nnlm.forward(p, ids=ids, config=config, keep=None, cache=None)
+        assert numpy.allclose(y, p["b"]) is not direct
+
+
+def test_an_order_that_sees_no_token_is_refused() -> None:
+    with pytest.raises(UserError, match="order must be a whole number of at least 2, got 1"):
+        nnlm.Config(vocabulary=5, context=8, order=1)

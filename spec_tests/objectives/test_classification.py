@@ -1,0 +1,99 @@
+"""Laws of the classification of texts. (CLS)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.errors import UserError
+from refllm.models import bert
+from refllm.objectives.classification import Classification, classification_loss
+from refllm.parameters import Tree, map_leaves, named_leaves
+from spec_tests.gradients import assert_gradients_agree, random_tree
+
+CONFIG = bert.Config(
+    vocabulary=5, context=4, layers=1, heads=2, width=4, hidden=5, eps=1e-5, dropout=0.4, outputs=("classes",), labels=3
+)
+P = random_tree(bert.shapes(CONFIG), seed=0)
+B, T = 3, 4
+RANDOM = numpy.random.default_rng(0)
+BATCH = {
+    "ids": RANDOM.integers(0, 5, (B, T)),
+    "segments": numpy.zeros((B, T), int),
+    "allowed": (numpy.arange(T) < numpy.array([4, 2, 3])[:, None])[:, None, None, :],
+    "targets": numpy.array([2, 0, 1]),
+}
+OBJECTIVE = Classification(bert, CONFIG)
+
+
+def loss(p: Tree, b: Tree, *, weights: Any = None, keep: Any = None) -> tuple[Any, Callable[[Any], Tree]]:
+    return classification_loss(p, **b, model=bert, weights=weights, config=CONFIG, keep=keep)
+
+
+@pytest.mark.parametrize("weights", [None, numpy.array([0.5, 2.0, 1.0])])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_every_parameters_gradient_agrees_with_differences(weights: Any, dropout: bool) -> None:
+    draw = numpy.random.default_rng(1)
+    keep = [draw.random(shape) < 0.6 for shape in OBJECTIVE.dropout_shapes(BATCH)] if dropout else None
+    assert_gradients_agree(lambda p: loss(p, BATCH, weights=weights, keep=keep), P)
+
+
+def test_a_weight_of_two_is_the_text_given_twice_and_of_zero_the_text_left_out() -> None:
+    weights, rows = numpy.array([2.0, 0.0, 1.0]), [0, 0, 2]
+    y, back = loss(P, BATCH, weights=weights)
+    z, back_repeated = loss(P, map_leaves(lambda leaf: leaf[rows], BATCH))
+    assert y == pytest.approx(z, rel=1e-13)
+    for (path, a), (_, b) in zip(
+        named_leaves(back(numpy.ones(()))), named_leaves(back_repeated(numpy.ones(()))), strict=True
+    ):
+        numpy.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13, err_msg=path)
+
+
+def test_the_loss_of_a_text_is_minus_the_logarithm_of_its_labels_probability() -> None:
+    """By hand from the logits: one prediction a text, as wide as the label set (erratum E13)."""
+    h, _ = bert.encode(P, **{k: v for k, v in BATCH.items() if k != "targets"}, config=CONFIG, keep=None)
+    logits, _ = bert.class_logits(h, P, keep=None, rate=0.0)
+    assert logits.shape == (B, 3)
+    wanted = 0.0
+    for row, label in zip(logits.tolist(), BATCH["targets"].tolist(), strict=True):
+        wanted -= row[label] - math.log(sum(math.exp(z) for z in row))
+    assert loss(P, BATCH)[0] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_draw_for_the_pooled_state_is_the_last_and_drops_all_but_the_bias() -> None:
+    keep = [numpy.ones(shape, bool) for shape in OBJECTIVE.dropout_shapes(BATCH)]
+    assert keep[-1].shape == (B, 4)
+    keep[-1][...] = False
+    y, _ = loss(P, BATCH, keep=keep)
+    bias = P["classes"]["b"]
+    wanted = sum(math.log(sum(math.exp(z) for z in bias)) - bias[label] for label in BATCH["targets"])
+    assert y == pytest.approx(wanted, rel=1e-12)
+
+
+def test_weights_keep_the_precision_of_the_model() -> None:
+    p = map_leaves(lambda leaf: leaf.astype("float32"), P)
+    y, back = loss(p, BATCH, weights=numpy.array([1.0, 2.0, 3.0]))
+    assert y.dtype == "float32"
+    assert {leaf.dtype.name for _, leaf in named_leaves(back(numpy.ones((), "float32")))} == {"float32"}
+
+
+def test_the_mean_divides_by_the_weights() -> None:
+    weighted = {**BATCH, "weights": numpy.array([0.5, 2.0, 1.0])}
+    assert OBJECTIVE.totals(BATCH) == 3
+    assert OBJECTIVE.totals(weighted) == 3.5
+    y, _ = OBJECTIVE.loss(P, weighted, totals=3.5, keep=None)
+    assert y == pytest.approx(loss(P, BATCH, weights=weighted["weights"])[0] / 3.5, rel=1e-14)
+
+
+def test_texts_without_any_weight_are_refused() -> None:
+    with pytest.raises(UserError, match="no weight at all; give at least one class a positive weight"):
+        OBJECTIVE.totals({**BATCH, "weights": numpy.zeros(3)})
+
+
+def test_a_label_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(IndexError, match=r"targets must be in \[0, 3\)"):
+        loss(P, {**BATCH, "targets": numpy.array([0, 1, 3])})
