@@ -45,7 +45,7 @@ def known(flag: Any) -> bool:
     Control flow that depends on values goes through here, so that no operation synchronises a GPU unseen. What is
     skipped when `known` is true must be work that would not have changed the result.
     """
-    if isinstance(flag, bool) or not on_device(flag):
+    if isinstance(flag, (bool, numpy.bool_)) or not on_device(flag):
         return bool(flag)
     return False
 
@@ -181,10 +181,12 @@ def erfc(x: Array) -> Array:
 
 
 def row_blocks(x: Array, size: int = 1 << 16) -> list[slice]:
-    """Slices over the rows of a matrix, about `size` numbers each: a chain of elementwise steps then stays in the
-    cache. A device takes all rows at once."""
-    rows = len(x) if on_device(x) else max(1, size // max(1, x.shape[-1]))
-    return [slice(i, i + rows) for i in range(0, len(x), max(1, rows))]
+    """Slices over the first axis, about `size` numbers each: a chain of elementwise steps then stays in the cache.
+    A device takes all at once."""
+    if x.size <= size or on_device(x):
+        return [slice(None)] if len(x) else []
+    rows = max(1, size * len(x) // x.size)
+    return [slice(i, i + rows) for i in range(0, len(x), rows)]
 
 
 def overflow_is_expected() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from refllm.backend import Array, known
@@ -34,7 +35,10 @@ def parse(spec: str) -> tuple[Argument, ...]:
 
 def require(operation: str, spec: str, *arrays: Array) -> dict[str, int]:
     """The sizes that `arrays` give to the letters of `spec`; ValueError if two disagree, or two float dtypes do."""
-    return _sizes(operation, spec, *[(x.shape, x.dtype) for x in arrays])
+    return _sizes(operation, spec, *map(_shape_and_dtype, arrays))
+
+
+_shape_and_dtype = attrgetter("shape", "dtype")
 
 
 @lru_cache(maxsize=4096)  # a model asks the same again at every step; an error is not kept

@@ -19,7 +19,7 @@ def measured(tmp_path: Path, *arguments: str) -> list[dict[str, float]]:
     return rows
 
 
-@pytest.mark.host
+@pytest.mark.slow
 def test_the_memory_of_a_step_grows_linearly_with_the_context(tmp_path: Path) -> None:
     """From 1024 to 3072 at most by twice what 512 more tokens cost for each of those: a square would be far beyond."""
     rows = measured(tmp_path, "memory", "--contexts", "512", "1024", "3072")

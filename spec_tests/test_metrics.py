@@ -15,11 +15,17 @@ from refllm.metrics import (
     accuracy,
     binary_scores,
     bits_per_character,
+    bleu_and_chrf,
     confusion_matrix,
+    exact_match,
+    has_sacrebleu,
     label_scores,
+    longest_common_subsequence,
     macro_scores,
     micro_scores,
     perplexity,
+    rouge_l,
+    token_f1,
 )
 
 LABELS = "abcd"
@@ -134,3 +140,65 @@ def test_labels_that_do_not_pair_have_no_score(wanted: str, given: str) -> None:
 def test_a_label_outside_the_matrix_is_refused() -> None:
     with pytest.raises(ValueError, match="the label 'z' is not one of a, b, c, d"):
         confusion_matrix("ab", "az", LABELS)
+
+
+words = st.lists(st.sampled_from("abc"), max_size=6)
+
+
+@given(a=words, b=words)
+def test_the_longest_common_subsequence_is_the_longest_of_all_common_ones(a: list[str], b: list[str]) -> None:
+    def every(text: list[str]) -> set[tuple[str, ...]]:
+        return {part for size in range(len(text) + 1) for part in itertools.combinations(text, size)}
+
+    assert longest_common_subsequence(a, b) == max(map(len, every(a) & every(b)))
+
+
+def test_rouge_l_of_the_papers_example() -> None:
+    """Lin 2004 sec. 3.1: S2 and S3 against S1, by sequence and not by bigrams."""
+    wanted = "police killed the gunman"
+    assert rouge_l(wanted, "police kill the gunman") == 0.75
+    assert rouge_l(wanted, "the gunman kill police") == 0.5
+    assert rouge_l(wanted, "The GUNMAN, police killed") == 0.5
+    assert rouge_l(wanted, "gunman the killed police") == 0.25
+
+
+@given(a=words, b=words)
+def test_rouge_l_is_one_for_equal_texts_the_same_from_both_sides_and_zero_without_words(
+    a: list[str], b: list[str]
+) -> None:
+    one, other = " ".join(a), " ".join(b)
+    assert rouge_l(one, one) == (1.0 if a else 0.0)
+    assert rouge_l(one, other) == rouge_l(other, one)
+    assert rouge_l(one, "") == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "exact", "f1"),
+    [
+        ("the Eiffel Tower", "Eiffel tower.", 1, 1),
+        ("in 1973", "1973", 0, Fraction(2, 3)),
+        ("a b b", "b b b", 0, Fraction(4, 5)),  # the article goes; of b the text has three, the answer two
+        ("red", "blue", 0, 0),
+        ("the", "", 1, 1),
+        ("red", "", 0, 0),
+    ],
+)
+def test_answers_are_compared_without_case_punctuation_and_articles(
+    wanted: str, given: str, exact: int, f1: Fraction
+) -> None:
+    assert exact_match(wanted, given) == exact
+    assert token_f1(wanted, given) == pytest.approx(float(f1))
+
+
+@given(a=words, b=words)
+def test_an_exact_match_has_f1_one(a: list[str], b: list[str]) -> None:
+    one, other = " ".join(a), " ".join(b)
+    assert exact_match(one, other) <= token_f1(one, other) == token_f1(other, one) <= 1
+
+
+def test_bleu_and_chrf_are_a_hundred_for_equal_texts_and_less_for_others() -> None:
+    if not has_sacrebleu():
+        pytest.skip("sacrebleu is not installed")
+    texts = ["This is a sentence of some words.", "And here is another one of them."]
+    assert list(bleu_and_chrf(texts, texts)) == pytest.approx([100, 100])
+    assert all(value < 100 for value in bleu_and_chrf(texts, ["This is a sentence.", "Another one of them."]))

@@ -24,9 +24,9 @@ def affine(x: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tu
     Source:  see `linear` and `matmul`.
     Shapes:  x (..., I); W (I, O); b (O,) -> y (..., O)
     """
-    names = [key for key in (f"W{name}", f"b{name}") if key in p]
+    names = (f"W{name}", f"b{name}") if f"b{name}" in p else (f"W{name}",)
     operation: Any = linear if len(names) == 2 else matmul
-    y, back_operation = operation(x, *(p[key] for key in names))
+    y, back_operation = operation(x, *map(p.__getitem__, names))
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dx, *gradients = back_operation(dy)

@@ -26,7 +26,7 @@ def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array]
     Shapes:  x (..., C) -> y (..., C)
     """
     names = ("g", "b") if "b" in p else ("g",)
-    y, back_norm = (layer_norm if "b" in p else rms_norm)(x, *(p[name] for name in names), eps=eps)
+    y, back_norm = (layer_norm if "b" in p else rms_norm)(x, *map(p.__getitem__, names), eps=eps)
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dx, *gradients = back_norm(dy)

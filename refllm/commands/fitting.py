@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from refllm.backend import allow_tf32
 from refllm.commands.choices import add_device_arguments, require_alone
 from refllm.commands.progress import carried_out
 from refllm.commands.train import next_free
@@ -69,6 +70,7 @@ def carry_out(
         whose = prepared.description.get("command", prepared.description.get("task", "language"))
         if whose != command:
             raise UserError(f"{options.resume} is a run of {whose}; go on with it by the command that began it")
+        allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         prepared = new_run()
     with prepared.trainer.workers:

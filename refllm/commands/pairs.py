@@ -31,7 +31,7 @@ from refllm.tokenizers.marked import MarkedTokenizer
 from refllm.tokenizers.vocabulary import SPECIAL
 
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --encoder-layers and --decoder-layers"
-CHARACTERS_A_TOKEN = 100  # of the training pairs, for each token that is learnt from them: fewer would be learnt by heart
+CHARACTERS_A_TOKEN = 100  # of the training pairs for each learnt token: with fewer, whole texts would become tokens
 SAMPLE = 200  # held-out pairs that the summary writes and measures
 
 
@@ -82,9 +82,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
     add("data", nargs="*", metavar="DATA", help=f"two parallel files, {source} and {target}, or tables with both")
     add("--source", default="source", metavar="COLUMN", help=f"of {source} in a table (default source)")
     add("--target", default="target", metavar="COLUMN", help=f"of {target} in a table (default target)")
-    add_run_arguments(
-        parser, model="encoder_decoder", validation=0.05, epochs=kind.epochs, patience=4, reports=20
-    )
+    add_run_arguments(parser, model="encoder_decoder", validation=0.05, epochs=kind.epochs, patience=4, reports=20)
     add("--smoothing", type=float, default=0.1, help="of the labels (default 0.1)")
     model = parser.add_argument_group("the model; only dropout is free where --from is given")
     model.add_argument("--vocabulary", type=int, help="byte-pair tokens at most, the special ones among them")

@@ -176,11 +176,9 @@ def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], lis
 
 def fitting(pairs: Sequence[Pair], *, tokenizer: Any, context: int) -> list[Pair]:
     """The pairs of which both sides fit the context."""
-    sides = [
-        token_counts([side(pair) for pair in pairs], tokenizer=tokenizer)
-        for side in (lambda pair: pair.source, lambda pair: pair.target)
-    ]
-    return [pair for pair, *lengths in zip(pairs, *sides, strict=True) if max(lengths) <= context]
+    sources = token_counts([pair.source for pair in pairs], tokenizer=tokenizer)
+    targets = token_counts([pair.target for pair in pairs], tokenizer=tokenizer)
+    return [pair for pair, a, b in zip(pairs, sources, targets, strict=True) if max(a, b) <= context]
 
 
 def baselines(texts: Sequence[str], train: Sequence[Pair] | None, *, command: str) -> dict[str, list[str]]:

@@ -36,8 +36,8 @@ def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)  # only the derivative is kept for `back`
     flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
-    for i in row_blocks(flat_x[:, None]):
-        a = xp.clip(flat_x[i], -10, 10)  # tanh u is exactly ±1 beyond; x² could overflow
+    for i in row_blocks(flat_x):
+        a = flat_x[i].clip(-10, 10)  # tanh u is exactly ±1 beyond; x² could overflow
         q = a * a
         q *= _K1
         q += _K0  # u = x q
@@ -68,12 +68,12 @@ def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
     flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
-    for i in row_blocks(flat_x[:, None]):
+    for i in row_blocks(flat_x):
         a = flat_x[i]
         cdf = erfc(a * -math.sqrt(0.5))
         cdf *= 0.5
         xp.multiply(a, cdf, out=flat_y[i])
-        c = xp.clip(a, -40, 40)  # φ is 0 beyond; x² could overflow
+        c = a.clip(-40, 40)  # φ is 0 beyond; x² could overflow
         density = xp.exp(c * c * -0.5)
         density *= c
         density *= 1 / math.sqrt(2 * math.pi)
@@ -108,7 +108,7 @@ def silu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
     flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
-    for i in row_blocks(flat_x[:, None]):
+    for i in row_blocks(flat_x):
         a = flat_x[i]
         small = xp.exp(-abs(a))  # σ and 1 - σ are 1 / (1 + small) and small / (1 + small)
         larger = 1 / (1 + small)

@@ -115,12 +115,12 @@ class _Scores:
         """The part of r that a tile needs: from its last query and first key to its first query and last key."""
         return slice(m.start - n.stop + self.T, m.stop - n.start + self.T - 1)
 
-    def tame(self) -> Array:
+    def tame(self) -> Array | None:
         """(..., T, 1): the queries whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ + max|r| over the keys in
-        sight. Finding that out costs more than it saves for a few queries, as in decoding: none then."""
+        sight. Finding that out costs more than it saves for a few queries, as in decoding: None then."""
         xp, q = self.xp, self.q
         if q.shape[-1] > self.T:
-            return xp.zeros((*q.shape[:-1], 1), bool)
+            return None
         limit = math.log(xp.finfo(q.dtype).max) * 2 / 3
         if self.r is not None and self.r.size:
             limit = -0.8 * self.lowest  # no weight of a tame row is taken for 0
@@ -133,19 +133,18 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
     q, k, r, xp = scores.q, scores.k, scores.r, scores.xp
     # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe,
     # and 0 where the scores are tame.
-    tame = scores.tame()
-    start = xp.where(tame, 0, float(xp.finfo(q.dtype).min) / 2).astype(q.dtype)
-    top = None if known(tame.all()) else start
-    total = xp.empty((*q.shape[:-1], 1), q.dtype)
-    y = xp.empty_like(v, shape=(*q.shape[:-1], v.shape[-1]))
+    tame, lowest = scores.tame(), float(xp.finfo(q.dtype).min) / 2  # finite: a row without keys must not give NaN
+    total, y = xp.empty((*q.shape[:-1], 1), q.dtype), xp.empty((*q.shape[:-1], v.shape[-1]), v.dtype)
+    top = None if tame is not None and known(tame.all()) else xp.empty(total.shape, q.dtype)
     kept: list[Array] = []
     if scores.S == 0 or (scores.causal and scores.past < 0):
         total[...], y[...] = 0, 0  # no tile writes to queries that see no key
     for n, m in scores.tiles():
         e = scores.tile(n, m)
         if top is not None:
-            rise = xp.where(tame[..., n, :], 0, xp.maximum(top[..., n, :], e.max(axis=-1, keepdims=True)))
-            rise = rise.astype(q.dtype)
+            rise = xp.maximum(e.max(axis=-1, keepdims=True), top[..., n, :] if m.start > 0 else lowest)
+            if tame is not None:
+                rise = xp.where(tame[..., n, :], 0, rise).astype(q.dtype)
             if m.start > 0:
                 shrink = xp.exp(top[..., n, :] - rise)
                 total[..., n, :] *= shrink

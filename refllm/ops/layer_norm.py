@@ -29,9 +29,9 @@ def layer_norm(
     mean = xp.full(C, 1 / C, x.dtype)  # row sums as matrix-vector products: two to four times as fast as sum(axis=-1)
     for i in row_blocks(rows):
         c = xp.subtract(rows[i], rows[i, :1], out=n[i])  # a constant row is exactly 0 from here on
-        c -= (c @ mean)[:, None]
+        c -= c.dot(mean)[:, None]  # dot is half as dear a call as @, which a decoding step feels
         with overflow_is_expected():
-            variance = ((c * c) @ mean)[:, None]
+            variance = (c * c).dot(mean)[:, None]
         if known(variance.max() < math.inf):
             variance += eps
             xp.divide(1, xp.sqrt(variance, out=variance), out=r[i])

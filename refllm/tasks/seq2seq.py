@@ -49,8 +49,9 @@ def read_data(data: Sequence[str], *, source: str, target: str, validation: floa
 class SequencePairs:
     """An encoder-decoder on pairs of texts.
 
-    `command` is the one that the run belongs to. `data`, `source`, `target` and `validation` say where `read` came from,
-    so that a run can be gone on with. `smoothing` is that of the labels. Pairs that do not fit the context are left out.
+    `command` is the one that the run belongs to. `data`, `source`, `target` and `validation` say where `read` came
+    from, so that a run can be gone on with. `smoothing` is that of the labels. Pairs that do not fit the context are
+    left out.
 
     Raises:  UserError if the tokenizer is not the model's, or no pair fits.
     """

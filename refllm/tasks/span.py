@@ -121,9 +121,7 @@ class AnswerSpans:
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> QuestionBatches:
-        return QuestionBatches.of(
-            self.questions, special=self.tokenizer.special, batch=batch, order=order, state=state
-        )
+        return QuestionBatches.of(self.questions, special=self.tokenizer.special, batch=batch, order=order, state=state)
 
     def tokens_a_batch(self, batch: int) -> int:
         return round(batch * sum(len(read.ids) for read, _ in self.questions) / len(self.questions))

@@ -56,8 +56,7 @@ Kind: TypeAlias = (
     | type[MarkedTokenizer]
 )
 KINDS: dict[str, Kind] = {
-    one.kind: one
-    for one in (CharacterTokenizer, BytePairTokenizer, WordTokenizer, WordPieceTokenizer, MarkedTokenizer)
+    one.kind: one for one in (CharacterTokenizer, BytePairTokenizer, WordTokenizer, WordPieceTokenizer, MarkedTokenizer)
 }
 
 

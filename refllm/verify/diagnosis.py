@@ -19,14 +19,26 @@ from refllm.backend import Array
 from refllm.verify import hints, mutants
 from refllm.verify.case import Case, Response, Truth
 from refllm.verify.imitations import Imitations, distance
-from refllm.verify.mutants import Mutant, grouped, llama, optimiser, positions, sampling, schedule
+from refllm.verify.mutants import (
+    Mutant,
+    beam,
+    earlier,
+    encoder_decoder,
+    grouped,
+    llama,
+    optimiser,
+    positions,
+    sampling,
+    schedule,
+)
 from refllm.verify.mutants import models as whole
 
 LINES = 3
 NEAR = 0.1  # an answer this much nearer to a mutant than to the truth is worth a line
 _KNOWN = Imitations()
+_TOPICS = (optimiser, schedule, sampling, positions, whole, llama, grouped, earlier, encoder_decoder, beam)
 _LATE = frozenset(
-    mutant.id for topic in (optimiser, schedule, sampling, positions, whole, llama, grouped) for mutant in topic.MUTANTS
+    mutant.id for topic in _TOPICS for mutant in topic.MUTANTS
 )  # asked about on levels 4 and 5: what else goes wrong there shows on the levels below
 
 

@@ -5,8 +5,8 @@
     for package in libreoffice-help-*.deb; do dpkg-deb -x $package help; done
     scripts/data/libreoffice_pairs.py help en-US de help.en help.de
 
-The paragraphs of a page carry the same ids in every language. A source has 3 to 12 words, its target at most
-15 and differs from it; each pair comes once. The texts are under the Mozilla Public License 2.0.
+The paragraphs of a page carry the same ids in every language. A source has 3 to 12 words, its target at most 15
+and differs from it; each pair comes once. The texts are under the Mozilla Public License 2.0.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def is_short(text: str, other: str) -> bool:
 
 def main() -> None:
     if len(sys.argv) != 6:
-        sys.exit(f"usage: {sys.argv[0]} FOLDER SOURCE TARGET SOURCE_FILE TARGET_FILE (see the first lines of this file)")
+        sys.exit(f"usage: {sys.argv[0]} FOLDER SOURCE TARGET SOURCE_FILE TARGET_FILE")
     folder, source, target, *files = sys.argv[1:]
     made = pairs(Path(folder), source, target)
     for side, file in enumerate(files):

@@ -38,7 +38,7 @@ def translate(
     ids = np.full((len(source), new_tokens), NOTHING, np.int64)
     logits, margins = [], []
     for b, after in enumerate(_of_rows(p, "encoder_decoder", config, source, allowed)):
-        tokens, rows = [start], []
+        tokens, rows = [start], list[list[Node]]()
         while len(rows) < new_tokens and (end is None or tokens[-1] != end or not rows):
             rows.append(after(tokens))
             token, margin = greedy([x.value for x in rows[-1]])
@@ -114,6 +114,9 @@ def beam_search(
 def _search(
     after: Next, prompt: list[int], end: int | None, longest: int, beams: int, penalty: float
 ) -> tuple[list[Text], Any]:
+    def ends(text: Text) -> bool:
+        return text.tokens[-1] == end or len(text.tokens) == longest
+
     going, finished, margins = [Text((), ())], list[Text](), [mpf("inf")]
     while going:
         every = []
@@ -122,7 +125,6 @@ def _search(
             every += [Text((*text.tokens, token), (*text.log_p, x)) for token, x in enumerate(log_p)]
         every.sort(key=lambda text: -text.sum)
         margins += [a.sum - b.sum for a, b in pairwise(every[: 2 * beams + 1])]
-        ends = lambda text: text.tokens[-1] == end or len(text.tokens) == longest
         finished += [text for text in every[:beams] if ends(text)]
         finished.sort(key=lambda text: -text.score(penalty))
         going = [text for text in every[: 2 * beams] if not ends(text)][:beams]

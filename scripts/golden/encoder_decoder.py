@@ -132,7 +132,7 @@ def encoder_decoder(
     `allowed` (B, S) is false at the padding of the source, for the encoder and for cross-attention.
     """
     keys = None if allowed is None else allowed[:, None, None, :]
-    how = {"config": config, "allowed": keys}
+    how: dict[str, Any] = {"config": config, "allowed": keys}
     memory = _stack(p, source, **how, causal=False, memory=None, tap=inside(tap, "encoder"))
     h = _stack(p, ids, **how, causal=True, memory=memory, tap=inside(tap, "decoder"))
     if config["scaled_output"]:
@@ -196,7 +196,7 @@ def _layer_shapes(place: str, config: dict[str, Any], *, reads: bool) -> dict[st
         sublayers["cross_attention"] = attention_shapes(C, inner, config["biases"], "q", "kv")
     gate = {"Wg": (C, F)} if config["gated"] else {}
     sublayers["feed_forward"] = {**gate, **affine_shapes(config["biases"], {"1": (C, F), "2": (F, C)})}
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for n, (name, shapes) in enumerate(sublayers.items(), start=1):
         found |= _norm_shapes(f"{place}.norm{n}", config)
         found |= {f"{place}.{name}.{leaf}": shape for leaf, shape in shapes.items()}

@@ -65,7 +65,7 @@ def window(x: Array, past: Array, *, places: int, valid: Array | None) -> Array:
     """NNLM (Bengio 2003, eq. 1): the words x_t, x_(t-1) ... side by side, `places` of them, the newest first; before
     x_1 stands `past`, the newest last, and where not `valid` zeros."""
     if valid is not None:
-        x = np.where(valid[..., None], x, constant(0))
+        x = each(lambda word, there: word if there else constant(0), x, valid[..., None])
     seen = np.concatenate([past, x], axis=1)
     return np.stack([np.concatenate(list(reversed(row)), axis=-1) for row in _windows(seen, places)], axis=1)
 

@@ -63,14 +63,13 @@ def test_what_is_added_to_a_matrix_has_the_rank(family: Family) -> None:
         assert numpy.linalg.matrix_rank(full[path] - tuning.frozen[path], tol=1e-9) == 1
 
 
-def test_the_scale_is_alpha_over_rank() -> None:
-    family = FAMILIES["gpt"]
-    one, three = tuned(family, alpha=1.0), tuned(family, alpha=3.0)
-    trained, path = moved(one), "layers.0.attention.Wqkv"
-    small = dict(named_leaves(one.full(trained)))[path] - one.frozen[path]
-    large = dict(named_leaves(three.full(trained)))[path] - one.frozen[path]
-    numpy.testing.assert_allclose(large, 3 * small, rtol=1e-9)
-    numpy.testing.assert_allclose(small, trained[f"{path}.A"] @ trained[f"{path}.B"], rtol=1e-9)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_the_scale_is_alpha_over_rank(rank: int) -> None:
+    path = "layers.0.attention.Wqkv"
+    tuning = tuned(FAMILIES["gpt"], rank=rank, alpha=6.0, pattern="Wqkv")
+    trained = moved(tuning)
+    change = dict(named_leaves(tuning.full(trained)))[path] - tuning.frozen[path]
+    numpy.testing.assert_allclose(change, 6 / rank * trained[f"{path}.A"] @ trained[f"{path}.B"], rtol=1e-9)
 
 
 def test_a_pattern_chooses_the_matrices_and_another_one_what_is_trained_whole() -> None:

@@ -87,6 +87,8 @@ def test_the_gradient_is_the_models_at_the_pruned_weights_and_zero_where_pruned(
     y, back = tuning.wrap(family.objective).loss(trained, family.batch, **how)
     z, back_model = family.objective.loss(tuning.full(trained), family.batch, **how)
     assert y == z
+    assert same(tuning.full(trained), pruned(tuning.full(trained), masks))
+    assert any(trained[path][~mask].any() for path, mask in masks.items())
     dense = dict(named_leaves(back_model(numpy.ones(()))))
     assert same(back(numpy.ones(())), {path: leaf * masks.get(path, True) for path, leaf in dense.items()})
     assert all(dense[path][~mask].any() for path, mask in masks.items())

@@ -156,6 +156,25 @@ def test_the_upper_layers_of_each_family() -> None:
         assert {path.split(stack)[1][0] for path in both if path.startswith(stack)} == {"0", "1"}
 
 
+@every_family
+def test_a_layer_is_trained_or_frozen_whole(family: Family) -> None:
+    """Cut between two layers: all that stands before is frozen, all that stands after is trained."""
+    paths = [path for path, _ in named_leaves(family.model.shapes(family.config))]
+    cut = next(i for i, path in enumerate(paths) if path.startswith(("layers.1.", "decoder.layers.1.")))
+    tuning = tuned("upper", family)
+    assert list(tuning.frozen) == paths[:cut]
+    assert list(tuning.model.leaves) == paths[cut:]
+
+
+@pytest.mark.parametrize("tune", ["upper", "low-rank"])
+def test_what_the_trained_model_lacks_is_trained_wherever_it_stands(tune: str) -> None:
+    family = FAMILIES["bert"]
+    known = {name: tree for name, tree in family.parameters.items() if name != "segment"}
+    tuning = tuned(tune, family, known)
+    assert "segment" in tuning.model.leaves
+    assert tuning.full(start(tuning))["segment"].shape == (2, 4)
+
+
 def test_no_layer_leaves_the_head_to_be_trained() -> None:
     assert {path.split(".")[0] for path in tuned("upper", FAMILIES["bert"], layers=0).model.leaves} == {
         "pooler", "classes",

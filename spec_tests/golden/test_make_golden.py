@@ -19,7 +19,7 @@ from mpmath import mp, mpf
 from safetensors.numpy import load_file
 
 import make_golden
-from golden import formulas, sampling, tape, tree, truth, writer
+from golden import earlier, formulas, sampling, tape, tree, truth, writer
 from golden.case import Case, bfloat16
 from golden.corpus import FILES
 
@@ -197,6 +197,7 @@ def test_cotangents_are_random_and_outputs_are_not_all_zero() -> None:
 SPECS = [
     *("EMB", "PE-SIN", "PE-LRN", "ATT", "ATT-MASK", "MHA", "FFN", "LN", "SMX", "CE", "MSE", "CHAIN", "NLL", "PPL"),
     *("LMHEAD", "SGD", "ADAM", "ADAMW", "DROP", "LONG", "T5-REL", "MOE", "CTR", "L2"),
+    *("RNN", "LSTM", "BIRNN", "NNLM", "LSTM-LM", "HYBRID", "XATT", "BERT", "MLM", "CLS", "ENCDEC", "GEN"),
 ]
 
 
@@ -210,7 +211,7 @@ def test_every_formula_of_this_stage_has_cases() -> None:
 
 def test_every_erratum_with_a_checkable_value_has_a_case() -> None:
     found = {case.erratum for case in COMPUTED} - {None}
-    assert found == {"E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E12", "E16"}
+    assert found == {"E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E9", "E12", "E13", "E16"}
 
 
 ERRATA = [
@@ -248,9 +249,34 @@ def test_the_prefix_of_e8_has_the_rows_of_the_whole() -> None:
     np.testing.assert_array_equal(whole["outputs"]["logits"]["value"][: len(rows)], rows)
 
 
+def test_in_both_directions_the_first_state_of_e9_depends_on_the_last_word() -> None:
+    """And the states of a model that runs forward do not, but for the last."""
+    one, other = (
+        on_disk(named(f"HYBRID/e9-{name}"))["outputs"]["y"]["value"] for name in ("bidirectional", "later-word")
+    )
+    assert (one != other).all()
+    case = named("HYBRID/logits")
+    with mp.workdps(40):
+        p = tree.nest({name: truth.as_nodes(array) for name, array in case.inputs.items()})["p"]
+        ids, config = case.keywords["ids"], case.keywords["config"]
+        changed = np.concatenate([ids[:, :-1], (ids[:, -1:] + 1) % config["vocabulary"]], axis=1)
+        before, after = (earlier.hybrid_states(p, ids=i, allowed=None, config=config) for i in (ids, changed))
+    same = [[x.value == y.value for x, y in zip(*rows, strict=True)] for rows in zip(before[0], after[0], strict=True)]
+    assert np.array(same[:-1]).all()
+    assert not any(same[-1])
+
+
+def test_the_classifier_of_e13_predicts_once_a_text_and_as_wide_as_its_labels() -> None:
+    case = named("CLS/e13-one-prediction")
+    logits = truth.measure(case, {})["taps"]["logits"]["value"]
+    assert logits.shape == (len(case.keywords["ids"]), case.keywords["config"]["labels"])
+    assert case.printed == {"prediction": [*case.keywords["ids"].shape, case.keywords["config"]["vocabulary"]]}
+
+
 def test_a_cache_changes_no_answer() -> None:
-    for name in ("greedy", "sampled"):
-        plain, cached = (on_disk(named(f"GEN/{name}{end}")) for end in ("", "-cache"))
+    pairs = [("GEN/greedy", "-cache"), ("GEN/sampled", "-cache"), ("GEN/lstm", "-state"), ("GEN/translate", "-cache")]
+    for name, cache in pairs:
+        plain, cached = (on_disk(named(f"{name}{end}")) for end in ("", cache))
         for output in ("ids", "logits"):
             np.testing.assert_array_equal(plain["outputs"][output]["value"], cached["outputs"][output]["value"])
 
@@ -270,7 +296,7 @@ def test_a_row_of_a_batch_is_generated_as_if_it_were_alone() -> None:
 
 
 def test_no_sampled_decision_is_near_a_tie() -> None:
-    for path in ("L5/generate.json", "L5/sample.json"):
+    for path in (path for path in JSON_FILES if path.startswith("L5")):
         assert all(record["margin"] >= truth.MARGIN for record in records(path))
 
 

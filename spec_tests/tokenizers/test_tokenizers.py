@@ -11,6 +11,7 @@ from refllm.errors import UserError
 from refllm.tokenizers import (
     BytePairTokenizer,
     CharacterTokenizer,
+    MarkedTokenizer,
     Tokenizer,
     WordPieceTokenizer,
     WordTokenizer,
@@ -24,6 +25,7 @@ TOKENIZERS: list[Tokenizer] = [
     BytePairTokenizer.train(TEXT, vocabulary=262),
     WordTokenizer.train(TEXT, vocabulary=8, lower=True),
     WordPieceTokenizer.train(TEXT, vocabulary=16, lower=False),
+    MarkedTokenizer.train(TEXT, vocabulary=266),
 ]
 
 json_values = st.recursive(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy
@@ -19,7 +20,10 @@ from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
 from refllm.verify.mutants import EQUIVALENT, MUTANTS, Equivalent, Mutant, planted
 from refllm.verify.mutants import attention as attention_mutants
+from refllm.verify.mutants import beam as beam_mutants
 from refllm.verify.mutants import contrastive as contrastive_mutants
+from refllm.verify.mutants import earlier as earlier_mutants
+from refllm.verify.mutants import encoder_decoder as encoder_decoder_mutants
 from refllm.verify.mutants import feed_forward as feed_forward_mutants
 from refllm.verify.mutants import gates as gate_mutants
 from refllm.verify.mutants import grouped as grouped_mutants
@@ -29,6 +33,7 @@ from refllm.verify.mutants import loss as loss_mutants
 from refllm.verify.mutants import norms as norm_mutants
 from refllm.verify.mutants import optimiser as optimiser_mutants
 from refllm.verify.mutants import positions as position_mutants
+from refllm.verify.mutants import recurrent as recurrent_mutants
 from refllm.verify.mutants import relative as relative_mutants
 from refllm.verify.mutants import rotary as rotary_mutants
 from refllm.verify.mutants import routing as routing_mutants
@@ -220,6 +225,12 @@ RIGHT: dict[str, tuple[str, Callable[..., Any]]] = {
     ),
     "warmup_cosine": ("warmup_cosine", lambda *, step, **how: schedule_mutants.schedule()(step, **how)),
     "sample": ("sample", sampling_mutants.sampled()),
+    "rnn": ("rnn", recurrent_mutants.simple()),
+    "lstm": ("lstm", recurrent_mutants.gated()),
+    "window": ("window", earlier_mutants.windows()),
+    "bidirectional": ("bidirectional", earlier_mutants.both_ways()),
+    "cross_attention": ("cross_attention", partial(encoder_decoder_mutants.reading(), cache=None)),
+    "beam_search": ("beam_search", beam_mutants.searched()),
 }
 
 

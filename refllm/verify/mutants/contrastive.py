@@ -173,8 +173,6 @@ MUTANTS = [
            contrast(loss=lambda s: _first(s.swap()))),
     Mutant("CTR/both-ways", info_nce, "InfoNCE averaged over both directions", contrast(loss=_both_ways)),
     Mutant("CTR/next-row", info_nce, "InfoNCE whose positive is the next row", contrast(loss=_next_positive)),
-    Mutant("CTR/sum", info_nce, "InfoNCE summed over the rows instead of averaged",
-           contrast(loss=lambda s: -_own(log_share(s)).sum(None, keepdims=False))),
     Mutant("CTR/positive-alone", info_nce, "InfoNCE without its negatives: the similarity alone",
            contrast(loss=lambda s: average(-_own(s)))),
     Mutant("CTR/back-lengths-constant", info_nce, "InfoNCE whose gradient takes the lengths for constants",

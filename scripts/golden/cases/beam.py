@@ -20,10 +20,10 @@ def beam_search() -> list[Case]:
 
     def prompt(slug: str, about: str, seed: int, **how: Any) -> Case:
         """The drawn models were chosen so that texts vary and no decision is near a tie."""
-        name = f"GEN/beam-small {seed}"
+        name, V = f"GEN/beam-small {seed}", int(str(SMALL["vocabulary"]))
         drawn = parameters(Draw(name), model.shapes(SMALL), scale=0.25)
         drawn |= {path: 4 * drawn[path] for path in ("p.token", "p.position")}
-        ids = Draw(f"{name} prompt").integers(1, 2, high=SMALL["vocabulary"])
+        ids = Draw(f"{name} prompt").integers(1, 2, high=V)
         asked = {"model": "gpt", "ids": ids, "source": None, "allowed": None, "config": SMALL}
         return case(slug, about, asked, drawn, **how)
 
@@ -44,7 +44,7 @@ def beam_search() -> list[Case]:
                length_penalty=0.5),
         prompt("ends", "texts that end at different lengths are compared by log P / length^0.5", 46, new_tokens=5,
                beams=3, length_penalty=0.5),
-        prompt("early-end", "a short text that ends first is not yet the best one", 32, new_tokens=5, beams=3,
+        prompt("early-end", "two texts end after two tokens; a third goes on to full length", 32, new_tokens=5, beams=3,
                length_penalty=0.5),
         prompt("no-penalty", "by log P alone; a text that ends beyond the first three is not finished, and takes "
                "no place from those that go on", 2, new_tokens=5, beams=3, length_penalty=0.0),

@@ -93,7 +93,7 @@ def hybrid() -> list[Case]:
         }
         return Case(id, "hybrid_states", about, _drawn(name or id, "hybrid", BOTH_WAYS), keywords, taps=True, **more)
 
-    e9 = {"name": "HYBRID/e9", "gradient": False, "erratum": "E9"}
+    e9: dict[str, Any] = {"name": "HYBRID/e9", "gradient": False, "erratum": "E9"}
     return [
         _logits(
             "hybrid", "HYBRID/logits", "causal attention over embedding and positions, then LSTM layers", HYBRID, 2, 4

@@ -1,0 +1,187 @@
+"""Laws of `refllm translate`, and of what it shares with `refllm summarise`."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from refllm.cli import main
+from refllm.metrics import has_sacrebleu
+from refllm.run import load_model
+from spec_tests import tiny
+from spec_tests.commands.conftest import Refused, leave_the_allocator_alone
+from spec_tests.pairs import PAIRS, TINY, WORDS, written
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learnt the language of spec_tests/pairs.py."""
+    folder = tmp_path_factory.mktemp("translate")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_the_allocator_alone(patch)
+        how = ["--epochs", "25", "--reports", "2", "--lr", "1e-2", "--smoothing", "0", "--out", str(folder / "run")]
+        assert main(["translate", "fit", *written(folder / "data"), *how, *TINY, "--width", "32"]) == 0
+    return folder / "run"
+
+
+def printed(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capfd.readouterr()
+    assert main(arguments) == 0
+    return capfd.readouterr().out
+
+
+def test_what_is_learnt_holds_for_pairs_that_were_held_out(learnt: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(printed(capfd, "translate", "evaluate", str(learnt), "--json", "--beams", "3"))
+    assert list(found["scores"]) == ["greedy", "3 beams", "copy of the source", "word by word"]
+    assert found["scores"]["greedy"]["exact"] > 80
+    assert found["scores"]["word by word"]["exact"] == 100  # in this language it is enough
+    assert found["scores"]["copy of the source"]["exact"] == 0
+    summary = json.loads((learnt / "summary.json").read_text())
+    assert summary["exact"] == found["scores"]["greedy"]["exact"]
+    assert summary["baselines"]["copy_exact"] == 0
+    assert summary["val_loss"] < 0.2
+
+
+def test_translations_are_printed_a_line_each_or_as_json(
+    learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [pair for pair in PAIRS if pair[0].startswith(("one car", "dog one"))]
+    texts, wanted = [list(side) for side in zip(*known, strict=True)]
+    lines = "".join(f"{one}\n" for one in wanted)
+    assert printed(capfd, "translate", "predict", str(learnt), *texts) == lines
+    assert printed(capfd, "translate", "predict", str(learnt), *texts, "--beams", "1") == lines
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    assert printed(capfd, "translate", "predict", str(learnt), "--file", str(tmp_path / "texts.txt")) == lines
+    (tmp_path / "texts.csv").write_text("english\n" + "\n".join(texts) + "\n")
+    table = ["--file", str(tmp_path / "texts.csv"), "--source", "english", "--json"]
+    found = [json.loads(line) for line in printed(capfd, "translate", "predict", str(learnt), *table).splitlines()]
+    assert found == [{"text": a, "translation": b} for a, b in zip(texts, wanted, strict=True)]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(texts).encode())))
+    assert printed(capfd, "translate", "predict", str(learnt)) == lines
+
+
+def test_an_evaluation_shows_examples_that_nobody_chose(learnt: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = printed(capfd, "translate", "evaluate", str(learnt), "--examples", "2")
+    assert out.count("wanted ") == out.count("word by word  ") - 1 == 2
+    assert ("BLEU" in out.splitlines()[2]) == has_sacrebleu()
+    assert has_sacrebleu() or "BLEU and chrF need sacrebleu" in out
+
+
+def test_pairs_that_were_learnt_from_are_told(learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files = written(tmp_path / "same")
+    out = printed(capfd, "translate", "evaluate", str(learnt), *files)
+    assert f"{len(PAIRS)} texts by" in out
+    assert f"of the {len(PAIRS)} sources stand in the training pairs too" in out
+
+
+def test_without_the_training_pairs_only_the_dictionary_is_missing(
+    learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path, refused: Refused
+) -> None:
+    files = written(tmp_path / "same", PAIRS[:4])
+    kept = {path: path.read_text() for path in (learnt.parent / "data").iterdir()}
+    for path in kept:
+        path.unlink()
+    try:
+        found = json.loads(printed(capfd, "translate", "evaluate", str(learnt), *files, "--json"))
+        assert list(found["scores"]) == ["greedy", "4 beams", "copy of the source"]
+        assert "does not exist" in refused("translate", "evaluate", str(learnt))
+    finally:
+        for path, text in kept.items():
+            path.write_text(text)
+
+
+def test_a_fit_that_is_interrupted_goes_on_by_its_own_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], refused: Refused
+) -> None:
+    files = written(tmp_path / "data")
+    out = str(tmp_path / "run")
+    assert main(["translate", "fit", *files, "--steps", "2", "--reports", "1", "--out", out, *TINY]) == 0
+    assert "nothing left to do" in printed(capfd, "translate", "fit", "--resume", out)
+    assert "is a run of translate" in refused("summarise", "fit", "--resume", out)
+    assert "go on with it by refllm translate fit --resume" in refused("train", "--resume", out)
+    assert "leave out --steps" in refused("translate", "fit", "--resume", out, "--steps", "3")
+    assert "will not be overwritten" in refused("translate", "fit", *files, "--out", out, *TINY)
+
+
+def test_every_flag_of_the_model_reaches_the_run_and_only_dropout_changes_one_that_is_begun_from(
+    tmp_path: Path, refused: Refused
+) -> None:
+    files = written(tmp_path / "data")
+    how = [*files, "--steps", "1", "--reports", "1"]
+    flags = ["--norm", "post", "--positions", "relative", "--hidden", "24", "--no-tied", "--gated", "--no-biases"]
+    flags += ["--activation", "silu", "--smoothing", "0.25", "--head-width", "6"]
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    assert main(["translate", "fit", *how, "--out", first, *TINY, *flags]) == 0
+    run = load_model(Path(first), "cpu")
+    wanted = {
+        "norm": "post", "positions": "relative", "hidden": 24, "tied": False, "gated": True, "biases": False,
+        "activation": "silu", "head_width": 6, "context": 24, "dropout": 0.0,
+    }  # fmt: skip
+    assert wanted.items() <= run.config.as_dict().items()
+    assert run.description["smoothing"] == 0.25
+    also = ["--from", first, "--threads", "1"]
+    assert main(["translate", "fit", *how, "--out", second, *also, "--dropout", "0.5"]) == 0
+    assert load_model(Path(second), "cpu").config.as_dict() == {**run.config.as_dict(), "dropout": 0.5}
+    assert "--width is that of the run" in refused("translate", "fit", *how, *also, "--width", "8")
+    assert "--vocabulary is that of the run" in refused("translate", "fit", *how, *also, "--vocabulary", "300")
+
+
+def test_few_pairs_get_a_small_vocabulary(tmp_path: Path) -> None:
+    how = ["--steps", "1", "--reports", "1", "--out", str(tmp_path / "run")]
+    sizes = [word for word in TINY if word not in ("--vocabulary", "280")]
+    assert main(["translate", "fit", *written(tmp_path / "data"), *how, *sizes]) == 0
+    text = sum(len(a) + len(b) for a, b in PAIRS)
+    assert 261 < load_model(tmp_path / "run", "cpu").tokenizer.size < 261 + text / 50
+
+
+def test_bad_pairs_are_refused_with_file_and_line(tmp_path: Path, refused: Refused) -> None:
+    source, target = written(tmp_path / "data")
+    shorter, empty = tmp_path / "shorter.de", tmp_path / "empty.de"
+    shorter.write_text("eins\n")
+    empty.write_text("".join("\n" if n == 6 else f"{pair[1]}\n" for n, pair in enumerate(PAIRS)))
+    (tmp_path / "latin.de").write_bytes("grün\n".encode("latin-1"))
+    (tmp_path / "t.csv").write_text("source,goal\na,b\n")
+    assert f"has {len(PAIRS)} lines and {shorter} 1" in refused("translate", "fit", source, str(shorter))
+    assert f"{empty}:7: the line is empty" in refused("translate", "fit", source, str(empty))
+    assert "latin.de:1 is not UTF-8" in refused("translate", "fit", source, str(tmp_path / "latin.de"))
+    assert "t.csv:1: the column 'target' is not among source, goal" in refused(
+        "translate", "fit", str(tmp_path / "t.csv")
+    )
+    assert "there is nothing to learn from" in refused("translate", "fit")
+    assert "fits the context of 2 tokens" in refused("translate", "fit", source, target, *TINY, "--context", "2")
+    assert "epochs must be above 0" in refused("translate", "fit", source, target, *TINY, "--epochs", "0")
+
+
+def test_bad_texts_are_refused_with_file_and_line(
+    learnt: Path, trained: Path, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = ["translate", "predict"]
+    (tmp_path / "texts.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "long.txt").write_text("one\n" + "two " * 40 + "\n")
+    assert "texts.txt:2: the text is empty" in refused(*predict, str(learnt), "--file", str(tmp_path / "texts.txt"))
+    told = refused(*predict, str(learnt), "--file", str(tmp_path / "long.txt"))
+    assert "long.txt:2: the text has" in told
+    assert "the model reads 24 at once; shorten it" in told
+    assert "argument:2: the text is empty" in refused(*predict, str(learnt), "one", " ")
+    assert "not both" in refused(*predict, str(learnt), "one", "--file", str(tmp_path / "long.txt"))
+    assert "beams must be at least 1" in refused(*predict, str(learnt), "one", "--beams", "0")
+    assert "is a run of gpt that has learnt no pairs" in refused(*predict, str(trained), "one")
+    assert "must not be negative" in refused("translate", "evaluate", str(learnt), "--examples", "-1")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xff\n")))
+    assert "standard input:2: not UTF-8" in refused(*predict, str(learnt))
+
+
+def test_a_language_model_is_not_made_of_a_translation(learnt: Path, refused: Refused) -> None:
+    for command in (["generate", str(learnt)], ["score", str(learnt), "--text", "one two"], ["chat", str(learnt)]):
+        assert "does not predict the next token" in refused(*command)
+
+
+def test_the_baseline_knows_every_word(learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files = written(tmp_path / "words", list(WORDS.items()))
+    found = json.loads(printed(capfd, "translate", "evaluate", str(learnt), *files, "--json", "--examples", "6"))
+    assert [one["word by word"] for one in found["examples"]] == list(WORDS.values())
+    assert tiny.contents(learnt).keys() >= {"summary.json", "metrics.jsonl"}
