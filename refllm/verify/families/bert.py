@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from refllm.backend import Array
+from refllm.backend import Array, namespace, to_host
 from refllm.models import bert as model
 from refllm.objectives.classification import classification_loss
 from refllm.objectives.pretraining import pretraining_loss
@@ -58,10 +58,10 @@ def bert(p: Tree, *, output: str, config: dict[str, Any], **text: Any) -> Answer
 
 def pretraining(p: Tree, *, targets: Array, ignore: int, pairs: Array, config: dict[str, Any], **text: Any) -> Answer:
     """The means over the masked places and over the pairs; the places are those whose target is not ignored."""
-    counted = targets != ignore
-    places = numpy.argsort(~counted, axis=1, kind="stable")[:, : int(counted.sum(axis=1).max())]
+    xp, counted = namespace(targets), to_host(targets) != ignore
+    places = xp.asarray(numpy.argsort(~counted, axis=1, kind="stable")[:, : int(counted.sum(axis=1).max())])
     (masked, pair), back = pretraining_loss(
-        p, model=model, **text, positions=places, targets=numpy.take_along_axis(targets, places, axis=1), pair=pairs,
+        p, model=model, **text, positions=places, targets=xp.take_along_axis(targets, places, axis=1), pair=pairs,
         ignore=ignore, config=_config(p, config), keep=None,
     )  # fmt: skip
     words, texts = masked.dtype.type(counted.sum()), masked.dtype.type(len(pairs))
@@ -109,7 +109,7 @@ def _stages(
 ) -> list[taps.Stage]:
     def embed() -> Array:
         words, _ = embedding(p["token"], ids=ids)
-        placed, _ = add_positions(words, p["position"], positions=numpy.arange(ids.shape[1]))
+        placed, _ = add_positions(words, p["position"], positions=namespace(ids).arange(ids.shape[1]))
         return add_positions(placed, p["segment"], positions=segments)[0]
 
     def normed(x: Array) -> Array:

@@ -7,9 +7,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-import numpy
-
-from refllm.backend import Array
+from refllm.backend import Array, namespace, to_host
 from refllm.blocks.recurrent import recurrent_layers
 from refllm.blocks.self_attention import self_attention
 from refllm.models import hybrid, nnlm, recurrent_lm
@@ -46,7 +44,7 @@ def loss(name: str, p: Tree, *, ids: Array, targets: Array, ignore: int | None, 
     total, back_total = causal_loss(
         p, model=model, ids=ids, targets=targets, ignore=ignore, config=model.Config(**config), keep=None
     )
-    count = total.dtype.type(targets.size if ignore is None else (targets != ignore).sum())
+    count = total.dtype.type(targets.size if ignore is None else int((to_host(targets) != ignore).sum()))
     return total / count, lambda dy: back_total(dy / count), taps.values(STAGES[name](p, ids, config), {})
 
 
@@ -54,7 +52,7 @@ def hybrid_states(p: Tree, *, ids: Array, allowed: Array | None, config: dict[st
     y, back = hybrid.encode(p, ids=ids, allowed=allowed, config=hybrid.Config(**config), keep=None)
 
     def whole(dy: Array) -> Tree:
-        return {**back(dy), "head": numpy.zeros_like(p["head"])}  # which has no part in the states
+        return {**back(dy), "head": namespace(p["head"]).zeros_like(p["head"])}  # which has no part in the states
 
     return y, whole, taps.values(_hybrid_stages(p, ids, allowed, config), {})
 
@@ -94,7 +92,7 @@ def _nnlm_stages(p: Tree, ids: Array, config: dict[str, Any]) -> list[taps.Stage
 
     def seen() -> Array:
         e, _ = embedding(p["token"], ids=ids)
-        past = numpy.zeros((len(ids), places - 1, config["width"]), e.dtype)
+        past = namespace(e).zeros((len(ids), places - 1, config["width"]), e.dtype)
         return window(e, past, places=places, valid=None)[0]
 
     def squashed(x: Array) -> Array:
@@ -115,7 +113,7 @@ def _hybrid_stages(p: Tree, ids: Array, allowed: Array | None, config: dict[str,
 
     def embed() -> Array:
         e, _ = embedding(p["token"], ids=ids)
-        return e + sinusoidal(numpy.arange(ids.shape[1]).astype(e.dtype), width=config["width"])[0]
+        return e + sinusoidal(namespace(e).arange(ids.shape[1]).astype(e.dtype), width=config["width"])[0]
 
     def attended(x: Array) -> Array:
         how: dict[str, Any] = {"heads": config["heads"], "causal": not config["bidirectional"], "allowed": keys}

@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy
-
-from refllm.backend import Array
+from refllm.backend import Array, namespace, to_host
 from refllm.blocks import cross_attention as reading
 from refllm.blocks.encoder_layer import maybe_gated
 from refllm.blocks.relative_self_attention import relative_self_attention
@@ -55,14 +53,14 @@ def seq2seq_loss(
         p, model=model, inputs=seq2seq.shifted_right(targets, start=start, ignore=ignore), targets=targets,
         ignore=ignore, config=model.Config(**config), keep=None, **how,
     )  # fmt: skip
-    count = y.dtype.type((targets != ignore).sum())
+    count = y.dtype.type(int((to_host(targets) != ignore).sum()))
     return y / count, lambda dy: back(dy / count)
 
 
 def denoising_loss(p: Tree, *, counted: Array, config: dict[str, Any], **how: Any) -> tuple[Array, Pullback]:
     """The mean over the places that count."""
     y, back = denoising.denoising_loss(p, model=model, counted=counted, config=model.Config(**config), keep=None, **how)
-    count = y.dtype.type(counted.sum())
+    count = y.dtype.type(int(to_host(counted).sum()))
     return y / count, lambda dy: back(dy / count)
 
 
@@ -95,7 +93,7 @@ def _half(
         if config["positions"] == "learned":
             x = x + stack["position"][:T]
         elif config["positions"] == "sinusoidal":
-            x = x + sinusoidal(numpy.arange(T).astype(x.dtype), width=config["width"])[0]
+            x = x + sinusoidal(namespace(x).arange(T).astype(x.dtype), width=config["width"])[0]
         return normalise(x, stack["embedding_norm"], eps=config["eps"])[0] if config["embedding_norm"] else x
 
     r = None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from refllm.backend import Array
+from refllm.backend import Array, namespace, to_host
 from refllm.generation.beam import beam_search as search
 from refllm.generation.sequence import write
 from refllm.generation.writer import CausalWriter, SequenceWriter, Writer
@@ -39,7 +39,7 @@ def translate(
     logits = numpy.zeros((*ids.shape, chosen.vocabulary), watched.seen[0].dtype)
     for step, found in enumerate(watched.seen):
         going = [row for row, length in enumerate(lengths) if step < length]
-        logits[going, step] = found[going]
+        logits[going, step] = to_host(found)[going]
     return ids, logits
 
 
@@ -93,8 +93,9 @@ class Rereading(SequenceWriter):
     text: Array | None = None
 
     def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
-        new = numpy.asarray(ids)
-        self.text = new if self.text is None else numpy.concatenate([self.text, new], axis=1)
+        xp = namespace(self.memory)
+        new = xp.asarray(ids)
+        self.text = new if self.text is None else xp.concatenate([self.text, new], axis=1)
         h, _ = model.decode(
             self.p, self.memory, ids=self.text, memory_allowed=self.allowed, config=self.config, keep=None, cache=None
         )
