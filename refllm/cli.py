@@ -6,6 +6,7 @@ A mistake of the user ends in one line on stderr and exit status 2, never in a t
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import sys
 from collections.abc import Sequence
@@ -13,57 +14,48 @@ from typing import Any
 
 import refllm
 from refllm.backend import is_out_of_memory
-from refllm.commands import (
-    answer,
-    chat,
-    classify,
-    compare,
-    compress,
-    generate,
-    pretrain,
-    score,
-    summarise,
-    train,
-    translate,
-    verify,
-)
 from refllm.errors import UserError
 
-COMMANDS: dict[str, Any] = {
-    "train": train,
-    "pretrain": pretrain,
-    "compare": compare,
-    "generate": generate,
-    "score": score,
-    "classify": classify,
-    "translate": translate,
-    "summarise": summarise,
-    "answer": answer,
-    "chat": chat,
-    "compress": compress,
-    "verify": verify,
+COMMANDS = {
+    "train": "train a model on text",
+    "pretrain": "make the BERT or encoder-decoder that fit --from starts from",
+    "compare": "train every language model on the same text and compare them",
+    "generate": "write text with a trained model",
+    "score": "the probability and perplexity of a text",
+    "classify": "learn labels of texts, give them, measure them",
+    "translate": "learn to translate from pairs, translate, measure it",
+    "summarise": "learn to summarise from pairs, summarise, measure it",
+    "answer": "learn to answer questions about texts, answer, measure it",
+    "chat": "talk with a trained language model",
+    "compress": "make a trained model smaller: distil, prune, quantise",
+    "verify": "check an implementation against the golden files",
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def module(command: str) -> Any:
+    """The file of a command. Only the one that was asked for is loaded, so that a command starts at once."""
+    return importlib.import_module(f"refllm.commands.{command}")
+
+
+def parser(command: str | None) -> argparse.ArgumentParser:
+    """Knows every command by its name, and the arguments of one of them."""
     top = argparse.ArgumentParser(prog="refllm", description="The executable specification of a language model.")
     top.add_argument("--version", action="version", version=f"refllm {refllm.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.DESCRIPTION,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    for name, text in COMMANDS.items():
+        each = commands.add_parser(name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == command:
+            chosen = module(name)
+            each.description = chosen.DESCRIPTION
+            chosen.add_arguments(each)
+            each.set_defaults(run=chosen.run)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit status."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser(next((word for word in words if word in COMMANDS), None)).parse_args(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show appears as its code
     try:
@@ -80,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except Exception as error:
         if is_out_of_memory(error):
-            return _refuse(f"out of memory ({error}); {COMMANDS[options.command].LESS_MEMORY}")
+            return _refuse(f"out of memory ({error}); {module(options.command).LESS_MEMORY}")
         raise
 
 

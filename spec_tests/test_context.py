@@ -6,16 +6,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def measured(tmp_path: Path, *arguments: str) -> list[dict[str, float]]:
+def measured(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     command = [sys.executable, "scripts/context", *arguments, "--json", str(tmp_path / "rows.json")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    rows: list[dict[str, float]] = json.loads((tmp_path / "rows.json").read_text())
+    rows: list[dict[str, Any]] = json.loads((tmp_path / "rows.json").read_text())
     return rows
 
 

@@ -1,1 +1,1 @@
-"""The commands of `refllm`, one a file: HELP, DESCRIPTION, LESS_MEMORY (how to need less), add_arguments, run."""
+"""The commands of `refllm`, one a file: DESCRIPTION, LESS_MEMORY (how to need less), add_arguments, run."""

@@ -21,7 +21,6 @@ from refllm.tasks.span import AnswerSpans, Questions, quality, read_data
 from refllm.tasks.start import Start, begun_from
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 
-HELP = "learn to answer questions about texts, answer, measure it"
 DESCRIPTION = """Learn where in a text the answer to a question stands (fit), answer others (predict), and measure it
 (evaluate).
 

@@ -13,14 +13,13 @@ from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
 from refllm.run import Trained, load_language_model
 
-HELP = "talk with a trained language model"
 DESCRIPTION = """Talk with the language model of a run: it goes on after each line of yours, to the end of its own line.
 It has learnt to continue texts, nothing else; --you and --it mark the speakers as in the texts that it learnt from.
 /quit or Ctrl-D ends it. Lines from a pipe are answered one by one.
 
 example: refllm chat runs/001 --you "Q: " --it "A: " --temperature 0.8"""
 
-__all__ = ["DESCRIPTION", "HELP", "LESS_MEMORY", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "LESS_MEMORY", "add_arguments", "run"]
 
 QUIT = "/quit"
 

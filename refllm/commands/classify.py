@@ -32,7 +32,6 @@ from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.workers import Workers, keep_freed_memory
 
-HELP = "learn labels of texts, give them, measure them"
 DESCRIPTION = """Learn the labels of texts from examples (fit), label other texts (predict), and measure it (evaluate).
 
 example: refllm classify fit reviews.csv --text review --label stars --from runs/001 --out runs/stars

@@ -34,12 +34,11 @@ from refllm.tasks.language import Language, read_corpus
 from refllm.tokenizers import Tokenizer
 from refllm.workers import Workers, keep_freed_memory
 
-HELP = "train every language model on the same text and compare them"
 DESCRIPTION = """Train every language model on the same text, tokens and time, and print one table.
 
 example: refllm compare --data my_texts/ --minutes 2 --out runs/compared"""
 
-__all__ = ["DESCRIPTION", "HELP", "LESS_MEMORY", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "LESS_MEMORY", "add_arguments", "run"]
 
 ALL = ("ngram", "nnlm", "rnn", "lstm", "hybrid", "gpt", "llama", "switch")  # in the order of their years
 

@@ -28,7 +28,6 @@ from refllm.tasks import load as load_task
 from refllm.train import Settings, Trainer
 from refllm.workers import Workers, available_cores
 
-HELP = "make a trained model smaller: distil, prune, quantise"
 DESCRIPTION = """Make a smaller model of the one of a run, and show what that costs: size, speed and quality on the
 part of the data that the run held out.
 

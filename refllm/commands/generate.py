@@ -14,7 +14,6 @@ from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
 from refllm.run import load_language_model
 
-HELP = "write text with a trained model"
 DESCRIPTION = """Write text with the model of a run, to the terminal as it comes.
 
 example: refllm generate runs/001 --prompt "The assert statement" --temperature 0.8 --top-p 0.95"""

@@ -7,7 +7,6 @@ import argparse
 from refllm.commands import train
 from refllm.errors import UserError
 
-HELP = "make the BERT or encoder-decoder that fit --from starts from"
 DESCRIPTION = """Pre-train BERT (masked words and sentence pairs), which classify and answer start from, or an
 encoder-decoder (text infilling), which translate and summarise start from. The same as refllm train with that --model.
 

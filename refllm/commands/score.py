@@ -16,12 +16,11 @@ from refllm.metrics import bits_per_character, perplexity
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.run import load_language_model
 
-HELP = "the probability and perplexity of a text"
 DESCRIPTION = """The chain-rule probability and perplexity of a text under the model of a run, given its first token.
 
 example: refllm score runs/001 --text "The assert statement raises an exception." --each"""
 
-__all__ = ["DESCRIPTION", "HELP", "LESS_MEMORY", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "LESS_MEMORY", "add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

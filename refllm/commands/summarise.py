@@ -6,7 +6,6 @@ import argparse
 
 from refllm.commands import pairs
 
-HELP = "learn to summarise from pairs, summarise, measure it"
 DESCRIPTION = """Learn summaries from texts with theirs (fit), summarise (predict), and measure it (evaluate).
 
 example: refllm summarise fit articles.jsonl --source body --target headline --out runs/news

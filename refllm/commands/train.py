@@ -37,7 +37,6 @@ from refllm.tokenizers import CharacterTokenizer
 from refllm.tokenizers.marked import with_marks
 from refllm.workers import Workers, keep_freed_memory
 
-HELP = "train a GPT on text"
 DESCRIPTION = """Train a GPT on text: by default on the language reference that every Python carries.
 
 example: refllm train --data my_texts/ --minutes 5 --out runs/mine"""

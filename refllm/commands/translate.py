@@ -6,7 +6,6 @@ import argparse
 
 from refllm.commands import pairs
 
-HELP = "learn to translate from pairs, translate, measure it"
 DESCRIPTION = """Learn a translation from pairs of sentences (fit), translate (predict), and measure it (evaluate).
 
 example: refllm translate fit talks.en talks.de --minutes 20 --out runs/en-de

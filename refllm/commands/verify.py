@@ -13,7 +13,6 @@ from refllm.errors import UserError
 from refllm.verify import adapter, corpus, device, external, pages, reference, report, runner
 from refllm.verify.case import CARRIERS, Case
 
-HELP = "check an implementation against the golden files"
 DESCRIPTION = """Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
 
 examples: refllm verify my_adapter.py --only layer_norm

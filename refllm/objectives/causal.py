@@ -40,7 +40,7 @@ def causal_loss(
     config: Any,
     keep: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
-    """NLL: y = -Σ over places of log P(target | the tokens up to the place)   [+ α balance B T for a model with experts]
+    """NLL: y = -Σ over places of log P(target | the tokens up to the place);   + α balance B T where there are experts
 
     A sum, not a mean: shards and micro-batches then add up whatever their sizes, and the caller divides once.
     Source:  documents 002 sec. 3.3, 4.2; 004 sec. 2.3; the balance: Fedus et al. 2021 (arXiv:2101.03961) eq. 4.

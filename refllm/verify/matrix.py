@@ -53,11 +53,7 @@ class Table:
 def measure(cases: Iterable[Case], dtype: str, C: float) -> Table:
     """Runs every mutant on the cases that call what it imitates; `dtype` where a mutant asks for none of its own."""
     known = Imitations()
-    relevant: dict[str, list[Case]] = defaultdict(list)
-    for case in sorted(cases, key=lambda case: case.level):
-        if case.level in LEVELS and case.operation != "resume":
-            for mutant in known.relevant(case):
-                relevant[mutant.id].append(case)
+    relevant = _relevant(known, cases)
     failing = {mutant.id: _failing(known, mutant, relevant[mutant.id], dtype, C) for mutant in mutants.MUTANTS}
     levels = {identity: min((c.level for c in found), default=0) for identity, found in failing.items()}
     deaths = []
@@ -70,6 +66,29 @@ def measure(cases: Iterable[Case], dtype: str, C: float) -> Table:
         named = _named(known, mutant, peers, failing, relevant) if wrong else []
         deaths.append(Death(mutant, first, {level: sum(c.level == level for c in on) for level in LEVELS}, named))
     return Table(deaths)
+
+
+def survivors(cases: Iterable[Case], dtype: str, C: float) -> list[str]:
+    """The mutants that no case tells from refllm. As `measure`, but it leaves a mutant at its first death."""
+    known = Imitations()
+    relevant = _relevant(known, cases)
+    found = []
+    for mutant in mutants.MUTANTS:
+        used = mutant.dtype if mutant.dtype != "float64" else dtype
+        fit = (case for case in relevant[mutant.id] if runner.unfit_for(case, used, C) is None)
+        if not any(_wrong(known, mutant, case, used, C) for case in fit):
+            found.append(mutant.id)
+    return found
+
+
+def _relevant(known: Imitations, cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """The cases that call what a mutant imitates, in the order of their levels."""
+    relevant: dict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: case.level):
+        if case.level in LEVELS and case.operation != "resume":
+            for mutant in known.relevant(case):
+                relevant[mutant.id].append(case)
+    return relevant
 
 
 def _failing(known: Imitations, mutant: Mutant, cases: list[Case], dtype: str, C: float) -> list[Case]:

@@ -9,9 +9,9 @@ import numpy as np
 from benchmark.tasks import ADAMW, GENERATIONS, STEPS
 from refllm.generation.generate import generate
 from refllm.models import gpt
-from refllm.objectives.causal import Causal, causal_loss
+from refllm.objectives.causal import Causal
 from refllm.ops.attention import attention
-from refllm.parameters import map_leaves, named_leaves
+from refllm.parameters import named_leaves
 from refllm.train import Settings, Trainer
 from refllm.workers import Workers, keep_freed_memory
 
@@ -36,14 +36,18 @@ class Side:
         trainer = Trainer(
             model=gpt, config=shape.config, objective=Causal(gpt, shape.config), settings=settings, workers=self.workers
         )
-        trainer.load({"weights": dict(named_leaves(shape.parameters()))}, step=0)
+        fresh = {"weights": dict(named_leaves(shape.parameters()))}
+        fresh |= {
+            moment: {k: np.zeros_like(x) for k, x in fresh["weights"].items()} for moment in ("moment1", "moment2")
+        }
         tokens = shape.tokens()
+        trainer.load(fresh, step=0)
+        loss = trainer.step(tokens, lr=0.0)  # moves nothing but the moments
+        clipped = 1 / max(1.0, float(trainer.norm) / ADAMW["clip"])
+        first = {name: gradient / np.float32(clipped) for name, gradient in trainer.gradient.views.items()}
+        trainer.load(fresh, step=0)
         self.once = lambda: trainer.step(tokens, lr=ADAMW["lr"])
-        p = map_leaves(np.copy, trainer.parameters.tree)
-        ids, targets = tokens[:, :-1], tokens[:, 1:]
-        loss, back = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=None, config=shape.config, keep=None)
-        gradient = back(np.float32(1 / targets.size))
-        return {"loss": float(loss) / targets.size, **dict(named_leaves(gradient))}
+        return {"loss": float(loss), **first}
 
     def prepare_generation(self, name: str) -> dict[str, Any]:
         shape, new_tokens = GENERATIONS[name]

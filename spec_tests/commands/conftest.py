@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from refllm.cli import COMMANDS, main
+from refllm.cli import COMMANDS, main, module
 from refllm.commands import fitting
 from spec_tests import tiny
 
@@ -28,7 +28,7 @@ def _in_an_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leave_the_allocator_alone(patch: pytest.MonkeyPatch) -> None:
-    for command in (*COMMANDS.values(), fitting):
+    for command in (*map(module, COMMANDS), fitting):
         if hasattr(command, "keep_freed_memory"):
             patch.setattr(command, "keep_freed_memory", lambda: True)
 

@@ -60,11 +60,17 @@ def table(golden: corpus.Corpus) -> matrix.Table:
     return matrix.measure(golden.cases.values(), "float64", golden.C)
 
 
-def test_every_mutant_dies(table: matrix.Table) -> None:
-    assert len(table.deaths) >= 110
+def test_every_mutant_dies(golden: corpus.Corpus) -> None:
+    assert len(MUTANTS) >= 110
+    assert matrix.survivors(golden.cases.values(), "float64", golden.C) == []
+
+
+@pytest.mark.slow
+def test_the_whole_matrix_leaves_no_survivor_either(table: matrix.Table) -> None:
     assert table.survivors == []
 
 
+@pytest.mark.slow
 def test_a_mutant_of_an_operation_dies_on_the_first_three_levels(table: matrix.Table) -> None:
     late = [
         death.mutant.id
@@ -75,11 +81,13 @@ def test_a_mutant_of_an_operation_dies_on_the_first_three_levels(table: matrix.T
     assert [identity for identity in late if not identity.startswith(("GEN/", "ADAMW/"))] == []
 
 
+@pytest.mark.slow
 def test_the_diagnosis_names_the_mutant_first_or_second(table: matrix.Table) -> None:
     assert table.named(1) + table.named(2) >= 0.95 * len(table.deaths)
     assert table.named(1) >= 0.9 * len(table.deaths)
 
 
+@pytest.mark.slow
 def test_the_matrix_as_data_counts_what_it_lists(table: matrix.Table) -> None:
     data = matrix.as_data(table)
     assert data["mutants"] == len(MUTANTS) == len(data["matrix"])
