@@ -22,6 +22,7 @@ from refllm.verify.imitations import Imitations, distance
 from refllm.verify.mutants import (
     Mutant,
     beam,
+    cross_attention,
     earlier,
     encoder_decoder,
     grouped,
@@ -36,7 +37,19 @@ from refllm.verify.mutants import models as whole
 LINES = 3
 NEAR = 0.1  # an answer this much nearer to a mutant than to the truth is worth a line
 _KNOWN = Imitations()
-_TOPICS = (optimiser, schedule, sampling, positions, whole, llama, grouped, earlier, encoder_decoder, beam)
+_TOPICS = (
+    optimiser,
+    schedule,
+    sampling,
+    positions,
+    whole,
+    llama,
+    grouped,
+    earlier,
+    cross_attention,
+    encoder_decoder,
+    beam,
+)
 _LATE = frozenset(
     mutant.id for topic in _TOPICS for mutant in topic.MUTANTS
 )  # asked about on levels 4 and 5: what else goes wrong there shows on the levels below

@@ -21,9 +21,10 @@ from refllm.verify.case import Case
 from refllm.verify.mutants import EQUIVALENT, MUTANTS, Equivalent, Mutant, planted
 from refllm.verify.mutants import attention as attention_mutants
 from refllm.verify.mutants import beam as beam_mutants
+from refllm.verify.mutants import bidirectional as bidirectional_mutants
 from refllm.verify.mutants import contrastive as contrastive_mutants
+from refllm.verify.mutants import cross_attention as cross_attention_mutants
 from refllm.verify.mutants import earlier as earlier_mutants
-from refllm.verify.mutants import encoder_decoder as encoder_decoder_mutants
 from refllm.verify.mutants import feed_forward as feed_forward_mutants
 from refllm.verify.mutants import gates as gate_mutants
 from refllm.verify.mutants import grouped as grouped_mutants
@@ -236,8 +237,8 @@ RIGHT: dict[str, tuple[str, Callable[..., Any]]] = {
     "rnn": ("rnn", recurrent_mutants.simple()),
     "lstm": ("lstm", recurrent_mutants.gated()),
     "window": ("window", earlier_mutants.windows()),
-    "bidirectional": ("bidirectional", earlier_mutants.both_ways()),
-    "cross_attention": ("cross_attention", partial(encoder_decoder_mutants.reading(), cache=None)),
+    "bidirectional": ("bidirectional", bidirectional_mutants.both_ways()),
+    "cross_attention": ("cross_attention", partial(cross_attention_mutants.reading(), cache=None)),
     "beam_search": ("beam_search", beam_mutants.searched()),
 }
 

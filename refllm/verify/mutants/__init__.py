@@ -11,7 +11,9 @@ from refllm.verify.mutants import (
     attention,
     beam,
     bert,
+    bidirectional,
     contrastive,
+    cross_attention,
     earlier,
     encoder_decoder,
     feed_forward,
@@ -40,6 +42,7 @@ __all__ = ["EQUIVALENT", "MUTANTS", "Equivalent", "Mutant", "planted"]
 
 TOPICS = (
     attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,
-    contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, earlier, bert, encoder_decoder, beam,
+    contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional, earlier, bert,
+    cross_attention, encoder_decoder, beam,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)
