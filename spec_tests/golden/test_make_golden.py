@@ -28,7 +28,10 @@ GOLDEN = ROOT / "golden"
 MANIFEST = json.loads((GOLDEN / "MANIFEST.json").read_text())
 JSON_FILES = [entry["path"] for entry in MANIFEST["files"] if entry["path"].endswith(".json")]
 COMPUTED: list[Case] = [case for file in FILES if file.level for case in file.cases]
-FAST = [file for file in FILES if file.level in (0, 1, 6) or file.path == "L3/sentence.json"]
+LONG = ("L1/attention.json", "L1/relative_attention.json")
+FAST = [
+    file for file in FILES if (file.level in (0, 1, 6) and file.path not in LONG) or file.path == "L3/sentence.json"
+]
 
 
 def named(id: str) -> Case:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from refllm.verify import corpus, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
 from refllm.verify.runner import Result
+from spec_tests.verify.chosen import representatives
 
 Tree = Any
 DISTORTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -53,19 +53,8 @@ def _distorted(values: Callable[[Any], Any] | None, gradients: Callable[[Any], A
 def _results(
     implementation: Functions, golden: corpus.Corpus, dtype: str = "float64", *, every: bool = True
 ) -> list[Result]:
-    cases = golden.cases.values() if every else _representatives(golden)
+    cases = golden.cases.values() if every else representatives(golden)
     return list(runner.run(implementation, cases, dtype, golden.C, diagnose=False))
-
-
-def _representatives(golden: corpus.Corpus) -> list[Case]:
-    """Every case up to level 1, and two of each operation above: mistakes that are told by their kind alone."""
-    seen: Counter[str] = Counter()
-    chosen = []
-    for case in golden.cases.values():
-        seen[case.operation] += 1
-        if case.level <= 1 or seen[case.operation] <= 2:
-            chosen.append(case)
-    return chosen
 
 
 def _all_zero(truths: Any) -> bool:
