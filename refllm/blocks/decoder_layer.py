@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from refllm.backend import Array
 from refllm.blocks.cross_attention import MemoryStore, cross_attention
@@ -19,6 +19,20 @@ class LayerStores(NamedTuple):
 
     text: KeyValueStore
     memory: MemoryStore
+
+
+class Cache(Protocol):
+    """What the decoder keeps while it writes (generation/decoder_cache.py)."""
+
+    @property
+    def layers(self) -> Sequence[LayerStores]: ...
+
+    @property
+    def length(self) -> int:
+        """Places of the target that it holds."""
+
+    def advance(self, tokens: int) -> Array:
+        """Makes room for `tokens` more; their positions (T,)."""
 
 
 def decoder_layer(

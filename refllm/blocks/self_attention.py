@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from refllm.backend import Array
@@ -17,6 +17,19 @@ class KeyValueStore(Protocol):
 
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Appends k and v (B, H, T, D); returns all keys and values so far, (B, H, S, D)."""
+        ...
+
+
+class Cache(Protocol):
+    """Keys and values of the tokens so far for every layer, and where new ones stand (generation/cache.py)."""
+
+    length: int  # the places that it holds
+
+    @property
+    def layers(self) -> Sequence[KeyValueStore]: ...
+
+    def advance(self, tokens: int) -> tuple[Array, Array | None]:
+        """Makes room for `tokens` more; their positions (T,) or (B, T), and which keys they may attend."""
         ...
 
 

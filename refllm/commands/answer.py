@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,21 @@ from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import answering
 from refllm.commands.answering import overlapping_sentence, print_table
 from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments, settings_of
-from refllm.commands.fitting import add_run_arguments, begun, carry_out, length_of
+from refllm.commands.fitting import (
+    add_run_arguments,
+    begun,
+    carry_out,
+    config_of_the_run,
+    fresh_bert,
+    length_of,
+    require_sizes_of_the_run,
+)
 from refllm.errors import UserError
 from refllm.models import bert
 from refllm.parameters import count
 from refllm.run import Run
-from refllm.tasks.span import AnswerSpans, Questions, quality, read_data
-from refllm.tasks.start import Start, begun_from
-from refllm.tokenizers.wordpiece import WordPieceTokenizer
+from refllm.tasks.span import AnswerSpans, quality, read_data
+from refllm.tasks.start import begun_from
 
 DESCRIPTION = """Learn where in a text the answer to a question stands (fit), answer others (predict), and measure it
 (evaluate).
@@ -89,36 +95,19 @@ def new_run(options: argparse.Namespace) -> Run:
         raise UserError("there is nothing to learn from; give a table with the columns context, question and answer")
     read = read_data(options.data, validation=options.validation)
     if options.start is None:
-        start, (config, tokenizer) = None, from_scratch(options, read)
+        start, contexts = None, dict.fromkeys(one.context for one in read.train)
+        text = "\n".join([*contexts, *(one.question for one in read.train)])
+        config, tokenizer = fresh_bert(options, SIZES, text, outputs=("span",))
     else:
+        require_sizes_of_the_run(options, bert.CHOICES)
         start = begun_from(Path(options.start), model="bert", device=options.device)
-        config, tokenizer = from_run(options, start)
+        config, tokenizer = config_of_the_run(options, start, outputs=("span",)), start.tokenizer
     task = AnswerSpans(
         config=config, tokenizer=tokenizer, read=read, data=options.data, validation=options.validation, start=start
     )
     given = {name: value for name, value in vars(options).items() if value is not None}
     settings = settings_of({**SETTINGS, "lr": RATES["scratch" if start is None else "from"], **given}, options)
     return begun(options, task=task, settings=settings, examples=len(task.questions), epochs=EPOCHS)
-
-
-def from_scratch(options: argparse.Namespace, read: Questions) -> tuple[bert.Config, WordPieceTokenizer]:
-    """Fresh sizes, and pieces of words learnt from the contexts and questions to learn from."""
-    given = {name: getattr(options, name) for name in (*bert.CHOICES, "vocabulary")}
-    sizes = {**SIZES, **{name: value for name, value in given.items() if value is not None}}
-    sizes.setdefault("hidden", 4 * sizes["width"])
-    contexts = dict.fromkeys(one.context for one in read.train)
-    text = "\n".join([*contexts, *(one.question for one in read.train)])
-    tokenizer = WordPieceTokenizer.train(text, vocabulary=sizes.pop("vocabulary"), lower=True)
-    return bert.Config(vocabulary=tokenizer.size, **sizes, outputs=("span",)), tokenizer
-
-
-def from_run(options: argparse.Namespace, start: Start) -> tuple[bert.Config, Any]:
-    """The sizes and the tokenizer of the run, with a head that points."""
-    for flag in ("vocabulary", *bert.CHOICES):
-        if flag != "dropout" and getattr(options, flag) is not None:
-            raise UserError(f"--{flag} is that of the run {options.start}; leave it out")
-    dropout = start.config.dropout if options.dropout is None else options.dropout
-    return replace(start.config, outputs=("span",), dropout=dropout), start.tokenizer
 
 
 def _task(prepared: Run) -> AnswerSpans:

@@ -6,12 +6,11 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from refllm.backend import Array, allow_tf32, device_namespace
-from refllm.commands.generate import LESS_MEMORY, add_run_argument, chosen_run
+from refllm.backend import Array
+from refllm.commands.generate import LESS_MEMORY, add_run_argument, add_sampling_arguments, generator_of
 from refllm.errors import UserError
-from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
-from refllm.run import Trained, load_language_model
+from refllm.run import Trained
 
 DESCRIPTION = """Talk with the language model of a run: it goes on after each line of yours, to the end of its own line.
 It has learnt to continue texts, nothing else; --you and --it mark the speakers as in the texts that it learnt from.
@@ -30,22 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--you", default="", metavar="TEXT", help="what stands before each line of yours (default: nothing)")
     add("--it", default="", metavar="TEXT", help="what stands before each line of the model (default: nothing)")
     add("--tokens", type=int, default=100, help="of a line of the model, at most (default 100)")
-    add("--greedy", action="store_true", help="always the most probable token")
-    add("--temperature", type=float, default=0.8, help="below 1 bolder, above 1 wilder (default 0.8)")
-    add("--top-k", type=int, help="choose among the k most probable tokens")
-    add("--top-p", type=float, help="choose among the fewest tokens whose probabilities reach p")
-    add("--seed", type=int, default=1, help="of the choices (default 1)")
+    add_sampling_arguments(parser, temperature=0.8)
 
 
 def run(options: argparse.Namespace) -> int:
-    device_namespace(options.device)
-    allow_tf32(options.tf32, options.device)
-    check_sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
-    if options.tokens < 1:
-        raise UserError(f"tokens must be at least 1, got {options.tokens}")
-    if options.seed < 0:
-        raise UserError(f"seed must not be negative, got {options.seed}")
-    trained = load_language_model(chosen_run(options.run_directory), options.device)
+    trained = generator_of(options)
     try:
         talk(trained, options)
     except KeyboardInterrupt:

@@ -101,6 +101,15 @@ def require_alone(options: argparse.Namespace, add_arguments: Callable[[argparse
         raise UserError(f"--resume goes on with the settings of the run; leave out --{changed[0].replace('_', '-')}")
 
 
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every training takes, whatever it learns."""
+    add = parser.add_argument
+    add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
+    add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
+    add_device_arguments(parser)
+    add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
+
+
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda runs on a GPU through CuPy")
     parser.add_argument(

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import labelling
-from refllm.commands.choices import (
-    ARCHITECTURE,
-    add_device_arguments,
-    add_optimiser_arguments,
-    require_alone,
-    settings_of,
+from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments, settings_of
+from refllm.commands.fitting import (
+    add_run_arguments,
+    begun,
+    carry_out,
+    config_of_the_run,
+    fresh_bert,
+    length_of,
+    require_sizes_of_the_run,
 )
 from refllm.commands.label_report import baseline_labels, print_comparison
 from refllm.commands.labelling import add_column_arguments
-from refllm.commands.progress import carried_out
-from refllm.commands.train import next_free
 from refllm.errors import UserError
 from refllm.finetune import TUNES
 from refllm.metrics import accuracy
 from refllm.models import bert
-from refllm.plan import Plan
 from refllm.run import Run
-from refllm.tasks.classify import Classify, Labelled, Start, begun_from, read_data
-from refllm.tokenizers import load as load_tokenizer
-from refllm.tokenizers.wordpiece import WordPieceTokenizer
-from refllm.workers import Workers, keep_freed_memory
+from refllm.tasks.classify import Classify, read_data
+from refllm.tasks.start import begun_from
 
 DESCRIPTION = """Learn the labels of texts from examples (fit), label other texts (predict), and measure it (evaluate).
 
@@ -77,53 +73,23 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("data", nargs="*", metavar="DATA", help="tables or folders with labelled texts")
     add_column_arguments(parser)
-    add("--validation", type=float, default=0.1, help="share of every label's texts that is held out (default 0.1)")
-    add("--out", metavar="DIR", help="directory of the run (default: runs/ and the next free number)")
-    add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
-    add("--from", dest="start", metavar="RUN", help="begin from a run of bert: its tokenizer, sizes and weights")
+    add_run_arguments(parser, model="bert", validation=0.1, epochs=EPOCHS, patience=3, reports=10)
     add("--tune", choices=sorted(TUNES), help="what of it is trained (default all)")
     add("--upper", type=int, metavar="N", help="with --tune upper: the last N layers and the head (default 1)")
     add("--rank", type=int, help="with --tune low-rank: of the adapters (default 8)")
     add("--alpha", type=float, help="with --tune low-rank: the adapters count alpha / rank (default 16)")
     add("--class-weights", action="store_true", help="every label weighs the same, however rare it is")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=float, help=f"train for so many passes over the texts (default {EPOCHS})")
-    length.add_argument("--steps", type=int, help="train for this many steps")
-    length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
-    add("--patience", type=int, default=3, help="reports without a better validation that end the run (default 3)")
-    add("--reports", type=int, default=10, help="validations and checkpoints during the run (default 10)")
-    add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
-    add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
-    add_device_arguments(parser)
-    add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
     model = parser.add_argument_group("the model; only dropout is free where --from is given")
     model.add_argument("--vocabulary", type=int, help=f"WordPiece tokens (default {SIZES['vocabulary']})")
-    for name in bert.CHOICES:
-        kind, text = ARCHITECTURE[name]
-        model.add_argument(f"--{name}", type=kind, help=text.partition(" (")[0])
+    add_architecture_arguments(model, bert.CHOICES)
     add_optimiser_arguments(parser)
 
 
 def fit(options: argparse.Namespace) -> int:
-    keep_freed_memory()
-    if options.resume:
-        require_alone(options, add_fit_arguments)
-        prepared = Run.resume(Path(options.resume), Workers)
-        if not isinstance(prepared.task, Classify):
-            raise UserError(f"{options.resume} is no run of a classifier; go on with it by the command that began it")
-    else:
-        prepared = new_run(options)
-    task = prepared.task
-    assert isinstance(task, Classify)
-    with prepared.trainer.workers:
-        introduce(prepared, task)
-        if prepared.done and (prepared.directory / "summary.json").exists():
-            print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
-            return 0
-        if not carried_out(prepared, go_on="refllm classify fit"):
-            return 130
-        conclude(prepared, task)
-    return 0
+    return carry_out(
+        options, command="classify", add_arguments=add_fit_arguments, new_run=lambda: new_run(options),
+        introduce=introduce, conclude=conclude,
+    )  # fmt: skip
 
 
 def new_run(options: argparse.Namespace) -> Run:
@@ -131,8 +97,12 @@ def new_run(options: argparse.Namespace) -> Run:
         raise UserError("there is nothing to learn from; give a table or folder of labelled texts")
     _require_useful(options)
     read = read_data(options.data, text=options.text, label=options.label, validation=options.validation)
-    start = None if options.start is None else begun_from(Path(options.start), options.device)
-    config, tokenizer = from_scratch(options, read) if start is None else from_run(options, read, start)
+    start = None if options.start is None else begun_from(Path(options.start), model="bert", device=options.device)
+    heads: dict[str, Any] = {"outputs": ("classes",), "labels": len(read.labels)}
+    if start is None:
+        config, tokenizer = fresh_bert(options, SIZES, "\n".join(one.text for one in read.train), **heads)
+    else:
+        config, tokenizer = config_of_the_run(options, start, **heads), start.tokenizer
     tune = options.tune or "all"
     task = Classify(
         config=config, tokenizer=tokenizer, read=read, data=options.data, text=options.text, label=options.label,
@@ -141,16 +111,7 @@ def new_run(options: argparse.Namespace) -> Run:
     given = {key: value for key, value in vars(options).items() if value is not None}
     values = {**SETTINGS, "lr": RATES["scratch" if start is None else tune], **given}
     settings = settings_of(values, options)
-    steps = options.steps
-    if steps is None and options.minutes is None:
-        epochs = EPOCHS if options.epochs is None else options.epochs
-        if not (epochs > 0 and math.isfinite(epochs)):
-            raise UserError(f"epochs must be above 0, got {epochs}")
-        steps = math.ceil(epochs * math.ceil(len(read.train) / settings.batch))
-    plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports, patience=options.patience)
-    out = Path(options.out) if options.out else next_free()
-    workers = Workers(settings.shards, settings.blas_threads)
-    return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
+    return begun(options, task=task, settings=settings, examples=len(read.train), epochs=EPOCHS)
 
 
 def _require_useful(options: argparse.Namespace) -> None:
@@ -162,9 +123,7 @@ def _require_useful(options: argparse.Namespace) -> None:
     if tune != "all" and options.start is None:
         raise UserError(f"--tune {tune} needs a trained model; give its run by --from, or tune all")
     if options.start is not None:
-        for flag in ("vocabulary", *bert.CHOICES):
-            if flag != "dropout" and getattr(options, flag) is not None:
-                raise UserError(f"--{flag} is that of the run {options.start}; leave it out")
+        require_sizes_of_the_run(options, bert.CHOICES)
 
 
 def _tuning(tune: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -174,44 +133,28 @@ def _tuning(tune: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"tune": tune, **{name: value for name, value in chosen.items() if value is not None}}
 
 
-def from_scratch(options: argparse.Namespace, read: Labelled) -> tuple[bert.Config, Any]:
-    """Fresh sizes, and pieces of words learnt from the training texts alone."""
-    given = {name: getattr(options, name) for name in (*bert.CHOICES, "vocabulary")}
-    sizes = {**SIZES, **{name: value for name, value in given.items() if value is not None}}
-    sizes.setdefault("hidden", 4 * sizes["width"])
-    text = "\n".join(one.text for one in read.train)
-    tokenizer = WordPieceTokenizer.train(text, vocabulary=sizes.pop("vocabulary"), lower=True)
-    config = bert.Config(vocabulary=tokenizer.size, **sizes, outputs=("classes",), labels=len(read.labels))
-    return config, tokenizer
+def _task(prepared: Run) -> Classify:
+    assert isinstance(prepared.task, Classify)
+    return prepared.task
 
 
-def from_run(options: argparse.Namespace, read: Labelled, start: Start) -> tuple[bert.Config, Any]:
-    """The sizes and the tokenizer of the run, with a head for these labels."""
-    try:
-        config = bert.Config(**start.description["config"])
-        tokenizer = load_tokenizer(start.description["tokenizer"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{start.directory}/checkpoint/state.json is damaged ({error}); use another run") from None
-    dropout = config.dropout if options.dropout is None else options.dropout
-    return replace(config, outputs=("classes",), labels=len(read.labels), dropout=dropout), tokenizer
-
-
-def introduce(prepared: Run, task: Classify) -> None:
-    settings, plan, config = prepared.settings, prepared.plan, task.config
-    length = f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"
+def introduce(prepared: Run) -> None:
+    settings, task = prepared.settings, _task(prepared)
+    config = task.config
     start = "from scratch" if task.start is None else f"from {task.start.directory}"
     print(
         f"data       {task.introduced()}\n"
         f"model      bert {start}, {config.layers} layers, width {config.width}, context {config.context}, "
         f"{task.tokenizer.size} tokens\n"
         f"training   {task.tuning.count:,} parameters ({100 * task.tuning.share:.1f} % of the model's), "
-        f"at most {length}, batch {settings.batch}, seed {settings.seed}\n"
+        f"at most {length_of(prepared)}, batch {settings.batch}, seed {settings.seed}\n"
         f"directory  {prepared.directory}",
         flush=True,
     )
 
 
-def conclude(prepared: Run, task: Classify) -> None:
+def conclude(prepared: Run) -> None:
+    task = _task(prepared)
     wanted = [str(one.label) for one in task.read.validation]
     guesses, note = baseline_labels(task.counts, task.read.train, [one.text for one in task.read.validation])
     summary = prepared.summarise({name: accuracy(wanted, given) for name, given in guesses.items()})

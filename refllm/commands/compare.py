@@ -12,7 +12,7 @@ from typing import Any
 from refllm.commands.choices import (
     ARCHITECTURE,
     SWITCHES,
-    add_device_arguments,
+    add_machine_arguments,
     add_model_arguments,
     add_optimiser_arguments,
     chosen,
@@ -51,10 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="directory of the runs (default: runs/ and the next free number)")
     add("--json", action="store_true", help="the table as JSON, a row a model")
     add("--plot", metavar="FILE", help="where the picture goes (default: compare.png in the directory)")
-    add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
-    add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
-    add_device_arguments(parser)
-    add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
+    add_machine_arguments(parser)
     add_model_arguments(parser)
     add_optimiser_arguments(parser)
 

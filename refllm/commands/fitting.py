@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from refllm.backend import allow_tf32
-from refllm.commands.choices import add_device_arguments, require_alone
+from refllm.commands.choices import add_machine_arguments, require_alone
 from refllm.commands.progress import carried_out
 from refllm.commands.train import next_free
 from refllm.errors import UserError
+from refllm.models import bert
 from refllm.plan import Plan
 from refllm.run import Run
 from refllm.tasks import Task
+from refllm.tasks.start import Start
+from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
 from refllm.workers import Workers, keep_freed_memory
 
@@ -33,10 +38,7 @@ def add_run_arguments(
     length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
     add("--patience", type=int, default=patience, help=f"reports without progress that end it (default {patience})")
     add("--reports", type=int, default=reports, help=f"validations and checkpoints on the way (default {reports})")
-    add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
-    add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
-    add_device_arguments(parser)
-    add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
+    add_machine_arguments(parser)
 
 
 def begun(options: argparse.Namespace, *, task: Task, settings: Settings, examples: int, epochs: float) -> Run:
@@ -82,6 +84,30 @@ def carry_out(
             return 130
         conclude(prepared)
     return 0
+
+
+def require_sizes_of_the_run(options: argparse.Namespace, choices: tuple[str, ...]) -> None:
+    """UserError for a flag that would change the sizes of the run that is begun from: dropout alone is free."""
+    for flag in ("vocabulary", *choices):
+        if flag != "dropout" and getattr(options, flag) is not None:
+            raise UserError(f"--{flag.replace('_', '-')} is that of the run {options.start}; leave it out")
+
+
+def fresh_bert(
+    options: argparse.Namespace, sizes: dict[str, Any], text: str, **heads: Any
+) -> tuple[bert.Config, WordPieceTokenizer]:
+    """Fresh sizes, those of the options before the others, and pieces of words learnt from the text."""
+    given = {name: getattr(options, name) for name in (*bert.CHOICES, "vocabulary")}
+    sizes = {**sizes, **{name: value for name, value in given.items() if value is not None}}
+    sizes.setdefault("hidden", 4 * sizes["width"])
+    tokenizer = WordPieceTokenizer.train(text, vocabulary=sizes.pop("vocabulary"), lower=True)
+    return bert.Config(vocabulary=tokenizer.size, **sizes, **heads), tokenizer
+
+
+def config_of_the_run(options: argparse.Namespace, start: Start, **heads: Any) -> Any:
+    """The sizes of the run that is begun from, with the dropout that is wished for and other heads."""
+    dropout = start.config.dropout if options.dropout is None else options.dropout
+    return replace(start.config, dropout=dropout, **heads)
 
 
 def length_of(prepared: Run) -> str:

@@ -12,7 +12,7 @@ from refllm.commands.train import RUNS
 from refllm.errors import UserError
 from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
-from refllm.run import load_language_model
+from refllm.run import Trained, load_language_model
 
 DESCRIPTION = """Write text with the model of a run, to the terminal as it comes.
 
@@ -31,14 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--prompt", default="\n", metavar="TEXT", help="what the text begins with (default: a new line)")
     add("--tokens", type=int, default=500, help="how many tokens to write (default 500)")
+    add_sampling_arguments(parser, temperature=1.0)
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser, *, temperature: float) -> None:
+    add = parser.add_argument
     add("--greedy", action="store_true", help="always the most probable token")
-    add("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder (default 1)")
+    add(
+        "--temperature", type=float, default=temperature,
+        help=f"below 1 bolder, above 1 wilder (default {temperature:g})",
+    )  # fmt: skip
     add("--top-k", type=int, help="choose among the k most probable tokens")
     add("--top-p", type=float, help="choose among the fewest tokens whose probabilities reach p")
     add("--seed", type=int, default=1, help="of the choices (default 1)")
 
 
-def run(options: argparse.Namespace) -> int:
+def generator_of(options: argparse.Namespace) -> Trained:
+    """The model that writes, after a look at the options; UserError for one that cannot be meant."""
     device_namespace(options.device)
     allow_tf32(options.tf32, options.device)
     check_sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
@@ -46,7 +55,11 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"tokens must be at least 1, got {options.tokens}")
     if options.seed < 0:
         raise UserError(f"seed must not be negative, got {options.seed}")
-    trained = load_language_model(chosen_run(options.run_directory), options.device)
+    return load_language_model(chosen_run(options.run_directory), options.device)
+
+
+def run(options: argparse.Namespace) -> int:
+    trained = generator_of(options)
     config, tokenizer = trained.config, trained.tokenizer
     prompt = tokenizer.encode(options.prompt)
     if not len(prompt):

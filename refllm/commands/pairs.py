@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,21 @@ from refllm.commands.choices import (
     config_of,
     settings_of,
 )
-from refllm.commands.fitting import add_run_arguments, begun, carry_out, length_of
+from refllm.commands.fitting import (
+    add_run_arguments,
+    begun,
+    carry_out,
+    config_of_the_run,
+    length_of,
+    require_sizes_of_the_run,
+)
 from refllm.commands.rewriting import fitting, print_table, scores
 from refllm.errors import UserError
 from refllm.models import encoder_decoder
 from refllm.parameters import count
 from refllm.run import Run
 from refllm.tasks.seq2seq import Paired, SequencePairs, read_data
-from refllm.tasks.start import Start, begun_from
+from refllm.tasks.start import begun_from
 from refllm.tasks.writing import written
 from refllm.tokenizers.bpe import BYTES
 from refllm.tokenizers.marked import MarkedTokenizer
@@ -105,8 +112,9 @@ def new_run(options: argparse.Namespace, kind: Kind) -> Run:
     if options.start is None:
         start, (config, tokenizer) = None, from_scratch(options, values, read)
     else:
+        require_sizes_of_the_run(options, encoder_decoder.CHOICES)
         start = begun_from(Path(options.start), model="encoder_decoder", device=options.device)
-        config, tokenizer = from_run(options, start)
+        config, tokenizer = config_of_the_run(options, start), start.tokenizer
     task = SequencePairs(
         command=kind.name, config=config, tokenizer=tokenizer, read=read, data=options.data, source=options.source,
         target=options.target, validation=options.validation, smoothing=options.smoothing, start=start,
@@ -123,15 +131,6 @@ def from_scratch(
     learnable = BYTES + len(SPECIAL) + len(text) // CHARACTERS_A_TOKEN
     tokenizer = MarkedTokenizer.train(text, vocabulary=options.vocabulary or min(values["vocabulary"], learnable))
     return config_of(encoder_decoder, values, tokenizer), tokenizer
-
-
-def from_run(options: argparse.Namespace, start: Start) -> tuple[encoder_decoder.Config, Any]:
-    """The sizes and the tokenizer of the run, with the dropout that is wished for."""
-    for flag in ("vocabulary", *encoder_decoder.CHOICES):
-        if flag != "dropout" and getattr(options, flag) is not None:
-            raise UserError(f"--{flag.replace('_', '-')} is that of the run {options.start}; leave it out")
-    dropout = start.config.dropout if options.dropout is None else options.dropout
-    return replace(start.config, dropout=dropout), start.tokenizer
 
 
 def _task(prepared: Run) -> SequencePairs:

@@ -9,7 +9,7 @@ from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands.choices import (
-    add_device_arguments,
+    add_machine_arguments,
     add_model_arguments,
     add_optimiser_arguments,
     chosen,
@@ -55,11 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="train for this many steps")
     length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
-    add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
     add("--reports", type=int, default=10, help="validations and checkpoints during the run (default 10)")
-    add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
-    add_device_arguments(parser)
-    add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
+    add_machine_arguments(parser)
     add_model_arguments(parser)
     add_optimiser_arguments(parser)
 

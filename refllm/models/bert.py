@@ -27,6 +27,13 @@ from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.blocks.residual import maybe_dropout, norm_shapes
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.errors import UserError
+from refllm.models.checks import (
+    require_dropout,
+    require_heads_divide_width,
+    require_one_of,
+    require_positive,
+    require_whole,
+)
 from refllm.ops.activation import tanh
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
@@ -56,18 +63,11 @@ class Config:
     labels: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden", "segments", "labels"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.width % self.heads:
-            raise UserError(f"heads must divide the width: {self.width} / {self.heads} is not whole; change one")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
-        if not 0 < self.eps < math.inf:
-            raise UserError(f"eps must be a positive number, got {self.eps}")
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+        require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden", "segments", "labels")
+        require_heads_divide_width(self)
+        require_dropout(self)
+        require_positive(self, "eps")
+        require_one_of(self, "activation", ACTIVATIONS)
         object.__setattr__(self, "outputs", tuple(self.outputs))  # JSON brings a list
         if set(self.outputs) - set(OUTPUTS) or len(set(self.outputs)) < len(self.outputs):
             raise UserError(f"outputs must be different ones of {', '.join(OUTPUTS)}; got {', '.join(self.outputs)}")

@@ -25,22 +25,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.affine import affine_shapes
 from refllm.blocks.cross_attention import cross_attention_shapes
-from refllm.blocks.decoder_layer import LayerStores, decoder_layer
+from refllm.blocks.decoder_layer import Cache, decoder_layer
 from refllm.blocks.encoder_layer import encoder_layer
 from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.blocks.gated_feed_forward import GATES
 from refllm.blocks.relative_self_attention import relative_self_attention_shapes
-from refllm.blocks.residual import RESIDUALS, maybe_dropout, normalise
+from refllm.blocks.residual import RESIDUALS, norm_shapes
+from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_shapes
 from refllm.errors import UserError
-from refllm.ops.embedding import embedding
+from refllm.models.checks import require_dropout, require_one_of, require_positive, require_whole
+from refllm.models.output import add_head_gradient, head
 from refllm.ops.linear import matmul
-from refllm.ops.position import add_positions, sinusoidal
-from refllm.ops.relative import t5_bias_bidirectional, t5_bias_causal
 from refllm.parameters import Tree, from_names, named_leaves
 
 POSITIONS = ("sinusoidal", "learned", "relative")
@@ -76,19 +76,14 @@ class Config:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        sizes = ("vocabulary", "context", "encoder_layers", "decoder_layers", "heads", "head_width", "width", "hidden")
-        for name in sizes:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
-        if not 0 < self.eps < math.inf:
-            raise UserError(f"eps must be a positive number, got {self.eps}")
-        activations = GATES if self.gated else ACTIVATIONS
-        for name, known in (("norm", RESIDUALS), ("activation", activations), ("positions", POSITIONS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        require_whole(
+            self, "vocabulary", "context", "encoder_layers", "decoder_layers", "heads", "head_width", "width", "hidden"
+        )
+        require_dropout(self)
+        require_positive(self, "eps")
+        require_one_of(self, "norm", RESIDUALS)
+        require_one_of(self, "activation", GATES if self.gated else ACTIVATIONS)
+        require_one_of(self, "positions", POSITIONS)
         if self.gated and self.biases:
             raise UserError("a gated feed-forward layer has no biases; say biases=False, or gated=False")
         if self.buckets < 4 or self.buckets % 2 or self.farthest <= self.buckets // 2:
@@ -140,67 +135,47 @@ def bart(size: str) -> Config:
 
 def t5(size: str) -> Config:
     """T5 of the paper (version 1.0), "small" to "3b"; "small" has 60 506 624 parameters."""
-    layers, heads, head_width, width, hidden = T5_SIZES[size]
-    return Config(
-        vocabulary=32128, context=512, encoder_layers=layers, decoder_layers=layers, heads=heads,
-        head_width=head_width, width=width, hidden=hidden, norm="pre", rms=True, positions="relative", biases=False,
-        scaled_output=True, dropout=0.1, eps=1e-6,
-    )  # fmt: skip
+    return _t5(T5_SIZES[size], scaled_output=True)
 
 
 def t5_1_1(size: str) -> Config:
     """Version 1.1 of T5: a gate in the feed-forward layers, an output layer of its own; "small" has 76 961 152."""
-    layers, heads, head_width, width, hidden = T5_1_1_SIZES[size]
+    return _t5(T5_1_1_SIZES[size], activation="gelu_tanh", gated=True, tied=False)
+
+
+def _t5(sizes: tuple[int, int, int, int, int], **form: Any) -> Config:
+    layers, heads, head_width, width, hidden = sizes
     return Config(
         vocabulary=32128, context=512, encoder_layers=layers, decoder_layers=layers, heads=heads,
         head_width=head_width, width=width, hidden=hidden, norm="pre", rms=True, positions="relative", biases=False,
-        activation="gelu_tanh", gated=True, tied=False, dropout=0.1, eps=1e-6,
+        dropout=0.1, eps=1e-6, **form,
     )  # fmt: skip
 
 
 def shapes(config: Config) -> Tree:
     """The structure of the parameters, stated once for the initialiser, the loader and the tests."""
-    V, C = config.vocabulary, config.width
+    V, C, F, H, D = config.vocabulary, config.width, config.hidden, config.heads, config.head_width
+    attention = relative_self_attention_shapes(C, H, D, biases=config.biases)
+    reading = cross_attention_shapes(C, H, D, biases=config.biases)
+    gate = {"Wg": (C, F)} if config.gated else {}
+    feed_forward = {**gate, **affine_shapes({"1": (C, F), "2": (F, C)}, biases=config.biases)}
+    around = stack_shapes(
+        norm={"g": (C,)} if config.rms else norm_shapes(C),
+        position=(config.context, C) if config.positions == "learned" else None,
+        relative=(config.buckets, H) if config.positions == "relative" else None,
+        embedding_norm=config.embedding_norm,
+        last_norm=config.norm == "pre",  # the residual stream of a post-norm model is normalised already
+    )
     tree: Tree = {
         "token": (V, C),
-        "encoder": _stack_shapes(config, config.encoder_layers, {"attention": _self_attention_shapes(config)}),
-        "decoder": _stack_shapes(
-            config,
-            config.decoder_layers,
-            {
-                "attention": _self_attention_shapes(config),
-                "cross_attention": cross_attention_shapes(C, config.heads, config.head_width, biases=config.biases),
-            },
+        "encoder": around(config.encoder_layers, {"attention": attention, "feed_forward": feed_forward}),
+        "decoder": around(
+            config.decoder_layers, {"attention": attention, "cross_attention": reading, "feed_forward": feed_forward}
         ),
     }
     if not config.tied:
         tree["head"] = (C, V)
     return tree
-
-
-def _stack_shapes(config: Config, layers: int, attentions: Tree) -> Tree:
-    C, F = config.width, config.hidden
-    norm = {"g": (C,)} if config.rms else {"g": (C,), "b": (C,)}
-    gate = {"Wg": (C, F)} if config.gated else {}
-    feed_forward = {**gate, **affine_shapes({"1": (C, F), "2": (F, C)}, biases=config.biases)}
-    layer: Tree = {}
-    for i, (name, sublayer) in enumerate({**attentions, "feed_forward": feed_forward}.items(), start=1):
-        layer |= {f"norm{i}": norm, name: sublayer}
-    tree: Tree = {}
-    if config.positions == "learned":
-        tree["position"] = (config.context, C)
-    if config.embedding_norm:
-        tree["embedding_norm"] = norm
-    if config.positions == "relative":
-        tree["relative"] = (config.buckets, config.heads)
-    tree["layers"] = [layer for _ in range(layers)]
-    if config.norm == "pre":
-        tree["norm"] = norm  # the residual stream of a post-norm model is normalised already
-    return tree
-
-
-def _self_attention_shapes(config: Config) -> Tree:
-    return relative_self_attention_shapes(config.width, config.heads, config.head_width, biases=config.biases)
 
 
 def initial(config: Config, generator: Any) -> Tree:
@@ -228,22 +203,6 @@ def initial(config: Config, generator: Any) -> Tree:
     return from_names(shapes(config), leaves)
 
 
-class Cache(Protocol):
-    """What the decoder keeps while it writes (generation/decoder_cache.py)."""
-
-    @property
-    def layers(self) -> Sequence[LayerStores]: ...
-
-    @property
-    def length(self) -> int:
-        """Places of the target that it holds."""
-        ...
-
-    def advance(self, tokens: int) -> Array:
-        """Makes room for `tokens` more; their positions (T,)."""
-        ...
-
-
 def encode(
     p: Tree, *, ids: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
 ) -> tuple[Array, Callable[[Array], Gradients]]:
@@ -259,15 +218,10 @@ def encode(
     S = ids.shape[1]
     _require_room("source", S, config)
     stack = p["encoder"]
-    x, back_embed = _embed(
-        p["token"],
-        stack,
-        ids=ids,
-        positions=namespace(ids).arange(S),
-        config=config,
-        keep=None if keep is None else keep[0],
+    x, back_embed = _embedded(
+        p["token"], stack, ids, namespace(ids).arange(S), config=config, keep=None if keep is None else keep[0]
     )
-    r, back_r = _distance_bias(stack, queries=S, keys=S, causal=False, config=config)
+    r, back_r = distance_bias(stack, queries=S, keys=S, causal=False, farthest=config.farthest)
     backs = []
     for i, layer in enumerate(stack["layers"]):
         x, back_layer = encoder_layer(
@@ -276,7 +230,7 @@ def encode(
             keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
         )  # fmt: skip
         backs.append(back_layer)
-    memory, back_norm = _maybe_norm(x, stack, "norm", eps=config.eps)
+    memory, back_norm = maybe_norm(x, stack, name="norm", eps=config.eps)
 
     def back(dmemory: Array) -> Gradients:
         dx, dnorm = back_norm(dmemory)
@@ -316,10 +270,8 @@ def decode(
     length = T if cache is None else cache.length
     _require_room("target", length, config)
     stack = p["decoder"]
-    x, back_embed = _embed(
-        p["token"], stack, ids=ids, positions=positions, config=config, keep=None if keep is None else keep[0]
-    )
-    r, back_r = _distance_bias(stack, queries=T, keys=length, causal=True, config=config)
+    x, back_embed = _embedded(p["token"], stack, ids, positions, config=config, keep=None if keep is None else keep[0])
+    r, back_r = distance_bias(stack, queries=T, keys=length, causal=True, farthest=config.farthest)
     backs = []
     for i, layer in enumerate(stack["layers"]):
         x, back_layer = decoder_layer(
@@ -329,7 +281,7 @@ def decode(
             keep=None if keep is None else (keep[1 + 3 * i], keep[2 + 3 * i], keep[3 + 3 * i]),
         )  # fmt: skip
         backs.append(back_layer)
-    h, back_norm = _maybe_norm(x, stack, "norm", eps=config.eps)
+    h, back_norm = maybe_norm(x, stack, name="norm", eps=config.eps)
     scale = config.width**-0.5 if config.scaled_output else 1.0
 
     def back(dy: Array) -> tuple[Gradients, Array]:
@@ -388,20 +340,6 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
     return config.decoder_layers, config.heads, config.head_width
 
 
-def head(p: Tree, config: Config) -> Array:
-    """The weights of the output layer, (C, V)."""
-    return p["token"].T if config.tied else p["head"]
-
-
-def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
-    """The gradient of `hidden_states` completed by that of the head; a tied matrix sums its three uses."""
-    if config.tied:
-        dp["token"] += dhead.T
-    else:
-        dp["head"] = dhead
-    return dp
-
-
 def forward(
     p: Tree,
     *,
@@ -426,65 +364,13 @@ def forward(
     return y, back
 
 
-def _embed(
-    token: Array, stack: Tree, *, ids: Array, positions: Array, config: Config, keep: Array | None
+def _embedded(
+    token: Array, stack: Tree, ids: Array, positions: Array, *, config: Config, keep: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Gradients]]]:
-    """Tokens, scaled; their positions; the norm; dropout. Back gives dtoken and the stack's own gradients."""
-    scale = math.sqrt(config.width) if config.scaled_embedding else 1.0
-    words, back_words = embedding(token, ids=ids)
-    placed, back_placed = _place(words * scale, stack, positions=positions, config=config)
-    normed, back_norm = _maybe_norm(placed, stack, "embedding_norm", eps=config.eps)
-    y, back_drop = maybe_dropout(normed, keep=keep, rate=config.dropout)
-
-    def back(dy: Array) -> tuple[Array, Gradients]:
-        dplaced, dnorm = back_norm(back_drop(dy))
-        dwords, dposition = back_placed(dplaced)
-        return back_words(dwords * scale), {**dposition, **dnorm}
-
-    return y, back
-
-
-def _place(
-    x: Array, stack: Tree, *, positions: Array, config: Config
-) -> tuple[Array, Callable[[Array], tuple[Array, Gradients]]]:
-    """Positions added to the embedding; relative ones come in later, in attention."""
-    if config.positions == "learned":
-        y, back_table = add_positions(x, stack["position"], positions=positions)
-
-        def back(dy: Array) -> tuple[Array, Gradients]:
-            dx, dtable = back_table(dy)
-            return dx, {"position": dtable}
-
-        return y, back
-    if config.positions == "sinusoidal":
-        x = x + sinusoidal(positions.astype(x.dtype), width=config.width)[0]
-    return x, lambda dy: (dy, {})
-
-
-def _distance_bias(
-    stack: Tree, *, queries: int, keys: int, causal: bool, config: Config
-) -> tuple[Array | None, Callable[[list[Array | None]], Gradients]]:
-    """T5-REL: the bias that all layers of a stack add to their scores; back takes its gradient from each of them."""
-    if config.positions != "relative":
-        return None, lambda drs: {}
-    bias = t5_bias_causal if causal else t5_bias_bidirectional
-    r, back_r = bias(stack["relative"], queries=queries, keys=keys, farthest=config.farthest)
-    return r, lambda drs: {"relative": back_r(sum(dr for dr in drs if dr is not None))}
-
-
-def _maybe_norm(
-    x: Array, stack: Tree, name: str, *, eps: float
-) -> tuple[Array, Callable[[Array], tuple[Array, Gradients]]]:
-    """The norm of that name where the stack has one."""
-    if name not in stack:
-        return x, lambda dy: (dy, {})
-    y, back_norm = normalise(x, stack[name], eps=eps)
-
-    def back(dy: Array) -> tuple[Array, Gradients]:
-        dx, dnorm = back_norm(dy)
-        return dx, {name: dnorm}
-
-    return y, back
+    return stack_embedding(
+        token, stack, ids=ids, positions=positions, scale=math.sqrt(config.width) if config.scaled_embedding else 1.0,
+        waves=config.positions == "sinusoidal", eps=config.eps, keep=keep, rate=config.dropout,
+    )  # fmt: skip
 
 
 def _scaled(config: Config) -> bool:

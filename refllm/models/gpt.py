@@ -13,22 +13,22 @@ What differs from GPT-2's code: no dropout on the attention weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import ACTIVATIONS
-from refllm.blocks.residual import RESIDUALS, maybe_dropout, norm_shapes
-from refllm.blocks.self_attention import KeyValueStore
+from refllm.blocks.residual import RESIDUALS, initial_residual, maybe_dropout, norm_shapes
+from refllm.blocks.self_attention import Cache
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
-from refllm.errors import UserError
+from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.models.output import add_head_gradient, head
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import matmul
 from refllm.ops.position import add_positions, sinusoidal
-from refllm.parameters import Tree, from_names, named_leaves
+from refllm.parameters import Tree
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,12 @@ class Config:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.width % self.heads:
-            raise UserError(f"heads must divide the width: {self.width} / {self.heads} is not whole; change one")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
-        for name, known in (("norm", RESIDUALS), ("activation", ACTIVATIONS), ("positions", ("learned", "sinusoidal"))):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden")
+        require_heads_divide_width(self)
+        require_dropout(self)
+        require_one_of(self, "norm", RESIDUALS)
+        require_one_of(self, "activation", ACTIVATIONS)
+        require_one_of(self, "positions", ("learned", "sinusoidal"))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,31 +86,8 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: gains 1, biases 0, matrices normal with deviation 0.02 √(768 / C),
-    divided by √(2L) where they write into the residual stream.
-
-    At GPT-2's width of 768 the deviation is its 0.02 (Radford et al. 2019 sec. 2.3); with the root the size of what a
-    matrix puts out does not shrink with the width.
-    """
-    normal = 0.02 * math.sqrt(768 / config.width)
-    leaves = {}
-    for path, shape in named_leaves(shapes(config)):
-        mean, deviation = (1.0 if path.endswith(".g") else 0.0), 0.0
-        if len(shape) > 1:
-            deviation = normal / math.sqrt(2 * config.layers) if path.endswith(("Wo", "W2")) else normal
-        leaves[path] = mean + deviation * generator.standard_normal(shape)
-    return from_names(shapes(config), leaves)
-
-
-class Cache(Protocol):
-    """Keys and values of the tokens so far, and where new ones stand (generation/cache.py)."""
-
-    @property
-    def layers(self) -> Sequence[KeyValueStore]: ...
-
-    def advance(self, tokens: int) -> tuple[Array, Array | None]:
-        """Makes room for `tokens` more; their positions (T,) or (B, T), and which keys they may attend."""
-        ...
+    """Initial parameters as float64 host arrays, as `initial_residual` says."""
+    return initial_residual(shapes(config), generator, width=config.width, layers=config.layers)
 
 
 def hidden_states(
@@ -186,20 +158,6 @@ def dropout_widths(config: Config) -> tuple[int, ...]:
 def cache_shape(config: Config) -> tuple[int, int, int]:
     """Layers, heads and head width of the keys and values to keep."""
     return config.layers, config.heads, config.width // config.heads
-
-
-def head(p: Tree, config: Config) -> Array:
-    """The weights of the output layer, (C, V)."""
-    return p["token"].T if config.tied else p["head"]
-
-
-def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
-    """The gradient of `hidden_states` completed by that of the head; a tied matrix sums its two uses."""
-    if config.tied:
-        dp["token"] += dhead.T
-    else:
-        dp["head"] = dhead
-    return dp
 
 
 def forward(

@@ -37,6 +37,7 @@ from refllm.blocks.recurrent import (
 from refllm.blocks.residual import maybe_dropout
 from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
 from refllm.errors import UserError
+from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import matmul
 from refllm.ops.position import add_positions, sinusoidal
@@ -58,16 +59,10 @@ class Config:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.width % self.heads:
-            raise UserError(f"heads must divide the width: {self.width} / {self.heads} is not whole; change one")
-        if self.cell not in GATES:
-            raise UserError(f"cell must be one of {', '.join(GATES)}; got {self.cell!r}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden")
+        require_heads_divide_width(self)
+        require_one_of(self, "cell", GATES)
+        require_dropout(self)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

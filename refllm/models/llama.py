@@ -18,19 +18,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.grouped_attention import ROTATIONS
 from refllm.blocks.llama_layer import llama_layer, llama_layer_shapes
-from refllm.blocks.residual import maybe_dropout
-from refllm.blocks.self_attention import KeyValueStore
+from refllm.blocks.residual import initial_residual, maybe_dropout
+from refllm.blocks.self_attention import Cache
 from refllm.errors import UserError
+from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.models.output import add_head_gradient, head
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import matmul
 from refllm.ops.relative import alibi, t5_bias_causal
 from refllm.ops.rms_norm import rms_norm
-from refllm.parameters import Tree, from_names, named_leaves
+from refllm.parameters import Tree
 
 POSITIONS = (*ROTATIONS, "alibi", "relative", "none")
 BUCKETS, FARTHEST = 32, 128  # of "relative": those of T5
@@ -58,10 +60,7 @@ class Config:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden")
         for name in ("kv_heads", "head_width"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
@@ -69,16 +68,11 @@ class Config:
         if not self.kv_heads:
             object.__setattr__(self, "kv_heads", self.heads)
         if not self.head_width:
-            if self.width % self.heads:
-                raise UserError(
-                    f"heads must divide the width: {self.width} / {self.heads} is not whole; change one, "
-                    "or give head_width"
-                )
+            require_heads_divide_width(self, otherwise=", or give head_width")
             object.__setattr__(self, "head_width", self.width // self.heads)
         if self.heads % self.kv_heads:
             raise UserError(f"kv_heads must divide heads: {self.heads} / {self.kv_heads} is not whole; change one")
-        if self.positions not in POSITIONS:
-            raise UserError(f"positions must be one of {', '.join(POSITIONS)}; got {self.positions!r}")
+        require_one_of(self, "positions", POSITIONS)
         if self.positions in ROTATIONS and self.head_width % 2:
             raise UserError(
                 f"positions {self.positions} turn pairs, so head_width must be even, not {self.head_width}; change "
@@ -86,8 +80,7 @@ class Config:
             )
         if not 0 < self.base < math.inf:
             raise UserError(f"base must be a number above 0, got {self.base}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        require_dropout(self)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,16 +121,8 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: gains 1, matrices normal with deviation 0.02 √(768 / C), divided by
-    √(2L) where they write into the residual stream. As in gpt.py, whose docstring says why."""
-    normal = 0.02 * math.sqrt(768 / config.width)
-    leaves = {}
-    for path, shape in named_leaves(shapes(config)):
-        mean, deviation = (1.0, 0.0) if path.endswith(".g") else (0.0, normal)
-        if path.endswith(("Wo", "W2")):
-            deviation = normal / math.sqrt(2 * config.layers)
-        leaves[path] = mean + deviation * generator.standard_normal(shape)
-    return from_names(shapes(config), leaves)
+    """Initial parameters as float64 host arrays, as `initial_residual` says."""
+    return initial_residual(shapes(config), generator, width=config.width, layers=config.layers)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -150,19 +135,6 @@ def alibi_slopes(heads: int) -> list[float]:
     slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
     between = [2 ** (-4 * h / power) for h in range(1, 2 * power, 2)]
     return slopes + between[: heads - power]
-
-
-class Cache(Protocol):
-    """Keys and values of the tokens so far, and where new ones stand (generation/cache.py)."""
-
-    length: int  # the places that it holds
-
-    @property
-    def layers(self) -> Sequence[KeyValueStore]: ...
-
-    def advance(self, tokens: int) -> tuple[Array, Array | None]:
-        """Makes room for `tokens` more; their positions (T,) or (B, T), and which keys they may attend."""
-        ...
 
 
 def hidden_states(
@@ -246,20 +218,6 @@ def dropout_widths(config: Config) -> tuple[int, ...]:
 def cache_shape(config: Config) -> tuple[int, int, int]:
     """Layers, heads and head width of the keys and values to keep."""
     return config.layers, config.kv_heads, config.head_width
-
-
-def head(p: Tree, config: Config) -> Array:
-    """The weights of the output layer, (C, V)."""
-    return p["token"].T if config.tied else p["head"]
-
-
-def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
-    """The gradient of `hidden_states` completed by that of the head; a tied matrix sums its two uses."""
-    if config.tied:
-        dp["token"] += dhead.T
-    else:
-        dp["head"] = dhead
-    return dp
 
 
 def forward(

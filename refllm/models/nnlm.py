@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from refllm.backend import Array, namespace
 from refllm.blocks.residual import maybe_dropout
-from refllm.errors import UserError
+from refllm.models.checks import require_dropout, require_whole
 from refllm.ops.activation import tanh
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import linear, matmul
@@ -44,12 +44,9 @@ class Config:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("vocabulary", 1), ("context", 1), ("order", 2), ("width", 1), ("hidden", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        require_whole(self, "vocabulary", "context", "width", "hidden")
+        require_whole(self, "order", least=2)
+        require_dropout(self)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -30,6 +30,8 @@ from refllm.blocks.recurrent import (
 )
 from refllm.blocks.residual import maybe_dropout
 from refllm.errors import UserError
+from refllm.models.checks import require_dropout, require_one_of, require_whole
+from refllm.models.output import add_head_gradient, head
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import matmul
 from refllm.parameters import Tree
@@ -52,19 +54,14 @@ class Config:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "layers", "width", "hidden"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.cell not in GATES:
-            raise UserError(f"cell must be one of {', '.join(GATES)}; got {self.cell!r}")
+        require_whole(self, "vocabulary", "context", "layers", "width", "hidden")
+        require_one_of(self, "cell", GATES)
         if self.tied and self.width != self.hidden:
             raise UserError(
                 f"a tied head needs states as wide as the embedding: width {self.width}, hidden {self.hidden}; "
                 "make them equal or leave tied out"
             )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        require_dropout(self)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -152,20 +149,6 @@ def dropout_widths(config: Config) -> tuple[int, ...]:
 def state_shapes(config: Config) -> Tree:
     """What each layer carries from token to token, for one text."""
     return [recurrent_state_shapes(config.hidden, cell=config.cell) for _ in range(config.layers)]
-
-
-def head(p: Tree, config: Config) -> Array:
-    """The weights of the output layer, (N, V)."""
-    return p["token"].T if config.tied else p["head"]
-
-
-def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
-    """The gradient of `hidden_states` completed by that of the head; a tied matrix sums its two uses."""
-    if config.tied:
-        dp["token"] += dhead.T
-    else:
-        dp["head"] = dhead
-    return dp
 
 
 def forward(

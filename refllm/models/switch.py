@@ -23,20 +23,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import ACTIVATIONS
-from refllm.blocks.residual import maybe_dropout, norm_shapes
-from refllm.blocks.self_attention import KeyValueStore
+from refllm.blocks.residual import initial_residual, maybe_dropout, norm_shapes
+from refllm.blocks.self_attention import Cache, KeyValueStore
 from refllm.blocks.switch_layer import switch_transformer_layer, switch_transformer_layer_shapes
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.errors import UserError
+from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import matmul
 from refllm.ops.position import add_positions
-from refllm.parameters import Tree, from_names, named_leaves
+from refllm.parameters import Tree
 
 States: TypeAlias = tuple[tuple[Array, Array], Callable[[Array, Array], Tree]]  # (y, balance), back(dy, dbalance)
 
@@ -60,22 +61,16 @@ class Config:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "layers", "heads", "width", "hidden", "experts", "every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.width % self.heads:
-            raise UserError(f"heads must divide the width: {self.width} / {self.heads} is not whole; change one")
+        require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden", "experts", "every")
+        require_heads_divide_width(self)
         if self.every > self.layers:
             raise UserError(
                 f"every must be at most the number of layers, {self.layers}, or none has experts; got {self.every}"
             )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        require_dropout(self)
         if not 0 <= self.balance < math.inf:
             raise UserError(f"balance must be a number of at least 0, got {self.balance}")
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+        require_one_of(self, "activation", ACTIVATIONS)
         capacity(self.context, self)
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,32 +122,12 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: gains 1, biases 0, matrices normal with deviation 0.02 √(768 / C),
-    divided by √(2L) where they write into the residual stream. As in gpt.py; each expert is drawn by itself.
+    """Initial parameters as float64 host arrays, as `initial_residual` says; each expert is drawn by itself.
 
-    That is 0.55 / √C, between the usual 1 / √C and the 0.32 / √C, a tenth of its variance, that kept large models with
-    experts stable (Fedus et al. 2021 sec. 2.4).
+    The deviation is 0.55 / √C, between the usual 1 / √C and the 0.32 / √C, a tenth of its variance, that kept large
+    models with experts stable (Fedus et al. 2021 sec. 2.4).
     """
-    normal = 0.02 * math.sqrt(768 / config.width)
-    leaves = {}
-    for path, shape in named_leaves(shapes(config)):
-        name = path.rpartition(".")[2]
-        deviation = normal / math.sqrt(2 * config.layers) if name in ("Wo", "W2") else normal
-        if name == "g" or name.startswith("b"):
-            deviation = 0.0
-        leaves[path] = (1.0 if name == "g" else 0.0) + deviation * generator.standard_normal(shape)
-    return from_names(shapes(config), leaves)
-
-
-class Cache(Protocol):
-    """Keys and values of the tokens so far, and where new ones stand (generation/cache.py)."""
-
-    @property
-    def layers(self) -> Sequence[KeyValueStore]: ...
-
-    def advance(self, tokens: int) -> tuple[Array, Array | None]:
-        """Makes room for `tokens` more; their positions (T,) or (B, T), and which keys they may attend."""
-        ...
+    return initial_residual(shapes(config), generator, width=config.width, layers=config.layers)
 
 
 def balanced_states(p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None) -> States:

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refllm import checkpoint
-from refllm.backend import Array, to_device
+from refllm.backend import Array
 from refllm.data.classification import ClassBatches, balanced_weights, by_length, marked_texts
 from refllm.data.examples import Example, folded, labels_of, read_labelled, split_examples
 from refllm.errors import UserError
 from refllm.finetune import Tuning, by_name
-from refllm.finetune.stored import weights_of
 from refllm.metrics import accuracy, confusion_matrix, macro_scores
 from refllm.models import bert
 from refllm.objectives.classification import Classification
 from refllm.parameters import Tree
 from refllm.tasks.labels import label_log_probabilities, most_probable
+from refllm.tasks.start import Start, begun_from, remembered
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
 from refllm.train import Objective
@@ -58,32 +57,6 @@ def read_data(data: Sequence[str], *, text: str, label: str, validation: float) 
     return Labelled(name, train, held_out, labels, digest.hexdigest())
 
 
-@dataclass(frozen=True)
-class Start:
-    """The run that a classifier begins from: where it is, which weights it had, and these by path."""
-
-    directory: str
-    digest: str
-    parameters: dict[str, Array] | None  # None where all of them are in the checkpoint of the new run
-    description: dict[str, Any]
-
-
-def begun_from(directory: Path, device: str) -> Start:
-    """A run of BERT, pre-trained or a classifier, as what another one begins from: all but its head for labels.
-
-    Raises: UserError if it is a run of another model.
-    """
-    description, read = checkpoint.load(directory / "checkpoint")
-    if description.get("model") != "bert":
-        raise UserError(
-            f"{directory} is a run of {description.get('model')}, and a classifier begins from one of bert; "
-            "make one by refllm train --model bert"
-        )
-    arrays = weights_of(description, read)
-    weights = {path: to_device(x, device) for path, x in arrays.items() if not path.startswith("classes.")}
-    return Start(str(directory.resolve()), description["files"]["weights"]["sha256"], weights, description)
-
-
 class Classify:
     """BERT with the head "classes", or the part of it that `tuning` names, on labelled texts.
 
@@ -115,9 +88,8 @@ class Classify:
         self.data = [str(Path(d).resolve()) for d in data]
         self.columns = {"text": text, "label": label, "validation": validation}
         self.balanced = balanced
-        self.tuning: Tuning = by_name(
-            **tuning, model=bert, config=config, parameters=None if start is None else start.parameters
-        )
+        begin = None if start is None or start.weights is None else _without_labels(start.weights)
+        self.tuning: Tuning = by_name(**tuning, model=bert, config=config, parameters=begin)
         self.objective: Objective = self.tuning.wrap(Classification(bert, config))
         train_labels = [str(one.label) for one in read.train]
         self.counts = Counter(train_labels)
@@ -147,11 +119,11 @@ class Classify:
         return line
 
     def describe(self) -> dict[str, Any]:
-        started = None if self.start is None else {"directory": self.start.directory, "sha256": self.start.digest}
         return {
             "task": "classify", "model": "bert", "config": self.config.as_dict(), "tokenizer": self.tokenizer.to_json(),
             "labels": self.labels, "label_counts": dict(sorted(self.counts.items())), "data": self.data,
-            "columns": self.columns, "examples_sha256": self.read.digest, "balanced": self.balanced, "from": started,
+            "columns": self.columns, "examples_sha256": self.read.digest, "balanced": self.balanced,
+            "from": None if self.start is None else self.start.as_dict(),
             "tuning": self.tuning.options,
         }  # fmt: skip
 
@@ -191,12 +163,17 @@ def load(description: dict[str, Any]) -> Classify:
     read = read_data(description["data"], **columns)
     if read.digest != description["examples_sha256"]:
         raise UserError(f"{read.name} does not hold the examples that the run began with; resume with the same")
-    start = None if started is None else Start(started["directory"], started["sha256"], None, {})
+    start = remembered(started)
     if start is not None and tuning["tune"] != "all":
-        start = begun_from(Path(start.directory), description["settings"]["device"])
+        start = begun_from(Path(start.directory), model="bert", device=description["settings"]["device"])
         if start.digest != started["sha256"]:
             raise UserError(f"{start.directory} has been trained on since the run began from it; begin a new run")
     return Classify(
         config=bert.Config(**description["config"]), tokenizer=load_tokenizer(description["tokenizer"]), read=read,
         data=description["data"], **columns, balanced=description["balanced"], start=start, tuning=tuning,
     )  # fmt: skip
+
+
+def _without_labels(weights: dict[str, Array]) -> dict[str, Array]:
+    """All but a head for labels, which were those of other examples."""
+    return {path: x for path, x in weights.items() if not path.startswith("classes.")}

@@ -271,13 +271,13 @@ def test_a_fit_that_cannot_be_is_refused(
 def test_more_refusals_of_fit(tmp_path: Path, refused: Refused, trained: Path, fitted: Path) -> None:
     write(tmp_path / "data.csv", GOOD)
     assert "there is nothing to learn from; give a table" in refused("classify", "fit")
-    assert "is a run of gpt, and a classifier begins from one of bert" in refused(
+    assert "is a run of gpt, and this one begins from one of bert" in refused(
         "classify", "fit", "data.csv", "--from", str(trained)
     )
     assert "--resume goes on with the settings of the run; leave out --patience" in refused(
         "classify", "fit", "--resume", str(fitted / "run"), "--patience", "5"
     )
-    assert "is no run of a classifier; go on with it by the command that began it" in refused(
+    assert "is a run of language; go on with it by the command that began it" in refused(
         "classify", "fit", "--resume", str(trained)
     )
     assert "is a run of classify; go on with it by refllm classify fit --resume" in refused(

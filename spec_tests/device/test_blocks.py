@@ -37,6 +37,7 @@ from refllm.blocks.recurrent import (
 from refllm.blocks.relative_self_attention import relative_self_attention, relative_self_attention_shapes
 from refllm.blocks.residual import maybe_dropout, norm_shapes, normalise, post_norm, pre_norm
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
+from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_positions
 from refllm.blocks.switch_layer import (
     expert_feed_forward,
     switch_layer,
@@ -66,6 +67,7 @@ def _keep() -> Any:
 
 
 X = _normal(B, T, C)
+IDS = RANDOM.integers(0, V, (B, T))
 PADDED = numpy.arange(T) >= numpy.arange(B)[:, None, None, None]
 LAYER = {"heads": H, "causal": True, "eps": 1e-5, "rate": 0.3, "cache": None}
 RESIDUAL = (X, _tree(norm_shapes(C)), _tree(feed_forward_shapes(C, F)))
@@ -110,6 +112,17 @@ def _stacked(block: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arrays: Any, **keywords: Any) -> Any:
         ys, back = block(*arrays, **keywords)
         return namespace(ys[0]).stack(ys), lambda dy: back(*dy)
+
+    call.__name__ = block.__name__
+    return call
+
+
+def _shared_by_two(block: Callable[..., Any]) -> Callable[..., Any]:
+    """A value that two layers use, one of which gives it no gradient."""
+
+    def call(*arrays: Any, **keywords: Any) -> Any:
+        y, back = block(*arrays, **keywords)
+        return y, lambda dy: back([dy, None, dy])
 
     call.__name__ = block.__name__
     return call
@@ -267,6 +280,35 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         )
         for cell, keep in (("lstm", None), ("rnn", [RANDOM.random((B, T, 6)) < 0.7 for _ in range(2)]))
     ),
+    *(
+        (
+            stack_embedding,
+            (_normal(V, C), _tree(p)),
+            {
+                "ids": IDS,
+                "positions": numpy.arange(T),
+                "scale": 2.0,
+                "waves": waves,
+                "eps": 1e-5,
+                "keep": _keep(),
+                "rate": 0.3,
+            },
+        )
+        for p, waves in (({"position": (T, C), "embedding_norm": norm_shapes(C)}, False), ({"norm": {"g": (C,)}}, True))
+    ),
+    *(
+        (stack_positions, (X, _tree(p)), {"positions": numpy.arange(T), "waves": waves})
+        for p, waves in (({"position": (T + 1, C)}, False), ({}, True), ({}, False))
+    ),
+    *(
+        (
+            _shared_by_two(distance_bias),
+            (_tree({"relative": (8, H)}),),
+            {"queries": 3, "keys": T, "causal": causal, "farthest": 16},
+        )
+        for causal in (True, False)
+    ),
+    *((maybe_norm, (X, _tree({"norm": norm_shapes(C)})), {"name": name, "eps": 1e-5}) for name in ("norm", "other")),
     (smoothed_lm_loss, (X, _normal(C, V)), {"targets": RANDOM.integers(0, V, (B, T)), "ignore": 1, "smoothing": 0.1}),
     (lm_loss, (X, _normal(C, V)), {"targets": RANDOM.integers(0, V, (B, T)), "ignore": 1}),
 ]

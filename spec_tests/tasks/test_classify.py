@@ -16,7 +16,8 @@ from refllm.parameters import from_names, named_leaves
 from refllm.plan import Plan
 from refllm.run import Run, load_model
 from refllm.tasks import load
-from refllm.tasks.classify import Classify, begun_from, read_data
+from refllm.tasks.classify import Classify, read_data
+from refllm.tasks.start import begun_from
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.workers import Workers
 from spec_tests import tiny
@@ -129,14 +130,15 @@ TUNINGS: list[dict[str, Any]] = [{"tune": "all"}, {"tune": "upper", "layers": 1}
 def test_fine_tuning_begins_at_the_run_changes_its_part_and_leaves_a_whole_model(
     tmp_path: Path, pretrained: Path, tuning: dict[str, Any]
 ) -> None:
-    start = begun_from(pretrained, "cpu")
-    assert start.parameters is not None
+    start = begun_from(pretrained, model="bert", device="cpu")
+    assert start.weights is not None
     run = begin(tmp_path / "run", task(tmp_path, start=start, **tuning))
     made: Any = run.task
     before = {path: x.copy() for path, x in named_leaves(made.full(run.trainer.parameters.tree))}
-    assert before.keys() - start.parameters.keys() == {"classes.W", "classes.b"}
-    for path, x in start.parameters.items():
-        assert (before[path] == x).all()
+    head = {"classes.W", "classes.b"}
+    assert before.keys() - start.weights.keys() | head == head
+    for path in start.weights.keys() - head:
+        assert (before[path] == start.weights[path]).all()
     tiny.train(run)
     after = dict(named_leaves(load_model(tmp_path / "run", "cpu").parameters))
     assert after.keys() == before.keys()
@@ -153,7 +155,7 @@ def test_fine_tuning_begins_at_the_run_changes_its_part_and_leaves_a_whole_model
 
 
 def test_the_head_is_fresh_and_the_seeds(tmp_path: Path, pretrained: Path) -> None:
-    made = task(tmp_path, start=begun_from(pretrained, "cpu"))
+    made = task(tmp_path, start=begun_from(pretrained, model="bert", device="cpu"))
     heads = []
     for seed in (7, 7, 8):
         run = begin(tmp_path / "run", made, seed=seed)
@@ -168,7 +170,7 @@ def test_the_head_is_fresh_and_the_seeds(tmp_path: Path, pretrained: Path) -> No
 def test_a_classifier_is_resumed_bit_for_bit(
     tmp_path: Path, pretrained: Path, tuning: dict[str, Any], balanced: bool
 ) -> None:
-    made = task(tmp_path, start=begun_from(pretrained, "cpu"), balanced=balanced, **tuning)
+    made = task(tmp_path, start=begun_from(pretrained, model="bert", device="cpu"), balanced=balanced, **tuning)
     whole = tiny.train(begin(tmp_path / "whole", made, shards=2))
     for stop in (3, 5):
         tiny.train(begin(tmp_path / f"{stop}", made, shards=2), stop_after=stop)
@@ -187,7 +189,7 @@ def test_other_examples_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_start_that_has_changed_is_refused_where_its_weights_are_needed(tmp_path: Path, pretrained: Path) -> None:
-    start = begun_from(pretrained, "cpu")
+    start = begun_from(pretrained, model="bert", device="cpu")
     for tuning in TUNINGS:
         made = task(tmp_path, start=replace(start, digest="other"), **tuning)
         description = {**made.describe(), "settings": {"device": "cpu"}}
@@ -200,8 +202,8 @@ def test_a_start_that_has_changed_is_refused_where_its_weights_are_needed(tmp_pa
 
 def test_a_classifier_begins_from_bert_alone(tmp_path: Path) -> None:
     tiny.train(tiny.begin(tmp_path, "gpt", steps=1))
-    with pytest.raises(UserError, match="gpt is a run of gpt, and a classifier begins from one of bert; make one by"):
-        begun_from(tmp_path / "gpt", "cpu")
+    with pytest.raises(UserError, match="gpt is a run of gpt, and this one begins from one of bert; make one by"):
+        begun_from(tmp_path / "gpt", model="bert", device="cpu")
 
 
 def test_a_model_for_other_labels_is_refused(tmp_path: Path) -> None:

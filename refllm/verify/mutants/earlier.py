@@ -213,7 +213,7 @@ MUTANTS = [
     Mutant("RNN-LM/last-layer-skipped", recurrent_lm.hidden_states, "a recurrent model without its last layer",
            with_parameters(recurrent_lm.hidden_states, _without_last, _zeros_for_last)),
     Mutant("RNN-LM/back-tied-head-dropped", recurrent_lm.add_head_gradient, "a recurrent model whose tied head gives "
-           "the embedding no gradient", _detached_head),
+           "the embedding no gradient", _detached_head, within=recurrent_lm.__name__),
     Mutant("RNN-LM/targets-not-shifted", family.loss, "a recurrent model that is asked for the word it has just read",
            _targets_read),
     Mutant("RNN-LM/mean-over-all", family.loss, "the loss of a recurrent model averaged over ignored places too",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from refllm.backend import Array
 from refllm.blocks.decoder_layer import decoder_layer
 from refllm.blocks.lm_head import smoothed_lm_loss
 from refllm.blocks.relative_self_attention import relative_self_attention
+from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_positions
 from refllm.generation.sequence import write
 from refllm.models import encoder_decoder as model
 from refllm.objectives.denoising import denoising_loss
@@ -24,11 +26,8 @@ from refllm.verify.mutants.bank import Function, Mutant, planted
 from refllm.verify.mutants.loss import pick
 from refllm.verify.mutants.softmax import log_share
 
-MODEL = model.__name__
-_decode, _encode, _embed, _place, _maybe_norm = (
-    model.decode, model.encode, model._embed, model._place, model._maybe_norm,
-)  # fmt: skip
-_distance_bias, _seq2seq = model._distance_bias, family.seq2seq_loss
+MODEL, STACK = model.__name__, stack_embedding.__module__
+_decode, _encode, _seq2seq = model.decode, model.encode, family.seq2seq_loss  # theirs, not what is planted
 
 
 def half(original: Function, change: Callable[..., dict[str, Any]]) -> Function:
@@ -61,16 +60,26 @@ def configured(original: Function, **fields: Any) -> Function:
 def unnormalised(*names: str, only: str = "") -> Function:
     """The model without its norms of these names, which then have no gradient."""
 
-    def changed(x: Array, stack: Tree, name: str, *, eps: float) -> Any:
+    def changed(x: Array, stack: Tree, *, name: str, eps: float) -> Any:
         if name not in names or name not in stack or (only == "encoder" and "cross_attention" in stack["layers"][0]):
-            return _maybe_norm(x, stack, name, eps=eps)
+            return maybe_norm(x, stack, name=name, eps=eps)
         return x, lambda dy: (dy, {name: map_leaves(numpy.zeros_like, stack[name])})
 
     return changed
 
 
-def _positions_from_one(x: Array, stack: Tree, *, positions: Array, config: model.Config) -> Any:
-    return _place(x, stack, positions=(positions + 1) % config.context, config=config)
+def scaled(factor: Callable[[int], float]) -> Function:
+    """The embedding multiplied by factor(C)."""
+
+    def changed(token: Array, stack: Tree, *, scale: float, **how: Any) -> Any:
+        return stack_embedding(token, stack, scale=factor(token.shape[1]), **how)
+
+    return changed
+
+
+def _positions_from_one(x: Array, stack: Tree, *, positions: Array, waves: bool) -> Any:
+    places = len(stack["position"]) if "position" in stack else len(positions) + 1
+    return stack_positions(x, stack, positions=(positions + 1) % places, waves=waves)
 
 
 def biased(
@@ -79,7 +88,7 @@ def biased(
     """The bias by distance changed, or its gradient."""
 
     def changed(stack: Tree, **how: Any) -> Any:
-        right, back = _distance_bias(stack, **how)
+        right, back = distance_bias(stack, **how)
         return (None if right is None else r(right)), lambda given: back(drs(given))
 
     return changed
@@ -198,37 +207,37 @@ MUTANTS = [
            half(_decode, lambda **how: {"memory_allowed": None})),
     Mutant("ENCDEC/last-encoder-layer-skipped", model.encode, "an encoder without its last layer",
            _without_last_layer),
-    Mutant("ENCDEC/embedding-unscaled", model._embed, "an encoder-decoder whose embedding is not multiplied by √C",
-           configured(_embed, scaled_embedding=False)),
-    Mutant("ENCDEC/embedding-scaled", model._embed, "an encoder-decoder whose embedding is multiplied by √C where it "
-           "should not be", configured(_embed, scaled_embedding=True)),
-    Mutant("ENCDEC/no-embedding-norm", model._maybe_norm, "BART without the norm after its embedding",
+    Mutant("ENCDEC/embedding-unscaled", stack_embedding, "an encoder-decoder whose embedding is not multiplied by √C",
+           scaled(lambda C: 1.0)),
+    Mutant("ENCDEC/embedding-scaled", stack_embedding, "an encoder-decoder whose embedding is multiplied by √C where "
+           "it should not be", scaled(math.sqrt)),
+    Mutant("ENCDEC/no-embedding-norm", maybe_norm, "BART without the norm after its embedding",
            unnormalised("embedding_norm")),
-    Mutant("ENCDEC/no-encoder-norm", model._maybe_norm, "a pre-norm encoder without its last norm",
+    Mutant("ENCDEC/no-encoder-norm", maybe_norm, "a pre-norm encoder without its last norm",
            unnormalised("norm", only="encoder")),
-    Mutant("ENCDEC/no-last-norms", model._maybe_norm, "a pre-norm encoder-decoder without the last norm of both halves",
+    Mutant("ENCDEC/no-last-norms", maybe_norm, "a pre-norm encoder-decoder without the last norm of both halves",
            unnormalised("norm")),
-    Mutant("ENCDEC/positions-from-one", model._place, "an encoder-decoder whose positions count from 1",
+    Mutant("ENCDEC/positions-from-one", stack_positions, "an encoder-decoder whose positions count from 1",
            _positions_from_one),
     Mutant("ENCDEC/t5-attention-scaled", model._scaled, "T5 with attention divided by √d_k", lambda config: True),
     Mutant("ENCDEC/t5-head-unscaled", model.decode, "T5 without the 1/√C before its tied head",
            configured(_decode, scaled_output=False)),
     Mutant("ENCDEC/t5-head-scaled", model.decode, "an encoder-decoder with T5's 1/√C before a head that has none",
            configured(_decode, scaled_output=True)),
-    Mutant("ENCDEC/t5-no-bias", model._distance_bias, "T5 without the bias by distance",
+    Mutant("ENCDEC/t5-no-bias", distance_bias, "T5 without the bias by distance",
            biased(r=lambda r: 0 * r, drs=lambda drs: [0 * d for d in drs])),
     Mutant("ENCDEC/t5-decoder-bidirectional", t5_bias_causal, "T5's decoder with the buckets of its encoder",
-           t5_bias_bidirectional, within=MODEL),
+           t5_bias_bidirectional, within=STACK),
     Mutant("ENCDEC/t5-encoder-causal", t5_bias_bidirectional, "T5's encoder with the buckets of its decoder",
-           t5_bias_causal, within=MODEL),
-    Mutant("ENCDEC/back-bias-of-first-layer", model._distance_bias, "T5 whose bias by distance has the gradient of one "
+           t5_bias_causal, within=STACK),
+    Mutant("ENCDEC/back-bias-of-first-layer", distance_bias, "T5 whose bias by distance has the gradient of one "
            "layer alone", biased(drs=lambda drs: drs[:1])),
     Mutant("ENCDEC/back-memory-last-layer", model.decode, "a memory with the gradient of the last decoder layer alone",
            _last_layer_reads),
     Mutant("ENCDEC/back-memory-dropped", model.decode, "an encoder that gets no gradient from the decoder",
            _memory_without_gradient),
     Mutant("ENCDEC/back-tied-head-dropped", model.add_head_gradient, "an encoder-decoder whose tied head gives the "
-           "embedding no gradient", _head_dropped),
+           "embedding no gradient", _head_dropped, within=MODEL),
     Mutant("ENCDEC/targets-not-shifted", shifted_right, "a decoder that reads the targets that it is to predict",
            lambda targets, *, start, ignore: numpy.where(targets == ignore, start, targets)),
     Mutant("ENCDEC/targets-shifted-twice", shifted_right, "a decoder whose input is shifted by two places",

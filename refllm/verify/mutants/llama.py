@@ -163,7 +163,7 @@ MUTANTS = [
            layers(lambda i: i[::-1])),
     Mutant("LMHEAD/llama-last-layer-skipped", hidden_states, "Llama without its last layer", layers(lambda i: i[:-1])),
     Mutant("LMHEAD/back-llama-tied-head-dropped", add_head_gradient, "Llama's tied head that gives the embedding no "
-           "gradient", tied(lambda embedding, head: embedding)),
+           "gradient", tied(lambda embedding, head: embedding), within="refllm.models.llama"),
     Mutant("LMHEAD/back-llama-tied-embedding-dropped", add_head_gradient, "Llama's tied head whose gradient overwrites "
-           "the embedding's", tied(lambda embedding, head: head)),
+           "the embedding's", tied(lambda embedding, head: head), within="refllm.models.llama"),
 ]

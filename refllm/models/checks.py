@@ -1,0 +1,38 @@
+"""What the configurations of the models ask of their fields; UserError with the remedy otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from refllm.errors import UserError
+
+
+def require_whole(config: Any, *names: str, least: int = 1) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def require_heads_divide_width(config: Any, *, otherwise: str = "") -> None:
+    if config.width % config.heads:
+        raise UserError(
+            f"heads must divide the width: {config.width} / {config.heads} is not whole; change one{otherwise}"
+        )
+
+
+def require_dropout(config: Any) -> None:
+    if not 0 <= config.dropout < 1:
+        raise UserError(f"dropout must be at least 0 and below 1, got {config.dropout}")
+
+
+def require_positive(config: Any, name: str) -> None:
+    if not 0 < getattr(config, name) < math.inf:
+        raise UserError(f"{name} must be a positive number, got {getattr(config, name)}")
+
+
+def require_one_of(config: Any, name: str, known: Collection[str]) -> None:
+    if getattr(config, name) not in known:
+        raise UserError(f"{name} must be one of {', '.join(known)}; got {getattr(config, name)!r}")
