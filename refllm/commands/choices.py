@@ -51,7 +51,7 @@ SWITCHES = {
     "rms": "norms without mean and bias (encoder_decoder)",
     "gated": "gates in the feed-forward layers (encoder_decoder)",
     "biases": "in all linear layers (encoder_decoder)",
-    "scaled_embedding": "embeddings times the root of the width (encoder_decoder)",
+    "scaled_embedding": "embeddings times the root of the width (encoder_decoder; gpt, where sinusoidal)",
     "embedding_norm": "a norm after the embeddings (encoder_decoder)",
     "scaled_output": "last hidden states over the root of the width (encoder_decoder)",
 }
@@ -137,6 +137,8 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
             )
     if "hidden_per_width" in values:
         values.setdefault("hidden", round(values["width"] * values["hidden_per_width"]))
+    if values["model"] == "gpt" and values.get("positions") == "sinusoidal":
+        values.setdefault("scaled_embedding", True)  # waves of size 1 drown embeddings that begin near 0
     if values["model"] == "encoder_decoder" and not values.get("head_width"):
         values["head_width"] = max(1, values["width"] // max(1, values["heads"]))
     return values

@@ -1,18 +1,20 @@
 """GPT: a decoder-only Transformer that gives the distribution of the next token at every position.
 
-    e   = token[ids] + position                      (B, T, C)
+    e   = token[ids] + position                      (B, T, C)      √C token[ids] + position if scaled_embedding
     h   = layer_L( ... layer_1(e))                   causal self-attention and feed-forward
     P(x_{t+1} | x_1 ... x_t) = softmax(LN(h_t) W)    W = tokenᵀ if tied
 
 All positions are computed at once under the causal mask (erratum E8: nothing is recursive in training).
 
 Source: Radford et al. 2018 and 2019 (GPT, GPT-2: norm "pre", gelu_tanh, learned positions, tied); with norm "post",
-relu and sinusoidal positions the decoder half of Vaswani et al. 2017 (arXiv:1706.03762); documents 001, 002 sec. 4.2.
+relu, sinusoidal positions and scaled_embedding (sec. 3.4) the decoder half of Vaswani et al. 2017 (arXiv:1706.03762);
+documents 001, 002 sec. 4.2.
 What differs from GPT-2's code: no dropout on the attention weights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -47,6 +49,7 @@ class Config:
     tied: bool = True
     dropout: float = 0.0
     eps: float = 1e-5
+    scaled_embedding: bool = False
 
     def __post_init__(self) -> None:
         require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden")
@@ -109,9 +112,10 @@ def hidden_states(
         positions, allowed = namespace(ids).arange(T), None
 
     rate = config.dropout
+    scale = math.sqrt(config.width) if config.scaled_embedding else 1.0
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     table = p["position"] if config.positions == "learned" else _sinusoidal_table(p["token"], config)
-    e, back_positions = add_positions(e, table, positions=positions)
+    e, back_positions = add_positions(e * scale, table, positions=positions)
     x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=rate)
     backs = []
     for i, layer in enumerate(p["layers"]):
@@ -139,7 +143,7 @@ def hidden_states(
             dx, dlayer = back_layer(dx)
             dlayers.append(dlayer)
         de, dtable = back_positions(back_drop(dx))
-        dp["token"] = back_embedding(de)
+        dp["token"] = back_embedding(de * scale)
         if config.positions == "learned":
             dp["position"] = dtable
         dp["layers"] = dlayers[::-1]

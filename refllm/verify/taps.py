@@ -7,6 +7,7 @@ wrong) from an inherited one (it is right, and was given something wrong).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,9 +87,9 @@ def gpt_stages(p: Tree, *, ids: Array, config: dict[str, Any]) -> list[Stage]:
         if table is None:
             places = namespace(p["token"]).arange(config["context"], dtype=p["token"].dtype)
             table = sinusoidal(places, width=config["width"])[0]
-        return add_positions(embedding(p["token"], ids=ids)[0], table, positions=namespace(ids).arange(ids.shape[-1]))[
-            0
-        ]
+        scale = math.sqrt(config["width"]) if config.get("scaled_embedding") else 1.0
+        words = embedding(p["token"], ids=ids)[0] * scale
+        return add_positions(words, table, positions=namespace(ids).arange(ids.shape[-1]))[0]
 
     stages = [Stage("embedding", (), embed)]
     same = {name: config[name] for name in ("norm", "heads", "activation", "eps")}

@@ -106,6 +106,7 @@ def layer(x, p, *, norm, heads, causal, allowed, activation, eps):
 
 def model(p, *, ids, config):
     x, T, c = p["token"][ids], ids.shape[-1], config
+    x = x * c["width"] ** 0.5 if c.get("scaled_embedding") else x
     x = x + (p["position"][:T] if "position" in p else sines(jnp.arange(T, dtype=x.dtype), width=c["width"]))
     for each in p["layers"]:
         how = {name: c[name] for name in ("norm", "heads", "activation", "eps")}

@@ -118,6 +118,7 @@ def layer(x, p, *, norm, heads, causal, allowed, activation, eps):
 
 def model(p, *, ids, config):
     x, T, c = p["token"][ids], ids.shape[-1], config
+    x = x * math.sqrt(c["width"]) if c.get("scaled_embedding") else x
     x = x + (p["position"][:T] if "position" in p else sines(torch.arange(T).to(x.dtype), width=c["width"]))
     for each in p["layers"]:
         how = {name: c[name] for name in ("norm", "heads", "activation", "eps")}

@@ -47,6 +47,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         config = model.Config(
             vocabulary=tokenizer.size, context=options.train, layers=4, heads=4, width=128,
             hidden=512 if name == "gpt" else 341, positions=positions, tied=True, dropout=0.1,
+            **({"scaled_embedding": True} if positions == "sinusoidal" else {}),
         )  # fmt: skip
         task = Language(model=name, config=config, tokenizer=tokenizer, data=[])
         with tempfile.TemporaryDirectory() as folder, Workers(settings.shards) as workers:

@@ -26,6 +26,10 @@ CONFIGURATIONS = {
         vocabulary=61, context=24, layers=2, heads=4, width=32, hidden=64, norm="post", activation="relu",
         positions="sinusoidal", tied=False,
     ),
+    "2017 style, scaled, tied": gpt.Config(
+        vocabulary=61, context=24, layers=2, heads=4, width=32, hidden=64, norm="post", activation="relu",
+        positions="sinusoidal", scaled_embedding=True,
+    ),
     "untied, erf, one head": gpt.Config(
         vocabulary=7, context=9, layers=2, heads=1, width=6, hidden=10, activation="gelu_erf", tied=False
     ),
@@ -60,7 +64,8 @@ def torch_loss(torch: Any, p: Any, ids: Any, targets: Any, config: gpt.Config) -
     else:
         host = sinusoidal(np.arange(config.context, dtype=np.float64), width=C)[0]
         table = torch.tensor(host, dtype=p["token"].dtype)
-    x = F.embedding(ids, p["token"]) + table[: ids.shape[1]]
+    scale = C**0.5 if config.scaled_embedding else 1.0
+    x = F.embedding(ids, p["token"]) * scale + table[: ids.shape[1]]
     for q in p["layers"]:
         if config.norm == "pre":
             x = x + attend(norm(x, q["norm1"]), q["attention"])

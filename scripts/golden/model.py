@@ -20,7 +20,7 @@ from golden.formulas import (
     sinusoidal,
     untapped,
 )
-from golden.tape import constant
+from golden.tape import constant, sqrt
 from golden.tree import Tree
 
 ACTIVATIONS = {"relu": formulas.relu, "gelu_tanh": formulas.gelu_tanh, "gelu_erf": formulas.gelu_erf}
@@ -83,7 +83,10 @@ def gpt(p: Tree, *, ids: Array, config: Tree, tap: Tap = untapped) -> Array:
     """
     T = ids.shape[-1]
     table = p["position"] if config["positions"] == "learned" else _sinusoids(config)
-    x = add_positions(embedding(p["token"], ids=ids), table, positions=np.arange(T))
+    words = embedding(p["token"], ids=ids)
+    if config.get("scaled_embedding"):  # Vaswani 2017, 3.4
+        words = words * sqrt(constant(config["width"]))
+    x = add_positions(words, table, positions=np.arange(T))
     tap("embedding", x)
     for n, layer in enumerate(p["layers"]):
         x = transformer_layer(

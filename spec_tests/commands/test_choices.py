@@ -12,6 +12,7 @@ from refllm.cli import main
 from refllm.commands.choices import ARCHITECTURE, SWITCHES
 from refllm.models import by_name
 from refllm.presets import MODELS, PRESETS
+from refllm.run import load_model
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
 
@@ -57,6 +58,15 @@ def test_the_n_gram_model_is_counted_generated_from_and_scored(
     assert capfd.readouterr().out.startswith("3 times")
     assert main(["score", "r", "--text", "3 times 4 is 12.", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["perplexity"] < 5
+
+
+@pytest.mark.parametrize(("flags", "scaled"), [([], True), (["--no-scaled-embedding"], False)])
+def test_a_gpt_with_sinusoidal_positions_scales_its_embedding_unless_told_not_to(
+    tmp_path: Path, flags: list[str], scaled: bool
+) -> None:
+    kind = ["--model", "gpt", "--positions", "sinusoidal", *flags, *small("gpt")]
+    assert main(["train", "--data", str(tiny.data(tmp_path)), "--steps", "1", "--out", "r", *kind]) == 0
+    assert load_model(tmp_path / "r", "cpu").config.scaled_embedding is scaled
 
 
 def test_every_choice_of_every_model_has_a_flag_and_every_flag_a_model() -> None:

@@ -34,6 +34,7 @@ VARIANTS = {
     "the decoder of 2017": tiny(norm="post", activation="relu", positions="sinusoidal", tied=False),
     "pre-norm, sinusoidal, untied": tiny(positions="sinusoidal", tied=False, activation="gelu_erf"),
     "post-norm, learned, tied": tiny(norm="post"),
+    "sinusoidal, scaled, tied": tiny(positions="sinusoidal", scaled_embedding=True),
 }
 every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 

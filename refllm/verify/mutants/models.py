@@ -56,6 +56,22 @@ def tied(use: Callable[[Array, Array], Array]) -> Function:
     return changed
 
 
+def tables_scaled(*names: str, power: float) -> Function:
+    """A model that multiplies these tables by C^power more, where the embedding is to be scaled."""
+
+    def changed(p: Tree, *, config: Config, **how: Any) -> tuple[Array, Function]:
+        factors = {n: config.width**power for n in names if config.scaled_embedding and n in p}
+        y, back = hidden_states({**p, **{n: p[n] * by for n, by in factors.items()}}, config=config, **how)
+
+        def scaled(dy: Array) -> Tree:
+            dp = back(dy)
+            return {**dp, **{n: dp[n] * by for n, by in factors.items()}}
+
+        return y, scaled
+
+    return changed
+
+
 def _probabilities(p: Tree, **how: Any) -> tuple[Array, Function]:
     z, back = forward(p, **how)
     y, back_softmax = softmax(z)
@@ -155,6 +171,12 @@ MUTANTS = [
            layers(lambda i: [0 for _ in i])),
     Mutant("LMHEAD/layers-reversed", hidden_states, "a model with its layers in reverse", layers(lambda i: i[::-1])),
     Mutant("LMHEAD/last-layer-skipped", hidden_states, "a model without its last layer", layers(lambda i: i[:-1])),
+    Mutant("LMHEAD/embedding-not-scaled", hidden_states, "a model that does not multiply its embedding by √C",
+           tables_scaled("token", power=-0.5)),
+    Mutant("LMHEAD/embedding-scaled-by-width", hidden_states, "a model that multiplies its embedding by C, not by √C",
+           tables_scaled("token", power=0.5)),
+    Mutant("LMHEAD/positions-scaled", hidden_states, "a model that multiplies its positions by √C with the embedding",
+           tables_scaled("position", power=0.5)),
     Mutant("LMHEAD/probabilities", forward, "a model that returns probabilities where logits are asked for",
            _probabilities),
     Mutant("LMHEAD/back-tied-head-dropped", add_head_gradient, "a tied head that gives the embedding no gradient",

@@ -39,6 +39,8 @@ VASWANI = {
 }
 SMALL = {**GPT2, "vocabulary": 7, "context": 8, "layers": 1, "width": 4, "hidden": 8}
 UNTIED = {**SMALL, "tied": False, "activation": "gelu_erf", "layers": 2}
+SCALED = {**SMALL, "positions": "sinusoidal", "scaled_embedding": True}
+SCALED_LEARNED = {**UNTIED, "layers": 1, "scaled_embedding": True}
 POST_TIED = {**SMALL, "norm": "post", "activation": "relu"}
 
 
@@ -68,6 +70,12 @@ def gpt() -> list[Case]:
             "untied-gelu-erf", "pre-norm, its own head, exact GELU, one sentence shorter than the context", UNTIED, (4,)
         ),
         case("post-tied", "post-norm has no final norm; tied head", POST_TIED, (5,)),
+        case(
+            "scaled-embedding",
+            "the embedding times sqrt(C) where it is read, not where it is the head; the positions are not scaled",
+            SCALED,
+            (2, 5),
+        ),
         case("one-token", "a single token attends to itself", SMALL, (1,)),
         case(
             "repeated-token",
@@ -122,6 +130,7 @@ def gpt_loss() -> list[Case]:
         case("vaswani-ignored", "post-norm, sinusoidal, untied, with ignored targets", VASWANI, 2, 5, [(1, 3), (1, 4)]),
         case("untied", "the head has its own gradient, the embedding only the input's", UNTIED, 1, 4, []),
         case("post-tied", "post-norm, tied", POST_TIED, 2, 3, []),
+        case("scaled-embedding", "the embedding times sqrt(C), learned positions, untied", SCALED_LEARNED, 2, 3, []),
     ]
 
 
