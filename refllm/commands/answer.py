@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
@@ -17,15 +16,16 @@ from refllm.commands.fitting import (
     carry_out,
     config_of_the_run,
     fresh_bert,
-    length_of,
-    require_sizes_of_the_run,
+    introduce,
+    rate_of,
+    rates,
+    start_of,
+    tuning_of,
 )
 from refllm.errors import UserError
 from refllm.models import bert
-from refllm.parameters import count
 from refllm.run import Run
 from refllm.tasks.span import AnswerSpans, quality, read_data
-from refllm.tasks.start import begun_from
 
 DESCRIPTION = """Learn where in a text the answer to a question stands (fit), answer others (predict), and measure it
 (evaluate).
@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
     "batch": 16, "warmup": 0.1, "floor": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01,
     "clip": 1.0,
 }  # fmt: skip
-RATES = {"scratch": 1e-3, "from": 5e-4}
+RATES = rates(1e-3)
 SIZES: dict[str, Any] = {"context": 192, "layers": 4, "heads": 4, "width": 128, "dropout": 0.1, "vocabulary": 4096}
 EPOCHS = 10
 
@@ -86,27 +86,27 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 def fit(options: argparse.Namespace) -> int:
     return carry_out(
         options, command="answer", add_arguments=add_fit_arguments, new_run=lambda: new_run(options),
-        introduce=introduce, conclude=conclude,
+        introduce=introduced, conclude=conclude,
     )  # fmt: skip
 
 
 def new_run(options: argparse.Namespace) -> Run:
     if not options.data:
         raise UserError("there is nothing to learn from; give a table with the columns context, question and answer")
+    start = start_of(options, model="bert", choices=bert.CHOICES)
     read = read_data(options.data, validation=options.validation)
-    if options.start is None:
-        start, contexts = None, dict.fromkeys(one.context for one in read.train)
+    if start is None:
+        contexts = dict.fromkeys(one.context for one in read.train)
         text = "\n".join([*contexts, *(one.question for one in read.train)])
         config, tokenizer = fresh_bert(options, SIZES, text, outputs=("span",))
     else:
-        require_sizes_of_the_run(options, bert.CHOICES)
-        start = begun_from(Path(options.start), model="bert", device=options.device)
         config, tokenizer = config_of_the_run(options, start, outputs=("span",)), start.tokenizer
     task = AnswerSpans(
-        config=config, tokenizer=tokenizer, read=read, data=options.data, validation=options.validation, start=start
-    )
+        config=config, tokenizer=tokenizer, read=read, data=options.data, validation=options.validation, start=start,
+        tuning=tuning_of(options),
+    )  # fmt: skip
     given = {name: value for name, value in vars(options).items() if value is not None}
-    settings = settings_of({**SETTINGS, "lr": RATES["scratch" if start is None else "from"], **given}, options)
+    settings = settings_of({**SETTINGS, "lr": rate_of(options, RATES), **given}, options)
     return begun(options, task=task, settings=settings, examples=len(task.questions), epochs=EPOCHS)
 
 
@@ -115,19 +115,10 @@ def _task(prepared: Run) -> AnswerSpans:
     return prepared.task
 
 
-def introduce(prepared: Run) -> None:
-    settings, task = prepared.settings, _task(prepared)
+def introduced(prepared: Run) -> None:
+    task = _task(prepared)
     config = task.config
-    start = "from scratch" if task.start is None else f"from {task.start.directory}"
-    print(
-        f"data       {task.introduced()}\n"
-        f"model      bert {start}, {count(prepared.trainer.shapes):,} parameters: {config.layers} layers, width "
-        f"{config.width}, context {config.context}, {task.tokenizer.size} tokens\n"
-        f"training   at most {length_of(prepared)}, batch {settings.batch}, {settings.shards} workers, "
-        f"seed {settings.seed}\n"
-        f"directory  {prepared.directory}",
-        flush=True,
-    )
+    introduce(prepared, task, sizes=f"{config.layers} layers, width {config.width}, context {config.context}")
 
 
 def conclude(prepared: Run) -> None:

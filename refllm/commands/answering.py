@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from refllm.commands.choices import add_device_arguments
+from refllm.commands.texts import require_text
 from refllm.data.corpus import decoded
 from refllm.data.examples import Question, read_questions
 from refllm.data.questions import asked
@@ -47,10 +48,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(options: argparse.Namespace) -> int:
     context, where = options.context, "--context"
     if options.file:
-        context, where = decoded(Path(options.file)), options.file
+        context, where = decoded(Path(options.file)), f"{options.file}:1"
     for text, name in ((context, where), *((question, "--question") for question in options.question)):
-        if not text.strip():
-            raise UserError(f"{name}: the text is empty; fill it in")
+        require_text(text, name)
     run = run_of_answers(options.run_directory, options.device)
     questions = [Question(context, question, "", 0, where) for question in options.question]
     for question, answer in zip(options.question, answered_by(run, questions, options, threads=1), strict=True):

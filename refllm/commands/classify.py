@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
@@ -11,22 +10,24 @@ from refllm.commands import labelling
 from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments, settings_of
 from refllm.commands.fitting import (
     add_run_arguments,
+    add_smoothing_argument,
     begun,
     carry_out,
     config_of_the_run,
     fresh_bert,
-    length_of,
-    require_sizes_of_the_run,
+    introduce,
+    rate_of,
+    rates,
+    start_of,
+    tuning_of,
 )
 from refllm.commands.label_report import baseline_labels, print_comparison
 from refllm.commands.labelling import add_column_arguments
 from refllm.errors import UserError
-from refllm.finetune import TUNES
 from refllm.metrics import accuracy
 from refllm.models import bert
 from refllm.run import Run
 from refllm.tasks.classify import Classify, read_data
-from refllm.tasks.start import begun_from
 
 DESCRIPTION = """Learn the labels of texts from examples (fit), label other texts (predict), and measure it (evaluate).
 
@@ -43,8 +44,7 @@ example: refllm classify fit reviews.csv --text review --label stars --from runs
 SETTINGS: dict[str, Any] = {
     "batch": 16, "warmup": 0.1, "floor": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01, "clip": 1.0,
 }  # fmt: skip
-# The fewer parameters are trained, the longer steps they bear; large models, such as BERT base, want ten times less.
-RATES = {"scratch": 1e-3, "all": 5e-4, "upper": 1e-3, "low-rank": 2e-3}
+RATES = rates(1e-3)
 SIZES: dict[str, Any] = {"context": 64, "layers": 4, "heads": 4, "width": 128, "dropout": 0.1, "vocabulary": 4096}
 EPOCHS = 10
 
@@ -74,11 +74,8 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", nargs="*", metavar="DATA", help="tables or folders with labelled texts")
     add_column_arguments(parser)
     add_run_arguments(parser, model="bert", validation=0.1, epochs=EPOCHS, patience=3, reports=10)
-    add("--tune", choices=sorted(TUNES), help="what of it is trained (default all)")
-    add("--upper", type=int, metavar="N", help="with --tune upper: the last N layers and the head (default 1)")
-    add("--rank", type=int, help="with --tune low-rank: of the adapters (default 8)")
-    add("--alpha", type=float, help="with --tune low-rank: the adapters count alpha / rank (default 16)")
     add("--class-weights", action="store_true", help="every label weighs the same, however rare it is")
+    add_smoothing_argument(parser, default=0.0)
     model = parser.add_argument_group("the model; only dropout is free where --from is given")
     model.add_argument("--vocabulary", type=int, help=f"WordPiece tokens (default {SIZES['vocabulary']})")
     add_architecture_arguments(model, bert.CHOICES)
@@ -88,49 +85,28 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 def fit(options: argparse.Namespace) -> int:
     return carry_out(
         options, command="classify", add_arguments=add_fit_arguments, new_run=lambda: new_run(options),
-        introduce=introduce, conclude=conclude,
+        introduce=introduced, conclude=conclude,
     )  # fmt: skip
 
 
 def new_run(options: argparse.Namespace) -> Run:
     if not options.data:
         raise UserError("there is nothing to learn from; give a table or folder of labelled texts")
-    _require_useful(options)
+    start = start_of(options, model="bert", choices=bert.CHOICES)
     read = read_data(options.data, text=options.text, label=options.label, validation=options.validation)
-    start = None if options.start is None else begun_from(Path(options.start), model="bert", device=options.device)
     heads: dict[str, Any] = {"outputs": ("classes",), "labels": len(read.labels)}
     if start is None:
         config, tokenizer = fresh_bert(options, SIZES, "\n".join(one.text for one in read.train), **heads)
     else:
         config, tokenizer = config_of_the_run(options, start, **heads), start.tokenizer
-    tune = options.tune or "all"
     task = Classify(
         config=config, tokenizer=tokenizer, read=read, data=options.data, text=options.text, label=options.label,
-        validation=options.validation, balanced=options.class_weights, start=start, tuning=_tuning(tune, options),
+        validation=options.validation, balanced=options.class_weights, start=start, tuning=tuning_of(options),
+        smoothing=options.label_smoothing,
     )  # fmt: skip
     given = {key: value for key, value in vars(options).items() if value is not None}
-    values = {**SETTINGS, "lr": RATES["scratch" if start is None else tune], **given}
-    settings = settings_of(values, options)
+    settings = settings_of({**SETTINGS, "lr": rate_of(options, RATES), **given}, options)
     return begun(options, task=task, settings=settings, examples=len(read.train), epochs=EPOCHS)
-
-
-def _require_useful(options: argparse.Namespace) -> None:
-    """UserError for a flag that would have no effect."""
-    tune = options.tune or "all"
-    for flag, wanted in (("upper", "upper"), ("rank", "low-rank"), ("alpha", "low-rank")):
-        if getattr(options, flag) is not None and tune != wanted:
-            raise UserError(f"--{flag} belongs to --tune {wanted}; leave it out, or give that")
-    if tune != "all" and options.start is None:
-        raise UserError(f"--tune {tune} needs a trained model; give its run by --from, or tune all")
-    if options.start is not None:
-        require_sizes_of_the_run(options, bert.CHOICES)
-
-
-def _tuning(tune: str, options: argparse.Namespace) -> dict[str, Any]:
-    if tune == "upper":
-        return {"tune": tune, "layers": 1 if options.upper is None else options.upper}
-    chosen = {"rank": options.rank, "alpha": options.alpha}
-    return {"tune": tune, **{name: value for name, value in chosen.items() if value is not None}}
 
 
 def _task(prepared: Run) -> Classify:
@@ -138,19 +114,10 @@ def _task(prepared: Run) -> Classify:
     return prepared.task
 
 
-def introduce(prepared: Run) -> None:
-    settings, task = prepared.settings, _task(prepared)
+def introduced(prepared: Run) -> None:
+    task = _task(prepared)
     config = task.config
-    start = "from scratch" if task.start is None else f"from {task.start.directory}"
-    print(
-        f"data       {task.introduced()}\n"
-        f"model      bert {start}, {config.layers} layers, width {config.width}, context {config.context}, "
-        f"{task.tokenizer.size} tokens\n"
-        f"training   {task.tuning.count:,} parameters ({100 * task.tuning.share:.1f} % of the model's), "
-        f"at most {length_of(prepared)}, batch {settings.batch}, seed {settings.seed}\n"
-        f"directory  {prepared.directory}",
-        flush=True,
-    )
+    introduce(prepared, task, sizes=f"{config.layers} layers, width {config.width}, context {config.context}")
 
 
 def conclude(prepared: Run) -> None:

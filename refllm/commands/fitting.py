@@ -1,4 +1,5 @@
-"""What the commands that learn a task from examples share: where a run goes, what it begins from, how long it takes."""
+"""What the commands that learn a task from examples share: where a run goes, what it begins from and what of that it
+trains, how long it takes."""
 
 from __future__ import annotations
 
@@ -7,21 +8,30 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from refllm.backend import allow_tf32
 from refllm.commands.choices import add_machine_arguments, require_alone
 from refllm.commands.progress import carried_out
 from refllm.commands.train import next_free
 from refllm.errors import UserError
+from refllm.finetune import TUNES, Tuning
 from refllm.models import bert
+from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.run import Run
 from refllm.tasks import Task
-from refllm.tasks.start import Start
+from refllm.tasks.start import Start, begun_from
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
 from refllm.workers import Workers, keep_freed_memory
+
+
+class Fitted(Task, Protocol):
+    """A task that may begin from another run, and train a part of it."""
+
+    start: Start | None
+    tuning: Tuning
 
 
 def add_run_arguments(
@@ -38,7 +48,23 @@ def add_run_arguments(
     length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
     add("--patience", type=int, default=patience, help=f"reports without progress that end it (default {patience})")
     add("--reports", type=int, default=reports, help=f"validations and checkpoints on the way (default {reports})")
+    add_tuning_arguments(parser)
     add_machine_arguments(parser)
+
+
+def add_tuning_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the part of the model of --from that is trained").add_argument
+    add("--tune", choices=sorted(TUNES), help="all, the upper layers, or low-rank adapters of attention (default all)")
+    add("--upper", type=int, metavar="N", help="with --tune upper: the last N layers and what follows (default 1)")
+    add("--rank", type=int, help="with --tune low-rank: of the adapters (default 8)")
+    add("--alpha", type=float, help="with --tune low-rank: the adapters count alpha / rank (default 16)")
+
+
+def add_smoothing_argument(parser: argparse.ArgumentParser, *, default: float) -> None:
+    parser.add_argument(
+        "--label-smoothing", type=float, metavar="E", default=default,
+        help=f"spread E of every target over all, 0 <= E < 1; losses held out are without (default {default:g})",
+    )  # fmt: skip
 
 
 def begun(options: argparse.Namespace, *, task: Task, settings: Settings, examples: int, epochs: float) -> Run:
@@ -86,11 +112,40 @@ def carry_out(
     return 0
 
 
-def require_sizes_of_the_run(options: argparse.Namespace, choices: tuple[str, ...]) -> None:
-    """UserError for a flag that would change the sizes of the run that is begun from: dropout alone is free."""
+def start_of(options: argparse.Namespace, *, model: str, choices: tuple[str, ...]) -> Start | None:
+    """The run that is begun from, if any. UserError for a flag that would have no effect: of the sizes of the run,
+    `choices` and the vocabulary, dropout alone is free, and what is trained is chosen for a run alone."""
+    tune = options.tune or "all"
+    for flag, wanted in (("upper", "upper"), ("rank", "low-rank"), ("alpha", "low-rank")):
+        if getattr(options, flag) is not None and tune != wanted:
+            raise UserError(f"--{flag} belongs to --tune {wanted}; leave it out, or give that")
+    if options.start is None:
+        if tune != "all":
+            raise UserError(f"--tune {tune} needs a trained model; give its run by --from, or tune all")
+        return None
     for flag in ("vocabulary", *choices):
         if flag != "dropout" and getattr(options, flag) is not None:
             raise UserError(f"--{flag.replace('_', '-')} is that of the run {options.start}; leave it out")
+    return begun_from(Path(options.start), model=model, device=options.device)
+
+
+def tuning_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What is trained, as the options of refllm.finetune.by_name."""
+    if options.tune == "upper":
+        return {"tune": "upper", "layers": 1 if options.upper is None else options.upper}
+    chosen = {"rank": options.rank, "alpha": options.alpha}
+    return {"tune": options.tune or "all", **{name: value for name, value in chosen.items() if value is not None}}
+
+
+def rates(scratch: float) -> dict[str, float]:
+    """The peak of the learning rate by what is trained, from the one for a model from scratch: the fewer parameters are
+    trained, the longer steps they bear. Large models, such as BERT base, want ten times less."""
+    return {"scratch": scratch, "all": scratch / 2, "upper": scratch, "low-rank": 2 * scratch}
+
+
+def rate_of(options: argparse.Namespace, usual: dict[str, float]) -> float:
+    """The rate of `rates` for what the options say."""
+    return usual["scratch" if options.start is None else options.tune or "all"]
 
 
 def fresh_bert(
@@ -110,7 +165,23 @@ def config_of_the_run(options: argparse.Namespace, start: Start, **heads: Any) -
     return replace(start.config, dropout=dropout, **heads)
 
 
-def length_of(prepared: Run) -> str:
+def introduce(prepared: Run, task: Fitted, *, sizes: str) -> None:
+    """What is about to be trained of which model, on what, how and where; `sizes` are the model's in words."""
+    settings, tuning = prepared.settings, task.tuning
+    start = "from scratch" if task.start is None else f"from {task.start.directory}"
+    print(
+        f"data       {task.introduced()}\n"
+        f"model      {prepared.description['model']} {start}, {count(tuning.structure):,} parameters: {sizes}, "
+        f"{task.tokenizer.size} tokens\n"
+        f"training   {tuning.count:,} parameters ({100 * tuning.share:.3g} % of the model's), at most "
+        f"{_length_of(prepared)}, batch {settings.batch} of {task.tokens_a_batch(1)} tokens each, {settings.shards} "
+        f"workers, seed {settings.seed}\n"
+        f"directory  {prepared.directory}",
+        flush=True,
+    )
+
+
+def _length_of(prepared: Run) -> str:
     """How long it may take, in words."""
     plan = prepared.plan
     return f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"

@@ -29,15 +29,22 @@ def baseline_labels(
 
 
 def print_comparison(
-    right: float, f1: float, wanted: Sequence[str], guesses: Mapping[str, Sequence[str]], labels: Sequence[str]
+    right: float,
+    f1: float,
+    wanted: Sequence[str],
+    guesses: Mapping[str, Sequence[str]],
+    labels: Sequence[str],
+    members: Sequence[tuple[str, Sequence[str]]] = (),
 ) -> None:
-    rows = [("this model", right, f1)]
-    for name, given in guesses.items():
-        shown = {"naive_bayes": "Naive Bayes", "majority": "most frequent label"}[name]
-        rows.append((shown, accuracy(wanted, given), macro_scores(confusion_matrix(wanted, given, labels)).f1))
-    print(f"    {'':<20}accuracy  macro F1")
+    """The scores of a model beside those of what the baselines answer, and the members by name where it is several."""
+    rows = [("the ensemble" if members else "this model", right, f1)]
+    shown = {"naive_bayes": "Naive Bayes", "majority": "most frequent label"}
+    for name, given in (*members, *((shown[name], given) for name, given in guesses.items())):
+        rows.append((name, accuracy(wanted, given), macro_scores(confusion_matrix(wanted, given, labels)).f1))
+    width = max(20, *(len(name) + 1 for name, _, _ in rows))
+    print(f"    {'':<{width}}accuracy  macro F1")
     for name, share, score in sorted(rows, key=lambda row: -row[1]):
-        print(f"    {name:<20}{100 * share:6.1f} %{score:10.3f}")
+        print(f"    {name:<{width}}{100 * share:6.1f} %{score:10.3f}")
 
 
 def label_table(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
@@ -69,9 +76,14 @@ def confusion_table(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -
 
 
 def as_json(
-    wanted: Sequence[str], given: Sequence[str], labels: Sequence[str], guesses: Mapping[str, Sequence[str]]
+    wanted: Sequence[str],
+    given: Sequence[str],
+    labels: Sequence[str],
+    guesses: Mapping[str, Sequence[str]],
+    members: Sequence[tuple[str, Sequence[str]]],
 ) -> dict[str, Any]:
     confusion = confusion_matrix(wanted, given, labels)
+    alone = [(name, accuracy(wanted, one), confusion_matrix(wanted, one, labels)) for name, one in members]
     others = {name: confusion_matrix(wanted, guess, labels) for name, guess in guesses.items()}
     return {
         "examples": len(wanted),
@@ -79,6 +91,7 @@ def as_json(
         "macro_f1": macro_scores(confusion).f1,
         "baselines": {name: accuracy(wanted, guess) for name, guess in guesses.items()},
         "baselines_macro_f1": {name: macro_scores(matrix).f1 for name, matrix in others.items()},
+        "members": [{"run": name, "accuracy": share, "macro_f1": macro_scores(m).f1} for name, share, m in alone],
         "micro": asdict(micro_scores(confusion)),
         "macro": asdict(macro_scores(confusion)),
         "labels": {label: asdict(one) for label, one in zip(labels, label_scores(confusion), strict=True)},

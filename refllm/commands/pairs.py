@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
@@ -19,19 +18,21 @@ from refllm.commands.choices import (
 )
 from refllm.commands.fitting import (
     add_run_arguments,
+    add_smoothing_argument,
     begun,
     carry_out,
     config_of_the_run,
-    length_of,
-    require_sizes_of_the_run,
+    introduce,
+    rate_of,
+    rates,
+    start_of,
+    tuning_of,
 )
 from refllm.commands.rewriting import fitting, print_table, scores
 from refllm.errors import UserError
 from refllm.models import encoder_decoder
-from refllm.parameters import count
 from refllm.run import Run
 from refllm.tasks.seq2seq import Paired, SequencePairs, read_data
-from refllm.tasks.start import begun_from
 from refllm.tasks.writing import written
 from refllm.tokenizers.bpe import BYTES
 from refllm.tokenizers.marked import MarkedTokenizer
@@ -90,7 +91,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
     add("--source", default="source", metavar="COLUMN", help=f"of {source} in a table (default source)")
     add("--target", default="target", metavar="COLUMN", help=f"of {target} in a table (default target)")
     add_run_arguments(parser, model="encoder_decoder", validation=0.05, epochs=kind.epochs, patience=4, reports=20)
-    add("--smoothing", type=float, default=0.1, help="of the labels (default 0.1)")
+    add_smoothing_argument(parser, default=0.1)
     model = parser.add_argument_group("the model; only dropout is free where --from is given")
     model.add_argument("--vocabulary", type=int, help="byte-pair tokens at most, the special ones among them")
     add_architecture_arguments(model, encoder_decoder.CHOICES)
@@ -100,7 +101,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
 def fit(options: argparse.Namespace, kind: Kind) -> int:
     return carry_out(
         options, command=kind.name, add_arguments=lambda parser: add_fit_arguments(parser, kind),
-        new_run=lambda: new_run(options, kind), introduce=introduce, conclude=conclude,
+        new_run=lambda: new_run(options, kind), introduce=introduced, conclude=conclude,
     )  # fmt: skip
 
 
@@ -108,17 +109,19 @@ def new_run(options: argparse.Namespace, kind: Kind) -> Run:
     if not options.data:
         raise UserError("there is nothing to learn from; give two parallel files, or a table with both texts")
     values = chosen(argparse.Namespace(**vars(options), preset=kind.preset, model=None))
+    start = start_of(options, model="encoder_decoder", choices=encoder_decoder.CHOICES)
     read = read_data(options.data, source=options.source, target=options.target, validation=options.validation)
-    if options.start is None:
-        start, (config, tokenizer) = None, from_scratch(options, values, read)
+    if start is None:
+        config, tokenizer = from_scratch(options, values, read)
     else:
-        require_sizes_of_the_run(options, encoder_decoder.CHOICES)
-        start = begun_from(Path(options.start), model="encoder_decoder", device=options.device)
         config, tokenizer = config_of_the_run(options, start), start.tokenizer
     task = SequencePairs(
         command=kind.name, config=config, tokenizer=tokenizer, read=read, data=options.data, source=options.source,
-        target=options.target, validation=options.validation, smoothing=options.smoothing, start=start,
+        target=options.target, validation=options.validation, smoothing=options.label_smoothing, start=start,
+        tuning=tuning_of(options),
     )  # fmt: skip
+    if options.lr is None:
+        values["lr"] = rate_of(options, rates(values["lr"]))
     settings = settings_of(values, options)
     return begun(options, task=task, settings=settings, examples=len(task.pairs), epochs=kind.epochs)
 
@@ -138,19 +141,11 @@ def _task(prepared: Run) -> SequencePairs:
     return prepared.task
 
 
-def introduce(prepared: Run) -> None:
-    settings, task = prepared.settings, _task(prepared)
+def introduced(prepared: Run) -> None:
+    task = _task(prepared)
     config = task.config
-    start = "from scratch" if task.start is None else f"from {task.start.directory}"
-    print(
-        f"data       {task.introduced()}\n"
-        f"model      encoder_decoder {start}, {count(prepared.trainer.shapes):,} parameters: {config.encoder_layers} + "
-        f"{config.decoder_layers} layers, width {config.width}, {task.tokenizer.size} {task.tokenizer.kind} tokens\n"
-        f"training   at most {length_of(prepared)}, batch {settings.batch} pairs of {task.tokens_a_batch(1)} tokens, "
-        f"{settings.shards} workers, seed {settings.seed}\n"
-        f"directory  {prepared.directory}",
-        flush=True,
-    )
+    sizes = f"{config.encoder_layers} + {config.decoder_layers} layers, width {config.width}, context {config.context}"
+    introduce(prepared, task, sizes=sizes)
 
 
 def conclude(prepared: Run) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from refllm.commands.choices import add_device_arguments
-from refllm.commands.labelling import standard_input_lines
-from refllm.data.corpus import decoded
-from refllm.data.examples import SUFFIXES, Pair, folded, read_pairs, rows
+from refllm.commands.texts import texts_of
+from refllm.data.examples import Pair, folded, read_pairs
 from refllm.data.sentences import sentences
 from refllm.errors import UserError
 from refllm.metrics import bleu_and_chrf, has_sacrebleu, rouge_l
@@ -57,7 +56,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def predict(options: argparse.Namespace) -> int:
     _require_beams(options)
-    texts = texts_of(options)
+    texts = texts_of(options, column=options.source)
     run = run_of_pairs(options.run_directory, options.device)
     lengths = token_counts([text for text, _ in texts], tokenizer=run.tokenizer)
     for (_, where), length in zip(texts, lengths, strict=True):
@@ -110,27 +109,6 @@ def evaluate(options: argparse.Namespace) -> int:
         for name, answers in given.items():
             print(f"{name:<20}{answers[i]}")
     return 0
-
-
-def texts_of(options: argparse.Namespace) -> list[tuple[str, str]]:
-    """The texts to write for, each with where it comes from. UserError for an empty one."""
-    if options.texts and options.file:
-        raise UserError("give texts or --file, not both")
-    if options.file and Path(options.file).suffix in SUFFIXES:
-        found = [(row[options.source], where) for row, where in rows(Path(options.file), columns=(options.source,))]
-    else:
-        name, texts = "argument", options.texts
-        if options.file:
-            name, texts = options.file, decoded(Path(options.file)).removesuffix("\n").split("\n")
-        elif not texts:
-            name, texts = "standard input", standard_input_lines()
-        found = [(text, f"{name}:{number}") for number, text in enumerate(texts, start=1)]
-    for text, where in found:
-        if not text.strip():
-            raise UserError(f"{where}: the text is empty; fill it in or leave it out")
-    if not found:
-        raise UserError("there is no text; give some after RUN, by --file or on the standard input")
-    return found
 
 
 def run_of_pairs(directory: str, device: str) -> Trained:

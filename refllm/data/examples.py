@@ -98,6 +98,8 @@ def read_pairs(paths: Sequence[str | Path], *, source: str, target: str) -> list
         return _parallel(*files)
     found = []
     for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{file}: give two parallel files alone, or .csv or .tsv with a header, or .jsonl")
         for row, where in rows(file, columns=(source, target)):
             for name in (source, target):
                 if not row[name].strip():
@@ -111,8 +113,10 @@ def read_pairs(paths: Sequence[str | Path], *, source: str, target: str) -> list
 def _parallel(source: Path, target: Path) -> list[Pair]:
     sides = [decoded(path).removesuffix("\n").split("\n") for path in (source, target)]
     if len(sides[0]) != len(sides[1]):
+        longer, last = (source, len(sides[1])) if len(sides[0]) > len(sides[1]) else (target, len(sides[0]))
         raise UserError(
-            f"{source} has {len(sides[0]):,} lines and {target} {len(sides[1]):,}; parallel files need equal lines"
+            f"{longer}:{last + 1}: the other file ends before this line: {source} has {len(sides[0]):,} lines and "
+            f"{target} {len(sides[1]):,}; parallel files need equal lines"
         )
     found = []
     for number, (a, b) in enumerate(zip(*sides, strict=True), start=1):
@@ -133,8 +137,9 @@ def read_questions(paths: Sequence[str | Path]) -> list[Question]:
     for path in map(Path, paths):
         for row, where in rows(path, columns=("context", "question", "answer")):
             context, answer = row["context"], row["answer"].strip()
-            if not row["question"].strip() or not answer:
-                raise UserError(f"{where}: the question or the answer is empty; fill it in or take the line out")
+            for name in ("context", "question", "answer"):
+                if not row[name].strip():
+                    raise UserError(f"{where}: the {name} is empty; fill it in or take the line out")
             start, place = context.find(answer), ""
             if given := row.get("start", "").strip():
                 before = len(row["answer"]) - len(row["answer"].lstrip())

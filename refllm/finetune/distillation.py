@@ -20,7 +20,7 @@ from refllm.errors import UserError
 from refllm.finetune.tuning import Tuned
 from refllm.objectives.causal import Causal
 from refllm.objectives.classification import Classification
-from refllm.ops.cross_entropy import cross_entropy, soft_cross_entropy
+from refllm.ops.cross_entropy import smoothed_cross_entropy, soft_cross_entropy
 from refllm.ops.linear import matmul
 from refllm.ops.softmax import softmax
 from refllm.parameters import Tree
@@ -44,17 +44,20 @@ class Teacher:
 
 
 def distillation_loss(
-    logits: Array, *, teacher: Array, targets: Array, temperature: float, share: float
+    logits: Array, *, teacher: Array, targets: Array, smoothing: float, temperature: float, share: float
 ) -> tuple[Array, Callable[[Array], Array]]:
     """CE: y = -(1 - λ) log p[target] - λ T² Σ_j q_j log p'_j,   p = softmax(z), p' = softmax(z / T), q = softmax(t / T)
 
-    a number a row; z = logits, t = teacher, T = temperature, λ = share.
+    a number a row; z = logits, t = teacher, T = temperature, λ = share. With smoothing, the first part, and in Back the
+    one-hot vector, are those of `smoothed_cross_entropy`.
     Source:  Hinton et al. 2015 (arXiv:1503.02531) sec. 2.
     Shapes:  logits (..., V); teacher (..., V); targets (...) in [0, V) -> y (...)
     Back:    dz = dy ((1 - λ) (p - onehot(target)) + λ T (p' - q))
-    Special: λ = 0 is `cross_entropy`; at λ = 1 the least value, T² times the entropy of q, is where p' = q.
+    Special: λ = 0 is `smoothed_cross_entropy`; at λ = 1 the least value, T² times the entropy of q, is where p' = q.
     """
-    hard, back_hard = cross_entropy(logits, targets=targets, ignore=None, reduction="none")
+    hard, back_hard = smoothed_cross_entropy(
+        logits, targets=targets, ignore=None, smoothing=smoothing, reduction="none"
+    )
     q, _ = softmax(teacher / temperature)
     soft, back_soft = soft_cross_entropy(logits / temperature, q, reduction="none")
 
@@ -90,8 +93,8 @@ class DistilledClassification:
         h, back_h = model.encode(p, **text, config=config, keep=inside)
         z, back_z = model.class_logits(h, p, keep=pooled, rate=config.dropout)
         each, back_each = distillation_loss(
-            z, teacher=self._taught(text), targets=batch["targets"], temperature=self.teacher.temperature,
-            share=self.teacher.share,
+            z, teacher=self._taught(text), targets=batch["targets"], smoothing=self.student.smoothing,
+            temperature=self.teacher.temperature, share=self.teacher.share,
         )  # fmt: skip
         weights = batch.get("weights")
         w = namespace(each).ones_like(each) if weights is None else weights.astype(each.dtype)
@@ -163,8 +166,9 @@ def distilled_lm_loss(
         n = slice(start, start + size)
         z, back_z = matmul(rows[n], W)
         each, back_each = distillation_loss(
-            z, teacher=matmul(taught[n], teacher_head)[0], targets=wanted[n], temperature=temperature, share=share
-        )
+            z, teacher=matmul(taught[n], teacher_head)[0], targets=wanted[n], smoothing=0.0, temperature=temperature,
+            share=share,
+        )  # fmt: skip
         y = y + each.sum()
         dh[n], dW_block = back_z(back_each(xp.ones_like(each)))
         dW = dW + dW_block

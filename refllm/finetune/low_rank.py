@@ -56,9 +56,11 @@ def low_rank_tuning(
     (Wqkv) has one A for the three.
     Source:  Hu et al. 2021 (arXiv:2106.09685) sec. 4.1 (initial values, scale) and 4.2 (attention alone).
     Raises:  UserError without a trained model, for patterns that find nothing, for a rank below 1, or so high that an
-             adapter is no smaller than its matrix.
+             adapter is no smaller than its matrix, and for an alpha that is not positive.
     """
     require_trained("low-rank", parameters)
+    if not 0 < alpha < math.inf:
+        raise UserError(f"alpha must be a positive number, got {alpha}")
     structure = model.shapes(config)
     shapes, known = dict(named_leaves(structure)), known_leaves(structure, parameters)
     full = {path for path in shapes if path not in known or (whole is not None and re.search(whole, path))}

@@ -25,7 +25,7 @@ def upper_layers(*, model: ModuleType, config: Any, parameters: Tree | None, lay
     if not first:
         raise UserError("this model has no layers, of which the upper ones could be trained; tune all of it")
     if not 0 <= layers <= len(first):
-        raise UserError(f"layers must be between 0 and the model's {len(first)}, got {layers}")
+        raise UserError(f"the upper layers must be between 0 and the model's {len(first)}, got {layers}")
     above = max(i for i, path in enumerate(paths) if _layer_of(path) is not None) + 1
     begin = first[len(first) - layers] if layers else above
     trained = set(paths[begin:])

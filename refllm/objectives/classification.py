@@ -9,24 +9,34 @@ from typing import Any
 from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
-from refllm.ops.cross_entropy import cross_entropy
+from refllm.ops.cross_entropy import smoothed_cross_entropy
 from refllm.parameters import Tree
 
 
 def class_nll(
-    h: Array, p: Tree, *, model: Encoder, targets: Array, weights: Array | None, keep: Array | None, config: Any
+    h: Array,
+    p: Tree,
+    *,
+    model: Encoder,
+    targets: Array,
+    weights: Array | None,
+    smoothing: float,
+    keep: Array | None,
+    config: Any,
 ) -> Head:
-    """CLS, CE: y = -Σ over texts of w log P(label), from the hidden states; w = 1 without weights
+    """CLS, CE: y = -Σ over texts of w Σ_v t_v log P(v), from the hidden states; w = 1 without weights
 
-    Source:  Devlin et al. 2019 sec. 4.1; documents 000 sec. 4.2.
+    t = (1 - ε) onehot(label) + ε / labels,   ε = smoothing; with ε = 0 the inner sum is log P(label), to the bit.
+    Source:  Devlin et al. 2019 sec. 4.1; Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; documents 000 sec. 4.2.
     Shapes:  h (B, T, C); targets (B,) in [0, labels); weights (B,) or None; keep bool (B, C) or None -> y ()
     Back:    gives dh and the gradients of "pooler" and "classes".
     """
     logits, back_logits = model.class_logits(h, p, keep=keep, rate=config.dropout)
+    how: dict[str, Any] = {"targets": targets, "ignore": None, "smoothing": smoothing}
     if weights is None:
-        y, back_nll = cross_entropy(logits, targets=targets, ignore=None, reduction="sum")
+        y, back_nll = smoothed_cross_entropy(logits, **how, reduction="sum")
         return y, lambda dy: back_logits(back_nll(dy))
-    each, back_each = cross_entropy(logits, targets=targets, ignore=None, reduction="none")
+    each, back_each = smoothed_cross_entropy(logits, **how, reduction="none")
     w = weights.astype(each.dtype)
     return (each * w).sum(), lambda dy: back_logits(back_each(dy * w))
 
@@ -40,20 +50,26 @@ def classification_loss(
     allowed: Array | None,
     targets: Array,
     weights: Array | None,
+    smoothing: float,
     config: Any,
     keep: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
-    """CLS, CE: y = -Σ over texts of w log P(label | [CLS] x [SEP])
+    """CLS, CE, label smoothing: y = -Σ over texts of w Σ_v t_v log P(v | [CLS] x [SEP])
+
+    t = (1 - ε) onehot(label) + ε / labels,   ε = smoothing; with ε = 0 the inner sum is log P(label), to the bit.
 
     One prediction a text, as wide as the label set (erratum E13). A weight is that of a text: for weights of classes
     give `class_weights[targets]`. The mean divides by the sum of the weights.
-    Source:  Devlin et al. 2019 sec. 4.1; documents 000 sec. 4.2, 4.3; 003 sec. 5.2.
+    Source:  Devlin et al. 2019 sec. 4.1; Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; documents 000 sec. 4.2, 4.3;
+             003 sec. 5.2.
     Shapes:  ids (B, T); segments (B, T); allowed bool (B, 1, 1, T) or None; targets (B,) in [0, labels);
              weights (B,) or None; keep: the draws of `encode`, and one bool (B, C) for the pooled state -> y ()
     """
     inside, pooled = (None, None) if keep is None else (keep[:-1], keep[-1])
     h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=inside)
-    y, back_head = class_nll(h, p, model=model, targets=targets, weights=weights, keep=pooled, config=config)
+    y, back_head = class_nll(
+        h, p, model=model, targets=targets, weights=weights, smoothing=smoothing, keep=pooled, config=config
+    )
 
     def back(dy: Array) -> Tree:
         dh, dhead = back_head(dy)
@@ -68,6 +84,11 @@ class Classification:
 
     model: Encoder
     config: Any
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"the smoothing of the labels must be at least 0 and below 1, got {self.smoothing}")
 
     def totals(self, batch: Tree) -> float:
         total = float(batch["weights"].sum()) if "weights" in batch else float(len(batch["targets"]))
@@ -83,6 +104,7 @@ class Classification:
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = classification_loss(
             p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
-            targets=batch["targets"], weights=batch.get("weights"), config=self.config, keep=keep,
+            targets=batch["targets"], weights=batch.get("weights"), smoothing=self.smoothing, config=self.config,
+            keep=keep,
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)

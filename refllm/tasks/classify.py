@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import Array
-from refllm.data.classification import ClassBatches, balanced_weights, by_length, marked_texts
+from refllm.data.classification import MARKS, ClassBatches, balanced_weights, by_length, marked_texts
 from refllm.data.examples import Example, folded, labels_of, read_labelled, split_examples
 from refllm.errors import UserError
 from refllm.finetune import Tuning, by_name
@@ -20,7 +20,7 @@ from refllm.models import bert
 from refllm.objectives.classification import Classification
 from refllm.parameters import Tree
 from refllm.tasks.labels import label_log_probabilities, most_probable
-from refllm.tasks.start import Start, begun_from, remembered
+from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
 from refllm.train import Objective
@@ -61,9 +61,11 @@ class Classify:
     """BERT with the head "classes", or the part of it that `tuning` names, on labelled texts.
 
     `data`, `text`, `label` and `validation` say where `read` came from, so that a run can be gone on with. `tuning` are
-    the options of refllm.finetune.by_name. With `balanced` every label weighs the same in the loss.
+    the options of refllm.finetune.by_name. With `balanced` every label weighs the same in the loss. `smoothing` is that
+    of the labels, in training alone.
 
-    Raises:  UserError if the tokenizer is not the model's, or the labels are not as many.
+    Raises:  UserError if the tokenizer is not the model's, or the labels are not as many; for a smoothing that is no
+             share.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Classify:
         balanced: bool,
         start: Start | None,
         tuning: dict[str, Any],
+        smoothing: float = 0.0,
     ) -> None:
         require_same_vocabulary(tokenizer, config.vocabulary)
         if config.labels != len(read.labels):
@@ -87,10 +90,10 @@ class Classify:
         self.name, self.labels = read.name, read.labels
         self.data = [str(Path(d).resolve()) for d in data]
         self.columns = {"text": text, "label": label, "validation": validation}
-        self.balanced = balanced
+        self.balanced, self.smoothing = balanced, smoothing
         begin = None if start is None or start.weights is None else _without_labels(start.weights)
         self.tuning: Tuning = by_name(**tuning, model=bert, config=config, parameters=begin)
-        self.objective: Objective = self.tuning.wrap(Classification(bert, config))
+        self.objective: Objective = self.tuning.wrap(Classification(bert, config, smoothing))
         train_labels = [str(one.label) for one in read.train]
         self.counts = Counter(train_labels)
         self.weights = balanced_weights(train_labels, of=self.labels) if balanced else None
@@ -115,15 +118,24 @@ class Classify:
             f"{len(self.labels)} labels"
         )
         if self.cut:
-            line += f"\n           ({self.cut:,} texts are longer than the context: the rest of them is cut off)"
+            line += (
+                f"\n           ({self.cut:,} texts are longer than the context of {self.config.context} tokens, the "
+                f"first in {self._first_cut()}: the rest of them is cut off)"
+            )
         return line
+
+    def _first_cut(self) -> str:
+        """Where the first text stands that is longer than the context."""
+        room = self.config.context - MARKS
+        examples = [*self.read.train, *self.read.validation]
+        return next(one.where for one in examples if len(self.tokenizer.encode(one.text)) > room)
 
     def describe(self) -> dict[str, Any]:
         return {
             "task": "classify", "model": "bert", "config": self.config.as_dict(), "tokenizer": self.tokenizer.to_json(),
             "labels": self.labels, "label_counts": dict(sorted(self.counts.items())), "data": self.data,
             "columns": self.columns, "examples_sha256": self.read.digest, "balanced": self.balanced,
-            "from": None if self.start is None else self.start.as_dict(),
+            "smoothing": self.smoothing, "from": None if self.start is None else self.start.as_dict(),
             "tuning": self.tuning.options,
         }  # fmt: skip
 
@@ -137,7 +149,8 @@ class Classify:
         return round(batch * sum(len(ids) for ids, _ in self.texts) / len(self.texts))
 
     def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
-        """The objective, accuracy and macro F1 on the texts held out; `val_loss` weighs the labels as training does."""
+        """The loss, accuracy and macro F1 on the texts held out; `val_loss` weighs the labels as training does, and is
+        without smoothing."""
         rows = label_log_probabilities(self.full(p), self.held_out, config=self.config, device=device, workers=workers)
         wanted = [str(one.label) for one in self.read.validation]
         given = [self.labels[most_probable(row)] for row in rows]
@@ -151,26 +164,23 @@ class Classify:
         }
 
     def told(self, measured: dict[str, float]) -> str:
+        kind = " without smoothing" if self.smoothing else ""
         return (
-            f"held out: loss {measured['val_loss']:.3f}, {100 * measured['accuracy']:.1f} % right, "
+            f"held out: loss {measured['val_loss']:.3f}{kind}, {100 * measured['accuracy']:.1f} % right, "
             f"macro F1 {measured['macro_f1']:.3f}"
         )
 
 
 def load(description: dict[str, Any]) -> Classify:
     """The task again, from the files and, if only a part is trained, the run that it began from."""
-    columns, started, tuning = description["columns"], description["from"], description["tuning"]
+    columns = description["columns"]
     read = read_data(description["data"], **columns)
     if read.digest != description["examples_sha256"]:
         raise UserError(f"{read.name} does not hold the examples that the run began with; resume with the same")
-    start = remembered(started)
-    if start is not None and tuning["tune"] != "all":
-        start = begun_from(Path(start.directory), model="bert", device=description["settings"]["device"])
-        if start.digest != started["sha256"]:
-            raise UserError(f"{start.directory} has been trained on since the run began from it; begin a new run")
     return Classify(
         config=bert.Config(**description["config"]), tokenizer=load_tokenizer(description["tokenizer"]), read=read,
-        data=description["data"], **columns, balanced=description["balanced"], start=start, tuning=tuning,
+        data=description["data"], **columns, balanced=description["balanced"], start=restored(description),
+        tuning=tuning_of(description), smoothing=description.get("smoothing", 0.0),
     )  # fmt: skip
 
 

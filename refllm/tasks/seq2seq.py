@@ -12,11 +12,11 @@ from refllm.backend import to_device, to_host
 from refllm.data.examples import Pair, read_pairs
 from refllm.data.pairs import IGNORE, PairBatches, by_length, encoded_pairs, pair_batch, split_pairs
 from refllm.errors import UserError
-from refllm.finetune.tuning import everything
+from refllm.finetune import Tuning, by_name
 from refllm.models import encoder_decoder
 from refllm.objectives.seq2seq import Seq2Seq, seq2seq_loss, shifted_right
 from refllm.parameters import Tree, map_leaves
-from refllm.tasks.start import Start, remembered
+from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
 from refllm.train import Objective
@@ -47,11 +47,11 @@ def read_data(data: Sequence[str], *, source: str, target: str, validation: floa
 
 
 class SequencePairs:
-    """An encoder-decoder on pairs of texts.
+    """An encoder-decoder, or the part of it that `tuning` names, on pairs of texts.
 
     `command` is the one that the run belongs to. `data`, `source`, `target` and `validation` say where `read` came
-    from, so that a run can be gone on with. `smoothing` is that of the labels. Pairs that do not fit the context are
-    left out.
+    from, so that a run can be gone on with. `smoothing` is that of the labels, in training alone. `tuning` are the
+    options of refllm.finetune.by_name. Pairs that do not fit the context are left out.
 
     Raises:  UserError if the tokenizer is not the model's, or no pair fits.
     """
@@ -69,6 +69,7 @@ class SequencePairs:
         validation: float,
         smoothing: float,
         start: Start | None,
+        tuning: dict[str, Any],
     ) -> None:
         require_same_vocabulary(tokenizer, config.vocabulary)
         if not 0 <= smoothing < 1:
@@ -77,9 +78,8 @@ class SequencePairs:
         self.name, self.smoothing = read.name, smoothing
         self.data = [str(Path(d).resolve()) for d in data]
         self.columns = {"source": source, "target": target, "validation": validation}
-        self.tuning = everything(
-            model=encoder_decoder, config=config, parameters=None if start is None else start.weights
-        )
+        begin = None if start is None else start.weights
+        self.tuning: Tuning = by_name(**tuning, model=encoder_decoder, config=config, parameters=begin)
         objective = Seq2Seq(encoder_decoder, config, start=tokenizer.special.cls, smoothing=smoothing)
         self.objective: Objective = self.tuning.wrap(objective)
         self.pairs, left_out = encoded_pairs(read.train, tokenizer=tokenizer, context=config.context)
@@ -98,15 +98,18 @@ class SequencePairs:
         return self.tuning.model
 
     def full(self, trained: Tree) -> Tree:
-        """The tree of the model, of the leaves by path that are trained."""
+        """The parameters of the whole model, of those that are trained and those that are not."""
         return self.tuning.full(trained)
 
     def introduced(self) -> str:
         line = f"{self.name}: {len(self.read.train):,} pairs to learn from, {len(self.read.validation):,} held out"
         if self.left_out:
+            how: dict[str, Any] = {"tokenizer": self.tokenizer, "context": self.config.context}
+            pairs = (*self.read.train, *self.read.validation)
+            first = next(pair.where for pair in pairs if not encoded_pairs([pair], **how)[0])
             line += (
                 f"\n           ({self.left_out:,} pairs are longer than the context of {self.config.context} tokens "
-                "and left out)"
+                f"and left out, the first in {first})"
             )
         return line
 
@@ -115,7 +118,7 @@ class SequencePairs:
             "task": "seq2seq", "command": self.command, "model": "encoder_decoder", "config": self.config.as_dict(),
             "tokenizer": self.tokenizer.to_json(), "data": self.data, "columns": self.columns,
             "pairs_sha256": self.read.digest, "smoothing": self.smoothing,
-            "from": None if self.start is None else self.start.as_dict(),
+            "from": None if self.start is None else self.start.as_dict(), "tuning": self.tuning.options,
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> PairBatches:
@@ -136,7 +139,7 @@ class SequencePairs:
         return {"val_loss": total / sum(int((batch["targets"] != IGNORE).sum()) for batch in self.held_out)}
 
     def told(self, measured: dict[str, float]) -> str:
-        return f"held out: loss {measured['val_loss']:.3f} a token"
+        return f"held out: loss {measured['val_loss']:.3f} a token{' without smoothing' if self.smoothing else ''}"
 
 
 def nll(p: Tree, batch: Tree, *, config: encoder_decoder.Config, start: int) -> float:
@@ -151,7 +154,7 @@ def nll(p: Tree, batch: Tree, *, config: encoder_decoder.Config, start: int) -> 
 
 
 def load(description: dict[str, Any]) -> SequencePairs:
-    """The task again, from the files of its pairs."""
+    """The task again, from the files of its pairs and, if only a part is trained, the run that it began from."""
     columns = description["columns"]
     read = read_data(description["data"], **columns)
     if read.digest != description["pairs_sha256"]:
@@ -159,5 +162,5 @@ def load(description: dict[str, Any]) -> SequencePairs:
     return SequencePairs(
         command=description["command"], config=encoder_decoder.Config(**description["config"]),
         tokenizer=load_tokenizer(description["tokenizer"]), read=read, data=description["data"], **columns,
-        smoothing=description["smoothing"], start=remembered(description["from"]),
+        smoothing=description["smoothing"], start=restored(description), tuning=tuning_of(description),
     )  # fmt: skip

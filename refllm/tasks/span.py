@@ -13,12 +13,12 @@ from refllm.data.examples import Question, folded, read_questions, split_example
 from refllm.data.pairs import by_length
 from refllm.data.questions import Asked, QuestionBatches, answered, question_batch
 from refllm.errors import UserError
-from refllm.finetune.tuning import everything
+from refllm.finetune import Tuning, by_name
 from refllm.metrics import exact_match, token_f1
 from refllm.models import bert
 from refllm.objectives.span import Span, best_spans, span_nll
 from refllm.parameters import Tree, map_leaves
-from refllm.tasks.start import Start, remembered
+from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
 from refllm.train import Objective
@@ -56,10 +56,10 @@ def read_data(data: Sequence[str], *, validation: float) -> Questions:
 
 
 class AnswerSpans:
-    """BERT with the head "span" on questions whose answers stand in their contexts.
+    """BERT with the head "span", or the part of it that `tuning` names, on questions answered by their contexts.
 
-    `data` and `validation` say where `read` came from, so that a run can be gone on with. Questions that do not fit the
-    context of the model are left out.
+    `data` and `validation` say where `read` came from, so that a run can be gone on with. `tuning` are the options of
+    refllm.finetune.by_name. Questions that do not fit the context of the model are left out.
 
     Raises:  UserError if the tokenizer is not the model's, or no question fits.
     """
@@ -73,12 +73,14 @@ class AnswerSpans:
         data: Sequence[str],
         validation: float,
         start: Start | None,
+        tuning: dict[str, Any],
     ) -> None:
         require_same_vocabulary(tokenizer, config.vocabulary)
         self.config, self.tokenizer, self.read, self.start = config, tokenizer, read, start
         self.name, self.validation = read.name, validation
         self.data = [str(Path(d).resolve()) for d in data]
-        self.tuning = everything(model=bert, config=config, parameters=None if start is None else start.weights)
+        begin = None if start is None else start.weights
+        self.tuning: Tuning = by_name(**tuning, model=bert, config=config, parameters=begin)
         self.objective: Objective = self.tuning.wrap(Span(bert, config))
         self.questions, left_out = answered(read.train, tokenizer=tokenizer, context=config.context)
         self.held_out = [
@@ -98,7 +100,7 @@ class AnswerSpans:
         return self.tuning.model
 
     def full(self, trained: Tree) -> Tree:
-        """The tree of the model, of the leaves by path that are trained."""
+        """The parameters of the whole model, of those that are trained and those that are not."""
         return self.tuning.full(trained)
 
     def introduced(self) -> str:
@@ -107,9 +109,12 @@ class AnswerSpans:
             "(about other contexts)"
         )
         if self.left_out:
+            how: dict[str, Any] = {"tokenizer": self.tokenizer, "context": self.config.context}
+            questions = (*self.read.train, *self.read.validation)
+            first = next(one.where for one in questions if not answered([one], **how)[0])
             line += (
                 f"\n           ({self.left_out:,} do not fit the context of {self.config.context} tokens and are "
-                "left out)"
+                f"left out, the first in {first})"
             )
         return line
 
@@ -118,6 +123,7 @@ class AnswerSpans:
             "task": "span", "command": "answer", "model": "bert", "config": self.config.as_dict(),
             "tokenizer": self.tokenizer.to_json(), "data": self.data, "validation": self.validation,
             "questions_sha256": self.read.digest, "from": None if self.start is None else self.start.as_dict(),
+            "tuning": self.tuning.options,
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> QuestionBatches:
@@ -194,11 +200,12 @@ def answers(
 
 
 def load(description: dict[str, Any]) -> AnswerSpans:
-    """The task again, from the files of its questions."""
+    """The task again, from the files of its questions and, if only a part is trained, the run that it began from."""
     read = read_data(description["data"], validation=description["validation"])
     if read.digest != description["questions_sha256"]:
         raise UserError(f"{read.name} does not hold the questions that the run began with; resume with the same")
     return AnswerSpans(
         config=bert.Config(**description["config"]), tokenizer=load_tokenizer(description["tokenizer"]), read=read,
-        data=description["data"], validation=description["validation"], start=remembered(description["from"]),
+        data=description["data"], validation=description["validation"], start=restored(description),
+        tuning=tuning_of(description),
     )  # fmt: skip

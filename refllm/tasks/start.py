@@ -48,6 +48,23 @@ def begun_from(directory: Path, *, model: str, device: str) -> Start:
     return Start(str(directory.resolve()), digest, weights, config, tokenizer)
 
 
-def remembered(saved: dict[str, str] | None) -> Start | None:
-    """The start of a run that is resumed, whose weights are its own by now."""
-    return None if saved is None else Start(saved["directory"], saved["sha256"], None)
+def restored(description: dict[str, Any]) -> Start | None:
+    """The start of a run that is resumed: with its weights where some of them stay as they are, else without, since the
+    weights that count are the run's own by now.
+
+    Raises: UserError if the weights are needed, and gone or no longer the same.
+    """
+    saved = description["from"]
+    if saved is None or tuning_of(description)["tune"] == "all":
+        return None if saved is None else Start(saved["directory"], saved["sha256"], None)
+    device = description["settings"]["device"]
+    start = begun_from(Path(saved["directory"]), model=description["model"], device=device)
+    if start.digest != saved["sha256"]:
+        raise UserError(f"{start.directory} has been trained on since the run began from it; begin a new run")
+    return start
+
+
+def tuning_of(description: dict[str, Any]) -> dict[str, Any]:
+    """What of the model a run trains, the options of refllm.finetune.by_name; all of it where the run says nothing."""
+    options: dict[str, Any] = description.get("tuning", {"tune": "all"})
+    return options

@@ -88,7 +88,7 @@ def ours(kind: str, p: Tree, config: bert.Config, b: Batch) -> tuple[Any, Tree]:
         shares = [np.asarray(1 / n, masked.dtype) for n in ((b.targets >= 0).sum(), len(b.pair))]
         return masked * shares[0] + pairs * shares[1], back(*shares)
     if kind == "classification":
-        y, back_tree = classification_loss(p, targets=b.labels, weights=None, **inputs)
+        y, back_tree = classification_loss(p, targets=b.labels, weights=None, smoothing=0.0, **inputs)
         share = np.asarray(1 / len(b.labels), y.dtype)
     else:
         y, back_tree = span_loss(p, possible=None, targets=b.spans, ignore=None, **inputs)

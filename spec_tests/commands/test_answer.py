@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from refllm.cli import main
-from refllm.run import load_model
+from refllm.commands.answer import RATES
+from refllm.models import bert
+from refllm.parameters import count
+from refllm.run import Run, load_model
+from refllm.workers import Workers
 from spec_tests.commands.conftest import Refused, leave_the_allocator_alone
 from spec_tests.tasks.test_span import ROWS, written
 
@@ -65,7 +69,9 @@ def test_an_evaluation_shows_exact_match_and_f1_beside_a_baseline(
     assert "exact match" in printed(capfd, "answer", "evaluate", str(learnt), data)
 
 
-def test_a_pre_trained_bert_lends_its_sizes_and_its_tokenizer(tmp_path: Path, refused: Refused) -> None:
+def test_a_pre_trained_bert_lends_its_sizes_and_its_tokenizer_and_is_tuned(
+    tmp_path: Path, refused: Refused, capfd: pytest.CaptureFixture[str]
+) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n\n\n\n".join(f"{row['context']} {row['question']} In {row['answer']}." for row in ROWS))
     small = ["--layers", "1", "--heads", "2", "--width", "8", "--context", "40", "--vocabulary", "120"]
@@ -74,6 +80,17 @@ def test_a_pre_trained_bert_lends_its_sizes_and_its_tokenizer(tmp_path: Path, re
     assert main(["pretrain", "--model", "bert", "--data", str(text), *small, "--batch", "4", *how, "--out", first]) == 0
     fit = ["answer", "fit", written(tmp_path), "--from", first, *how]
     assert main([*fit, "--out", second]) == 0
+    tuned = str(tmp_path / "tuned")
+    out = printed(capfd, *fit, "--tune", "low-rank", "--rank", "1", "--out", tuned)
+    run = Run.resume(Path(tuned), Workers)
+    trained = (8 + 24) + (8 + 8) + 2 * 8 + 2  # the adapters of Wqkv and Wo, and a new head
+    whole = count(bert.shapes(run.task.config))
+    assert f"training   {trained} parameters ({100 * trained / whole:.3g} % of the model's), at most 1 steps" in out
+    assert run.settings.lr == RATES["low-rank"] == 2 * RATES["scratch"]
+    assert printed(capfd, "answer", "predict", tuned, "--context", "Ann lives.", "--question", "Who lives?").strip()
+    assert "the upper layers must be between 0 and" in refused(*fit, "--tune", "upper", "--upper", "2")
+    assert "--alpha belongs to --tune low-rank" in refused(*fit, "--tune", "upper", "--alpha", "2")
+    assert "leave out --rank" in refused("answer", "fit", "--resume", tuned, "--rank", "1")
     a, b = load_model(Path(first), "cpu"), load_model(Path(second), "cpu")
     assert b.config.as_dict() == {**a.config.as_dict(), "outputs": ["span"]}
     assert a.tokenizer == b.tokenizer
@@ -83,14 +100,48 @@ def test_a_pre_trained_bert_lends_its_sizes_and_its_tokenizer(tmp_path: Path, re
     )
 
 
+UNFIT: dict[str, tuple[dict[str, str] | bytes, str]] = {
+    "no answer": ({"answer": ""}, "q.jsonl:2: the answer is empty; fill it in or take the line out"),
+    "no question": ({"question": " "}, "q.jsonl:2: the question is empty; fill it in"),
+    "no context": ({"context": ""}, "q.jsonl:2: the context is empty; fill it in"),
+    "elsewhere": ({"start": "3"}, "q.jsonl:2: the answer 'Graz' does not stand in the context at character 3"),
+    "no column": (b'{"context": "a", "question": "b"}\n', "q.jsonl:2: there is no 'answer'; every line needs it"),
+    "encoding": (b"caf\xe9\n", "q.jsonl:2 is not UTF-8 text: byte "),
+}
+
+
+@pytest.mark.parametrize(("second", "says"), UNFIT.values(), ids=UNFIT)
+def test_bad_questions_are_refused_with_file_and_line(
+    learnt: Path, tmp_path: Path, refused: Refused, second: dict[str, str] | bytes, says: str
+) -> None:
+    line = second if isinstance(second, bytes) else json.dumps({**ROWS[1], **second}).encode()
+    (tmp_path / "q.jsonl").write_bytes(json.dumps(ROWS[0]).encode() + b"\n" + line)
+    for how in (["fit", "--out", "new"], ["evaluate", str(learnt)]):
+        assert says in refused("answer", *how, "q.jsonl")
+
+
+def test_questions_longer_than_the_model_are_refused_with_file_and_line(
+    learnt: Path, tmp_path: Path, refused: Refused
+) -> None:
+    rows = [ROWS[0], {**ROWS[0], "context": f"{ROWS[0]['context']} " * 20}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "q.jsonl:2: context and question have" in refused("answer", "evaluate", str(learnt), "q.jsonl")
+    (tmp_path / "long.txt").write_text("Ann lives. " * 30)
+    told = refused("answer", "predict", str(learnt), "--file", "long.txt", "--question", "Who?")
+    assert "long.txt:1: context and question have" in told
+
+
 def test_mistakes_are_refused_in_one_line(learnt: Path, trained: Path, tmp_path: Path, refused: Refused) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps({**ROWS[1], "answer": "Moon"}) + "\n")
     assert "bad.jsonl:2: the answer 'Moon' does not stand in the context" in refused("answer", "fit", str(bad))
+    assert "--tune upper needs a trained model" in refused("answer", "fit", str(bad), "--tune", "upper")
     assert "there is nothing to learn from" in refused("answer", "fit")
     ask = ["answer", "predict", str(learnt), "--question", "Where?"]
     assert "--context: the text is empty" in refused(*ask, "--context", " ")
     assert "and the model reads 40 at once; shorten the context" in refused(*ask, "--context", "Ann lives. " * 30)
+    assert "--context: not UTF-8 text; give it in UTF-8" in refused(*ask, "--context", "caf\udce9")
+    assert "--question: not UTF-8 text" in refused(*ask, "--question", "\udce9", "--context", "a")
     assert "the context has no word" in refused(*ask, "--context", "\u00ad")
     assert "is a run of gpt that has learnt no answers" in refused(
         "answer", "evaluate", str(trained), written(tmp_path)

@@ -16,6 +16,8 @@ from refllm.cli import main
 from refllm.commands.classify import RATES
 from refllm.commands.label_report import WIDTH, baseline_labels, confusion_table
 from refllm.data.examples import Example
+from refllm.models import bert
+from refllm.parameters import count
 from refllm.run import Run
 from refllm.tasks import baselines
 from refllm.workers import Workers
@@ -87,14 +89,14 @@ def test_texts_come_from_arguments_files_tables_and_the_standard_input(
 
 def test_plain_predictions_are_aligned_lines(fitted: Path, capfd: Captured) -> None:
     capfd.readouterr()
-    assert main(["classify", "predict", str(fitted / "run"), "rome\noslo", "pear " * 100]) == 0
+    assert main(["classify", "predict", str(fitted / "run"), "rome\noslo", "pear " * 100, "--cut"]) == 0
     out, err = capfd.readouterr()
     first, second = out.splitlines()
     assert first.startswith("city   0.")
     assert first.endswith("  rome oslo")
     assert second.index("pear") == first.index("rome")
     assert second.endswith("…")
-    assert "1 of 2 texts are longer than the context of 16 tokens" in err
+    assert "1 of 2 texts are longer than the context of 16 tokens, the first in argument:2: they are read up to" in err
 
 
 def test_an_ensemble_answers_with_the_mean_of_the_probabilities(fitted: Path, tmp_path: Path, capfd: Captured) -> None:
@@ -106,6 +108,32 @@ def test_an_ensemble_answers_with_the_mean_of_the_probabilities(fitted: Path, tm
         for label, probability in one["probabilities"].items():
             mean = sum(member["probabilities"][label] for member in members) / 3
             assert probability == pytest.approx(mean, rel=1e-6)
+
+
+def test_an_evaluation_of_an_ensemble_shows_its_members_beside_it(
+    fitted: Path, tmp_path: Path, capfd: Captured
+) -> None:
+    run, other, data = str(fitted / "run"), str(tmp_path / "other"), str(fitted / "data.csv")
+    assert main(["classify", "fit", data, "--out", other, "--steps", "1", *SMALL]) == 0
+    capfd.readouterr()
+    alone = []
+    for one in (run, other):
+        assert main(["classify", "evaluate", one, data, "--json"]) == 0
+        alone.append(json.loads(capfd.readouterr().out))
+        assert alone[-1]["members"] == []
+    assert alone[0]["accuracy"] > alone[1]["accuracy"]
+    how = ["classify", "evaluate", run, data, "--with", other]
+    assert main([*how, "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["members"] == [
+        {"run": name, "accuracy": one["accuracy"], "macro_f1": one["macro_f1"]}
+        for name, one in zip((run, other), alone, strict=True)
+    ]
+    assert main(how) == 0
+    shown = capfd.readouterr().out
+    for name, one in (("the ensemble", found), (run, alone[0]), (other, alone[1])):
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"    {name} "))
+        assert line.split()[-3:] == [f"{100 * one['accuracy']:.1f}", "%", f"{one['macro_f1']:.3f}"]
 
 
 def test_an_evaluation_counts_what_is_predicted(fitted: Path, tmp_path: Path, capfd: Captured) -> None:
@@ -166,11 +194,33 @@ def test_a_pre_trained_bert_is_tuned(tmp_path: Path, capfd: Captured, tune: list
     capfd.readouterr()
     how = [data, "--from", "bert", "--steps", "4", "--threads", "1", "--tune", *tune, "--class-weights"]
     assert main(["classify", "fit", *how, "--out", "run"]) == 0
-    assert f"bert from {tmp_path / 'bert'}, 1 layers, width 8, context 16" in capfd.readouterr().out
+    shown = capfd.readouterr().out
     assert len(predicted(capfd, "run", *TEXTS)) == 3
     run = Run.resume(tmp_path / "run", Workers)
+    task: Any = run.task
+    assert (
+        f"model      bert from {tmp_path / 'bert'}, {count(bert.shapes(task.config)):,} parameters: 1 layers," in shown
+    )
+    assert (
+        f"training   {task.tuning.count:,} parameters ({100 * task.tuning.share:.3g} % of the model's), at m" in shown
+    )
     assert run.settings.lr == RATES[tune[0]]
     assert run.done
+
+
+def test_the_labels_are_smoothed_in_training_alone(fitted: Path, capfd: Captured) -> None:
+    """By so much that the loss of the training, which has it, is far above that of what is held out."""
+    how = ["classify", "fit", str(fitted / "data.csv"), "--steps", "150", "--lr", "0.02", "--reports", "1", *SMALL]
+    capfd.readouterr()
+    assert main([*how, "--label-smoothing", "0.5", "--out", "smoothed"]) == 0
+    assert " without smoothing, " in capfd.readouterr().out
+    run = Run.resume(Path("smoothed"), Workers)
+    assert run.description["smoothing"] == 0.5
+    least = -(2 / 3 * math.log(2 / 3) + 2 / 6 * math.log(1 / 6))  # of the targets: 1/2 + 1/6, 1/6, 1/6
+    (line,) = tiny.metrics(Path("smoothed"))
+    assert line["train_loss"] > least > line["val_loss"]
+    (one,) = predicted(capfd, "smoothed", TEXTS[0])
+    assert one["probabilities"]["fruit"] < 0.8
 
 
 def test_a_stopped_fit_goes_on_by_resume_and_says_when_it_is_complete(
@@ -252,6 +302,8 @@ UNFIT: dict[str, tuple[str | bytes, list[str], str]] = {
     "epochs": (GOOD, ["--epochs", "0"], "epochs must be above 0, got 0.0"),
     "validation": (GOOD, ["--validation", "1"], "the validation part must be a fraction between 0 and 1"),
     "context": (GOOD, ["--context", "2"], "a context of 2 has no room for a text between [CLS] and [SEP]"),
+    "smoothing": (GOOD, ["--label-smoothing", "1"], "smoothing of the labels must be at least 0 and below 1, got 1.0"),
+    "no smoothing": (GOOD, ["--label-smoothing", "-0.1"], "must be at least 0 and below 1, got -0.1"),
     "rank": (GOOD, ["--rank", "2"], "--rank belongs to --tune low-rank; leave it out, or give that"),
     "upper": (GOOD, ["--upper", "2", "--tune", "all"], "--upper belongs to --tune upper"),
     "tune": (GOOD, ["--tune", "upper"], "--tune upper needs a trained model; give its run by --from, or tune all"),
@@ -297,25 +349,44 @@ def test_refusals_of_predict_and_evaluate(
     write(tmp_path / "lines.txt", "x\n\ny\n")
     write(tmp_path / "data.csv", "text,label\npear,fruit\nx,animal\n")
     write(tmp_path / "one.csv", "text,label\nx,animal\n")
+    write(tmp_path / "long.csv", f"text\npear\n{'pear ' * 40}\n")
+    write(tmp_path / "bad.csv", b"text,label\npear,fruit\ncaf\xe9,fruit\n")
+    write(tmp_path / "no.csv", "text,label\npear,fruit\nx,\n")
     for arguments, says in (
         (["predict", gpt, "x"], "is a run of gpt, no classifier; give one of refllm classify fit, or --labels"),
         (["predict", gpt, "x", "--labels", "a"], "labels must be at least two different ones; got a"),
         (["predict", gpt, "x", "--labels", "a", "a"], "labels must be at least two different ones; got a a"),
         (["predict", gpt, "x", "--examples", "one.csv"], "labels must be at least two different ones; got animal"),
         (["predict", gpt, "2", "--labels", "1", "2", "--prompt", "x"], "a prompt needs {text} and then {label}"),
+        (
+            ["predict", gpt, "x", "--labels", "a", "b", "--examples", "one.csv"],
+            "one.csv:2: the label 'animal' is not am",
+        ),
         (["predict", gpt, "x", "--labels", "a", "b", "--with", run], "--with is for classifiers; leave it out"),
         (["predict", run, "x", "--labels", "a", "b"], "--labels is for a language model"),
         (["predict", run, "x", "--with", gpt], "is no classifier for the labels city, fruit, stone; leave it out"),
         (["predict", run, "x", "--file", "lines.txt"], "give texts or --file, not both"),
         (["predict", run, "--file", "lines.txt"], "lines.txt:2: the text is empty; fill it in or leave it out"),
         (["predict", run, "x", " "], "argument:2: the text is empty"),
+        (["predict", run, "x", "caf\udce9"], "argument:2: not UTF-8 text; give it in UTF-8"),
+        (
+            ["predict", run, "x", "pear " * 20],
+            "argument:2: the text has 22 tokens with its marks, and the model reads 16",
+        ),
+        (["predict", run, "--file", "long.csv"], "long.csv:3: the text has 42 tokens with its marks, and the model"),
+        (["predict", run, "--file", "bad.csv"], "bad.csv:3 is not UTF-8 text: byte "),
+        (["evaluate", run, "bad.csv"], "bad.csv:3 is not UTF-8 text: byte "),
+        (["evaluate", run, "no.csv"], "no.csv:3: there is no label; fill in the column 'label' or take the line out"),
         (["predict", run, "x", "--threads", "0"], "threads must be at least 1, got 0"),
         (["predict", "none", "x"], "no checkpoint in none/checkpoint"),
         (["evaluate", run, "data.csv"], "data.csv:3: the label 'animal' was never seen in training, which had city,"),
         (["evaluate", run, "data.csv", "--label", "kind"], "data.csv:1: the column 'kind' is not among text, label"),
     ):
         assert says in refused("classify", *arguments), arguments
-    for raw, says in ((b"", "there is no text to label"), (b"x\ncaf\xe9\n", "standard input:2: not UTF-8 text")):
+    for raw, says in (
+        (b"", "there is no text; give some after RUN, by --file or"),
+        (b"x\ncaf\xe9\n", "standard input:2: not UTF-8 text"),
+    ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
         assert says in refused("classify", "predict", run)
 

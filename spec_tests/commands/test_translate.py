@@ -11,7 +11,11 @@ import pytest
 
 from refllm.cli import main
 from refllm.metrics import has_sacrebleu
-from refllm.run import load_model
+from refllm.models import encoder_decoder
+from refllm.parameters import count
+from refllm.presets import PRESETS
+from refllm.run import Run, load_model
+from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused, leave_the_allocator_alone
 from spec_tests.pairs import PAIRS, TINY, WORDS, written
@@ -23,7 +27,18 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("translate")
     with pytest.MonkeyPatch.context() as patch:
         leave_the_allocator_alone(patch)
-        how = ["--epochs", "25", "--reports", "2", "--lr", "1e-2", "--smoothing", "0", "--out", str(folder / "run")]
+        how = [
+            "--epochs",
+            "25",
+            "--reports",
+            "2",
+            "--lr",
+            "1e-2",
+            "--label-smoothing",
+            "0",
+            "--out",
+            str(folder / "run"),
+        ]
         assert main(["translate", "fit", *written(folder / "data"), *how, *TINY, "--width", "32"]) == 0
     return folder / "run"
 
@@ -113,7 +128,7 @@ def test_every_flag_of_the_model_reaches_the_run_and_only_dropout_changes_one_th
     files = written(tmp_path / "data")
     how = [*files, "--steps", "1", "--reports", "1"]
     flags = ["--norm", "post", "--positions", "relative", "--hidden", "24", "--no-tied", "--gated", "--no-biases"]
-    flags += ["--activation", "silu", "--smoothing", "0.25", "--head-width", "6"]
+    flags += ["--activation", "silu", "--label-smoothing", "0.25", "--head-width", "6"]
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
     assert main(["translate", "fit", *how, "--out", first, *TINY, *flags]) == 0
     run = load_model(Path(first), "cpu")
@@ -130,6 +145,71 @@ def test_every_flag_of_the_model_reaches_the_run_and_only_dropout_changes_one_th
     assert "--vocabulary is that of the run" in refused("translate", "fit", *how, *also, "--vocabulary", "300")
 
 
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An encoder-decoder that has hardly learnt to mend texts."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    (folder / "text.md").write_text("\n\n".join(f"{a} is {b}. {b} is {a}." for a, b in PAIRS))
+    with pytest.MonkeyPatch.context() as patch:
+        leave_the_allocator_alone(patch)
+        how = ["--data", str(folder / "text.md"), "--steps", "2", "--reports", "1", "--out", str(folder / "run"), *TINY]
+        assert main(["pretrain", "--model", "encoder_decoder", *how]) == 0
+    return str(folder / "run")
+
+
+# Of width 16 and hidden width 64: the last layer of the decoder with its norm; a pair of thin matrices for each matrix
+# of the three attentions, where Wkv of the one to the source has 32 columns.
+LAYER = 3 * 2 * 16 + 2 * 4 * (16 * 16 + 16) + (16 * 64 + 64) + (64 * 16 + 16) + 2 * 16
+ADAPTERS = 2 * (2 * ((16 + 48) + (16 + 16)) + (16 + 16) + (16 + 32) + (16 + 16))
+
+
+@pytest.mark.parametrize(
+    ("tune", "flags", "factor", "trained"),
+    [
+        ("all", [], 0.5, None), ("upper", ["--upper", "1"], 1, LAYER),
+        ("low-rank", ["--rank", "2", "--alpha", "4"], 2, ADAPTERS),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["translate", "summarise"])
+def test_a_pre_trained_encoder_decoder_is_tuned_and_gone_on_with(
+    command: str, tune: str, flags: list[str], factor: float, trained: int | None, pretrained: str, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = str(tmp_path / "run")
+    how = ["--from", pretrained, "--tune", tune, *flags, "--steps", "3", "--reports", "1", "--threads", "1"]
+    shown = printed(capfd, command, "fit", *written(tmp_path / "data"), *how, "--out", out)
+    run = Run.resume(Path(out), Workers)
+    whole = count(encoder_decoder.shapes(run.task.config))
+    trained = trained or whole
+    assert f"encoder_decoder from {pretrained}, {whole:,} parameters: 1 + 1 layers, width 16, context 24, " in shown
+    assert f"\ntraining   {trained:,} parameters ({100 * trained / whole:.3g} % of the model's), at most 3 st" in shown
+    assert run.description["tuning"]["tune"] == tune
+    assert run.settings.lr == PRESETS[command]["lr"] * factor
+    assert "nothing left to do" in printed(capfd, command, "fit", "--resume", out)
+    assert len(printed(capfd, command, "predict", out, "one two", "red", "--threads", "1").splitlines()) == 2
+
+
+def test_a_part_that_cannot_be_trained_is_refused(
+    tmp_path: Path, learnt: Path, trained: Path, refused: Refused
+) -> None:
+    fit = ["translate", "fit", *written(tmp_path / "data"), "--out", "new"]
+    begun = [*fit, "--from", str(learnt)]
+    for arguments, says in (
+        ([*fit, "--tune", "upper"], "--tune upper needs a trained model; give its run by --from, or tune all"),
+        ([*fit, "--rank", "2"], "--rank belongs to --tune low-rank; leave it out, or give that"),
+        ([*begun, "--upper", "1", "--tune", "low-rank"], "--upper belongs to --tune upper; leave it out, or give that"),
+        ([*begun, "--tune", "upper", "--upper", "2"], "the upper layers must be between 0 and the model's 1, got 2"),
+        ([*begun, "--tune", "low-rank", "--rank", "99"], "rank must be at least 1, and below"),
+        ([*begun, "--tune", "low-rank", "--alpha", "0"], "alpha must be a positive number, got 0.0"),
+        ([*fit, "--from", str(trained)], "is a run of gpt, and this one begins from one of encoder_decoder"),
+        ([*fit, "--label-smoothing", "1"], "smoothing of the labels must be at least 0 and below 1, got 1.0"),
+        ([*fit, "--label-smoothing", "nan"], "smoothing of the labels must be at least 0 and below 1, got nan"),
+        (["translate", "fit", "--resume", str(learnt), "--tune", "all"], "leave out --tune"),
+        (["translate", "fit", "--resume", str(learnt), "--label-smoothing", "0"], "leave out --label-smoothing"),
+    ):
+        assert says in refused(*arguments), arguments
+
+
 def test_few_pairs_get_a_small_vocabulary(tmp_path: Path) -> None:
     how = ["--steps", "1", "--reports", "1", "--out", str(tmp_path / "run")]
     sizes = [word for word in TINY if word not in ("--vocabulary", "280")]
@@ -138,19 +218,24 @@ def test_few_pairs_get_a_small_vocabulary(tmp_path: Path) -> None:
     assert 261 < load_model(tmp_path / "run", "cpu").tokenizer.size < 261 + text / 50
 
 
-def test_bad_pairs_are_refused_with_file_and_line(tmp_path: Path, refused: Refused) -> None:
+def test_bad_pairs_are_refused_with_file_and_line(tmp_path: Path, learnt: Path, refused: Refused) -> None:
     source, target = written(tmp_path / "data")
     shorter, empty = tmp_path / "shorter.de", tmp_path / "empty.de"
     shorter.write_text("eins\n")
     empty.write_text("".join("\n" if n == 6 else f"{pair[1]}\n" for n, pair in enumerate(PAIRS)))
     (tmp_path / "latin.de").write_bytes("grün\n".encode("latin-1"))
     (tmp_path / "t.csv").write_text("source,goal\na,b\n")
-    assert f"has {len(PAIRS)} lines and {shorter} 1" in refused("translate", "fit", source, str(shorter))
-    assert f"{empty}:7: the line is empty" in refused("translate", "fit", source, str(empty))
-    assert "latin.de:1 is not UTF-8" in refused("translate", "fit", source, str(tmp_path / "latin.de"))
-    assert "t.csv:1: the column 'target' is not among source, goal" in refused(
-        "translate", "fit", str(tmp_path / "t.csv")
-    )
+    table, rows = str(tmp_path / "t.csv"), str(tmp_path / "t.jsonl")
+    Path(rows).write_text('{"source": "a", "target": "b"}\n{"source": "a", "target": " "}\n')
+    fit = ["fit", "--out", str(tmp_path / "new")]
+    for how in (["translate", *fit], ["summarise", *fit], ["translate", "evaluate", str(learnt)]):
+        told = refused(*how, source, str(shorter))
+        assert f"{source}:2: the other file ends before this line: {source} has {len(PAIRS)} lines and " in told
+        assert f"{empty}:7: the line is empty" in refused(*how, source, str(empty))
+        assert "latin.de:1 is not UTF-8" in refused(*how, source, str(tmp_path / "latin.de"))
+        assert "t.csv:1: the column 'target' is not among source, goal" in refused(*how, table)
+        assert "t.jsonl:2: the target is empty; fill it in or take the line out" in refused(*how, rows)
+        assert f"{source}: give two parallel files alone" in refused(*how, source)
     assert "there is nothing to learn from" in refused("translate", "fit")
     assert "fits the context of 2 tokens" in refused("translate", "fit", source, target, *TINY, "--context", "2")
     assert "epochs must be above 0" in refused("translate", "fit", source, target, *TINY, "--epochs", "0")
@@ -167,6 +252,9 @@ def test_bad_texts_are_refused_with_file_and_line(
     assert "long.txt:2: the text has" in told
     assert "the model reads 24 at once; shorten it" in told
     assert "argument:2: the text is empty" in refused(*predict, str(learnt), "one", " ")
+    assert "argument:1: not UTF-8 text; give it in UTF-8" in refused(*predict, str(learnt), "caf\udce9")
+    (tmp_path / "latin.txt").write_bytes("one\ngrün\n".encode("latin-1"))
+    assert "latin.txt:2 is not UTF-8" in refused(*predict, str(learnt), "--file", str(tmp_path / "latin.txt"))
     assert "not both" in refused(*predict, str(learnt), "one", "--file", str(tmp_path / "long.txt"))
     assert "beams must be at least 1" in refused(*predict, str(learnt), "one", "--beams", "0")
     assert "is a run of gpt that has learnt no pairs" in refused(*predict, str(trained), "one")

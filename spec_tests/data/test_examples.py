@@ -176,12 +176,14 @@ def test_parallel_files_and_tables_give_the_same_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"a": "x\ny\n", "b": "x\n"}, r"/a has 2 lines and .*/b 1; parallel files need equal lines"),
+        ({"a": "x\ny\n", "b": "x\n"}, r"/a:2: the other file ends before .*/a has 2 lines and .*/b 1; parallel files"),
+        ({"a": "x\n", "b": "x\ny\nz\n"}, r"/b:2: the other file ends before this line: .*/a has 1 lines and .*/b 3;"),
         ({"a": "x\n\nz\n", "b": "x\ny\nz\n"}, r"/a:2: the line is empty; take it out of both files"),
         ({"a": "x\ny\n", "b": "x\n  \n"}, r"/b:2: the line is empty; take it out of both files"),
+        ({"a": "x\n", "b": "y\n", "c": "z\n"}, r"/a: give two parallel files alone, or .csv or .tsv with a header"),
         ({"a.csv": "en,de\nx,\n"}, r"/a.csv:2: the de is empty; fill it in or take the line out"),
         ({"a.csv": "en,de\n"}, "there is no pair in .*a.csv; give a file with rows"),
-        ({"a.txt": "x\n"}, "give .csv or .tsv with a header, .jsonl, or a folder; got .txt"),
+        ({"a.txt": "x\n"}, "a.txt: give two parallel files alone, or .csv or .tsv with a header, or .jsonl"),
     ],
 )
 def test_what_does_not_pair_is_refused_with_its_line(tmp_path: Path, files: dict[str, str], says: str) -> None:
@@ -215,8 +217,9 @@ def test_an_answer_stands_at_its_start(tmp_path: Path, row: dict[str, Any], star
         ({"start": -4}, "a.jsonl:1: the answer 'cat' does not stand in the context at character -4"),
         ({"start": "--4"}, "a.jsonl:1: start must be a whole number"),
         ({"start": "²"}, "a.jsonl:1: start must be a whole number"),
-        ({"answer": " "}, "a.jsonl:1: the question or the answer is empty"),
-        ({"question": ""}, "a.jsonl:1: the question or the answer is empty"),
+        ({"answer": " "}, "a.jsonl:1: the answer is empty; fill it in"),
+        ({"question": ""}, "a.jsonl:1: the question is empty; fill it in"),
+        ({"context": " "}, "a.jsonl:1: the context is empty; fill it in"),
         ({"context": None}, "a.jsonl:1: there is no 'context'; every line needs it"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -42,7 +43,7 @@ def student(name: str) -> tuple[Family, Tree]:
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_the_loss_of_a_row_is_the_formula_written_out(temperature: float, share: float) -> None:
-    loss, _ = distillation_loss(Z, teacher=TAUGHT, targets=TARGETS, temperature=temperature, share=share)
+    loss, _ = distillation_loss(Z, teacher=TAUGHT, targets=TARGETS, smoothing=0.0, temperature=temperature, share=share)
 
     def log_p(row: list[float]) -> list[float]:
         return [x - math.log(sum(math.exp(y) for y in row)) for x in row]
@@ -55,23 +56,35 @@ def test_the_loss_of_a_row_is_the_formula_written_out(temperature: float, share:
         assert found == pytest.approx(wanted, rel=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_the_gradient_of_the_logits_agrees_with_differences(share: float) -> None:
-    assert_gradients_agree(
-        lambda z: distillation_loss(z, teacher=TAUGHT, targets=TARGETS, temperature=3.0, share=share), Z
-    )
+def test_the_gradient_of_the_logits_agrees_with_differences(share: float, smoothing: float) -> None:
+    how: dict[str, Any] = {"targets": TARGETS, "smoothing": smoothing, "temperature": 3.0, "share": share}
+    assert_gradients_agree(lambda z: distillation_loss(z, teacher=TAUGHT, **how), Z)
+
+
+def test_a_teacher_that_is_not_asked_leaves_the_students_own_loss_with_its_smoothing() -> None:
+    family, p = student("bert")
+    own = Classification(family.model, family.config, 0.2)
+    taught: Any = distilled(own, replace(teacher("bert"), share=0.0))
+    found, wanted = (objective.loss(p, family.batch, totals=3.0, keep=None) for objective in (taught, own))
+    assert found[0] == pytest.approx(wanted[0], rel=1e-13)
+    assert found[0] != pytest.approx(family.objective.loss(p, family.batch, totals=3.0, keep=None)[0], rel=1e-5)
+    one, other = (dict(named_leaves(back(numpy.ones(())))) for _, back in (found, wanted))
+    for path in one:
+        numpy.testing.assert_allclose(one[path], other[path], rtol=1e-11, atol=1e-14)
 
 
 def test_a_student_with_the_teachers_logits_has_nothing_to_learn_from_it() -> None:
     """Up to a constant of each row, which a softmax does not see."""
-    _, back = distillation_loss(Z, teacher=Z + 5.0, targets=TARGETS, temperature=3.0, share=1.0)
+    _, back = distillation_loss(Z, teacher=Z + 5.0, targets=TARGETS, smoothing=0.0, temperature=3.0, share=1.0)
     assert abs(back(numpy.ones(6))).max() < 1e-15
 
 
 def test_at_high_temperature_the_gradient_is_that_of_matching_logits() -> None:
     """Hinton et al. 2015 sec. 2.1: (z - t) / V, both with mean zero; T² keeps its size whatever the temperature."""
     z, t = (x - x.mean(axis=-1, keepdims=True) for x in (Z, TAUGHT))
-    _, back = distillation_loss(z, teacher=t, targets=TARGETS, temperature=1e4, share=1.0)
+    _, back = distillation_loss(z, teacher=t, targets=TARGETS, smoothing=0.0, temperature=1e4, share=1.0)
     numpy.testing.assert_allclose(back(numpy.ones(6)), (z - t) / 4, atol=1e-3)
 
 
@@ -129,7 +142,7 @@ def test_the_loss_in_blocks_is_the_sum_over_all_places(monkeypatch: pytest.Monke
     taught, head = RANDOM.standard_normal((2, 3, 7)), RANDOM.standard_normal((7, 4))
     how: dict[str, Any] = {"targets": TARGETS.reshape(2, 3), "temperature": 2.0, "share": 0.4}
     y, _ = distilled_lm_loss(h, W, teacher=taught, teacher_head=head, **how)
-    wanted, _ = distillation_loss(h @ W, teacher=taught @ head, **how)
+    wanted, _ = distillation_loss(h @ W, teacher=taught @ head, smoothing=0.0, **how)
     assert y == pytest.approx(wanted.sum(), rel=1e-12)
 
     def f(p: Tree) -> Any:

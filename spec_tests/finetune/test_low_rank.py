@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ def test_the_scale_is_alpha_over_rank(rank: int) -> None:
     trained = moved(tuning)
     change = dict(named_leaves(tuning.full(trained)))[path] - tuning.frozen[path]
     numpy.testing.assert_allclose(change, 6 / rank * trained[f"{path}.A"] @ trained[f"{path}.B"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, math.inf, math.nan])
+def test_adapters_that_would_count_nothing_or_everything_are_refused(alpha: float) -> None:
+    with pytest.raises(UserError, match="alpha must be a positive number, got"):
+        tuned(FAMILIES["gpt"], alpha=alpha)
 
 
 def test_a_pattern_chooses_the_matrices_and_another_one_what_is_trained_whole() -> None:

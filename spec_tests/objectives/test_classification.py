@@ -12,6 +12,7 @@ import pytest
 from refllm.errors import UserError
 from refllm.models import bert
 from refllm.objectives.classification import Classification, classification_loss
+from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import Tree, map_leaves, named_leaves
 from spec_tests.gradients import assert_gradients_agree, random_tree
 
@@ -30,16 +31,66 @@ BATCH = {
 OBJECTIVE = Classification(bert, CONFIG)
 
 
-def loss(p: Tree, b: Tree, *, weights: Any = None, keep: Any = None) -> tuple[Any, Callable[[Any], Tree]]:
-    return classification_loss(p, **b, model=bert, weights=weights, config=CONFIG, keep=keep)
+def loss(
+    p: Tree, b: Tree, *, weights: Any = None, smoothing: float = 0.0, keep: Any = None
+) -> tuple[Any, Callable[[Any], Tree]]:
+    return classification_loss(p, **b, model=bert, weights=weights, smoothing=smoothing, config=CONFIG, keep=keep)
+
+
+def log_probabilities(p: Tree) -> list[list[float]]:
+    """By hand from the logits, a row a text of the batch."""
+    h, _ = bert.encode(p, **{k: v for k, v in BATCH.items() if k != "targets"}, config=CONFIG, keep=None)
+    logits, _ = bert.class_logits(h, p, keep=None, rate=0.0)
+    return [[x - math.log(sum(math.exp(z) for z in row)) for x in row] for row in logits.tolist()]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, numpy.array([0.5, 2.0, 1.0])])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_every_parameters_gradient_agrees_with_differences(weights: Any, dropout: bool, smoothing: float) -> None:
+    draw = numpy.random.default_rng(1)
+    keep = [draw.random(shape) < 0.6 for shape in OBJECTIVE.dropout_shapes(BATCH)] if dropout else None
+    assert_gradients_agree(lambda p: loss(p, BATCH, weights=weights, smoothing=smoothing, keep=keep), P)
 
 
 @pytest.mark.parametrize("weights", [None, numpy.array([0.5, 2.0, 1.0])])
-@pytest.mark.parametrize("dropout", [False, True])
-def test_every_parameters_gradient_agrees_with_differences(weights: Any, dropout: bool) -> None:
-    draw = numpy.random.default_rng(1)
-    keep = [draw.random(shape) < 0.6 for shape in OBJECTIVE.dropout_shapes(BATCH)] if dropout else None
-    assert_gradients_agree(lambda p: loss(p, BATCH, weights=weights, keep=keep), P)
+def test_a_smoothed_label_asks_for_a_share_of_every_label(weights: Any) -> None:
+    """Szegedy et al. 2016 sec. 7, written out: E / labels for each, and 1 - E more for the label."""
+    wanted = 0.0
+    for row, label, w in zip(
+        log_probabilities(P), BATCH["targets"], [1.0] * B if weights is None else weights, strict=True
+    ):
+        wanted -= w * sum((0.8 * (v == label) + 0.2 / 3) * x for v, x in enumerate(row))
+    assert loss(P, BATCH, weights=weights, smoothing=0.2)[0] == pytest.approx(wanted, rel=1e-12)
+    batch = BATCH if weights is None else {**BATCH, "weights": weights}
+    objective = Classification(bert, CONFIG, 0.2)
+    totals = objective.totals(batch)
+    assert objective.loss(P, batch, totals=totals, keep=None)[0] == pytest.approx(wanted / totals, rel=1e-12)
+
+
+@pytest.mark.parametrize("weights", [None, numpy.array([0.5, 2.0, 1.0])])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_smoothing_is_cross_entropy_to_the_bit(weights: Any, dtype: str) -> None:
+    p = map_leaves(lambda leaf: leaf.astype(dtype), P)
+    h, back_h = bert.encode(p, **{k: v for k, v in BATCH.items() if k != "targets"}, config=CONFIG, keep=None)
+    logits, back_logits = bert.class_logits(h, p, keep=None, rate=0.0)
+    reduction = "sum" if weights is None else "none"
+    nll, back_nll = cross_entropy(logits, targets=BATCH["targets"], ignore=None, reduction=reduction)
+    w = numpy.ones((), dtype) if weights is None else weights.astype(dtype)
+    y, back = loss(p, BATCH, weights=weights)
+    dy = numpy.asarray(0.7, dtype)
+    dh, dhead = back_logits(back_nll(dy * w))
+    assert y == (nll * w).sum()
+    for (path, a), (_, b) in zip(
+        named_leaves(back(dy)), named_leaves(bert.whole_gradient(p, back_h(dh), dhead)), strict=True
+    ):
+        assert a.tobytes() == b.tobytes(), path
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, math.nan])
+def test_a_smoothing_that_is_no_share_is_refused(smoothing: float) -> None:
+    with pytest.raises(UserError, match="smoothing of the labels must be at least 0 and below 1, got"):
+        Classification(bert, CONFIG, smoothing)
 
 
 def test_a_weight_of_two_is_the_text_given_twice_and_of_zero_the_text_left_out() -> None:
@@ -55,12 +106,9 @@ def test_a_weight_of_two_is_the_text_given_twice_and_of_zero_the_text_left_out()
 
 def test_the_loss_of_a_text_is_minus_the_logarithm_of_its_labels_probability() -> None:
     """By hand from the logits: one prediction a text, as wide as the label set (erratum E13)."""
-    h, _ = bert.encode(P, **{k: v for k, v in BATCH.items() if k != "targets"}, config=CONFIG, keep=None)
-    logits, _ = bert.class_logits(h, P, keep=None, rate=0.0)
-    assert logits.shape == (B, 3)
-    wanted = 0.0
-    for row, label in zip(logits.tolist(), BATCH["targets"].tolist(), strict=True):
-        wanted -= row[label] - math.log(sum(math.exp(z) for z in row))
+    rows = log_probabilities(P)
+    assert {len(row) for row in rows} == {3}
+    wanted = -sum(row[label] for row, label in zip(rows, BATCH["targets"].tolist(), strict=True))
     assert loss(P, BATCH)[0] == pytest.approx(wanted, rel=1e-12)
 
 

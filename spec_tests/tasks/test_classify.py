@@ -12,6 +12,7 @@ import pytest
 from refllm.errors import UserError
 from refllm.metrics import confusion_matrix, macro_scores
 from refllm.models import bert
+from refllm.objectives.classification import Classification
 from refllm.parameters import from_names, named_leaves
 from refllm.plan import Plan
 from refllm.run import Run, load_model
@@ -40,7 +41,9 @@ def written(folder: Path, rows: list[tuple[str, str]] = ROWS) -> str:
     return str(path)
 
 
-def task(folder: Path, *, start: Any = None, balanced: bool = False, context: int = 8, **tuning: Any) -> Classify:
+def task(
+    folder: Path, *, start: Any = None, balanced: bool = False, smoothing: float = 0.0, context: int = 8, **tuning: Any
+) -> Classify:
     data = written(folder)
     read = read_data([data], **HOW)
     tokenizer = WordPieceTokenizer.train("\n".join(text for text, _ in ROWS), vocabulary=200, lower=True)
@@ -50,7 +53,7 @@ def task(folder: Path, *, start: Any = None, balanced: bool = False, context: in
     )  # fmt: skip
     return Classify(
         config=config, tokenizer=tokenizer, read=read, data=[data], **HOW, balanced=balanced, start=start,
-        tuning={"tune": "all", **tuning},
+        tuning={"tune": "all", **tuning}, smoothing=smoothing,
     )  # fmt: skip
 
 
@@ -78,10 +81,11 @@ def pretrained(tmp_path: Path) -> Path:
     return tmp_path / "first"
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_the_measures_are_those_of_each_text_by_itself(tmp_path: Path, balanced: bool) -> None:
-    """Without padding, text by text; the loss weighs a text as the labels of the training part say."""
-    made = task(tmp_path, balanced=balanced)
+@pytest.mark.parametrize(("balanced", "smoothing"), [(False, 0.0), (True, 0.0), (True, 0.3)])
+def test_the_measures_are_those_of_each_text_by_itself(tmp_path: Path, balanced: bool, smoothing: float) -> None:
+    """Without padding, text by text, and without smoothing; the loss weighs a text as the labels of the training part
+    say."""
+    made = task(tmp_path, balanced=balanced, smoothing=smoothing)
     flat = random_parameters(made.config)
     p = from_names(bert.shapes(made.config), flat)
     held_out = [numpy.array([[2, *made.tokenizer.encode(one.text), 3]]) for one in made.read.validation]
@@ -100,6 +104,7 @@ def test_the_measures_are_those_of_each_text_by_itself(tmp_path: Path, balanced:
     assert measured["accuracy"] == numpy.mean([a == b for a, b in zip(wanted, given, strict=True)])
     assert measured["macro_f1"] == macro_scores(confusion_matrix(wanted, given, LABELS)).f1
     assert len(set(given)) > 1
+    assert (" without smoothing, " in made.told(measured)) == (smoothing > 0)
 
 
 def test_copies_of_a_text_are_on_one_side_and_every_label_on_both(tmp_path: Path) -> None:
@@ -113,7 +118,10 @@ def test_copies_of_a_text_are_on_one_side_and_every_label_on_both(tmp_path: Path
 def test_texts_longer_than_the_context_are_counted_and_cut(tmp_path: Path) -> None:
     assert "cut off" not in task(tmp_path).introduced()
     made = task(tmp_path, context=4)
-    assert f"({len(ROWS)} texts are longer than the context" in made.introduced()
+    told = made.introduced()
+    assert (
+        f"({len(ROWS)} texts are longer than the context of 4 tokens, the first in {made.read.train[0].where}:" in told
+    )
     assert max(len(ids) for ids, _ in made.texts) == 4
 
 
@@ -178,6 +186,29 @@ def test_a_classifier_is_resumed_bit_for_bit(
         assert tiny.bits(again) == tiny.bits(whole)
         assert tiny.metrics(tmp_path / f"{stop}") == tiny.metrics(tmp_path / "whole")
         assert again.task.describe() == made.describe()
+
+
+def test_a_smoothed_classifier_learns_what_it_is_asked_for_and_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+    made = task(tmp_path, smoothing=0.3)
+    batch = made.feed(batch=4, order=numpy.random.default_rng(0), state=None).next_batch()
+    p = random_parameters(made.config)
+    wanted, _ = Classification(bert, made.config, 0.3).loss(
+        from_names(bert.shapes(made.config), p), batch, totals=4.0, keep=None
+    )
+    assert made.objective.loss(p, batch, totals=4.0, keep=None)[0] == wanted
+    whole = tiny.train(begin(tmp_path / "whole", made))
+    tiny.train(begin(tmp_path / "parts", made), stop_after=3)
+    again = tiny.train(Run.resume(tmp_path / "parts", Workers))
+    assert tiny.bits(again) == tiny.bits(whole)
+    assert again.task.describe()["smoothing"] == 0.3
+    plain = tiny.train(begin(tmp_path / "plain", task(tmp_path)))
+    assert tiny.bits(plain) != tiny.bits(whole)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_a_smoothing_that_is_no_share_is_refused(tmp_path: Path, smoothing: float) -> None:
+    with pytest.raises(UserError, match="smoothing of the labels must be at least 0 and below 1"):
+        task(tmp_path, smoothing=smoothing)
 
 
 def test_other_examples_are_refused(tmp_path: Path) -> None:

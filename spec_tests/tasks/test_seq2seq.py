@@ -15,7 +15,7 @@ from refllm.models import encoder_decoder
 from refllm.ops.softmax import log_softmax
 from refllm.parameters import from_names, map_leaves, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run
+from refllm.run import Run, load_model
 from refllm.tasks import load
 from refllm.tasks.seq2seq import SequencePairs, read_data
 from refllm.tasks.start import begun_from
@@ -30,12 +30,15 @@ CONFIG = encoder_decoder.Config(
     norm="pre", scaled_embedding=True,
 )  # fmt: skip
 
+DEEPER = dataclasses.replace(CONFIG, decoder_layers=2)
+
 
 def task(folder: Path, **changes: Any) -> SequencePairs:
     data = written(folder / "data", changes.pop("pairs", PAIRS))
     how: dict[str, Any] = {
         "command": "translate", "config": CONFIG, "tokenizer": TOKENIZER, "data": data, "source": "source",
-        "target": "target", "validation": 0.1, "smoothing": 0.1, "start": None, **changes,
+        "target": "target", "validation": 0.1, "smoothing": 0.1, "start": None,
+        "tuning": {"tune": "all"}, **changes,
     }  # fmt: skip
     return SequencePairs(read=read_data(data, source="source", target="target", validation=0.1), **how)
 
@@ -73,6 +76,68 @@ def test_a_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     assert tiny.metrics(tmp_path / "whole") == tiny.metrics(tmp_path / "parts")
 
 
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """A run of the same model, which stands for a pre-trained one."""
+    return tiny.train(run(tmp_path, "first", task(tmp_path, config=DEEPER), steps=4)).directory
+
+
+PARTS: list[dict[str, Any]] = [{"tune": "upper", "layers": 1}, {"tune": "low-rank", "rank": 1}]
+every_part = pytest.mark.parametrize("tuning", PARTS, ids=lambda tuning: tuning["tune"])
+
+
+@every_part
+def test_a_part_is_trained_from_a_run_and_the_whole_model_is_left(
+    tmp_path: Path, first: Path, tuning: dict[str, Any]
+) -> None:
+    start = begun_from(first, model="encoder_decoder", device="cpu")
+    made = task(tmp_path, config=DEEPER, start=start, tuning=tuning)
+    assert made.tuning.share < 0.5
+    tiny.train(run(tmp_path, "second", made))
+    after = dict(named_leaves(load_model(tmp_path / "second", "cpu").parameters))
+    assert start.weights is not None
+    assert after.keys() == start.weights.keys()
+    changed = {path for path, x in after.items() if (x != start.weights[path]).any()}
+    if tuning["tune"] == "upper":
+        last = {path for path in after if path.startswith("decoder.layers.1")}
+        assert last <= changed <= {path for path in after if path.startswith("decoder.")}
+        assert not any(path.startswith("decoder.layers.0") for path in changed)
+    else:
+        assert changed == {path for path in after if "attention.W" in path}
+        assert {path.split(".")[0] for path in changed} == {"encoder", "decoder"}
+
+
+@every_part
+def test_a_part_is_resumed_bit_for_bit(tmp_path: Path, first: Path, tuning: dict[str, Any]) -> None:
+    made = task(tmp_path, config=DEEPER, start=begun_from(first, model="encoder_decoder", device="cpu"), tuning=tuning)
+    whole = tiny.train(run(tmp_path, "whole", made, patience=3))
+    tiny.train(run(tmp_path, "parts", made, patience=3), stop_after=3)
+    parts = tiny.train(Run.resume(tmp_path / "parts", Workers))
+    assert tiny.bits(whole) == tiny.bits(parts)
+    assert tiny.metrics(tmp_path / "whole") == tiny.metrics(tmp_path / "parts")
+    assert parts.task.describe() == made.describe()
+    one, other = (load_model(tmp_path / name, "cpu").parameters for name in ("whole", "parts"))
+    assert tiny.largest_difference(one, other) == 0
+
+
+def test_a_start_that_has_changed_is_refused_where_its_weights_are_needed(tmp_path: Path, first: Path) -> None:
+    start = begun_from(first, model="encoder_decoder", device="cpu")
+    for tuning in [{"tune": "all"}, *PARTS]:
+        made = task(tmp_path, config=DEEPER, start=dataclasses.replace(start, digest="other"), tuning=tuning)
+        description = {**made.describe(), "settings": {"device": "cpu"}}
+        if tuning["tune"] == "all":
+            assert load(description).describe() == made.describe()
+        else:
+            with pytest.raises(UserError, match="has been trained on since the run began from it; begin a new run"):
+                load(description)
+
+
+@every_part
+def test_a_part_of_no_run_is_refused(tmp_path: Path, tuning: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="needs a trained model to start from; give one, or tune all"):
+        task(tmp_path, tuning=tuning)
+
+
 def test_other_pairs_are_refused(tmp_path: Path) -> None:
     description = task(tmp_path).describe()
     task(tmp_path, pairs=[*PAIRS[:-1], ("another", "anderes")])
@@ -80,13 +145,12 @@ def test_other_pairs_are_refused(tmp_path: Path) -> None:
         load(description)
 
 
-def test_a_run_begins_with_the_weights_of_the_one_that_it_is_from(tmp_path: Path) -> None:
-    first = tiny.train(run(tmp_path, "first", task(tmp_path)))
-    start = begun_from(tmp_path / "first", model="encoder_decoder", device="cpu")
-    assert (start.config, start.tokenizer) == (CONFIG, TOKENIZER)
-    second = run(tmp_path, "second", task(tmp_path, start=start))
-    wanted = from_names(encoder_decoder.shapes(CONFIG), first.trainer.parameters.views)
-    got = from_names(encoder_decoder.shapes(CONFIG), second.trainer.parameters.views)
+def test_a_run_begins_with_the_weights_of_the_one_that_it_is_from(tmp_path: Path, first: Path) -> None:
+    start = begun_from(first, model="encoder_decoder", device="cpu")
+    assert (start.config, start.tokenizer) == (DEEPER, TOKENIZER)
+    second = run(tmp_path, "second", task(tmp_path, config=DEEPER, start=start))
+    wanted = load_model(first, "cpu").parameters
+    got = from_names(encoder_decoder.shapes(DEEPER), second.trainer.parameters.views)
     assert tiny.largest_difference(wanted, got) == 0
     tiny.train(second, stop_after=2)
     assert Run.resume(tmp_path / "second", Workers).task.describe()["from"] == start.as_dict()
@@ -101,7 +165,9 @@ def test_a_run_of_another_model_is_no_start(tmp_path: Path) -> None:
 def test_pairs_longer_than_the_context_are_left_out_and_told(tmp_path: Path) -> None:
     made = task(tmp_path, pairs=[*PAIRS, *((f"{n} " * 30, f"{n}") for n in range(100, 140))])
     assert made.left_out == 40
-    assert "40 pairs are longer than the context of 16 tokens and left out" in made.introduced()
+    told = made.introduced()
+    assert "40 pairs are longer than the context of 16 tokens and left out, the first in " in told
+    assert int(told.rstrip(")").rpartition(":")[2]) > len(PAIRS)  # the line: those that are too long come last
     assert all(max(map(len, pair)) <= 16 for pair in made.pairs)
     with pytest.raises(UserError, match=r"hardly a pair of .* fits the context of 1 tokens"):
         task(tmp_path, config=dataclasses.replace(CONFIG, context=1))

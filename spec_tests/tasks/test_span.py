@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from refllm.models import bert
 from refllm.ops.softmax import log_softmax
 from refllm.parameters import map_leaves, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run
+from refllm.run import Run, load_model
 from refllm.tasks import load
 from refllm.tasks.span import LONGEST, AnswerSpans, answers, read_data
 from refllm.tasks.start import begun_from
@@ -31,7 +32,7 @@ ROWS = [
     for place in PLACES
 ]
 TOKENIZER = WordPieceTokenizer.train(" ".join(" ".join(row.values()) for row in ROWS), vocabulary=120, lower=True)
-CONFIG = bert.Config(vocabulary=TOKENIZER.size, context=40, layers=1, heads=2, width=8, hidden=8, outputs=("span",))
+CONFIG = bert.Config(vocabulary=TOKENIZER.size, context=40, layers=2, heads=2, width=8, hidden=8, outputs=("span",))
 
 
 def written(folder: Path, rows: list[dict[str, str]] = ROWS) -> str:
@@ -42,7 +43,10 @@ def written(folder: Path, rows: list[dict[str, str]] = ROWS) -> str:
 
 def task(folder: Path, **changes: Any) -> AnswerSpans:
     data = [written(folder, changes.pop("rows", ROWS))]
-    how = {"config": CONFIG, "tokenizer": TOKENIZER, "data": data, "validation": 0.2, "start": None, **changes}
+    how: dict[str, Any] = {
+        "config": CONFIG, "tokenizer": TOKENIZER, "data": data, "validation": 0.2, "start": None,
+        "tuning": {"tune": "all"}, **changes,
+    }  # fmt: skip
     return AnswerSpans(read=read_data(data, validation=0.2), **how)
 
 
@@ -93,6 +97,12 @@ def test_questions_about_one_context_stay_on_one_side(tmp_path: Path) -> None:
     assert len(made.read.validation) == 2 * len(held_out)
 
 
+def test_questions_that_do_not_fit_are_left_out_and_the_first_is_told(tmp_path: Path) -> None:
+    made = task(tmp_path, rows=[*ROWS, {"context": "Ann " * 50, "question": "Who?", "answer": "Ann"}])
+    assert "(1 do not fit the context of 40 tokens and are left out, the first in" in made.introduced()
+    assert f"questions.jsonl:{len(ROWS) + 1})" in made.introduced()
+
+
 def test_a_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     whole = tiny.train(run(tmp_path, "whole", task(tmp_path)))
     tiny.train(run(tmp_path, "parts", task(tmp_path)), stop_after=3)
@@ -104,10 +114,36 @@ def test_a_run_of_answers_begins_from_a_pre_trained_one_but_for_its_head(tmp_pat
     start = begun_from(tmp_path / "first", model="bert", device="cpu")
     assert start.weights is not None
     before = {path: leaf for path, leaf in start.weights.items() if not path.startswith("span")}
-    second = run(tmp_path, "second", task(tmp_path, start=type(start)(start.directory, start.digest, before)))
+    second = run(tmp_path, "second", task(tmp_path, start=replace(start, weights=before)))
     for path, leaf in first.trainer.parameters.views.items():
         same = numpy.array_equal(leaf, second.trainer.parameters.views[path])
         assert same == (not path.startswith("span."))
+
+
+PARTS: list[dict[str, Any]] = [{"tune": "upper", "layers": 1}, {"tune": "low-rank", "rank": 1}]
+
+
+@pytest.mark.parametrize("tuning", PARTS, ids=lambda tuning: tuning["tune"])
+def test_a_part_is_trained_resumed_bit_for_bit_and_leaves_a_whole_model(tmp_path: Path, tuning: dict[str, Any]) -> None:
+    tiny.train(run(tmp_path, "first", task(tmp_path)))
+    start = begun_from(tmp_path / "first", model="bert", device="cpu")
+    made = task(tmp_path, start=start, tuning=tuning)
+    whole = tiny.train(run(tmp_path, "whole", made))
+    tiny.train(run(tmp_path, "parts", made), stop_after=3)
+    parts = tiny.train(Run.resume(tmp_path / "parts", Workers))
+    assert tiny.bits(whole) == tiny.bits(parts)
+    assert parts.task.describe() == made.describe()
+    after = dict(named_leaves(load_model(tmp_path / "parts", "cpu").parameters))
+    assert start.weights is not None
+    assert after.keys() == start.weights.keys()
+    changed = {path for path, x in after.items() if (x != start.weights[path]).any()}
+    above = {path for path in after if path == "pooler.W" or path.startswith(("layers.1.", "span."))}
+    assert changed == (above if tuning["tune"] == "upper" else {path for path in after if ".attention.W" in path})
+    tiny.train(
+        run(tmp_path, "other", task(tmp_path, start=replace(start, digest="other"), tuning=tuning)), stop_after=1
+    )
+    with pytest.raises(UserError, match="has been trained on since the run began from it; begin a new run"):
+        Run.resume(tmp_path / "other", Workers)
 
 
 def test_other_questions_and_a_context_too_small_are_refused(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def pretraining(p: Tree, *, targets: Array, ignore: int, pairs: Array, config: d
 def classifier(p: Tree, *, targets: Array, config: dict[str, Any], **text: Any) -> Answer:
     """The mean over the texts."""
     y, back = classification_loss(
-        p, model=model, **text, targets=targets, weights=None, config=_config(p, config), keep=None
+        p, model=model, **text, targets=targets, weights=None, smoothing=0.0, config=_config(p, config), keep=None
     )
     count = y.dtype.type(len(targets))
     return y / count, lambda dy: back(dy / count), _taps(p, output="classes", config=config, **text)

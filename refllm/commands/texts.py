@@ -1,0 +1,57 @@
+"""The texts that a `predict` is given: arguments, the lines of a file, a column of a table, or the standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from refllm.data.corpus import decoded
+from refllm.data.examples import SUFFIXES, rows
+from refllm.errors import UserError
+
+
+def texts_of(options: argparse.Namespace, *, column: str) -> list[tuple[str, str]]:
+    """The texts, each with where it comes from: `FILE:LINE`, or `argument:NUMBER`.
+
+    Raises: UserError, with where it is, for one that is empty or not UTF-8; for none at all; for both of two sources.
+    """
+    if options.texts and options.file:
+        raise UserError("give texts or --file, not both")
+    if options.file and Path(options.file).suffix.lower() in SUFFIXES:
+        found = [(row[column], where) for row, where in rows(Path(options.file), columns=(column,))]
+    elif options.file:
+        found = _numbered(decoded(Path(options.file)).removesuffix("\n").split("\n"), options.file)
+    elif options.texts:
+        found = _numbered(options.texts, "argument")
+    else:
+        found = _numbered(_standard_input_lines(), "standard input")
+    for text, where in found:
+        require_text(text, where)
+    if not found:
+        raise UserError("there is no text; give some after RUN, by --file or on the standard input")
+    return found
+
+
+def require_text(text: str, where: str) -> None:
+    """UserError for a text that is empty, and for an argument with bytes that are not UTF-8."""
+    if not text.strip():
+        raise UserError(f"{where}: the text is empty; fill it in or leave it out")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes that Python could not decode reach an argument as surrogates
+        raise UserError(f"{where}: not UTF-8 text; give it in UTF-8") from None
+
+
+def _numbered(texts: Sequence[str], name: str) -> list[tuple[str, str]]:
+    return [(text, f"{name}:{number}") for number, text in enumerate(texts, start=1)]
+
+
+def _standard_input_lines() -> list[str]:
+    raw = sys.stdin.buffer.read()
+    try:
+        return raw.decode().splitlines()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"standard input:{line}: not UTF-8 text; give texts in UTF-8") from None
