@@ -27,6 +27,7 @@ COMMANDS = {
     "summarise": "learn to summarise from pairs, summarise, measure it",
     "answer": "learn to answer questions about texts, answer, measure it",
     "chat": "talk with a trained language model",
+    "explain": "which tokens a label comes from, and what each head attends to",
     "compress": "make a trained model smaller: distil, prune, quantise",
     "verify": "check an implementation against the golden files",
 }

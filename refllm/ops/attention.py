@@ -8,6 +8,7 @@ from typing import Any
 
 from refllm.backend import Array, known, namespace, overflow_is_expected, running_maximum
 from refllm.shapes import require
+from refllm.watching import show
 
 QUERIES, KEYS = 64, 512  # the tile of scores that is formed at once; with several tiles of keys, 4 QUERIES high
 
@@ -161,6 +162,7 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
             kept.append(e)
     inverse = 1 / (total + (total == 0))  # a row without keys has y = 0 already
     y *= inverse
+    show(q, k, v, r, causal=scores.causal, allowed=scores.mask, y=y)
 
     def back(dy: Array) -> tuple[Array, Array, Array, Array | None]:
         dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)

@@ -1,0 +1,37 @@
+"""A task trained in memory: what a run does, without its directory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from refllm.backend import generator
+from refllm.errors import UserError
+from refllm.parameters import Tree, map_leaves
+from refllm.plan import Best, Plan
+from refllm.tasks.classify import Classify
+from refllm.train import Settings, Trainer
+from refllm.workers import Workers
+
+
+def trained_in_memory(task: Classify, settings: Settings, plan: Plan, workers: Workers) -> tuple[Tree, int]:
+    """The parameters that training leaves, the best on what is held out, and the steps that it took."""
+    trainer = Trainer(
+        model=task.model, config=task.config, objective=task.objective, settings=settings, workers=workers
+    )
+    trainer.initialise()
+    batches = task.feed(batch=settings.batch, order=generator(settings.seed, 1), state=None)
+    best, kept, reported = Best(), None, 0
+    assert plan.steps is not None
+    while trainer.step_number < plan.steps and (plan.patience is None or best.waited < plan.patience):
+        lr = plan.learning_rate(trainer.step_number + 1, 0.0, settings)
+        loss = trainer.step(batches.next_batch(), lr=lr)
+        if not math.isfinite(float(loss)):
+            raise UserError(f"the loss is no longer a number at step {trainer.step_number}; fit with a lower lr")
+        if task.held_out and plan.reports_due(trainer.step_number, 0.0) > reported:
+            reported = plan.reports_due(trainer.step_number, 0.0)
+            found = task.validate(trainer.parameters.tree, device=settings.device, workers=workers)
+            if best.is_beaten(found["val_loss"], trainer.step_number):
+                kept = map_leaves(np.array, trainer.parameters.tree)
+    return trainer.parameters.tree if kept is None else kept, trainer.step_number
