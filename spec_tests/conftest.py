@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+from threadpoolctl import threadpool_limits
 
 from spec_tests import devices
 from spec_tests import subject as subjects
@@ -38,7 +40,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _limit_blas()
     config.stash[_SUBJECT] = _chosen(config.getoption("--adapter"), config.getoption("--device"))
+
+
+def _limit_blas() -> None:
+    """A process a core: threads of BLAS, here and in what a test starts, would only wait for each other."""
+    threadpool_limits(1, user_api="blas")
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def _chosen(path: str | None, device: str) -> subjects.Subject:
@@ -69,6 +80,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if reason is not None and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    # The kill matrix takes longest: at the beginning one process has it, and none is left alone with it at the end.
+    items.sort(key=lambda item: "known" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

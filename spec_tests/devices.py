@@ -139,6 +139,18 @@ def assert_agrees(device: Device, compute: Callable[..., Any], *arguments: Any) 
         assert_same(device, expected, brought_back(results))
 
 
+def transferred(device: Device, compute: Callable[..., Any], *arguments: Any) -> Counts:
+    """As `assert_agrees` for what ends on the host, as chosen tokens do: what it transfers and waits for on the way."""
+    with replaced():
+        expected = compute(*arguments)
+    with device.present():
+        there = moved(arguments)
+        with device.counting() as counts:
+            got = compute(*there)
+    assert_same(device, expected, got)
+    return counts
+
+
 def assert_same(device: Device, expected: Any, got: Any, path: str = "result") -> None:
     """Two nests of host arrays: to the bit, or to rounding on a GPU."""
     if isinstance(expected, dict):

@@ -20,6 +20,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy
@@ -181,6 +182,22 @@ class Case:
         return Case(self.operation, arrays, self.keywords, self.shapes, self.seed)
 
 
+# A strategy takes longer to make than to draw from, so each is made once.
+
+
+@cache
+def _one_of(count: int) -> st.SearchStrategy[int]:
+    return st.sampled_from(range(count))
+
+
+@cache
+def _leading(axes: tuple[int, ...], most: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.sampled_from(axes), max_size=most)
+
+
+_SEEDS = st.integers(0, 2**32 - 1)
+
+
 @dataclass
 class Draw:
     """One case in the making: sizes and keywords are drawn when first asked for, and then stay."""
@@ -194,7 +211,7 @@ class Draw:
     values: dict[str, Any] = field(default_factory=dict)
 
     def choose(self, *options: Any) -> Any:
-        return self.draw(st.sampled_from(options))
+        return options[self.draw(_one_of(len(options)))]
 
     def size(self, name: str) -> int:
         if name in self.operation.keywords:
@@ -311,15 +328,15 @@ def cases(
     """
     if operation.name in NEEDS_AN_ELEMENT:
         axes = tuple(n for n in axes if n > 0)
-    leading = tuple(draw(st.lists(st.sampled_from(axes), max_size=most_axes)))
-    seed = draw(st.integers(0, 2**32 - 1))
+    leading = tuple(draw(_leading(axes, most_axes)))
+    seed = draw(_SEEDS)
     d = Draw(draw, operation, leading, letters, numpy.random.default_rng(seed))
-    dtype = draw(st.sampled_from(dtypes))
+    dtype = d.choose(*dtypes)
     keywords = {name: d.keyword(name) for name in operation.keywords}
     arrays = []
     for array in operation.inputs:
         if array.name in operation.positional:
             z = numpy.asarray(d.random.standard_normal(d.shape(array.dimensions)))
-            z = (z + numpy.copysign(0.1, z)) * draw(st.sampled_from(magnitudes))  # a scalar if 0-d
+            z = (z + numpy.copysign(0.1, z)) * d.choose(*magnitudes)  # a scalar if 0-d
             arrays.append(numpy.asarray(z, dtype))
     return Case(operation, tuple(arrays), keywords, tuple(d.output_shapes()), seed)

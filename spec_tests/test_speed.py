@@ -16,11 +16,14 @@ from refllm.parameters import map_leaves, named_leaves
 from refllm.workers import available_cores
 from spec_tests import straightforward
 
-MOST = 0.6  # of the straightforward step
 ROUNDS = 12
+ENOUGH = 3.0  # seconds of plain steps: on a busy machine their threads wait for each other, and a step takes many
+ROOT = Path(__file__).parents[1]
+BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 # A process of its own, since the settings of the allocator are for good.
 SCRIPT = f"""
+import sys
 import time
 import numpy as np
 from refllm.models import gpt
@@ -30,16 +33,19 @@ from refllm.train import Trainer
 from refllm.workers import Workers, keep_freed_memory
 from spec_tests import straightforward, tiny
 
+WORKERS = int(sys.argv[1])
 config = gpt.Config(vocabulary=96, context=64, layers=4, heads=4, width=128, hidden=512)
-settings = tiny.settings(batch=12, shards=2)
+settings = tiny.settings(batch=12, shards=WORKERS)
 tokens = np.random.default_rng(0).integers(0, 96, (12, 65))
 plain = straightforward.Step(map_leaves(lambda x: x.astype("float32"), gpt.initial(config, np.random.default_rng(1))),
                              heads=4, eps=config.eps)
 plain_times, times = [], []
-for _ in range({ROUNDS}):  # with all threads of BLAS, and before the allocator is told to keep what is freed
+for _ in range({ROUNDS}):  # before the allocator is told to keep what is freed
     start = time.perf_counter(); plain(tokens, 1e-3); plain_times.append(time.perf_counter() - start)
+    if sum(plain_times) > {ENOUGH}:
+        break
 keep_freed_memory()
-with Workers(2) as workers:
+with Workers(WORKERS) as workers:
     trainer = Trainer(model=gpt, config=config, objective=Causal(gpt, config), settings=settings, workers=workers)
     trainer.initialise()
     for _ in range({ROUNDS}):
@@ -48,20 +54,32 @@ print(min(times) / min(plain_times))
 """
 
 
-@pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
-@pytest.mark.host
-def test_a_step_takes_at_most_six_tenths_of_a_straightforward_one() -> None:
+def _assert_faster(cores: int, most: float) -> None:
     """The least of twelve rounds each, and the best of three such measurements: a busy machine only ever adds time."""
     ratios = []
     for _ in range(3):
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            [sys.executable, "-c", SCRIPT, str(cores)], cwd=ROOT, capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **dict.fromkeys(BLAS, str(cores))},
         )  # fmt: skip
         ratios.append(float(done.stdout))
-        if ratios[-1] <= MOST:
+        if ratios[-1] <= most:
             return
-    raise AssertionError(f"refllm's step takes {ratios} of the straightforward one's time; the limit is {MOST}")
+    raise AssertionError(f"refllm's step takes {ratios} of the straightforward one's time; the limit is {most}")
+
+
+@pytest.mark.host
+def test_on_one_core_a_step_takes_at_most_three_quarters_of_a_straightforward_one() -> None:
+    """The ratio that a busy machine leaves as it is: with one thread each, nobody waits for anybody."""
+    _assert_faster(1, 0.75)
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
+@pytest.mark.host
+def test_on_two_cores_a_step_takes_at_most_six_tenths_of_a_straightforward_one() -> None:
+    """Two workers against two threads of BLAS. On a busy machine the plain step takes many times as long, and this
+    test shows less than the one above."""
+    _assert_faster(2, 0.6)
 
 
 def test_the_straightforward_step_computes_the_same() -> None:

@@ -169,8 +169,9 @@ def _write_requests(directory: Path, cases: list[Case], dtype: str) -> int:
 
 def _mutants(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:
     from refllm.verify import matrix
+    from refllm.verify.imitations import Imitations
 
-    table = matrix.measure(cases, options.dtype, golden.C)
+    table = matrix.measure(cases, options.dtype, golden.C, known=Imitations(), whole=True)
     print(json.dumps(matrix.as_data(table), indent=1) if options.json else matrix.as_text(table), end="")
     if options.json:
         print()

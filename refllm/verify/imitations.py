@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy
@@ -13,13 +11,12 @@ from refllm.backend import Array
 from refllm.verify import mutants, reference
 from refllm.verify.adapter import Functions
 from refllm.verify.case import CARRIERS, Case, FaultError, Response
-from refllm.verify.mutants import Equivalent, Mutant, planted
+from refllm.verify.mutants import Equivalent, Mutant, Site, planted, traced
 from refllm.verify.runner import respond as answer
 from refllm.verify.tolerance import UNIT
 
 SLACK = 32  # how many roundings of the largest number two equal answers may differ by
-_Site = tuple[Callable[..., Any], str]  # a function of refllm, and the module in which it is called
-_SITES: frozenset[_Site] = frozenset((mutant.original, mutant.within) for mutant in mutants.MUTANTS)
+_SITES: frozenset[Site] = frozenset((mutant.original, mutant.within) for mutant in mutants.MUTANTS)
 
 
 class Imitations:
@@ -27,7 +24,7 @@ class Imitations:
 
     def __init__(self) -> None:
         self._responses: dict[tuple[str, str, str], tuple[Case, Response | None]] = {}
-        self._sites: dict[str, tuple[Case, frozenset[_Site]]] = {}
+        self._sites: dict[str, tuple[Case, frozenset[Site]]] = {}
 
     def relevant(self, case: Case) -> list[Mutant]:
         """The mutants of the functions that refllm calls for this case."""
@@ -50,9 +47,14 @@ class Imitations:
         answers = [self.response(mutant, case, used) for used in _dtypes(mutant, got, dtype)]
         return min((distance(case, got, other, dtype) for other in answers), key=lambda found: (not found[1], found[0]))
 
-    def equal(self, case: Case, got: Response, mutant: Mutant, dtype: str) -> bool:
-        """Whether an answer in `dtype` is the mutant's."""
-        return any(equal(case, got, self.response(mutant, case, u), dtype) for u in _dtypes(mutant, got, dtype))
+    def equal(self, case: Case, got: Response, suspects: Iterable[Mutant], dtype: str) -> list[Mutant]:
+        """Those of the suspects whose answer an answer in `dtype` is."""
+        further = set() if _finite(got) else {CARRIERS[dtype]}
+        return [
+            mutant
+            for mutant in suspects
+            if any(equal(case, got, self.response(mutant, case, u), dtype) for u in {mutant.dtype} | further)
+        ]
 
 
 def _dtypes(mutant: Mutant, got: Response, dtype: str) -> set[str]:
@@ -73,30 +75,14 @@ def respond(mutant: Mutant | Equivalent, case: Case, dtype: str) -> Response | N
             return None
 
 
-def _called(case: Case) -> frozenset[_Site]:
+def _called(case: Case) -> frozenset[Site]:
     """The functions of the bank that the reference calls when it answers the case."""
-    called: set[_Site] = set()
-
-    def probe(site: _Site) -> Callable[..., Any]:
-        def through(*arguments: Any, **keywords: Any) -> Any:
-            called.add(site)
-            return site[0](*arguments, **keywords)
-
-        return through
-
-    for within in sorted({within for _, within in _SITES}):
-        with ExitStack() as stack:
-            for site in _SITES:
-                if site[1] == within:
-                    stack.enter_context(planted(replace(_ANY, original=site[0], function=probe(site), within=within)))
-            try:
-                answer(Functions("probe", reference.functions(), {}), case, "float64")
-            except FaultError:
-                called |= {site for site in _SITES if site[0].__name__ == case.operation}
+    with traced(_SITES) as called:
+        try:
+            answer(Functions("traced", reference.functions(), {}), case, "float64")
+        except FaultError:
+            called |= {site for site in _SITES if site[0].__name__ == case.operation}
     return frozenset(called)
-
-
-_ANY = mutants.MUTANTS[0]
 
 
 def distance(case: Case, got: Response, other: Response | None, dtype: str) -> tuple[float, bool]:
@@ -133,11 +119,13 @@ def _apart(a: Any, b: Any) -> tuple[float, float]:
     arrays = isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray)
     if not arrays or a.shape != b.shape or a.dtype.kind not in "fiub":
         return numpy.inf, 1.0
-    x, y = a.astype("float64"), b.astype("float64")
+    x, y = a.astype("float64", copy=False), b.astype("float64", copy=False)
     both = numpy.isfinite(x) & numpy.isfinite(y)
-    if not _same_kind(x[~both], y[~both]):
-        return numpy.inf, 1.0
-    return float(numpy.max(numpy.abs(x[both] - y[both]), initial=0)), float(numpy.max(numpy.abs(y[both]), initial=0))
+    if not both.all():
+        if not _same_kind(x[~both], y[~both]):
+            return numpy.inf, 1.0
+        x, y = x[both], y[both]
+    return float(abs(x - y).max(initial=0)), float(abs(y).max(initial=0))
 
 
 def _same_kind(x: Array, y: Array) -> bool:

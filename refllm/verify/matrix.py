@@ -1,6 +1,7 @@
 """The kill matrix: which mutant dies of which case on which level, and whether the diagnosis knows it again.
 
-    table = measure(cases, "float64", C)      print(as_text(table))      json.dumps(as_data(table))
+    table = measure(cases, "float64", C, known=Imitations(), whole=True)
+    print(as_text(table))      json.dumps(as_data(table))
 
 A mutant is known again blindly: its answers, computed in float32, are compared with what every mutant of the bank
 answers in float64, and the mutants are ranked by how many of the wrong answers they explain, and how many of the right
@@ -10,7 +11,7 @@ answers they would have got wrong.
 from __future__ import annotations
 
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -50,87 +51,85 @@ class Table:
         return sum(death.rank == rank for death in self.deaths)
 
 
-def measure(cases: Iterable[Case], dtype: str, C: float) -> Table:
-    """Runs every mutant on the cases that call what it imitates; `dtype` where a mutant asks for none of its own."""
-    known = Imitations()
-    relevant = _relevant(known, cases)
-    failing = {mutant.id: _failing(known, mutant, relevant[mutant.id], dtype, C) for mutant in mutants.MUTANTS}
-    levels = {identity: min((c.level for c in found), default=0) for identity, found in failing.items()}
+def measure(cases: Iterable[Case], dtype: str, C: float, *, known: Imitations, whole: bool) -> Table:
+    """Runs every mutant on the cases that call what it imitates; `dtype` where a mutant asks for none of its own.
+
+    Without `whole` a mutant is left after the first level on which it dies. That is all that its diagnosis looks at;
+    what is missing is whether the levels above would find it too.
+    """
+    trial = _Trial(known, cases, dtype, C)
+    failing = {mutant.id: trial.failing(mutant, whole) for mutant in mutants.MUTANTS}
+    levels = {identity: found[0].level if found else 0 for identity, found in failing.items()}
     deaths = []
     for mutant in mutants.MUTANTS:
-        wrong, on = failing[mutant.id], relevant[mutant.id]
         first: dict[int, str] = {}
-        for case in wrong:
+        for case in failing[mutant.id]:
             first.setdefault(case.level, case.id)
         peers = [m for m in mutants.MUTANTS if levels[m.id] == levels[mutant.id]]
-        named = _named(known, mutant, peers, failing, relevant) if wrong else []
-        deaths.append(Death(mutant, first, {level: sum(c.level == level for c in on) for level in LEVELS}, named))
+        applies = Counter(case.level for case in trial.relevant[mutant.id])
+        named = trial.named(mutant, peers, failing) if first else []
+        deaths.append(Death(mutant, first, {level: applies[level] for level in LEVELS}, named))
     return Table(deaths)
 
 
-def survivors(cases: Iterable[Case], dtype: str, C: float) -> list[str]:
-    """The mutants that no case tells from refllm. As `measure`, but it leaves a mutant at its first death."""
-    known = Imitations()
-    relevant = _relevant(known, cases)
-    found = []
-    for mutant in mutants.MUTANTS:
-        used = mutant.dtype if mutant.dtype != "float64" else dtype
-        fit = (case for case in relevant[mutant.id] if runner.unfit_for(case, used, C) is None)
-        if not any(_wrong(known, mutant, case, used, C) for case in fit):
-            found.append(mutant.id)
-    return found
+class _Trial:
+    """The bank on the cases of one run."""
 
+    def __init__(self, known: Imitations, cases: Iterable[Case], dtype: str, C: float) -> None:
+        self.known, self.dtype, self.C = known, dtype, C
+        self.relevant: dict[str, list[Case]] = defaultdict(list)  # the cases that call what a mutant imitates, by level
+        self._asked: dict[str, frozenset[str]] = {}  # case -> the mutants of what it calls
+        self._unfit: dict[tuple[str, str], bool] = {}
+        for case in sorted(cases, key=lambda case: case.level):
+            if case.level in LEVELS and case.operation != "resume":
+                asked = known.relevant(case)
+                self._asked[case.id] = frozenset(mutant.id for mutant in asked)
+                for mutant in asked:
+                    self.relevant[mutant.id].append(case)
 
-def _relevant(known: Imitations, cases: Iterable[Case]) -> dict[str, list[Case]]:
-    """The cases that call what a mutant imitates, in the order of their levels."""
-    relevant: dict[str, list[Case]] = defaultdict(list)
-    for case in sorted(cases, key=lambda case: case.level):
-        if case.level in LEVELS and case.operation != "resume":
-            for mutant in known.relevant(case):
-                relevant[mutant.id].append(case)
-    return relevant
+    def failing(self, mutant: Mutant, whole: bool) -> list[Case]:
+        """The cases that the mutant gets wrong: all of the first level on which it dies; if `whole`, then one of each
+        level above."""
+        found: list[Case] = []
+        for case in self.relevant[mutant.id]:
+            if found and case.level > found[0].level:
+                if not whole:
+                    break
+                if case.level == found[-1].level:
+                    continue
+            if self._wrong(mutant, case):
+                found.append(case)
+        return found
 
+    def _wrong(self, mutant: Mutant, case: Case) -> bool:
+        dtype = mutant.dtype if mutant.dtype != "float64" else self.dtype
+        if (case.id, dtype) not in self._unfit:
+            self._unfit[case.id, dtype] = runner.unfit_for(case, dtype, self.C) is not None
+        if self._unfit[case.id, dtype]:
+            return False
+        response = self.known.response(mutant, case, dtype)
+        return response is None or runner.is_wrong(case, response, dtype, self.C)
 
-def _failing(known: Imitations, mutant: Mutant, cases: list[Case], dtype: str, C: float) -> list[Case]:
-    """The cases that the mutant gets wrong: all of the first level on which it dies, then one of each level above."""
-    found: list[Case] = []
-    used = mutant.dtype if mutant.dtype != "float64" else dtype
-    for case in cases:
-        if found and case.level > found[0].level and any(c.level == case.level for c in found):
-            continue
-        if runner.unfit_for(case, used, C) is None and _wrong(known, mutant, case, used, C):
-            found.append(case)
-    return found
+    def named(self, mutant: Mutant, peers: list[Mutant], failing: dict[str, list[Case]]) -> list[str]:
+        """The mutants that explain the answers of this one, best first.
 
-
-def _wrong(known: Imitations, mutant: Mutant, case: Case, dtype: str, C: float) -> bool:
-    response = known.response(mutant, case, dtype)
-    return response is None or any(verdict.wrong for verdict in runner.judge(case, response, dtype, C))
-
-
-def _named(
-    known: Imitations, mutant: Mutant, peers: list[Mutant], failing: dict[str, list[Case]],
-    relevant: dict[str, list[Case]],
-) -> list[str]:  # fmt: skip
-    """The mutants that explain the answers of this one, best first.
-
-    A mutant that dies on a lower level is none: its cases there have passed. One that dies on a higher level is none:
-    it gets these cases right.
-    """
-    level = failing[mutant.id][0].level
-    wrong = [case for case in failing[mutant.id] if case.level == level]
-    right = {case.id for case in relevant[mutant.id] if case.level == level} - {case.id for case in wrong}
-    ranked = []
-    for order, peer in enumerate(peers):
-        on = {case.id for case in relevant[peer.id]}
-        explained = 0
+        A mutant that dies on a lower level is none: its cases there have passed. One that dies on a higher level is
+        none: it gets these cases right.
+        """
+        level = failing[mutant.id][0].level
+        wrong = [case for case in failing[mutant.id] if case.level == level]
+        right = {case.id for case in self.relevant[mutant.id] if case.level == level} - {case.id for case in wrong}
+        explained: Counter[str] = Counter()
         for case in wrong:
-            if case.id in on and (got := known.response(mutant, case, "float32")) is not None:
-                explained += known.equal(case, got, peer, "float32")
-        contradicted = sum(case.id in right for case in failing[peer.id])
-        if explained:
-            ranked.append((-explained, contradicted, order, peer.id))
-    return [identity for *_, identity in sorted(ranked)]
+            if (got := self.known.response(mutant, case, "float32")) is not None:
+                suspects = [peer for peer in peers if peer.id in self._asked[case.id]]
+                explained.update(suspect.id for suspect in self.known.equal(case, got, suspects, "float32"))
+        ranked = [
+            (-explained[peer.id], sum(case.id in right for case in failing[peer.id]), order, peer.id)
+            for order, peer in enumerate(peers)
+            if explained[peer.id]
+        ]
+        return [identity for *_, identity in sorted(ranked)]
 
 
 def as_data(table: Table) -> dict[str, Any]:

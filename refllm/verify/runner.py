@@ -11,6 +11,7 @@ An implementation is anything with
 
     respond(implementation, case, dtype) -> Response      (Case and Response: refllm.verify.case)
     judge(case, response, dtype, C) -> list[Verdict]      one for every output, gradient and given tap
+    is_wrong(case, response, dtype, C) -> bool            whether one of them is against it
     run(implementation, cases, dtype, C) -> Iterator[Result]
 """
 
@@ -86,7 +87,12 @@ def respond(implementation: Implementation, case: Case, dtype: str) -> Response:
 
 def judge(case: Case, response: Response, dtype: str, C: float) -> list[Verdict]:
     """A verdict on every output, on every gradient if any was given, and on every tap that was given."""
-    return verdicts(case, response, dtype, C)
+    return list(verdicts(case, response, dtype, C))
+
+
+def is_wrong(case: Case, response: Response, dtype: str, C: float) -> bool:
+    """Whether any of these verdicts is against the answer; the rest is left at the first that is."""
+    return any(verdict.wrong for verdict in verdicts(case, response, dtype, C))
 
 
 def _result(implementation: Implementation, case: Case, dtype: str, C: float, diagnose: bool) -> Result:

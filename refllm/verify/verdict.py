@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,14 +46,16 @@ class Verdict:
         return self.wrong in ("", "zeros", "values", "not finite")
 
 
-def verdicts(case: Case, response: Response, dtype: str, C: float) -> list[Verdict]:
+def verdicts(case: Case, response: Response, dtype: str, C: float) -> Iterator[Verdict]:
     """One for every output and gradient of the case, and for every tap that was given."""
-    found = [_verdict(f"output {n}", response.outputs.get(n), t, case, dtype, C) for n, t in case.outputs.items()]
+    for name, truth in case.outputs.items():
+        yield _verdict(f"output {name}", response.outputs.get(name), truth, case, dtype, C)
     if response.gradients is not None:
-        given = response.gradients
-        found += [_verdict(f"gradient of {n}", given.get(n), t, case, dtype, C) for n, t in case.gradients.items()]
-    taps = {name: truth for name, truth in case.taps.items() if name in response.taps}
-    return found + [_verdict(f"tap {n}", response.taps[n], t, case, dtype, C) for n, t in taps.items()]
+        for name, truth in case.gradients.items():
+            yield _verdict(f"gradient of {name}", response.gradients.get(name), truth, case, dtype, C)
+    for name, truth in case.taps.items():
+        if name in response.taps:
+            yield _verdict(f"tap {name}", response.taps[name], truth, case, dtype, C)
 
 
 def as_array(value: Any, like: Array, dtype: str) -> Any:

@@ -270,8 +270,9 @@ def attention(
             scores = [score / sqrt(constant(D)) for score in scores]
         if bias is not None:
             scores = [score + bias[i][s] for score, s in zip(scores, keys, strict=True)]
-        tap(f"scores.{t}", np.asarray(scores, dtype=object))
-        tap(f"weights.{t}", np.asarray(softmax_row(scores), dtype=object))
+        if tap is not untapped:  # for nobody, the weights would double the exponentials, the most expensive part
+            tap(f"scores.{t}", np.asarray(scores, dtype=object))
+            tap(f"weights.{t}", np.asarray(softmax_row(scores), dtype=object))
         y[i] = _mixed(scores, V[keys])
     return y
 

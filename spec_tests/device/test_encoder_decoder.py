@@ -15,7 +15,7 @@ from refllm.models import encoder_decoder, gpt
 from refllm.objectives.denoising import denoising_loss
 from refllm.objectives.seq2seq import seq2seq_loss, shifted_right
 from refllm.parameters import map_leaves
-from spec_tests.devices import DOUBLE, Device, assert_agrees, assert_same, every_device, moved, replaced
+from spec_tests.devices import DOUBLE, Device, assert_agrees, every_device, transferred
 from spec_tests.gradients import random_tree
 
 RANDOM = numpy.random.default_rng(11)
@@ -111,13 +111,7 @@ def _written(writer: Any, ids: Any, way: str) -> Any:
 
 
 def _assert_written_the_same(device: Device, written: Any, arguments: Any) -> None:
-    with replaced():
-        expected = written(*arguments)
-    with device.present():
-        there = moved(arguments)
-        with device.counting() as counts:
-            got = written(*there)
-    assert_same(device, expected, got)
+    counts = transferred(device, written, *arguments)
     if device is DOUBLE:
         assert 1 <= counts.device_to_host == counts.synchronisations <= 6
         assert counts.host_to_device <= 3 * 6

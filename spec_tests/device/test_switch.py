@@ -7,11 +7,10 @@ from typing import Any
 import numpy
 import pytest
 
-from refllm.generation.generate import generate
 from refllm.models import bert, switch
 from refllm.objectives.contrastive import Contrastive
 from refllm.parameters import map_leaves
-from spec_tests.devices import DOUBLE, Device, assert_agrees, assert_same, every_device, moved, replaced
+from spec_tests.devices import Device, assert_agrees, every_device
 from spec_tests.gradients import random_tree
 
 RANDOM = numpy.random.default_rng(7)
@@ -48,32 +47,6 @@ def test_training_and_use_compute_what_they_do_on_the_host(device: Device, confi
     assert_agrees(
         device, compute, _parameters(switch.shapes(config), dtype), IDS, keep, dh, numpy.asarray(0.25, dtype), dy
     )
-
-
-@every_device
-@every_variant
-@pytest.mark.parametrize("cache", [True, False])
-@pytest.mark.parametrize("padding", [None, numpy.array([0, 2, 4])], ids=["even", "ragged"])
-def test_generation_writes_what_it_does_on_the_host(
-    device: Device, config: switch.Config, cache: bool, padding: Any
-) -> None:
-    def written(p: Any, ids: Any, padding: Any) -> Any:
-        steps = generate(
-            p, model=switch, ids=ids, padding=padding, config=config, new_tokens=5, temperature=1.0, top_k=None,
-            top_p=None, uniforms=None, cache=cache,
-        )  # fmt: skip
-        return [list(step) for step in steps]
-
-    arguments = (_parameters(switch.shapes(config), "float64"), IDS, padding)
-    with replaced():
-        expected = written(*arguments)
-    with device.present():
-        there = moved(arguments)
-        with device.counting() as counts:
-            got = written(*there)
-    assert_same(device, expected, got)
-    if device is DOUBLE:
-        assert (counts.host_to_device, counts.device_to_host, counts.synchronisations) == (5, 5, 5)
 
 
 @every_device

@@ -1,4 +1,4 @@
-"""What belongs to the neural probabilistic language model alone. (test_with_state.py holds the laws of all.)"""
+"""What belongs to the neural probabilistic language model alone. (test_language_models.py holds the laws of all.)"""
 
 from __future__ import annotations
 

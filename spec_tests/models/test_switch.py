@@ -1,70 +1,29 @@
-"""Laws of the Switch Transformer as a whole. (SWITCH)"""
+"""What the Switch Transformer has beyond the laws of every language model: its training. (SWITCH)"""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.backend import generator
 from refllm.blocks.switch_layer import switch_layer_shapes
 from refllm.errors import UserError
-from refllm.generation.cache import KeyValueCache
-from refllm.generation.generate import generate
 from refllm.models import encoder_decoder, gpt, switch
-from refllm.parameters import Tree, count, map_leaves, named_leaves
-from spec_tests.gradients import assert_gradients_agree, assert_pure, random_tree
+from refllm.parameters import Tree, count, named_leaves
+from spec_tests.gradients import assert_gradients_agree
+from spec_tests.language_models import SWITCH, draws, logits, parameters, tiny_gpt, tokens
+from spec_tests.language_models import tiny_switch as tiny
 
-TINY: dict[str, Any] = {
-    "vocabulary": 7, "context": 8, "layers": 2, "heads": 2, "width": 8, "hidden": 12, "experts": 3,
-    "capacity_factor": 1.0,
-}  # fmt: skip
-
-
-def tiny(**changes: Any) -> switch.Config:
-    return switch.Config(**{**TINY, **changes})
-
-
-VARIANTS = {
-    "every second layer": tiny(layers=4),
-    "every layer, one head": tiny(every=1, heads=1),
-    "one expert": tiny(experts=1, capacity_factor=0.5),
-}
-every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
-
-
-def parameters(config: switch.Config, *, dtype: str = "float64", seed: int = 0) -> Tree:
-    p = random_tree(switch.shapes(config), seed)
-    for layer in p["layers"]:
-        if "switch" in layer:
-            layer["switch"]["Wr"] *= 4  # probabilities far from 1 / E
-    return map_leaves(lambda leaf: leaf.astype(dtype), p)
-
-
-def tokens(B: int, T: int, seed: int = 0) -> Any:
-    return numpy.random.default_rng(seed).integers(0, TINY["vocabulary"], (B, T))
-
-
-def logits(p: Tree, ids: Any, config: switch.Config, cache: Any = None) -> Any:
-    return switch.forward(p, ids=ids, config=config, keep=None, cache=cache)[0]
+every_variant = pytest.mark.parametrize("config", SWITCH.values(), ids=SWITCH)
 
 
 def trained(p: Tree, ids: Any, config: switch.Config) -> tuple[Any, Any]:
     return switch.balanced_states(p, ids=ids, config=config, keep=None)[0]
-
-
-def store(config: switch.Config, p: Tree, *, batch: int, padding: Any = None) -> KeyValueCache:
-    layers, heads, head_width = switch.cache_shape(config)
-    return KeyValueCache(
-        batch=batch, layers=layers, heads=heads, room=config.context, head_width=head_width, padding=padding,
-        like=p["token"],
-    )  # fmt: skip
 
 
 SMALLER = {"width": 4, "hidden": 3, "vocabulary": 4, "context": 4}
@@ -80,26 +39,11 @@ IN_MINIATURE = pytest.mark.parametrize(
 )
 
 
-def draws(config: switch.Config, ids: Any) -> Any:
-    shape = (len(switch.dropout_widths(config)), *ids.shape, config.width)
-    return list(numpy.random.default_rng(1).random(shape) < 0.7) if config.dropout else None
-
-
 @IN_MINIATURE
-def test_every_parameters_gradient_agrees_with_differences_in_use(config: switch.Config) -> None:
-    ids = tokens(2, config.context) % config.vocabulary
-    keep = draws(config, ids)
-    assert_gradients_agree(
-        lambda p: switch.forward(p, ids=ids, config=config, keep=keep, cache=None),
-        parameters(config, seed=SEED),
-    )
-
-
-@IN_MINIATURE
-def test_every_parameters_gradient_agrees_with_differences_in_training(config: switch.Config) -> None:
+def test_in_training_every_parameters_gradient_agrees_with_differences(config: switch.Config) -> None:
     """Tokens are dropped where there is more than one, and both values have a gradient."""
     ids = tokens(2, config.context) % config.vocabulary
-    keep = draws(config, ids)
+    keep = draws(config, *ids.shape) if config.dropout else None
 
     def model(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
         (h, balance), back = switch.balanced_states(p, ids=ids, config=config, keep=keep)
@@ -112,95 +56,38 @@ def test_every_parameters_gradient_agrees_with_differences_in_training(config: s
 
 
 @every_variant
-def test_arguments_are_only_read_and_back_repeats_itself(config: switch.Config) -> None:
-    ids = tokens(2, 3)
-    ids.setflags(write=False)
-    assert_pure(lambda p: switch.forward(p, ids=ids, config=config, keep=None, cache=None), parameters(config))
-
-
-@every_variant
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_values_and_gradients_keep_the_dtype_of_the_parameters(config: switch.Config, dtype: str) -> None:
+def test_in_training_values_and_gradients_keep_the_dtype_of_the_parameters(config: switch.Config, dtype: str) -> None:
     p = parameters(config, dtype=dtype)
-    y, back = switch.forward(p, ids=tokens(2, 3), config=config, keep=None, cache=None)
-    (h, balance), back_balanced = switch.balanced_states(p, ids=tokens(2, 8), config=config, keep=None)
-    gradients = [back(numpy.ones_like(y)), back_balanced(numpy.ones_like(h), numpy.ones_like(balance))]
-    assert {y.dtype.name, h.dtype.name, balance.dtype.name} == {dtype}
-    assert {leaf.dtype.name for _, leaf in named_leaves(gradients)} == {dtype}
+    (h, balance), back = switch.balanced_states(p, ids=tokens(2, 8), config=config, keep=None)
+    assert {h.dtype.name, balance.dtype.name} == {dtype}
+    assert {x.dtype.name for _, x in named_leaves(back(numpy.ones_like(h), numpy.ones_like(balance)))} == {dtype}
 
 
 @every_variant
 @given(t=st.integers(1, 7), seed=st.integers(0, 9))
-def test_future_tokens_do_not_change_the_past(config: switch.Config, t: int, seed: int) -> None:
-    """Neither in use nor in training, where they compete for places: to the bit."""
+def test_in_training_future_tokens_do_not_change_the_past(config: switch.Config, t: int, seed: int) -> None:
+    """Where they compete for places: to the bit."""
     p, ids = parameters(config), tokens(2, 8)
     other = ids.copy()
     other[:, t] = (ids[:, t] + 1) % config.vocabulary
     other[:, t + 1 :] = tokens(2, 8, seed)[:, t + 1 :]
-    for read in (logits, lambda *a: trained(*a)[0]):
-        y, z = read(p, ids, config), read(p, other, config)
-        assert numpy.array_equal(y[:, :t], z[:, :t])
-        assert (y[:, t] != z[:, t]).any(axis=-1).all()
+    y, z = trained(p, ids, config)[0], trained(p, other, config)[0]
+    assert numpy.array_equal(y[:, :t], z[:, :t])
+    assert (y[:, t] != z[:, t]).any(axis=-1).all()
 
 
 @every_variant
-def test_a_text_does_not_depend_on_its_neighbours_in_the_batch(config: switch.Config) -> None:
+def test_in_training_a_text_does_not_depend_on_its_neighbours_in_the_batch(config: switch.Config) -> None:
     """So a batch may be cut into shards: the balance of the whole is the mean of theirs, weighted by their texts."""
     p, ids = parameters(config), tokens(3, 8)
-    y, (h, balance) = logits(p, ids, config), trained(p, ids, config)
+    h, balance = trained(p, ids, config)
     balances = []
     for row in range(3):
-        one = ids[row : row + 1]
-        alone, (states, share) = logits(p, one, config), trained(p, one, config)
-        numpy.testing.assert_allclose(alone[0], y[row], rtol=1e-11, atol=1e-12)
+        states, share = trained(p, ids[row : row + 1], config)
         numpy.testing.assert_allclose(states[0], h[row], rtol=1e-11, atol=1e-12)
         balances.append(share)
     assert balance == pytest.approx(sum(balances) / 3, rel=1e-13)
-
-
-@every_variant
-@settings(max_examples=10)
-@given(chunks=st.lists(st.integers(1, 4), min_size=1, max_size=8).filter(lambda c: sum(c) <= 8) | st.just([1] * 8))
-def test_decoding_with_the_cache_is_the_full_forward_whatever_the_chunks(
-    config: switch.Config, chunks: list[int]
-) -> None:
-    """Because no token is dropped in use."""
-    p, ids = parameters(config), tokens(2, sum(chunks))
-    cache, ends = store(config, p, batch=2), list(itertools.accumulate(chunks))
-    pieces = [logits(p, ids[:, end - n : end], config, cache) for n, end in zip(chunks, ends, strict=True)]
-    numpy.testing.assert_allclose(numpy.concatenate(pieces, axis=1), logits(p, ids, config), rtol=1e-11, atol=1e-12)
-
-
-@every_variant
-@settings(max_examples=10)
-@given(padding=st.lists(st.integers(0, 5), min_size=2, max_size=2), pad=st.integers(0, 6))
-def test_padding_on_the_left_changes_nothing_through_the_cache(
-    config: switch.Config, padding: list[int], pad: int
-) -> None:
-    p, ids, further = parameters(config), tokens(2, 6), tokens(2, 2, seed=1)
-    for row, n in enumerate(padding):
-        ids[row, :n] = pad
-    cache = store(config, p, batch=2, padding=numpy.array(padding))
-    padded = numpy.concatenate([logits(p, ids, config, cache), logits(p, further, config, cache)], axis=1)
-    for row, n in enumerate(padding):
-        alone = logits(p, numpy.concatenate([ids, further], axis=1)[row : row + 1, n:], config)
-        numpy.testing.assert_allclose(padded[row, n:], alone[0], rtol=1e-11, atol=1e-12)
-
-
-def test_generation_writes_the_same_with_and_without_the_cache() -> None:
-    config = tiny()
-    p = parameters(config)
-    written = [
-        [
-            step[0].tolist()
-            for step in generate(
-                p, model=switch, ids=tokens(2, 3), padding=None, config=config, new_tokens=9, temperature=1.0,
-                top_k=None, top_p=None, uniforms=None, cache=cache,
-            )
-        ]
-        for cache in (True, False)
-    ]  # fmt: skip
-    assert written[0] == written[1]
 
 
 def test_training_and_use_are_the_same_where_no_expert_overflows() -> None:
@@ -228,7 +115,7 @@ def test_one_expert_alone_is_a_gpt() -> None:
     for layer in dense["layers"]:
         if "switch" in layer:
             layer["feed_forward"] = {name: leaf[0] for name, leaf in layer.pop("switch").items() if name != "Wr"}
-    same = gpt.Config(**{name: TINY[name] for name in ("vocabulary", "context", "layers", "heads", "width", "hidden")})
+    same = tiny_gpt()
     expected, _ = gpt.forward(dense, ids=ids, config=same, keep=None, cache=None)
     numpy.testing.assert_allclose(logits(p, ids, config), expected, rtol=1e-12, atol=1e-13)
 
@@ -251,27 +138,6 @@ def test_the_capacity_is_rounded_down_and_never_more_than_there_is(
     assert switch.capacity(tokens, config) == places
 
 
-@every_variant
-def test_initial_parameters_have_the_structure_of_the_shapes_and_of_the_gradient(config: switch.Config) -> None:
-    p = switch.initial(config, generator(0))
-    y, back = switch.forward(p, ids=tokens(1, 2), config=config, keep=None, cache=None)
-    wanted = list(named_leaves(switch.shapes(config)))
-    assert [(name, leaf.shape) for name, leaf in named_leaves(p)] == wanted
-    assert [(name, leaf.shape) for name, leaf in named_leaves(back(numpy.ones_like(y)))] == wanted
-
-
-def test_initial_matrices_are_normal_and_those_into_the_residual_stream_are_smaller() -> None:
-    layers, normal = 8, 0.02 * math.sqrt(768 / 32)
-    p = switch.initial(tiny(layers=layers, width=32, hidden=128, vocabulary=50, context=50), generator(0))
-    for path, leaf in named_leaves(p):
-        name = path.rpartition(".")[2]
-        if name == "g" or name.startswith("b"):
-            assert (leaf == (1 if name == "g" else 0)).all(), path
-        else:
-            wanted = normal / math.sqrt(2 * layers) if name in ("Wo", "W2") else normal
-            assert leaf.std() == pytest.approx(wanted, rel=4 / math.sqrt(2 * leaf.size)), path
-
-
 def test_switch_base_8_has_the_published_number_of_parameters() -> None:
     """T5-base with every second feed-forward layer, of encoder and decoder, a switch layer of 8 experts.
 
@@ -288,15 +154,10 @@ def test_switch_base_8_has_the_published_number_of_parameters() -> None:
     assert count(tree) == 619_339_008
 
 
-def test_more_tokens_than_the_context_are_refused() -> None:
+def test_in_training_more_tokens_than_the_context_are_refused() -> None:
     p = parameters(tiny())
-    for read in (logits, trained):
-        with pytest.raises(ValueError, match="switch: 9 tokens do not fit the context of 8; give fewer"):
-            read(p, tokens(1, 9), tiny())
-    cache = store(tiny(), p, batch=1)
-    logits(p, tokens(1, 6), tiny(), cache)
-    with pytest.raises(ValueError, match="no room for 3 more"):
-        logits(p, tokens(1, 3), tiny(), cache)
+    with pytest.raises(ValueError, match="switch: 9 tokens do not fit the context of 8; give fewer"):
+        trained(p, tokens(1, 9), tiny())
 
 
 def test_a_text_so_short_that_an_expert_has_no_place_is_refused_in_training() -> None:

@@ -18,7 +18,7 @@ from refllm.optim.update import _step
 from refllm.verify import corpus, imitations, matrix, mutants, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
-from refllm.verify.mutants import EQUIVALENT, MUTANTS, Equivalent, Mutant, planted
+from refllm.verify.mutants import EQUIVALENT, MUTANTS, Equivalent, Mutant, Site, planted, traced
 from refllm.verify.mutants import attention as attention_mutants
 from refllm.verify.mutants import beam as beam_mutants
 from refllm.verify.mutants import bidirectional as bidirectional_mutants
@@ -43,7 +43,7 @@ from refllm.verify.mutants import schedule as schedule_mutants
 from refllm.verify.mutants import switch as switch_mutants
 from refllm.verify.mutants.autodiff import Node, constant, differentiable, exp, log, sigmoid, sqrt, tanh, top, where
 from refllm.verify.mutants.softmax import average
-from spec_tests.verify.chosen import representatives
+from refllm.verify.runner import Result
 
 TOPICS_ASKED_FOR = {
     "attention": "ATT/", "mask": "ATT-MASK/", "positions": "PE-", "cache": "GEN/cache", "norms": "LN/", "MLP": "FFN/",
@@ -58,21 +58,21 @@ def golden() -> corpus.Corpus:
 
 
 @pytest.fixture(scope="module")
-def table(golden: corpus.Corpus) -> matrix.Table:
-    return matrix.measure(golden.cases.values(), "float64", golden.C)
+def known() -> imitations.Imitations:
+    """What the mutants answer, computed once for all tests here."""
+    return imitations.Imitations()
 
 
-def test_every_mutant_dies(golden: corpus.Corpus) -> None:
+@pytest.fixture(scope="module")
+def table(golden: corpus.Corpus, known: imitations.Imitations) -> matrix.Table:
+    return matrix.measure(golden.cases.values(), "float64", golden.C, known=known, whole=False)
+
+
+def test_every_mutant_dies(table: matrix.Table) -> None:
     assert len(MUTANTS) >= 110
-    assert matrix.survivors(golden.cases.values(), "float64", golden.C) == []
-
-
-@pytest.mark.slow
-def test_the_whole_matrix_leaves_no_survivor_either(table: matrix.Table) -> None:
     assert table.survivors == []
 
 
-@pytest.mark.slow
 def test_a_mutant_of_an_operation_dies_on_the_first_three_levels(table: matrix.Table) -> None:
     late = [
         death.mutant.id
@@ -83,19 +83,42 @@ def test_a_mutant_of_an_operation_dies_on_the_first_three_levels(table: matrix.T
     assert [identity for identity in late if not identity.startswith(("GEN/", "ADAMW/"))] == []
 
 
-@pytest.mark.slow
 def test_the_diagnosis_names_the_mutant_first_or_second(table: matrix.Table) -> None:
     assert table.named(1) + table.named(2) >= 0.95 * len(table.deaths)
     assert table.named(1) >= 0.9 * len(table.deaths)
 
 
-@pytest.mark.slow
 def test_the_matrix_as_data_counts_what_it_lists(table: matrix.Table) -> None:
     data = matrix.as_data(table)
     assert data["mutants"] == len(MUTANTS) == len(data["matrix"])
     assert data["killed"] == data["mutants"] - len(data["survivors"])
     assert data["named_first"] + data["named_second"] <= data["killed"]
     assert matrix.as_text(table).count("\n") >= len(MUTANTS) + len(EQUIVALENT)
+
+
+@pytest.mark.slow
+def test_the_levels_above_the_first_death_change_no_other_figure(
+    golden: corpus.Corpus, table: matrix.Table, known: imitations.Imitations
+) -> None:
+    whole = matrix.measure(golden.cases.values(), "float64", golden.C, known=known, whole=True)
+    for death, more in zip(table.deaths, whole.deaths, strict=True):
+        assert (death.mutant, death.applies, death.named) == (more.mutant, more.applies, more.named)
+        assert death.first == {level: more.first[level] for level in [min(more.first)]}
+    assert any(len(more.first) > 1 for more in whole.deaths)
+
+
+def test_no_mutant_raises_where_refllm_does_not(golden: corpus.Corpus, known: imitations.Imitations) -> None:
+    """An exception would be a death that proves nothing."""
+    cases = [c for c in golden.cases.values() if c.level in (1, 2) and c.operation != "resume"]
+    answered = {r.case.id for r in _run(golden, cases) if r.status != "error"}
+    raised = [
+        (mutant.id, case.id)
+        for case in cases
+        if case.id in answered
+        for mutant in known.relevant(case)
+        if known.response(mutant, case, mutant.dtype) is None
+    ]
+    assert raised == []
 
 
 @pytest.mark.parametrize("topic", TOPICS_ASKED_FOR)
@@ -119,52 +142,36 @@ def test_an_issue_is_a_page_of_a_public_tracker() -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(golden: corpus.Corpus) -> dict[str, bool]:
-    """Whether refllm itself fails a case."""
-    return {r.case.id: r.failed for r in _run(golden, golden.cases.values())}
+def unchanged(golden: corpus.Corpus) -> list[tuple[Result, frozenset[Site]]]:
+    """What becomes of every case when nothing is changed, and which places of equivalent changes it calls on its way.
+    A change in a place that a case never calls cannot change its answer."""
+    sites, found = frozenset(map(_site, EQUIVALENT)), []
+    for case in golden.cases.values():
+        with traced(sites) as called:
+            [result] = _run(golden, [case])
+        found.append((result, frozenset(called)))
+    return found
+
+
+def _site(change: Mutant | Equivalent) -> Site:
+    return change.original, change.within
 
 
 @pytest.mark.parametrize("equivalent", EQUIVALENT, ids=lambda e: e.id)
 def test_an_equivalent_change_passes_every_case(
-    equivalent: Equivalent, golden: corpus.Corpus, alone: dict[str, bool]
+    equivalent: Equivalent, golden: corpus.Corpus, unchanged: list[tuple[Result, frozenset[Site]]]
 ) -> None:
+    """Every case that calls what is changed, of which there are some."""
+    reached = {result.case.id: result for result, called in unchanged if _site(equivalent) in called}
+    assert reached
     with planted(equivalent):
-        results = list(_run(golden, representatives(golden)))
-    assert [r.case.id for r in results if r.failed and not alone[r.case.id]] == []
+        results = list(_run(golden, [result.case for result in reached.values()]))
+    assert [r.case.id for r in results if r.failed and not reached[r.case.id].failed] == []
     assert len(equivalent.proof) > 20
-
-
-@pytest.mark.parametrize("equivalent", EQUIVALENT, ids=lambda e: e.id)
-def test_an_equivalent_change_is_called_by_some_case(equivalent: Equivalent, golden: corpus.Corpus) -> None:
-    calls = []
-
-    def counted(*arguments: Any, **keywords: Any) -> Any:
-        calls.append(1)
-        return equivalent.function(*arguments, **keywords)
-
-    probe = Mutant("PROBE/x", equivalent.original, "", counted, within=equivalent.within)
-    with planted(probe):
-        any(calls for _ in _run(golden, [case for case in golden.cases.values() if case.level]))  # up to the first call
-    assert calls
 
 
 def _run(golden: corpus.Corpus, cases: Any) -> Any:
     return runner.run(Functions("refllm", reference.functions(), {}), cases, "float64", golden.C, diagnose=False)
-
-
-def test_no_mutant_raises_where_refllm_does_not(golden: corpus.Corpus) -> None:
-    """An exception would be a death that proves nothing."""
-    known = imitations.Imitations()
-    cases = [c for c in golden.cases.values() if c.level in (1, 2) and c.operation != "resume"]
-    answered = {r.case.id for r in _run(golden, cases) if r.status != "error"}
-    raised = [
-        (mutant.id, case.id)
-        for case in cases
-        if case.id in answered
-        for mutant in known.relevant(case)
-        if known.response(mutant, case, mutant.dtype) is None
-    ]
-    assert raised == []
 
 
 def test_planting_reaches_modules_and_tables_and_ends() -> None:
@@ -178,6 +185,19 @@ def test_planting_reaches_modules_and_tables_and_ends() -> None:
     with pytest.raises(RuntimeError), planted(mutant):
         raise RuntimeError
     assert ACTIVATIONS["relu"] is mutant.original
+
+
+def test_a_trace_has_the_functions_called_by_module_and_by_package_and_ends() -> None:
+    inside, everywhere, elsewhere = (layer_norm, "refllm.models.gpt"), (layer_norm, "refllm"), (attention, "refllm")
+    x, before = numpy.ones((1, 2)), vars(gpt)["layer_norm"]
+    with traced(frozenset({inside, everywhere, elsewhere})) as called:
+        reference.functions()["layer_norm"](x, x[0], x[0], eps=1e-5)
+        assert called == {everywhere}
+        vars(gpt)["layer_norm"](x, x[0], x[0], eps=1e-5)
+        assert called == {everywhere, inside}
+    assert vars(gpt)["layer_norm"] is before
+    before(x, x[0], x[0], eps=1e-5)
+    assert called == {everywhere, inside}
 
 
 def test_planting_within_a_module_leaves_the_others() -> None:

@@ -14,7 +14,6 @@ from refllm.verify import corpus, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
 from refllm.verify.runner import Result
-from spec_tests.verify.chosen import representatives
 
 Tree = Any
 DISTORTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -31,30 +30,69 @@ def _over(f: Callable[[Any], Any], y: Tree) -> Tree:
     return tuple(_over(f, x) for x in y) if isinstance(y, tuple) else map_leaves(lambda x: f(numpy.asarray(x)), y)
 
 
+Remembered = dict[str, tuple[bool, Any, Any]]  # case -> whether there is a pullback, the values, the gradients
+
+
+@pytest.fixture(scope="module")
+def answers(golden: corpus.Corpus) -> Remembered:
+    """What refllm returns for every case, but for its taps, computed once for all distortions."""
+    found: Remembered = {}
+    for case in golden.cases.values():
+        if case.operation != "resume":
+            y, back = _value_and_pullback(
+                reference.functions()[case.operation](*case.arguments("float64"), **case.keyword_arguments())
+            )
+            pulled = back(*case.pull("float64")) if back is not None and case.gradients else None
+            found[case.id] = (back is not None, y, pulled)
+    return found
+
+
+def _value_and_pullback(returned: Any) -> tuple[Any, Callable[..., Any] | None]:
+    has_taps = isinstance(returned, tuple) and len(returned) == 3 and isinstance(returned[2], dict)
+    has_back = isinstance(returned, tuple) and len(returned) > 1 and callable(returned[1])
+    return returned[:2] if has_taps or has_back else (returned, None)
+
+
 def _distorted(values: Callable[[Any], Any] | None, gradients: Callable[[Any], Any] | None) -> Functions:
     """refllm with f after every output, or after every gradient, and without its taps."""
 
     def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-        def operation(*arrays: Any, **keywords: Any) -> Any:
-            returned = function(*arrays, **keywords)
-            has_taps = isinstance(returned, tuple) and len(returned) == 3 and isinstance(returned[2], dict)
-            has_back = isinstance(returned, tuple) and len(returned) > 1 and callable(returned[1])
-            y, back = returned[:2] if has_taps or has_back else (returned, None)
-            y = y if values is None else _over(values, y)
-            if back is None:
-                return y
-            return y, back if gradients is None else lambda *dy: _over(gradients, back(*dy))
-
-        return operation
+        return lambda *arrays, **keywords: _changed(
+            *_value_and_pullback(function(*arrays, **keywords)), values, gradients
+        )
 
     return Functions("distorted", {name: wrapped(f) for name, f in reference.functions().items()}, {})
 
 
-def _results(
-    implementation: Functions, golden: corpus.Corpus, dtype: str = "float64", *, every: bool = True
+def _changed(y: Any, back: Any, values: Callable[[Any], Any] | None, gradients: Callable[[Any], Any] | None) -> Any:
+    y = y if values is None else _over(values, y)
+    if back is None:
+        return y
+    return y, back if gradients is None else lambda *dy: _over(gradients, back(*dy))
+
+
+def _distorted_answers(
+    answers: Remembered, golden: corpus.Corpus, *, values: Any = None, gradients: Any = None
 ) -> list[Result]:
-    cases = golden.cases.values() if every else representatives(golden)
-    return list(runner.run(implementation, cases, dtype, golden.C, diagnose=False))
+    """As `_distorted` on every case, of the remembered answers; a training to be resumed is run again."""
+
+    def remembered(case: Case) -> Functions:
+        has_back, y, pulled = answers[case.id]
+        back = (lambda *dy: pulled) if has_back else None
+        return Functions("distorted", {case.operation: lambda *_, **__: _changed(y, back, values, gradients)}, {})
+
+    again = _distorted(values, gradients)
+    return [
+        result
+        for case in golden.cases.values()
+        for result in runner.run(
+            remembered(case) if case.id in answers else again, [case], "float64", golden.C, diagnose=False
+        )
+    ]
+
+
+def _results(implementation: Functions, golden: corpus.Corpus, dtype: str = "float64") -> list[Result]:
+    return list(runner.run(implementation, golden.cases.values(), dtype, golden.C, diagnose=False))
 
 
 def _all_zero(truths: Any) -> bool:
@@ -70,9 +108,13 @@ def test_refllm_passes_every_case(golden: corpus.Corpus, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("mistake", DISTORTIONS)
-def test_a_distorted_value_fails_every_case_and_the_message_says_how(golden: corpus.Corpus, mistake: str) -> None:
+def test_a_distorted_value_fails_every_case_and_the_message_says_how(
+    golden: corpus.Corpus, answers: Remembered, mistake: str
+) -> None:
     distort, message = DISTORTIONS[mistake]
-    for result in _results(_distorted(distort, None), golden, every=mistake == "zeros"):
+    results = _distorted_answers(answers, golden, values=distort)
+    assert len(results) == len(golden.cases)
+    for result in results:
         case = result.case
         nothing_to_distort = {
             "zeros": case.outputs and _all_zero(case.outputs.values()),
@@ -85,10 +127,12 @@ def test_a_distorted_value_fails_every_case_and_the_message_says_how(golden: cor
 
 
 @pytest.mark.parametrize("mistake", DISTORTIONS)
-def test_a_distorted_gradient_fails_every_case_that_has_one(golden: corpus.Corpus, mistake: str) -> None:
+def test_a_distorted_gradient_fails_every_case_that_has_one(
+    golden: corpus.Corpus, answers: Remembered, mistake: str
+) -> None:
     distort, message = DISTORTIONS[mistake]
     checked = 0
-    for result in _results(_distorted(None, distort), golden, every=mistake == "zeros"):
+    for result in _distorted_answers(answers, golden, gradients=distort):
         case = result.case
         if not case.gradients or (mistake == "zeros" and _all_zero(case.gradients.values())):
             continue
@@ -103,8 +147,11 @@ def _says(result: Result, message: str) -> bool:
     return any(re.search(message, line) for line in [result.reason, *(v.message for v in result.verdicts)])
 
 
-def test_zeros_are_told_from_other_wrong_values_wherever_a_truth_is_not_zero(golden: corpus.Corpus) -> None:
-    kinds = {v.wrong for r in _results(_distorted(numpy.zeros_like, None), golden) for v in r.verdicts}
+def test_zeros_are_told_from_other_wrong_values_wherever_a_truth_is_not_zero(
+    golden: corpus.Corpus, answers: Remembered
+) -> None:
+    results = _distorted_answers(answers, golden, values=numpy.zeros_like)
+    kinds = {v.wrong for r in results for v in r.verdicts}
     assert kinds <= {"", "zeros"}
 
 

@@ -35,10 +35,10 @@ from refllm.verify.mutants import (
     softmax,
     switch,
 )
-from refllm.verify.mutants.bank import Equivalent, Mutant, planted
+from refllm.verify.mutants.bank import Equivalent, Mutant, Site, planted, traced
 from refllm.verify.mutants.equivalent import EQUIVALENT
 
-__all__ = ["EQUIVALENT", "MUTANTS", "Equivalent", "Mutant", "planted"]
+__all__ = ["EQUIVALENT", "MUTANTS", "Equivalent", "Mutant", "Site", "planted", "traced"]
 
 TOPICS = (
     attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,

@@ -15,6 +15,7 @@ from refllm.verify import families
 
 families.modules()  # so must they
 Function = Callable[..., Any]
+Site = tuple[Function, str]  # a function of refllm, and the module or package in which it is called
 _BANK = __name__.rpartition(".")[0]  # its own modules call the originals and are left alone
 
 
@@ -70,6 +71,39 @@ def planted(mutant: Mutant | Equivalent) -> Iterator[None]:
     finally:
         for place, name in places:
             _put(place, name, mutant.original)
+
+
+@contextmanager
+def traced(sites: frozenset[Site]) -> Iterator[set[Site]]:
+    """In this context the set grows by the sites that refllm calls. For one thread."""
+    called: set[Site] = set()
+
+    def probe(original: Function, here: frozenset[Site]) -> Function:
+        @wraps(original)
+        def through(*arguments: Any, **keywords: Any) -> Any:
+            called.update(here)
+            return original(*arguments, **keywords)
+
+        return through
+
+    try:
+        for place, name, original, here in _sites_by_place(sites):
+            _put(place, name, probe(original, here))
+        yield called
+    finally:
+        for place, name, original, _ in _sites_by_place(sites):
+            _put(place, name, original)
+
+
+@cache
+def _sites_by_place(sites: frozenset[Site]) -> list[tuple[Any, str, Function, frozenset[Site]]]:
+    """Every place of these sites, the function that is held there, and the sites that it belongs to: a module's, and
+    those of the packages around it."""
+    found: dict[tuple[int, str], tuple[Any, set[Site]]] = {}
+    for site in sites:
+        for place, name in _places(*site):
+            found.setdefault((id(place), name), (place, set()))[1].add(site)
+    return [(place, name, next(iter(here))[0], frozenset(here)) for (_, name), (place, here) in found.items()]
 
 
 _signature = cache(inspect.signature)
