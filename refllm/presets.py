@@ -1,4 +1,4 @@
-"""Named sizes and settings for `refllm train`: what a model begins from, and every flag may change."""
+"""Named sizes and settings: what training a model, and learning a task, begin from. Every flag may change them."""
 
 from __future__ import annotations
 
@@ -52,3 +52,19 @@ MODELS = {
     "recurrent_lm": "lstm", "nnlm": "nnlm",
     "ngram": "ngram", "bert": "bert", "encoder_decoder": "encoder_decoder",
 }  # fmt: skip
+
+# What `refllm classify fit` and `refllm answer fit` begin from; "lr" is that of a model from scratch.
+FIT_SETTINGS: dict[str, Any] = {
+    "batch": 16, "lr": 1e-3, "warmup": 0.1, "floor": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01,
+    "clip": 1.0,
+}  # fmt: skip
+FIT_EPOCHS = 10
+_FIT_SIZES: dict[str, Any] = {"layers": 4, "heads": 4, "width": 128, "dropout": 0.1, "vocabulary": 4096}
+CLASSIFY_SIZES: dict[str, Any] = {"context": 64, **_FIT_SIZES}
+ANSWER_SIZES: dict[str, Any] = {"context": 192, **_FIT_SIZES}
+
+
+def rates(scratch: float) -> dict[str, float]:
+    """The peak of the learning rate by what is trained, from the one for a model from scratch: the fewer parameters are
+    trained, the longer steps they bear. Large models, such as BERT base, want ten times less."""
+    return {"scratch": scratch, "all": scratch / 2, "upper": scratch, "low-rank": 2 * scratch}

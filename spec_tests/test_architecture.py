@@ -30,8 +30,9 @@ LAYERS = [
     {"train"},
     {"tasks"},
     {"plan", "run"},
+    {"estimator"},
     {"commands"},
-    {"cli", "estimator", "__main__"},
+    {"cli", "__main__"},
 ]
 KNOW_NUMPY = (
     "backend.py", "checkpoint.py", "estimator/", "models/ngram.py", "data/", "tokenizers/", "verify/", "checkpoint/",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import answering
@@ -18,12 +17,12 @@ from refllm.commands.fitting import (
     fresh_bert,
     introduce,
     rate_of,
-    rates,
     start_of,
     tuning_of,
 )
 from refllm.errors import UserError
 from refllm.models import bert
+from refllm.presets import ANSWER_SIZES, FIT_EPOCHS, FIT_SETTINGS
 from refllm.run import Run
 from refllm.tasks.span import AnswerSpans, quality, read_data
 
@@ -40,14 +39,6 @@ FIT = """Learn from a table (.csv, .tsv with a header, .jsonl) with the columns 
 answer stands in its context several times, start (its first character, from 0).
 
 example: refllm answer fit questions.jsonl --from runs/001 --out runs/answers"""
-
-SETTINGS: dict[str, Any] = {
-    "batch": 16, "warmup": 0.1, "floor": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01,
-    "clip": 1.0,
-}  # fmt: skip
-RATES = rates(1e-3)
-SIZES: dict[str, Any] = {"context": 192, "layers": 4, "heads": 4, "width": 128, "dropout": 0.1, "vocabulary": 4096}
-EPOCHS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,9 +67,9 @@ def run(options: argparse.Namespace) -> int:
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="*", metavar="DATA", help="tables of questions")
-    add_run_arguments(parser, model="bert", validation=0.1, epochs=EPOCHS, patience=3, reports=10)
+    add_run_arguments(parser, model="bert", validation=0.1, epochs=FIT_EPOCHS, patience=3, reports=10)
     model = parser.add_argument_group("the model; only dropout is free where --from is given")
-    model.add_argument("--vocabulary", type=int, help=f"WordPiece tokens (default {SIZES['vocabulary']})")
+    model.add_argument("--vocabulary", type=int, help=f"WordPiece tokens (default {ANSWER_SIZES['vocabulary']})")
     add_architecture_arguments(model, bert.CHOICES)
     add_optimiser_arguments(parser)
 
@@ -98,7 +89,7 @@ def new_run(options: argparse.Namespace) -> Run:
     if start is None:
         contexts = dict.fromkeys(one.context for one in read.train)
         text = "\n".join([*contexts, *(one.question for one in read.train)])
-        config, tokenizer = fresh_bert(options, SIZES, text, outputs=("span",))
+        config, tokenizer = fresh_bert(options, ANSWER_SIZES, text, outputs=("span",))
     else:
         config, tokenizer = config_of_the_run(options, start, outputs=("span",)), start.tokenizer
     task = AnswerSpans(
@@ -106,8 +97,8 @@ def new_run(options: argparse.Namespace) -> Run:
         tuning=tuning_of(options),
     )  # fmt: skip
     given = {name: value for name, value in vars(options).items() if value is not None}
-    settings = settings_of({**SETTINGS, "lr": rate_of(options, RATES), **given}, options)
-    return begun(options, task=task, settings=settings, examples=len(task.questions), epochs=EPOCHS)
+    settings = settings_of({**FIT_SETTINGS, "lr": rate_of(options, FIT_SETTINGS["lr"]), **given}, options)
+    return begun(options, task=task, settings=settings, examples=len(task.questions), epochs=FIT_EPOCHS)
 
 
 def _task(prepared: Run) -> AnswerSpans:

@@ -17,7 +17,6 @@ from refllm.commands.fitting import (
     fresh_bert,
     introduce,
     rate_of,
-    rates,
     start_of,
     tuning_of,
 )
@@ -26,6 +25,7 @@ from refllm.commands.labelling import add_column_arguments
 from refllm.errors import UserError
 from refllm.metrics import accuracy
 from refllm.models import bert
+from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS, FIT_SETTINGS
 from refllm.run import Run
 from refllm.tasks.classify import Classify, read_data
 
@@ -40,13 +40,6 @@ LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 FIT = """Learn labels from examples: a table (.csv, .tsv with a header, .jsonl) or a folder with a subfolder a label.
 
 example: refllm classify fit reviews.csv --text review --label stars --from runs/001 --out runs/stars"""
-
-SETTINGS: dict[str, Any] = {
-    "batch": 16, "warmup": 0.1, "floor": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01, "clip": 1.0,
-}  # fmt: skip
-RATES = rates(1e-3)
-SIZES: dict[str, Any] = {"context": 64, "layers": 4, "heads": 4, "width": 128, "dropout": 0.1, "vocabulary": 4096}
-EPOCHS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,11 +66,11 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("data", nargs="*", metavar="DATA", help="tables or folders with labelled texts")
     add_column_arguments(parser)
-    add_run_arguments(parser, model="bert", validation=0.1, epochs=EPOCHS, patience=3, reports=10)
+    add_run_arguments(parser, model="bert", validation=0.1, epochs=FIT_EPOCHS, patience=3, reports=10)
     add("--class-weights", action="store_true", help="every label weighs the same, however rare it is")
     add_smoothing_argument(parser, default=0.0)
     model = parser.add_argument_group("the model; only dropout is free where --from is given")
-    model.add_argument("--vocabulary", type=int, help=f"WordPiece tokens (default {SIZES['vocabulary']})")
+    model.add_argument("--vocabulary", type=int, help=f"WordPiece tokens (default {CLASSIFY_SIZES['vocabulary']})")
     add_architecture_arguments(model, bert.CHOICES)
     add_optimiser_arguments(parser)
 
@@ -96,7 +89,7 @@ def new_run(options: argparse.Namespace) -> Run:
     read = read_data(options.data, text=options.text, label=options.label, validation=options.validation)
     heads: dict[str, Any] = {"outputs": ("classes",), "labels": len(read.labels)}
     if start is None:
-        config, tokenizer = fresh_bert(options, SIZES, "\n".join(one.text for one in read.train), **heads)
+        config, tokenizer = fresh_bert(options, CLASSIFY_SIZES, "\n".join(one.text for one in read.train), **heads)
     else:
         config, tokenizer = config_of_the_run(options, start, **heads), start.tokenizer
     task = Classify(
@@ -105,8 +98,8 @@ def new_run(options: argparse.Namespace) -> Run:
         smoothing=options.label_smoothing,
     )  # fmt: skip
     given = {key: value for key, value in vars(options).items() if value is not None}
-    settings = settings_of({**SETTINGS, "lr": rate_of(options, RATES), **given}, options)
-    return begun(options, task=task, settings=settings, examples=len(read.train), epochs=EPOCHS)
+    settings = settings_of({**FIT_SETTINGS, "lr": rate_of(options, FIT_SETTINGS["lr"]), **given}, options)
+    return begun(options, task=task, settings=settings, examples=len(read.train), epochs=FIT_EPOCHS)
 
 
 def _task(prepared: Run) -> Classify:

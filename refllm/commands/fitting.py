@@ -19,6 +19,7 @@ from refllm.finetune import TUNES, Tuning
 from refllm.models import bert
 from refllm.parameters import count
 from refllm.plan import Plan
+from refllm.presets import rates
 from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks.start import Start, begun_from
@@ -54,9 +55,9 @@ def add_run_arguments(
 
 def add_tuning_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the part of the model of --from that is trained").add_argument
-    add("--tune", choices=sorted(TUNES), help="all, the upper layers, or low-rank adapters of attention (default all)")
+    add("--tune", choices=sorted(TUNES), help="all, the upper layers, or low-rank adapters (default all)")
     add("--upper", type=int, metavar="N", help="with --tune upper: the last N layers and what follows (default 1)")
-    add("--rank", type=int, help="with --tune low-rank: of the adapters (default 8)")
+    add("--rank", type=int, help="with --tune low-rank: of the adapters (default 4)")
     add("--alpha", type=float, help="with --tune low-rank: the adapters count alpha / rank (default 16)")
 
 
@@ -137,15 +138,9 @@ def tuning_of(options: argparse.Namespace) -> dict[str, Any]:
     return {"tune": options.tune or "all", **{name: value for name, value in chosen.items() if value is not None}}
 
 
-def rates(scratch: float) -> dict[str, float]:
-    """The peak of the learning rate by what is trained, from the one for a model from scratch: the fewer parameters are
-    trained, the longer steps they bear. Large models, such as BERT base, want ten times less."""
-    return {"scratch": scratch, "all": scratch / 2, "upper": scratch, "low-rank": 2 * scratch}
-
-
-def rate_of(options: argparse.Namespace, usual: dict[str, float]) -> float:
-    """The rate of `rates` for what the options say."""
-    return usual["scratch" if options.start is None else options.tune or "all"]
+def rate_of(options: argparse.Namespace, scratch: float) -> float:
+    """The usual rate for what the options say is trained, from the one for a model from scratch."""
+    return rates(scratch)["scratch" if options.start is None else options.tune or "all"]
 
 
 def fresh_bert(

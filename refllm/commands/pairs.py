@@ -24,7 +24,6 @@ from refllm.commands.fitting import (
     config_of_the_run,
     introduce,
     rate_of,
-    rates,
     start_of,
     tuning_of,
 )
@@ -121,7 +120,7 @@ def new_run(options: argparse.Namespace, kind: Kind) -> Run:
         tuning=tuning_of(options),
     )  # fmt: skip
     if options.lr is None:
-        values["lr"] = rate_of(options, rates(values["lr"]))
+        values["lr"] = rate_of(options, values["lr"])
     settings = settings_of(values, options)
     return begun(options, task=task, settings=settings, examples=len(task.pairs), epochs=kind.epochs)
 

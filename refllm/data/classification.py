@@ -82,10 +82,7 @@ class ClassBatches:
     ) -> ClassBatches:
         """Batches in the order of a Generator, or going on from a state."""
         lengths = [len(ids) for ids, _ in texts]
-        if state is None:
-            buckets = LengthBuckets(lengths, batch=batch, generator=order)
-        else:
-            buckets = LengthBuckets.from_state(lengths, state, batch=batch)
+        buckets = LengthBuckets.of(lengths, batch=batch, generator=order, state=state)
         return cls(texts, targets, weights=weights, pad=special.pad, order=buckets)
 
     def next_batch(self) -> dict[str, NDArray[Any]]:

@@ -103,6 +103,15 @@ class LengthBuckets:
         }
 
     @classmethod
+    def of(
+        cls, lengths: Sequence[int], *, batch: int, generator: np.random.Generator, state: Mapping[str, Any] | None
+    ) -> LengthBuckets:
+        """The LengthBuckets of a state, if there is one, else new ones in the order of the generator."""
+        if state is None:
+            return cls(lengths, batch=batch, generator=generator)
+        return cls.from_state(lengths, state, batch=batch)
+
+    @classmethod
     def from_state(cls, lengths: Sequence[int], state: Mapping[str, Any], *, batch: int) -> LengthBuckets:
         """The LengthBuckets that `state()` described, about to give the same batch.
 

@@ -95,10 +95,7 @@ class PairBatches:
         if not pairs:
             raise UserError("no training pair fits the context; give shorter texts or a larger --context")
         lengths = [len(source) + len(target) for source, target in pairs]
-        if state is None:
-            buckets = LengthBuckets(lengths, batch=batch, generator=order)
-        else:
-            buckets = LengthBuckets.from_state(lengths, state, batch=batch)
+        buckets = LengthBuckets.of(lengths, batch=batch, generator=order, state=state)
         return cls(pairs, special=special, order=buckets)
 
     def next_batch(self) -> dict[str, NDArray[Any]]:

@@ -113,10 +113,7 @@ class QuestionBatches:
     ) -> QuestionBatches:
         """Batches in the order of a Generator, or going on from a state."""
         lengths = [len(read.ids) for read, _ in questions]
-        if state is None:
-            buckets = LengthBuckets(lengths, batch=batch, generator=order)
-        else:
-            buckets = LengthBuckets.from_state(lengths, state, batch=batch)
+        buckets = LengthBuckets.of(lengths, batch=batch, generator=order, state=state)
         return cls(questions, special=special, order=buckets)
 
     def next_batch(self) -> dict[str, NDArray[Any]]:

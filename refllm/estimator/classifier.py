@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from refllm.commands.classify import EPOCHS, RATES, SETTINGS, SIZES
 from refllm.data.classification import by_length, marked_texts
 from refllm.data.examples import Example, folded, split_examples
 from refllm.errors import UserError
@@ -20,6 +19,7 @@ from refllm.estimator.training import trained_in_memory
 from refllm.models import bert
 from refllm.parameters import Tree, map_leaves
 from refllm.plan import Plan
+from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS, FIT_SETTINGS, rates
 from refllm.run import load_model
 from refllm.tasks.classify import SPLIT_SEED, Classify, Labelled
 from refllm.tasks.labels import label_log_probabilities
@@ -51,19 +51,19 @@ class TextClassifier:
     def __init__(
         self,
         *,
-        context: int = SIZES["context"],
-        layers: int = SIZES["layers"],
-        heads: int = SIZES["heads"],
-        width: int = SIZES["width"],
-        dropout: float = SIZES["dropout"],
-        vocabulary: int = SIZES["vocabulary"],
-        epochs: float = EPOCHS,
-        batch: int = SETTINGS["batch"],
+        context: int = CLASSIFY_SIZES["context"],
+        layers: int = CLASSIFY_SIZES["layers"],
+        heads: int = CLASSIFY_SIZES["heads"],
+        width: int = CLASSIFY_SIZES["width"],
+        dropout: float = CLASSIFY_SIZES["dropout"],
+        vocabulary: int = CLASSIFY_SIZES["vocabulary"],
+        epochs: float = FIT_EPOCHS,
+        batch: int = FIT_SETTINGS["batch"],
         lr: float | None = None,
         start: str | None = None,
         tune: str = "all",
         upper: int = 1,
-        rank: int = 8,
+        rank: int = 4,
         alpha: float = 16.0,
         validation: float = 0.1,
         patience: int = 3,
@@ -107,8 +107,8 @@ class TextClassifier:
         seed = seed_of(self.random_state)
         task = self._task(texts, places.tolist(), len(classes))
         settings = Settings(
-            **{**SETTINGS, "batch": self.batch}, lr=self._rate(), seed=seed, shards=self._workers(), dtype=self.dtype,
-            device="cpu",
+            **{**FIT_SETTINGS, "batch": self.batch, "lr": self._rate()}, seed=seed, shards=self._workers(),
+            dtype=self.dtype, device="cpu",
         )  # fmt: skip
         if not (self.epochs > 0 and math.isfinite(self.epochs)):
             raise ValueError(f"epochs must be above 0, got {self.epochs}")
@@ -217,7 +217,8 @@ class TextClassifier:
 
     def _rate(self) -> float:
         """The given one, or the one that is usual for what is trained."""
-        return RATES["scratch" if self.start is None else self.tune] if self.lr is None else self.lr
+        usual = rates(FIT_SETTINGS["lr"])
+        return usual["scratch" if self.start is None else self.tune] if self.lr is None else self.lr
 
     def _workers(self) -> int:
         if self.n_jobs is None:

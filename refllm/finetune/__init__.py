@@ -1,6 +1,6 @@
 """From a trained model to another one: what of it is trained further, and how it is made smaller.
 
-    tuning = by_name("low-rank", model=bert, config=config, parameters=pretrained, rank=8)
+    tuning = by_name("low-rank", model=bert, config=config, parameters=pretrained, rank=4)
     trainer = Trainer(model=tuning.model, config=config, objective=tuning.wrap(objective), ...)
     parameters = tuning.full(trainer.parameters.tree)       # an ordinary tree of the model
 
@@ -26,8 +26,8 @@ TUNES: dict[str, Callable[..., Tuning]] = {"all": everything, "upper": upper_lay
 
 
 def by_name(tune: str, *, model: ModuleType, config: Any, parameters: Tree | None, **options: Any) -> Tuning:
-    """What of a model is trained: "all" of it, its "upper" layers (`layers`), or a "low-rank" change of its attention
-    (`rank`, `alpha`, `pattern`, `whole`)
+    """What of a model is trained: "all" of it, its "upper" layers (`layers`), or a "low-rank" change of its embedding
+    and its attention (`rank`, `alpha`, `pattern`, `whole`)
 
     `parameters` are those of a trained model, a tree or leaves by path, on the device of the training. Leaves that the
     model does not have, such as the head of another task, are left aside; leaves that `parameters` lacks, such as a new

@@ -17,6 +17,7 @@ from refllm.finetune.tuning import Leaves, TrainedPart, Tuning, fresh_leaves, kn
 from refllm.parameters import Tree, named_leaves, require_fit
 
 ATTENTION = r"attention\.W"  # of paths: the matrices of every kind of attention
+USUAL = rf"^token$|{ATTENTION}"  # a small model keeps most of what it knows of words in its embedding
 MATRICES = r"layers\..*\.W"  # those of the feed-forward layers too
 
 
@@ -44,9 +45,9 @@ def low_rank_tuning(
     model: ModuleType,
     config: Any,
     parameters: Tree | None,
-    rank: int = 8,
+    rank: int = 4,
     alpha: float = 16.0,
-    pattern: str = ATTENTION,
+    pattern: str = USUAL,
     whole: str | None = None,
 ) -> Tuning:
     """Adapters, `PATH.A` and `PATH.B`, with scale alpha / rank, on every matrix whose path the `pattern` finds.
@@ -54,7 +55,7 @@ def low_rank_tuning(
     Leaves that a pattern `whole` finds are trained in full, like new ones. A starts normal with deviation 1/√I, so that
     x A has the size of x, and B zero: the start is the trained model. A matrix of queries, keys and values in one
     (Wqkv) has one A for the three.
-    Source:  Hu et al. 2021 (arXiv:2106.09685) sec. 4.1 (initial values, scale) and 4.2 (attention alone).
+    Source:  Hu et al. 2021 (arXiv:2106.09685) sec. 4.1 (initial values, scale) and 4.2 (there attention alone).
     Raises:  UserError without a trained model, for patterns that find nothing, for a rank below 1, or so high that an
              adapter is no smaller than its matrix, and for an alpha that is not positive.
     """

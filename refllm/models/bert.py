@@ -12,7 +12,8 @@ has used, and `whole_gradient` puts them together.
 
 Source: Devlin et al. 2019 (N19-1423, arXiv:1810.04805) sec. 3, 4.1, 4.2 and A.2; documents 000 sec. 3.2, 4.2.
 What differs from the published code: no dropout on the attention weights, initial weights that are normal without
-being cut at two deviations. f is `gelu_erf`; the first code had `gelu_tanh`, which is a choice here.
+being cut at two deviations. f is `gelu_erf`, as in the first release of that code; `gelu_tanh`, which the code has had
+since, is a choice here.
 """
 
 from __future__ import annotations

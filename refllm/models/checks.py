@@ -10,6 +10,7 @@ from refllm.errors import UserError
 
 
 def require_whole(config: Any, *names: str, least: int = 1) -> None:
+    """These fields are whole numbers of at least `least`."""
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or value < least:
@@ -17,6 +18,7 @@ def require_whole(config: Any, *names: str, least: int = 1) -> None:
 
 
 def require_heads_divide_width(config: Any, *, otherwise: str = "") -> None:
+    """Every head has a whole width; `otherwise` names another remedy."""
     if config.width % config.heads:
         raise UserError(
             f"heads must divide the width: {config.width} / {config.heads} is not whole; change one{otherwise}"
@@ -24,15 +26,18 @@ def require_heads_divide_width(config: Any, *, otherwise: str = "") -> None:
 
 
 def require_dropout(config: Any) -> None:
+    """The rate leaves something: 0 <= rate < 1."""
     if not 0 <= config.dropout < 1:
         raise UserError(f"dropout must be at least 0 and below 1, got {config.dropout}")
 
 
 def require_positive(config: Any, name: str) -> None:
+    """The field is a finite number above 0."""
     if not 0 < getattr(config, name) < math.inf:
         raise UserError(f"{name} must be a positive number, got {getattr(config, name)}")
 
 
 def require_one_of(config: Any, name: str, known: Collection[str]) -> None:
+    """The field names something that there is."""
     if getattr(config, name) not in known:
         raise UserError(f"{name} must be one of {', '.join(known)}; got {getattr(config, name)!r}")

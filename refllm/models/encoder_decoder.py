@@ -86,6 +86,7 @@ class Config:
         require_one_of(self, "positions", POSITIONS)
         if self.gated and self.biases:
             raise UserError("a gated feed-forward layer has no biases; say biases=False, or gated=False")
+        require_whole(self, "buckets", "farthest")
         if self.buckets < 4 or self.buckets % 2 or self.farthest <= self.buckets // 2:
             raise UserError(
                 f"buckets must be an even number of at least 4 and farthest above half of it; "

@@ -35,9 +35,11 @@ from refllm.blocks.recurrent import (
     recurrent_state_shapes,
 )
 from refllm.blocks.residual import maybe_dropout
-from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
+from refllm.blocks.self_attention import Cache as KeyValueCache
+from refllm.blocks.self_attention import self_attention, self_attention_shapes
 from refllm.errors import UserError
 from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.models.state import State
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import matmul
 from refllm.ops.position import add_positions, sinusoidal
@@ -119,23 +121,6 @@ def initial(config: Config, generator: Any) -> Tree:
     }
 
 
-class KeyValueCache(Protocol):
-    """Keys and values of the tokens so far, and where new ones stand (generation/cache.py)."""
-
-    @property
-    def layers(self) -> Sequence[KeyValueStore]: ...
-
-    def advance(self, tokens: int) -> tuple[Array, Array | None]: ...
-
-
-class State(Protocol):
-    """The layers' states after the tokens so far (generation/state.py)."""
-
-    layers: Tree
-
-    def advance(self, tokens: int) -> Array | None: ...
-
-
 class Cache(Protocol):
     """Both: the attention's keys and values, and the recurrent layers' states (generation/state.py)."""
 
@@ -152,7 +137,11 @@ def hidden_states(
     """HYBRID as a language model: causal attention, and layers that run forward
 
     Source:  documents 003 sec. 4.3; erratum E9.
-    Shapes:  ids (B, T) in [0, V); keep 2 + L draws bool (B, T, C, C, then N), in the order of use -> y (B, T, N)
+    Shapes:  ids (B, T) in [0, V); keep 2 + L draws bool, in the order of use: (B, T, C) of the embedding and of the
+             attention, (B, T, N) of each layer -> y (B, T, N)
+    Back:    back gives no gradient of the head, which is not used here.
+    Special: with a cache and a carried state the text goes on from there; the pullback then serves the new tokens
+             alone.
     Raises:  UserError if the model is bidirectional; ValueError if the tokens outgrow the context.
     """
     if config.bidirectional:
@@ -160,10 +149,10 @@ def hidden_states(
             "a bidirectional model sees the future, so it cannot predict the next token or generate text (erratum E9); "
             "use bidirectional=False, or `encode` for whole texts"
         )
-    if cache is None:
-        return _states(p, ids, _positions(ids, config), None, None, config, keep, None)
-    positions, allowed = cache.cache.advance(ids.shape[1])
-    return _states(p, ids, positions, allowed, cache.state.advance(ids.shape[1]), config, keep, cache)
+    T = ids.shape[1]
+    positions, allowed = (_positions(ids, config), None) if cache is None else cache.cache.advance(T)
+    valid = None if cache is None else cache.state.advance(T)
+    return _states(p, ids=ids, positions=positions, allowed=allowed, valid=valid, config=config, keep=keep, cache=cache)
 
 
 def encode(
@@ -172,14 +161,18 @@ def encode(
     """HYBRID, BIRNN: the states of whole texts; in both directions if the model is bidirectional
 
     Source:  documents 003 sec. 2.3, 4.1, 4.3.
-    Shapes:  ids (B, T) in [0, V); allowed bool (B, T), false at the padding, or None; keep 2 + L draws bool
-             (B, T, C, C, then N or 2N), in the order of use -> y (B, T, N or 2N)
+    Shapes:  ids (B, T) in [0, V); allowed bool (B, T), false at the padding, or None; keep 2 + L draws bool, in the
+             order of use: (B, T, C) of the embedding and of the attention, (B, T, N), bidirectional (B, T, 2N), of each
+             layer -> y (B, T, N), bidirectional (B, T, 2N)
+    Back:    back gives no gradient of the head, which is not used here.
     Special: padding, on either side, is attended by nothing and passes the recurrent states on unchanged. What stands
              at its places in y is no state of the text's own.
     Raises:  ValueError if the tokens outgrow the context.
     """
     keys = None if allowed is None else allowed[:, None, None, :]  # (B, 1, 1, T): for every head and query
-    return _states(p, ids, _positions(ids, config), keys, allowed, config, keep, None)
+    return _states(
+        p, ids=ids, positions=_positions(ids, config), allowed=keys, valid=allowed, config=config, keep=keep, cache=None
+    )
 
 
 def _positions(ids: Array, config: Config) -> Array:
@@ -191,6 +184,7 @@ def _positions(ids: Array, config: Config) -> Array:
 
 def _states(
     p: Tree,
+    *,
     ids: Array,
     positions: Array,
     allowed: Array | None,

@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.residual import maybe_dropout
 from refllm.models.checks import require_dropout, require_whole
+from refllm.models.state import State
 from refllm.ops.activation import tanh
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import linear, matmul
@@ -75,16 +76,6 @@ def initial(config: Config, generator: Any) -> Tree:
     return p
 
 
-class State(Protocol):
-    """The vectors of the last n - 2 tokens before (generation/state.py)."""
-
-    layers: Tree
-
-    def advance(self, tokens: int) -> Array | None:
-        """Goes on by `tokens` places; which of them hold a token, (B, T), or None for all."""
-        ...
-
-
 def hidden_states(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
@@ -93,6 +84,7 @@ def hidden_states(
     Source:  Bengio et al. 2003 sec. 2, eq. (1).
     Shapes:  ids (B, T) in [0, V), T of any length; keep 2 draws bool: (B, T, C) of the vectors, (B, T, N) of tanh
              -> y (B, T, N + 1), with the direct connections (B, T, N + (n-1) C + 1)
+    Back:    gives no gradient of U, W and b, which `head` holds.
     Special: with a carried state, which is the vectors of the last n - 2 tokens, the text goes on from there; the
              pullback then serves the new tokens alone. Places of padding hold zeros, as those before the text do.
     """

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from refllm.backend import Array
 from refllm.blocks.recurrent import (
@@ -32,6 +32,7 @@ from refllm.blocks.residual import maybe_dropout
 from refllm.errors import UserError
 from refllm.models.checks import require_dropout, require_one_of, require_whole
 from refllm.models.output import add_head_gradient, head
+from refllm.models.state import State
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import matmul
 from refllm.parameters import Tree
@@ -100,24 +101,15 @@ def initial(config: Config, generator: Any) -> Tree:
     return p
 
 
-class State(Protocol):
-    """The layers' states after the tokens so far (generation/state.py)."""
-
-    layers: Tree
-
-    def advance(self, tokens: int) -> Array | None:
-        """Goes on by `tokens` places; which of them hold a token, (B, T), or None for all."""
-        ...
-
-
 def hidden_states(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """RNN-LM, LSTM-LM: the states of the last layer
 
-    Source:  documents 003 sec. 5.2.
-    Shapes:  ids (B, T) in [0, V), T of any length; keep 1 + L draws bool (B, T, C or N), in the order of use
-             -> y (B, T, N)
+    Source:  Mikolov et al. 2010 sec. 2; Zaremba et al. 2014 (arXiv:1409.2329) sec. 3; documents 003 sec. 5.2.
+    Shapes:  ids (B, T) in [0, V), T of any length; keep 1 + L draws bool, in the order of use: (B, T, C) of the
+             embedding, (B, T, N) of each layer -> y (B, T, N)
+    Back:    back gives no gradient of the head, which is not used here.
     Special: with a carried state the layers go on from it and leave theirs in it; the pullback then serves the new
              tokens alone. Where the state knows of padding, none of it enters.
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from refllm.backend import Array
+from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import lm_loss
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import Tree
@@ -40,11 +40,15 @@ def causal_loss(
     config: Any,
     keep: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
-    """NLL: y = -Σ over places of log P(target | the tokens up to the place);   + α balance B T where there are experts
+    """NLL: y = -Σ over places of log P(target | the tokens up to the place);   + α balance N where there are experts
 
-    A sum, not a mean: shards and micro-batches then add up whatever their sizes, and the caller divides once.
-    Source:  documents 002 sec. 3.3, 4.2; 004 sec. 2.3; the balance: Fedus et al. 2021 (arXiv:2101.03961) eq. 4.
+    A sum, not a mean: shards and micro-batches then add up whatever their sizes, and the caller divides once, by the N
+    places that are not ignored. The balance has then been added once to the mean over the places.
+    Source:  documents 002 sec. 3.3, 4.2; 004 sec. 2.3; the balance: Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2, eq.
+             4, a loss that is added to the model's.
     Shapes:  ids (B, T); targets (B, T) -> y ()
+    Special: the balance is a mean over texts and N a number of places, so that with experts shards add up only where
+             all texts have as many places that count. N is 1 if none does, as in the mean of `cross_entropy`.
     """
     if hasattr(model, "balanced_states"):
         return _balanced_loss(p, model=model, ids=ids, targets=targets, ignore=ignore, config=config, keep=keep)
@@ -70,7 +74,9 @@ def _balanced_loss(
 ) -> tuple[Array, Callable[[Array], Tree]]:
     (h, balance), back_states = model.balanced_states(p, ids=ids, config=config, keep=keep)
     nll, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
-    weight = config.balance * targets.size  # a mean over the texts, as a sum over their places
+    xp = namespace(targets)
+    counted = targets.size if ignore is None else xp.maximum((targets != ignore).sum(), 1).astype(nll.dtype)
+    weight = config.balance * counted  # a mean over the texts, as a sum over the places that count
 
     def back(dy: Array) -> Tree:
         dh, dhead = back_head(dy)

@@ -51,7 +51,8 @@ def relative_attention(
     Back:    that of `attention`;  dr[i] = Σ of ds over the places where s - t + T - 1 = i, and over the leading axes
     Special: those of `attention`. The bias is formed tile by tile, so memory still grows with T + S.
              r = -inf at a distance forbids it, and takes no gradient there. Where the bias is so large that the row's
-             maximum must be taken off, a weight below √tiny of the largest (1e-19 in float32) counts as 0.
+             maximum must be taken off, a weight below `tiny` of the largest, the least normal number (1e-38 in
+             float32), counts as 0. That changes y by at most 2 S tiny max|v|.
     Raises:  as `attention`; ValueError if r is not (H, T+S-1).
     """
     sizes = require("relative_attention", "q (..., H, T, D); k (..., H, S, D); v (..., H, S, E)", q, k, v)
@@ -76,9 +77,8 @@ class _Scores:
         self.mask = None if allowed is None else _full_mask(self.xp, operation, allowed, (*q.shape[:-1], self.S))
         self.scale = 1 / math.sqrt(q.shape[-1])
         self.scaled = q * self.scale
-        # a bias may put most keys so far down that their weights, or the products with them, are subnormal numbers,
-        # with which a CPU is slow: below √tiny, 1e-19 in float32, a weight is 0
-        self.lowest = -math.inf if r is None else math.log(self.xp.finfo(q.dtype).tiny) / 2
+        # a bias may put most keys so far down that their weights are subnormal numbers, with which a CPU is slow
+        self.lowest = -math.inf if r is None else math.log(self.xp.finfo(q.dtype).tiny)
         # low blocks waste less above the diagonal, high ones less in calls
         self.height = QUERIES if self.S <= KEYS else 4 * QUERIES
         # what a block of queries must not see of the keys after its first query's own: entry (i, j) is late for j >= i
@@ -124,7 +124,7 @@ class _Scores:
             return None
         limit = math.log(xp.finfo(q.dtype).max) * 2 / 3
         if self.r is not None and self.r.size:
-            limit = -0.8 * self.lowest  # no weight of a tame row is taken for 0
+            limit = -0.4 * self.lowest  # no weight of a tame row is taken for 0, nor is a product with it subnormal
             limit = xp.maximum(limit - abs(self.r).max(axis=-1), 0).astype(q.dtype)[:, None, None]
         return _largest_score_squared(xp, self.scaled, self.k, self.causal) < limit * limit
 

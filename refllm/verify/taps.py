@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy
 
@@ -37,6 +37,9 @@ class Stage:
     compute: Callable[..., Array]
 
 
+Sublayer: TypeAlias = tuple[str, Callable[[Array], Array], Callable[[Array], Array]]  # its name, its norm, itself
+
+
 def layer_stages(
     p: Tree, x: str, prefix: str, *, norm: str, heads: int, causal: bool, allowed: Array | None, activation: str,
     eps: float,
@@ -55,28 +58,29 @@ def layer_stages(
     def fed(z: Array) -> Array:
         return feed_forward(z, p["feed_forward"], activation=activation)[0]
 
-    def added(z: Array, d: Array) -> Array:
-        return z + d
-
+    sublayers = [("attention", norm1, attended), ("feed_forward", norm2, fed)]
     if norm == "pre":
-        plan: list[tuple[str, tuple[str, ...], Callable[..., Array]]] = [
-            ("norm1", (x,), norm1),
-            ("attention", ("norm1",), attended),
-            ("residual1", (x, "attention"), added),
-            ("norm2", ("residual1",), norm2),
-            ("feed_forward", ("norm2",), fed),
-            ("residual2", ("residual1", "feed_forward"), added),
-        ]
-    else:
-        plan = [
-            ("attention", (x,), attended),
-            ("residual1", (x, "attention"), added),
-            ("norm1", ("residual1",), norm1),
-            ("feed_forward", ("norm1",), fed),
-            ("residual2", ("norm1", "feed_forward"), added),
-            ("norm2", ("residual2",), norm2),
-        ]
-    return [Stage(prefix + name, tuple(t if t == x else prefix + t for t in takes), f) for name, takes, f in plan]
+        return pre_norm_stages(x, prefix, *sublayers)
+    stages, before = list[Stage](), x
+    for i, (name, normed, f) in enumerate(sublayers, start=1):
+        value, after, out = f"{prefix}{name}", f"{prefix}residual{i}", f"{prefix}norm{i}"
+        stages += [Stage(value, (before,), f), Stage(after, (before, value), _added), Stage(out, (after,), normed)]
+        before = out
+    return stages
+
+
+def pre_norm_stages(x: str, prefix: str, *sublayers: Sublayer) -> list[Stage]:
+    """The stages of z + f(norm(z)) for each sublayer, one after the other, the first on the value `x`."""
+    stages, before = list[Stage](), x
+    for i, (name, norm, f) in enumerate(sublayers, start=1):
+        normed, value, after = f"{prefix}norm{i}", f"{prefix}{name}", f"{prefix}residual{i}"
+        stages += [Stage(normed, (before,), norm), Stage(value, (normed,), f), Stage(after, (before, value), _added)]
+        before = after
+    return stages
+
+
+def _added(z: Array, d: Array) -> Array:
+    return z + d
 
 
 def gpt_stages(p: Tree, *, ids: Array, config: dict[str, Any]) -> list[Stage]:

@@ -450,8 +450,10 @@ def pretraining(p, *, targets, ignore, pairs, **text):
     return masked, nll(classes, targets=pairs, ignore=None, reduction="mean")
 
 
-def classifier(p, *, targets, **text):
-    return nll(bert_model(p, output="classes", **text), targets=targets, ignore=None, reduction="mean")
+def classifier(p, *, targets, weights=None, smoothing=0.0, **text):
+    y = bert_model(p, output="classes", **text)
+    each = smoothed(y, targets=targets, ignore=None, smoothing=smoothing, reduction="none")
+    return each.mean() if weights is None else (each * weights.astype(y.dtype)).sum() / weights.astype(y.dtype).sum()
 
 
 def spans(p, *, possible, targets, **text):

@@ -68,9 +68,9 @@ def split(x, W, b, *, heads, parts):
     return (x @ W + b).unflatten(-1, (parts, heads, -1)).movedim(-3, 0).transpose(-2, -3).unbind()
 
 
-def nll(logits, *, targets, ignore, reduction):
+def nll(logits, *, targets, ignore, reduction, smoothing=0.0):
     each = F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).long(), reduction="none",
+        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).long(), reduction="none", label_smoothing=smoothing,
         ignore_index=-1 if ignore is None else ignore,
     )  # fmt: skip
     count = max(1, targets.numel() if ignore is None else int((targets != ignore).sum()))
@@ -224,15 +224,6 @@ def attend_by_distance(q, k, v, r, *, causal, allowed):
     return torch.where(some, F.scaled_dot_product_attention(q, k, v, attn_mask=bias), 0)
 
 
-def smoothed(logits, *, targets, ignore, smoothing, reduction):
-    each = F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).long(), reduction="none", label_smoothing=smoothing,
-        ignore_index=-1 if ignore is None else ignore,
-    )  # fmt: skip
-    count = max(1, targets.numel() if ignore is None else int((targets != ignore).sum()))
-    return each.reshape(targets.shape) if reduction == "none" else each.sum() / (count if reduction == "mean" else 1)
-
-
 def contrast(a, b, *, temperature):
     cosines = F.cosine_similarity(a[:, None], b, dim=-1)
     return F.cross_entropy(cosines / temperature, torch.arange(len(a)))
@@ -245,7 +236,7 @@ t5_bias_causal = differentiable(functools.partial(t5, both=False))
 t5_bias_bidirectional = differentiable(functools.partial(t5, both=True))
 alibi = differentiable(lambda m, *, queries, keys: -m[:, None] * torch.arange(1 - keys, queries).abs())
 relative_attention = differentiable(attend_by_distance)
-smoothed_cross_entropy, info_nce = map(differentiable, (smoothed, contrast))
+smoothed_cross_entropy, info_nce = map(differentiable, (nll, contrast))
 l2_penalty = differentiable(lambda w, *, strength: strength / 2 * (w * w).sum())
 
 
@@ -465,8 +456,10 @@ def pretraining(p, *, targets, ignore, pairs, **text):
     return masked, nll(classes, targets=pairs, ignore=None, reduction="mean")
 
 
-def classifier(p, *, targets, **text):
-    return nll(bert_model(p, output="classes", **text), targets=targets, ignore=None, reduction="mean")
+def classifier(p, *, targets, weights=None, smoothing=0.0, **text):
+    y = bert_model(p, output="classes", **text)
+    each = nll(y, targets=targets, ignore=None, smoothing=smoothing, reduction="none")
+    return each.mean() if weights is None else (each * weights.to(y.dtype)).sum() / weights.to(y.dtype).sum()
 
 
 def spans(p, *, possible, targets, **text):
@@ -545,7 +538,7 @@ def shifted(targets, start, ignore):
 
 def translation(p, *, targets, start, ignore, smoothing, **texts):
     logits = both_halves(p, ids=shifted(targets, start, ignore), **texts)
-    return smoothed(logits, targets=targets, ignore=ignore, smoothing=smoothing, reduction="mean")
+    return nll(logits, targets=targets, ignore=ignore, smoothing=smoothing, reduction="mean")
 
 
 def restoration(p, *, ids, counted, start, **texts):

@@ -38,8 +38,8 @@ CONFIGURATIONS = {
 }  # fmt: skip
 
 
-def torch_loss(torch: Any, p: Any, ids: Any, targets: Any, config: gpt.Config) -> Any:
-    """The mean loss by PyTorch's own functions."""
+def torch_sublayers(torch: Any, config: Any) -> tuple[Any, Any, Any]:
+    """norm(x, q), attend(x, q), causal, and feed(x, q) by PyTorch's own functions."""
     F, C = torch.nn.functional, config.width
     act = {
         "relu": F.relu,
@@ -59,6 +59,13 @@ def torch_loss(torch: Any, p: Any, ids: Any, targets: Any, config: gpt.Config) -
     def feed(x: Any, q: Any) -> Any:
         return act(x @ q["W1"] + q["b1"]) @ q["W2"] + q["b2"]
 
+    return norm, attend, feed
+
+
+def torch_loss(torch: Any, p: Any, ids: Any, targets: Any, config: gpt.Config) -> Any:
+    """The mean loss by PyTorch's own functions."""
+    F, C = torch.nn.functional, config.width
+    norm, attend, feed = torch_sublayers(torch, config)
     if config.positions == "learned":
         table = p["position"]
     else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from crosschecks.gpt import torch_sublayers
 from refllm.blocks.switch_layer import switch_layer, switch_layer_shapes
 from refllm.models import switch
 from refllm.ops.contrastive import info_nce
@@ -174,20 +175,8 @@ def _head(h: Any, p: Tree, targets: Any) -> tuple[Any, Any, Any]:
 def _torch_decoder(p: Tree, ids: Any, targets: Any, config: switch.Config, places: int) -> tuple[Any, Any]:
     import torch
 
-    F, C = torch.nn.functional, config.width
-    act = partial(F.gelu, approximate="tanh" if config.activation == "gelu_tanh" else "none")
-
-    def norm(x: Any, q: Any) -> Any:
-        return F.layer_norm(x, (C,), q["g"], q["b"], config.eps)
-
-    def attend(x: Any, q: Any) -> Any:
-        qkv = x @ q["Wqkv"] + q["bqkv"]
-        parts = (z.unflatten(-1, (config.heads, -1)).transpose(1, 2) for z in qkv.split(C, dim=-1))
-        y = F.scaled_dot_product_attention(*parts, is_causal=True)
-        return y.transpose(1, 2).flatten(2) @ q["Wo"] + q["bo"]
-
-    def feed(x: Any, q: Any) -> Any:
-        return act(x @ q["W1"] + q["b1"]) @ q["W2"] + q["b2"]
+    F = torch.nn.functional
+    norm, attend, feed = torch_sublayers(torch, config)
 
     def switched(x: Any, q: Any) -> tuple[Any, Any]:
         texts, balances = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,17 @@ from golden.formulas import (
     Tap,
     add_positions,
     cross_entropy,
+    dot,
     each,
     embedding,
     layer_norm,
     linear,
     mean,
+    smoothed_cross_entropy,
     untapped,
 )
 from golden.model import ACTIVATIONS, inside, layer_shapes, transformer_layer
-from golden.tape import tanh
+from golden.tape import constant, tanh, total
 from golden.tree import Tree
 
 
@@ -92,10 +95,21 @@ def pretraining_loss(
     }
 
 
-def classifier_loss(p: Tree, *, targets: Array, tap: Tap = untapped, **text: Any) -> dict[str, Array]:
-    """CLS: the mean over the texts of -log P(label); one prediction a text (erratum E13)."""
+def classifier_loss(
+    p: Tree, *, targets: Array, weights: Array | None = None, smoothing: float = 0.0, tap: Tap = untapped, **text: Any
+) -> dict[str, Array]:
+    """CLS: the mean over the texts of -log P(label); one prediction a text (erratum E13).
+
+    With weights (B,): sum_n weights_n loss_n / sum_n weights_n. With smoothing the loss of a text is that against
+    (1 - smoothing) onehot(label) + smoothing / labels (Szegedy 2016, 7), all of which its weight multiplies.
+    """
     y = bert(p, output="classes", tap=tap, **text)
-    return {"loss": cross_entropy(y, targets=targets, ignore=None, reduction="mean")}
+    loss = partial(smoothed_cross_entropy, smoothing=smoothing) if smoothing else cross_entropy
+    if weights is None:
+        return {"loss": loss(y, targets=targets, ignore=None, reduction="mean")}
+    w = [constant(weight) for weight in weights]
+    weighted = dot(w, loss(y, targets=targets, ignore=None, reduction="none")) / total(w)
+    return {"loss": np.asarray(weighted, dtype=object)}
 
 
 def span_loss(p: Tree, *, possible: Array | None, targets: Array, tap: Tap = untapped, **text: Any) -> dict[str, Array]:

@@ -139,7 +139,8 @@ def switch_loss(
     p: Tree, *, ids: Array, targets: Array, ignore: int | None, config: Tree, tap: Tap = untapped
 ) -> dict[str, Array]:
     """Sec. 2.2, eq. 3 and 4: the mean over the targets, with room for capacity_factor T / E tokens of a text, rounded
-    down, and `balance` times the sum over the layers of the mean over the texts of their load balance."""
+    down, and `balance` times the sum over the layers of the mean over the texts of their load balance. A target that is
+    ignored is left out of the first mean alone."""
     T = ids.shape[-1]
     places = math.floor(Fraction(str(config["capacity_factor"])) * T / config["experts"])
     found = _model(p, ids=ids, config=config, capacity=min(places, T), tap=tap)

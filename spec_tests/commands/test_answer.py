@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from refllm.cli import main
-from refllm.commands.answer import RATES
 from refllm.models import bert
 from refllm.parameters import count
+from refllm.presets import FIT_SETTINGS, rates
 from refllm.run import Run, load_model
 from refllm.workers import Workers
 from spec_tests.commands.conftest import Refused, leave_the_allocator_alone
@@ -83,10 +83,10 @@ def test_a_pre_trained_bert_lends_its_sizes_and_its_tokenizer_and_is_tuned(
     tuned = str(tmp_path / "tuned")
     out = printed(capfd, *fit, "--tune", "low-rank", "--rank", "1", "--out", tuned)
     run = Run.resume(Path(tuned), Workers)
-    trained = (8 + 24) + (8 + 8) + 2 * 8 + 2  # the adapters of Wqkv and Wo, and a new head
+    trained = (8 + 24) + (8 + 8) + (run.task.config.vocabulary + 8) + 2 * 8 + 2  # of Wqkv, Wo, token; a new head
     whole = count(bert.shapes(run.task.config))
     assert f"training   {trained} parameters ({100 * trained / whole:.3g} % of the model's), at most 1 steps" in out
-    assert run.settings.lr == RATES["low-rank"] == 2 * RATES["scratch"]
+    assert run.settings.lr == rates(FIT_SETTINGS["lr"])["low-rank"] == 2e-3
     assert printed(capfd, "answer", "predict", tuned, "--context", "Ann lives.", "--question", "Who lives?").strip()
     assert "the upper layers must be between 0 and" in refused(*fit, "--tune", "upper", "--upper", "2")
     assert "--alpha belongs to --tune low-rank" in refused(*fit, "--tune", "upper", "--alpha", "2")

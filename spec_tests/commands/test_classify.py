@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from refllm.cli import main
-from refllm.commands.classify import RATES
 from refllm.commands.label_report import WIDTH, baseline_labels, confusion_table
 from refllm.data.examples import Example
 from refllm.models import bert
 from refllm.parameters import count
+from refllm.presets import FIT_SETTINGS, rates
 from refllm.run import Run
 from refllm.tasks import baselines
 from refllm.workers import Workers
@@ -204,7 +204,7 @@ def test_a_pre_trained_bert_is_tuned(tmp_path: Path, capfd: Captured, tune: list
     assert (
         f"training   {task.tuning.count:,} parameters ({100 * task.tuning.share:.3g} % of the model's), at m" in shown
     )
-    assert run.settings.lr == RATES[tune[0]]
+    assert run.settings.lr == rates(FIT_SETTINGS["lr"])[tune[0]]
     assert run.done
 
 

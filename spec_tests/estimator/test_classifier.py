@@ -14,11 +14,11 @@ import pytest
 
 from refllm.backend import generator
 from refllm.cli import main
-from refllm.commands.classify import EPOCHS, SETTINGS, SIZES
 from refllm.errors import UserError
 from refllm.estimator import TextClassifier
 from refllm.estimator.conventions import NotFittedError, seed_of
 from refllm.parameters import named_leaves
+from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS, FIT_SETTINGS
 from refllm.run import load_model
 from spec_tests.commands.conftest import leave_the_allocator_alone
 from spec_tests.tasks.test_classify import ROWS
@@ -150,7 +150,7 @@ def test_the_parameters_are_those_of_the_constructor_and_the_defaults_those_of_t
     one = TextClassifier()
     assert one.get_params() == {name: parameter.default for name, parameter in signature.items()}
     assert vars(one) == one.get_params()
-    for name, value in {**SIZES, "epochs": EPOCHS, "batch": SETTINGS["batch"]}.items():
+    for name, value in {**CLASSIFY_SIZES, "epochs": FIT_EPOCHS, "batch": FIT_SETTINGS["batch"]}.items():
         assert one.get_params()[name] == value
     assert one.set_params(width=4, lr=None).width == 4
     assert repr(one) == "TextClassifier(width=4)"

@@ -60,7 +60,7 @@ def test_what_is_added_to_a_matrix_has_the_rank(family: Family) -> None:
     adapted = [path[:-2] for path in tuning.model.leaves if path.endswith(".A")]
     assert adapted
     for path in adapted:
-        assert "attention.W" in path
+        assert path == "token" or "attention.W" in path
         assert numpy.linalg.matrix_rank(full[path] - tuning.frozen[path], tol=1e-9) == 1
 
 
@@ -88,13 +88,13 @@ def test_a_pattern_chooses_the_matrices_and_another_one_what_is_trained_whole() 
     assert "pooler.W" not in tuned(family, whole="^pooler").frozen
 
 
-@pytest.mark.parametrize(("rank", "most"), [(4, 0.003), (8, 0.005)])
+@pytest.mark.parametrize(("rank", "most"), [(4, 0.004), (8, 0.008)])
 def test_the_adapters_of_a_published_bert_are_a_small_share_of_it(rank: int, most: float) -> None:
-    """BERT base: 12 x (768 + 2304 + 768 + 768) x rank, and a head."""
+    """BERT base: (12 x (768 + 2304 + 768 + 768) + 30522 + 768) x rank, and a head."""
     config = bert.bert("base", outputs=("classes",))
     known = {path: _Shape(shape) for path, shape in named_leaves(bert.shapes(config)) if "classes" not in path}
     tuning = low_rank_tuning(model=bert, config=config, parameters=known, rank=rank)
-    assert tuning.count == 12 * (768 + 2304 + 768 + 768) * rank + 2 * 768 + 2
+    assert tuning.count == (12 * (768 + 2304 + 768 + 768) + 30522 + 768) * rank + 2 * 768 + 2
     assert tuning.count / count(tuning.structure) < most
 
 

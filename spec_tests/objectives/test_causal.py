@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.metrics import perplexity
-from refllm.models import gpt
+from refllm.models import gpt, switch
 from refllm.objectives.causal import causal_loss, sentence_log_probability
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.ops.linear import matmul
 from refllm.parameters import named_leaves
 from spec_tests.gradients import random_tree
+from spec_tests.language_models import tiny_switch
 
 CONFIG = gpt.Config(vocabulary=5, context=6, layers=2, heads=2, width=4, hidden=6)
 P = random_tree(gpt.shapes(CONFIG), seed=0)
@@ -74,6 +77,25 @@ def test_the_loss_is_minus_the_sentences_log_probabilities() -> None:
     y, _ = loss(ids[:, :-1], ids[:, 1:])
     logits, _ = gpt.forward(P, ids=ids[:, :-1], config=CONFIG, keep=None, cache=None)
     assert y == pytest.approx(-sentence_log_probability(logits, ids=ids[:, 1:], ignore=None).sum(), rel=1e-13)
+
+
+@pytest.mark.parametrize("ignored", [0, 1, 5, 11, 12])
+def test_the_balance_of_experts_is_added_once_to_the_mean_however_many_targets_count(ignored: int) -> None:
+    """Fedus et al. 2021 sec. 2.2: mean NLL + alpha balance; with no target at all the balance is left."""
+    config = tiny_switch(balance=0.5)
+    p, ids = random_tree(switch.shapes(config), seed=1), tokens(3, 4)
+    targets = tokens(3, 4, seed=2)
+    targets.reshape(-1)[numpy.random.default_rng(3).permutation(12)[:ignored]] = -1
+    y, back = causal_loss(p, model=switch, ids=ids, targets=targets, ignore=-1, config=config, keep=None)
+    (h, balance), back_states = switch.balanced_states(p, ids=ids, config=config, keep=None)
+    logits, back_logits = matmul(h, p["token"].T)
+    mean, back_mean = cross_entropy(logits, targets=targets, ignore=-1, reduction="mean")
+    counted, one = max(1, 12 - ignored), numpy.ones(())
+    assert y / counted == pytest.approx(float(mean + 0.5 * balance), rel=1e-13)
+    dh, dhead = back_logits(back_mean(one))
+    wanted = switch.add_head_gradient(back_states(dh, 0.5 * one), dhead, config)
+    for (path, a), (_, b) in zip(named_leaves(back(one / counted)), named_leaves(wanted), strict=True):
+        numpy.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13, err_msg=path)
 
 
 def test_an_ignored_place_adds_nothing_to_loss_and_gradient() -> None:

@@ -159,7 +159,7 @@ def test_fine_tuning_begins_at_the_run_changes_its_part_and_leaves_a_whole_model
         assert "layers.1.attention.Wqkv" in changed
         assert not lower & changed
     else:
-        assert changed == {"classes.W", "classes.b", *(p for p in after if ".attention.W" in p)}
+        assert changed == {"classes.W", "classes.b", "token", *(p for p in after if ".attention.W" in p)}
 
 
 def test_the_head_is_fresh_and_the_seeds(tmp_path: Path, pretrained: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.models import gpt
+from refllm.objectives.classification import class_nll
 from refllm.ops.attention import attention
 from refllm.ops.layer_norm import layer_norm
 from refllm.optim.update import _step
@@ -22,6 +23,7 @@ from refllm.verify.mutants import EQUIVALENT, MUTANTS, Equivalent, Mutant, Site,
 from refllm.verify.mutants import attention as attention_mutants
 from refllm.verify.mutants import beam as beam_mutants
 from refllm.verify.mutants import bidirectional as bidirectional_mutants
+from refllm.verify.mutants import classification as classification_mutants
 from refllm.verify.mutants import contrastive as contrastive_mutants
 from refllm.verify.mutants import cross_attention as cross_attention_mutants
 from refllm.verify.mutants import earlier as earlier_mutants
@@ -279,6 +281,13 @@ def test_the_parts_of_adam_are_right_when_nothing_is_changed(golden: corpus.Corp
     with planted(whole):
         results = list(_run(golden, [c for c in golden.cases.values() if c.operation in ("adam", "adamw")]))
     assert len(results) > 10
+    assert all(r.status == "pass" for r in results)
+
+
+def test_the_parts_of_a_classifiers_loss_are_right_when_nothing_is_changed(golden: corpus.Corpus) -> None:
+    with planted(Mutant("X/y", class_nll, "", classification_mutants.nll())):
+        results = list(_run(golden, [c for c in golden.cases.values() if c.operation == "classifier_loss"]))
+    assert any("weights" in r.case.keywords for r in results)
     assert all(r.status == "pass" for r in results)
 
 

@@ -69,12 +69,16 @@ def pretraining(p: Tree, *, targets: Array, ignore: int, pairs: Array, config: d
     return (masked / words, pair / texts), lambda dmasked, dpair: back(dmasked / words, dpair / texts), found
 
 
-def classifier(p: Tree, *, targets: Array, config: dict[str, Any], **text: Any) -> Answer:
-    """The mean over the texts."""
+def classifier(
+    p: Tree, *, targets: Array, config: dict[str, Any], weights: Array | None = None, smoothing: float = 0.0,
+    **text: Any,
+) -> Answer:  # fmt: skip
+    """The mean over the texts, by their weights if they have any."""
     y, back = classification_loss(
-        p, model=model, **text, targets=targets, weights=None, smoothing=0.0, config=_config(p, config), keep=None
-    )
-    count = y.dtype.type(len(targets))
+        p, model=model, **text, targets=targets, weights=weights, smoothing=smoothing, config=_config(p, config),
+        keep=None,
+    )  # fmt: skip
+    count = y.dtype.type(len(targets) if weights is None else to_host(weights).sum())
     return y / count, lambda dy: back(dy / count), _taps(p, output="classes", config=config, **text)
 
 

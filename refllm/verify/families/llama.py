@@ -76,18 +76,7 @@ def _layer_stages(p: Tree, x: str, prefix: str, *, r: Array | None, eps: float, 
     def fed(z: Array) -> Array:
         return gated_feed_forward(z, p["feed_forward"], activation="silu")[0]
 
-    def added(z: Array, d: Array) -> Array:
-        return z + d
-
-    plan: list[tuple[str, tuple[str, ...], Callable[..., Array]]] = [
-        ("norm1", (x,), norm1),
-        ("attention", (f"{prefix}norm1",), attended),
-        ("residual1", (x, f"{prefix}attention"), added),
-        ("norm2", (f"{prefix}residual1",), norm2),
-        ("feed_forward", (f"{prefix}norm2",), fed),
-        ("residual2", (f"{prefix}residual1", f"{prefix}feed_forward"), added),
-    ]
-    return [taps.Stage(prefix + name, takes, compute) for name, takes, compute in plan]
+    return taps.pre_norm_stages(x, prefix, ("attention", norm1, attended), ("feed_forward", norm2, fed))
 
 
 def _model_stages(p: Tree, *, ids: Array, config: dict[str, Any]) -> list[taps.Stage]:

@@ -83,15 +83,4 @@ def _expert_stages(
     def switched(z: Array) -> Array:
         return switch_layer(z, p["switch"], activation=activation, capacity=capacity, valid=None)[0][0]
 
-    def added(z: Array, d: Array) -> Array:
-        return z + d
-
-    plan: list[tuple[str, tuple[str, ...], Callable[..., Array]]] = [
-        ("norm1", (x,), norm1),
-        ("attention", (f"{prefix}norm1",), attended),
-        ("residual1", (x, f"{prefix}attention"), added),
-        ("norm2", (f"{prefix}residual1",), norm2),
-        ("switch", (f"{prefix}norm2",), switched),
-        ("residual2", (f"{prefix}residual1", f"{prefix}switch"), added),
-    ]
-    return [taps.Stage(prefix + name, takes, compute) for name, takes, compute in plan]
+    return taps.pre_norm_stages(x, prefix, ("attention", norm1, attended), ("switch", norm2, switched))

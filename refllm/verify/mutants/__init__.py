@@ -12,6 +12,7 @@ from refllm.verify.mutants import (
     beam,
     bert,
     bidirectional,
+    classification,
     contrastive,
     cross_attention,
     earlier,
@@ -43,6 +44,6 @@ __all__ = ["EQUIVALENT", "MUTANTS", "Equivalent", "Mutant", "Site", "planted", "
 TOPICS = (
     attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,
     contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional, earlier, bert,
-    cross_attention, encoder_decoder, beam,
+    classification, cross_attention, encoder_decoder, beam,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)

@@ -1,4 +1,4 @@
-"""Mistakes of BERT: of its input, its encoder, its heads and its losses."""
+"""Mistakes of BERT: of its input, its encoder, its heads and the losses of its training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BERT = bert.__name__
 _encode, _transform, _pooled, _pair, _masked = (
     bert.encode, bert.masked_transform, bert.pooled, bert.pair_logits, bert.masked_logits,
 )  # fmt: skip
-_whole, _pretraining, _classifier, _spans = bert.whole_gradient, family.pretraining, family.classifier, family.spans
+_whole, _pretraining, _spans = bert.whole_gradient, family.pretraining, family.spans
 
 
 def encoder(change: Callable[..., dict[str, Any]]) -> Function:
@@ -237,8 +237,6 @@ MUTANTS = [
            pretraining(pair=len)),
     Mutant("NSP/mean-over-masked", family.pretraining, "the loss of the pair divided by the number of masked places",
            _divided_by_masked),
-    Mutant("CLS/sum", family.classifier, "the loss of a classifier summed over the texts",
-           scaled(_classifier, lambda targets: float(len(targets)))),
     Mutant("TASKS/span-sum", family.spans, "the loss of an answer as the sum of start and end, not their mean",
            scaled(_spans, lambda targets: 2.0)),
     Mutant("TASKS/span-exchanged", span_nll, "the loss of an answer with start and end exchanged", _exchanged_ends),

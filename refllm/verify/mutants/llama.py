@@ -16,6 +16,7 @@ from refllm.parameters import Tree, map_leaves
 from refllm.verify.mutants.autodiff import Node, constant, differentiable, sigmoid
 from refllm.verify.mutants.bank import Function, Mutant, planted
 from refllm.verify.mutants.feed_forward import RIGHT
+from refllm.verify.mutants.models import layers
 
 Activate = Callable[[Node], Node]
 GATES: dict[str, Activate] = {**RIGHT, "silu": lambda x: x * sigmoid(x)}
@@ -58,25 +59,6 @@ def _one_norm(x: Array, r: Array | None, p: Tree, **how: Any) -> tuple[Array, Fu
         return dx, dr, dp
 
     return y, shared
-
-
-def layers(order: Callable[[list[int]], list[int]]) -> Function:
-    """A model whose layers are those of other numbers."""
-
-    def changed(p: Tree, **how: Any) -> tuple[Array, Function]:
-        chosen = order(list(range(len(p["layers"]))))
-        y, back = hidden_states({**p, "layers": [p["layers"][i] for i in chosen]}, **how)
-
-        def collected(dy: Array) -> Tree:
-            dp = back(dy)
-            found = map_leaves(numpy.zeros_like, p["layers"])
-            for i, d in zip(chosen, dp["layers"], strict=True):
-                found[i] = map_leaves(numpy.add, found[i], d)
-            return {**dp, "layers": found}
-
-        return y, collected
-
-    return changed
 
 
 def _in_first_layer(value: bool) -> Function:
@@ -158,10 +140,11 @@ MUTANTS = [
     Mutant("LMHEAD/llama-no-final-norm", rms_norm, "Llama without the norm before its head", _no_norm,
            within="refllm.models.llama"),
     Mutant("LMHEAD/llama-shared-layers", hidden_states, "Llama whose layers all have the parameters of the first",
-           layers(lambda i: [0 for _ in i])),
+           layers(lambda i: [0 for _ in i], hidden_states)),
     Mutant("LMHEAD/llama-layers-reversed", hidden_states, "Llama with its layers in reverse",
-           layers(lambda i: i[::-1])),
-    Mutant("LMHEAD/llama-last-layer-skipped", hidden_states, "Llama without its last layer", layers(lambda i: i[:-1])),
+           layers(lambda i: i[::-1], hidden_states)),
+    Mutant("LMHEAD/llama-last-layer-skipped", hidden_states, "Llama without its last layer",
+           layers(lambda i: i[:-1], hidden_states)),
     Mutant("LMHEAD/back-llama-tied-head-dropped", add_head_gradient, "Llama's tied head that gives the embedding no "
            "gradient", tied(lambda embedding, head: embedding), within="refllm.models.llama"),
     Mutant("LMHEAD/back-llama-tied-embedding-dropped", add_head_gradient, "Llama's tied head whose gradient overwrites "

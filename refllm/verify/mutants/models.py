@@ -28,12 +28,12 @@ def _no_norm(x: Node, g: Node, b: Node, *, eps: float) -> Node:
     return x
 
 
-def layers(order: Callable[[list[int]], list[int]]) -> Function:
-    """A model whose layers are those of other numbers: order([0, 1, ...])."""
+def layers(order: Callable[[list[int]], list[int]], states: Function = hidden_states) -> Function:
+    """A model's states, a GPT's, from layers that are those of other numbers: order([0, 1, ...])."""
 
-    def changed(p: Tree, *, config: Config, **how: Any) -> tuple[Array, Function]:
+    def changed(p: Tree, **how: Any) -> tuple[Array, Function]:
         chosen = order(list(range(len(p["layers"]))))
-        y, back = hidden_states({**p, "layers": [p["layers"][i] for i in chosen]}, config=config, **how)
+        y, back = states({**p, "layers": [p["layers"][i] for i in chosen]}, **how)
 
         def collected(dy: Array) -> Tree:
             dp = back(dy)

@@ -104,11 +104,12 @@ def _dropped_in_use(p: Tree, *, ids: Array, config: Any, keep: Any, cache: Any) 
 
 
 def objective(weight: Callable[[Any, Array], float]) -> Function:
-    """The loss with another factor of the balance: weight(config, targets), for the sum over the places."""
+    """The loss with another factor of the balance: weight(config, counted), `counted` the places that count."""
 
-    def changed(p: Tree, *, targets: Array, config: Any, **how: Any) -> tuple[Array, Function]:
-        other = replace(config, balance=weight(config, targets))
-        return _balanced_loss(p, targets=targets, config=other, **how)
+    def changed(p: Tree, *, targets: Array, ignore: int | None, config: Any, **how: Any) -> tuple[Array, Function]:
+        counted = numpy.ones(targets.shape, bool) if ignore is None else targets != ignore
+        other = replace(config, balance=weight(config, counted))
+        return _balanced_loss(p, targets=targets, ignore=ignore, config=other, **how)
 
     return changed
 
@@ -152,9 +153,13 @@ MUTANTS = [
     Mutant("MOE/capacity-factor-ignored", capacity, "an expert's capacity without its factor: T / E",
            lambda tokens, config: max(1, tokens // config.experts)),
     Mutant("MOE/loss-no-balance", _balanced_loss, "a switch model trained without its balance",
-           objective(lambda config, targets: 0.0)),
+           objective(lambda config, counted: 0.0)),
     Mutant("MOE/loss-balance-whole", _balanced_loss, "a switch model trained with the balance times 1, not its factor",
-           objective(lambda config, targets: 1.0)),
+           objective(lambda config, counted: 1.0)),
     Mutant("MOE/loss-balance-per-token", _balanced_loss, "a switch model whose balance is divided by the tokens again",
-           objective(lambda config, targets: config.balance / targets.size)),
+           objective(lambda config, counted: config.balance / counted.size)),
+    Mutant("MOE/loss-balance-over-counted", _balanced_loss, "a switch model whose balance is summed over all places "
+           "and divided by those that count", objective(lambda config, counted: config.balance / counted.mean())),
+    Mutant("MOE/loss-balance-of-counted", _balanced_loss, "a switch model whose balance is weighed by the share of the "
+           "places that count", objective(lambda config, counted: config.balance * counted.mean())),
 ]

@@ -113,8 +113,8 @@ def losses() -> list[Case]:
         asked = {"targets": targets, "ignore": -100, "pairs": np.array(pairs)}
         return case("pretraining_loss", id, about, ["masked", "pair"], asked, **more)
 
-    def classifier(id: str, about: str, labels: list[int], **more: Any) -> Case:
-        return case("classifier_loss", id, about, ["classes"], {"targets": np.array(labels)}, **more)
+    def classifier(id: str, about: str, labels: list[int], how: dict[str, Any] | None = None, **more: Any) -> Case:
+        return case("classifier_loss", id, about, ["classes"], {"targets": np.array(labels), **(how or {})}, **more)
 
     return [
         pretraining(
@@ -132,6 +132,13 @@ def losses() -> list[Case]:
             erratum="E16",
         ),
         classifier("CLS/loss", "the mean over the texts of -log P(label)", [2, 0]),
+        classifier(
+            "CLS/loss-weighted-smoothed",
+            "divided by the sum of the texts' weights; a weight multiplies the smoothed share too, which goes to every "
+            "label, the right one included",
+            [2, 0],
+            {"weights": np.array([0.75, 2.0]), "smoothing": 0.1},
+        ),
         classifier(
             "CLS/e13-one-prediction",
             "one prediction a text, as wide as the labels; not one a token, as wide as the vocabulary",

@@ -180,16 +180,29 @@ def switch() -> list[Case]:
 
 
 def switch_loss() -> list[Case]:
-    def case(slug: str, about: str, config: dict[str, Any], *shape: int) -> Case:
+    def case(
+        slug: str, about: str, config: dict[str, Any], *shape: int, ignored: tuple[tuple[int, int], ...] = ()
+    ) -> Case:
         id = f"MOE/loss-{slug}"
         draw = Draw(f"{id} words")
         ids, targets = (draw.integers(*shape, high=config["vocabulary"]) for _ in range(2))
-        keywords = {"ids": ids, "targets": targets, "ignore": None, "config": config}
+        for place in ignored:
+            targets[place] = -100
+        keywords = {"ids": ids, "targets": targets, "ignore": -100 if ignored else None, "config": config}
         return Case(id, "switch_loss", about, parameters(Draw(id), shapes(config)), keywords, taps=True)
 
     return [
         case("second-layer", "room for 1.25 * 5 / 3, that is two, tokens; 0.01 of the balance is added", SWITCH, 2, 5),
         case("each-layer", "the balances of the layers are summed, those of the texts averaged", EVERY, 2, 4),
+        case(
+            "ignored-targets",
+            "an ignored target is not counted by the mean; its token is routed and balanced like the others, and the "
+            "balance is added once, the mean over the texts, however many of their targets count",
+            ONE,
+            2,
+            4,
+            ignored=((0, 0), (0, 3), (1, 1)),
+        ),
     ]
 
 
