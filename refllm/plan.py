@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from refllm.errors import UserError
@@ -17,13 +18,13 @@ class Plan:
     Only a run by steps can be repeated bit for bit, since a clock cannot.
 
     With `patience` the run ends early (early stopping: Prechelt 1998; documents 000 sec. 4.4) and leaves the weights of
-    the report whose val_loss was lowest, whether it ends early or not.
+    the report whose `criterion` was lowest, whether it ends early or not.
     """
 
     steps: int | None
     minutes: float | None
     reports: int  # lines of metrics, with a validation and a checkpoint each, spread evenly over the run
-    patience: int | None = None  # reports without a better val_loss before the run ends; None: it never ends early
+    patience: int | None = None  # reports without a better one before the run ends; None: it never ends early
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -63,16 +64,21 @@ class Plan:
         )
 
 
+def criterion(measured: Mapping[str, float]) -> float:
+    """What the best report has the least of: what the task calls so, or `val_loss`."""
+    return measured.get("criterion", measured["val_loss"])
+
+
 @dataclass
 class Best:
-    """STOP: the lowest val_loss so far, the step that it was measured at, and the reports since then."""
+    """STOP: the lowest criterion so far, the step that it was measured at, and the reports since then."""
 
     loss: float | None = None
     step: int = 0
     waited: int = 0
 
     def is_beaten(self, loss: float, step: int) -> bool:
-        """Takes in the val_loss of a report; whether it is the lowest so far."""
+        """Takes in the criterion of a report; whether it is the lowest so far."""
         if self.loss is not None and loss >= self.loss:
             self.waited += 1
             return False

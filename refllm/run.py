@@ -24,7 +24,7 @@ from refllm.errors import UserError
 from refllm.finetune.stored import weights_of
 from refllm.models import LANGUAGE_MODELS, by_name
 from refllm.parameters import Tree, count, from_names, named_leaves, require_fit
-from refllm.plan import Best, Plan
+from refllm.plan import Best, Plan, criterion
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tokenizers import Tokenizer, require_same_vocabulary
@@ -126,7 +126,7 @@ class Run:
                 now = time.perf_counter()
                 self.training_seconds += now - last
                 line = self._report(lr, steps=self.trainer.step_number - since, seconds=now - last)
-                self._keep_the_best(line["val_loss"])
+                self._keep_the_best(criterion(line))
                 on_report(line)
                 last, since = time.perf_counter(), self.trainer.step_number
                 self.seconds = before + last - started

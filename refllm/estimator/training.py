@@ -9,7 +9,7 @@ import numpy as np
 from refllm.backend import generator
 from refllm.errors import UserError
 from refllm.parameters import Tree, map_leaves
-from refllm.plan import Best, Plan
+from refllm.plan import Best, Plan, criterion
 from refllm.tasks.classify import Classify
 from refllm.train import Settings, Trainer
 from refllm.workers import Workers
@@ -32,6 +32,6 @@ def trained_in_memory(task: Classify, settings: Settings, plan: Plan, workers: W
         if task.held_out and plan.reports_due(trainer.step_number, 0.0) > reported:
             reported = plan.reports_due(trainer.step_number, 0.0)
             found = task.validate(trainer.parameters.tree, device=settings.device, workers=workers)
-            if best.is_beaten(found["val_loss"], trainer.step_number):
+            if best.is_beaten(criterion(found), trainer.step_number):
                 kept = map_leaves(np.array, trainer.parameters.tree)
     return trainer.parameters.tree if kept is None else kept, trainer.step_number

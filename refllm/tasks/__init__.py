@@ -56,7 +56,8 @@ class Task(Protocol):
         ...
 
     def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
-        """Measures on the held-out part: `val_loss`, the lower the better, and others."""
+        """Measures on the held-out part: `val_loss`, the lower the better, and others; `criterion` among them where the
+        best report is another one."""
         ...
 
     def told(self, measured: dict[str, float]) -> str:

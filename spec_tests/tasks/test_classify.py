@@ -98,9 +98,12 @@ def test_the_measures_are_those_of_each_text_by_itself(tmp_path: Path, balanced:
     given = [LABELS[place] for place in logits.argmax(axis=1)]
     places = [LABELS.index(label) for label in wanted]
     counts = {label: sum(one.label == label for one in made.read.train) for label in LABELS}
-    weights = [1 / counts[label] if balanced else 1.0 for label in wanted]
+    mean = sum(counts.values()) / len(LABELS)
+    weights = [mean / counts[label] if balanced else 1.0 for label in wanted]
     losses = numpy.log(numpy.exp(logits).sum(axis=1)) - logits[range(len(places)), places]
     assert measured["val_loss"] == pytest.approx(numpy.average(losses, weights=weights), rel=1e-10)
+    wrong = sum(w for w, a, b in zip(weights, wanted, given, strict=True) if a != b)
+    assert wrong < measured["criterion"] < wrong + 1
     assert measured["accuracy"] == numpy.mean([a == b for a, b in zip(wanted, given, strict=True)])
     assert measured["macro_f1"] == macro_scores(confusion_matrix(wanted, given, LABELS)).f1
     assert len(set(given)) > 1
