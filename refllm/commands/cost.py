@@ -44,7 +44,7 @@ def before_and_after(before: Path, after: Path, options: argparse.Namespace) -> 
             "bytes": trained.description["files"]["weights"]["bytes"],
             "parameters": count(trained.model.shapes(trained.config)),
             **_speed(tasks[name], min(seconds[name])),
-            **measures[name],
+            **{measure: x for measure, x in measures[name].items() if measure != "criterion"},  # told in the others
         }
         for name, trained in models.items()
     }
