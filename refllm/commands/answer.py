@@ -8,21 +8,20 @@ from collections.abc import Callable
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import answering
 from refllm.commands.answering import overlapping_sentence, print_table
-from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments, settings_of
+from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments
 from refllm.commands.fitting import (
     add_run_arguments,
     begun,
     carry_out,
     config_of_the_run,
     fresh_bert,
-    introduce,
-    rate_of,
+    settings_to_fit,
     start_of,
     tuning_of,
 )
 from refllm.errors import UserError
 from refllm.models import bert
-from refllm.presets import ANSWER_SIZES, FIT_EPOCHS, FIT_SETTINGS
+from refllm.presets import ANSWER_SIZES, FIT_EPOCHS
 from refllm.run import Run
 from refllm.tasks.span import AnswerSpans, quality, read_data
 
@@ -77,7 +76,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 def fit(options: argparse.Namespace) -> int:
     return carry_out(
         options, command="answer", add_arguments=add_fit_arguments, new_run=lambda: new_run(options),
-        introduce=introduced, conclude=conclude,
+        conclude=conclude,
     )  # fmt: skip
 
 
@@ -96,20 +95,13 @@ def new_run(options: argparse.Namespace) -> Run:
         config=config, tokenizer=tokenizer, read=read, data=options.data, validation=options.validation, start=start,
         tuning=tuning_of(options),
     )  # fmt: skip
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    settings = settings_of({**FIT_SETTINGS, "lr": rate_of(options, FIT_SETTINGS["lr"]), **given}, options)
+    settings = settings_to_fit(options)
     return begun(options, task=task, settings=settings, examples=len(task.questions), epochs=FIT_EPOCHS)
 
 
 def _task(prepared: Run) -> AnswerSpans:
     assert isinstance(prepared.task, AnswerSpans)
     return prepared.task
-
-
-def introduced(prepared: Run) -> None:
-    task = _task(prepared)
-    config = task.config
-    introduce(prepared, task, sizes=f"{config.layers} layers, width {config.width}, context {config.context}")
 
 
 def conclude(prepared: Run) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import labelling
-from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments, settings_of
+from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments
 from refllm.commands.fitting import (
     add_run_arguments,
     add_smoothing_argument,
@@ -15,8 +15,7 @@ from refllm.commands.fitting import (
     carry_out,
     config_of_the_run,
     fresh_bert,
-    introduce,
-    rate_of,
+    settings_to_fit,
     start_of,
     tuning_of,
 )
@@ -25,7 +24,7 @@ from refllm.commands.labelling import add_column_arguments
 from refllm.errors import UserError
 from refllm.metrics import accuracy
 from refllm.models import bert
-from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS, FIT_SETTINGS
+from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS
 from refllm.run import Run
 from refllm.tasks.classify import Classify, read_data
 
@@ -78,7 +77,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 def fit(options: argparse.Namespace) -> int:
     return carry_out(
         options, command="classify", add_arguments=add_fit_arguments, new_run=lambda: new_run(options),
-        introduce=introduced, conclude=conclude,
+        conclude=conclude,
     )  # fmt: skip
 
 
@@ -97,20 +96,13 @@ def new_run(options: argparse.Namespace) -> Run:
         validation=options.validation, balanced=options.class_weights, start=start, tuning=tuning_of(options),
         smoothing=options.label_smoothing,
     )  # fmt: skip
-    given = {key: value for key, value in vars(options).items() if value is not None}
-    settings = settings_of({**FIT_SETTINGS, "lr": rate_of(options, FIT_SETTINGS["lr"]), **given}, options)
+    settings = settings_to_fit(options)
     return begun(options, task=task, settings=settings, examples=len(read.train), epochs=FIT_EPOCHS)
 
 
 def _task(prepared: Run) -> Classify:
     assert isinstance(prepared.task, Classify)
     return prepared.task
-
-
-def introduced(prepared: Run) -> None:
-    task = _task(prepared)
-    config = task.config
-    introduce(prepared, task, sizes=f"{config.layers} layers, width {config.width}, context {config.context}")
 
 
 def conclude(prepared: Run) -> None:

@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from refllm.backend import allow_tf32
-from refllm.commands.choices import add_machine_arguments, require_alone
+from refllm.commands.choices import add_machine_arguments, require_alone, settings_of
 from refllm.commands.progress import carried_out
 from refllm.commands.train import next_free
 from refllm.errors import UserError
@@ -19,7 +19,7 @@ from refllm.finetune import TUNES, Tuning
 from refllm.models import bert
 from refllm.parameters import count
 from refllm.plan import Plan
-from refllm.presets import rates
+from refllm.presets import FIT_SETTINGS, rates
 from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks.start import Start, begun_from
@@ -88,7 +88,6 @@ def carry_out(
     command: str,
     add_arguments: Callable[[argparse.ArgumentParser], None],
     new_run: Callable[[], Run],
-    introduce: Callable[[Run], None],
     conclude: Callable[[Run], None],
 ) -> int:
     """`fit`: a new run, or one that is gone on with; the exit status."""
@@ -160,9 +159,18 @@ def config_of_the_run(options: argparse.Namespace, start: Start, **heads: Any) -
     return replace(start.config, dropout=dropout, **heads)
 
 
-def introduce(prepared: Run, task: Fitted, *, sizes: str) -> None:
-    """What is about to be trained of which model, on what, how and where; `sizes` are the model's in words."""
-    settings, tuning = prepared.settings, task.tuning
+def settings_to_fit(options: argparse.Namespace) -> Settings:
+    """The usual ones for what is trained, under the flags."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return settings_of({**FIT_SETTINGS, "lr": rate_of(options, FIT_SETTINGS["lr"]), **given}, options)
+
+
+def introduce(prepared: Run) -> None:
+    """What is about to be trained of which model, on what, how and where."""
+    task = cast(Fitted, prepared.task)
+    settings, tuning, config = prepared.settings, task.tuning, task.config
+    layers = config.layers if hasattr(config, "layers") else f"{config.encoder_layers} + {config.decoder_layers}"
+    sizes = f"{layers} layers, width {config.width}, context {config.context}"
     start = "from scratch" if task.start is None else f"from {task.start.directory}"
     print(
         f"data       {task.introduced()}\n"

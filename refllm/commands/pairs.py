@@ -22,7 +22,6 @@ from refllm.commands.fitting import (
     begun,
     carry_out,
     config_of_the_run,
-    introduce,
     rate_of,
     start_of,
     tuning_of,
@@ -100,7 +99,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
 def fit(options: argparse.Namespace, kind: Kind) -> int:
     return carry_out(
         options, command=kind.name, add_arguments=lambda parser: add_fit_arguments(parser, kind),
-        new_run=lambda: new_run(options, kind), introduce=introduced, conclude=conclude,
+        new_run=lambda: new_run(options, kind), conclude=conclude,
     )  # fmt: skip
 
 
@@ -138,13 +137,6 @@ def from_scratch(
 def _task(prepared: Run) -> SequencePairs:
     assert isinstance(prepared.task, SequencePairs)
     return prepared.task
-
-
-def introduced(prepared: Run) -> None:
-    task = _task(prepared)
-    config = task.config
-    sizes = f"{config.encoder_layers} + {config.decoder_layers} layers, width {config.width}, context {config.context}"
-    introduce(prepared, task, sizes=sizes)
 
 
 def conclude(prepared: Run) -> None:
