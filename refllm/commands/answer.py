@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
-from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import answering
 from refllm.commands.answering import overlapping_sentence, print_table
 from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments
@@ -19,6 +17,7 @@ from refllm.commands.fitting import (
     start_of,
     tuning_of,
 )
+from refllm.commands.verbs import Verb, add_verbs, run_verb
 from refllm.errors import UserError
 from refllm.models import bert
 from refllm.presets import ANSWER_SIZES, FIT_EPOCHS
@@ -32,6 +31,7 @@ example: refllm answer fit questions.jsonl --from runs/001 --out runs/answers
          refllm answer predict runs/answers --context "The hall opened in 1973." --question "When did it open?"
          refllm answer evaluate runs/answers more_questions.jsonl"""
 
+run = run_verb
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 
 FIT = """Learn from a table (.csv, .tsv with a header, .jsonl) with the columns context, question, answer and, if an
@@ -41,27 +41,15 @@ example: refllm answer fit questions.jsonl --from runs/001 --out runs/answers"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    act: Callable[[argparse.Namespace], int]
-    for name, text, description, add, act in (
-        ("fit", "learn from questions and answers", FIT, add_fit_arguments, fit),
-        ("predict", "answer a question", answering.PREDICT, answering.add_predict_arguments, answering.predict),
-        (
+    add_verbs(
+        parser,
+        Verb("fit", "learn from questions and answers", FIT, add_fit_arguments, fit),
+        Verb("predict", "answer a question", answering.PREDICT, answering.add_predict_arguments, answering.predict),
+        Verb(
             "evaluate", "measure on questions and answers", answering.EVALUATE, answering.add_evaluate_arguments,
             answering.evaluate,
         ),
-    ):  # fmt: skip
-        one = actions.add_parser(
-            name, help=text, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        add(one)
-        one.set_defaults(act=act)
-
-
-def run(options: argparse.Namespace) -> int:
-    device_namespace(options.device)
-    allow_tf32(options.tf32, options.device)
-    return int(options.act(options))
+    )  # fmt: skip
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,15 +8,18 @@ from pathlib import Path
 
 from refllm.commands.choices import add_device_arguments
 from refllm.commands.texts import require_text
+from refllm.commands.verbs import fitted
 from refllm.data.corpus import decoded
 from refllm.data.examples import Question, read_questions
 from refllm.data.questions import asked
 from refllm.data.sentences import sentences
 from refllm.errors import UserError
 from refllm.metrics import normalised_answer
-from refllm.run import Trained, load_model
+from refllm.run import Trained
 from refllm.tasks.span import answers, quality
 from refllm.workers import Workers, available_cores
+
+OF_FIT = {"task": "span", "learns": "answers", "by": "refllm answer fit"}
 
 PREDICT = """Answer a question about a text.
 
@@ -51,7 +54,7 @@ def predict(options: argparse.Namespace) -> int:
         context, where = decoded(Path(options.file)), f"{options.file}:1"
     for text, name in ((context, where), *((question, "--question") for question in options.question)):
         require_text(text, name)
-    run = run_of_answers(options.run_directory, options.device)
+    run = fitted(options.run_directory, options.device, **OF_FIT)
     questions = [Question(context, question, "", 0, where) for question in options.question]
     for question, answer in zip(options.question, answered_by(run, questions, options, threads=1), strict=True):
         named = {"question": question, "answer": answer}
@@ -63,7 +66,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.threads < 1:
         raise UserError(f"threads must be at least 1, got {options.threads}")
     questions = read_questions(options.data)
-    run = run_of_answers(options.run_directory, options.device)
+    run = fitted(options.run_directory, options.device, **OF_FIT)
     given = answered_by(run, questions, options, threads=options.threads)
     wanted = [one.answer for one in questions]
     measured = {
@@ -76,17 +79,6 @@ def evaluate(options: argparse.Namespace) -> int:
     print(f"{len(questions):,} questions by {options.run_directory}\n")
     print_table(measured)
     return 0
-
-
-def run_of_answers(directory: str, device: str) -> Trained:
-    """The model of a run of `fit`. UserError for a run of another kind."""
-    run = load_model(Path(directory), device)
-    if run.description.get("task") != "span":
-        raise UserError(
-            f"{directory} is a run of {run.description['model']} that has learnt no answers; "
-            "give one of refllm answer fit"
-        )
-    return run
 
 
 def answered_by(run: Trained, questions: list[Question], options: argparse.Namespace, *, threads: int) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import labelling
 from refllm.commands.choices import add_architecture_arguments, add_optimiser_arguments
 from refllm.commands.fitting import (
@@ -21,6 +20,7 @@ from refllm.commands.fitting import (
 )
 from refllm.commands.label_report import baseline_labels, print_comparison
 from refllm.commands.labelling import add_column_arguments
+from refllm.commands.verbs import Verb, add_verbs, run_verb
 from refllm.errors import UserError
 from refllm.metrics import accuracy
 from refllm.models import bert
@@ -34,6 +34,7 @@ example: refllm classify fit reviews.csv --text review --label stars --from runs
          refllm classify predict runs/stars "I read it twice." --json
          refllm classify evaluate runs/stars more_reviews.csv --text review --label stars"""
 
+run = run_verb
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 
 FIT = """Learn labels from examples: a table (.csv, .tsv with a header, .jsonl) or a folder with a subfolder a label.
@@ -42,23 +43,14 @@ example: refllm classify fit reviews.csv --text review --label stars --from runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, text, description, add, action in (
-        ("fit", "learn the labels of examples", FIT, add_fit_arguments, fit),
-        ("predict", "label texts", labelling.PREDICT, labelling.add_predict_arguments, labelling.predict),
-        ("evaluate", "measure on examples", labelling.EVALUATE, labelling.add_evaluate_arguments, labelling.evaluate),
-    ):
-        one = actions.add_parser(
-            name, help=text, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        add(one)
-        one.set_defaults(act=action)
-
-
-def run(options: argparse.Namespace) -> int:
-    device_namespace(options.device)
-    allow_tf32(options.tf32, options.device)
-    return int(options.act(options))
+    add_verbs(
+        parser,
+        Verb("fit", "learn the labels of examples", FIT, add_fit_arguments, fit),
+        Verb("predict", "label texts", labelling.PREDICT, labelling.add_predict_arguments, labelling.predict),
+        Verb(
+            "evaluate", "measure on examples", labelling.EVALUATE, labelling.add_evaluate_arguments, labelling.evaluate
+        ),
+    )
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import rewriting
 from refllm.commands.choices import (
     add_architecture_arguments,
@@ -27,6 +26,7 @@ from refllm.commands.fitting import (
     tuning_of,
 )
 from refllm.commands.rewriting import fitting, print_table, scores
+from refllm.commands.verbs import Verb, add_verbs
 from refllm.errors import UserError
 from refllm.models import encoder_decoder
 from refllm.run import Run
@@ -55,31 +55,17 @@ class Kind:
 
 
 def add_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    rest: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-        "predict": rewriting.add_predict_arguments,
-        "evaluate": rewriting.add_evaluate_arguments,
-    }
-    for name, text, description in (
-        ("fit", "learn from pairs of texts", kind.fit),
-        ("predict", "write for other texts", kind.predict),
-        ("evaluate", "measure on pairs of texts", kind.evaluate),
-    ):
-        one = actions.add_parser(
-            name, help=text, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        if name == "fit":
-            add_fit_arguments(one, kind)
-        else:
-            rest[name](one)
-
-
-def run(options: argparse.Namespace, kind: Kind) -> int:
-    device_namespace(options.device)
-    allow_tf32(options.tf32, options.device)
-    if options.action == "fit":
-        return fit(options, kind)
-    return rewriting.predict(options) if options.action == "predict" else rewriting.evaluate(options)
+    add_verbs(
+        parser,
+        Verb(
+            "fit", "learn from pairs of texts", kind.fit, partial(add_fit_arguments, kind=kind), partial(fit, kind=kind)
+        ),
+        Verb("predict", "write for other texts", kind.predict, rewriting.add_predict_arguments, rewriting.predict),
+        Verb(
+            "evaluate", "measure on pairs of texts", kind.evaluate, rewriting.add_evaluate_arguments,
+            rewriting.evaluate,
+        ),
+    )  # fmt: skip
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
@@ -98,7 +84,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
 
 def fit(options: argparse.Namespace, kind: Kind) -> int:
     return carry_out(
-        options, command=kind.name, add_arguments=lambda parser: add_fit_arguments(parser, kind),
+        options, command=kind.name, add_arguments=partial(add_fit_arguments, kind=kind),
         new_run=lambda: new_run(options, kind), conclude=conclude,
     )  # fmt: skip
 

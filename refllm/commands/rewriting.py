@@ -6,16 +6,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from refllm.commands.choices import add_device_arguments
 from refllm.commands.texts import texts_of
+from refllm.commands.verbs import fitted
 from refllm.data.examples import Pair, folded, read_pairs
 from refllm.data.sentences import sentences
 from refllm.errors import UserError
 from refllm.metrics import bleu_and_chrf, has_sacrebleu, rouge_l
-from refllm.run import Trained, load_model
+from refllm.run import Trained
 from refllm.tasks.dictionary import learn_dictionary, word_by_word
 from refllm.tasks.seq2seq import read_data
 from refllm.tasks.writing import token_counts, written
@@ -23,6 +23,7 @@ from refllm.workers import Workers, available_cores
 
 NAMES = {"translate": "translation", "summarise": "summary"}  # of what is written, in JSON
 COLUMNS = {"bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact"}
+OF_FIT = {"task": "seq2seq", "learns": "pairs", "by": "refllm translate fit or refllm summarise fit"}
 WITHOUT_SACREBLEU = "(BLEU and chrF need sacrebleu: pip install 'refllm[eval]')"
 
 
@@ -57,7 +58,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(options: argparse.Namespace) -> int:
     _require_beams(options)
     texts = texts_of(options, column=options.source)
-    run = run_of_pairs(options.run_directory, options.device)
+    run = fitted(options.run_directory, options.device, **OF_FIT)
     lengths = token_counts([text for text, _ in texts], tokenizer=run.tokenizer)
     for (_, where), length in zip(texts, lengths, strict=True):
         if length > run.config.context:
@@ -80,7 +81,7 @@ def evaluate(options: argparse.Namespace) -> int:
     _require_beams(options)
     if options.examples < 0:
         raise UserError(f"the number of examples must not be negative, got {options.examples}")
-    run = run_of_pairs(options.run_directory, options.device)
+    run = fitted(options.run_directory, options.device, **OF_FIT)
     pairs, train, notes = pairs_of(options, run)
     texts, wanted = [pair.source for pair in pairs], [pair.target for pair in pairs]
     given: dict[str, list[str]] = {}
@@ -109,17 +110,6 @@ def evaluate(options: argparse.Namespace) -> int:
         for name, answers in given.items():
             print(f"{name:<20}{answers[i]}")
     return 0
-
-
-def run_of_pairs(directory: str, device: str) -> Trained:
-    """The model of a run of `fit`. UserError for a run of another kind."""
-    run = load_model(Path(directory), device)
-    if run.description.get("task") != "seq2seq":
-        raise UserError(
-            f"{directory} is a run of {run.description['model']} that has learnt no pairs; give one of refllm "
-            "translate fit or refllm summarise fit"
-        )
-    return run
 
 
 def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], list[Pair] | None, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from refllm.commands import pairs
+from refllm.commands.verbs import run_verb
 
 DESCRIPTION = """Learn summaries from texts with theirs (fit), summarise (predict), and measure it (evaluate).
 
@@ -12,6 +13,7 @@ example: refllm summarise fit articles.jsonl --source body --target headline --o
          refllm summarise predict runs/news --file today.jsonl --source body
          refllm summarise evaluate runs/news --examples 10"""
 
+run = run_verb
 LESS_MEMORY = pairs.LESS_MEMORY
 
 KIND = pairs.Kind(
@@ -33,7 +35,3 @@ example: refllm summarise evaluate runs/news more.jsonl --source body --target h
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     pairs.add_arguments(parser, KIND)
-
-
-def run(options: argparse.Namespace) -> int:
-    return pairs.run(options, KIND)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from refllm.commands import pairs
+from refllm.commands.verbs import run_verb
 
 DESCRIPTION = """Learn a translation from pairs of sentences (fit), translate (predict), and measure it (evaluate).
 
@@ -12,6 +13,7 @@ example: refllm translate fit talks.en talks.de --minutes 20 --out runs/en-de
          refllm translate predict runs/en-de "Where is the station?"
          refllm translate evaluate runs/en-de --examples 10"""
 
+run = run_verb
 LESS_MEMORY = pairs.LESS_MEMORY
 
 KIND = pairs.Kind(
@@ -35,7 +37,3 @@ example: refllm translate evaluate runs/en-de more.en more.de --examples 10""",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     pairs.add_arguments(parser, KIND)
-
-
-def run(options: argparse.Namespace) -> int:
-    return pairs.run(options, KIND)
