@@ -9,17 +9,33 @@ from refllm.backend import Array, namespace, to_host
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.sampling import choose
 from refllm.generation.state import CacheAndState, CarriedState
+from refllm.ops.linear import matmul
 from refllm.parameters import Tree, named_leaves
 
 
 class Generator(Protocol):
     """What a model file offers to be generated from.
 
-    Beside `forward` it has `cache_shape(config)` if it attends to the keys and values of the tokens so far, and
-    `state_shapes(config)` if it carries a state; `cache` then is a KeyValueCache, a CarriedState, or both.
+    Beside `forward` it has `hidden_states` and `head`, if its logits are a product of the two, `cache_shape(config)` if
+    it attends to the keys and values of the tokens so far, and `state_shapes(config)` if it carries a state; `cache`
+    then is a KeyValueCache, a CarriedState, or both.
     """
 
     def forward(self, p: Tree, *, ids: Array, config: Any, keep: Any, cache: Any) -> tuple[Array, Any]: ...
+
+
+def last_logits(p: Tree, *, model: Any, ids: Array, config: Any, cache: Any) -> Array:
+    """LMHEAD: the logits (B, V) of the token after the last of `ids` (B, T), on the host
+
+    The other places of a prompt have hidden states, for what comes later attends them, but no logits.
+    Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
+    """
+    if not hasattr(model, "hidden_states"):  # a table of counts
+        y, _ = model.forward(p, ids=ids, config=config, keep=None, cache=cache)
+        return to_host(y[:, -1])
+    h, _ = model.hidden_states(p, ids=ids, config=config, keep=None, cache=cache)
+    y, _ = matmul(h[:, -1], model.head(p, config))
+    return to_host(y)
 
 
 def generate(
@@ -63,8 +79,7 @@ def generate(
             length, store = half, None
         if store is None or not cache:
             store, seen = new_cache(p, model, config, batch=len(ids), room=room, padding=padding), 0
-        logits, _ = model.forward(p, ids=text[:, seen:length], config=config, keep=None, cache=store)
-        logits = to_host(logits[:, -1])
+        logits = last_logits(p, model=model, ids=text[:, seen:length], config=config, cache=store)
         tokens = choose(
             logits,
             temperature=temperature,

@@ -9,7 +9,7 @@ from refllm.backend import Array, namespace, to_host
 from refllm.errors import UserError
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.decoder_cache import DecoderCache
-from refllm.generation.generate import Generator, new_cache
+from refllm.generation.generate import Generator, last_logits, new_cache
 from refllm.ops.linear import matmul
 from refllm.parameters import Tree, named_leaves
 
@@ -65,8 +65,7 @@ class CausalWriter:
 
     def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
         there = namespace(_leaf(self.p)).asarray(ids)
-        y, _ = self.model.forward(self.p, ids=there, config=self.config, keep=None, cache=self.store)
-        return to_host(y[:, -1])
+        return last_logits(self.p, model=self.model, ids=there, config=self.config, cache=self.store)
 
     def expand(self, n: int) -> None:
         self.store = self.store.repeated(n)

@@ -14,6 +14,8 @@ from refllm.generation.cache import KeyValueCache
 from refllm.generation.generate import generate
 from refllm.generation.sampling import choose
 from refllm.models import gpt
+from refllm.models.output import head
+from refllm.ops.linear import matmul
 from refllm.parameters import Tree
 from spec_tests.gradients import random_tree
 
@@ -69,11 +71,11 @@ def test_the_first_step_embeds_the_last_token_of_the_prompt(config: gpt.Config) 
     """Erratum E6, seen from outside: which tokens the model is given, and when."""
     seen: list[list[int]] = []
 
-    def forward(p: Tree, *, ids: Any, **rest: Any) -> Any:
+    def hidden_states(p: Tree, *, ids: Any, **rest: Any) -> Any:
         seen.append(ids[0].tolist())
-        return gpt.forward(p, ids=ids, **rest)
+        return gpt.hidden_states(p, ids=ids, **rest)
 
-    model = SimpleNamespace(forward=forward, cache_shape=gpt.cache_shape)
+    model = SimpleNamespace(hidden_states=hidden_states, head=head, cache_shape=gpt.cache_shape)
     ids = prompts(1, 3)
     tokens, logits = written(config, ids, 3, model=model)
     assert seen == [ids[0].tolist(), [tokens[0, 0]], [tokens[0, 1]]]
@@ -151,6 +153,20 @@ def test_even_the_shortest_context_slides(context: int) -> None:
 
 
 @every_model
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_prompt_costs_one_row_of_logits(config: gpt.Config, cache: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[int, ...]] = []
+
+    def product(x: Any, W: Any) -> Any:
+        rows.append(x.shape)
+        return matmul(x, W)
+
+    monkeypatch.setattr("refllm.generation.generate.matmul", product)
+    written(config, prompts(2, 5), 3, cache=cache)
+    assert rows == [(2, config.width)] * 3
+
+
+@every_model
 def test_tokens_are_chosen_from_the_logits_that_come_with_them(config: gpt.Config) -> None:
     uniforms = numpy.random.default_rng(3).random((2, 6))
     how: dict[str, Any] = {"temperature": 1.7, "top_k": 5, "top_p": 0.9}
@@ -162,14 +178,15 @@ def test_tokens_are_chosen_from_the_logits_that_come_with_them(config: gpt.Confi
 def test_tokens_come_as_soon_as_they_are_known() -> None:
     calls: list[int] = []
 
-    def forward(p: Tree, **rest: Any) -> Any:
+    def hidden_states(p: Tree, **rest: Any) -> Any:
         calls.append(1)
-        return gpt.forward(p, **rest)
+        return gpt.hidden_states(p, **rest)
 
     config = CONFIGS["GPT-2"]
+    model = SimpleNamespace(hidden_states=hidden_states, head=head, cache_shape=gpt.cache_shape)
     steps = generate(
-        parameters(config), model=SimpleNamespace(forward=forward, cache_shape=gpt.cache_shape), ids=prompts(1, 2),
-        padding=None, config=config, new_tokens=5, temperature=1.0, top_k=None, top_p=None, uniforms=None, cache=True,
+        parameters(config), model=model, ids=prompts(1, 2), padding=None, config=config, new_tokens=5, temperature=1.0,
+        top_k=None, top_p=None, uniforms=None, cache=True,
     )  # fmt: skip
     for n in range(1, 6):
         next(steps)

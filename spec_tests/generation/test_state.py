@@ -94,13 +94,13 @@ def test_after_the_prompt_the_model_is_given_one_token_at_a_time(subject: tuple[
     model, _ = subject
     seen: list[list[int]] = []
 
-    def forward(p: Any, *, ids: Any, **rest: Any) -> Any:
+    def hidden_states(p: Any, *, ids: Any, **rest: Any) -> Any:
         seen.append(ids[0].tolist())
-        return model.forward(p, ids=ids, **rest)
+        return model.hidden_states(p, ids=ids, **rest)
 
-    watched = {name: getattr(model, name) for name in ("cache_shape", "state_shapes") if hasattr(model, name)}
+    watched = {name: getattr(model, name) for name in ("cache_shape", "state_shapes", "head") if hasattr(model, name)}
     ids = prompts(1, 3)
-    tokens, _ = written(subject, ids, 3, model=SimpleNamespace(forward=forward, **watched))
+    tokens, _ = written(subject, ids, 3, model=SimpleNamespace(hidden_states=hidden_states, **watched))
     assert seen == [ids[0].tolist(), [tokens[0, 0]], [tokens[0, 1]]]
 
 

@@ -9,9 +9,8 @@ import numpy
 
 from refllm.backend import Array
 from refllm.generation.cache import KeyValueCache
-from refllm.generation.generate import generate
+from refllm.generation.generate import generate, last_logits
 from refllm.generation.sampling import choose
-from refllm.models.gpt import forward
 from refllm.verify.mutants.bank import Function, Mutant
 
 Filter = Callable[..., Array]
@@ -117,13 +116,11 @@ def _last_of_prompt_unread(p: Any, *, ids: Array, **how: Any) -> Iterator[tuple[
 
 
 def _position(place: Callable[[int], int]) -> Function:
-    """A model whose logits at the last place are those of another."""
+    """The logits of another place than the last."""
 
-    def changed(p: Any, *, cache: Any, **how: Any) -> tuple[Array, Function]:
-        logits, back = forward(p, cache=cache, **how)
-        if cache is not None:
-            logits = logits[:, [place(logits.shape[1])]]
-        return logits, back
+    def changed(p: Any, *, model: Any, **how: Any) -> Array:
+        logits, _ = model.forward(p, keep=None, **how)
+        return logits[:, place(logits.shape[1])]
 
     return changed
 
@@ -194,9 +191,9 @@ MUTANTS = [
            sampled(greedy=lambda z: z.argmin(axis=-1))),
     Mutant("GEN/e6-starts-late", generate, "generation that leaves the last token of the prompt unread (E6)",
            _last_of_prompt_unread),
-    Mutant("GEN/first-place", forward, "generation from the logits of the first place, not the last",
+    Mutant("GEN/first-place", last_logits, "generation from the logits of the first place, not the last",
            _position(lambda T: 0)),
-    Mutant("GEN/place-before-last", forward, "generation from the logits of the place before the last",
+    Mutant("GEN/place-before-last", last_logits, "generation from the logits of the place before the last",
            _position(lambda T: max(0, T - 2))),
     Mutant("GEN/cache-without-itself", KeyValueCache.advance, "a cache whose new tokens do not see themselves",
            _unseen_tokens),
