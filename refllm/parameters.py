@@ -65,6 +65,20 @@ def require_fit(shapes: Tree, arrays: dict[str, Array]) -> None:
             )
 
 
+def for_decoding(p: Tree) -> Tree:
+    """The same numbers, with every matrix of a layer that is higher than wide in column order.
+
+    A decoding step multiplies single rows with them: the threads of BLAS share whole columns then, and not short pieces
+    of rows (docs/speed.md). Nothing else depends on the order.
+    """
+
+    def ordered(path: str, leaf: Array) -> Array:
+        high = "layers" in path.split(".") and leaf.ndim == 2 and leaf.shape[0] > leaf.shape[1]
+        return namespace(leaf).asfortranarray(leaf) if high else leaf
+
+    return from_names(p, {path: ordered(path, leaf) for path, leaf in named_leaves(p)})
+
+
 def is_decayed(shape: tuple[int, ...]) -> bool:
     """Weight decay is for matrices: not for biases and norms, which have one axis."""
     return len(shape) >= 2

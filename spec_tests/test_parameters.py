@@ -14,6 +14,7 @@ from refllm.parameters import (
     FlatTree,
     count,
     flatten,
+    for_decoding,
     from_names,
     is_decayed,
     map_leaves,
@@ -78,6 +79,16 @@ def test_a_flat_tree_holds_the_same_numbers_decayed_ones_first(shapes: Any) -> N
         assert numpy.shares_memory(a, flat.decayed if is_decayed(a.shape) else flat.rest)
     assert len(flat.decayed) + len(flat.rest) == len(flat.vector) == count(shapes)
     assert len(flat.decayed) == sum(a.size for _, a in named_leaves(tree) if a.ndim >= 2)
+
+
+def test_for_decoding_high_matrices_of_layers_stand_in_columns_and_all_numbers_are_the_same() -> None:
+    shapes = {"token": (5, 2), "layers": [{"W1": (2, 6), "W2": (6, 2), "b2": (2,), "experts": (2, 6, 2), "Wo": (2, 2)}]}
+    p = random_tree(shapes, seed=0)
+    q = for_decoding(p)
+    for (path, x), (_, y) in zip(named_leaves(p), named_leaves(q), strict=True):
+        assert (x == y).all()
+        assert (y is x) == (path != "layers.0.W2")
+    assert q["layers"][0]["W2"].flags.f_contiguous
 
 
 def test_writing_into_the_vector_is_writing_into_the_tree() -> None:

@@ -11,7 +11,7 @@ from refllm.generation.generate import generate
 from refllm.models import gpt
 from refllm.objectives.causal import Causal
 from refllm.ops.attention import attention
-from refllm.parameters import named_leaves
+from refllm.parameters import for_decoding, named_leaves
 from refllm.train import Settings, Trainer
 from refllm.workers import Workers, keep_freed_memory
 
@@ -51,7 +51,7 @@ class Side:
 
     def prepare_generation(self, name: str) -> dict[str, Any]:
         shape, new_tokens = GENERATIONS[name]
-        p, prompt = shape.parameters(), shape.tokens()[:, :16]
+        p, prompt = for_decoding(shape.parameters()), shape.tokens()[:, :16]
 
         def once() -> list[int]:
             steps = generate(
