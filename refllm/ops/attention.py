@@ -76,7 +76,6 @@ class _Scores:
         self.T, self.S, self.past = q.shape[-2], k.shape[-2], k.shape[-2] - q.shape[-2]
         self.mask = None if allowed is None else _full_mask(self.xp, operation, allowed, (*q.shape[:-1], self.S))
         self.scale = 1 / math.sqrt(q.shape[-1])
-        self.scaled = q * self.scale
         # a bias may put most keys so far down that their weights are subnormal numbers, with which a CPU is slow
         self.lowest = -math.inf if r is None else math.log(self.xp.finfo(q.dtype).tiny)
         # low blocks waste less above the diagonal, high ones less in calls
@@ -92,7 +91,7 @@ class _Scores:
                 yield n, slice(j, min(j + KEYS, end))
 
     def tile(self, n: slice, m: slice) -> Array:
-        s = self.scaled[..., n, :] @ self.k[..., m, :].swapaxes(-1, -2)
+        s = (self.q[..., n, :] * self.scale) @ self.k[..., m, :].swapaxes(-1, -2)
         if self.r is not None:
             s += _by_distance(self.xp, self.r[:, self.distances(n, m)], m.stop - m.start)
         if self.late is not None:
@@ -126,7 +125,8 @@ class _Scores:
         if self.r is not None and self.r.size:
             limit = -0.4 * self.lowest  # no weight of a tame row is taken for 0, nor is a product with it subnormal
             limit = xp.maximum(limit - abs(self.r).max(axis=-1), 0).astype(q.dtype)[:, None, None]
-        return _largest_score_squared(xp, self.scaled, self.k, self.causal) < limit * limit
+        limit = limit / self.scale
+        return _largest_product_squared(xp, q, self.k, self.causal) < limit * limit
 
 
 def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array | None]]]:
@@ -135,7 +135,7 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
     # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe,
     # and 0 where the scores are tame.
     tame, lowest = scores.tame(), float(xp.finfo(q.dtype).min) / 2  # finite: a row without keys must not give NaN
-    total, y = xp.empty((*q.shape[:-1], 1), q.dtype), xp.empty((*q.shape[:-1], v.shape[-1]), v.dtype)
+    total, y = xp.empty((*q.shape[:-1], 1), q.dtype), _with_places_outside(xp, (*q.shape[:-1], v.shape[-1]), v.dtype)
     top = None if tame is not None and known(tame.all()) else xp.empty(total.shape, q.dtype)
     kept: list[Array] = []
     if scores.S == 0 or (scores.causal and scores.past < 0):
@@ -176,10 +176,11 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
             ds -= mean[..., n, :]
             ds *= e
             dq[..., n, :] += ds @ k[..., m, :]
-            dk[..., m, :] += ds.swapaxes(-1, -2) @ scores.scaled[..., n, :]
+            dk[..., m, :] += ds.swapaxes(-1, -2) @ q[..., n, :]
             if dr is not None:
                 dr[:, scores.distances(n, m)] += _diagonal_sums(xp, ds)
         dq *= scores.scale
+        dk *= scores.scale
         return dq, dk, dv, dr
 
     return y, back
@@ -189,6 +190,14 @@ def _with_bias(gradients: tuple[Array, Array, Array, Array | None]) -> tuple[Arr
     dq, dk, dv, dr = gradients
     assert dr is not None
     return dq, dk, dv, dr
+
+
+def _with_places_outside(xp: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array (..., H, T, E) whose memory goes (..., T, H, E): what comes next puts a place's heads side by side."""
+    if len(shape) < 3:
+        return xp.empty(shape, dtype)
+    *lead, H, T, E = shape
+    return xp.empty((*lead, T, H, E), dtype).swapaxes(-2, -3)
 
 
 def _by_distance(xp: Any, r: Array, keys: int) -> Array:
@@ -213,8 +222,8 @@ def _later(xp: Any, size: int, dtype: Any) -> Array:
     return xp.where(index >= index[:, None], -math.inf, 0).astype(dtype)
 
 
-def _largest_score_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array:
-    """A bound of a query's squared scores by Cauchy and Schwarz, ‖q_t‖² max‖k_s‖², that no key out of a causal query's
+def _largest_product_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array:
+    """A bound of a query's squared products with keys by Cauchy and Schwarz, ‖q_t‖² max‖k_s‖², that no key out of a causal query's
     sight enters: otherwise a later token could change an earlier output in its last bit."""
     if k.shape[-2] == 0:
         return xp.zeros((*q.shape[:-1], 1), q.dtype)

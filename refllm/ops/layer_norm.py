@@ -47,16 +47,16 @@ def layer_norm(
         y[i] += b
 
     def back(dy: Array) -> tuple[Array, Array, Array]:
-        dy = dy.reshape(-1, C)
-        dx, dg, ones = xp.empty(dy.shape, dy.dtype), xp.zeros_like(g), xp.ones(len(dy), dy.dtype)
+        drows = dy.reshape(-1, C)
+        dx, dg, ones = xp.empty(drows.shape, dy.dtype), xp.zeros_like(g), xp.ones(len(drows), dy.dtype)
         g_mean = g / C  # z @ g_mean is mean(g z)
-        for i in row_blocks(dy):
-            t = dy[i] * n[i]
+        for i in row_blocks(drows):
+            t = drows[i] * n[i]
             dg += ones[i] @ t
-            dn = xp.multiply(dy[i], g, out=dx[i])
-            dn -= (dy[i] @ g_mean)[:, None]
+            dn = xp.multiply(drows[i], g, out=dx[i])
+            dn -= (drows[i] @ g_mean)[:, None]
             dn -= xp.multiply(n[i], (t @ g_mean)[:, None], out=t)
             dn *= r[i]
-        return dx.reshape(x.shape), dg, ones @ dy
+        return dx.reshape(dy.shape), dg, ones @ drows
 
     return y.reshape(x.shape), back

@@ -43,15 +43,15 @@ def rms_norm(x: Array, g: Array, *, eps: float) -> tuple[Array, Callable[[Array]
         xp.multiply(n[i], g, out=y[i])
 
     def back(dy: Array) -> tuple[Array, Array]:
-        dy = dy.reshape(-1, C)
-        dx, dg, ones = xp.empty(dy.shape, dy.dtype), xp.zeros_like(g), xp.ones(len(dy), dy.dtype)
+        drows = dy.reshape(-1, C)
+        dx, dg, ones = xp.empty(drows.shape, dy.dtype), xp.zeros_like(g), xp.ones(len(drows), dy.dtype)
         g_mean = g / C  # z @ g_mean is mean(g z)
-        for i in row_blocks(dy):
-            t = dy[i] * n[i]
+        for i in row_blocks(drows):
+            t = drows[i] * n[i]
             dg += ones[i] @ t
-            dn = xp.multiply(dy[i], g, out=dx[i])
+            dn = xp.multiply(drows[i], g, out=dx[i])
             dn -= xp.multiply(n[i], (t @ g_mean)[:, None], out=t)
             dn *= r[i]
-        return dx.reshape(x.shape), dg
+        return dx.reshape(dy.shape), dg
 
     return y.reshape(x.shape), back

@@ -38,7 +38,8 @@ class Side:
         )
         fresh = {"weights": dict(named_leaves(shape.parameters()))}
         fresh |= {
-            moment: {k: np.zeros_like(x) for k, x in fresh["weights"].items()} for moment in ("moment1", "moment2")
+            moment: {k: np.broadcast_to(np.float32(0), x.shape) for k, x in fresh["weights"].items()}
+            for moment in ("moment1", "moment2")
         }
         tokens = shape.tokens()
         trainer.load(fresh, step=0)
