@@ -223,8 +223,8 @@ def _later(xp: Any, size: int, dtype: Any) -> Array:
 
 
 def _largest_product_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array:
-    """A bound of a query's squared products with keys by Cauchy and Schwarz, ‖q_t‖² max‖k_s‖², that no key out of a causal query's
-    sight enters: otherwise a later token could change an earlier output in its last bit."""
+    """A bound of a query's squared products with the keys by Cauchy and Schwarz, ‖q_t‖² max‖k_s‖², that no key out of a
+    causal query's sight enters: otherwise a later token could change an earlier output in its last bit."""
     if k.shape[-2] == 0:
         return xp.zeros((*q.shape[:-1], 1), q.dtype)
     ones = xp.ones(q.shape[-1], q.dtype)
