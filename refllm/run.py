@@ -23,7 +23,7 @@ from refllm.backend import Array, generator, namespace, to_device, to_host
 from refllm.errors import UserError
 from refllm.finetune.stored import weights_of
 from refllm.models import LANGUAGE_MODELS, by_name
-from refllm.parameters import Tree, count, for_decoding, from_names, named_leaves, require_fit
+from refllm.parameters import Tree, count, from_names, named_leaves, require_fit
 from refllm.plan import Best, Plan, criterion
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
@@ -272,7 +272,7 @@ def load_model(directory: Path, device: str) -> Trained:
     shapes, arrays = model.shapes(config), weights_of(description, read)
     require_fit(shapes, arrays)
     parameters = from_names(shapes, {name: to_device(x, device) for name, x in arrays.items()})
-    return Trained(model, config, for_decoding(parameters), tokenizer, description)
+    return Trained(model, config, parameters, tokenizer, description)
 
 
 def load_language_model(directory: Path, device: str) -> Trained:

@@ -71,8 +71,8 @@ def _erfc_of_each(x: Any) -> Any:
     return numpy.vectorize(math.erfc, otypes=[float])(x).astype(x.dtype)
 
 
-def _all_rows(x: Any, size: int = 0) -> list[slice]:
-    return [slice(0, len(x))] if len(x) else []
+def _all_rows(*arrays: Any) -> tuple[tuple[Any, ...], ...]:
+    return (arrays,) if len(arrays[0]) else ()
 
 
 # What a host computes otherwise than a device, the device's way for NumPy arrays, and the reason.

@@ -59,9 +59,30 @@ def test_the_running_maximum_is_the_maximum_so_far(x: list[float]) -> None:
 
 @pytest.mark.parametrize(("rows", "width"), [(0, 3), (1, 1), (700, 200), (5, 10**6), (4, 0)])
 def test_blocks_cover_every_row_once_and_in_order(rows: int, width: int) -> None:
-    x = numpy.broadcast_to(0.0, (rows, width))
-    covered = [r for block in backend.row_blocks(x) for r in range(rows)[block]]
-    assert covered == list(range(rows))
+    x, number = numpy.broadcast_to(0.0, (rows, width)), numpy.arange(rows)
+    covered = [(len(block), *numbers) for block, numbers in backend.row_blocks(x, number)]
+    assert [n for _, *numbers in covered for n in numbers] == list(range(rows))
+    assert all(length == len(numbers) for length, *numbers in covered)
+
+
+def test_blocks_are_written_into_the_arrays_themselves() -> None:
+    x, y = numpy.arange(700 * 200.0).reshape(700, 200), numpy.zeros((700, 1))
+    for xi, yi in backend.row_blocks(x, y):
+        yi += xi[:, :1]
+    assert (y == x[:, :1]).all()
+
+
+def test_the_vector_of_equal_entries_is_nobodys_to_change() -> None:
+    x = backend.equal_entries(numpy, 3, 0.5, numpy.dtype("f4"))
+    assert x.tolist() == [0.5, 0.5, 0.5]
+    assert x.dtype == "f4"
+    with pytest.raises(ValueError, match="read-only"):
+        x += 1
+
+
+@pytest.mark.parametrize(("dtype", "digits", "exponent"), [("f4", 23, 127), ("f8", 52, 1023)])
+def test_the_least_number_has_all_digits_and_the_largest_exponent(dtype: str, digits: int, exponent: int) -> None:
+    assert backend.least(numpy, numpy.dtype(dtype)) == -(2 - 2.0**-digits) * 2.0**exponent
 
 
 def test_a_seed_and_a_stream_name_one_sequence_of_draws() -> None:

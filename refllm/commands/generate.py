@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from refllm.backend import allow_tf32, device_namespace
@@ -12,6 +13,7 @@ from refllm.commands.train import RUNS
 from refllm.errors import UserError
 from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
+from refllm.parameters import for_decoding
 from refllm.run import Trained, load_language_model
 
 DESCRIPTION = """Write text with the model of a run, to the terminal as it comes.
@@ -55,7 +57,8 @@ def generator_of(options: argparse.Namespace) -> Trained:
         raise UserError(f"tokens must be at least 1, got {options.tokens}")
     if options.seed < 0:
         raise UserError(f"seed must not be negative, got {options.seed}")
-    return load_language_model(chosen_run(options.run_directory), options.device)
+    trained = load_language_model(chosen_run(options.run_directory), options.device)
+    return replace(trained, parameters=for_decoding(trained.parameters))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -35,13 +35,12 @@ def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     require_floating("gelu_tanh", x=x)
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)  # only the derivative is kept for `back`
-    flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
-    for i in row_blocks(flat_x):
-        a = flat_x[i].clip(-10, 10)  # tanh u is exactly ±1 beyond; x² could overflow
+    for xi, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
+        a = xi.clip(-10, 10)  # tanh u is exactly ±1 beyond; x² could overflow
         q = a * a
         q *= _K1
         q += _K0  # u = x q
-        du = xp.multiply(q, 3, out=flat_slope[i])
+        du = xp.multiply(q, 3, out=slopei)
         du -= 2 * _K0
         q *= a
         xp.tanh(q, out=q)
@@ -49,7 +48,7 @@ def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
         du *= q
         q *= -0.5
         q += 1  # s
-        v = xp.multiply(flat_x[i], q, out=flat_y[i])
+        v = xp.multiply(xi, q, out=yi)
         du *= v
         du += q
     return y, lambda dy: dy * slope
@@ -67,17 +66,15 @@ def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     require_floating("gelu_erf", x=x)
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
-    flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
-    for i in row_blocks(flat_x):
-        a = flat_x[i]
+    for a, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
         cdf = erfc(a * -math.sqrt(0.5))
         cdf *= 0.5
-        xp.multiply(a, cdf, out=flat_y[i])
+        xp.multiply(a, cdf, out=yi)
         c = a.clip(-40, 40)  # φ is 0 beyond; x² could overflow
         density = xp.exp(c * c * -0.5)
         density *= c
         density *= 1 / math.sqrt(2 * math.pi)
-        xp.add(cdf, density, out=flat_slope[i])
+        xp.add(cdf, density, out=slopei)
     return y, lambda dy: dy * slope
 
 
@@ -107,13 +104,11 @@ def silu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     require_floating("silu", x=x)
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
-    flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), slope.reshape(-1)
-    for i in row_blocks(flat_x):
-        a = flat_x[i]
+    for a, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
         small = xp.exp(-abs(a))  # σ and 1 - σ are 1 / (1 + small) and small / (1 + small)
         larger = 1 / (1 + small)
         small *= larger
-        xp.multiply(a, xp.where(a < 0, small, larger), out=flat_y[i])
-        s = xp.multiply(flat_y[i], xp.where(a < 0, larger, small), out=flat_slope[i])
+        xp.multiply(a, xp.where(a < 0, small, larger), out=yi)
+        s = xp.multiply(yi, xp.where(a < 0, larger, small), out=slopei)
         s += xp.where(a < 0, small, larger)
     return y, lambda dy: dy * slope

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from refllm.backend import Array, known, namespace, overflow_is_expected, running_maximum
+from refllm.backend import Array, equal_entries, known, least, namespace, overflow_is_expected, running_maximum
 from refllm.shapes import require
 from refllm.watching import show
 
@@ -134,7 +134,7 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
     q, k, r, xp = scores.q, scores.k, scores.r, scores.xp
     # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe,
     # and 0 where the scores are tame.
-    tame, lowest = scores.tame(), float(xp.finfo(q.dtype).min) / 2  # finite: a row without keys must not give NaN
+    tame, lowest = scores.tame(), least(xp, q.dtype) / 2  # finite: a row without keys must not give NaN
     total, y = xp.empty((*q.shape[:-1], 1), q.dtype), _with_places_outside(xp, (*q.shape[:-1], v.shape[-1]), v.dtype)
     top = None if tame is not None and known(tame.all()) else xp.empty(total.shape, q.dtype)
     kept: list[Array] = []
@@ -152,7 +152,7 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
                 y[..., n, :] *= shrink
             top[..., n, :] = rise
         scores.exponentials(e, None if top is None else top[..., n, :])
-        row_sums = (e @ xp.ones(e.shape[-1], e.dtype))[..., None]
+        row_sums = (e @ equal_entries(xp, e.shape[-1], 1, e.dtype))[..., None]
         if m.start == 0:
             total[..., n, :], y[..., n, :] = row_sums, e @ v[..., m, :]
         else:
@@ -168,7 +168,7 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
         dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)
         dr = None if r is None else xp.zeros_like(r)
         g = dy * inverse  # P = e inverse: the factor is applied on the narrow side, to dy
-        mean = ((g * y) @ xp.ones(v.shape[-1], q.dtype))[..., None]
+        mean = ((g * y) @ equal_entries(xp, v.shape[-1], 1, q.dtype))[..., None]
         for i, (n, m) in enumerate(scores.tiles()):
             e = kept[i] if kept else scores.exponentials(scores.tile(n, m), None if top is None else top[..., n, :])
             dv[..., m, :] += e.swapaxes(-1, -2) @ g[..., n, :]
@@ -213,7 +213,7 @@ def _diagonal_sums(xp: Any, x: Array) -> Array:
     padded[..., :w], padded[..., w:] = (x[0] if len(x) == 1 else x.sum(axis=0))[:, ::-1], 0
     # the same numbers read in rows that are one shorter: every row stands one place further right than the one above
     sheared = padded.reshape(H, -1)[:, : h * (w + h - 1)].reshape(H, h, w + h - 1)
-    return xp.ones(h, x.dtype) @ sheared
+    return equal_entries(xp, h, 1, x.dtype) @ sheared
 
 
 def _later(xp: Any, size: int, dtype: Any) -> Array:
@@ -227,7 +227,7 @@ def _largest_product_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array
     causal query's sight enters: otherwise a later token could change an earlier output in its last bit."""
     if k.shape[-2] == 0:
         return xp.zeros((*q.shape[:-1], 1), q.dtype)
-    ones = xp.ones(q.shape[-1], q.dtype)
+    ones = equal_entries(xp, q.shape[-1], 1, q.dtype)
     with overflow_is_expected():
         keys = (k * k) @ ones
         if causal:

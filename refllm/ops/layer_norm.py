@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from refllm.backend import Array, known, namespace, overflow_is_expected, row_blocks
+from refllm.backend import Array, equal_entries, known, namespace, overflow_is_expected, row_blocks
 from refllm.shapes import require
 
 
@@ -26,37 +26,37 @@ def layer_norm(
     xp = namespace(x)
     rows = x.reshape(-1, C)
     y, n, r = xp.empty(rows.shape, x.dtype), xp.empty(rows.shape, x.dtype), xp.empty((len(rows), 1), x.dtype)
-    mean = xp.full(C, 1 / C, x.dtype)  # row sums as matrix-vector products: two to four times as fast as sum(axis=-1)
-    for i in row_blocks(rows):
-        c = xp.subtract(rows[i], rows[i, :1], out=n[i])  # a constant row is exactly 0 from here on
+    mean = equal_entries(xp, C, 1 / C, x.dtype)  # x @ mean is mean(x)
+    for xi, yi, ni, ri in row_blocks(rows, y, n, r):
+        c = xp.subtract(xi, xi[:, :1], out=ni)  # a constant row is exactly 0 from here on
         c -= c.dot(mean)[:, None]  # dot is half as dear a call as @, which a decoding step feels
         if known(xp.vdot(c, c) < math.inf):  # the sum of all squares; then none of them overflows
             variance = (c * c).dot(mean)[:, None]
             variance += eps
-            xp.divide(1, xp.sqrt(variance, out=variance), out=r[i])
-            c *= r[i]
+            xp.divide(1, xp.sqrt(variance, out=variance), out=ri)
+            c *= ri
         else:
             with overflow_is_expected():
                 variance = (c * c).dot(mean)[:, None]
             size = xp.where(xp.isfinite(variance), 1, abs(c).max(axis=1, keepdims=True)).astype(x.dtype)
             c /= size
-            r[i] = 1 / xp.sqrt(((c * c) @ mean)[:, None] + eps / size / size)
-            c *= r[i]
-            r[i] /= size
-        xp.multiply(c, g, out=y[i])
-        y[i] += b
+            ri[...] = 1 / xp.sqrt(((c * c) @ mean)[:, None] + eps / size / size)
+            c *= ri
+            ri /= size
+        xp.multiply(c, g, out=yi)
+        yi += b
 
     def back(dy: Array) -> tuple[Array, Array, Array]:
         drows = dy.reshape(-1, C)
         dx, dg, ones = xp.empty(drows.shape, dy.dtype), xp.zeros_like(g), xp.ones(len(drows), dy.dtype)
         g_mean = g / C  # z @ g_mean is mean(g z)
-        for i in row_blocks(drows):
-            t = drows[i] * n[i]
-            dg += ones[i] @ t
-            dn = xp.multiply(drows[i], g, out=dx[i])
-            dn -= (drows[i] @ g_mean)[:, None]
-            dn -= xp.multiply(n[i], (t @ g_mean)[:, None], out=t)
-            dn *= r[i]
+        for dyi, dxi, ni, ri, one in row_blocks(drows, dx, n, r, ones):
+            t = dyi * ni
+            dg += one @ t
+            dn = xp.multiply(dyi, g, out=dxi)
+            dn -= (dyi @ g_mean)[:, None]
+            dn -= xp.multiply(ni, (t @ g_mean)[:, None], out=t)
+            dn *= ri
         return dx.reshape(dy.shape), dg, ones @ drows
 
     return y.reshape(x.shape), back

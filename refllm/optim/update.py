@@ -108,8 +108,7 @@ def _step(
     correction = math.sqrt(1 - beta2**step)
     rate = lr * correction / (1 - beta1**step)
     flat = [z.reshape(-1) for z in (p, g, m, v, new_p, new_m, new_v)]
-    for i in row_blocks(flat[0][:, None]):
-        pi, gi, mi, vi, new_pi, new_mi, new_vi = (z[i] for z in flat)
+    for pi, gi, mi, vi, new_pi, new_mi, new_vi in row_blocks(*flat):
         t = gi * (1 - beta1)
         xp.multiply(mi, beta1, out=new_mi)
         new_mi += t
