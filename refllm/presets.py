@@ -58,7 +58,7 @@ FIT_SETTINGS: dict[str, Any] = {
     "batch": 16, "lr": 1e-3, "warmup": 0.1, "floor": 0.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01,
     "clip": 1.0,
 }  # fmt: skip
-FIT_EPOCHS = 10
+FIT_EPOCHS = 8
 _FIT_SIZES: dict[str, Any] = {"layers": 4, "heads": 4, "width": 128, "dropout": 0.1, "vocabulary": 4096}
 CLASSIFY_SIZES: dict[str, Any] = {"context": 64, **_FIT_SIZES}
 ANSWER_SIZES: dict[str, Any] = {"context": 192, **_FIT_SIZES}

@@ -16,6 +16,8 @@ from refllm.backend import allow_tf32, device_namespace, generator
 from refllm.commands.cost import before_and_after, plot, table, whole
 from refllm.commands.generate import add_run_argument, chosen_run
 from refllm.commands.progress import Display, interrupts
+from refllm.data.classification import by_length, marked_texts
+from refllm.data.examples import read_labelled
 from refllm.errors import UserError
 from refllm.finetune.distillation import Teacher, distilled
 from refllm.finetune.pruning import SCOPES, magnitude_masks, pruned, pruned_tuning, sparsity_of
@@ -25,6 +27,8 @@ from refllm.plan import Plan
 from refllm.run import Run, Trained, load_model, require_empty
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
+from refllm.tasks.classify import Classify
+from refllm.tasks.labels import label_log_probabilities, most_probable
 from refllm.train import Settings, Trainer
 from refllm.workers import Workers, available_cores
 
@@ -63,6 +67,10 @@ def _add_distil(way: argparse.ArgumentParser) -> None:
     way.add_argument("--temperature", type=float, default=2.0, help="of both probabilities (default 2)")
     way.add_argument("--share", type=float, default=0.5, help="of the teacher in the loss; 0: it is not asked (0.5)")
     way.add_argument("--lr", type=float, help="peak of the learning rate (default: that of the run)")
+    way.add_argument(
+        "--unlabelled", nargs="+", metavar="FILE",
+        help="of a classifier: tables or JSON lines of more texts, which get the labels that the teacher gives them",
+    )  # fmt: skip
     length = way.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="of training (default: as the run)")
     length.add_argument("--minutes", type=float, help="of training")
@@ -168,16 +176,19 @@ def _distil(subject: Subject, out: Path) -> bool:
     task: Any = load_task({**whole(trained.description), "config": config.as_dict()})
     teacher = Teacher(trained.model, trained.config, trained.parameters, temperature=o.temperature, share=o.share)
     task.objective = distilled(task.objective, teacher)
+    unlabelled = 0 if o.unlabelled is None else _learnt_unlabelled(subject, task)
     plan = replace(Plan(**trained.description["plan"]), patience=None)
     if o.steps is not None or o.minutes is not None:
         plan = replace(plan, steps=o.steps, minutes=o.minutes)
     prepared = Run.begin(out, task=task, settings=settings, plan=plan, workers=Workers(settings.shards))
     prepared.description["compressed"] = {
         "how": "distil", "teacher": str(subject.directory.resolve()), "temperature": o.temperature, "share": o.share,
+        "unlabelled": unlabelled,
     }  # fmt: skip
     print(
         f"teacher    {count(trained.model.shapes(trained.config)):,} parameters, student "
-        f"{count(prepared.trainer.shapes):,}: layers {config.layers}, width {config.width}",
+        f"{count(prepared.trainer.shapes):,}: layers {config.layers}, width {config.width}"
+        + (f"; {unlabelled:,} texts without labels" if unlabelled else ""),
         file=sys.stderr,
     )
     with (
@@ -188,6 +199,25 @@ def _distil(subject: Subject, out: Path) -> bool:
         prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
         prepared.summarise({})
     return not interrupted
+
+
+def _learnt_unlabelled(subject: Subject, task: Any) -> int:
+    """Adds the texts of --unlabelled to those that a student learns from, under the teacher's labels. How many."""
+    o, trained = subject.options, subject.trained
+    if not isinstance(task, Classify):
+        raise UserError("--unlabelled is for a classifier, the run is none; leave it out")
+    if o.share == 0:
+        raise UserError("--unlabelled needs a teacher that is asked; give a --share above 0, or leave it out")
+    columns = trained.description["columns"]
+    examples = read_labelled(o.unlabelled, text=columns["text"], label=columns["label"], needs_label=False)
+    marked, _ = marked_texts([one.text for one in examples], tokenizer=task.tokenizer, context=task.config.context)
+    with Workers(o.threads) as workers:
+        rows = label_log_probabilities(
+            trained.parameters, by_length(marked, pad=task.tokenizer.special.pad), config=trained.config,
+            device=o.device, workers=workers,
+        )  # fmt: skip
+    labels = [task.labels[most_probable(row)] for row in rows]
+    return task.learn_too([replace(one, label=label) for one, label in zip(examples, labels, strict=True)])
 
 
 def student_config(teacher: Any, sizes: dict[str, int | None]) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Classify:
         require_same_vocabulary(tokenizer, config.vocabulary)
         if config.labels != len(read.labels):
             raise UserError(f"the data has {len(read.labels)} labels, the model {config.labels}; give the same data")
-        self.config, self.tokenizer, self.read, self.start = config, tokenizer, read, start
+        self.config, self.tokenizer, self.start = config, tokenizer, start
         self.name, self.labels = read.name, read.labels
         self.data = [str(Path(d).resolve()) for d in data]
         self.columns = {"text": text, "label": label, "validation": validation}
@@ -94,12 +94,23 @@ class Classify:
         begin = None if start is None or start.weights is None else _without_labels(start.weights)
         self.tuning: Tuning = by_name(**tuning, model=bert, config=config, parameters=begin)
         self.objective: Objective = self.tuning.wrap(Classification(bert, config, smoothing))
+        self._learn_from(read)
+
+    def learn_too(self, examples: Sequence[Example]) -> int:
+        """Learns from these as well, but for copies of a text that it has already; how many they are."""
+        known = {folded(one.text) for one in (*self.read.train, *self.read.validation)}
+        new = {folded(one.text): one for one in examples if folded(one.text) not in known}
+        self._learn_from(replace(self.read, train=[*self.read.train, *new.values()]))
+        return len(new)
+
+    def _learn_from(self, read: Labelled) -> None:
+        self.read = read
         train_labels = [str(one.label) for one in read.train]
         self.counts = Counter(train_labels)
-        self.weights = balanced_weights(train_labels, of=self.labels) if balanced else None
+        self.weights = balanced_weights(train_labels, of=self.labels) if self.balanced else None
         self.texts, cut = self._marked(read.train)
         held_out, cut_held_out = self._marked(read.validation)
-        self.held_out, self.cut = by_length(held_out, pad=tokenizer.special.pad), cut + cut_held_out
+        self.held_out, self.cut = by_length(held_out, pad=self.tokenizer.special.pad), cut + cut_held_out
 
     def _marked(self, examples: Sequence[Example]) -> Any:
         return marked_texts([one.text for one in examples], tokenizer=self.tokenizer, context=self.config.context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,23 @@ def test_a_student_listens_to_its_teacher(trained: Path, tmp_path: Path, capfd: 
     assert tiny.largest_difference(alone, taught) > 1e-3
 
 
+def test_texts_without_labels_are_learnt_under_those_that_the_teacher_predicts(
+    classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Once each, and none that the run has already, to learn from or to judge by."""
+    new, known = ["number 3 of 77", "number 9 of 77", "number 4 of 70"], ["number 3 of 4", " NUMBER 0 of 0"]
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"text": text}) + "\n" for text in (*new, *known, new[0])))
+    assert main(["classify", "predict", str(classifier), *new, "--json"]) == 0
+    predicted = Counter(json.loads(line)["label"] for line in capfd.readouterr().out.splitlines())
+    arguments = ["compress", "distil", str(classifier), "--out", str(tmp_path / "out"), "--threads", "1"]
+    assert main([*arguments, *TEACH, "--unlabelled", str(more)]) == 0
+    assert "; 3 texts without labels" in capfd.readouterr().err
+    before, after = (load_model(run, "cpu").description for run in (classifier, tmp_path / "out"))
+    assert after["compressed"]["unlabelled"] == len(new)
+    assert Counter(after["label_counts"]) == Counter(before["label_counts"]) + predicted
+
+
 def test_the_same_seed_makes_the_same_student(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         compressed("distil", trained, tmp_path / name, capfd)
@@ -185,8 +203,14 @@ def test_the_picture_is_drawn_where_matplotlib_is(
     assert (tmp_path / "out" / "compress.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_user_mistakes_are_one_line(trained: Path, tmp_path: Path, refused: Refused) -> None:
+def test_user_mistakes_are_one_line(trained: Path, classifier: Path, tmp_path: Path, refused: Refused) -> None:
     run, out = str(trained), str(tmp_path / "out")
+    more = tmp_path / "more.csv"
+    more.write_text('text\none\n""\n')
+    distil = ["--out", out, "--width", "4", "--unlabelled", str(more)]
+    assert "the run is none" in refused("compress", "distil", run, *distil)
+    assert "needs a teacher" in refused("compress", "distil", str(classifier), *distil, "--share", "0")
+    assert "more.csv:3: the text is empty" in refused("compress", "distil", str(classifier), *distil)
     assert "sparsity must be at least 0 and below 1" in refused(
         "compress", "prune", run, "--out", out, "--sparsity", "1"
     )
