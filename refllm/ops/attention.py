@@ -167,13 +167,15 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
     def back(dy: Array) -> tuple[Array, Array, Array, Array | None]:
         dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)
         dr = None if r is None else xp.zeros_like(r)
-        g = dy * inverse  # P = e inverse: the factor is applied on the narrow side, to dy
-        mean = ((g * y) @ equal_entries(xp, v.shape[-1], 1, q.dtype))[..., None]
+        ones = equal_entries(xp, v.shape[-1], 1, q.dtype)
         for i, (n, m) in enumerate(scores.tiles()):
+            if m.start == 0:
+                g = dy[..., n, :] * inverse[..., n, :]  # P = e inverse: the factor is applied on the narrow side, to dy
+                mean = ((g * y[..., n, :]) @ ones)[..., None]
             e = kept[i] if kept else scores.exponentials(scores.tile(n, m), None if top is None else top[..., n, :])
-            dv[..., m, :] += e.swapaxes(-1, -2) @ g[..., n, :]
-            ds = g[..., n, :] @ v[..., m, :].swapaxes(-1, -2)
-            ds -= mean[..., n, :]
+            dv[..., m, :] += e.swapaxes(-1, -2) @ g
+            ds = g @ v[..., m, :].swapaxes(-1, -2)
+            ds -= mean
             ds *= e
             dq[..., n, :] += ds @ k[..., m, :]
             dk[..., m, :] += ds.swapaxes(-1, -2) @ q[..., n, :]

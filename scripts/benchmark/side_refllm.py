@@ -72,16 +72,15 @@ class Side:
 
         def once() -> Any:
             """Two heads a worker, as the trainer gives each its share of a batch."""
-            results = [np.empty_like(q) for _ in range(4)]
 
-            def share(i: int) -> None:
+            def share(i: int) -> Any:
                 n = slice(4 * i // self.threads, 4 * (i + 1) // self.threads)
                 y, back = attention(q[:, n], k[:, n], v[:, n], causal=True, allowed=None)
-                for result, part in zip(results, (y, *back(dy[:, n])), strict=True):
-                    result[:, n] = part
+                return y, *back(dy[:, n])
 
-            self.workers.map(share, range(self.threads))
-            return results
+            return self.workers.map(share, range(self.threads))
 
         self.once = once
-        return dict(zip(("y", "dq", "dk", "dv"), (a[:, :, ::97] for a in once()), strict=True))
+        shares = zip(*once(), strict=True)
+        first = (np.concatenate([a[:, :, ::97] for a in parts], axis=1) for parts in shares)
+        return dict(zip(("y", "dq", "dk", "dv"), first, strict=True))

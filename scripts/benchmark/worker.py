@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -35,12 +34,16 @@ def make(name: str, threads: int) -> Any:
 
 def peak_memory() -> int:
     """The peak of this process, and of each child without the files and the shared memory that are counted here."""
-    total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{child}/status").read_text().splitlines())
-        peak, files, shared = (int(status[key].split()[0]) for key in ("VmHWM", "RssFile", "RssShmem"))
-        total += (peak - files - shared) * 1024
-    return total
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    total = _kilobytes("self", "VmHWM")  # not getrusage's, which goes back to the process that this one was forked from
+    for child in children:
+        total += _kilobytes(child, "VmHWM") - _kilobytes(child, "RssFile") - _kilobytes(child, "RssShmem")
+    return total * 1024
+
+
+def _kilobytes(process: str, key: str) -> int:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(status[key].split()[0])
 
 
 def main() -> None:
