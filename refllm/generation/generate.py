@@ -34,6 +34,11 @@ def last_logits(p: Tree, *, model: Any, ids: Array, config: Any, cache: Any) -> 
         y, _ = model.forward(p, ids=ids, config=config, keep=None, cache=cache)
         return to_host(y[:, -1])
     h, _ = model.hidden_states(p, ids=ids, config=config, keep=None, cache=cache)
+    return logits_of_last(h, p, model=model, config=config)
+
+
+def logits_of_last(h: Array, p: Tree, *, model: Any, config: Any) -> Array:
+    """LMHEAD: the logits (B, V) of the last of the places with hidden states h (B, T, C), on the host"""
     y, _ = matmul(h[:, -1], model.head(p, config))
     return to_host(y)
 

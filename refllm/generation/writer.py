@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from refllm.backend import Array, namespace, to_host
+from refllm.backend import Array, namespace
 from refllm.errors import UserError
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.decoder_cache import DecoderCache
-from refllm.generation.generate import Generator, last_logits, new_cache
-from refllm.ops.linear import matmul
+from refllm.generation.generate import Generator, last_logits, logits_of_last, new_cache
 from refllm.parameters import Tree, named_leaves
 
 
@@ -101,7 +100,7 @@ class SequenceWriter:
             self.p, self.memory, ids=namespace(self.memory).asarray(ids), memory_allowed=self.allowed,
             config=self.config, keep=None, cache=self.store,
         )  # fmt: skip
-        return to_host(matmul(h[:, -1], self.model.head(self.p, self.config))[0])
+        return logits_of_last(h, self.p, model=self.model, config=self.config)
 
     def expand(self, n: int) -> None:
         self.store = self.store.repeated(n)

@@ -8,7 +8,7 @@
 The label of a fortune is the file that it stands in, one of six. An eighth of them, chosen by a digest of the text, is
 for testing; a text that stands under two labels is left out. The unlabelled text holds the training part and the
 fortunes of all other files but pictures, nothing of the testing part, four line feeds between any two; more.csv
-has those that no label is known of in a column.
+is a table of the fortunes of those other files.
 """
 
 from __future__ import annotations
