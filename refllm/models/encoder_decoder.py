@@ -39,8 +39,7 @@ from refllm.blocks.residual import RESIDUALS, norm_shapes
 from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_shapes
 from refllm.errors import UserError
 from refllm.models.checks import require_dropout, require_one_of, require_positive, require_whole
-from refllm.models.output import add_head_gradient, head
-from refllm.ops.linear import matmul
+from refllm.models.output import add_head_gradient, head, logits
 from refllm.parameters import Tree, from_names, named_leaves
 
 POSITIONS = ("sinusoidal", "learned", "relative")
@@ -356,13 +355,7 @@ def forward(
     Shapes:  source (B, S); allowed bool (B, S) or None; ids (B, T), which begins with the start token -> y (B, T, V)
     """
     h, back_hidden = hidden_states(p, source=source, allowed=allowed, ids=ids, config=config, keep=keep)
-    y, back_head = matmul(h, head(p, config))
-
-    def back(dy: Array) -> Tree:
-        dh, dhead = back_head(dy)
-        return add_head_gradient(back_hidden(dh), dhead, config)
-
-    return y, back
+    return logits(h, back_hidden, head(p, config), add_head_gradient, config)
 
 
 def _embedded(

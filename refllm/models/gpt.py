@@ -25,10 +25,9 @@ from refllm.blocks.residual import RESIDUALS, initial_residual, maybe_dropout, n
 from refllm.blocks.self_attention import Cache
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
-from refllm.models.output import add_head_gradient, head
+from refllm.models.output import add_head_gradient, head, logits
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
-from refllm.ops.linear import matmul
 from refllm.ops.position import add_positions, sinusoidal
 from refllm.parameters import Tree
 
@@ -173,13 +172,7 @@ def forward(
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
-    y, back_head = matmul(h, head(p, config))
-
-    def back(dy: Array) -> Tree:
-        dh, dhead = back_head(dy)
-        return add_head_gradient(back_hidden(dh), dhead, config)
-
-    return y, back
+    return logits(h, back_hidden, head(p, config), add_head_gradient, config)
 
 
 def _sinusoidal_table(like: Array, config: Config) -> Array:

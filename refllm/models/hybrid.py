@@ -39,9 +39,9 @@ from refllm.blocks.self_attention import Cache as KeyValueCache
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
 from refllm.errors import UserError
 from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.models.output import logits
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
-from refllm.ops.linear import matmul
 from refllm.ops.position import add_positions, sinusoidal
 from refllm.parameters import Tree
 
@@ -263,10 +263,4 @@ def forward(
     Raises:  UserError if the model is bidirectional; ValueError if the tokens outgrow the context.
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
-    y, back_head = matmul(h, head(p, config))
-
-    def back(dy: Array) -> Tree:
-        dh, dhead = back_head(dy)
-        return add_head_gradient(back_hidden(dh), dhead, config)
-
-    return y, back
+    return logits(h, back_hidden, head(p, config), add_head_gradient, config)

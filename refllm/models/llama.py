@@ -27,9 +27,8 @@ from refllm.blocks.residual import initial_residual, maybe_dropout
 from refllm.blocks.self_attention import Cache
 from refllm.errors import UserError
 from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
-from refllm.models.output import add_head_gradient, head
+from refllm.models.output import add_head_gradient, head, logits
 from refllm.ops.embedding import embedding
-from refllm.ops.linear import matmul
 from refllm.ops.relative import alibi, t5_bias_causal
 from refllm.ops.rms_norm import rms_norm
 from refllm.parameters import Tree
@@ -229,10 +228,4 @@ def forward(
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
-    y, back_head = matmul(h, head(p, config))
-
-    def back(dy: Array) -> Tree:
-        dh, dhead = back_head(dy)
-        return add_head_gradient(back_hidden(dh), dhead, config)
-
-    return y, back
+    return logits(h, back_hidden, head(p, config), add_head_gradient, config)

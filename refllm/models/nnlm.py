@@ -21,10 +21,11 @@ from typing import Any
 from refllm.backend import Array, namespace
 from refllm.blocks.residual import maybe_dropout
 from refllm.models.checks import require_dropout, require_whole
+from refllm.models.output import logits
 from refllm.models.state import State
 from refllm.ops.activation import tanh
 from refllm.ops.embedding import embedding
-from refllm.ops.linear import linear, matmul
+from refllm.ops.linear import linear
 from refllm.ops.window import window
 from refllm.parameters import Tree
 
@@ -147,10 +148,4 @@ def forward(
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
-    y, back_head = matmul(h, head(p, config))
-
-    def back(dy: Array) -> Tree:
-        dh, dhead = back_head(dy)
-        return add_head_gradient(back_hidden(dh), dhead, config)
-
-    return y, back
+    return logits(h, back_hidden, head(p, config), add_head_gradient, config)

@@ -1,11 +1,37 @@
-"""The weights of the output layer, the embedding's or its own, for the models whose `config.tied` says which."""
+"""The output layer of the language models: logits from hidden states, and its weights, the embedding's or its own,
+where `config.tied` says which."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from refllm.backend import Array
+from refllm.ops.linear import matmul
 from refllm.parameters import Tree
+
+
+def logits(
+    h: Array,
+    back_hidden: Callable[[Array], Tree],
+    W: Array,
+    add_gradient: Callable[[Tree, Array, Any], Tree],
+    config: Any,
+) -> tuple[Array, Callable[[Array], Tree]]:
+    """LMHEAD: y = h W,   h the hidden states that the pullback `back_hidden` came with
+
+    Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
+    Shapes:  h (B, T, C); W (C, V) -> y (B, T, V)
+    Back:    of all parameters of the model: that of the hidden states at dh = dy Wᵀ, to which the model's
+             `add_gradient` (its `add_head_gradient`) adds dW = Σ hᵀ dy.
+    """
+    y, back_head = matmul(h, W)
+
+    def back(dy: Array) -> Tree:
+        dh, dW = back_head(dy)
+        return add_gradient(back_hidden(dh), dW, config)
+
+    return y, back
 
 
 def head(p: Tree, config: Any) -> Array:

@@ -31,10 +31,9 @@ from refllm.blocks.recurrent import (
 from refllm.blocks.residual import maybe_dropout
 from refllm.errors import UserError
 from refllm.models.checks import require_dropout, require_one_of, require_whole
-from refllm.models.output import add_head_gradient, head
+from refllm.models.output import add_head_gradient, head, logits
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
-from refllm.ops.linear import matmul
 from refllm.parameters import Tree
 
 
@@ -152,10 +151,4 @@ def forward(
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
-    y, back_head = matmul(h, head(p, config))
-
-    def back(dy: Array) -> Tree:
-        dh, dhead = back_head(dy)
-        return add_head_gradient(back_hidden(dh), dhead, config)
-
-    return y, back
+    return logits(h, back_hidden, head(p, config), add_head_gradient, config)

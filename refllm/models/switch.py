@@ -33,9 +33,9 @@ from refllm.blocks.switch_layer import switch_transformer_layer, switch_transfor
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.errors import UserError
 from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.models.output import logits
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
-from refllm.ops.linear import matmul
 from refllm.ops.position import add_positions
 from refllm.parameters import Tree
 
@@ -197,13 +197,7 @@ def forward(
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
-    y, back_head = matmul(h, head(p, config))
-
-    def back(dy: Array) -> Tree:
-        dh, dhead = back_head(dy)
-        return add_head_gradient(back_hidden(dh), dhead, config)
-
-    return y, back
+    return logits(h, back_hidden, head(p, config), add_head_gradient, config)
 
 
 def _positions(ids: Array, config: Config) -> Array:
