@@ -36,17 +36,19 @@ class Side:
         trainer = Trainer(
             model=gpt, config=shape.config, objective=Causal(gpt, shape.config), settings=settings, workers=self.workers
         )
-        fresh = {"weights": dict(named_leaves(shape.parameters()))}
-        fresh |= {
-            moment: {k: np.broadcast_to(np.float32(0), x.shape) for k, x in fresh["weights"].items()}
-            for moment in ("moment1", "moment2")
-        }
+
+        def begin() -> None:
+            """The first parameters, of which no second copy stays, and no moments yet."""
+            weights = dict(named_leaves(shape.parameters()))
+            zeros = {name: np.broadcast_to(np.float32(0), x.shape) for name, x in weights.items()}
+            trainer.load({"weights": weights, "moment1": zeros, "moment2": zeros}, step=0)
+
         tokens = shape.tokens()
-        trainer.load(fresh, step=0)
+        begin()
         loss = trainer.step(tokens, lr=0.0)  # moves nothing but the moments
         clipped = 1 / max(1.0, float(trainer.norm) / ADAMW["clip"])
         first = {name: gradient / np.float32(clipped) for name, gradient in trainer.gradient.views.items()}
-        trainer.load(fresh, step=0)
+        begin()
         self.once = lambda: trainer.step(tokens, lr=ADAMW["lr"])
         return {"loss": float(loss), **first}
 
