@@ -13,7 +13,7 @@ import pytest
 from refllm import cli
 from refllm.backend import known, namespace, to_device, to_host
 from refllm.commands.progress import Display
-from refllm.models import gpt
+from refllm.models import gpt, output
 from refllm.train import Trainer
 from spec_tests import tiny
 from spec_tests.device.watch import assert_little_is_transferred, steps_watched
@@ -116,7 +116,7 @@ def test_a_defect_planted_in_an_operation_is_found_in_the_model_that_calls_it(mo
         float(W[0, 0])
         return matmul(x, W)
 
-    monkeypatch.setattr(gpt, "matmul", reads)
+    monkeypatch.setattr(output, "matmul", reads)
     config = tiny.config(vocabulary=5)
     p = gpt.initial(config, numpy.random.default_rng(0))
     with pytest.raises(AssertionError, match=r"inside the computation: .*device_to_host=1"):
