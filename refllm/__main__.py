@@ -1,5 +1,7 @@
 import sys
 
-from refllm.cli import main
-
+try:
+    from refllm.cli import main
+except KeyboardInterrupt:  # while NumPy is loaded
+    sys.exit(130)
 sys.exit(main())

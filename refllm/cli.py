@@ -56,10 +56,11 @@ def parser(command: str | None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser(next((word for word in words if word in COMMANDS), None)).parse_args(words)
+    command = next((word for word in words if word in COMMANDS), None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show appears as its code
     try:
+        options = parser(command).parse_args(words)
         return int(options.run(options))
     except UserError as error:
         return _refuse(str(error))
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except Exception as error:
         if is_out_of_memory(error):
-            return _refuse(f"out of memory ({error}); {module(options.command).LESS_MEMORY}")
+            return _refuse(f"out of memory ({error}); {module(str(command)).LESS_MEMORY}")
         raise
 
 

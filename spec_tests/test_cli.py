@@ -49,13 +49,16 @@ def test_a_command_that_does_not_exist_ends_with_status_2(
     assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("where", ["cli.module", "commands.train.keep_freed_memory"])
 def test_ctrl_c_outside_a_training_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """While the command is loaded, too."""
+
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refllm.commands.train.keep_freed_memory", interrupted)
+    monkeypatch.setattr(f"refllm.{where}", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "refllm: interrupted\n"
 

@@ -61,10 +61,18 @@ def explained(trained: Trained, text: str, asked: Asked) -> Explanation:
 def token_names(ids: Sequence[int], tokenizer: Any) -> list[str]:
     """A name for each token: its piece of text with ␣ for a space, or the name of a special token."""
     special = dict(zip(getattr(tokenizer, "special", ()), SPECIAL, strict=False))
-    listed = getattr(tokenizer, "vocabulary", None)
-    pieces = listed if isinstance(listed, tuple) else None
-    names = [special.get(i) or (pieces[i] if pieces else tokenizer.decode([i])) for i in ids]
+    names = [special.get(i) or _piece(i, tokenizer) for i in ids]
     return [(name if name.isprintable() else repr(name)[1:-1]).replace(" ", "␣") or "''" for name in names]
+
+
+def _piece(i: int, tokenizer: Any) -> str:
+    """What a token stands for, as its tokenizer lists it; the bytes of a part of a character as \\xNN."""
+    listed = getattr(getattr(tokenizer, "inner", tokenizer), "vocabulary", None)
+    if not isinstance(listed, tuple):
+        decoded: str = tokenizer.decode([i])
+        return decoded
+    piece: str | bytes = listed[i]
+    return piece.decode(errors="backslashreplace") if isinstance(piece, bytes) else piece
 
 
 def _of_bert(p: Tree, trained: Trained, text: str, asked: Asked) -> Explanation:

@@ -94,7 +94,7 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
     for line in corpus.skipped:
         print(f"left out: {line}", file=sys.stderr)
     tokenizer = tokenizer_of(values, corpus.text, split(corpus).train)
-    if values["model"] == "encoder_decoder":
+    if values["model"] in ("bert", "encoder_decoder"):
         tokenizer = with_marks(tokenizer)
     config = config_of(by_name(values["model"]), values, tokenizer)
     task: Task

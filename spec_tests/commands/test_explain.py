@@ -267,13 +267,24 @@ def test_files_are_not_overwritten(classifier: str, tmp_path: Path, refused: Ref
         assert "will not be overwritten" in refused("explain", classifier, TEXT, flag, name)
 
 
-def test_every_token_has_a_name_that_can_be_seen() -> None:
-    tokenizer = with_marks(BytePairTokenizer.train("a b\n\tc é", vocabulary=256))
-    ids = [*tokenizer.encode(" a\n\té").tolist(), *tokenizer.special]
+@pytest.mark.parametrize("marks", [False, True])
+def test_every_token_has_a_name_that_can_be_seen(marks: bool) -> None:
+    pairs = BytePairTokenizer.train("a b\n\tc é", vocabulary=256)
+    tokenizer: Any = with_marks(pairs) if marks else pairs
+    ids = [*tokenizer.encode(" a\n\té").tolist(), *(tokenizer.special if marks else ())]
     names = token_names(ids, tokenizer)
-    assert names[:4] == ["␣", "a", "\\n", "\\t"]
-    assert names[-5:] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert names[:6] == ["␣", "a", "\\n", "\\t", "\\xc3", "\\xa9"]
+    assert names[6:] == (["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] if marks else [])
     assert all(name.strip() and name.isprintable() for name in names)
+
+
+def test_a_run_of_the_default_tokenizer_is_explained(tmp_path: Path, capfd: Captured) -> None:
+    (tmp_path / "text.txt").write_text("one two three four five six seven\n" * 40)
+    small = ["--width", "16", "--layers", "1", "--heads", "2", "--vocabulary", "270", "--context", "16"]
+    how = ["--data", str(tmp_path / "text.txt"), "--steps", "2", *small, "--threads", "1"]
+    assert main(["train", *how, "--out", str(tmp_path / "run")]) == 0
+    capfd.readouterr()
+    assert "".join(explained(capfd, str(tmp_path / "run"), "two three")["tokens"]) == "two␣three"
 
 
 def test_the_example_of_the_help_is_a_command_that_runs(
