@@ -10,7 +10,7 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import refllm
 from refllm.backend import is_out_of_memory
@@ -33,14 +33,21 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def module(command: str) -> Any:
     """The file of a command. Only the one that was asked for is loaded, so that a command starts at once."""
     return importlib.import_module(f"refllm.commands.{command}")
 
 
-def parser(command: str | None) -> argparse.ArgumentParser:
+def parser(command: str | None) -> Parser:
     """Knows every command by its name, and the arguments of one of them."""
-    top = argparse.ArgumentParser(prog="refllm", description="The executable specification of a language model.")
+    top = Parser(prog="refllm", description="The executable specification of a language model.")
     top.add_argument("--version", action="version", version=f"refllm {refllm.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
@@ -60,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show appears as its code
     try:
-        options = parser(command).parse_args(words)
+        options = _parsed(words, command)
         return int(options.run(options))
     except UserError as error:
         return _refuse(str(error))
@@ -76,6 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_out_of_memory(error):
             return _refuse(f"out of memory ({error}); {module(str(command)).LESS_MEMORY}")
         raise
+
+
+def _parsed(words: Sequence[str], command: str | None) -> argparse.Namespace:
+    options, unknown = parser(command).parse_known_args(words)
+    if unknown:
+        raise UserError(f"no such argument: {' '.join(unknown)}; see refllm {command} --help")
+    return options
 
 
 def _refuse(line: str) -> int:
