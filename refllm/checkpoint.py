@@ -56,8 +56,10 @@ def load(directory: Path) -> tuple[dict[str, Any], Callable[[str], dict[str, Arr
     path = directory / "state.json"
     try:
         state = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no checkpoint in {directory}: {path} does not exist; give the directory of a run") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read; give yourself the permission, or another run") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint ({error}); it is damaged: use another one") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("files"), dict):

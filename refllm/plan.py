@@ -32,7 +32,7 @@ class Plan:
         if self.steps is not None and self.steps < 1:
             raise UserError(f"steps must be at least 1, got {self.steps}")
         if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
-            raise UserError(f"minutes must be above 0, got {self.minutes}")
+            raise UserError(f"minutes must be a finite number above 0, got {self.minutes}")
         if self.reports < 1:
             raise UserError(f"reports must be at least 1, got {self.reports}")
         if self.patience is not None and self.patience < 1:

@@ -53,9 +53,9 @@ def test_the_learning_rate_warms_up_peaks_and_ends_at_the_floor() -> None:
         ({"steps": None, "minutes": None}, "either --steps or --minutes"),
         ({"steps": 5, "minutes": 5.0}, "either --steps or --minutes"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"steps": None, "minutes": 0.0}, "minutes must be above 0"),
-        ({"steps": None, "minutes": math.nan}, "minutes must be above 0"),
-        ({"steps": None, "minutes": math.inf}, "minutes must be above 0"),
+        ({"steps": None, "minutes": 0.0}, "minutes must be a finite number above 0"),
+        ({"steps": None, "minutes": math.nan}, "minutes must be a finite number above 0"),
+        ({"steps": None, "minutes": math.inf}, "minutes must be a finite number above 0"),
         ({"reports": 0}, "reports must be at least 1"),
     ],
 )

@@ -96,9 +96,11 @@ def require_alone(options: argparse.Namespace, add_arguments: Callable[[argparse
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     defaults = parser.parse_args([])
-    changed = [name for name, value in vars(defaults).items() if name != "resume" and getattr(options, name) != value]
-    if changed:
-        raise UserError(f"--resume goes on with the settings of the run; leave out --{changed[0].replace('_', '-')}")
+    for name, value in vars(defaults).items():
+        if name != "resume" and getattr(options, name) != value:
+            (action,) = [action for action in parser._actions if action.dest == name]
+            how = action.option_strings[0] if action.option_strings else action.metavar
+            raise UserError(f"--resume goes on with the settings of the run; leave out {how}")
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:

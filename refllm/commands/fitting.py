@@ -74,7 +74,7 @@ def begun(options: argparse.Namespace, *, task: Task, settings: Settings, exampl
     if steps is None and options.minutes is None:
         epochs = epochs if options.epochs is None else options.epochs
         if not (epochs > 0 and math.isfinite(epochs)):
-            raise UserError(f"epochs must be above 0, got {epochs}")
+            raise UserError(f"epochs must be a finite number above 0, got {epochs}")
         steps = math.ceil(epochs * math.ceil(examples / settings.batch))
     plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports, patience=options.patience)
     out = Path(options.out) if options.out else next_free()

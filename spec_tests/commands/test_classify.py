@@ -299,7 +299,7 @@ UNFIT: dict[str, tuple[str | bytes, list[str], str]] = {
     "encoding": (GOOD.encode() + b"caf\xe9,a\n", [], "data.csv:114 is not UTF-8 text: byte "),
     "few": ("text,label\nx,a\ny,b\n", [], "2 examples are too few to hold out 0.1 of them; give more"),
     "patience": (GOOD, ["--patience", "0"], "patience must be at least 1, got 0"),
-    "epochs": (GOOD, ["--epochs", "0"], "epochs must be above 0, got 0.0"),
+    "epochs": (GOOD, ["--epochs", "0"], "epochs must be a finite number above 0, got 0.0"),
     "validation": (GOOD, ["--validation", "1"], "the validation part must be a fraction between 0 and 1"),
     "context": (GOOD, ["--context", "2"], "a context of 2 has no room for a text between [CLS] and [SEP]"),
     "smoothing": (GOOD, ["--label-smoothing", "1"], "smoothing of the labels must be at least 0 and below 1, got 1.0"),
@@ -326,9 +326,9 @@ def test_more_refusals_of_fit(tmp_path: Path, refused: Refused, trained: Path, f
     assert "is a run of gpt, and this one begins from one of bert" in refused(
         "classify", "fit", "data.csv", "--from", str(trained)
     )
-    assert "--resume goes on with the settings of the run; leave out --patience" in refused(
-        "classify", "fit", "--resume", str(fitted / "run"), "--patience", "5"
-    )
+    for extra, name in ((["--patience", "5"], "--patience"), (["data.csv"], "DATA"), (["--from", "x"], "--from")):
+        said = refused("classify", "fit", "--resume", str(fitted / "run"), *extra)
+        assert f"--resume goes on with the settings of the run; leave out {name}" in said
     assert "is a run of language; go on with it by the command that began it" in refused(
         "classify", "fit", "--resume", str(trained)
     )
@@ -379,6 +379,7 @@ def test_refusals_of_predict_and_evaluate(
         (["evaluate", run, "no.csv"], "no.csv:3: there is no label; fill in the column 'label' or take the line out"),
         (["predict", run, "x", "--threads", "0"], "threads must be at least 1, got 0"),
         (["predict", "none", "x"], "no checkpoint in none/checkpoint"),
+        (["predict", "data.csv", "x"], "no checkpoint in data.csv/checkpoint"),
         (["evaluate", run, "data.csv"], "data.csv:3: the label 'animal' was never seen in training, which had city,"),
         (["evaluate", run, "data.csv", "--label", "kind"], "data.csv:1: the column 'kind' is not among text, label"),
     ):

@@ -240,7 +240,9 @@ def test_bad_pairs_are_refused_with_file_and_line(tmp_path: Path, learnt: Path, 
         assert f"{source}: give two parallel files alone" in refused(*how, source)
     assert "there is nothing to learn from" in refused("translate", "fit")
     assert "fits the context of 2 tokens" in refused("translate", "fit", source, target, *TINY, "--context", "2")
-    assert "epochs must be above 0" in refused("translate", "fit", source, target, *TINY, "--epochs", "0")
+    assert "epochs must be a finite number above 0" in refused(
+        "translate", "fit", source, target, *TINY, "--epochs", "0"
+    )
 
 
 def test_bad_texts_are_refused_with_file_and_line(
