@@ -35,8 +35,8 @@ def save(directory: Path, description: dict[str, Any], groups: dict[str, dict[st
             written.append(path)
             write_atomically(path, data)
             files[group] = {"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        state = {"format": FORMAT, **description, "files": files}
-        write_atomically(directory / "state.json", json.dumps(state, ensure_ascii=False, indent=1).encode())
+        state = {"format": FORMAT, **description, "files": files}  # in ASCII, which holds any path of a file
+        write_atomically(directory / "state.json", json.dumps(state, indent=1).encode())
     except OSError as error:
         named = _named_files(directory)
         for path in written:

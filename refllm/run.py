@@ -230,7 +230,7 @@ class Run:
         }
         if self.plan.patience is not None:
             summary["best_step"] = self.best.step
-        data = json.dumps(summary, ensure_ascii=False, indent=1) + "\n"
+        data = json.dumps(summary, indent=1) + "\n"
         checkpoint.write_atomically(self.directory / "summary.json", data.encode())
         return summary
 

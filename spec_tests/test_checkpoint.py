@@ -60,6 +60,12 @@ def test_arrays_come_back_with_their_names_shapes_dtypes_and_bits(tmp_path: Path
     }
 
 
+@pytest.mark.parametrize("name", ["naïve 中", "a path that is not UTF-8: d\udce9.csv", "\u2028"])
+def test_a_description_comes_back_whatever_its_characters(tmp_path: Path, name: str) -> None:
+    checkpoint.save(tmp_path, {"data": name}, GROUPS, step=0)
+    assert checkpoint.load(tmp_path)[0]["data"] == name
+
+
 def test_a_view_with_gaps_is_saved_with_its_own_numbers(tmp_path: Path) -> None:
     x = numpy.arange(24.0).reshape(4, 6)[::2, ::-2].T
     checkpoint.save(tmp_path, {}, {"only": {"x": x}}, step=0)

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,19 @@ def test_the_summary_tells_the_run(tmp_path: Path) -> None:
     assert (summary["steps"], summary["threads"], summary["seed"]) == (STEPS, 2, 1)
     assert summary["val_bpc"] == metrics(tmp_path / "run")[-1]["val_bpc"]
     assert summary["parameters"] == sum(x.size for x in run.trainer.groups()["weights"].values())
+
+
+def test_data_whose_path_is_not_utf_8_is_learnt_from_and_gone_on_with(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"d\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names alone")
+    whole = train(begin(folder, "whole"))
+    train(begin(folder, "parts"), stop_after=4)
+    assert bits(train(resume(folder / "parts"))) == bits(whole)
+    whole.summarise({})
+    assert json.loads((folder / "whole" / "summary.json").read_bytes())["data"] == str(folder / "text.txt")
 
 
 def test_a_saved_model_is_the_trained_one(tmp_path: Path) -> None:
