@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,10 @@ def _of_folders(folder: Path) -> list[Example]:
     labels = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not labels:
         raise UserError(f"{folder} has no subfolders; give a folder with a subfolder a label, or a table")
+    for label in labels:
+        if SURROGATE.search(label.name):  # bytes that Python could not decode reach a path as surrogates
+            shown = os.fsencode(label).decode(errors="backslashreplace")
+            raise UserError(f"{shown}: the name of this folder is a label, and it is not UTF-8; rename the folder")
     return [Example(decoded(file), label.name, f"{file}:1") for label in labels for file in sorted(files_below(label))]
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,17 @@ def test_a_folder_a_label_gives_every_file_once(tmp_path: Path) -> None:
         Example("text of a/deep/1.txt\n", "a", f"{tmp_path}/a/deep/1.txt:1"),
         Example("text of b/2.txt\n", "b", f"{tmp_path}/b/2.txt:1"),
     ]
+
+
+def test_a_label_whose_folder_is_not_named_in_utf_8_is_refused_by_its_bytes(tmp_path: Path) -> None:
+    for name in (b"a", b"b\xe9"):
+        try:
+            Path(tmp_path, os.fsdecode(name)).mkdir()
+        except OSError:
+            pytest.skip("this file system has UTF-8 names alone")
+    with pytest.raises(UserError) as refused:
+        read_labelled([tmp_path], text="text", label="label", needs_label=True)
+    assert str(refused.value).startswith(f"{tmp_path}/b\\xe9: the name of this folder is a label, and it is not UTF-8;")
 
 
 def test_several_paths_are_read_in_their_order(tmp_path: Path) -> None:
