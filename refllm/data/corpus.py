@@ -106,8 +106,10 @@ def decoded(path: Path) -> str:
     try:
         if not path.exists():
             raise UserError(f"{path} does not exist; check the path")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, and only a file can be read here; give one of its files")
         if not path.is_file():
-            raise UserError(f"{path} is neither a file nor a folder; give a UTF-8 text file or a folder of them")
+            raise UserError(f"{path} is neither a file nor a folder; give a UTF-8 text file")
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None

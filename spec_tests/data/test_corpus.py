@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from refllm.data.corpus import REPEATED, Corpus, python_reference, read_text, split
+from refllm.data.corpus import REPEATED, Corpus, decoded, python_reference, read_text, split
 from refllm.errors import UserError
 
 PARAGRAPHS = [f"Paragraph {number} of this text says the same as none other, at some length." for number in range(40)]
@@ -118,6 +118,11 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_text([tmp_path / "pipe"])
     with pytest.raises(UserError, match="there is no text"):
         read_text([tmp_path])
+
+
+def test_a_folder_where_only_a_file_will_do_is_called_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder, and only a file can be read here; give one of its files"):
+        decoded(tmp_path)
 
 
 def test_no_text_at_all_is_an_error(tmp_path: Path) -> None:
