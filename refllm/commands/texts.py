@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from refllm.data.corpus import decoded
+from refllm.data.corpus import decoded, lines_of, text_of
 from refllm.data.examples import SUFFIXES, rows
 from refllm.errors import UserError
 
@@ -22,11 +22,11 @@ def texts_of(options: argparse.Namespace, *, column: str) -> list[tuple[str, str
     if options.file and Path(options.file).suffix.lower() in SUFFIXES:
         found = [(row[column], where) for row, where in rows(Path(options.file), columns=(column,))]
     elif options.file:
-        found = _numbered(decoded(Path(options.file)).removesuffix("\n").split("\n"), options.file)
+        found = _numbered(lines_of(decoded(Path(options.file))), options.file)
     elif options.texts:
         found = _numbered(options.texts, "argument")
     else:
-        found = _numbered(_standard_input_lines(), "standard input")
+        found = _numbered(lines_of(text_of(sys.stdin.buffer.read(), "standard input")), "standard input")
     for text, where in found:
         require_text(text, where)
     if not found:
@@ -46,12 +46,3 @@ def require_text(text: str, where: str) -> None:
 
 def _numbered(texts: Sequence[str], name: str) -> list[tuple[str, str]]:
     return [(text, f"{name}:{number}") for number, text in enumerate(texts, start=1)]
-
-
-def _standard_input_lines() -> list[str]:
-    raw = sys.stdin.buffer.read()
-    try:
-        return raw.decode().splitlines()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"standard input:{line}: not UTF-8 text; give texts in UTF-8") from None

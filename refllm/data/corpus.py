@@ -113,19 +113,41 @@ def decoded(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line} is not UTF-8 text: byte {error.start} cannot be decoded; save it as UTF-8"
-        ) from None
-    if "\0" in text:
-        raise UserError(f"{path} is binary: byte {raw.index(0)} is zero; give text files")
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = text_of(raw, str(path))
     if not text.strip():
         raise UserError(f"{path} is empty; give a file with text")
     return text if text.endswith("\n") else text + "\n"
+
+
+def text_of(raw: bytes, name: str) -> str:
+    """The text of bytes in UTF-8, of a file or of the standard input: a leading byte-order mark goes, every line ending
+    becomes \\n.
+
+    Raises: UserError, with the line, if a byte is zero or the bytes are not UTF-8.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        where = f"{name}:{_line_at(raw, error.start)}"
+        raise UserError(f"{where} is not UTF-8 text: byte {error.start} cannot be decoded; save it as UTF-8") from None
+    if "\0" in text:
+        zero = raw.index(0)
+        raise UserError(f"{name}:{_line_at(raw, zero)} is binary: byte {zero} is zero; give text")
+    return _with_newlines(text.removeprefix("\ufeff"))
+
+
+def _line_at(raw: bytes, place: int) -> int:
+    """The number of the line that a byte stands in."""
+    return _with_newlines(raw[:place].decode("latin-1")).count("\n") + 1
+
+
+def _with_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text whose line endings are \\n; of none, none."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def split(corpus: Corpus, *, validation: float = 0.1) -> Split:

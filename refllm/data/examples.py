@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from refllm.data.corpus import decoded, files_below
+from refllm.data.corpus import decoded, files_below, lines_of
 from refllm.errors import UserError
 
 Item = TypeVar("Item")
@@ -116,7 +116,7 @@ def read_pairs(paths: Sequence[str | Path], *, source: str, target: str) -> list
 
 
 def _parallel(source: Path, target: Path) -> list[Pair]:
-    sides = [decoded(path).removesuffix("\n").split("\n") for path in (source, target)]
+    sides = [lines_of(decoded(path)) for path in (source, target)]
     if len(sides[0]) != len(sides[1]):
         longer, last = (source, len(sides[1])) if len(sides[0]) > len(sides[1]) else (target, len(sides[0]))
         raise UserError(

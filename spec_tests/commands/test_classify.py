@@ -50,7 +50,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predicted(capfd: Captured, *arguments: str) -> list[Any]:
     capfd.readouterr()
     assert main(["classify", "predict", *arguments, "--json"]) == 0
-    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    return [json.loads(line) for line in capfd.readouterr().out.removesuffix("\n").split("\n")]
 
 
 def test_the_summary_has_the_scores_and_the_baselines(fitted: Path) -> None:
@@ -85,6 +85,17 @@ def test_texts_come_from_arguments_files_tables_and_the_standard_input(
     for text, one in zip(TEXTS, wanted, strict=True):
         (alone,) = predicted(capfd, run, text)
         assert alone["probabilities"] == pytest.approx(one["probabilities"], rel=1e-4)
+
+
+def test_the_standard_input_is_read_as_a_file_is(
+    fitted: Path, tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = "\ufeffpear\rslate\r\nrome\x0bplum\x0cfig\u2028oslo\x1clima\x85bonn\n".encode()
+    (tmp_path / "texts.txt").write_bytes(raw)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+    found = predicted(capfd, str(fitted / "run"))
+    assert [one["text"] for one in found] == ["pear", "slate", "rome\x0bplum\x0cfig\u2028oslo\x1clima\x85bonn"]
+    assert predicted(capfd, str(fitted / "run"), "--file", "texts.txt") == found
 
 
 def test_plain_predictions_are_aligned_lines(fitted: Path, capfd: Captured) -> None:
@@ -386,7 +397,8 @@ def test_refusals_of_predict_and_evaluate(
         assert says in refused("classify", *arguments), arguments
     for raw, says in (
         (b"", "there is no text; give some after RUN, by --file or"),
-        (b"x\ncaf\xe9\n", "standard input:2: not UTF-8 text"),
+        (b"x\ncaf\xe9\n", "standard input:2 is not UTF-8 text: byte 5"),
+        (b"x\ry\r\n\0\n", "standard input:3 is binary: byte 5 is zero; give text"),
     ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
         assert says in refused("classify", "predict", run)

@@ -118,7 +118,7 @@ def texts(folder: Path) -> dict[str, str]:
         ("missing", "does not exist; check the path"),
         ("empty", "is empty; give a file with text"),
         ("blank", "is empty"),
-        ("binary", "is binary: byte 3 is zero; give text files"),
+        ("binary", ":1 is binary: byte 3 is zero; give text"),
         ("latin", "is not UTF-8 text: byte 2 cannot be decoded; save it as UTF-8"),
         ("short", "needs 17: "),
         ("tiny", "too short to hold out 0.1 of it; give more text"),

@@ -264,7 +264,7 @@ def test_bad_texts_are_refused_with_file_and_line(
     assert "is a run of gpt that has learnt no pairs" in refused(*predict, str(trained), "one")
     assert "must not be negative" in refused("translate", "evaluate", str(learnt), "--examples", "-1")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n\xff\n")))
-    assert "standard input:2: not UTF-8" in refused(*predict, str(learnt))
+    assert "standard input:2 is not UTF-8" in refused(*predict, str(learnt))
 
 
 def test_a_language_model_is_not_made_of_a_translation(learnt: Path, refused: Refused) -> None:

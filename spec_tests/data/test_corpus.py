@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from refllm.data.corpus import REPEATED, Corpus, decoded, python_reference, read_text, split
+from refllm.data.corpus import REPEATED, Corpus, decoded, lines_of, python_reference, read_text, split, text_of
 from refllm.errors import UserError
 
 PARAGRAPHS = [f"Paragraph {number} of this text says the same as none other, at some length." for number in range(40)]
@@ -45,6 +45,18 @@ def test_every_line_ending_becomes_a_newline_and_the_byte_order_mark_goes(tmp_pa
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n\r\n\xe4\xb8\xad")
     assert read_text([path]).text == "one\ntwo\nthree\n\n中\n"
+
+
+@pytest.mark.parametrize(("raw", "line"), [(b"a\nb\n\xff", 3), (b"a\rb\r\n\xff", 3), (b"a\x0c\xc2\x85b\n\0", 2)])
+def test_the_line_of_a_bad_byte_is_counted_by_the_line_endings_of_the_text(raw: bytes, line: int) -> None:
+    with pytest.raises(UserError, match=f"name:{line} is "):
+        text_of(raw, "name")
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n\ufeff"))))
+def test_lines_end_at_line_endings_alone(lines: list[str]) -> None:
+    for ending in ("\n", "\r", "\r\n"):
+        assert lines_of(text_of("".join(line + ending for line in lines).encode(), "name")) == lines
 
 
 def test_a_folder_is_read_in_sorted_order_below_every_subfolder_and_without_hidden_files(tmp_path: Path) -> None:

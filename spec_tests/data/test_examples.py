@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "no suffix": ("data", "x", "data: give .csv or .tsv with a header, .jsonl, or a folder; got no suffix"),
     "a broken encoding": ("a.csv", b"text,label\nx,a\ncaf\xe9,b\n", "a.csv:3 is not UTF-8 text: byte 18 cannot be"),
     "an empty file": ("a.csv", " \n", "a.csv is empty; give a file with text"),
-    "a binary file": ("a.csv", b"text,label\n\0,a\n", "a.csv is binary"),
+    "a binary file": ("a.csv", b"text,label\n\0,a\n", "a.csv:2 is binary"),
 }  # fmt: skip
 
 
