@@ -162,8 +162,9 @@ def read_questions(paths: Sequence[str | Path]) -> list[Question]:
 
 
 def _whole_number(text: str, where: str) -> int:
+    """The number of 12 and of 12.0, which other programs write in a column of whole numbers where one is missing."""
     try:
-        return int(text)
+        return int(text.removesuffix(".0"))
     except ValueError:
         raise UserError(
             f"{where}: start must be a whole number, the place of the answer's first character; got {text!r}"
@@ -230,13 +231,13 @@ def _json_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[di
                 raise UserError(f"{where}: there is no {column!r}; every line needs it")
             if not isinstance(row[column], str | int):
                 raise UserError(f"{where}: {column!r} must be text or a whole number; got {str(row[column])[:40]}")
-        found.append(({key: _as_text(value) for key, value in row.items() if isinstance(value, str | int)}, where))
+        found.append(({key: _as_text(value) for key, value in row.items() if value is not None}, where))
         if any(SURROGATE.search(found[-1][0][column]) for column in columns):
             raise UserError(f"{where}: half of a surrogate pair is no character; write the line as UTF-8 again")
     return found
 
 
-def _as_text(value: str | int) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)  # true, not True
 
 

@@ -213,6 +213,7 @@ def questions(path: Path, **row: Any) -> list[Question]:
 
 @pytest.mark.parametrize(
     ("row", "start"), [({}, 4), ({"start": 22}, 22), ({"start": " 22 "}, 22), ({"start": ""}, 4),
+                       ({"start": 22.0}, 22), ({"start": "22.0"}, 22), ({"start": None}, 4),
                        ({"answer": " cat", "start": 21}, 22), ({"answer": " cat "}, 4)],
 )  # fmt: skip
 def test_an_answer_stands_at_its_start(tmp_path: Path, row: dict[str, Any], start: int) -> None:
@@ -229,6 +230,12 @@ def test_an_answer_stands_at_its_start(tmp_path: Path, row: dict[str, Any], star
         ({"start": -4}, "a.jsonl:1: the answer 'cat' does not stand in the context at character -4"),
         ({"start": "--4"}, "a.jsonl:1: start must be a whole number"),
         ({"start": "²"}, "a.jsonl:1: start must be a whole number"),
+        ({"start": 4.5}, "a.jsonl:1: start must be a whole number, the place of the answer's first character; got '4"),
+        ({"start": 5.0}, "a.jsonl:1: the answer 'cat' does not stand in the context at character 5.0; copy it"),
+        ({"start": [4]}, "a.jsonl:1: start must be a whole number"),
+        ({"start": {"a": 4}}, "a.jsonl:1: start must be a whole number"),
+        ({"start": True}, "a.jsonl:1: start must be a whole number"),
+        ({"start": math.nan}, "a.jsonl:1: start must be a whole number"),
         ({"answer": " "}, "a.jsonl:1: the answer is empty; fill it in"),
         ({"question": ""}, "a.jsonl:1: the question is empty; fill it in"),
         ({"context": " "}, "a.jsonl:1: the context is empty; fill it in"),
