@@ -58,7 +58,7 @@ def predict(options: argparse.Namespace) -> int:
     questions = [Question(context, question, "", 0, where) for question in options.question]
     for question, answer in zip(options.question, answered_by(run, questions, options, threads=1), strict=True):
         named = {"question": question, "answer": answer}
-        print(json.dumps(named, ensure_ascii=False) if options.json else answer)
+        print(json.dumps(named) if options.json else answer)
     return 0
 
 
@@ -74,7 +74,7 @@ def evaluate(options: argparse.Namespace) -> int:
         "likeliest sentence": quality(wanted, [overlapping_sentence(one) for one in questions]),
     }
     if options.json:
-        print(json.dumps({"questions": len(questions), "scores": measured}, ensure_ascii=False))
+        print(json.dumps({"questions": len(questions), "scores": measured}))
         return 0
     print(f"{len(questions):,} questions by {options.run_directory}\n")
     print_table(measured)

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     if options.picture:
         draw(found, None if options.layer is None and options.head is None else shown, Path(options.picture))
     if options.json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        print(json.dumps(found.as_json()))
     else:
         _print(found, shown)
     return 0

@@ -82,7 +82,7 @@ def predict(options: argparse.Namespace) -> int:
         label = labeller.labels[most_probable(row)]
         if options.json:
             answer = {"text": text, "label": label, "probabilities": probabilities}
-            print(json.dumps(answer, ensure_ascii=False))
+            print(json.dumps(answer))
         else:
             room = max(20, shutil.get_terminal_size().columns - longest - 10)
             print(f"{label:<{longest}}  {probabilities[label]:.3f}  {_line(text, room)}")
@@ -111,7 +111,7 @@ def evaluate(options: argparse.Namespace) -> int:
         guesses, note = _baselines(labeller.run.description, texts)
     confusion = confusion_matrix(wanted, given, labels)
     if options.json:
-        print(json.dumps(as_json(wanted, given, labels, guesses, members), ensure_ascii=False))
+        print(json.dumps(as_json(wanted, given, labels, guesses, members)))
         if note:
             print(note, file=sys.stderr)
         return 0

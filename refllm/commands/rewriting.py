@@ -73,7 +73,7 @@ def predict(options: argparse.Namespace) -> int:
         )  # fmt: skip
     for (text, _), answer in zip(texts, given, strict=True):
         named = {"text": text, NAMES[run.description["command"]]: answer}
-        print(json.dumps(named, ensure_ascii=False) if options.json else answer)
+        print(json.dumps(named) if options.json else answer)
     return 0
 
 
@@ -99,7 +99,7 @@ def evaluate(options: argparse.Namespace) -> int:
             {"source": texts[i], "target": wanted[i], **{name: answers[i] for name, answers in given.items()}}
             for i in shown
         ]
-        print(json.dumps({"texts": len(pairs), "scores": measured, "examples": examples}, ensure_ascii=False))
+        print(json.dumps({"texts": len(pairs), "scores": measured, "examples": examples}))
         print(*notes, sep="\n", file=sys.stderr, end="\n" if notes else "")
         return 0
     print(f"{len(pairs):,} texts by {options.run_directory}\n")

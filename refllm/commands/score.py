@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     pieces = [tokenizer.decode([token]) for token in tokens[1:]]
     if options.json:
         each = [{"token": piece, "log_probability": x} for piece, x in zip(pieces, log_p, strict=True)]
-        print(json.dumps({**result, "each": each} if options.each else result, ensure_ascii=False))
+        print(json.dumps({**result, "each": each} if options.each else result))
         return 0
     if options.each:
         for piece, x in zip(pieces, log_p, strict=True):

@@ -57,6 +57,7 @@ def test_a_question_is_answered_by_words_of_the_context(
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines[0] == {"question": question, "answer": "Oslo"}
     assert lines[1]["answer"] in context
+    assert printed(capfd, *asked, "--question", "Où ?", "--context", context, "--json").isascii()
 
 
 def test_an_evaluation_shows_exact_match_and_f1_beside_a_baseline(

@@ -50,7 +50,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predicted(capfd: Captured, *arguments: str) -> list[Any]:
     capfd.readouterr()
     assert main(["classify", "predict", *arguments, "--json"]) == 0
-    return [json.loads(line) for line in capfd.readouterr().out.removesuffix("\n").split("\n")]
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
 
 def test_the_summary_has_the_scores_and_the_baselines(fitted: Path) -> None:
@@ -96,6 +96,17 @@ def test_the_standard_input_is_read_as_a_file_is(
     found = predicted(capfd, str(fitted / "run"))
     assert [one["text"] for one in found] == ["pear", "slate", "rome\x0bplum\x0cfig\u2028oslo\x1clima\x85bonn"]
     assert predicted(capfd, str(fitted / "run"), "--file", "texts.txt") == found
+
+
+def test_json_lines_hold_every_text_whatever_the_standard_output_can_show(
+    fitted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, out = ["é 😀", "a\u2028b\x85c"], io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        assert main(["classify", "predict", str(fitted / "run"), *texts, "--json"]) == 0
+    out.seek(0)
+    assert [json.loads(line)["text"] for line in out.read().splitlines()] == texts
 
 
 def test_plain_predictions_are_aligned_lines(fitted: Path, capfd: Captured) -> None:

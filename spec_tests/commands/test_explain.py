@@ -56,7 +56,9 @@ def translator(tmp_path_factory: pytest.TempPathFactory) -> str:
 def explained(capfd: Captured, *arguments: str) -> Any:
     capfd.readouterr()
     assert main(["explain", *arguments, "--json"]) == 0
-    return json.loads(capfd.readouterr().out)
+    out = capfd.readouterr().out
+    assert out.isascii()
+    return json.loads(out)
 
 
 def test_the_tokens_add_up_to_what_the_text_changes(classifier: str, capfd: Captured) -> None:

@@ -79,6 +79,12 @@ def test_translations_are_printed_a_line_each_or_as_json(
     assert printed(capfd, "translate", "predict", str(learnt)) == lines
 
 
+def test_json_is_ascii(learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files = written(tmp_path / "data", [("rouge é", "rot ü")])
+    for how in (["predict", str(learnt), "é"], ["evaluate", str(learnt), *files, "--examples", "1"]):
+        assert printed(capfd, "translate", *how, "--json").isascii(), how
+
+
 def test_an_evaluation_shows_examples_that_nobody_chose(learnt: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = printed(capfd, "translate", "evaluate", str(learnt), "--examples", "2")
     assert out.count("wanted ") == out.count("word by word  ") - 1 == 2
