@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from refllm.commands.texts import require_text
 from refllm.data.classification import MARKS, by_length, marked_texts
 from refllm.data.examples import Example, read_labelled
 from refllm.errors import UserError
@@ -120,7 +121,9 @@ def _asked(run: Trained, options: argparse.Namespace) -> Labeller:
     shown: list[Example] = []
     if options.examples:
         shown = read_labelled([options.examples], text=options.text, label=options.label, needs_label=True)
-    labels = options.labels or sorted({str(one.label) for one in shown})
+    for label in options.labels or ():
+        require_text(label, "--labels")
+    labels = [label.strip() for label in options.labels or sorted({str(one.label) for one in shown})]
     for one in shown:
         if one.label not in labels:
             raise UserError(

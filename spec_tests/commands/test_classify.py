@@ -285,6 +285,7 @@ def test_a_language_model_labels_by_the_probability_of_the_sentence(trained: Pat
     (one,) = predicted(capfd, str(trained), "2 times 3", *how)
     assert list(one["probabilities"]) == ["6", "12"]
     assert math.fsum(one["probabilities"].values()) == pytest.approx(1)
+    assert predicted(capfd, str(trained), "2 times 3", "--labels", " 6", "12 ", *how[3:]) == [one]  # as in a table
     capfd.readouterr()
     log_p = []
     for label in ("6", "12"):
@@ -378,6 +379,10 @@ def test_refusals_of_predict_and_evaluate(
         (["predict", gpt, "x"], "is a run of gpt, no classifier; give one of refllm classify fit, or --labels"),
         (["predict", gpt, "x", "--labels", "a"], "labels must be at least two different ones; got a"),
         (["predict", gpt, "x", "--labels", "a", "a"], "labels must be at least two different ones; got a a"),
+        (["predict", gpt, "x", "--labels", "a", " a "], "labels must be at least two different ones; got a a"),
+        (["predict", gpt, "x", "--labels", "", "a"], "--labels: the text is empty; fill it in or leave it out"),
+        (["predict", gpt, "x", "--labels", "a", " "], "--labels: the text is empty; fill it in or leave it out"),
+        (["predict", gpt, "x", "--labels", "a", "\udce9"], "--labels: not UTF-8 text; give it in UTF-8"),
         (["predict", gpt, "x", "--examples", "one.csv"], "labels must be at least two different ones; got animal"),
         (["predict", gpt, "2", "--labels", "1", "2", "--prompt", "x"], "a prompt needs {text} and then {label}"),
         (
