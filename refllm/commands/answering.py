@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from refllm.commands.choices import add_device_arguments
-from refllm.commands.texts import require_text
+from refllm.commands.texts import on_one_line, require_text
 from refllm.commands.verbs import fitted
 from refllm.data.corpus import decoded
 from refllm.data.examples import Question, read_questions
@@ -21,7 +21,7 @@ from refllm.workers import Workers, available_cores
 
 OF_FIT = {"task": "span", "learns": "answers", "by": "refllm answer fit"}
 
-PREDICT = """Answer a question about a text.
+PREDICT = """Answer questions about a text, a line each: line breaks in an answer become spaces; --json keeps them.
 
 example: refllm answer predict runs/answers --file hall.txt --question "When did it open?" --json"""
 
@@ -58,7 +58,7 @@ def predict(options: argparse.Namespace) -> int:
     questions = [Question(context, question, "", 0, where) for question in options.question]
     for question, answer in zip(options.question, answered_by(run, questions, options, threads=1), strict=True):
         named = {"question": question, "answer": answer}
-        print(json.dumps(named) if options.json else answer)
+        print(json.dumps(named) if options.json else on_one_line(answer))
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from refllm.commands.choices import add_device_arguments
-from refllm.commands.texts import texts_of
+from refllm.commands.texts import on_one_line, texts_of
 from refllm.commands.verbs import fitted
 from refllm.data.examples import Pair, folded, read_pairs
 from refllm.data.sentences import sentences
@@ -73,7 +73,7 @@ def predict(options: argparse.Namespace) -> int:
         )  # fmt: skip
     for (text, _), answer in zip(texts, given, strict=True):
         named = {"text": text, NAMES[run.description["command"]]: answer}
-        print(json.dumps(named) if options.json else answer)
+        print(json.dumps(named) if options.json else on_one_line(answer))
     return 0
 
 
@@ -106,9 +106,9 @@ def evaluate(options: argparse.Namespace) -> int:
     print_table(measured)
     print(*notes, sep="\n", end="\n" if notes else "")
     for i in shown:
-        print(f"\n{'source':<20}{texts[i]}\n{'wanted':<20}{wanted[i]}")
-        for name, answers in given.items():
-            print(f"{name:<20}{answers[i]}")
+        print()
+        for name, answers in {"source": texts, "wanted": wanted, **given}.items():
+            print(f"{name:<20}{on_one_line(answers[i])}")
     return 0
 
 

@@ -25,6 +25,7 @@ KIND = pairs.Kind(
 
 example: refllm summarise fit articles.jsonl --source body --target headline --out runs/news""",
     predict="""Summarise texts: arguments (right after RUN), a file (lines or a table), or the standard input.
+A line is printed for each: line breaks in a summary become spaces; --json keeps them.
 
 example: refllm summarise predict runs/news --file today.jsonl --source body --json""",
     evaluate="""Measure greedy choice and beam search on pairs, beside copying and the first sentence.

@@ -1,4 +1,5 @@
-"""The texts that a `predict` is given: arguments, the lines of a file, a column of a table, or the standard input."""
+"""The texts that a `predict` is given: arguments, the lines of a file, a column of a table, or the standard input; and
+how the answers to them are shown: a line each."""
 
 from __future__ import annotations
 
@@ -42,6 +43,11 @@ def require_text(text: str, where: str) -> None:
         text.encode()
     except UnicodeEncodeError:  # bytes that Python could not decode reach an argument as surrogates
         raise UserError(f"{where}: not UTF-8 text; give it in UTF-8") from None
+
+
+def on_one_line(text: str) -> str:
+    """The text with a space for each line break, so that a line stands for a text."""
+    return " ".join(text.splitlines())
 
 
 def _numbered(texts: Sequence[str], name: str) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ KIND = pairs.Kind(
 example: refllm translate fit talks.en talks.de --minutes 20 --out runs/en-de
          refllm translate fit talks.csv --source english --target german --out runs/en-de""",
     predict="""Translate texts: arguments (right after RUN), the lines of a file, or those of the standard input.
+A line is printed for each: line breaks in a translation become spaces; --json keeps them.
 
 example: refllm translate predict runs/en-de "Where is the station?" --beams 1 --json
          refllm translate predict runs/en-de --file more.en""",

@@ -60,6 +60,15 @@ def test_a_question_is_answered_by_words_of_the_context(
     assert printed(capfd, *asked, "--question", "Où ?", "--context", context, "--json").isascii()
 
 
+def test_an_answer_that_goes_over_a_line_break_is_printed_on_one_line(
+    learnt: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refllm.commands.answering.answers", lambda *_, **__: ["New\nYork"])
+    asked = ["answer", "predict", str(learnt), "--question", "Where?", "--context", "Ann lives in New\nYork."]
+    assert printed(capfd, *asked) == "New York\n"
+    assert json.loads(printed(capfd, *asked, "--json"))["answer"] == "New\nYork"
+
+
 def test_an_evaluation_shows_exact_match_and_f1_beside_a_baseline(
     learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

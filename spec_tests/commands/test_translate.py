@@ -85,6 +85,19 @@ def test_json_is_ascii(learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path
         assert printed(capfd, "translate", *how, "--json").isascii(), how
 
 
+def test_a_translation_of_several_lines_is_printed_on_one(
+    learnt: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = "eins\nzwei\r\ndrei\u2028vier"
+    monkeypatch.setattr("refllm.commands.rewriting.written", lambda _, texts, **__: [several] * len(texts))
+    predict = ["translate", "predict", str(learnt), "one\ntwo", "red"]
+    assert printed(capfd, *predict) == 2 * "eins zwei drei vier\n"
+    for line in printed(capfd, *predict, "--json").splitlines():
+        assert json.loads(line)["translation"] == several
+    shown = printed(capfd, "translate", "evaluate", str(learnt), "--examples", "1").splitlines()
+    assert f"{'4 beams':<20}eins zwei drei vier" in shown
+
+
 def test_an_evaluation_shows_examples_that_nobody_chose(learnt: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = printed(capfd, "translate", "evaluate", str(learnt), "--examples", "2")
     assert out.count("wanted ") == out.count("word by word  ") - 1 == 2
