@@ -61,8 +61,9 @@ def read_labelled(paths: Sequence[str | Path], *, text: str, label: str, needs_l
     subfolders is a label and each file in it a text.
 
     Raises: UserError, with file and line, for a file that is no such table, a row without its text or, if
-            `needs_label`, its label, and for data without an example.
+            `needs_label`, its label, for one column as both, and for data without an example.
     """
+    _require_two_columns(text, label)
     found: list[Example] = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -82,6 +83,11 @@ def read_labelled(paths: Sequence[str | Path], *, text: str, label: str, needs_l
     return found
 
 
+def _require_two_columns(a: str, b: str) -> None:
+    if a == b:
+        raise UserError(f"both sides of the examples are the one column {a!r}; name another one for one of them")
+
+
 def _of_folders(folder: Path) -> list[Example]:
     labels = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not labels:
@@ -96,11 +102,13 @@ def _of_folders(folder: Path) -> list[Example]:
 def read_pairs(paths: Sequence[str | Path], *, source: str, target: str) -> list[Pair]:
     """Pairs of two parallel files, line by line, or of the columns `source` and `target` of tables.
 
-    Raises: UserError for files of unequal length, an empty line, or data without a pair.
+    Raises: UserError for files of unequal length, an empty line, one file or column for both sides, or data without a
+            pair.
     """
     files = [Path(path) for path in paths]
     if len(files) == 2 and not any(file.suffix.lower() in SUFFIXES for file in files):
         return _parallel(*files)
+    _require_two_columns(source, target)
     found = []
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
@@ -116,6 +124,8 @@ def read_pairs(paths: Sequence[str | Path], *, source: str, target: str) -> list
 
 
 def _parallel(source: Path, target: Path) -> list[Pair]:
+    if source.resolve() == target.resolve():
+        raise UserError(f"{source} is given for both sides; give the file of the other side beside it")
     sides = [lines_of(decoded(path)) for path in (source, target)]
     if len(sides[0]) != len(sides[1]):
         longer, last = (source, len(sides[1])) if len(sides[0]) > len(sides[1]) else (target, len(sides[0]))
@@ -277,7 +287,10 @@ def split_examples(
                 taken += len(bundles[place])
     train = [item for index, item in enumerate(items) if index not in held]
     if not held or not train:
-        raise UserError(f"{len(items)} examples are too few to hold out {validation:g} of them; give more")
+        distinct = ""
+        if len(by_key) < len(items):
+            distinct = f"distinct ones among them: {len(by_key):,} (those that share a text count as one); "
+        raise UserError(f"{len(items)} examples are too few to hold out {validation:g} of them; {distinct}give more")
     return train, [item for index, item in enumerate(items) if index in held]
 
 

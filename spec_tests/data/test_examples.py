@@ -300,8 +300,25 @@ def test_a_share_that_leaves_a_side_empty_is_refused(share: float) -> None:
 
 
 def test_too_few_examples_cannot_be_split() -> None:
-    with pytest.raises(UserError, match=r"2 examples are too few to hold out 0\.1 of them; give more"):
-        parts([(1, "a"), (1, "a")], 0.1)
+    with pytest.raises(UserError, match=r"2 examples are too few to hold out 0\.1 of them; give more$"):
+        parts([(1, "a"), (2, "b")], 0.1)
+
+
+def test_many_copies_of_few_examples_are_called_so() -> None:
+    with pytest.raises(UserError, match=r"40 examples are too few to hold out 0\.1 of them; distinct ones .*: 2 \("):
+        parts([(1, "a"), (2, "b")] * 20, 0.1)
+
+
+def test_one_column_or_one_file_is_not_both_sides_of_the_examples(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "a.en").write_text("one\n")
+    says = "both sides of the examples are the one column 'x'; name another one for one of them"
+    with pytest.raises(UserError, match=says):
+        read_labelled([tmp_path / "a.csv"], text="x", label="x", needs_label=True)
+    with pytest.raises(UserError, match=says):
+        read_pairs([tmp_path / "a.csv"], source="x", target="x")
+    with pytest.raises(UserError, match=r"a\.en is given for both sides; give the file of the other side beside it"):
+        read_pairs([tmp_path / "a.en", tmp_path / "." / "a.en"], source="x", target="y")
 
 
 @given(TEXT)

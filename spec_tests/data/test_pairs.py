@@ -39,6 +39,11 @@ def test_equal_sources_and_equal_targets_stay_on_one_side() -> None:
     assert 0 < len(held_out) <= 0.3 * len(pairs)
 
 
+def test_pairs_that_all_have_one_target_are_told_to_be_one() -> None:
+    with pytest.raises(UserError, match=r"60 examples are too few .*; distinct .*: 1 \(those that"):
+        split_pairs([Pair(f"S{n}", "T", f"f:{n}") for n in range(60)], validation=0.1, seed=0)
+
+
 def test_a_word_is_spelled_the_same_at_the_beginning_and_within() -> None:
     first, within = (encoded(text, tokenizer=TOKENIZER).tolist() for text in ("two", "one two"))
     assert within[-len(first) :] == first
