@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -236,12 +237,21 @@ class Run:
 
 
 def require_empty(directory: Path) -> None:
-    """UserError if the directory holds anything."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    """UserError if the directory holds anything, or cannot be made."""
+    if os.path.isfile(directory) or (os.path.isdir(directory) and os.listdir(directory)):
         raise UserError(
             f"{directory} is not empty and will not be overwritten; choose another --out, "
             f"or go on with a run by --resume {directory}"
         )
+    require_place(directory, within=next(path for path in (directory, *directory.parents) if os.path.exists(path)))
+
+
+def require_place(path: Path, *, within: Path) -> None:
+    """UserError if nothing can be written at the path: what it is to stand in is no folder, or does not permit it."""
+    if not os.path.isdir(within):
+        raise UserError(f"{path} cannot be written: {within} is not a folder; make it one or choose another place")
+    if not os.access(within, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: {within} does not permit it; change that or choose another place")
 
 
 def open_checkpoint(directory: Path) -> tuple[dict[str, Any], Callable[[str], dict[str, Array]]]:

@@ -179,6 +179,16 @@ def test_a_directory_that_holds_anything_is_refused_and_left_alone(tmp_path: Pat
     assert contents(tmp_path) == before | {"text.txt": tiny.TEXT.encode()}
 
 
+def test_a_place_where_no_directory_can_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"file/x/y cannot be written: .*/file is not a folder; make it one or"):
+        begin(tmp_path, "file/x/y")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # who runs the tests may be permitted all
+    with pytest.raises(UserError, match=r"x/y cannot be written: .* does not permit it; change that or choose"):
+        begin(tmp_path, "x/y")
+    assert sorted(contents(tmp_path)) == ["file", "text.txt"]
+
+
 def test_an_empty_directory_is_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert train(begin(tmp_path, "out")).done

@@ -15,7 +15,7 @@ from refllm.commands.explaining import TOLERANCE, Asked, explained
 from refllm.errors import UserError
 from refllm.explain.classifier import ANSWERS, BASELINES
 from refllm.explain.explanation import AttentionMap, Explanation, Grid, LabelScores, chosen_map
-from refllm.run import load_model
+from refllm.run import load_model, require_place
 
 DESCRIPTION = """Why a run says what it says of a text: what each token accounts for in a label (integrated gradients
 or gradient times input), and the attention weights of every layer and head.
@@ -86,6 +86,7 @@ def _require_free(path: str | None, suffixes: tuple[str, ...]) -> None:
         raise UserError(f"{path} must end in {' or '.join(suffixes)}; name it so")
     if Path(path).exists():
         raise UserError(f"{path} is there already and will not be overwritten; choose another name")
+    require_place(Path(path), within=Path(path).parent)
 
 
 def _method(options: argparse.Namespace, *, is_classifier: bool) -> str:

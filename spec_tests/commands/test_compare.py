@@ -45,3 +45,5 @@ def test_nothing_is_overwritten(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "c" / "thesis.txt").write_text("mine")
     said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "c", *SMALL)
     assert "is not empty and will not be overwritten" in said
+    said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "d", "--plot", "none/c.png", *SMALL)
+    assert "none/c.png cannot be written: none is not a folder" in said

@@ -241,6 +241,7 @@ def test_a_picture_needs_matplotlib(classifier: str, refused: Refused, monkeypat
         ((TEXT, "--method", "attention", "--head", "3"), "there is no head 3; the layers have heads 1 to 2"),
         ((TEXT, "--target", "x"), "--target is for an encoder-decoder"),
         ((TEXT, "--page", "why.txt"), "why.txt must end in .html"),
+        ((TEXT, "--page", "none/why.html"), "none/why.html cannot be written: none is not a folder; make it one or ch"),
         ((TEXT, "--picture", "why.gif"), "why.gif must end in .png or .svg"),
     ],
 )
