@@ -38,8 +38,8 @@ def print_comparison(
 ) -> None:
     """The scores of a model beside those of what the baselines answer, and the members by name where it is several."""
     rows = [("the ensemble" if members else "this model", right, f1)]
-    shown = {"naive_bayes": "Naive Bayes", "majority": "most frequent label"}
-    for name, given in (*members, *((shown[name], given) for name, given in guesses.items())):
+    titles = {"naive_bayes": "Naive Bayes", "majority": "most frequent label"}
+    for name, given in (*members, *((titles[name], given) for name, given in guesses.items())):
         rows.append((name, accuracy(wanted, given), macro_scores(confusion_matrix(wanted, given, labels)).f1))
     width = max(20, *(len(name) + 1 for name, _, _ in rows))
     print(f"    {'':<{width}}accuracy  macro F1")
@@ -47,10 +47,16 @@ def print_comparison(
         print(f"    {name:<{width}}{100 * share:6.1f} %{score:10.3f}")
 
 
+def shown(label: str) -> str:
+    """A label as it stands in a table: what would break the line, such as a line break, is escaped."""
+    return label if label.isprintable() else repr(label)[1:-1]
+
+
 def label_table(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
     """Precision, recall and F1 of each label, and their averages."""
-    width = max(13, *map(len, labels))
-    named = [*zip(labels, label_scores(confusion), strict=True), ("micro average", micro_scores(confusion))]
+    names = [*map(shown, labels)]
+    width = max(13, *map(len, names))
+    named = [*zip(names, label_scores(confusion), strict=True), ("micro average", micro_scores(confusion))]
     named.append(("macro average", macro_scores(confusion)))
     lines = [f"    {name:<{width}}{s.precision:11.3f}{s.recall:8.3f}{s.f1:8.3f}{s.count:8,}" for name, s in named]
     head = f"    {'':<{width}}{'precision':>11}{'recall':>8}{'F1':>8}{'texts':>8}"
@@ -60,6 +66,7 @@ def label_table(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> li
 def confusion_table(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
     """The confusion matrix, its columns numbered like its rows; where it is too wide, its most frequent mistakes."""
     cell = max(len(str(len(labels))), *(len(str(n)) for row in confusion for n in row)) + 2
+    labels = [*map(shown, labels)]
     name = max(map(len, labels))
     number = len(str(len(labels)))
     lead = number + name + 6

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from refllm.commands.choices import add_device_arguments
-from refllm.commands.label_report import as_json, baseline_labels, confusion_table, label_table, print_comparison
+from refllm.commands.label_report import (
+    as_json,
+    baseline_labels,
+    confusion_table,
+    label_table,
+    print_comparison,
+    shown,
+)
 from refllm.commands.labellers import labeller_of, together
 from refllm.commands.texts import texts_of
 from refllm.data.examples import read_labelled
@@ -75,7 +82,7 @@ def predict(options: argparse.Namespace) -> int:
     with _workers(options) as workers:
         labeller = labeller_of(options, workers, may_cut=options.cut)
         rows = together(labeller.each(texts))
-    longest = max(map(len, labeller.labels))
+    longest = max(len(shown(label)) for label in labeller.labels)
     for (text, _), row in zip(texts, rows, strict=True):
         whole = log_sum_exp(row)
         probabilities = {label: math.exp(x - whole) for label, x in zip(labeller.labels, row, strict=True)}
@@ -85,7 +92,7 @@ def predict(options: argparse.Namespace) -> int:
             print(json.dumps(answer))
         else:
             room = max(20, shutil.get_terminal_size().columns - longest - 10)
-            print(f"{label:<{longest}}  {probabilities[label]:.3f}  {_line(text, room)}")
+            print(f"{shown(label):<{longest}}  {probabilities[label]:.3f}  {_line(text, room)}")
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from refllm.cli import main
-from refllm.commands.label_report import WIDTH, baseline_labels, confusion_table
+from refllm.commands.label_report import WIDTH, baseline_labels, confusion_table, label_table
 from refllm.data.examples import Example
 from refllm.models import bert
 from refllm.parameters import count
@@ -429,6 +429,23 @@ def test_a_confusion_matrix_too_wide_for_a_terminal_becomes_its_mistakes() -> No
     assert [line.split(maxsplit=1) for line in shown[3:]] == [
         ["12", "label 3 was called label 7"], ["1", "label 8 was called label 9"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_a_label_with_a_line_break_is_escaped_in_tables(n: int) -> None:
+    labels, confusion = [f"a\n{i}\u2028" for i in range(n)], [[1] * n for _ in range(n)]
+    for table_of in (label_table, confusion_table):
+        lines = table_of(labels, confusion)
+        assert all(len(line.splitlines()) <= 1 for line in lines)
+        assert any(r"a\n1\u2028" in line for line in lines)
+
+
+def test_a_label_with_a_line_break_is_escaped_in_predictions(tmp_path: Path, capfd: Captured) -> None:
+    (tmp_path / "data.csv").write_text("text,label\n" + "".join(f'{text},"{label}\nx"\n' for text, label in ROWS))
+    assert main(["classify", "fit", "data.csv", "--steps", "1", "--out", "run", *SMALL]) == 0
+    capfd.readouterr()
+    assert main(["classify", "predict", "run", *TEXTS]) == 0
+    assert [r"\nx " in line for line in capfd.readouterr().out.splitlines()] == [True] * len(TEXTS)
 
 
 @pytest.mark.parametrize("action", [[], ["fit"], ["predict"], ["evaluate"]])
