@@ -100,8 +100,8 @@ def _tell_long_ones(members: Sequence[Trained], texts: Sequence[Text], *, may_cu
         )
     if long:
         print(
-            f"{len(long):,} of {len(texts):,} texts are longer than the context of {context} tokens, the first in "
-            f"{long[0][1]}: they are read up to there",
+            f"texts longer than the context of {context} tokens, read up to there: {len(long):,} of {len(texts):,}, "
+            f"the first in {long[0][1]}",
             file=sys.stderr,
         )
 

@@ -130,13 +130,14 @@ def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], lis
         pairs = read_pairs(options.data, source=options.source, target=options.target)
     fit = fitting(pairs, tokenizer=run.tokenizer, context=run.config.context)
     if len(fit) < len(pairs):
-        notes.append(f"({len(pairs) - len(fit):,} pairs are longer than the context of {run.config.context} tokens)")
+        left_out = len(pairs) - len(fit)
+        notes.append(f"(pairs longer than the context of {run.config.context} tokens, left out: {left_out:,})")
     if not fit:
         raise UserError(f"no pair fits the model, which reads {run.config.context} tokens at once; give shorter ones")
     if read is not None:
         learnt = {folded(pair.source) for pair in read.train}
         if known := sum(folded(pair.source) in learnt for pair in fit):
-            notes.append(f"({known:,} of the {len(fit):,} sources stand in the training pairs too)")
+            notes.append(f"(sources that stand in the training pairs too: {known:,} of {len(fit):,})")
     if not has_sacrebleu():
         notes.append(WITHOUT_SACREBLEU)
     return fit, None if read is None else read.train, notes

@@ -130,8 +130,8 @@ class Classify:
         )
         if self.cut:
             line += (
-                f"\n           ({self.cut:,} texts are longer than the context of {self.config.context} tokens, the "
-                f"first in {self._first_cut()}: the rest of them is cut off)"
+                f"\n           (texts longer than the context of {self.config.context} tokens, cut off there: "
+                f"{self.cut:,}, the first in {self._first_cut()})"
             )
         return line
 

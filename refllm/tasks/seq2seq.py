@@ -108,8 +108,8 @@ class SequencePairs:
             pairs = (*self.read.train, *self.read.validation)
             first = next(pair.where for pair in pairs if not encoded_pairs([pair], **how)[0])
             line += (
-                f"\n           ({self.left_out:,} pairs are longer than the context of {self.config.context} tokens "
-                f"and left out, the first in {first})"
+                f"\n           (pairs longer than the context of {self.config.context} tokens, left out: "
+                f"{self.left_out:,}, the first in {first})"
             )
         return line
 

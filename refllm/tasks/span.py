@@ -113,8 +113,8 @@ class AnswerSpans:
             questions = (*self.read.train, *self.read.validation)
             first = next(one.where for one in questions if not answered([one], **how)[0])
             line += (
-                f"\n           ({self.left_out:,} do not fit the context of {self.config.context} tokens and are "
-                f"left out, the first in {first})"
+                f"\n           (questions that do not fit the context of {self.config.context} tokens, left out: "
+                f"{self.left_out:,}, the first in {first})"
             )
         return line
 

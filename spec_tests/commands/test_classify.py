@@ -118,7 +118,7 @@ def test_plain_predictions_are_aligned_lines(fitted: Path, capfd: Captured) -> N
     assert first.endswith("  rome oslo")
     assert second.index("pear") == first.index("rome")
     assert second.endswith("…")
-    assert "1 of 2 texts are longer than the context of 16 tokens, the first in argument:2: they are read up to" in err
+    assert "texts longer than the context of 16 tokens, read up to there: 1 of 2, the first in arg" in err
 
 
 def test_an_ensemble_answers_with_the_mean_of_the_probabilities(fitted: Path, tmp_path: Path, capfd: Captured) -> None:

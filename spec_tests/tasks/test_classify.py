@@ -122,9 +122,8 @@ def test_texts_longer_than_the_context_are_counted_and_cut(tmp_path: Path) -> No
     assert "cut off" not in task(tmp_path).introduced()
     made = task(tmp_path, context=4)
     told = made.introduced()
-    assert (
-        f"({len(ROWS)} texts are longer than the context of 4 tokens, the first in {made.read.train[0].where}:" in told
-    )
+    first = made.read.train[0].where
+    assert f"(texts longer than the context of 4 tokens, cut off there: {len(ROWS)}, the first in {first})" in told
     assert max(len(ids) for ids, _ in made.texts) == 4
 
 

@@ -166,7 +166,7 @@ def test_pairs_longer_than_the_context_are_left_out_and_told(tmp_path: Path) -> 
     made = task(tmp_path, pairs=[*PAIRS, *((f"{n} " * 30, f"{n}") for n in range(100, 140))])
     assert made.left_out == 40
     told = made.introduced()
-    assert "40 pairs are longer than the context of 16 tokens and left out, the first in " in told
+    assert "(pairs longer than the context of 16 tokens, left out: 40, the first in " in told
     assert int(told.rstrip(")").rpartition(":")[2]) > len(PAIRS)  # the line: those that are too long come last
     assert all(max(map(len, pair)) <= 16 for pair in made.pairs)
     with pytest.raises(UserError, match=r"hardly a pair of .* fits the context of 1 tokens"):

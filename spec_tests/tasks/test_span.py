@@ -99,7 +99,7 @@ def test_questions_about_one_context_stay_on_one_side(tmp_path: Path) -> None:
 
 def test_questions_that_do_not_fit_are_left_out_and_the_first_is_told(tmp_path: Path) -> None:
     made = task(tmp_path, rows=[*ROWS, {"context": "Ann " * 50, "question": "Who?", "answer": "Ann"}])
-    assert "(1 do not fit the context of 40 tokens and are left out, the first in" in made.introduced()
+    assert "(questions that do not fit the context of 40 tokens, left out: 1, the first in" in made.introduced()
     assert f"questions.jsonl:{len(ROWS) + 1})" in made.introduced()
 
 
