@@ -25,7 +25,7 @@ from refllm.commands.fitting import (
     start_of,
     tuning_of,
 )
-from refllm.commands.rewriting import fitting, print_table, scores
+from refllm.commands.rewriting import fitting, notes_on_bleu, print_table, scores
 from refllm.commands.verbs import Verb, add_verbs
 from refllm.errors import UserError
 from refllm.models import encoder_decoder
@@ -137,6 +137,8 @@ def conclude(prepared: Run) -> None:
     copied = scores(wanted, [pair.source for pair in pairs])
     summary = prepared.summarise({f"copy_{name}": value for name, value in copied.items()}, also=scores(wanted, given))
     print_table({"greedy": scores(wanted, given), "copy of the source": copied})
+    for note in notes_on_bleu(wanted):
+        print(note)
     print(
         f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s, the weights of step {summary['best_step']:,}. "
         f"Measure it on all of them: refllm {task.command} evaluate {prepared.directory}"

@@ -25,6 +25,7 @@ NAMES = {"translate": "translation", "summarise": "summary"}  # of what is writt
 COLUMNS = {"bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact"}
 OF_FIT = {"task": "seq2seq", "learns": "pairs", "by": "refllm translate fit or refllm summarise fit"}
 WITHOUT_SACREBLEU = "(BLEU and chrF need sacrebleu: pip install 'refllm[eval]')"
+TOO_SHORT = "(BLEU counts runs of up to 4 tokens, and no wanted text has 4: it is 0 even for the wanted texts)"
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,9 +139,14 @@ def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], lis
         learnt = {folded(pair.source) for pair in read.train}
         if known := sum(folded(pair.source) in learnt for pair in fit):
             notes.append(f"(sources that stand in the training pairs too: {known:,} of {len(fit):,})")
+    return fit, None if read is None else read.train, notes + notes_on_bleu([pair.target for pair in fit])
+
+
+def notes_on_bleu(wanted: Sequence[str]) -> list[str]:
+    """What there is to say where BLEU is missing, or is 0 even for the wanted texts."""
     if not has_sacrebleu():
-        notes.append(WITHOUT_SACREBLEU)
-    return fit, None if read is None else read.train, notes
+        return [WITHOUT_SACREBLEU]
+    return [] if bleu_and_chrf(wanted, wanted)[0] else [TOO_SHORT]
 
 
 def fitting(pairs: Sequence[Pair], *, tokenizer: Any, context: int) -> list[Pair]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from refllm.cli import main
+from refllm.commands.rewriting import TOO_SHORT
 from refllm.metrics import has_sacrebleu
 from refllm.models import encoder_decoder
 from refllm.parameters import count
@@ -98,9 +99,21 @@ def test_a_translation_of_several_lines_is_printed_on_one(
     assert f"{'4 beams':<20}eins zwei drei vier" in shown
 
 
+def test_a_bleu_that_is_0_even_for_the_wanted_texts_is_told(
+    learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The language has texts of three words alone; two of them in one are the first with four."""
+    if not has_sacrebleu():
+        pytest.skip("sacrebleu is not installed")
+    assert TOO_SHORT in printed(capfd, "translate", "evaluate", str(learnt))
+    longer = [*PAIRS[:4], (f"{PAIRS[4][0]} {PAIRS[5][0]}", f"{PAIRS[4][1]} {PAIRS[5][1]}")]
+    files = written(tmp_path / "longer", longer)
+    assert TOO_SHORT not in printed(capfd, "translate", "evaluate", str(learnt), *files)
+
+
 def test_an_evaluation_shows_examples_that_nobody_chose(learnt: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = printed(capfd, "translate", "evaluate", str(learnt), "--examples", "2")
-    assert out.count("wanted ") == out.count("word by word  ") - 1 == 2
+    assert out.count("\nwanted ") == out.count("word by word  ") - 1 == 2
     assert ("BLEU" in out.splitlines()[2]) == has_sacrebleu()
     assert has_sacrebleu() or "BLEU and chrF need sacrebleu" in out
 
