@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 141  # as a shell says of a process that a closed pipe ended
     except OSError as error:
-        return _refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        place = error.filename or "input or output"
+        return _refuse(f"{place}: {error.strerror or error}; check the place, its permissions and the free space")
     except Exception as error:
         if is_out_of_memory(error):
             return _refuse(f"out of memory ({error}); {module(str(command)).LESS_MEMORY}")

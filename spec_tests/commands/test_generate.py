@@ -84,7 +84,7 @@ def test_an_unknown_run_is_refused(tmp_path: Path, refused: Refused) -> None:
     assert "give the directory of a run" in refused("generate", str(tmp_path / "nowhere"))
     assert "there is no run in runs/ yet; make one with: refllm train" in refused("generate")
     (tmp_path / "file").write_text("x")
-    assert "cannot be read as a checkpoint" in refused("generate", str(tmp_path / "file"))
+    assert "give the directory of a run" in refused("generate", str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100])
