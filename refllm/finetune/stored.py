@@ -60,8 +60,16 @@ def packed(leaves: Leaves, form: str) -> Leaves:
 
 
 def weights_of(description: dict[str, Any], read: Callable[[str], dict[str, Array]]) -> dict[str, Array]:
-    """The leaves of a model by path, from a checkpoint as `checkpoint.load` gives it, whatever their form."""
-    return unpacked(read("weights"), description["form"]) if "form" in description else read("weights")
+    """The leaves of a model by path, from a checkpoint as `checkpoint.load` gives it, whatever their form. UserError
+    where one of them is infinite or not a number: whatever such a model answers is no answer."""
+    leaves = unpacked(read("weights"), description["form"]) if "form" in description else read("weights")
+    spoiled = sorted(path for path, leaf in leaves.items() if not namespace(leaf).isfinite(leaf).all())
+    if spoiled:
+        raise UserError(
+            f"the weights of the run are not all finite numbers ({spoiled[0]}): its training diverged; give another "
+            "run, or train it again with a lower --lr"
+        )
+    return leaves
 
 
 def unpacked(arrays: dict[str, Array], form: Any) -> dict[str, Array]:

@@ -102,3 +102,13 @@ def test_weights_of_a_checkpoint_are_the_same_whatever_their_form() -> None:
     assert same(weights_of({"form": "sparse"}, lambda group: kept["sparse"]), LEAVES)
     with pytest.raises(UserError, match="stored as int8, sparse, not as 'int4'"):
         weights_of({"form": "int4"}, lambda group: LEAVES)
+
+
+@pytest.mark.parametrize("number", [numpy.nan, numpy.inf, -numpy.inf])
+@pytest.mark.parametrize("form", [None, "sparse"])
+def test_weights_that_are_not_finite_are_refused_whatever_their_form(form: str | None, number: float) -> None:
+    spoiled = {path: leaf.copy() for path, leaf in LEAVES.items()}
+    spoiled["layers.0.W"][1, 2] = number
+    kept = spoiled if form is None else packed(spoiled, form)
+    with pytest.raises(UserError, match=r"not all finite numbers \(layers.0.W\).*lower --lr"):
+        weights_of({} if form is None else {"form": form}, lambda group: kept)
