@@ -42,13 +42,19 @@ def save(directory: Path, description: dict[str, Any], groups: dict[str, dict[st
         for path in written:
             if path.name not in named:
                 path.unlink(missing_ok=True)
+        before = "the one before it is intact; " if is_there(directory) else ""
         raise UserError(
             f"cannot save the checkpoint in {directory}: {error.strerror or error}; "
-            "the one before it is intact; free some space or choose another --out"
+            f"{before}free some space or choose another --out"
         ) from None
     for path in directory.glob("*.safetensors*"):  # a process that was killed leaves a .partial
         if path not in written:
             path.unlink(missing_ok=True)
+
+
+def is_there(directory: Path) -> bool:
+    """Whether a checkpoint has been saved here."""
+    return (directory / "state.json").exists()
 
 
 def load(directory: Path) -> tuple[dict[str, Any], Callable[[str], dict[str, Array]]]:

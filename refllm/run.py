@@ -12,7 +12,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -108,12 +109,21 @@ class Run:
     ) -> None:
         """Steps until the plan is fulfilled or `should_stop` says so; then the state is saved.
 
-        With patience a plan that is fulfilled leaves the weights of its best report.
+        With patience a plan that is fulfilled leaves the weights of its best report. A training that fails before its
+        first report leaves no directory.
 
         `on_step` gets the loss of each step where it is: reading it from a device waits for the device. `on_report`
         gets each line of the metrics.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        with directory_made(self.directory):
+            self._carry_on(should_stop, on_step, on_report)
+
+    def _carry_on(
+        self,
+        should_stop: Callable[[], bool],
+        on_step: Callable[[Array], None],
+        on_report: Callable[[dict[str, Any]], None],
+    ) -> None:
         losses: list[Array] = []
         before, last, since = self.seconds, time.perf_counter(), self.trainer.step_number
         started = last
@@ -153,11 +163,9 @@ class Run:
         self._refuse_divergence(self.loss_sum + float(self.trainer.norm))
 
     def _refuse_divergence(self, number: float) -> None:
-        if not math.isfinite(number):
-            raise UserError(
-                f"the loss is no longer a number at step {self.trainer.step_number}: the training diverged; "
-                "begin again with a lower --lr (what was saved before is intact)"
-            )
+        saved = checkpoint.is_there(self.directory / "checkpoint")
+        remedy = "begin again with a lower --lr" + (" (what was saved before is intact)" if saved else "")
+        refuse_divergence(number, step=self.trainer.step_number, remedy=remedy)
 
     def _report(self, lr: float, *, steps: int, seconds: float) -> dict[str, Any]:
         measured = self.validate()
@@ -234,6 +242,27 @@ class Run:
         data = json.dumps(summary, indent=1) + "\n"
         checkpoint.write_atomically(self.directory / "summary.json", data.encode())
         return summary
+
+
+def refuse_divergence(number: float, *, step: int, remedy: str) -> None:
+    """UserError if a loss, or a sum with one, is infinite or not a number."""
+    if not math.isfinite(number):
+        raise UserError(f"the loss is no longer a number at step {step}: the training diverged; {remedy}")
+
+
+@contextmanager
+def directory_made(directory: Path) -> Iterator[None]:
+    """The directory is there inside. If what is done inside fails, those that were made for it go unless they hold
+    something."""
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def require_empty(directory: Path) -> None:

@@ -138,6 +138,14 @@ def test_a_disk_that_fails_leaves_the_one_before_to_the_byte(tmp_path: Path, poi
     assert contents(tmp_path) == before
 
 
+def test_a_disk_that_fails_at_the_first_save_leaves_nothing_that_could_be_intact(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        failing(patch, "fsync", 2, OSError(errno.ENOSPC, "No space left on device"))
+        with pytest.raises(UserError, match="No space left on device; free some space or choose another --out"):
+            save(tmp_path)
+    assert contents(tmp_path) == {}
+
+
 @pytest.mark.parametrize("at", range(1, 4))
 def test_a_full_disk_at_the_same_step_as_before_leaves_it_loadable(tmp_path: Path, at: int) -> None:
     """A run that was stopped and is resumed may save the step that it has saved already: the same arrays."""

@@ -274,9 +274,35 @@ def test_a_training_that_diverges_says_so_and_keeps_the_checkpoint_before(
 ) -> None:
     """Weights that are no numbers show in the validation or the next loss, a gradient that is none in its norm."""
     run = begin(tmp_path, "run", steps=STEPS)
+    spoil(run, monkeypatch, at=at, spoiled=spoiled)
+    with pytest.raises(UserError, match=r"diverged; begin again with a lower --lr \(what was saved before is intact"):
+        train(run)
+    again = resume(tmp_path / "run")
+    assert again.trainer.step_number == 4
+    assert numpy.isfinite(again.trainer.parameters.vector).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@pytest.mark.parametrize("there", [None, "runs", "runs/run"])
+def test_a_training_that_fails_before_anything_is_saved_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str | None
+) -> None:
+    """The directories that it made go, those of others stay, and nothing is said to be intact."""
+    if there is not None:
+        (tmp_path / there).mkdir(parents=True)
+    run = begin(tmp_path, "runs/run", steps=STEPS)
+    before = sorted(tmp_path.rglob("*"))
+    spoil(run, monkeypatch, at=2, spoiled="weights")
+    with pytest.raises(UserError, match=r"diverged; begin again with a lower --lr$"):
+        train(run)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def spoil(run: Run, monkeypatch: pytest.MonkeyPatch, *, at: int, spoiled: str) -> None:
+    """Makes a weight, or the norm of the gradient, no number after that step."""
     step = run.trainer.step
 
-    def spoil(tokens: Any, *, lr: float) -> Any:
+    def spoilt(tokens: Any, *, lr: float) -> Any:
         loss = step(tokens, lr=lr)
         if run.trainer.step_number == at:
             if spoiled == "weights":
@@ -285,12 +311,7 @@ def test_a_training_that_diverges_says_so_and_keeps_the_checkpoint_before(
                 run.trainer.norm = numpy.array(numpy.nan)
         return loss
 
-    monkeypatch.setattr(run.trainer, "step", spoil)
-    with pytest.raises(UserError, match="diverged; begin again with a lower"):
-        train(run)
-    again = resume(tmp_path / "run")
-    assert again.trainer.step_number == 4
-    assert numpy.isfinite(again.trainer.parameters.vector).all()
+    monkeypatch.setattr(run.trainer, "step", spoilt)
 
 
 LOSSES = {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.0, 10: 1.0, 12: 4.0}  # by step; with a patience of 2 the run ends at step 8

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from refllm.backend import generator
-from refllm.errors import UserError
 from refllm.parameters import Tree, map_leaves
 from refllm.plan import Best, Plan, criterion
+from refllm.run import refuse_divergence
 from refllm.tasks.classify import Classify
 from refllm.train import Settings, Trainer
 from refllm.workers import Workers
@@ -27,11 +25,11 @@ def trained_in_memory(task: Classify, settings: Settings, plan: Plan, workers: W
     while trainer.step_number < plan.steps and (plan.patience is None or best.waited < plan.patience):
         lr = plan.learning_rate(trainer.step_number + 1, 0.0, settings)
         loss = trainer.step(batches.next_batch(), lr=lr)
-        if not math.isfinite(float(loss)):
-            raise UserError(f"the loss is no longer a number at step {trainer.step_number}; fit with a lower lr")
+        refuse_divergence(float(loss), step=trainer.step_number, remedy="fit with a lower lr")
         if task.held_out and plan.reports_due(trainer.step_number, 0.0) > reported:
             reported = plan.reports_due(trainer.step_number, 0.0)
             found = task.validate(trainer.parameters.tree, device=settings.device, workers=workers)
+            refuse_divergence(found["val_loss"], step=trainer.step_number, remedy="fit with a lower lr")
             if best.is_beaten(criterion(found), trainer.step_number):
                 kept = map_leaves(np.array, trainer.parameters.tree)
     return trainer.parameters.tree if kept is None else kept, trainer.step_number

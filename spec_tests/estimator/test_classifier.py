@@ -191,11 +191,13 @@ def test_parameters_are_checked_by_fit(changes: dict[str, Any], said: str) -> No
         made(**changes).fit(TEXTS, LABELS)
 
 
-def test_a_training_that_diverges_says_so() -> None:
+@pytest.mark.parametrize(("reports", "step"), [(1, 2), (1000, 1)])
+def test_a_training_that_diverges_says_so(reports: int, step: int) -> None:
+    """Weights that were spoiled show in the next loss, or in the report before it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        with pytest.raises(UserError, match="lower lr"):
-            made(lr=1e30).fit(TEXTS, LABELS)
+        with pytest.raises(UserError, match=f"at step {step}: the training diverged; fit with a lower lr"):
+            made(lr=1e30, reports=reports).fit(TEXTS, LABELS)
 
 
 def test_before_fit_the_error_is_of_scikit_learn_s_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
