@@ -40,7 +40,12 @@ example: refllm compress quantise runs/001 --out runs/001-int8
          refllm compress distil runs/001 --layers 2 --width 64 --out runs/001-small"""
 
 LESS_MEMORY = "use --device cpu, a lower --batch or fewer --threads"
-SIZES = ("layers", "heads", "width", "hidden")
+SIZES = {
+    "layers": "half of them where no size is given, else as many as the run",
+    "heads": "as many as the run",
+    "width": "that of the run",
+    "hidden": "as many times the width as in the run",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_distil(way: argparse.ArgumentParser) -> None:
-    for name in SIZES:
-        way.add_argument(f"--{name}", type=int, help=f"{name} of the smaller model (default: half the layers)")
+    for name, default in SIZES.items():
+        way.add_argument(f"--{name}", type=int, help=f"{name} of the smaller model (default: {default})")
     way.add_argument("--temperature", type=float, default=2.0, help="of both probabilities (default 2)")
     way.add_argument("--share", type=float, default=0.5, help="of the teacher in the loss; 0: it is not asked (0.5)")
     way.add_argument("--lr", type=float, help="peak of the learning rate (default: that of the run)")
@@ -80,7 +85,9 @@ def _add_prune(way: argparse.ArgumentParser) -> None:
     way.add_argument("--sparsity", type=float, default=0.5, help="share of the weights that become zero (default 0.5)")
     way.add_argument("--scope", choices=SCOPES, default="tensor", help="of the share: each matrix, or all together")
     way.add_argument("--steps", type=int, default=0, help="of training what is kept (default 0: none)")
-    way.add_argument("--lr", type=float, help="peak of its learning rate (default: a tenth of that of the run)")
+    way.add_argument(
+        "--lr", type=float, help="with --steps: peak of its learning rate (default: a tenth of that of the run)"
+    )
 
 
 ADD: dict[str, Callable[[argparse.ArgumentParser], None]] = {
@@ -140,6 +147,9 @@ def _prune(subject: Subject, out: Path) -> bool:
     masks = magnitude_masks(p, sparsity=o.sparsity, scope=o.scope)
     if o.steps < 0:
         raise UserError(f"steps must not be negative, got {o.steps}")
+    for flag in ("lr", "batch"):
+        if o.steps == 0 and getattr(o, flag) is not None:
+            raise UserError(f"--{flag} is of the training after pruning; give its --steps too, or leave it out")
     p = pruned(p, masks) if o.steps == 0 else _retrained(subject, masks)
     how = {"how": "prune", "sparsity": sparsity_of(p), "scope": o.scope, "steps": o.steps}
     _save(subject, p, out, form="sparse", how=how)
@@ -173,6 +183,12 @@ def _distil(subject: Subject, out: Path) -> bool:
     o, trained, settings = subject.options, subject.trained, subject.settings
     settings = settings if o.lr is None else replace(settings, lr=o.lr)
     config = student_config(trained.config, {name: getattr(o, name) for name in SIZES})
+    parameters, fewer = (count(trained.model.shapes(each)) for each in (trained.config, config))
+    if fewer >= parameters:
+        raise UserError(
+            f"the student would have {fewer:,} parameters, the model of the run has {parameters:,}; "
+            "give fewer --layers, or a lower --width or --hidden"
+        )
     task: Any = load_task({**whole(trained.description), "config": config.as_dict()})
     teacher = Teacher(trained.model, trained.config, trained.parameters, temperature=o.temperature, share=o.share)
     task.objective = distilled(task.objective, teacher)
@@ -186,8 +202,8 @@ def _distil(subject: Subject, out: Path) -> bool:
         "unlabelled": unlabelled,
     }  # fmt: skip
     print(
-        f"teacher    {count(trained.model.shapes(trained.config)):,} parameters, student "
-        f"{count(prepared.trainer.shapes):,}: layers {config.layers}, width {config.width}"
+        f"teacher    {parameters:,} parameters, student {fewer:,}: "
+        + ", ".join(f"{name} {getattr(config, name)}" for name in SIZES if hasattr(config, name))
         + (f"; {unlabelled:,} texts without labels" if unlabelled else ""),
         file=sys.stderr,
     )

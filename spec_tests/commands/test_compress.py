@@ -150,6 +150,16 @@ def test_a_student_listens_to_its_teacher(trained: Path, tmp_path: Path, capfd: 
     assert tiny.largest_difference(alone, taught) > 1e-3
 
 
+def test_a_student_of_a_model_without_layers_is_narrower(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--width", "4", "--hidden", "8", "--order", "3", "--tokenizer", "character", "--steps", "2"]
+    data = ["--data", str(tiny.data(tmp_path)), "--threads", "1"]
+    assert main(["train", "--model", "nnlm", "--out", "run", *sizes, *data]) == 0
+    how = ["--hidden", "4", "--steps", "2", "--threads", "1"]
+    assert main(["compress", "distil", "run", "--out", "out", *how]) == 0
+    assert "width 4, hidden 4\n" in capfd.readouterr().err
+    assert load_model(Path("out"), "cpu").config.hidden == 4
+
+
 def test_texts_without_labels_are_learnt_under_those_that_the_teacher_predicts(
     classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +230,11 @@ def test_user_mistakes_are_one_line(trained: Path, classifier: Path, tmp_path: P
     )
     assert "threads must be at least 1" in refused("compress", "quantise", run, "--out", out, "--threads", "0")
     assert "steps must not be negative" in refused("compress", "prune", run, "--out", out, "--steps", "-1")
+    for flag, value in (("--lr", "0.1"), ("--batch", "2")):
+        said = refused("compress", "prune", run, "--out", out, flag, value)
+        assert f"{flag} is of the training after pruning; give its --steps too" in said
+    assert "the model of the run has" in refused("compress", "distil", run, "--out", out, "--width", "1000")
+    assert "the model of the run has" in refused("compress", "distil", run, "--out", out, "--heads", "1")
     assert "does not exist" in refused("compress", "quantise", str(tmp_path / "none"), "--out", out)
 
 
