@@ -124,6 +124,11 @@ def run(options: argparse.Namespace) -> int:
     require_empty(out)
     directory = chosen_run(options.run_directory)
     trained = load_model(directory, options.device)
+    if trained.description["model"] == "ngram":
+        raise UserError(
+            f"{directory} is a run of an n-gram, which counts and has no weights to make smaller; give a run that was "
+            "trained by steps (to distil, a classifier or a language model)"
+        )
     subject = Subject(directory, trained, load_task(whole(trained.description)), options)
     finished = WAYS[options.how](subject, out)
     rows = before_and_after(directory, out, options)

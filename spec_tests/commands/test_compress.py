@@ -238,6 +238,13 @@ def test_user_mistakes_are_one_line(trained: Path, classifier: Path, tmp_path: P
     assert "does not exist" in refused("compress", "quantise", str(tmp_path / "none"), "--out", out)
 
 
+@pytest.mark.parametrize("way", ["quantise", "prune", "distil"])
+def test_a_run_that_counts_is_refused_in_words_of_its_own(way: str, tmp_path: Path, refused: Refused) -> None:
+    data = ["--data", str(tiny.data(tmp_path))]
+    assert main(["train", "--model", "ngram", "--tokenizer", "character", *data, "--out", "ngram"]) == 0
+    assert "an n-gram, which counts" in refused("compress", way, "ngram", "--out", str(tmp_path / "out"))
+
+
 def test_nothing_is_overwritten_and_no_compressed_run_is_gone_on_with(
     trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], refused: Refused
 ) -> None:
