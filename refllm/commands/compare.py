@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from refllm.commands.choices import (
     settings_of,
     tokenizer_of,
 )
-from refllm.commands.progress import Display, interrupts
+from refllm.commands.progress import Display, interrupts, silent_divergence
 from refllm.commands.train import LESS_MEMORY, next_free
 from refllm.data.corpus import Corpus, split
 from refllm.errors import UserError
@@ -127,8 +126,7 @@ def _row(
             directory, task=task, settings=settings, plan=Plan(steps=None, minutes=options.minutes, reports=4),
             workers=Workers(settings.shards, settings.blas_threads),
         )  # fmt: skip
-        with prepared.trainer.workers, Display(prepared, sys.stderr) as display, warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of a training that diverges: the run says so itself
+        with prepared.trainer.workers, Display(prepared, sys.stderr) as display, silent_divergence():
             prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
             summary = prepared.summarise({})
     return {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from refllm import checkpoint
 from refllm.backend import allow_tf32, device_namespace, generator
 from refllm.commands.cost import before_and_after, plot, table, whole
 from refllm.commands.generate import add_run_argument, chosen_run
-from refllm.commands.progress import Display, interrupts
+from refllm.commands.progress import Display, interrupts, silent_divergence
 from refllm.data.classification import by_length, marked_texts
 from refllm.data.examples import read_labelled
 from refllm.errors import UserError
@@ -24,7 +26,7 @@ from refllm.finetune.pruning import SCOPES, magnitude_masks, pruned, pruned_tuni
 from refllm.finetune.stored import packed
 from refllm.parameters import Tree, count, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run, Trained, load_model, require_empty
+from refllm.run import Run, Trained, directory_made, load_model, refuse_divergence, require_empty
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.classify import Classify
@@ -39,6 +41,7 @@ example: refllm compress quantise runs/001 --out runs/001-int8
          refllm compress prune runs/001 --sparsity 0.7 --steps 200 --out runs/001-pruned
          refllm compress distil runs/001 --layers 2 --width 64 --out runs/001-small"""
 
+LOOKS = 10  # at the loss, while what was not pruned is trained on
 LESS_MEMORY = "use --device cpu, a lower --batch or fewer --threads"
 SIZES = {
     "layers": "half of them where no size is given, else as many as the run",
@@ -130,24 +133,35 @@ def run(options: argparse.Namespace) -> int:
             "trained by steps (to distil, a classifier or a language model)"
         )
     subject = Subject(directory, trained, load_task(whole(trained.description)), options)
-    finished = WAYS[options.how](subject, out)
-    rows = before_and_after(directory, out, options)
-    data = json.dumps({"how": options.how, **rows}, indent=1) + "\n"
-    checkpoint.write_atomically(out / "compress.json", data.encode())
+    with directory_made(out), _emptied_on_failure(out):
+        WAYS[options.how](subject, out)
+        rows = before_and_after(directory, out, options)
+        data = json.dumps({"how": options.how, **rows}, indent=1) + "\n"
+        checkpoint.write_atomically(out / "compress.json", data.encode())
     picture = plot(rows, out / "compress.png")
     print(data.rstrip() if options.json else table(rows))
     if options.how != "distil" and not options.json:
         print("It is read back into float32 and computes as many products as before: smaller, not faster.")
     print(f"\n{picture}", file=sys.stderr)
-    return 0 if finished else 130
+    return 0
 
 
-def _quantise(subject: Subject, out: Path) -> bool:
+@contextmanager
+def _emptied_on_failure(out: Path) -> Iterator[None]:
+    """What fails or is interrupted takes its files with it: a compression cannot be gone on with."""
+    try:
+        yield
+    except BaseException:
+        for path in out.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
+def _quantise(subject: Subject, out: Path) -> None:
     _save(subject, subject.trained.parameters, out, form="int8", how={"how": "quantise"})
-    return True
 
 
-def _prune(subject: Subject, out: Path) -> bool:
+def _prune(subject: Subject, out: Path) -> None:
     o, p = subject.options, subject.trained.parameters
     masks = magnitude_masks(p, sparsity=o.sparsity, scope=o.scope)
     if o.steps < 0:
@@ -158,33 +172,43 @@ def _prune(subject: Subject, out: Path) -> bool:
     p = pruned(p, masks) if o.steps == 0 else _retrained(subject, masks)
     how = {"how": "prune", "sparsity": sparsity_of(p), "scope": o.scope, "steps": o.steps}
     _save(subject, p, out, form="sparse", how=how)
-    return True
 
 
 def _retrained(subject: Subject, masks: dict[str, Any]) -> Tree:
-    """The parameters after training those that the masks keep. Ctrl-C ends it with nothing written."""
+    """The parameters after training those that the masks keep.
+
+    Raises: UserError if the training diverges, which its losses show, or the measures of what it leaves.
+    """
     from tqdm import tqdm
 
     o, task = subject.options, subject.task
     lr = 0.1 * subject.settings.lr if o.lr is None else o.lr
-    settings, plan = replace(subject.settings, lr=lr), Plan(steps=o.steps, minutes=None, reports=1)
+    settings, plan = replace(subject.settings, lr=lr), Plan(steps=o.steps, minutes=None, reports=LOOKS)
     tuning = pruned_tuning(
         model=subject.trained.model, config=task.config, parameters=subject.trained.parameters, masks=masks
     )
     feed = task.feed(batch=settings.batch, order=generator(settings.seed, 1), state=None)
-    with Workers(settings.shards) as workers:
+    require_number = partial(refuse_divergence, remedy="prune again with a lower --lr")
+    with Workers(settings.shards) as workers, silent_divergence():
         trainer = Trainer(
             model=tuning.model, config=task.config, objective=tuning.wrap(task.objective), settings=settings,
             workers=workers,
         )  # fmt: skip
         trainer.initialise()
         for step in tqdm(range(1, o.steps + 1), unit="step", disable=None):
-            trainer.step(feed.next_batch(), lr=plan.learning_rate(step, 0.0, settings))
-        return tuning.full(trainer.parameters.tree)
+            loss = trainer.step(feed.next_batch(), lr=plan.learning_rate(step, 0.0, settings))
+            if plan.reports_due(step, 0.0) > plan.reports_due(step - 1, 0.0):  # each waits for a device
+                require_number(float(loss) + float(trainer.norm), step=step)
+        full = tuning.full(trainer.parameters.tree)
+        require_number(task.validate(full, device=settings.device, workers=workers)["val_loss"], step=o.steps)
+        return full
 
 
-def _distil(subject: Subject, out: Path) -> bool:
-    """Trains the student as a run; whether it came to its end."""
+def _distil(subject: Subject, out: Path) -> None:
+    """Trains the student as a run.
+
+    Raises: KeyboardInterrupt if the user has stopped it.
+    """
     o, trained, settings = subject.options, subject.trained, subject.settings
     settings = settings if o.lr is None else replace(settings, lr=o.lr)
     config = student_config(trained.config, {name: getattr(o, name) for name in SIZES})
@@ -214,12 +238,17 @@ def _distil(subject: Subject, out: Path) -> bool:
     )
     with (
         prepared.trainer.workers, Display(prepared, sys.stderr) as display, interrupts() as interrupted,
-        warnings.catch_warnings(),
+        silent_divergence(),
     ):  # fmt: skip
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a training that diverges: the run says so itself
         prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
-        prepared.summarise({})
-    return not interrupted
+        if prepared.done:
+            prepared.summarise({})
+    if not prepared.done:
+        print(
+            f"Stopped at step {prepared.trainer.step_number:,}. A student cannot be gone on with: nothing is kept.",
+            file=sys.stderr,
+        )
+        raise KeyboardInterrupt
 
 
 def _learnt_unlabelled(subject: Subject, task: Any) -> int:
@@ -259,7 +288,7 @@ def student_config(teacher: Any, sizes: dict[str, int | None]) -> Any:
     return replace(teacher, **given)
 
 
-WAYS: dict[str, Callable[[Subject, Path], bool]] = {"distil": _distil, "prune": _prune, "quantise": _quantise}
+WAYS: dict[str, Callable[[Subject, Path], None]] = {"distil": _distil, "prune": _prune, "quantise": _quantise}
 
 
 def _save(subject: Subject, p: Tree, out: Path, *, form: str, how: dict[str, Any]) -> None:

@@ -71,10 +71,17 @@ def interrupts() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def silent_divergence() -> Iterator[None]:
+    """NumPy's warnings of a training that diverges are not shown: it is refused in words of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
 def carried_out(prepared: Run, *, go_on: str) -> bool:
     """Trains with the display until the plan is fulfilled; False, and how to `go_on`, if the user has stopped it."""
-    with Display(prepared) as display, interrupts() as interrupted, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a training that diverges: the run says so itself
+    with Display(prepared) as display, interrupts() as interrupted, silent_divergence():
         prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
     if not prepared.done:
         print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from refllm.run import Run, Trained, load_model
 from refllm.tasks import load
 from refllm.tasks.classify import Classify, read_data
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
+from refllm.train import Trainer
 from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
@@ -158,6 +160,48 @@ def test_a_student_of_a_model_without_layers_is_narrower(tmp_path: Path, capfd: 
     assert main(["compress", "distil", "run", "--out", "out", *how]) == 0
     assert "width 4, hidden 4\n" in capfd.readouterr().err
     assert load_model(Path("out"), "cpu").config.hidden == 4
+
+
+@pytest.mark.parametrize("subject", ["trained", "classifier"])
+@pytest.mark.parametrize(("lr", "steps"), [("1e10", "30"), ("1e30", "1")])
+def test_a_training_after_pruning_that_diverges_is_refused_and_leaves_nothing(
+    subject: str, lr: str, steps: str, request: pytest.FixtureRequest, tmp_path: Path, refused: Refused
+) -> None:
+    """Also where the last step does it, which no loss shows."""
+    run, out = str(request.getfixturevalue(subject)), tmp_path / "a" / "out"
+    how = ["--steps", steps, "--lr", lr, "--threads", "1", "--out", str(out)]
+    assert "the training diverged; prune again with a lower --lr" in refused("compress", "prune", run, *how)
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("way", ["prune and train", "distil"])
+def test_what_is_interrupted_says_so_and_leaves_nothing(
+    way: str, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student's first report is saved by then."""
+    step = Trainer.step
+
+    def interrupted(trainer: Trainer, *arguments: Any, **named: Any) -> Any:
+        if trainer.step_number == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(trainer, *arguments, **named)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    out = tmp_path / "out"
+    arguments = [way.split(maxsplit=1)[0], str(trained), "--out", str(out), "--threads", "1", *WAYS[way]]
+    for there in (False, True):
+        if there:
+            out.mkdir()
+        capfd.readouterr()
+        assert main(["compress", *arguments]) == 130
+        said = capfd.readouterr()
+        assert said.out == ""
+        assert said.err.endswith("refllm: interrupted\n")
+        assert ("Stopped at step 3. A student cannot be gone on with: nothing is kept.\n" in said.err) == (
+            way == "distil"
+        )
+        assert out.exists() == there
+        assert tiny.contents(tmp_path) == {}
 
 
 def test_texts_without_labels_are_learnt_under_those_that_the_teacher_predicts(
