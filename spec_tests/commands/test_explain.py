@@ -270,6 +270,16 @@ def test_files_are_not_overwritten(classifier: str, tmp_path: Path, refused: Ref
         assert "will not be overwritten" in refused("explain", classifier, TEXT, flag, name)
 
 
+@pytest.mark.parametrize("nowhere", [("--page", "nodir/why.html"), ("--picture", "nodir/why.png")])
+def test_nothing_is_written_where_one_of_two_places_cannot_be_written_to(
+    classifier: str, refused: Refused, nowhere: tuple[str, str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    places = {"--page": "ok.html", "--picture": "ok.png", **dict([nowhere])}
+    flags = [word for pair in places.items() for word in pair]
+    assert f"{nowhere[1]} cannot be written" in refused("explain", classifier, TEXT, *flags)
+
+
 @pytest.mark.parametrize("marks", [False, True])
 def test_every_token_has_a_name_that_can_be_seen(marks: bool) -> None:
     pairs = BytePairTokenizer.train("a b\n\tc é", vocabulary=256)
