@@ -33,11 +33,11 @@ class TextClassifier:
     """BERT with a head for labels: `fit(texts, labels)`, `predict(texts)`, `predict_proba(texts)`.
 
     The parameters are the flags of `refllm classify fit`. `start` is a run to begin from, whose sizes and tokenizer the
-    classifier then has, and `tune` what of it is trained: "all", the last `upper` layers for "upper", or adapters of
-    `rank` and `alpha` for "low-rank". With `validation` above 0 that share of the texts is held out, the same ones
-    whatever the seed, and the weights that were best on it are kept; training ends after `patience` of `reports`
-    without progress. `class_weight` is None or "balanced". With a whole number for `random_state` every fit gives the
-    same bits; `n_jobs` cuts the batches among so many processes.
+    classifier then has, and whose dropout unless one is given (without a run 0.1), and `tune` what of it is trained:
+    "all", the last `upper` layers for "upper", or adapters of `rank` and `alpha` for "low-rank". With `validation`
+    above 0 that share of the texts is held out, the same ones whatever the seed, and the weights that were best on it
+    are kept; training ends after `patience` of `reports` without progress. `class_weight` is None or "balanced". With a
+    whole number for `random_state` every fit gives the same bits; `n_jobs` cuts the batches among so many processes.
 
     After `fit`: `classes_`, `n_iter_` (steps), `config_`, `tokenizer_`, `parameters_`.
 
@@ -55,7 +55,7 @@ class TextClassifier:
         layers: int = CLASSIFY_SIZES["layers"],
         heads: int = CLASSIFY_SIZES["heads"],
         width: int = CLASSIFY_SIZES["width"],
-        dropout: float = CLASSIFY_SIZES["dropout"],
+        dropout: float | None = None,
         vocabulary: int = CLASSIFY_SIZES["vocabulary"],
         epochs: float = FIT_EPOCHS,
         batch: int = FIT_SETTINGS["batch"],
@@ -188,7 +188,9 @@ class TextClassifier:
         if self.class_weight not in (None, "balanced"):
             raise ValueError(f"class_weight is None or 'balanced'; got {self.class_weight!r}")
         start = None if self.start is None else begun_from(Path(self.start), model="bert", device="cpu")
-        heads: dict[str, Any] = {"dropout": self.dropout, "outputs": ("classes",), "labels": labels}
+        heads: dict[str, Any] = {"outputs": ("classes",), "labels": labels}
+        if self.dropout is not None or start is None:
+            heads["dropout"] = CLASSIFY_SIZES["dropout"] if self.dropout is None else self.dropout
         if start is None:
             tokenizer = WordPieceTokenizer.train(
                 "\n".join(one.text for one in train), vocabulary=self.vocabulary, lower=True

@@ -88,6 +88,7 @@ def test_a_fit_gives_the_bits_of_the_command(tmp_path: Path, monkeypatch: pytest
     assert one.classes_.tolist() == loaded.classes_.tolist()
     assert (one.predict_proba(TEXTS) == loaded.predict_proba(TEXTS)).all()
     assert loaded.get_params()["width"] == 8
+    assert loaded.get_params()["dropout"] == one.config_.dropout == CLASSIFY_SIZES["dropout"]
 
 
 def test_a_fit_begins_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +106,24 @@ def test_a_fit_begins_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main(["train", "--model", "ngram", "--data", str(data), "--out", str(tmp_path / "ngram")]) == 0
     with pytest.raises(UserError, match="is no run of refllm classify fit"):
         TextClassifier.load(tmp_path / "ngram")
+
+
+@pytest.mark.parametrize("dropout", [None, 0.2])
+def test_a_fit_that_begins_from_a_run_gives_the_bits_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropout: float | None
+) -> None:
+    """With the dropout of the run, unless another one is given."""
+    leave_the_allocator_alone(monkeypatch)
+    data, start = tmp_path / "data.csv", str(tmp_path / "start")
+    data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in ROWS))
+    fit = ["classify", "fit", str(data), "--threads", "1"]
+    flags = [f"--{name}={value}" for name, value in SMALL.items()]
+    assert main([*fit, "--out", start, "--steps", "2", "--dropout", "0.3", *flags]) == 0
+    given = [] if dropout is None else [f"--dropout={dropout}"]
+    assert main([*fit, "--out", str(tmp_path / "run"), "--from", start, "--epochs", "2", "--seed", "5", *given]) == 0
+    one = TextClassifier(start=start, epochs=2, random_state=5, dropout=dropout).fit(TEXTS, LABELS)
+    assert one.config_.dropout == (0.3 if dropout is None else dropout)
+    assert bits(one) == bits(TextClassifier.load(tmp_path / "run"))
 
 
 def test_the_seed_says_everything(fitted: TextClassifier) -> None:
@@ -150,7 +169,8 @@ def test_the_parameters_are_those_of_the_constructor_and_the_defaults_those_of_t
     one = TextClassifier()
     assert one.get_params() == {name: parameter.default for name, parameter in signature.items()}
     assert vars(one) == one.get_params()
-    for name, value in {**CLASSIFY_SIZES, "epochs": FIT_EPOCHS, "batch": FIT_SETTINGS["batch"]}.items():
+    defaults = {**CLASSIFY_SIZES, "dropout": None, "epochs": FIT_EPOCHS, "batch": FIT_SETTINGS["batch"]}
+    for name, value in defaults.items():
         assert one.get_params()[name] == value
     assert one.set_params(width=4, lr=None).width == 4
     assert repr(one) == "TextClassifier(width=4)"
