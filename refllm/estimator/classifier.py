@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from refllm.data.classification import by_length, marked_texts
 from refllm.data.examples import Example, folded, split_examples
 from refllm.errors import UserError
-from refllm.estimator.conventions import labels_of, not_fitted_error, seed_of, texts_of
+from refllm.estimator.conventions import kinds_of, labels_of, not_fitted_error, require_pairs, seed_of, texts_of
 from refllm.estimator.training import trained_in_memory
 from refllm.models import bert
 from refllm.parameters import Tree, map_leaves
@@ -99,8 +99,7 @@ class TextClassifier:
     def fit(self, X: Iterable[str], y: Iterable[Any]) -> TextClassifier:
         """Learns the labels y of the texts X."""
         texts, labels = texts_of(X), labels_of(y, self)
-        if len(texts) != len(labels):
-            raise ValueError(f"{len(texts)} texts and {len(labels)} labels: give a label for each text")
+        require_pairs(len(texts), len(labels))
         classes, places = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"a classifier needs two classes or more, and all labels are {classes[0]!r}: one class")
@@ -139,9 +138,18 @@ class TextClassifier:
         return found - np.log(np.exp(found).sum(axis=1, keepdims=True))  # float32 rows add up to 1 only nearly
 
     def score(self, X: Iterable[str], y: Iterable[Any], sample_weight: Any = None) -> float:
-        """The share of texts that get their label."""
-        right = self.predict(X) == np.asarray(list(y))
-        return float(np.average(right, weights=sample_weight))
+        """The share of texts that get their label. A label that `fit` has not seen is a wrong one.
+
+        Raises: ValueError for labels of another kind than the classes, and for more or fewer than the texts.
+        """
+        given, wanted = self.predict(X), labels_of(y, self)
+        require_pairs(len(given), len(wanted))
+        kinds, known = kinds_of(wanted), kinds_of(self.classes_)
+        if kinds != known:
+            raise ValueError(f"the labels are {kinds[0]}, the classes are {known[0]}; give labels as in classes_")
+        if sample_weight is not None and np.shape(sample_weight) != given.shape:
+            raise ValueError(f"sample_weight must be {given.shape}, one a text; got {np.shape(sample_weight)}")
+        return float(np.average(given == wanted, weights=sample_weight))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters by name. `deep` is for objects with objects inside, which this one is not."""

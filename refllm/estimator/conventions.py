@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, MappingView, Set
 from contextlib import suppress
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,10 @@ from numpy.typing import NDArray
 
 def texts_of(X: Iterable[str]) -> list[str]:
     """The texts of a list, a column or a one-dimensional array. ValueError for anything else."""
-    if isinstance(X, str | bytes):
-        raise ValueError("one text was given where a list of texts belongs; give [text]")
-    shape = getattr(X, "shape", None)
-    if shape is not None and len(shape) != 1:
-        raise ValueError(f"texts must be one-dimensional, a string a text; got an array of shape {shape}")
-    texts = list(X if isinstance(X, Iterable) else np.asarray(X))
+    found = _in_order(X, "text")
+    if isinstance(found, np.ndarray) and found.ndim != 1:
+        raise ValueError(f"texts must be one-dimensional, a string a text; got an array of shape {found.shape}")
+    texts = list(found)
     if not texts:
         raise ValueError("0 sample(s) (shape=(0,)) while a minimum of 1 is required: give a text")
     for number, text in enumerate(texts, start=1):
@@ -29,23 +28,63 @@ def texts_of(X: Iterable[str]) -> list[str]:
 
 
 def labels_of(y: Iterable[Any] | None, estimator: object) -> NDArray[Any]:
-    """The labels as an array (N,). ValueError for missing ones, numbers with a fraction, and several a text."""
+    """The labels as an array (N,). ValueError for missing ones, numbers with a fraction, several a text, and names
+    among numbers, which NumPy would take for names too."""
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
-    labels = np.asarray(y if hasattr(y, "__array__") else list(y))
-    if labels.ndim == 2 and labels.shape[1] == 1:
+    found = _in_order(y, "label")
+    given = np.asarray(found, object)
+    if given.ndim == 2 and given.shape[1] == 1:
         _warn_of_a_column()
-        labels = labels.ravel()
-    if labels.ndim != 1:
-        raise ValueError(f"labels must be one-dimensional, one a text; got an array of shape {labels.shape}")
-    for number, label in enumerate(labels.tolist(), start=1):
+        given = given.ravel()
+    if given.ndim != 1:
+        raise ValueError(f"labels must be one-dimensional, one a text; got an array of shape {given.shape}")
+    for number, label in enumerate(given.tolist(), start=1):
         if label is None or (isinstance(label, float) and math.isnan(label)):
             raise ValueError(f"label {number} is NaN or missing; give each text a label")
+        if isinstance(label, list | tuple):
+            raise ValueError(f"label {number} is {label!r}; labels must be one-dimensional, one a text")
+    if len(kinds_of(given)) > 1:
+        raise ValueError(f"the labels are of several kinds, {' and '.join(kinds_of(given))}; give labels of one kind")
+    labels = np.asarray(found).ravel()
     if labels.dtype.kind == "f" and (np.isinf(labels).any() or (labels != np.floor(labels)).any()):
         raise ValueError(
             "Unknown label type: continuous (or infinity). Labels are names or whole numbers, one for each class"
         )
     return labels
+
+
+def kinds_of(labels: NDArray[Any]) -> list[str]:
+    """What the labels are: names, numbers, or of which other types."""
+
+    def kind(label: Any) -> str:
+        if isinstance(label, str):
+            return "names"
+        return "numbers" if isinstance(label, Number | np.generic) else type(label).__name__
+
+    return sorted({kind(label) for label in labels.tolist()})
+
+
+def require_pairs(texts: int, labels: int) -> None:
+    """ValueError unless there are as many labels as texts."""
+    if texts != labels:
+        raise ValueError(f"{texts} texts and {labels} labels: give a label for each text")
+
+
+def _in_order(values: Any, one: str) -> NDArray[Any] | list[Any]:
+    """The values as a list, or as the array that they are. ValueError for a single one, and where their order would
+    be chance."""
+    if isinstance(values, str | bytes):
+        raise ValueError(f"one {one} was given where a list of {one}s belongs; give [{one}]")
+    if isinstance(values, Set | Mapping | MappingView):
+        raise ValueError(
+            f"the {one}s are in a {type(values).__name__}, and texts and labels are paired by their order; give a list"
+        )
+    if hasattr(values, "__array__"):
+        return np.asarray(values)
+    if not isinstance(values, Iterable):
+        raise ValueError(f"{one}s must be in a list or an array; got {values!r}")
+    return list(values)
 
 
 def _warn_of_a_column() -> None:

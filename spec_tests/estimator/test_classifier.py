@@ -150,6 +150,51 @@ def test_what_is_held_out_chooses_the_weights_and_teaches_nothing() -> None:
         assert least <= sum(sign in known for sign in signs) / len(signs) <= most
 
 
+def test_the_score_is_the_share_of_texts_that_get_their_label(fitted: TextClassifier) -> None:
+    """Of a list, an array or a column; a label that was never seen is wrong."""
+    given = fitted.predict(TEXTS)
+    share = sum(a == b for a, b in zip(given, LABELS, strict=True)) / len(TEXTS)
+    for y in (LABELS, numpy.array(LABELS), numpy.array(LABELS, object), iter(LABELS)):
+        assert fitted.score(TEXTS, y) == pytest.approx(share)
+    with pytest.warns(UserWarning, match="column-vector"):
+        assert fitted.score(TEXTS, numpy.array(LABELS)[:, None]) == pytest.approx(share)
+    assert fitted.score(TEXTS[:3], ["metal", *given[1:3]]) == pytest.approx(2 / 3)
+    assert fitted.score(TEXTS[:3], ["metal", *given[1:3]], sample_weight=[2, 1, 1]) == 0.5
+    counted = made(epochs=1).fit(TEXTS, [label == "city" for label in LABELS])
+    assert counted.score(TEXTS, counted.predict(TEXTS).astype(int)) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (LABELS[:1], f"{len(TEXTS)} texts and 1 labels"),
+        (LABELS[:-1], f"{len(TEXTS)} texts and {len(TEXTS) - 1} labels"),
+        ([], "0 labels"),
+        (range(len(TEXTS)), "the labels are numbers, the classes are names"),
+        (None, "requires y to be passed"),
+        (set(LABELS), "labels are in a set"),
+        (numpy.array([LABELS, LABELS]), "one a text"),
+    ],
+)
+def test_labels_that_cannot_be_scored_are_a_value_error(fitted: TextClassifier, labels: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        fitted.score(TEXTS, labels)
+    with pytest.raises(ValueError, match=r"sample_weight must be \(2,\), one a text; got \(1,\)"):
+        fitted.score(TEXTS[:2], LABELS[:2], sample_weight=[1])
+
+
+@pytest.mark.parametrize("kind", [set, frozenset, dict.fromkeys, lambda x: dict.fromkeys(x).keys()])
+def test_what_has_no_order_is_refused(fitted: TextClassifier, kind: Any) -> None:
+    """Its texts and labels would be paired by chance."""
+    texts = [f"{text} {number}" for number, text in enumerate(TEXTS)]
+    with pytest.raises(ValueError, match=r"the texts are in a .*; give a list"):
+        made().fit(kind(texts), LABELS)
+    with pytest.raises(ValueError, match=r"the labels are in a .*; give a list"):
+        made().fit(TEXTS, kind(texts))
+    with pytest.raises(ValueError, match=r"the texts are in a .*; give a list"):
+        fitted.predict_proba(kind(texts))
+
+
 def test_it_is_pickled_and_predicts_the_same(fitted: TextClassifier) -> None:
     again = pickle.loads(pickle.dumps(fitted))
     assert (again.predict_proba(TEXTS) == fitted.predict_proba(TEXTS)).all()
@@ -187,6 +232,14 @@ def test_the_parameters_are_those_of_the_constructor_and_the_defaults_those_of_t
         (["a", None], ["x", "y"], "text 2 is None"),
         (["a", float("nan")], ["x", "y"], "text 2 is nan"),
         (numpy.ones((2, 2)), ["x", "y"], "one-dimensional"),
+        (None, ["x", "y"], "texts must be in a list or an array; got None"),
+        (numpy.array("a"), ["x"], "one-dimensional"),
+        (["a", "b"], "xy", "give \\[label\\]"),
+        (["a", "b"], 3, "labels must be in a list or an array; got 3"),
+        (["a", "b"], [1, "bad"], "several kinds, names and numbers"),
+        (["a", "b"], numpy.array([1, "bad"], object), "several kinds, names and numbers"),
+        (["a", "b"], ["x", float("nan")], "label 2 is NaN or missing"),
+        (["a", "b"], [[1], [1, 2]], "one a text"),
         (["a", "b"], ["x"], "2 texts and 1 labels"),
         (["a", "b"], ["x", "x"], "one class"),
         (["a", "b"], None, "requires y to be passed"),
