@@ -59,6 +59,7 @@ FIT_SETTINGS: dict[str, Any] = {
     "clip": 1.0,
 }  # fmt: skip
 FIT_EPOCHS = 8
+DTYPES = ("float32", "float64")  # that a training may have
 _FIT_SIZES: dict[str, Any] = {"layers": 4, "heads": 4, "width": 128, "dropout": 0.1, "vocabulary": 4096}
 CLASSIFY_SIZES: dict[str, Any] = {"context": 64, **_FIT_SIZES}
 ANSWER_SIZES: dict[str, Any] = {"context": 192, **_FIT_SIZES}

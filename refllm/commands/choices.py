@@ -9,7 +9,7 @@ from typing import Any
 
 from refllm.errors import UserError
 from refllm.models import by_name
-from refllm.presets import MODELS, PRESETS
+from refllm.presets import DTYPES, MODELS, PRESETS
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 from refllm.tokenizers.word import WordTokenizer
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
@@ -109,7 +109,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
     add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
     add_device_arguments(parser)
-    add("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (default float32)")
+    add("--dtype", choices=DTYPES, default=DTYPES[0], help="of all numbers (default float32)")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:

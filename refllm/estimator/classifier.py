@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,29 @@ from numpy.typing import NDArray
 from refllm.data.classification import by_length, marked_texts
 from refllm.data.examples import Example, folded, split_examples
 from refllm.errors import UserError
-from refllm.estimator.conventions import kinds_of, labels_of, not_fitted_error, require_pairs, seed_of, texts_of
+from refllm.estimator.conventions import (
+    kinds_of,
+    labels_of,
+    not_fitted_error,
+    processes,
+    require_numbers,
+    require_pairs,
+    seed_of,
+    texts_of,
+)
 from refllm.estimator.training import trained_in_memory
 from refllm.models import bert
+from refllm.models.checks import require_one_of
 from refllm.parameters import Tree, map_leaves
 from refllm.plan import Plan
-from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS, FIT_SETTINGS, rates
+from refllm.presets import CLASSIFY_SIZES, DTYPES, FIT_EPOCHS, FIT_SETTINGS, rates
 from refllm.run import load_model
 from refllm.tasks.classify import SPLIT_SEED, Classify, Labelled
 from refllm.tasks.labels import label_log_probabilities
 from refllm.tasks.start import begun_from
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
-from refllm.workers import Workers, available_cores
+from refllm.workers import Workers
 
 
 class TextClassifier:
@@ -36,8 +46,9 @@ class TextClassifier:
     classifier then has, and whose dropout unless one is given (without a run 0.1), and `tune` what of it is trained:
     "all", the last `upper` layers for "upper", or adapters of `rank` and `alpha` for "low-rank". With `validation`
     above 0 that share of the texts is held out, the same ones whatever the seed, and the weights that were best on it
-    are kept; training ends after `patience` of `reports` without progress. `class_weight` is None or "balanced". With a
-    whole number for `random_state` every fit gives the same bits; `n_jobs` cuts the batches among so many processes.
+    are kept; training ends after `patience` of `reports` without progress, never early with None. `class_weight` is
+    None or "balanced". With a whole number for `random_state` every fit gives the same bits; `n_jobs` cuts the batches
+    among so many processes, counted as joblib does: -1 for all cores, -2 for all but one, at least 1.
 
     After `fit`: `classes_`, `n_iter_` (steps), `config_`, `tokenizer_`, `parameters_`.
 
@@ -66,7 +77,7 @@ class TextClassifier:
         rank: int = 4,
         alpha: float = 16.0,
         validation: float = 0.1,
-        patience: int = 3,
+        patience: int | None = 3,
         reports: int = 10,
         class_weight: str | None = None,
         label_smoothing: float = 0.0,
@@ -98,6 +109,9 @@ class TextClassifier:
 
     def fit(self, X: Iterable[str], y: Iterable[Any]) -> TextClassifier:
         """Learns the labels y of the texts X."""
+        parameters = {name: getattr(self, name) for name in _parameter_names(TextClassifier)}
+        require_numbers(parameters, get_type_hints(TextClassifier.__init__))
+        require_one_of(self, "dtype", DTYPES)
         texts, labels = texts_of(X), labels_of(y, self)
         require_pairs(len(texts), len(labels))
         classes, places = np.unique(labels, return_inverse=True)
@@ -106,7 +120,7 @@ class TextClassifier:
         seed = seed_of(self.random_state)
         task = self._task(texts, places.tolist(), len(classes))
         settings = Settings(
-            **{**FIT_SETTINGS, "batch": self.batch, "lr": self._rate()}, seed=seed, shards=self._workers(),
+            **{**FIT_SETTINGS, "batch": self.batch, "lr": self._rate()}, seed=seed, shards=processes(self.n_jobs),
             dtype=self.dtype, device="cpu",
         )  # fmt: skip
         if not (self.epochs > 0 and math.isfinite(self.epochs)):
@@ -132,7 +146,7 @@ class TextClassifier:
         self._require_fitted()
         marked, _ = marked_texts(texts_of(X), tokenizer=self.tokenizer_, context=self.config_.context)
         pieces = by_length(marked, pad=self.tokenizer_.special.pad)
-        with Workers(self._workers()) as workers:
+        with Workers(processes(self.n_jobs)) as workers:
             rows = label_log_probabilities(self.parameters_, pieces, config=self.config_, device="cpu", workers=workers)
         found = np.array(rows, np.float64)
         return found - np.log(np.exp(found).sum(axis=1, keepdims=True))  # float32 rows add up to 1 only nearly
@@ -229,11 +243,6 @@ class TextClassifier:
         """The given one, or the one that is usual for what is trained."""
         usual = rates(FIT_SETTINGS["lr"])
         return usual["scratch" if self.start is None else self.tune] if self.lr is None else self.lr
-
-    def _workers(self) -> int:
-        if self.n_jobs is None:
-            return 1
-        return self.n_jobs if self.n_jobs >= 0 else max(1, available_cores() + 1 + self.n_jobs)
 
     def _hold(self, classes: Any, config: Any, tokenizer: Any, parameters: Tree, steps: int) -> None:
         self.classes_, self.n_iter_ = np.asarray(classes), steps

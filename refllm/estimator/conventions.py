@@ -6,11 +6,14 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, MappingView, Set
 from contextlib import suppress
-from numbers import Number
-from typing import Any
+from numbers import Integral, Number, Real
+from types import NoneType
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from refllm.workers import available_cores
 
 
 def texts_of(X: Iterable[str]) -> list[str]:
@@ -94,6 +97,26 @@ def _warn_of_a_column() -> None:
 
         kind = DataConversionWarning
     warnings.warn("A column-vector y was passed when a 1d array was expected; it is flattened", kind, stacklevel=4)
+
+
+def require_numbers(parameters: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
+    """ValueError for a parameter that is no whole number, or no number, where its annotation asks for one."""
+    for name, value in parameters.items():
+        wanted = get_args(annotations[name]) or (annotations[name],)
+        for kind, number, words in ((int, Integral, "a whole number"), (float, Real, "a number")):
+            if kind not in wanted or (value is None and NoneType in wanted):
+                continue
+            if isinstance(value, bool) or not isinstance(value, number):
+                raise ValueError(f"{name} must be {words}, got {value!r}")
+
+
+def processes(n_jobs: int | None) -> int:
+    """As joblib counts them: 1 for None, all cores for -1, all but one for -2; at least 1. ValueError for 0."""
+    if n_jobs == 0:
+        raise ValueError("n_jobs must not be 0; give 1 process or more, or -1 for all cores")
+    if n_jobs is None or n_jobs > 0:
+        return n_jobs or 1
+    return max(1, available_cores() + 1 + n_jobs)
 
 
 def seed_of(random_state: Any) -> int:

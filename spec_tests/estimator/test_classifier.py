@@ -15,7 +15,7 @@ import pytest
 from refllm.backend import generator
 from refllm.cli import main
 from refllm.errors import UserError
-from refllm.estimator import TextClassifier
+from refllm.estimator import TextClassifier, conventions
 from refllm.estimator.conventions import NotFittedError, seed_of
 from refllm.parameters import named_leaves
 from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS, FIT_SETTINGS
@@ -257,11 +257,30 @@ def test_what_cannot_be_learnt_is_a_value_error(texts: Any, labels: Any, said: s
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"epochs": 0}, "epochs"), ({"class_weight": {}}, "class_weight"), ({"lr": -1.0}, "lr"), ({"heads": 3}, "heads")],
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"class_weight": {}}, "class_weight"),
+        ({"lr": -1.0}, "lr"),
+        ({"heads": 3}, "heads"),
+        ({"lr": "x"}, "lr must be a number, got 'x'"),
+        ({"epochs": None}, "epochs must be a number, got None"),
+        ({"dropout": [0.1]}, "dropout must be a number"),
+        ({"batch": 2.0}, "batch must be a whole number, got 2.0"),
+        ({"width": True}, "width must be a whole number, got True"),
+        ({"n_jobs": "all"}, "n_jobs must be a whole number"),
+        ({"n_jobs": 0}, "n_jobs must not be 0; give 1 process or more, or -1 for all cores"),
+        ({"dtype": "float16"}, "dtype must be one of float32, float64; got 'float16'"),
+    ],
 )
 def test_parameters_are_checked_by_fit(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         made(**changes).fit(TEXTS, LABELS)
+
+
+def test_processes_are_counted_as_joblib_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conventions, "available_cores", lambda: 4)
+    counted = {jobs: conventions.processes(jobs) for jobs in (None, 1, 7, -1, -2, -4, -100)}
+    assert counted == {None: 1, 1: 1, 7: 7, -1: 4, -2: 3, -4: 1, -100: 1}
 
 
 @pytest.mark.parametrize(("reports", "step"), [(1, 2), (1000, 1)])
