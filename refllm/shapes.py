@@ -34,11 +34,24 @@ def parse(spec: str) -> tuple[Argument, ...]:
 
 
 def require(operation: str, spec: str, *arrays: Array) -> dict[str, int]:
-    """The sizes that `arrays` give to the letters of `spec`; ValueError if two disagree, or two float dtypes do."""
-    return _sizes(operation, spec, *map(_shape_and_dtype, arrays))
+    """The sizes that `arrays` give to the letters of `spec`.
+
+    Raises: ValueError if two disagree, or two float dtypes do, and for numbers that are not floating-point, except
+            where the name is one of indices or masks; TypeError for what is no array.
+    """
+    try:
+        found = [*map(_shape_and_dtype, arrays)]
+    except AttributeError:
+        name, x = next((a.name, x) for a, x in zip(parse(spec), arrays, strict=True) if not hasattr(x, "dtype"))
+        raise TypeError(
+            f"{operation}: {name} must be a NumPy or CuPy array, got {type(x).__name__}; convert it first "
+            "(numpy.asarray)"
+        ) from None
+    return _sizes(operation, spec, *found)
 
 
 _shape_and_dtype = attrgetter("shape", "dtype")
+_DISCRETE = ("ids", "targets", "chosen", "slots", "keep", "valid")  # what may hold integers or booleans
 
 
 @lru_cache(maxsize=4096)  # a model asks the same again at every step; an error is not kept
@@ -65,6 +78,8 @@ def _sizes(operation: str, spec: str, *arrays: tuple[tuple[int, ...], Any]) -> d
                     f"{operation}: {argument.name} is {dtype} but {floating[0]} is {floating[1]}; "
                     "give both the same dtype"
                 )
+        elif argument.name not in _DISCRETE:
+            raise ValueError(_not_floating(operation, argument.name, dtype))
     return sizes
 
 
@@ -72,7 +87,11 @@ def require_floating(operation: str, **arrays: Array) -> None:
     """ValueError for an array that holds no floating-point numbers."""
     for name, x in arrays.items():
         if x.dtype.kind != "f":
-            raise ValueError(f"{operation}: {name} must be floating-point, got {x.dtype}; convert it with .astype")
+            raise ValueError(_not_floating(operation, name, x.dtype))
+
+
+def _not_floating(operation: str, name: str, dtype: Any) -> str:
+    return f"{operation}: {name} must be floating-point, got {dtype}; convert it with .astype"
 
 
 def require_indices(operation: str, **indices: tuple[Array, int]) -> None:

@@ -53,10 +53,22 @@ def test_the_message_names_operation_argument_letters_and_shapes(
         require("op", spec, *(numpy.zeros(shape) for shape in shapes))
 
 
-def test_two_float_dtypes_are_refused_and_integers_beside_floats_are_not() -> None:
+def test_two_float_dtypes_are_refused() -> None:
     with pytest.raises(ValueError, match="op: g is float64 but x is float32; give both the same dtype"):
         require("op", LAYER_NORM, numpy.zeros((2, 3), "float32"), numpy.zeros(3))
-    require("op", LAYER_NORM, numpy.zeros((2, 3), "float32"), numpy.zeros(3, int))
+
+
+@pytest.mark.parametrize("dtype", [int, bool, complex])
+def test_only_indices_and_masks_may_be_no_floating_point_numbers(dtype: type) -> None:
+    with pytest.raises(ValueError, match=r"op: g must be floating-point, got .*; convert it with .astype"):
+        require("op", LAYER_NORM, numpy.zeros((2, 3)), numpy.zeros(3, dtype))
+    require("op", "E (V, C); ids (...)", numpy.zeros((2, 3)), numpy.zeros(3, dtype))
+
+
+@pytest.mark.parametrize("wrong", [[1.0, 2.0], None, 1.0])
+def test_what_is_no_array_is_refused_by_its_name(wrong: object) -> None:
+    with pytest.raises(TypeError, match=r"op: g must be a NumPy or CuPy array, got .*; convert it first"):
+        require("op", LAYER_NORM, numpy.zeros((2, 2)), wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "complex128"])

@@ -13,7 +13,7 @@ def require_whole(config: Any, *names: str, least: int = 1) -> None:
     """These fields are whole numbers of at least `least`."""
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 

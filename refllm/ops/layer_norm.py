@@ -21,7 +21,7 @@ def layer_norm(
     Raises:  ValueError if g or b is not (C,), C is 0, or eps is not positive.
     """
     C = require("layer_norm", "x (..., C); g (C,); b (C,)", x, g, b)["C"]
-    if C == 0 or eps <= 0:
+    if C == 0 or not eps > 0:
         raise ValueError(f"layer_norm: needs C >= 1 and eps > 0; got C = {C}, eps = {eps}")
     xp = namespace(x)
     rows = x.reshape(-1, C)

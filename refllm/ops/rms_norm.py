@@ -20,7 +20,7 @@ def rms_norm(x: Array, g: Array, *, eps: float) -> tuple[Array, Callable[[Array]
     Raises:  ValueError if g is not (C,), C is 0, or eps is not positive.
     """
     C = require("rms_norm", "x (..., C); g (C,)", x, g)["C"]
-    if C == 0 or eps <= 0:
+    if C == 0 or not eps > 0:
         raise ValueError(f"rms_norm: needs C >= 1 and eps > 0; got C = {C}, eps = {eps}")
     xp = namespace(x)
     rows = x.reshape(-1, C)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array, known, namespace, overflow_is_expected
 
 
 def clip_factor(gradients: Sequence[Array], *, limit: float) -> tuple[Array, Array]:
@@ -14,8 +15,19 @@ def clip_factor(gradients: Sequence[Array], *, limit: float) -> tuple[Array, Arr
     Source:  Pascanu et al. 2013 (arXiv:1211.5063) alg. 1.
     Shapes:  gradients: any -> norm (); factor ()
     Special: a norm of zero gives the factor 1, and so does an infinite limit, which switches clipping off. A gradient
-             that is not finite gives a norm that is not.
+             that is not finite gives a norm that is not. Gradients whose squares overflow are scaled first.
+    Raises:  ValueError without an array, or for a limit that is not above 0.
     """
+    if not gradients or not limit > 0:
+        raise ValueError(
+            f"clip_factor: needs an array or more and a limit above 0; got {len(gradients)} arrays and {limit}"
+        )
     xp = namespace(gradients[0])
-    norm = xp.sqrt(sum(g.reshape(-1) @ g.reshape(-1) for g in gradients))
+    flat = [g.reshape(-1) for g in gradients]
+    with overflow_is_expected():
+        norm = xp.sqrt(sum(g @ g for g in flat))
+        if not known(norm < math.inf):
+            largest = xp.stack([abs(g).max() for g in flat if g.size]).max()
+            scale = xp.where((norm < math.inf) | ~xp.isfinite(largest), 1, largest).astype(norm.dtype)
+            norm = scale * xp.sqrt(sum((g / scale) @ (g / scale) for g in flat))
     return norm, (1 / xp.maximum(1, norm / limit)).astype(norm.dtype)

@@ -53,7 +53,7 @@ def adam(
              sec. 4.3, 003 sec. 5.2.
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
-    _require("adam", p, g, m, v, step)
+    _require("adam", p, g, m, v, step, beta1, beta2)
     gradient = g + decay * p if decay else g
     return _step(p, gradient, m, v, step, lr, beta1, beta2, eps, 1.0, out)
 
@@ -78,14 +78,16 @@ def adamw(
              sec. 5.2 (code).
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
-    _require("adamw", p, g, m, v, step)
+    _require("adamw", p, g, m, v, step, beta1, beta2)
     return _step(p, g, m, v, step, lr, beta1, beta2, eps, 1 - lr * decay, out)
 
 
-def _require(rule: str, p: Array, g: Array, m: Array, v: Array, step: int) -> None:
+def _require(rule: str, p: Array, g: Array, m: Array, v: Array, step: int, beta1: float, beta2: float) -> None:
     require(rule, "p (...); g (...); m (...); v (...)", p, g, m, v)
     if step < 1:
         raise ValueError(f"{rule}: step counts from 1; got {step}")
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"{rule}: needs 0 <= beta < 1 for both; got {beta1} and {beta2}")
 
 
 def _step(

@@ -57,3 +57,17 @@ def test_an_infinite_limit_switches_clipping_off(dtype: str) -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_no_number_shows_in_the_norm(bad: float) -> None:
     assert not math.isfinite(clip_factor([numpy.array([1.0, bad])], limit=1.0)[0])
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 1e30), ("float64", 1e200), ("float32", 1e38)])
+def test_a_gradient_whose_square_overflows_is_clipped_like_any_other(dtype: str, size: float) -> None:
+    gradient = numpy.array([0.6 * size, 0.0, -0.8 * size], dtype)
+    norm, factor = clip_factor([gradient, numpy.zeros(0, dtype)], limit=2.0)
+    assert float(norm) == pytest.approx(size, rel=1e-6)
+    assert float(factor) * size == pytest.approx(2.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("arrays", "limit"), [(0, 1.0), (1, 0.0), (1, -1.0), (1, math.nan)])
+def test_nothing_to_clip_and_a_limit_that_is_none_are_refused(arrays: int, limit: float) -> None:
+    with pytest.raises(ValueError, match="clip_factor: needs an array or more and a limit above 0"):
+        clip_factor([numpy.ones(2)] * arrays, limit=limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -155,6 +156,14 @@ def test_shapes_that_differ_are_refused(rule: Callable[..., Any], takes: int) ->
     p, g, *state = arrays(0)[:takes]
     with pytest.raises(ValueError, match=r"g must be"):
         rule(p, g[:2], *state)
+
+
+@ADAMS
+@pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, math.nan)])
+def test_averages_that_never_forget_are_refused(rule: Callable[..., Any], betas: tuple[float, float]) -> None:
+    how = {**HYPER, "beta1": betas[0], "beta2": betas[1]}
+    with pytest.raises(ValueError, match="needs 0 <= beta < 1 for both"):
+        rule(*arrays(0), step=1, **how, decay=0.0)
 
 
 @ADAMS
