@@ -29,13 +29,23 @@ def perplexity(nll: float, tokens: int) -> float:
 def bits_per_character(nll: float, characters: int) -> float:
     """NLL / (ln 2 · characters): the bits that an ideal coder would spend on a character of the text
 
-    Characters, not tokens, so that models with different tokenizers compare.
+    Characters, not tokens, so that models with different tokenizers compare; these must give the text back.
     Source:  Shannon 1951 for the unit; documents 004 sec. 3.3 for the loss.
     Raises:  ValueError if there is no character.
     """
     if characters < 1:
         raise ValueError("bits_per_character: the text is empty")
     return nll / (math.log(2) * characters)
+
+
+def bits_per_token(nll: float, tokens: int) -> float:
+    """NLL / (ln 2 · T): log2 of the perplexity; only models of the same tokens compare
+
+    Raises:  ValueError if no token was predicted.
+    """
+    if tokens < 1:
+        raise ValueError("bits_per_token: no token was predicted; give a text of at least two tokens")
+    return nll / (math.log(2) * tokens)
 
 
 def accuracy(wanted: Sequence[str], given: Sequence[str]) -> float:

@@ -4,6 +4,7 @@ checkpoint/     weights, moments and state.json (refllm/checkpoint.py); while a 
                 report's weights; in fine-tuning of a part, what is trained, beside the weights of the whole model
 metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm
 summary.json    written at the end: steps, seconds, parameters, val_bpc, baselines, tokens_per_second, threads, ...
+                (val_bpt and val_unknown for val_bpc where the tokens do not give the text back)
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from refllm.metrics import (
     accuracy,
     binary_scores,
     bits_per_character,
+    bits_per_token,
     bleu_and_chrf,
     confusion_matrix,
     exact_match,
@@ -42,6 +43,11 @@ def test_guessing_evenly_costs_the_binary_logarithm_of_the_vocabulary_a_characte
     assert bits_per_character(n * math.log(V), n) == pytest.approx(math.log2(V), rel=1e-12)
 
 
+@given(T=st.integers(1, 10**4), nll=st.floats(0.1, 500))
+def test_the_bits_of_a_token_are_the_binary_logarithm_of_the_perplexity(T: int, nll: float) -> None:
+    assert 2 ** bits_per_token(nll, T) == pytest.approx(perplexity(nll, T), rel=1e-9)
+
+
 def test_certainty_has_perplexity_one_and_no_bits() -> None:
     assert perplexity(0.0, 5) == 1
     assert bits_per_character(0.0, 5) == 0
@@ -52,7 +58,7 @@ def test_a_perplexity_beyond_the_numbers_is_infinite(nll: float) -> None:
     assert perplexity(nll, 1) == math.inf
 
 
-@pytest.mark.parametrize("measure", [perplexity, bits_per_character])
+@pytest.mark.parametrize("measure", [perplexity, bits_per_character, bits_per_token])
 def test_nothing_has_no_measure(measure: object) -> None:
     with pytest.raises(ValueError, match=r"no token|empty"):
         measure(1.0, 0)  # type: ignore[operator]

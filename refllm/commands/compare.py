@@ -20,7 +20,7 @@ from refllm.commands.choices import (
     tokenizer_of,
 )
 from refllm.commands.progress import Display, interrupts, silent_divergence
-from refllm.commands.train import LESS_MEMORY, next_free
+from refllm.commands.train import LESS_MEMORY, lost, next_free
 from refllm.data.corpus import Corpus, split
 from refllm.errors import UserError
 from refllm.metrics import perplexity
@@ -29,7 +29,7 @@ from refllm.plan import Plan
 from refllm.presets import PRESETS
 from refllm.run import Run, require_empty, require_place
 from refllm.tasks.counting import count_text
-from refllm.tasks.language import Language, read_corpus
+from refllm.tasks.language import Language, bits_of, read_corpus
 from refllm.tokenizers import Tokenizer
 from refllm.workers import Workers, keep_freed_memory
 
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
             rows.append(_row(name, values, options, corpus, tokenizer, out / name, interrupted))
             if interrupted:
                 break
-    rows.sort(key=lambda row: row["val_bpc"])
+    rows.sort(key=bits_of)
     (out / "compare.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     picture = _plot(rows, Path(options.plot) if options.plot else out / "compare.png")
     if options.json:
@@ -130,20 +130,23 @@ def _row(
             prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
             summary = prepared.summarise({})
     return {
-        "name": name, "val_bpc": summary["val_bpc"], "perplexity": perplexity(summary["val_loss"], 1),
+        "name": name, **{key: summary[key] for key in ("val_bpc", "val_bpt", "val_unknown") if key in summary},
+        "perplexity": perplexity(summary["val_loss"], 1),
         "parameters": summary["parameters"], "seconds": summary["seconds"], "steps": summary.get("steps", 0),
     }  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows with a bar each, for a terminal."""
-    lines = [f"{'model':<8}{'bits/char':>10}{'perplexity':>12}{'parameters':>12}{'steps':>8}{'seconds':>9}"]
+    """The rows with a bar each, for a terminal; and why bits are counted by the token, if they are."""
+    unit = "bits/char" if bits_of(rows[0])[1] == "character" else "bits/token"
+    lines = [f"{'model':<8}{unit:>10}{'perplexity':>12}{'parameters':>12}{'steps':>8}{'seconds':>9}"]
     for row in rows:
+        bits, _ = bits_of(row)
         lines.append(
-            f"{row['name']:<8}{row['val_bpc']:>10.3f}{row['perplexity']:>12.2f}{row['parameters']:>12,}"
-            f"{row['steps']:>8,}{row['seconds']:>9.0f}  {'#' * round(8 * row['val_bpc'])}"
+            f"{row['name']:<8}{bits:>10.3f}{row['perplexity']:>12.2f}{row['parameters']:>12,}"
+            f"{row['steps']:>8,}{row['seconds']:>9.0f}  {'#' * round(8 * bits)}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines) + f"\n\n{lost(rows[0])}".rstrip()
 
 
 def _plot(rows: list[dict[str, Any]], path: Path) -> str:
@@ -155,9 +158,9 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> str:
     figure = Figure(figsize=(7, 0.5 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     names = [row["name"] for row in reversed(rows)]
-    bars = axes.barh(names, [row["val_bpc"] for row in reversed(rows)], color="#4878a8", height=0.65)
+    bars = axes.barh(names, [bits_of(row)[0] for row in reversed(rows)], color="#4878a8", height=0.65)
     axes.bar_label(bars, fmt="%.3f", padding=4)
-    axes.set_xlabel("bits per character of the held-out text (lower is better)")
+    axes.set_xlabel(f"bits per {bits_of(rows[0])[1]} of the held-out text (lower is better)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
     figure.savefig(path, dpi=150)

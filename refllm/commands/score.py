@@ -12,9 +12,10 @@ from refllm.commands.generate import LESS_MEMORY, add_run_argument, chosen_run
 from refllm.data.batching import windows
 from refllm.data.corpus import read_text
 from refllm.errors import UserError
-from refllm.metrics import bits_per_character, perplexity
+from refllm.metrics import bits_per_character, bits_per_token, perplexity
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.run import load_language_model
+from refllm.tokenizers import gives_back, unknown_share
 
 DESCRIPTION = """The chain-rule probability and perplexity of a text under the model of a run, given its first token.
 
@@ -49,13 +50,15 @@ def run(options: argparse.Namespace) -> int:
         nll, _ = cross_entropy(logits, targets=targets, ignore=-1, reduction="none")
         log_p += [-float(x) for x in to_host(nll)[0][wanted >= 0]]
     total = math.fsum(log_p)
-    characters = len(text) - len(tokenizer.decode(tokens[:1]))
-    result = {
-        "tokens": len(log_p),
-        "log_probability": total,
-        "perplexity": perplexity(-total, len(log_p)),
-        "bits_per_character": bits_per_character(-total, max(1, characters)),
-    }
+    result = {"tokens": len(log_p), "log_probability": total, "perplexity": perplexity(-total, len(log_p))}
+    if gives_back(tokenizer, tokens, text):
+        characters = len(text) - len(tokenizer.decode(tokens[:1]))
+        result["bits_per_character"] = bits_per_character(-total, max(1, characters))
+        bits = f"{result['bits_per_character']:.4f} bits per character"
+    else:
+        result["bits_per_token"] = bits_per_token(-total, len(log_p))
+        result["unknown"] = unknown_share(tokenizer, tokens[1:])
+        bits = f"{result['bits_per_token']:.4f} bits per token, {100 * result['unknown']:.1f} % of them unknown words"
     pieces = [tokenizer.decode([token]) for token in tokens[1:]]
     if options.json:
         each = [{"token": piece, "log_probability": x} for piece, x in zip(pieces, log_p, strict=True)]
@@ -66,6 +69,6 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.write(f"{math.exp(x):10.6f}  {piece!r}\n")
     print(
         f"log P = {total:.4f} nats over {len(log_p)} tokens after the first; perplexity {result['perplexity']:.4f}; "
-        f"{result['bits_per_character']:.4f} bits per character"
+        f"{bits}"
     )
     return 0

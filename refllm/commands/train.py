@@ -31,7 +31,7 @@ from refllm.run import Run, require_empty
 from refllm.tasks import Task
 from refllm.tasks.counting import count_text
 from refllm.tasks.denoising import TextInfilling
-from refllm.tasks.language import Language, read_corpus
+from refllm.tasks.language import Language, bits_of, read_corpus
 from refllm.tasks.masked import MaskedPretraining
 from refllm.tokenizers import CharacterTokenizer
 from refllm.tokenizers.marked import with_marks
@@ -119,10 +119,11 @@ def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
     summary = count_text(
         out, parts=parts, name=corpus.name, data=options.data, tokenizer=tokenizer, order=values["order"]
     )
+    bits, unit = bits_of(summary)
     print(
         f"An n-gram model of order {summary['order']} on {corpus.name}: {summary['parameters']:,} n-grams of "
-        f"{tokenizer.size} tokens, {summary['val_bpc']:.3f} bits per character of the held-out text.\n"
-        f"Text from it: refllm generate {out}"
+        f"{tokenizer.size} tokens, {bits:.3f} bits per {unit} of the held-out text.\n"
+        f"{lost(summary)}Text from it: refllm generate {out}"
     )
     return 0
 
@@ -155,7 +156,7 @@ def _train(prepared: Run) -> int:
         return 0
     task = _language(prepared)
     print("Fitting the n-gram models to the same text ...", flush=True)
-    summary = prepared.summarise(baselines(task.parts.train, task.parts.validation))
+    summary = prepared.summarise(baselines(task))
     _conclude(prepared, summary)
     return 0
 
@@ -182,15 +183,17 @@ def _introduce(prepared: Run) -> None:
     )
 
 
-def baselines(train: str, validation: str) -> dict[str, float]:
-    """Bits per character of models that count: fitted to the same characters, over the alphabet of both parts.
+def baselines(task: Language) -> dict[str, float]:
+    """Bits of models that count, by what those of the task are counted by: per character, fitted to the same characters
+    over the alphabet of both parts; or per token, fitted to the same tokens, where these do not hold all of the text.
 
-    The order is the number of characters that a model looks back at.
+    The order is the number of characters, or tokens, that a model looks back at.
     """
-    characters = CharacterTokenizer.train(train + validation)
-    seen, held_out = characters.encode(train), characters.encode(validation)
+    train, validation = task.parts.train, task.parts.validation
+    units = CharacterTokenizer.train(train + validation) if task.held_out.is_whole else task.tokenizer
+    seen, held_out = units.encode(train), units.encode(validation)
     orders = {"uniform": 0, "unigram": 1, "order 2": 3, "order 4": 5}
-    models = {name: NGram.fit(seen, n=n, vocabulary=characters.size) for name, n in orders.items()}
+    models = {name: NGram.fit(seen, n=n, vocabulary=units.size) for name, n in orders.items()}
     return {name: model.bits_per_token(held_out, past=0) for name, model in models.items()}
 
 
@@ -206,12 +209,24 @@ def _conclude(prepared: Run, summary: dict[str, Any]) -> None:
     )  # fmt: skip
     text = task.tokenizer.decode(start) + "".join(pieces)
     print("\n".join("    " + line for line in text.splitlines()))
-    print("\nBits per character of the held-out text (lower is better):\n")
-    for name, bits in [*summary["baselines"].items(), ("this model", summary["val_bpc"])]:
+    own, unit = bits_of(summary)
+    print(f"\nBits per {unit} of the held-out text (lower is better):\n")
+    for name, bits in [*summary["baselines"].items(), ("this model", own)]:
         print(f"    {name:<10} {bits:6.3f}  {'#' * round(8 * bits)}")
     print(
-        f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s, {summary['tokens_per_second']:,} tokens/s. "
+        f"\n{lost(summary)}"
+        f"{summary['steps']:,} steps in {summary['seconds']:.0f} s, {summary['tokens_per_second']:,} tokens/s. "
         f"More text from it: refllm generate {prepared.directory}"
+    )
+
+
+def lost(summary: dict[str, Any]) -> str:
+    """A line that says why bits are counted by the token, if they are."""
+    if "val_unknown" not in summary:
+        return ""
+    return (
+        f"These tokens do not give the text back ({100 * summary['val_unknown']:.1f} % of the held-out ones are "
+        "unknown words): their bits compare with models of the same tokens alone.\n"
     )
 
 

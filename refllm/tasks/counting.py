@@ -11,10 +11,10 @@ import refllm
 from refllm import checkpoint
 from refllm.data.corpus import Split
 from refllm.errors import UserError
-from refllm.metrics import bits_per_character
 from refllm.models import ngram
 from refllm.models.ngram import NGram
 from refllm.parameters import named_leaves
+from refllm.tasks.language import HeldOut
 from refllm.tokenizers import Tokenizer
 
 ORDERS = range(2, 10)  # that are tried where none is given
@@ -26,7 +26,7 @@ def count_text(
     """Fits, saves, and scores the held-out part; the summary. Without an order, that which is best on the last tenth
     of the training part after counting the rest."""
     start = time.perf_counter()
-    tokens, held_out = tokenizer.encode(parts.train), tokenizer.encode(parts.validation)
+    tokens, held_out = tokenizer.encode(parts.train), HeldOut(parts.validation, tokenizer)
     if len(tokens) == 0:
         raise UserError(f"{name} has no text to count; give more")
     if order is None:
@@ -38,7 +38,7 @@ def count_text(
         order = min(ORDERS, key=bits)
     model = NGram.fit(tokens, n=order, vocabulary=tokenizer.size)
     config = ngram.config_of(model)
-    nll = -float(sum(ngram.log_probabilities(model, tokens, held_out)))
+    nll = -float(sum(ngram.log_probabilities(model, tokens, held_out.tokens)))
     description = {
         "version": refllm.__version__, "task": "counting", "model": "ngram", "config": config.as_dict(),
         "tokenizer": tokenizer.to_json(), "data": data,
@@ -47,8 +47,7 @@ def count_text(
     checkpoint.save(directory / "checkpoint", description, {"weights": weights}, step=0)
     summary = {
         "model": "ngram", "order": order, "seconds": round(time.perf_counter() - start, 3),
-        "parameters": sum(config.sizes), "val_loss": nll / len(held_out),
-        "val_bpc": bits_per_character(nll, len(parts.validation)), "version": refllm.__version__, "data": name,
+        "parameters": sum(config.sizes), **held_out.measures(nll), "version": refllm.__version__, "data": name,
     }  # fmt: skip
     checkpoint.write_atomically(directory / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     return summary

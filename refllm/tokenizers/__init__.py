@@ -22,7 +22,9 @@ __all__ = [
     "Tokenizer",
     "WordPieceTokenizer",
     "WordTokenizer",
+    "gives_back",
     "load",
+    "unknown_share",
 ]
 
 
@@ -30,7 +32,7 @@ class Tokenizer(Protocol):
     """What training and generation ask of a tokenizer; ids are 0 … size - 1.
 
     Bits per character count the characters of the text, len(text), whatever the number of tokens: no tokenizer needs
-    to say how many characters an id has, and two tokenizers compare.
+    to say how many characters an id has, and two tokenizers compare that both `gives_back` the text.
     """
 
     @property
@@ -69,6 +71,18 @@ def load(saved: object) -> Tokenizer:
     if not isinstance(saved, dict) or not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"a saved tokenizer must be an object whose `kind` is one of {', '.join(KINDS)}; train again")
     return KINDS[kind].from_json(saved)
+
+
+def gives_back(tokenizer: Tokenizer, tokens: NDArray[np.int64], text: str) -> bool:
+    """Whether the tokens of a text hold all of it. If not, their likelihood is not that of its characters: what is lost
+    (white space, case, an unknown word) costs nothing."""
+    return tokenizer.decode(tokens) == text
+
+
+def unknown_share(tokenizer: Tokenizer, tokens: NDArray[np.int64]) -> float:
+    """The share of the tokens that are [UNK], a word outside the vocabulary; 0 for a tokenizer without it."""
+    special = getattr(tokenizer, "special", None)
+    return 0.0 if special is None else float((tokens == special.unknown).mean())
 
 
 def require_same_vocabulary(tokenizer: Tokenizer, vocabulary: int) -> None:

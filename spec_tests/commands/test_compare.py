@@ -47,3 +47,18 @@ def test_nothing_is_overwritten(tmp_path: Path, refused: Refused) -> None:
     assert "is not empty and will not be overwritten" in said
     said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "d", "--plot", "none/c.png", *SMALL)
     assert "none/c.png cannot be written: none is not a folder" in said
+
+
+def test_tokens_that_lose_some_of_the_text_are_compared_by_bits_per_token(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, "--tokenizer", "word", "--vocabulary", "12"]
+    how = ["compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "nnlm", "--out", "c"]
+    assert main([*how, *words]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["model", "bits/token", "perplexity"]
+    assert "These tokens do not give the text back" in lines[-1]
+    rows = json.loads((tmp_path / "c" / "compare.json").read_text())
+    for row in rows:
+        assert "val_bpc" not in row
+        assert row["perplexity"] == pytest.approx(2 ** row["val_bpt"], rel=1e-9)

@@ -13,6 +13,7 @@ from refllm.cli import main
 from refllm.models import gpt
 from refllm.objectives.causal import sentence_log_probability
 from refllm.run import load_model
+from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
 
 SHORT, LONG = "2 times 3 is 6.", "2 times 3 is 6.\n3 times 4 is 12.\n4 times 5 is 20.\n"
@@ -82,3 +83,17 @@ def test_a_file_scores_as_its_text(trained: Path, tmp_path: Path, capfd: pytest.
 )
 def test_what_cannot_be_scored_is_refused(run: Path, refused: Refused, source: list[str], says: str) -> None:
     assert says in refused("score", str(run), *source)
+
+
+def test_a_text_that_its_tokens_do_not_give_back_has_no_bits_per_character(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "ngram", "--tokenizer", "word", "--vocabulary", "12"]
+    assert main(["train", "--data", str(tiny.data(tmp_path)), "--out", "words", *words]) == 0
+    result = scored(Path("words"), "2 times zorb plix", capfd)
+    assert "bits_per_character" not in result
+    assert result["unknown"] == pytest.approx(2 / 3)  # of the tokens after the first
+    assert result["bits_per_token"] == pytest.approx(math.log2(result["perplexity"]))
+    assert main(["score", "words", "--text", "2 times zorb plix"]) == 0
+    assert "bits per token, 66.7 % of them unknown words" in capfd.readouterr().out
+    assert "bits_per_character" in scored(Path("words"), "times is", capfd)  # words that it knows, a space between

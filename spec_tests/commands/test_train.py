@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 
 from refllm import run as run_module
 from refllm.cli import main
+from refllm.data.corpus import read_text, split
+from refllm.tokenizers import load as load_tokenizer
 from spec_tests import strict_cupy, tiny
 from spec_tests.commands.conftest import MODEL, Refused
 
@@ -267,3 +270,39 @@ def test_a_disk_that_is_really_full_leaves_the_checkpoint_before(tmp_path: Path)
     assert err.startswith("refllm: cannot save the checkpoint in ")
     assert "the one before it is intact; free some space" in err
     assert tiny.contents(tmp_path / "r" / "checkpoint") == before
+
+
+WORDS = ["--tokenizer", "word", "--vocabulary", "12"]
+
+
+def test_tokens_that_lose_some_of_the_text_are_told_in_bits_per_token_beside_models_of_the_same_tokens(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = str(tiny.data(tmp_path))
+    assert main(["train", "--data", data, "--steps", "6", "--reports", "3", "--out", "r", *MODEL, *WORDS]) == 0
+    out = capfd.readouterr().out
+    assert "character (" not in out
+    assert "bits/character" not in out
+    assert "Bits per token of the held-out text (lower is better):" in out
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert "val_bpc" not in summary
+    assert summary["val_bpt"] == pytest.approx(summary["val_loss"] / math.log(2))
+    held_out = load_tokenizer(summary_tokenizer(tmp_path / "r")).encode(split(read_text([data])).validation)
+    assert summary["val_unknown"] == pytest.approx((held_out == 1).mean())  # [UNK] is the second special token
+    assert 0 < summary["val_unknown"] < 1
+    assert f"{100 * summary['val_unknown']:.1f} % of the held-out ones are unknown words" in out
+    assert summary["baselines"]["uniform"] == pytest.approx(math.log2(12))  # a token of the vocabulary, not a letter
+
+
+def summary_tokenizer(run: Path) -> Any:
+    return json.loads((run / "checkpoint" / "state.json").read_text())["tokenizer"]
+
+
+def test_words_that_are_counted_are_told_in_bits_per_token_too(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--model", "ngram", "--data", str(tiny.data(tmp_path)), "--out", "r", *WORDS]) == 0
+    out = capfd.readouterr().out
+    assert "bits per token of the held-out text" in out
+    assert "These tokens do not give the text back" in out
+    assert "val_bpc" not in json.loads((tmp_path / "r" / "summary.json").read_text())

@@ -15,7 +15,9 @@ from refllm.tokenizers import (
     Tokenizer,
     WordPieceTokenizer,
     WordTokenizer,
+    gives_back,
     load,
+    unknown_share,
 )
 from refllm.tokenizers.vocabulary import SPECIAL
 
@@ -103,3 +105,16 @@ def test_merges_that_double_without_end_are_refused_before_they_fill_the_memory(
     doubling = [[97, 97], *([token, token] for token in range(256, 300))]
     with pytest.raises(UserError, match="no word is longer"):
         load({"kind": "byte_pair", "merges": doubling})
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=lambda one: one.kind)
+def test_only_words_lose_some_of_a_text_and_only_they_have_unknown_ones(tokenizer: Tokenizer) -> None:
+    words = isinstance(tokenizer, WordTokenizer | WordPieceTokenizer)
+    for text in ("one two", "one  two"):
+        tokens = tokenizer.encode(text)
+        assert gives_back(tokenizer, tokens, text) == (not words or text == "one two")
+        assert unknown_share(tokenizer, tokens) == 0
+    if words:
+        tokens = tokenizer.encode("[]")
+        assert not gives_back(tokenizer, tokens, "[]")
+        assert unknown_share(tokenizer, tokens) == 1
