@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             f"the prompt has {len(prompt)} tokens, the model's context only {config.context}; give a shorter prompt"
         )
-    print(options.prompt.lstrip("\n"), end="", flush=True)
+    print(tokenizer.decode(prompt).lstrip("\n"), end="", flush=True)
     for piece in stream_text(
         trained.parameters, model=trained.model, config=config, tokenizer=tokenizer, prompt=prompt,
         new_tokens=options.tokens,

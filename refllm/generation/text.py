@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 from refllm.backend import Array, generator, to_device
@@ -26,10 +27,12 @@ def stream_text(
     seed: int,
     device: str,
 ) -> Iterator[str]:
-    """What the model writes after the prompt (T,), piece by piece: the characters that each token completes."""
+    """What the model writes after the prompt (T,), piece by piece: the characters that each token completes, a word's
+    after the space that the tokenizer puts between it and the prompt."""
     uniforms = None if greedy else generator(seed).random((1, new_tokens))
     steps = generate(
         p, model=model, ids=to_device(prompt[None], device), padding=None, config=config, new_tokens=new_tokens,
         temperature=temperature, top_k=top_k, top_p=top_p, uniforms=uniforms, cache=True,
     )  # fmt: skip
-    return tokenizer.stream(int(tokens[0]) for tokens, _ in steps)
+    whole = tokenizer.stream(chain(prompt.tolist(), (int(tokens[0]) for tokens, _ in steps)))
+    return islice(whole, len(prompt), None)

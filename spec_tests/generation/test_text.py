@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from refllm.generation import text
 from refllm.generation.text import stream_text
 from refllm.models import gpt
-from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer
+from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer, WordPieceTokenizer, WordTokenizer
 from spec_tests.gradients import random_tree
 
 TEXT = "naïve café, 中文, 日本語 🙂" * 3
@@ -32,6 +33,33 @@ def test_the_pieces_are_whole_characters_and_the_same_for_the_same_seed(tokenize
     assert text.encode()  # no half of a character, which UTF-8 refuses
     assert "".join(pieces(tokenizer)) == text
     assert "".join(pieces(tokenizer, seed=4)) != text
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        *TOKENIZERS.values(),
+        WordTokenizer.train("ca la ca", vocabulary=7, lower=True),
+        WordPieceTokenizer.train("ca la ca", vocabulary=12, lower=True),
+    ],
+    ids=lambda one: one.kind,
+)
+def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    generate = text.generate
+
+    def watched(*given: Any, **how: Any) -> Any:
+        for tokens, logits in generate(*given, **how):
+            written.append(int(tokens[0]))
+            yield tokens, logits
+
+    monkeypatch.setattr(text, "generate", watched)
+    prompt = tokenizer.encode("ca")
+    joined = tokenizer.decode(prompt) + "".join(pieces(tokenizer))
+    assert len(written) == 20
+    assert joined == tokenizer.decode([*prompt.tolist(), *written])
 
 
 def test_a_character_model_writes_one_character_a_token() -> None:
