@@ -15,6 +15,7 @@ from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
 from refllm.parameters import for_decoding
 from refllm.run import Trained, load_language_model
+from refllm.tokenizers import default_start
 
 DESCRIPTION = """Write text with the model of a run, to the terminal as it comes.
 
@@ -31,7 +32,7 @@ def add_run_argument(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_argument(parser)
     add = parser.add_argument
-    add("--prompt", default="\n", metavar="TEXT", help="what the text begins with (default: a new line)")
+    add("--prompt", metavar="TEXT", help="what the text begins with (default: a new line, of words a full stop)")
     add("--tokens", type=int, default=500, help="how many tokens to write (default 500)")
     add_sampling_arguments(parser, temperature=1.0)
 
@@ -64,9 +65,9 @@ def generator_of(options: argparse.Namespace) -> Trained:
 def run(options: argparse.Namespace) -> int:
     trained = generator_of(options)
     config, tokenizer = trained.config, trained.tokenizer
-    prompt = tokenizer.encode(options.prompt)
+    prompt = default_start(tokenizer) if options.prompt is None else tokenizer.encode(options.prompt)
     if not len(prompt):
-        raise UserError("the prompt is empty; give at least one character")
+        raise UserError("the prompt is empty; give at least one character, or word of a model of words")
     if len(prompt) > config.context and hasattr(trained.model, "cache_shape"):  # a carried state has no limit
         raise UserError(
             f"the prompt has {len(prompt)} tokens, the model's context only {config.context}; give a shorter prompt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "Tokenizer",
     "WordPieceTokenizer",
     "WordTokenizer",
+    "default_start",
     "gives_back",
     "load",
     "unknown_share",
@@ -83,6 +85,21 @@ def unknown_share(tokenizer: Tokenizer, tokens: NDArray[np.int64]) -> float:
     """The share of the tokens that are [UNK], a word outside the vocabulary; 0 for a tokenizer without it."""
     special = getattr(tokenizer, "special", None)
     return 0.0 if special is None else float((tokens == special.unknown).mean())
+
+
+ENDS = ("\n", ".", "。")  # of a line or a sentence
+
+
+def default_start(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """What a text goes on from where no prompt is given, (1,): a new line; where the tokenizer has no token for it the
+    end of a sentence, or else the first token that is not special (of words the most frequent)."""
+    special = getattr(tokenizer, "special", ())
+    for end in ENDS:
+        with suppress(UserError):  # a character that the alphabet lacks
+            tokens = tokenizer.encode(end)[:1]
+            if len(tokens) and tokens[0] not in special:
+                return tokens
+    return np.array([next(token for token in range(tokenizer.size) if token not in special)])
 
 
 def require_same_vocabulary(tokenizer: Tokenizer, vocabulary: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from refllm.cli import main
-from spec_tests import strict_cupy
+from spec_tests import strict_cupy, tiny
 from spec_tests.commands.conftest import Refused
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
@@ -136,3 +136,21 @@ def test_what_the_terminal_cannot_show_appears_as_its_code(tmp_path: Path) -> No
         env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True,
     )  # fmt: skip
     assert done.stdout.startswith(b"\\u4e2d")
+
+
+@pytest.mark.parametrize("tokenizer", ["character", "byte_pair", "word", "wordpiece"])
+def test_the_command_that_a_training_ends_with_writes(
+    tmp_path: Path, tokenizer: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how = [] if tokenizer == "character" else ["--vocabulary", "270"]
+    data = ["--data", str(tiny.data(tmp_path)), "--out", "r"]
+    assert main(["train", "--model", "ngram", "--tokenizer", tokenizer, *data, *how]) == 0
+    *_, last = capfd.readouterr().out.splitlines()
+    assert main([*last.partition("refllm ")[2].split(), "--tokens", "20"]) == 0
+    assert capfd.readouterr().out.strip()
+
+
+def test_a_prompt_without_a_word_is_refused_by_a_model_of_words(tmp_path: Path, refused: Refused) -> None:
+    data = ["--data", str(tiny.data(tmp_path)), "--out", "r"]
+    assert main(["train", "--model", "ngram", "--tokenizer", "word", "--vocabulary", "20", *data]) == 0
+    assert "the prompt is empty; give at least one character, or word" in refused("generate", "r", "--prompt", " ")

@@ -15,6 +15,7 @@ from refllm.tokenizers import (
     Tokenizer,
     WordPieceTokenizer,
     WordTokenizer,
+    default_start,
     gives_back,
     load,
     unknown_share,
@@ -118,3 +119,23 @@ def test_only_words_lose_some_of_a_text_and_only_they_have_unknown_ones(tokenize
         tokens = tokenizer.encode("[]")
         assert not gives_back(tokenizer, tokens, "[]")
         assert unknown_share(tokenizer, tokens) == 1
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "start"),
+    [
+        (CharacterTokenizer.train("one.\n"), "\n"),
+        (CharacterTokenizer.train("one."), "."),
+        (CharacterTokenizer.train("one"), "e"),
+        (BytePairTokenizer.train("one\n\none\n\n", vocabulary=260), "\n"),
+        (WordTokenizer.train("two one one.\n", vocabulary=20, lower=True), "."),
+        (WordTokenizer.train("two one one.\n", vocabulary=6, lower=True), "one"),
+        (WordPieceTokenizer.train("(one) two.\n", vocabulary=30, lower=True), "."),
+        (WordPieceTokenizer.train("一二。\n", vocabulary=30, lower=True), "。"),
+        (MarkedTokenizer.train("one\n", vocabulary=266), "\n"),
+    ],
+)
+def test_every_tokenizer_has_a_token_to_start_from_that_is_not_special(tokenizer: Tokenizer, start: str) -> None:
+    tokens = default_start(tokenizer)
+    assert tokens.shape == (1,)
+    assert tokenizer.decode(tokens) == start
