@@ -276,6 +276,16 @@ def require_empty(directory: Path) -> None:
     require_place(directory, within=next(path for path in (directory, *directory.parents) if os.path.exists(path)))
 
 
+def require_free(path: Path, *suffixes: str) -> None:
+    """UserError unless a file of that name can be written where there is none yet; with suffixes, unless it has one of
+    them."""
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"{path} must end in {' or '.join(suffixes)}; name it so")
+    if path.exists():
+        raise UserError(f"{path} is there already and will not be overwritten; choose another name")
+    require_place(path, within=path.parent)
+
+
 def require_place(path: Path, *, within: Path) -> None:
     """UserError if nothing can be written at the path: what it is to stand in is no folder, or does not permit it."""
     if not os.path.isdir(within):

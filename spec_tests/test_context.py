@@ -20,6 +20,17 @@ def measured(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.parametrize("script", [["context", "memory"], ["bench"]])
+@pytest.mark.parametrize("flag", ["--json", "--plot"])
+def test_figures_are_not_overwritten(tmp_path: Path, script: list[str], flag: str) -> None:
+    (tmp_path / "mine").write_text("mine")
+    command = [sys.executable, f"scripts/{script[0]}", *script[1:], flag, str(tmp_path / "mine")]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is there already and will not be overwritten" in done.stderr
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 @pytest.mark.slow
 def test_the_memory_of_a_step_grows_linearly_with_the_context(tmp_path: Path) -> None:
     """From 1024 to 3072 at most by twice what 512 more tokens cost for each of those: a square would be far beyond."""

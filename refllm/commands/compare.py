@@ -27,7 +27,7 @@ from refllm.metrics import perplexity
 from refllm.models import by_name
 from refllm.plan import Plan
 from refllm.presets import PRESETS
-from refllm.run import Run, require_empty, require_place
+from refllm.run import Run, require_empty, require_free
 from refllm.tasks.counting import count_text
 from refllm.tasks.language import Language, bits_of, read_corpus
 from refllm.tokenizers import Tokenizer
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else next_free()
     require_empty(out)
     if options.plot:
-        require_place(Path(options.plot), within=Path(options.plot).parent)
+        require_free(Path(options.plot), ".png", ".svg", ".pdf")
     plans = {name: _values(name, options) for name in options.models}
     first = next(iter(plans.values()))
     if any(values["tokenizer"] != first["tokenizer"] for values in plans.values()):

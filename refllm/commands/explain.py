@@ -15,7 +15,7 @@ from refllm.commands.explaining import TOLERANCE, Asked, explained
 from refllm.errors import UserError
 from refllm.explain.classifier import ANSWERS, BASELINES
 from refllm.explain.explanation import AttentionMap, Explanation, Grid, LabelScores, chosen_map
-from refllm.run import load_model, require_place
+from refllm.run import load_model, require_free
 
 DESCRIPTION = """Why a run says what it says of a text: what each token accounts for in a label (integrated gradients
 or gradient times input), and the attention weights of every layer and head.
@@ -55,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.text.strip():
         raise UserError("the text is empty; give one with words")
     for path, suffixes in ((options.page, (".html",)), (options.picture, (".png", ".svg"))):
-        _require_free(path, suffixes)
+        if path is not None:
+            require_free(Path(path), *suffixes)
     if options.picture:
         require_matplotlib()
     trained = load_model(Path(options.run_directory), options.device)
@@ -77,16 +78,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(found, shown)
     return 0
-
-
-def _require_free(path: str | None, suffixes: tuple[str, ...]) -> None:
-    if path is None:
-        return
-    if Path(path).suffix.lower() not in suffixes:
-        raise UserError(f"{path} must end in {' or '.join(suffixes)}; name it so")
-    if Path(path).exists():
-        raise UserError(f"{path} is there already and will not be overwritten; choose another name")
-    require_place(Path(path), within=Path(path).parent)
 
 
 def _method(options: argparse.Namespace, *, is_classifier: bool) -> str:

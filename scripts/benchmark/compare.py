@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmark.tasks import ATTENTION, GENERATIONS, STEPS, Shape
+from refllm.errors import UserError
+from refllm.run import require_free
 
 WORKER = Path(__file__).with_name("worker.py")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -183,6 +185,11 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()
+    try:
+        for path in filter(None, (options.json, options.plot)):
+            require_free(Path(path))
+    except UserError as error:
+        parser.error(str(error))
     tasks = options.only.split(",")
     sides = [s for s in options.sides.split(",") if importlib.util.find_spec(SIDES[s])]
     if "refllm" not in sides:

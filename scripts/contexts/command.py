@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from contexts import beyond, memory
+from refllm.errors import UserError
+from refllm.run import require_free
 
 
 def main() -> int:
@@ -20,6 +22,11 @@ def main() -> int:
         command.add_argument("--plot", type=Path, metavar="FILE", help="the picture (needs matplotlib)")
         command.set_defaults(module=module)
     options = parser.parse_args()
+    try:
+        for path in filter(None, (options.json, options.plot)):
+            require_free(path)
+    except UserError as error:
+        parser.error(str(error))
     rows: list[dict[str, Any]] = options.module.measure(options)
     print(options.module.table(rows))
     if options.json:

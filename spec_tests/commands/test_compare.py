@@ -47,6 +47,12 @@ def test_nothing_is_overwritten(tmp_path: Path, refused: Refused) -> None:
     assert "is not empty and will not be overwritten" in said
     said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "d", "--plot", "none/c.png", *SMALL)
     assert "none/c.png cannot be written: none is not a folder" in said
+    for name, says in (("c/mine.png", "is there already and will not be overwritten"), ("c", "must end in .png or")):
+        (tmp_path / "c" / "mine.png").write_bytes(b"mine")
+        assert says in refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "d", "--plot", name, *SMALL)
+    (tmp_path / "folder.png").mkdir()
+    said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "d", "--plot", "folder.png", *SMALL)
+    assert "folder.png is there already" in said
 
 
 def test_tokens_that_lose_some_of_the_text_are_compared_by_bits_per_token(
