@@ -68,7 +68,7 @@ class Run:
     @classmethod
     def begin(cls, directory: Path, *, task: Task, settings: Settings, plan: Plan, workers: Workers) -> Run:
         """A new run. UserError if the directory holds anything: a run is never overwritten."""
-        require_empty(directory)
+        require_empty(directory, resumes=True)
         description = {
             "version": refllm.__version__, **task.describe(), "settings": settings.as_dict(), "plan": asdict(plan),
             "seconds": 0.0, "training_seconds": 0.0, "reported": 0, "loss_sum": 0.0, "loss_steps": 0,
@@ -79,6 +79,10 @@ class Run:
     def resume(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
         """The run as its last checkpoint left it. Later lines of the metrics are dropped: they will be made again."""
         description, read = open_checkpoint(directory)
+        if description.get("model") == "ngram":
+            raise UserError(
+                f"{directory} is a run of an n-gram model, which counts once and has nothing to go on with; train anew"
+            )
         if "compressed" in description:
             raise UserError(f"{directory} was made by refllm compress, which cannot be gone on with; compress again")
         groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
@@ -266,13 +270,14 @@ def directory_made(directory: Path) -> Iterator[None]:
         raise
 
 
-def require_empty(directory: Path) -> None:
-    """UserError if the directory holds anything, or cannot be made."""
+def require_empty(directory: Path, *, resumes: bool = False) -> None:
+    """UserError if the directory holds anything, or cannot be made; of a run it is said that the command resumes it, if
+    it does."""
     if os.path.isfile(directory) or (os.path.isdir(directory) and os.listdir(directory)):
-        raise UserError(
-            f"{directory} is not empty and will not be overwritten; choose another --out, "
-            f"or go on with a run by --resume {directory}"
-        )
+        what = "a file" if os.path.isfile(directory) else "not empty"
+        run = resumes and checkpoint.is_there(directory / "checkpoint")
+        go_on = f", or go on with the run by --resume {directory}" if run else ""
+        raise UserError(f"{directory} is {what} and will not be overwritten; choose another --out{go_on}")
     require_place(directory, within=next(path for path in (directory, *directory.parents) if os.path.exists(path)))
 
 
@@ -331,8 +336,8 @@ def load_language_model(directory: Path, device: str) -> Trained:
     name = trained.description["model"]
     if name not in (*LANGUAGE_MODELS, "ngram"):
         raise UserError(
-            f"the model in {directory} is a {name}, which does not predict the next token; "
-            f"give the run of one that does ({', '.join(LANGUAGE_MODELS)})"
+            f"the model in {directory} is of the kind {name}, which does not predict the next token; "
+            f"give the run of one that does ({', '.join((*LANGUAGE_MODELS, 'ngram'))})"
         )
     return trained
 

@@ -174,8 +174,10 @@ def test_a_directory_that_holds_anything_is_refused_and_left_alone(tmp_path: Pat
         out.mkdir()
         (out / "mine.txt").write_text("mine")
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="will not be overwritten; choose another --out"):
+    with pytest.raises(UserError, match="will not be overwritten; choose another --out") as refusal:
         begin(tmp_path, "out")
+    assert ("--resume" in str(refusal.value)) == (there == "a run")
+    assert ("is a file and" in str(refusal.value)) == (there == "a file")
     assert contents(tmp_path) == before | {"text.txt": tiny.TEXT.encode()}
 
 

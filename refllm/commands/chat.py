@@ -42,15 +42,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def talk(trained: Trained, options: argparse.Namespace) -> None:
-    """Line by line until the user has said the last one."""
+    """Line by line until the user has said the last one.
+
+    Raises: UserError if the tokenizer does not know a character of what stands before the lines.
+    """
+    for mark in (options.you, options.it):
+        trained.tokenizer.encode(mark)
     dialogue = ""
     for turn, line in enumerate(lines()):
-        asked = f"{dialogue}{options.you}{line}\n{options.it}"
         try:
-            prompt = within_context(trained, asked, options.tokens)
+            trained.tokenizer.encode(line)
         except UserError as error:  # a character that the tokenizer does not know: say it otherwise
             print(f"refllm: {error}", file=sys.stderr)
             continue
+        asked = f"{dialogue}{options.you}{line}\n{options.it}"
+        prompt = within_context(trained, asked, options.tokens)
         said = ""
         for piece in reply(trained, prompt, options, seed=options.seed + turn):
             sys.stdout.write(piece)

@@ -169,9 +169,7 @@ def split(corpus: Corpus, *, validation: float = 0.1) -> Split:
     cut = mark if newline < 0 else newline + 1
     train, tail = without_paragraphs(text[:cut], of=text[cut:]), text[cut:]
     if not text[:cut].strip() or not tail.strip():
-        raise UserError(
-            f"{corpus.name} has {len(text)} characters, too short to hold out {validation:g} of it; give more text"
-        )
+        raise UserError(f"{corpus.name} is too short to hold out {validation:g} of it; give more text")
     if not train.strip():
         raise UserError(f"{corpus.name} repeats itself: its end holds all that comes before; give more varied text")
     return Split(train, tail, cut - len(train))

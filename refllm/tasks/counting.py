@@ -20,11 +20,18 @@ from refllm.tokenizers import Tokenizer
 ORDERS = range(2, 10)  # that are tried where none is given
 
 
+def require_order(order: int | None) -> None:
+    """UserError for n-grams without a token."""
+    if order is not None and order < 1:
+        raise UserError(f"order must be at least 1, got {order}")
+
+
 def count_text(
     directory: Path, *, parts: Split, name: str, data: list[str], tokenizer: Tokenizer, order: int | None
 ) -> dict[str, Any]:
     """Fits, saves, and scores the held-out part; the summary. Without an order, that which is best on the last tenth
     of the training part after counting the rest."""
+    require_order(order)
     start = time.perf_counter()
     tokens, held_out = tokenizer.encode(parts.train), HeldOut(parts.validation, tokenizer)
     if len(tokens) == 0:

@@ -71,7 +71,15 @@ def test_what_was_said_before_is_read_and_only_its_end_when_the_context_is_full(
 
 
 def test_a_character_that_the_model_does_not_know_ends_nothing(said: Said, capfd: pytest.CaptureFixture[str]) -> None:
-    assert len(said("3 times 中\n3 times\n")) == 1
+    assert len(said("3 times\n中 times\n3 times\n", "--you", "2 ")) == 2
+
+
+def test_an_unknown_character_is_placed_within_its_line(
+    trained: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("3 times\n中 times\n".encode())))
+    assert main(["chat", str(trained), "--tokens", "12", "--you", "2 "]) == 0
+    assert "(U+4E2D) at position 0 is not in the vocabulary" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("end", [EOFError, KeyboardInterrupt])
@@ -97,5 +105,6 @@ def test_mistakes_are_refused_in_one_line(trained: Path, refused: Refused, monke
     assert "tokens must be at least 1" in refused("chat", str(trained), "--tokens", "0")
     assert "seed must not be negative" in refused("chat", str(trained), "--seed", "-1")
     assert "temperature" in refused("chat", str(trained), "--temperature", "-1")
+    assert "(U+4E2D) at position 3 is not in the vocabulary" in refused("chat", str(trained), "--it", "2. 中")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n")))
     assert "standard input:1: not UTF-8" in refused("chat", str(trained))

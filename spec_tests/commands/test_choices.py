@@ -91,4 +91,5 @@ def test_a_model_that_reads_both_ways_neither_generates_nor_scores(tmp_path: Pat
     how = ["train", "--model", "bert", "--data", str(tmp_path / "text.txt"), "--steps", "1", "--out", "r", *flags]
     assert main(how) == 0
     for command in (["generate", "r"], ["score", "r", "--text", "The number"]):
-        assert "is a bert, which does not predict the next token" in refused(*command)
+        assert "is of the kind bert, which does not predict the next token" in (said := refused(*command))
+        assert "hybrid, ngram)" in said

@@ -44,7 +44,7 @@ def test_nothing_is_overwritten(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.txt").write_text("mine")
     said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "c", *SMALL)
-    assert "is not empty and will not be overwritten" in said
+    assert "is not empty and will not be overwritten; choose another --out\n" in said
     said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "d", "--plot", "none/c.png", *SMALL)
     assert "none/c.png cannot be written: none is not a folder" in said
     for name, says in (("c/mine.png", "is there already and will not be overwritten"), ("c", "must end in .png or")):

@@ -306,3 +306,13 @@ def test_words_that_are_counted_are_told_in_bits_per_token_too(
     assert "bits per token of the held-out text" in out
     assert "These tokens do not give the text back" in out
     assert "val_bpc" not in json.loads((tmp_path / "r" / "summary.json").read_text())
+
+
+def test_a_model_that_counts_has_nothing_to_go_on_with(tmp_path: Path, refused: Refused) -> None:
+    assert main(["train", "--model", "ngram", "--data", str(tiny.data(tmp_path)), "--out", "r", *WORDS]) == 0
+    assert "r is a run of an n-gram model, which counts once" in refused("train", "--resume", "r")
+
+
+def test_n_grams_of_no_token_are_refused(tmp_path: Path, refused: Refused) -> None:
+    how = ["train", "--model", "ngram", "--data", str(tiny.data(tmp_path)), "--out", "r", *WORDS]
+    assert "order must be at least 1, got 0" in refused(*how, "--order", "0")
