@@ -57,10 +57,24 @@ SWITCHES = {
 }
 
 
+OPTIMISER: dict[str, tuple[type, str | None]] = {
+    "batch": (int, "windows a step"),
+    "lr": (float, "peak of the learning rate"),
+    "warmup": (float, "share of the run that warms up"),
+    "floor": (float, "learning rate at the end, as a share of the peak"),
+    "beta1": (float, None),
+    "beta2": (float, None),
+    "eps": (float, None),
+    "decay": (float, "weight decay, of matrices only"),
+    "clip": (float, "largest global norm of the gradient; inf for none"),
+}
+OF_MODELS = (*ARCHITECTURE, *SWITCHES, *OPTIMISER)  # the flags that some models have no use for
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model (defaults from the preset)")
     model.add_argument("--tokenizer", choices=("character", "byte_pair", "word", "wordpiece"))
-    model.add_argument("--vocabulary", type=int, help="tokens of the byte-pair tokenizer")
+    model.add_argument("--vocabulary", type=int, help="tokens of the tokenizer, at most (not of characters)")
     add_architecture_arguments(model, (*ARCHITECTURE, *SWITCHES))
 
 
@@ -77,30 +91,24 @@ def add_architecture_arguments(group: argparse._ArgumentGroup, names: Sequence[s
 
 def add_optimiser_arguments(parser: argparse.ArgumentParser) -> None:
     rule = parser.add_argument_group("the optimiser, AdamW (defaults from the preset)")
-    rule.add_argument("--batch", type=int, help="windows a step")
-    for name, text in (
-        ("lr", "peak of the learning rate"),
-        ("warmup", "share of the run that warms up"),
-        ("floor", "learning rate at the end, as a share of the peak"),
-        ("beta1", None),
-        ("beta2", None),
-        ("eps", None),
-        ("decay", "weight decay, of matrices only"),
-        ("clip", "largest global norm of the gradient; inf for none"),
-    ):
-        rule.add_argument(f"--{name}", type=float, help=text)
+    for name, (kind, text) in OPTIMISER.items():
+        rule.add_argument(f"--{name}", type=kind, help=text)
 
 
 def require_alone(options: argparse.Namespace, add_arguments: Callable[[argparse.ArgumentParser], None]) -> None:
     """A resumed run keeps its settings: any flag beside --resume would be ignored, so it is refused."""
+    for name, how in given(options, add_arguments).items():
+        if name != "resume":
+            raise UserError(f"--resume goes on with the settings of the run; leave out {how}")
+
+
+def given(options: argparse.Namespace, add_arguments: Callable[[argparse.ArgumentParser], None]) -> dict[str, str]:
+    """The names of the arguments that are not as by default, each with how it is written."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    defaults = parser.parse_args([])
-    for name, value in vars(defaults).items():
-        if name != "resume" and getattr(options, name) != value:
-            (action,) = [action for action in parser._actions if action.dest == name]
-            how = action.option_strings[0] if action.option_strings else action.metavar
-            raise UserError(f"--resume goes on with the settings of the run; leave out {how}")
+    written = {action.dest: (*action.option_strings, str(action.metavar))[0] for action in parser._actions}
+    defaults = vars(parser.parse_args([]))
+    return {name: written[name] for name, value in defaults.items() if getattr(options, name) != value}
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,19 +132,21 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 def chosen(options: argparse.Namespace) -> dict[str, Any]:
     """The preset's values and those of the flags given. UserError for a flag that the model has no use for."""
     name = options.preset or MODELS[options.model or "gpt"]
-    given = {key: value for key, value in vars(options).items() if value is not None}
-    values = {**PRESETS[name], **{key: value for key, value in given.items() if key != "model"}}
+    wanted = {key: value for key, value in vars(options).items() if value is not None}
+    values = {**PRESETS[name], **{key: value for key, value in wanted.items() if key != "model"}}
     if options.model and PRESETS[MODELS[options.model]]["model"] != values["model"]:
         raise UserError(
             f"the preset {name} is one of {values['model']}, not of {options.model}; leave out one of the two"
         )
     model = by_name(values["model"])
-    for key in (*ARCHITECTURE, *SWITCHES):
-        if key in given and key not in model.CHOICES:
+    for key in OF_MODELS:
+        if key in wanted and not takes(model, key):
             raise UserError(
                 f"--{key.replace('_', '-')} is nothing that {values['model']} has; leave it out "
                 f"(it has {', '.join(model.CHOICES)})"
             )
+    if "vocabulary" in wanted and values["tokenizer"] == "character":
+        raise UserError("--vocabulary is nothing that characters have: all of the text are tokens; leave it out")
     if "hidden_per_width" in values:
         values.setdefault("hidden", round(values["width"] * values["hidden_per_width"]))
     if values["model"] == "gpt" and values.get("positions") == "sinusoidal":
@@ -144,6 +154,11 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
     if values["model"] == "encoder_decoder" and not values.get("head_width"):
         values["head_width"] = max(1, values["width"] // max(1, values["heads"]))
     return values
+
+
+def takes(model: ModuleType, flag: str) -> bool:
+    """Whether a model has a use for one of the flags OF_MODELS; one that counts has no optimiser, and no `initial`."""
+    return flag in model.CHOICES or (flag in OPTIMISER and hasattr(model, "initial"))
 
 
 def config_of(model: ModuleType, values: dict[str, Any], tokenizer: Tokenizer) -> Any:

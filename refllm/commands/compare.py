@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from refllm.commands.choices import (
-    ARCHITECTURE,
-    SWITCHES,
+    OF_MODELS,
     add_machine_arguments,
     add_model_arguments,
     add_optimiser_arguments,
     chosen,
     config_of,
     settings_of,
+    takes,
     tokenizer_of,
 )
 from refllm.commands.progress import Display, interrupts, silent_divergence
@@ -26,7 +26,7 @@ from refllm.errors import UserError
 from refllm.metrics import perplexity
 from refllm.models import by_name
 from refllm.plan import Plan
-from refllm.presets import PRESETS
+from refllm.presets import MODELS, PRESETS
 from refllm.run import Run, require_empty, require_free
 from refllm.tasks.counting import count_text
 from refllm.tasks.language import Language, bits_of, read_corpus
@@ -96,8 +96,8 @@ def run(options: argparse.Namespace) -> int:
 def _values(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """A model's preset under the flags: a flag that some models lack counts for those that have it."""
     mine = vars(options) | {"model": name, "preset": None}
-    choices = by_name(PRESETS[name if name in PRESETS else "default"]["model"]).CHOICES
-    kept = {k: v for k, v in mine.items() if k not in (*ARCHITECTURE, *SWITCHES) or k in choices}
+    model = by_name(PRESETS[MODELS[name]]["model"])
+    kept = {k: v for k, v in mine.items() if k not in OF_MODELS or takes(model, k)}
     return chosen(argparse.Namespace(**kept))
 
 

@@ -14,6 +14,7 @@ from refllm.commands.choices import (
     add_optimiser_arguments,
     chosen,
     config_of,
+    given,
     require_alone,
     settings_of,
     tokenizer_of,
@@ -42,6 +43,7 @@ DESCRIPTION = """Train a GPT on text: by default on the language reference that 
 example: refllm train --data my_texts/ --minutes 5 --out runs/mine"""
 
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
+OF_STEPS = ("steps", "minutes", "reports", "dtype")
 RUNS = Path("runs")  # where runs without --out go
 
 
@@ -110,7 +112,13 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
 
 
 def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
-    """The n-gram model, which takes no steps."""
+    """The n-gram model, which takes no steps.
+
+    Raises: UserError for a flag about steps.
+    """
+    for name, how in given(options, add_arguments).items():
+        if name in OF_STEPS:
+            raise UserError(f"{how} is for models that are trained by steps, and ngram counts; leave it out")
     corpus = read_corpus(options.data)
     parts = split(corpus)
     out = Path(options.out) if options.out else next_free()

@@ -80,6 +80,15 @@ def test_every_choice_of_every_model_has_a_flag_and_every_flag_a_model() -> None
 def test_a_flag_that_the_model_has_no_use_for_is_refused(refused: Refused) -> None:
     assert "--experts is nothing that gpt has; leave it out" in refused("train", "--experts", "4", "--out", "r")
     assert "--layers is nothing that ngram has" in refused("train", "--model", "ngram", "--layers", "4", "--out", "r")
+    for flags in ("--lr 1", "--batch 4", "--clip 1"):
+        said = refused("train", "--model", "ngram", *flags.split(), "--out", "r")
+        assert f"{flags.split()[0]} is nothing that ngram has; leave it out (it has order)" in said
+    for flags in ("--steps 6", "--minutes 1", "--reports 2", "--dtype float64"):
+        said = refused("train", "--preset", "ngram", *flags.split(), "--out", "r")
+        assert f"{flags.split()[0]} is for models that are trained by steps" in said
+    for flags in ("--tokenizer character", "--preset character"):
+        said = refused("train", *flags.split(), "--vocabulary", "300", "--out", "r")
+        assert "--vocabulary is nothing that characters have" in said
     said = refused("train", "--model", "llama", "--preset", "character", "--out", "r")
     assert "the preset character is one of gpt, not of llama" in said
 

@@ -153,7 +153,7 @@ def test_exhausted_memory_of_a_device_names_the_size_and_the_flags_that_lower_it
     capsys.readouterr()
     size = 3 * 16 * 32 * 4  # the hidden layer of a batch
     with limit_bytes(size - 1):
-        assert train(text, tmp_path / "large", "--device", "cuda", "--vocabulary", "20") == 2
+        assert train(text, tmp_path / "large", "--device", "cuda") == 2
     error = one_line(capsys)
     assert f"Out of memory allocating {size:,} bytes" in error
     assert all(flag in error for flag in ("--batch", "--context", "--width", "--layers"))
