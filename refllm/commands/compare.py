@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refllm.backend import allow_tf32, device_namespace
 from refllm.commands.choices import (
     OF_MODELS,
     add_machine_arguments,
@@ -21,16 +23,18 @@ from refllm.commands.choices import (
 )
 from refllm.commands.progress import Display, interrupts, silent_divergence
 from refllm.commands.train import LESS_MEMORY, lost, next_free
-from refllm.data.corpus import Corpus, split
+from refllm.data.batching import held_out_windows, refuse_shorter_than_window
+from refllm.data.corpus import Corpus, Split, split
 from refllm.errors import UserError
 from refllm.metrics import perplexity
 from refllm.models import by_name
 from refllm.plan import Plan
 from refllm.presets import MODELS, PRESETS
 from refllm.run import Run, require_empty, require_free
-from refllm.tasks.counting import count_text
+from refllm.tasks.counting import count_text, require_order
 from refllm.tasks.language import Language, bits_of, read_corpus
 from refllm.tokenizers import Tokenizer
+from refllm.train import Settings
 from refllm.workers import Workers, keep_freed_memory
 
 DESCRIPTION = """Train every language model on the same text, tokens and time, and print one table.
@@ -55,31 +59,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_optimiser_arguments(parser)
 
 
+@dataclass(frozen=True)
+class Contender:
+    """A model that is about to be trained; one that counts has no configuration yet."""
+
+    name: str
+    values: dict[str, Any]
+    settings: Settings
+    config: Any
+
+
 def run(options: argparse.Namespace) -> int:
     keep_freed_memory()
-    corpus = read_corpus(options.data)
-    parts = split(corpus)
+    device_namespace(options.device)
+    allow_tf32(options.tf32, options.device)
+    plan = Plan(steps=None, minutes=options.minutes, reports=4)
+    plans = _values(options)
+    settings = {name: settings_of(values, options) for name, values in plans.items()}
     out = Path(options.out) if options.out else next_free()
     require_empty(out)
     if options.plot:
         require_free(Path(options.plot), ".png", ".svg", ".pdf")
-    plans = {name: _values(name, options) for name in options.models}
-    first = next(iter(plans.values()))
-    if any(values["tokenizer"] != first["tokenizer"] for values in plans.values()):
-        raise UserError("the models must share one tokenizer; give --tokenizer")
-    tokenizer = tokenizer_of(first, corpus.text, parts.train)
+    corpus = read_corpus(options.data)
+    parts = split(corpus)
+    tokenizer = tokenizer_of(next(iter(plans.values())), corpus.text, parts.train)
+    contenders = [Contender(name, values, settings[name], _config(values, tokenizer)) for name, values in plans.items()]
+    _require_windows(contenders, parts, tokenizer)
     print(
         f"text       {corpus.name}: {len(parts.train):,} characters to learn from, {len(parts.validation):,} held out\n"
         f"tokens     {tokenizer.size} {tokenizer.kind}\n"
-        f"time       {options.minutes:g} minutes a model, {len(plans)} models\n"
+        f"time       {options.minutes:g} minutes a model, {len(contenders)} models\n"
         f"directory  {out}",
         file=sys.stderr, flush=True,
     )  # fmt: skip
     rows = []
     with interrupts() as interrupted:
-        for name, values in plans.items():
-            print(f"\n{name}", file=sys.stderr, flush=True)
-            rows.append(_row(name, values, options, corpus, tokenizer, out / name, interrupted))
+        for one in contenders:
+            print(f"\n{one.name}", file=sys.stderr, flush=True)
+            rows.append(_row(one, plan, options, corpus, tokenizer, out / one.name, interrupted))
             if interrupted:
                 break
     rows.sort(key=bits_of)
@@ -93,17 +110,45 @@ def run(options: argparse.Namespace) -> int:
     return 130 if interrupted else 0
 
 
-def _values(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A model's preset under the flags: a flag that some models lack counts for those that have it."""
-    mine = vars(options) | {"model": name, "preset": None}
-    model = by_name(PRESETS[MODELS[name]]["model"])
-    kept = {k: v for k, v in mine.items() if k not in OF_MODELS or takes(model, k)}
-    return chosen(argparse.Namespace(**kept))
+def _values(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Each model's preset under the flags: a flag that some models lack counts for those that have it.
+
+    Raises: UserError for a flag that none has, and for tokenizers that differ.
+    """
+    models = {name: by_name(PRESETS[MODELS[name]]["model"]) for name in options.models}
+    for key in OF_MODELS:
+        if getattr(options, key) is not None and not any(takes(model, key) for model in models.values()):
+            flag = f"--{key.replace('_', '-')}"
+            raise UserError(f"{flag} is nothing that any of {', '.join(models)} has; leave it out")
+    found = {}
+    for name, model in models.items():
+        mine = vars(options) | {"model": name, "preset": None}
+        kept = {key: value for key, value in mine.items() if key not in OF_MODELS or takes(model, key)}
+        found[name] = chosen(argparse.Namespace(**kept))
+    if len({values["tokenizer"] for values in found.values()}) > 1:
+        raise UserError("the models must share one tokenizer; give --tokenizer")
+    return found
+
+
+def _config(values: dict[str, Any], tokenizer: Tokenizer) -> Any:
+    """What the model is like; None for one that counts, whose order is looked at."""
+    if values["model"] == "ngram":
+        require_order(values["order"])
+        return None
+    return config_of(by_name(values["model"]), values, tokenizer)
+
+
+def _require_windows(contenders: list[Contender], parts: Split, tokenizer: Tokenizer) -> None:
+    """UserError if a part of the text is too short for a window of one of them."""
+    train, validation = tokenizer.encode(parts.train), tokenizer.encode(parts.validation)
+    for context in {one.config.context for one in contenders if one.config is not None}:
+        refuse_shorter_than_window(train, context=context, part="training")
+        held_out_windows(train, validation, context=context, stride=context)
 
 
 def _row(
-    name: str,
-    values: dict[str, Any],
+    one: Contender,
+    plan: Plan,
     options: argparse.Namespace,
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -111,26 +156,20 @@ def _row(
     interrupted: list[int],
 ) -> dict[str, Any]:
     """Trains one model in its directory; its line of the table."""
-    if name == "ngram":
+    if one.config is None:
         summary = count_text(
             directory, parts=split(corpus), name=corpus.name, data=options.data, tokenizer=tokenizer,
-            order=values["order"],
+            order=one.values["order"],
         )  # fmt: skip
     else:
-        settings = settings_of(values, options)
-        task = Language(
-            model=values["model"], config=config_of(by_name(values["model"]), values, tokenizer), tokenizer=tokenizer,
-            data=options.data,
-        )  # fmt: skip
-        prepared = Run.begin(
-            directory, task=task, settings=settings, plan=Plan(steps=None, minutes=options.minutes, reports=4),
-            workers=Workers(settings.shards, settings.blas_threads),
-        )  # fmt: skip
+        task = Language(model=one.values["model"], config=one.config, tokenizer=tokenizer, data=options.data)
+        workers = Workers(one.settings.shards, one.settings.blas_threads)
+        prepared = Run.begin(directory, task=task, settings=one.settings, plan=plan, workers=workers)
         with prepared.trainer.workers, Display(prepared, sys.stderr) as display, silent_divergence():
             prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
             summary = prepared.summarise({})
     return {
-        "name": name, **{key: summary[key] for key in ("val_bpc", "val_bpt", "val_unknown") if key in summary},
+        "name": one.name, **{key: summary[key] for key in ("val_bpc", "val_bpt", "val_unknown") if key in summary},
         "perplexity": perplexity(summary["val_loss"], 1),
         "parameters": summary["parameters"], "seconds": summary["seconds"], "steps": summary.get("steps", 0),
     }  # fmt: skip

@@ -12,10 +12,12 @@ from refllm.commands.compare import ALL
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
 
-SMALL = [
-    "--tokenizer", "character", "--layers", "2", "--heads", "2", "--width", "8", "--hidden", "8", "--context", "16",
-    "--kv-heads", "1", "--threads", "1", "--minutes", "0.005",
+TINY = [
+    "--tokenizer", "character", "--width", "8", "--hidden", "8", "--context", "16", "--threads", "1",
+    "--minutes", "0.005",
 ]  # fmt: skip
+WITH_HEADS = [*TINY, "--layers", "2", "--heads", "2"]
+SMALL = [*WITH_HEADS, "--kv-heads", "1"]
 
 
 def test_every_language_model_has_a_row_sorted_by_bits_per_character(
@@ -34,7 +36,7 @@ def test_every_language_model_has_a_row_sorted_by_bits_per_character(
 
 def test_the_table_is_printed_with_a_line_a_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = str(tiny.data(tmp_path))
-    assert main(["compare", "--data", data, "--models", "ngram", "nnlm", "--out", "c", *SMALL]) == 0
+    assert main(["compare", "--data", data, "--models", "ngram", "nnlm", "--out", "c", *TINY]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].split() == ["model", "bits/char", "perplexity", "parameters", "steps", "seconds"]
     assert sorted(line.split()[0] for line in lines[1:]) == ["ngram", "nnlm"]
@@ -58,7 +60,7 @@ def test_nothing_is_overwritten(tmp_path: Path, refused: Refused) -> None:
 def test_tokens_that_lose_some_of_the_text_are_compared_by_bits_per_token(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*SMALL, "--tokenizer", "word", "--vocabulary", "12"]
+    words = [*TINY, "--tokenizer", "word", "--vocabulary", "12"]
     how = ["compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "nnlm", "--out", "c"]
     assert main([*how, *words]) == 0
     lines = capfd.readouterr().out.splitlines()
@@ -68,3 +70,33 @@ def test_tokens_that_lose_some_of_the_text_are_compared_by_bits_per_token(
     for row in rows:
         assert "val_bpc" not in row
         assert row["perplexity"] == pytest.approx(2 ** row["val_bpt"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--heads 3", "heads must divide the width"),
+        ("--minutes 0", "minutes must be a finite number above 0"),
+        ("--threads 0", "threads must be at least 1"),
+        ("--lr -1", "lr must be a positive number"),
+        ("--context 3000", "one window of context 3000 needs 3001"),
+        ("--context 250", "the validation text has"),
+        ("--order 0", "order must be at least 1"),
+        ("--experts 3", "--experts is nothing that any of ngram, nnlm, gpt has; leave it out"),
+        ("--vocabulary 300", "--vocabulary is nothing that characters have"),
+        ("--tf32", "--tf32 is for a GPU"),
+    ],
+)
+def test_a_mistake_about_any_model_is_refused_before_the_first_is_trained(
+    tmp_path: Path, flags: str, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how = ["compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "nnlm", "gpt", "--out", "c"]
+    assert main([*how, *WITH_HEADS, *flags.split()]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert says in line
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_flag_about_steps_is_refused_where_all_models_count(tmp_path: Path, refused: Refused) -> None:
+    said = refused("compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "--lr", "1", "--out", "c")
+    assert "--lr is nothing that any of ngram has; leave it out" in said
