@@ -33,8 +33,22 @@ COMMANDS = {
 }
 
 
+PLACES = ("PATH", "DIR", "FILE", "RUN", "DATA")  # what stands for a file or a folder in the help
+
+
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, without the usage before it."""
+    """Says what is wrong with the arguments in one line, without the usage before it. So is an empty name of a file or
+    folder, which would count as none or as the current one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # each command's parser, too
+        options, unknown = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            given = getattr(options, action.dest, None)
+            is_place = (action.metavar or action.dest.upper()) in PLACES
+            if is_place and "" in (given if isinstance(given, list) else [given]):
+                name = (*action.option_strings, str(action.metavar))[0]
+                raise UserError(f"{name} is empty; name a file or folder, or leave it out")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")

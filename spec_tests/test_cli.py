@@ -63,6 +63,31 @@ def test_a_mistake_in_the_arguments_is_one_line_and_status_2(
     assert line.endswith("--help")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["train", "--data", ""], "--data"),
+        (["train", "--data", "README.md", "", "--out", "x"], "--data"),
+        (["train", "--out", ""], "--out"),
+        (["pretrain", "--model", "bert", "--resume", ""], "--resume"),
+        (["compare", "--plot", ""], "--plot"),
+        (["score", "run", "--file", ""], "--file"),
+        (["generate", ""], "RUN"),
+        (["classify", "fit", "x.csv", "--from", ""], "--from"),
+        (["classify", "fit", ""], "DATA"),
+        (["classify", "predict", "run", "--file", ""], "--file"),
+        (["translate", "fit", "a", "b", "--out", ""], "--out"),
+        (["compress", "quantise", "run", "--out", ""], "--out"),
+        (["explain", "run", "text", "--page", ""], "--page"),
+    ],
+)
+def test_an_empty_name_of_a_file_or_folder_is_refused(
+    arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"refllm: {name} is empty; name a file or folder, or leave it out\n"
+
+
 @pytest.mark.parametrize("where", ["cli.module", "commands.train.keep_freed_memory"])
 def test_ctrl_c_outside_a_training_is_one_line(
     where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
