@@ -21,6 +21,7 @@ from refllm.commands.choices import (
 )
 from refllm.commands.progress import carried_out
 from refllm.data.corpus import split
+from refllm.data.sentences import BORDER, FILE_BORDER
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
 from refllm.models import by_name
@@ -92,10 +93,10 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
     settings = settings_of(values, options)
     steps = None if options.minutes is not None else values["steps"]
     plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports)
-    corpus = read_corpus(options.data)
+    corpus = read_corpus(options.data, border=FILE_BORDER if values["model"] == "bert" else "")
     for line in corpus.skipped:
         print(f"left out: {line}", file=sys.stderr)
-    tokenizer = tokenizer_of(values, corpus.text, split(corpus).train)
+    tokenizer = tokenizer_of(values, *(text.replace(BORDER, "") for text in (corpus.text, split(corpus).train)))
     if values["model"] in ("bert", "encoder_decoder"):
         tokenizer = with_marks(tokenizer)
     config = config_of(by_name(values["model"]), values, tokenizer)

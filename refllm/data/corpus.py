@@ -48,8 +48,8 @@ def python_reference() -> Corpus:
     return Corpus(f"Python {platform.python_version()} language reference", "".join(topics[k] for k in sorted(topics)))
 
 
-def read_text(paths: Iterable[str | os.PathLike[str]]) -> Corpus:
-    """UTF-8 text files, or folders of them, as one text.
+def read_text(paths: Iterable[str | os.PathLike[str]], *, border: str = "") -> Corpus:
+    """UTF-8 text files, or folders of them, as one text, with `border` between two files.
 
     Files are taken in the sorted order of their paths, whatever the order given, each once. A folder stands for every
     file below it, whatever its suffix, but for hidden ones; those of them that are empty, no text, or a copy of one
@@ -79,7 +79,7 @@ def read_text(paths: Iterable[str | os.PathLike[str]]) -> Corpus:
     name = str(given[0]) + (f" and {len(given) - 1} more" if len(given) > 1 else "") if given else "an empty list"
     if not texts:
         raise UserError(f"there is no text in {name}; give a UTF-8 text file or a folder of them")
-    return Corpus(name, "".join(texts), tuple(skipped))
+    return Corpus(name, border.join(texts), tuple(skipped))
 
 
 def files_below(folder: Path) -> set[Path]:

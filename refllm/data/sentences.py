@@ -18,6 +18,9 @@ Document = list[Ids]  # its sentences
 
 IN_ORDER, OTHERWISE = 0, 1  # the classes of a pair
 
+BORDER = "\0"  # between two files; no text that was read has it
+FILE_BORDER = f"\n{BORDER}\n\n"  # a paragraph of its own, which stays where others are taken out
+
 RULE = re.compile(r"(?P<sign>[=\-~^*\"#`+])(?P=sign){2,}[ \t]*")  # the line under a heading
 MARKDOWN = re.compile(r"#{1,6} +(?P<title>\S.*)")
 BLANK = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
@@ -37,8 +40,13 @@ def split_documents(text: str) -> list[list[str]]:
 
     A document begins at a heading (a line with a rule under it, or a Markdown line that begins with #) and after three
     blank lines. Where a text has none of these, each of its paragraphs is a document. A line of four or more signs
-    without a letter or digit, such as a rule or the border of a table, is no sentence and goes.
+    without a letter or digit, such as a rule or the border of a table, is no sentence and goes. Files with FILE_BORDER
+    between them are texts of their own.
     """
+    return [document for file in text.split(BORDER) for document in _documents(file)]
+
+
+def _documents(text: str) -> list[list[str]]:
     parts = [part for chapter in CHAPTER.split(text) for part in sections(chapter)]
     if len(parts) == 1:
         parts = BLANK.split(text)

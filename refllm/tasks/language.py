@@ -122,9 +122,9 @@ def load(description: dict[str, Any]) -> Language:
     )
 
 
-def read_corpus(data: list[str]) -> Corpus:
-    """The user's files, or the text that every Python carries."""
-    return read_text(data) if data else python_reference()
+def read_corpus(data: list[str], *, border: str = "") -> Corpus:
+    """The user's files, with `border` between two of them, or the text that every Python carries."""
+    return read_text(data, border=border) if data else python_reference()
 
 
 def introduced(name: str, parts: Split) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from refllm.backend import generator, namespace, to_device, to_host
 from refllm.data.corpus import split
 from refllm.data.pretraining import PretrainingBatches
-from refllm.data.sentences import encoded, split_documents
+from refllm.data.sentences import FILE_BORDER, encoded, split_documents
 from refllm.errors import UserError
 from refllm.models import bert
 from refllm.objectives.pretraining import Pretraining, pretraining_loss
@@ -25,7 +25,8 @@ EVALUATION_BATCH, EVALUATION_BATCHES = 32, 40  # the pairs that a validation dra
 
 
 class MaskedPretraining:
-    """BERT with its heads for masked words and for pairs, on the text of `data` or the Python reference.
+    """BERT with its heads for masked words and for pairs, on the text of `data` or the Python reference; no document
+    goes on from one file into the next.
 
     Raises:  UserError if `digest` is given and the text is another.
     """
@@ -39,7 +40,7 @@ class MaskedPretraining:
         self.config, self.tokenizer, self.pairing = config, tokenizer, pairing
         self.data = [str(Path(d).resolve()) for d in data]
         self.objective: Objective = Pretraining(bert, config)
-        corpus = read_corpus(data)
+        corpus = read_corpus(data, border=FILE_BORDER)
         self.name, self.digest = corpus.name, hashlib.sha256(corpus.text.encode()).hexdigest()
         if digest not in (None, self.digest):
             raise UserError(f"{self.name} is not the text that the run began with; resume with the same")

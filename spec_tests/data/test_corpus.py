@@ -73,6 +73,7 @@ def test_the_order_and_repetition_of_the_paths_do_not_matter(tmp_path: Path) -> 
     for path in paths:
         path.write_text(path.name)
     assert read_text(paths).text == read_text([*reversed(paths), tmp_path, paths[0]]).text == "a\nb\nc\n"
+    assert read_text(paths, border="-").text == "a\n-b\n-c\n"
 
 
 def test_copies_of_a_file_count_once_and_are_told(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Laws of documents, sentences and the pairs made of them. (NSP, SOP)"""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refllm.data.corpus import read_text, split
 from refllm.data.sentences import (
+    FILE_BORDER,
     IN_ORDER,
     OTHERWISE,
     PAIRINGS,
@@ -54,6 +57,20 @@ def test_a_document_begins_at_a_heading_or_after_three_blank_lines() -> None:
         ["Second", "Four.", "Five."],
         ["Six.", "Seven!", "Eight."],
     ]
+
+
+def test_no_document_goes_on_from_one_file_into_the_next_even_where_paragraphs_are_taken_out(tmp_path: Path) -> None:
+    """The second half of every second file stands in the held-out part too, and is taken out."""
+    repeated = "This is a paragraph that every second file ends with. It is long enough.\n"
+    for n in range(10, 50):
+        middle = "".join(f"File {n} has line {m}.\n" for m in range(12))
+        (tmp_path / f"{n}.txt").write_text(middle + ("\n" + repeated) * (n % 2))
+    parts = split(read_text([tmp_path], border=FILE_BORDER))
+    assert parts.removed > 15 * len(repeated)
+    for part, files in ((parts.train, range(10, 46)), (parts.validation, range(47, 50))):
+        documents = [document for document in split_documents(part) if document[0].startswith("File")]
+        assert {n for document in documents for n in (int(s.split()[1]) for s in document)} >= set(files)
+        assert all(len({sentence.split()[1] for sentence in document}) == 1 for document in documents)
 
 
 def test_without_headings_each_paragraph_is_a_document_and_single_sentences_are_left_out() -> None:

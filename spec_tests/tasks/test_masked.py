@@ -92,3 +92,17 @@ def test_another_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT + " More.")
     with pytest.raises(UserError, match="not the text that the run began with"):
         load(description)
+
+
+def test_every_file_of_a_folder_is_a_text_of_its_own_and_the_tokenizer_knows_no_border(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for n in range(40):
+        sentences = "".join(f"The number {n} times {m} makes {n * m}.\n" for m in range(18))
+        (tmp_path / "texts" / f"{n}.txt").write_text(sentences)
+    how = ["--data", str(tmp_path / "texts"), "--steps", "1", "--threads", "1", "--out", str(tmp_path / "run")]
+    kind = [*SMALL[:-2], "--tokenizer", "character"]
+    assert main(["pretrain", "--model", "bert", *how, *kind]) == 0
+    run = Run.resume(tmp_path / "run", Workers)
+    assert isinstance(run.task, MaskedPretraining)
+    assert 35 <= len(run.task.documents) <= 36
+    assert "\0" not in run.task.tokenizer.inner.vocabulary
