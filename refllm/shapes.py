@@ -45,7 +45,7 @@ def require(operation: str, spec: str, *arrays: Array) -> dict[str, int]:
         name, x = next((a.name, x) for a, x in zip(parse(spec), arrays, strict=True) if not hasattr(x, "dtype"))
         raise TypeError(
             f"{operation}: {name} must be a NumPy or CuPy array, got {type(x).__name__}; convert it first "
-            "(numpy.asarray)"
+            "(with asarray)"
         ) from None
     return _sizes(operation, spec, *found)
 
