@@ -115,7 +115,7 @@ def worst(implementation: adapter.Functions, cases: list[Case], dtype: str, C: f
     Which cases a dtype can decide at all depends on C, so it is the manifest's that they are chosen with.
     """
     judged, broken, largest, where = 0, 0, 0.0, ""
-    for result in runner.run(implementation, cases, dtype, C, diagnose=False):
+    for result in runner.run(implementation, cases, dtype, C):
         ratio = result.ratio
         if result.status == "error" or (ratio is not None and ratio == float("inf")):
             broken += 1

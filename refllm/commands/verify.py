@@ -140,7 +140,8 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
     implementation, call = _implementation(options, _conventions(options.convention, golden))
     running = runner.run(implementation, cases, options.dtype, golden.C)
     bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
-    done = report.Report(implementation.name, call, options.dtype, golden.C, golden.spec_version, list(bar))
+    results = _diagnosed(list(bar), options.dtype)
+    done = report.Report(implementation.name, call, options.dtype, golden.C, golden.spec_version, results)
     if options.json:
         print(json.dumps(report.as_data(done), allow_nan=False, indent=1))
     else:
@@ -152,6 +153,14 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
     if not done.ran:
         raise UserError(f"no case was run, so nothing is verified: all {len(cases)} were skipped")
     return 1 if done.failures() else 0
+
+
+def _diagnosed(results: list[runner.Result], dtype: str) -> list[runner.Result]:
+    if not any(result.failed for result in results):
+        return results
+    from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
+
+    return list(diagnosis.diagnosed(results, dtype))
 
 
 def _write_requests(directory: Path, cases: list[Case], dtype: str) -> int:

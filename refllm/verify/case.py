@@ -40,6 +40,11 @@ class Answers:
     outputs: dict[str, Truth]
     gradients: dict[str, Truth]
 
+    def response(self) -> Response:
+        """These truths as an answer."""
+        values, gradients = ({n: t.value for n, t in held.items()} for held in (self.outputs, self.gradients))
+        return Response(values, gradients)
+
 
 @dataclass(frozen=True)
 class Case:

@@ -1,73 +1,30 @@
 """What a wrong answer is equal to: another convention, a known mistake, or the truth but for a factor or an order.
 
-    diagnose(case, response, "float32")
+    diagnosed(results, "float32")   the results of a run, every wrong answer with its explanations, best first
     -> ["equal to attention without the 1/√d_k scale, to 3e-07 (ATT/no-scale)"]
 
-Mutants are asked for their answer to the same input, in float64. One case may fit several of them; the summary of a
-run ranks them by how many of its wrong answers each explains.
+Mutants are asked for their answer to the same input, in float64. One case may fit several of them, so all answers to
+the operation are looked at: the best explains most of the wrong ones, and a right one that it would have got wrong
+rules it out.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
-import numpy
-
-from refllm.backend import Array
 from refllm.verify import hints, mutants
-from refllm.verify.case import Case, Response, Truth
-from refllm.verify.imitations import Imitations, distance
-from refllm.verify.mutants import (
-    Mutant,
-    beam,
-    cross_attention,
-    earlier,
-    encoder_decoder,
-    grouped,
-    llama,
-    optimiser,
-    positions,
-    sampling,
-    schedule,
-)
-from refllm.verify.mutants import models as whole
+from refllm.verify.case import Answers, Case, Response
+from refllm.verify.imitations import Imitations, distance, equal
+from refllm.verify.mutants import Mutant
+from refllm.verify.runner import Result
+from refllm.verify.suspects import Suspect, comparable, how_near, suspects
 
 LINES = 3
-NEAR = 0.1  # an answer this much nearer to a mutant than to the truth is worth a line
 _KNOWN = Imitations()
-_TOPICS = (
-    optimiser,
-    schedule,
-    sampling,
-    positions,
-    whole,
-    llama,
-    grouped,
-    earlier,
-    cross_attention,
-    encoder_decoder,
-    beam,
-)
-_LATE = frozenset(
-    mutant.id for topic in _TOPICS for mutant in topic.MUTANTS
-)  # asked about on levels 4 and 5: what else goes wrong there shows on the levels below
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A mutant near to an answer: how far, as a share of the largest number, and whether that is rounding."""
-
-    mutant: Mutant
-    distance: float
-    equal: bool
-
-    def __str__(self) -> str:
-        source = self.mutant.id if self.mutant.issue is None else f"{self.mutant.id}, as in {self.mutant.issue}"
-        if self.equal:
-            return f"equal to {self.mutant.about}, {_how_near(self.distance)} ({source})"
-        return f"near to {self.mutant.about}, {self.distance:.1g} away ({source})"
+_ORDER = {mutant.id: order for order, mutant in enumerate(mutants.MUTANTS)}
 
 
 class Explanation(str):
@@ -82,73 +39,136 @@ class Explanation(str):
         return line
 
 
-def diagnose(case: Case, response: Response, dtype: str) -> list[str]:
-    """The best explanations of a wrong answer, in words; none if nothing fits."""
-    lines = _conventions(case, response, dtype)
-    found = suspects(case, response, dtype)
-    lines += [Explanation.of(suspect) if suspect.equal else str(suspect) for suspect in found[:LINES]]
-    if not lines or (found and not found[0].equal):
-        lines += hints.hints(case, response, dtype)
-    return lines[:LINES]
+def diagnosed(
+    results: Iterable[Result], dtype: str, known: Imitations = _KNOWN, among: Collection[str] | None = None
+) -> Iterator[Result]:
+    """The same results, each wrong answer with its best explanations in words; none if nothing fits.
+
+    `among` holds the ids of the mutants that are asked about, if not all are.
+    """
+    evidence = _Evidence(list(results), dtype, known, among)
+    for result in evidence.results:
+        yield replace(result, diagnosis=evidence.lines(result)) if result.failed else result
 
 
-def suspects(case: Case, response: Response, dtype: str) -> list[Suspect]:
-    """The mutants that an answer is equal to, nearest first; where there is none, those that it is near to."""
-    if case.level == 0 or not _comparable(case, response):
-        return []
-    truth = Response(_values(case.outputs), _values(case.gradients))
-    wrong, _ = distance(case, response, truth, dtype)
-    found = []
-    for mutant in _KNOWN.relevant(case):
-        if case.level > 3 and mutant.id not in _LATE:
-            continue
-        far, equal = _KNOWN.distance(case, response, mutant, dtype)
-        if far < NEAR * wrong:
-            found.append(Suspect(mutant, far, equal))
-    best = [suspect for suspect in found if suspect.equal] or found
-    return sorted(best, key=lambda suspect: (not suspect.equal, 0.0 if suspect.equal else suspect.distance))
+class _Evidence:
+    """All answers of a run: what explains a wrong one must agree with the others to the same operation."""
+
+    def __init__(self, results: list[Result], dtype: str, known: Imitations, among: Collection[str] | None) -> None:
+        self.results, self.dtype, self.known, self.among = results, dtype, known, among
+        self.wrong = [r for r in results if r.failed and r.response is not None]
+        self.right = [r for r in results if r.verdicts and not r.failed]
+        self._suspects: dict[str, list[Suspect]] = {}
+        self._weights: dict[tuple[str, str], dict[str, Any]] = {}
+        self._ties: dict[tuple[str, int], tuple[int, bool, int]] = {}
+
+    def lines(self, result: Result) -> list[str]:
+        """The best explanations of a wrong answer."""
+        case, got = result.case, result.response
+        if got is None or case.level == 0 or not comparable(case, got):
+            return []
+        found = self._ranked(case, [self._weighed(case, suspect) for suspect in self._suspected(result)])
+        best: list[str] = [Explanation.of(suspect) for suspect in found if suspect.holds]
+        lines = [*self._conventions(case, got), *(best or [str(s) for s in found if s.shared == "numbers"])[:LINES]]
+        return (lines if best else lines[: LINES - 1] + hints.hints(case, got, self.dtype))[:LINES]
+
+    def _suspected(self, wrong: Result) -> list[Suspect]:
+        case, got = wrong.case, wrong.response
+        if case.id not in self._suspects:
+            found = [] if got is None else suspects(case, got, self.dtype, self.known, self.among)
+            self._suspects[case.id] = found
+        return self._suspects[case.id]
+
+    def _ranked(self, case: Case, found: list[Suspect]) -> list[Suspect]:
+        """Best first: what no right answer contradicts, and then what explains most of the wrong ones. Where the
+        answers to the operation cannot tell two from each other, those to the others do."""
+
+        def here(suspect: Suspect) -> tuple[bool, bool, float, int]:
+            far = 0.0 if suspect.equal else suspect.distance
+            return not suspect.holds, bool(suspect.against), far, -suspect.explained[0]
+
+        ranked: list[Suspect] = []
+        for _, alike in itertools.groupby(sorted(found, key=here), key=here):
+            tied = list(alike)
+            if tied[1:] and len(ranked) < LINES:
+                tied.sort(key=lambda suspect: self._anywhere(suspect.mutant, case.level))
+            ranked += tied
+        return ranked
+
+    def _anywhere(self, mutant: Mutant, level: int) -> tuple[int, bool, int]:
+        """The rank of a mutant by what it explains on a level, and by the right answers up to there."""
+        if (mutant.id, level) not in self._ties:
+            alike = self._alike(mutant, [r for r in self.wrong if r.case.level == level])
+            against = self._contradiction(mutant, [r for r in self.right if r.case.level <= level])
+            self._ties[mutant.id, level] = (-len(alike), bool(against), _ORDER[mutant.id])
+        return self._ties[mutant.id, level]
+
+    def _weighed(self, case: Case, suspect: Suspect) -> Suspect:
+        """A suspect with what the other answers to the operation say of it."""
+        mutant, operation = suspect.mutant, case.operation
+        if (mutant.id, operation) not in self._weights:
+            wrong, right = ([r for r in held if r.case.operation == operation] for held in (self.wrong, self.right))
+            alike = self._alike(mutant, wrong)
+            self._weights[mutant.id, operation] = {
+                "against": self._contradiction(mutant, right),
+                "explained": (len(alike), len(wrong)),
+                "sure": any(same.shared != "overflow" for same in alike),
+            }
+        return replace(suspect, **self._weights[mutant.id, operation])
+
+    def _alike(self, mutant: Mutant, wrong: list[Result]) -> list[Suspect]:
+        """The mutant beside each of these answers that is its own."""
+        return [s for result in wrong for s in self._suspected(result) if s.equal and s.mutant is mutant]
+
+    def _contradiction(self, mutant: Mutant, right: list[Result]) -> str:
+        """The first of these cases whose right answer the mutant would not have given; "" if there is none."""
+        return next((r.case.id for r in right if not self._agrees(r, mutant)), "")
+
+    def _agrees(self, right: Result, mutant: Mutant) -> bool:
+        if right.response is None or mutant not in self.known.relevant(right.case):
+            return True
+        return self.known.distance(right.case, right.response, mutant, self.dtype)[1] or self.known.overflows_alike(
+            right.case, right.response, mutant, self.dtype
+        )
+
+    def _conventions(self, case: Case, got: Response) -> list[str]:
+        """The alternatives of the case that the answer is equal to, and that no right answer contradicts."""
+        lines = list[str]()
+        if equal(case, got, Answers(case.outputs, case.gradients).response(), self.dtype):
+            return lines  # here nothing tells one from the other
+        for key, answers in case.alternatives.items():
+            far, same = distance(case, got, answers.response(), self.dtype)
+            peers = (result for result in self.right if result.case.operation == case.operation)
+            if same and all(self._follows(result, key) for result in peers):
+                name, _, value = key.partition("=")
+                lines.append(
+                    f"matches the convention {key}, {how_near(far)}; the case is under "
+                    f'{name}={case.conventions[name]}: declare CONVENTIONS = {{"{name}": "{value}"}} if that is meant'
+                )
+        return lines
+
+    def _follows(self, right: Result, key: str) -> bool:
+        """Whether a right answer is right under this convention too."""
+        if right.response is None or key not in right.case.alternatives:
+            return True
+        return equal(right.case, right.response, right.case.alternatives[key].response(), self.dtype)
 
 
-def summary(diagnoses: Iterable[list[str]]) -> list[str]:
-    """What explains most of a run's wrong answers, given the diagnosis of each."""
-    all_lines = list(diagnoses)
-    explained = Counter(line.mutant.id for lines in all_lines for line in lines if isinstance(line, Explanation))
-    known = {mutant.id: (order, mutant.about) for order, mutant in enumerate(mutants.MUTANTS)}
-    ranked = sorted(explained, key=lambda identity: (-explained[identity], known[identity][0]))
-    return [
-        f"{explained[identity]} of {len(all_lines)} wrong answers are equal to {known[identity][1]} ({identity})"
-        for identity in ranked[:LINES]
-    ]
-
-
-def _comparable(case: Case, response: Response) -> bool:
-    """Whether any tensor of the answer is an array as the case asks for."""
-    given = [(response.outputs, case.outputs), (response.gradients or {}, case.gradients)]
-    return any(
-        isinstance(values.get(name), numpy.ndarray) and values[name].shape == truth.value.shape
-        for values, truths in given
-        for name, truth in truths.items()
-    )
-
-
-def _values(truths: dict[str, Truth]) -> dict[str, Array]:
-    return {name: truth.value for name, truth in truths.items()}
-
-
-def _conventions(case: Case, response: Response, dtype: str) -> list[str]:
-    """The alternatives of the case that the answer is equal to."""
-    lines = []
-    for key, answers in case.alternatives.items():
-        other = Response(_values(answers.outputs), _values(answers.gradients))
-        far, equal = distance(case, response, other, dtype)
-        if equal and _comparable(case, response):
-            name, _, value = key.partition("=")
-            lines.append(
-                f"matches the convention {key}, {_how_near(far)}; the case is under {name}={case.conventions[name]}: "
-                f'declare CONVENTIONS = {{"{name}": "{value}"}} if that is meant'
-            )
+def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
+    """What explains most of the failures that nothing of what is said explains, then most of the rest, and so on."""
+    all_names = [_names(result.diagnosis) for result in failures]
+    left, lines = [names for names in all_names if not names & _names(said)], list[str]()
+    while len(lines) < LINES and any(left):
+        best = min(set[Mutant]().union(*left), key=lambda mutant: (-_count(mutant, left), _ORDER[mutant.id]))
+        count = _count(best, all_names)
+        lines.append(f"{count} of {len(all_names)} wrong answers are explained by {best.about} ({best.id})")
+        left = [names for names in left if best not in names]
     return lines
 
 
-def _how_near(far: float) -> str:
-    return "exactly" if far == 0 else f"to {far:.1g}"
+def _names(diagnosis: list[str]) -> set[Mutant]:
+    return {line.mutant for line in diagnosis if isinstance(line, Explanation)}
+
+
+def _count(mutant: Mutant, names: list[set[Mutant]]) -> int:
+    return sum(mutant in each for each in names)

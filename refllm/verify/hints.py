@@ -16,7 +16,8 @@ SLACK = 64  # roundings of the largest number that a common factor or a common d
 
 
 def hints(case: Case, response: Response, dtype: str) -> list[str]:
-    """A line for every output and gradient that is the truth but for a factor, a sign, a shift or an order."""
+    """A line for every output and gradient that is the truth but for a factor, a sign, a shift, an order or an
+    overflow."""
     lines = []
     parts = ((response.outputs, case.outputs, "output"), (response.gradients or {}, case.gradients, "gradient of"))
     for values, truths, kind in parts:
@@ -30,9 +31,12 @@ def hints(case: Case, response: Response, dtype: str) -> list[str]:
 
 def _hint(y: Array, t: Array, rounding: float, sizes: dict[str, int]) -> str:
     """What y is beside the truth; "" if it is the truth, or nothing is found."""
-    if not numpy.isfinite(y).all() or not numpy.isfinite(t).all() or not t.any() or not y.any():
+    finite = numpy.isfinite(y) & numpy.isfinite(t)
+    allowed = rounding * float(abs(t).max(where=numpy.isfinite(t), initial=0))
+    if (lost := numpy.isfinite(t) & ~finite).any():
+        return _overflowed(int(lost.sum()), int((abs(y[finite] - t[finite]) > allowed).sum()), t.size)
+    if not finite.all() or not t.any() or not y.any():
         return ""
-    allowed = rounding * float(abs(t).max())
     if _largest(y - t) <= allowed:
         return ""
     factor = float((y * t).sum() / (t * t).sum())
@@ -45,6 +49,11 @@ def _hint(y: Array, t: Array, rounding: float, sizes: dict[str, int]) -> str:
         (_largest(numpy.sort(y, axis=None) - numpy.sort(t, axis=None)), "has the truth's numbers in another order"),
     )
     return next((text for error, text in likenesses if error <= allowed), "") or _part(y, t, allowed)
+
+
+def _overflowed(lost: int, wrong: int, size: int) -> str:
+    others = f"wrong in {wrong} others" if wrong else "right in the others"
+    return f"overflows, or is 0 / 0 or inf - inf: not finite in {lost} of {size} elements, {others}"
 
 
 def _part(y: Array, t: Array, allowed: float) -> str:

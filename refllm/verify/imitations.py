@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
@@ -10,7 +10,7 @@ import numpy
 from refllm.backend import Array
 from refllm.verify import mutants, reference
 from refllm.verify.adapter import Functions
-from refllm.verify.case import CARRIERS, Case, FaultError, Response
+from refllm.verify.case import CARRIERS, Answers, Case, FaultError, Response
 from refllm.verify.mutants import Equivalent, Mutant, Site, planted, traced
 from refllm.verify.runner import respond as answer
 from refllm.verify.tolerance import UNIT
@@ -42,26 +42,20 @@ class Imitations:
         return known[1]
 
     def distance(self, case: Case, got: Response, mutant: Mutant, dtype: str) -> tuple[float, bool]:
-        """How far an answer in `dtype` is from the mutant's, and whether that is rounding. Where the answer is not
-        finite, the mutant is also asked in `dtype`, which may overflow where float64 does not."""
-        answers = [self.response(mutant, case, used) for used in _dtypes(mutant, got, dtype)]
-        return min((distance(case, got, other, dtype) for other in answers), key=lambda found: (not found[1], found[0]))
+        """How far an answer in `dtype` is from the mutant's, and whether that is rounding."""
+        return distance(case, got, self.response(mutant, case, _own(mutant, dtype)), dtype)
 
-    def equal(self, case: Case, got: Response, suspects: Iterable[Mutant], dtype: str) -> list[Mutant]:
-        """Those of the suspects whose answer an answer in `dtype` is."""
-        further = set() if _finite(got) else {CARRIERS[dtype]}
-        return [
-            mutant
-            for mutant in suspects
-            if any(equal(case, got, self.response(mutant, case, u), dtype) for u in {mutant.dtype} | further)
-        ]
+    def overflows_alike(self, case: Case, got: Response, mutant: Mutant, dtype: str) -> bool:
+        """Whether an answer that is not finite is the mutant's in `dtype`, which overflows where float64 may not."""
+        return not is_finite(got) and equal(case, got, self.response(mutant, case, CARRIERS[dtype]), dtype)
 
 
-def _dtypes(mutant: Mutant, got: Response, dtype: str) -> set[str]:
-    return {mutant.dtype} if _finite(got) else {mutant.dtype, CARRIERS[dtype]}
+def _own(mutant: Mutant, dtype: str) -> str:
+    """The precision in which a mutant is asked."""
+    return "float64" if dtype == "float64" else mutant.dtype
 
 
-def _finite(response: Response) -> bool:
+def is_finite(response: Response) -> bool:
     found = [*response.outputs.values(), *(response.gradients or {}).values()]
     return all(numpy.isfinite(x).all() for x in found if isinstance(x, numpy.ndarray) and x.dtype.kind in "fiub")
 
@@ -91,7 +85,7 @@ def distance(case: Case, got: Response, other: Response | None, dtype: str) -> t
     if other is None:
         return numpy.inf, False
     apart = list(_tensors(case, got, other, dtype))
-    far = max((error / (size + 1e-300) for error, size, _ in apart), default=0.0)
+    far = max((error / size for error, size, _ in apart), default=0.0)
     return far, all(error <= allowed for error, _, allowed in apart)
 
 
@@ -100,8 +94,31 @@ def equal(case: Case, got: Response, other: Response | None, dtype: str) -> bool
     return other is not None and all(error <= allowed for error, _, allowed in _tensors(case, got, other, dtype))
 
 
+def wrong_in_numbers(case: Case, got: Response, dtype: str) -> bool:
+    """Whether an answer is wrong in more than what is not finite."""
+    truth = Answers(case.outputs, case.gradients).response()
+    return any(error > allowed for error, _, allowed in _tensors(case, _where_finite(got, truth), truth, dtype))
+
+
+def _where_finite(got: Response, truth: Response) -> Response:
+    """An answer with the truth in the place of what is not finite."""
+
+    def mended(values: dict[str, Any], truths: dict[str, Any]) -> dict[str, Any]:
+        return {n: _mended(x, truths[n]) if n in truths else x for n, x in values.items()}
+
+    gradients = None if got.gradients is None else mended(got.gradients, truth.gradients or {})
+    return Response(mended(got.outputs, truth.outputs), gradients)
+
+
+def _mended(x: Any, t: Array) -> Any:
+    if not isinstance(x, numpy.ndarray) or x.shape != t.shape or x.dtype.kind != "f":
+        return x
+    return numpy.where(numpy.isfinite(x), x, t)
+
+
 def _tensors(case: Case, got: Response, other: Response, dtype: str) -> Iterator[tuple[float, float, float]]:
-    """For every tensor that both give: the largest difference, the largest number, and the difference allowed."""
+    """For every tensor that both give: the largest difference, the largest number (of zeros alone, their
+    condition), and the difference allowed."""
     for given, values, truths in (
         (got.outputs, other.outputs, case.outputs),
         (got.gradients or {}, other.gradients or {}, case.gradients),
@@ -111,7 +128,7 @@ def _tensors(case: Case, got: Response, other: Response, dtype: str) -> Iterator
                 error, size = _apart(value, values[name])
                 condition = truths[name].condition
                 hard = 0.0 if condition is None or not condition.size else float(condition.max())
-                yield error, size, SLACK * UNIT[dtype] * (hard + 2 * size)
+                yield error, size or hard or 1e-300, SLACK * UNIT[dtype] * (hard + 2 * size)
 
 
 def _apart(a: Any, b: Any) -> tuple[float, float]:

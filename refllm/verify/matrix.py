@@ -3,9 +3,7 @@
     table = measure(cases, "float64", C, known=Imitations(), whole=True)
     print(as_text(table))      json.dumps(as_data(table))
 
-A mutant is known again blindly: its answers, computed in float32, are compared with what every mutant of the bank
-answers in float64, and the mutants are ranked by how many of the wrong answers they explain, and how many of the right
-answers they would have got wrong.
+Whether a mutant is known again is read where a user reads it: in the first diagnosis of the report on its answers.
 """
 
 from __future__ import annotations
@@ -16,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from refllm.verify import mutants, runner
+from refllm.verify import diagnosis, mutants, reference, report, runner
+from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
 from refllm.verify.imitations import Imitations
 from refllm.verify.mutants import Mutant
@@ -65,9 +64,9 @@ def measure(cases: Iterable[Case], dtype: str, C: float, *, known: Imitations, w
         first: dict[int, str] = {}
         for case in failing[mutant.id]:
             first.setdefault(case.level, case.id)
-        peers = [m for m in mutants.MUTANTS if levels[m.id] == levels[mutant.id]]
+        peers = {other for other, level in levels.items() if level == levels[mutant.id]}
         applies = Counter(case.level for case in trial.relevant[mutant.id])
-        named = trial.named(mutant, peers, failing) if first else []
+        named = trial.named(mutant, levels[mutant.id], peers) if first else []
         deaths.append(Death(mutant, first, {level: applies[level] for level in LEVELS}, named))
     return Table(deaths)
 
@@ -78,13 +77,13 @@ class _Trial:
     def __init__(self, known: Imitations, cases: Iterable[Case], dtype: str, C: float) -> None:
         self.known, self.dtype, self.C = known, dtype, C
         self.relevant: dict[str, list[Case]] = defaultdict(list)  # the cases that call what a mutant imitates, by level
-        self._asked: dict[str, frozenset[str]] = {}  # case -> the mutants of what it calls
+        self._on_level: dict[int, list[Case]] = defaultdict(list)
+        self._unharmed: dict[tuple[str, str], runner.Result] = {}
         self._unfit: dict[tuple[str, str], bool] = {}
         for case in sorted(cases, key=lambda case: case.level):
             if case.level in LEVELS and case.operation != "resume":
-                asked = known.relevant(case)
-                self._asked[case.id] = frozenset(mutant.id for mutant in asked)
-                for mutant in asked:
+                self._on_level[case.level].append(case)
+                for mutant in known.relevant(case):
                     self.relevant[mutant.id].append(case)
 
     def failing(self, mutant: Mutant, whole: bool) -> list[Case]:
@@ -101,35 +100,45 @@ class _Trial:
                 found.append(case)
         return found
 
-    def _wrong(self, mutant: Mutant, case: Case) -> bool:
-        dtype = mutant.dtype if mutant.dtype != "float64" else self.dtype
+    def _dtype(self, mutant: Mutant) -> str:
+        return mutant.dtype if mutant.dtype != "float64" else self.dtype
+
+    def _fits(self, case: Case, dtype: str) -> bool:
         if (case.id, dtype) not in self._unfit:
             self._unfit[case.id, dtype] = runner.unfit_for(case, dtype, self.C) is not None
-        if self._unfit[case.id, dtype]:
+        return not self._unfit[case.id, dtype]
+
+    def _wrong(self, mutant: Mutant, case: Case) -> bool:
+        dtype = self._dtype(mutant)
+        if not self._fits(case, dtype):
             return False
         response = self.known.response(mutant, case, dtype)
         return response is None or runner.is_wrong(case, response, dtype, self.C)
 
-    def named(self, mutant: Mutant, peers: list[Mutant], failing: dict[str, list[Case]]) -> list[str]:
-        """The mutants that explain the answers of this one, best first.
+    def named(self, mutant: Mutant, level: int, peers: set[str]) -> list[str]:
+        """The mutants that the report on this one names, best first, in the first diagnosis that it prints.
 
-        A mutant that dies on a lower level is none: its cases there have passed. One that dies on a higher level is
-        none: it gets these cases right.
+        Asked about are the peers alone, which die on the same level, with the cases of that level. One that dies on a
+        higher level gets these cases right. One that dies on a lower level explains no more of them than this one,
+        and right answers on the lower level put it behind.
         """
-        level = failing[mutant.id][0].level
-        wrong = [case for case in failing[mutant.id] if case.level == level]
-        right = {case.id for case in self.relevant[mutant.id] if case.level == level} - {case.id for case in wrong}
-        explained: Counter[str] = Counter()
-        for case in wrong:
-            if (got := self.known.response(mutant, case, "float32")) is not None:
-                suspects = [peer for peer in peers if peer.id in self._asked[case.id]]
-                explained.update(suspect.id for suspect in self.known.equal(case, got, suspects, "float32"))
-        ranked = [
-            (-explained[peer.id], sum(case.id in right for case in failing[peer.id]), order, peer.id)
-            for order, peer in enumerate(peers)
-            if explained[peer.id]
-        ]
-        return [identity for *_, identity in sorted(ranked)]
+        dtype = self._dtype(mutant)
+        results = [self._result(mutant, case, dtype) for case in self._on_level[level]]
+        printed = report.shown(diagnosis.diagnosed(results, dtype, self.known, peers))
+        first = next((result.diagnosis for result in printed if result.diagnosis), [])
+        return [line.mutant.id for line in first if isinstance(line, diagnosis.Explanation)]
+
+    def _result(self, mutant: Mutant, case: Case, dtype: str) -> runner.Result:
+        """What the report says of a mutant on a case."""
+        if any(case is each for each in self.relevant[mutant.id]) and self._fits(case, dtype):
+            response = self.known.response(mutant, case, dtype)
+            if response is None:
+                return runner.Result(case, "error", "the mutant raised")
+            return runner.judged(case, response, dtype, self.C)
+        if (case.id, dtype) not in self._unharmed:
+            own = Functions("refllm", reference.functions(), {})
+            self._unharmed[case.id, dtype] = next(runner.run(own, [case], dtype, self.C))
+        return self._unharmed[case.id, dtype]
 
 
 def as_data(table: Table) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,15 @@ class Report:
         return found
 
 
+def shown(results: Iterable[Result]) -> Iterator[Result]:
+    """The failures that the terminal shows in full: the first of each operation."""
+    seen = set[str]()
+    for result in results:
+        if result.failed and result.case.operation not in seen:
+            seen.add(result.case.operation)
+            yield result
+
+
 def as_data(report: Report) -> dict[str, Any]:
     """The report for programs. A ratio is null where none could be formed: NaN, a wrong shape, nothing judged."""
     return {
@@ -113,8 +122,8 @@ def as_text(report: Report) -> str:
     """The report for a terminal of 80 columns: a line a level, each operation that fails, what was left out."""
     lines = [f"{report.implementation} in {report.dtype}, golden files {report.spec_version}", ""]
     lines += _levels(report)
-    for operation, failures in report.failures().items():
-        lines += ["", *_operation(report, operation, failures)]
+    for result in shown(report.results):
+        lines += ["", *_operation(report, result, report.failures()[result.case.operation])]
     lines += _left_out(report)
     return "\n".join([*lines, "", *_conclusion(report)]) + "\n"
 
@@ -132,13 +141,24 @@ def _levels(report: Report) -> Iterator[str]:
 _WORDS = {"pass": "passed", "failed": "FAILED", "skip": "skipped"}
 
 
-def _operation(report: Report, operation: str, failures: list[Result]) -> list[str]:
+def _operation(report: Report, first: Result, failures: list[Result]) -> list[str]:
+    operation = first.case.operation
     all_of_it = [result for result in report.results if result.case.operation == operation]
     head = f"{operation}: {len(failures)} of {len(all_of_it)} cases fail"
-    lines = [head, "-" * len(head), *_case(report, failures[0])]
-    if failures[1:]:
-        lines += _wrapped("also ", ", ".join(result.case.id for result in failures[1:]))
+    lines = [head, "-" * len(head), *_case(report, first)]
+    more = [result for result in failures if result is not first]
+    if more:
+        lines += _wrapped("also ", ", ".join(result.case.id for result in more))
+    for line in _otherwise(first, failures):
+        lines += _wrapped("  - ", line)
     return lines
+
+
+def _otherwise(first: Result, failures: list[Result]) -> list[str]:
+    """What explains the failures that nothing said of the first one does."""
+    from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
+
+    return diagnosis.summary(failures, said=first.diagnosis)
 
 
 def _case(report: Report, result: Result) -> list[str]:

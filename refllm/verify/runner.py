@@ -12,7 +12,7 @@ An implementation is anything with
     respond(implementation, case, dtype) -> Response      (Case and Response: refllm.verify.case)
     judge(case, response, dtype, C) -> list[Verdict]      one for every output, gradient and given tap
     is_wrong(case, response, dtype, C) -> bool            whether one of them is against it
-    run(implementation, cases, dtype, C) -> Iterator[Result]
+    run(implementation, cases, dtype, C) -> Iterator[Result]   (`diagnosis.diagnosed` says what the wrong ones are)
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Result:
     verdicts: list[Verdict] = field(default_factory=list)
     tap: str | None = None  # where the error begins
     diagnosis: list[str] = field(default_factory=list)  # what the answer is equal to, best first
+    response: Response | None = field(default=None, repr=False)  # what was judged
 
     @property
     def ratio(self) -> float | None:
@@ -66,12 +67,10 @@ class Result:
         return self.status in ("fail", "error")
 
 
-def run(
-    implementation: Implementation, cases: Iterable[Case], dtype: str, C: float, diagnose: bool = True
-) -> Iterator[Result]:
+def run(implementation: Implementation, cases: Iterable[Case], dtype: str, C: float) -> Iterator[Result]:
     """A result for each case, as soon as it is known."""
     for case in cases:
-        yield _result(implementation, case, dtype, C, diagnose)
+        yield _result(implementation, case, dtype, C)
 
 
 def respond(implementation: Implementation, case: Case, dtype: str) -> Response:
@@ -95,7 +94,7 @@ def is_wrong(case: Case, response: Response, dtype: str, C: float) -> bool:
     return any(verdict.wrong for verdict in verdicts(case, response, dtype, C))
 
 
-def _result(implementation: Implementation, case: Case, dtype: str, C: float, diagnose: bool) -> Result:
+def _result(implementation: Implementation, case: Case, dtype: str, C: float) -> Result:
     chosen = case.under(implementation.conventions)
     if chosen is None:
         declared = ", ".join(f"{k}={v}" for k, v in implementation.conventions.items() if k in case.conventions)
@@ -111,26 +110,21 @@ def _result(implementation: Implementation, case: Case, dtype: str, C: float, di
         return Result(case, "skip", str(error))
     except FaultError as error:
         return Result(case, "error", str(error))
-    return _judged(chosen, response, dtype, C, diagnose)
+    return judged(chosen, response, dtype, C)
 
 
-def _judged(case: Case, response: Response, dtype: str, C: float, diagnose: bool) -> Result:
+def judged(case: Case, response: Response, dtype: str, C: float) -> Result:
+    """The result of an answer."""
     found = judge(case, response, dtype, C)
     if any(v.wrong for v in found):
         wrong = [v.name.removeprefix("tap ") for v in found if v.wrong and v.name.startswith("tap ")]
         comparable = all(v.comparable for v in found)
         where = taps.located(case, response.taps, wrong, dtype, C) if comparable else None
-        return Result(case, "fail", "", found, where, _diagnosed(case, response, dtype) if diagnose else [])
+        return Result(case, "fail", "", found, where, response=response)
     if case.gradients and response.gradients is None:
         reason = f"{case.operation} returned a value without a pullback: the value agrees, the gradients are unknown"
-        return Result(case, "skip", f"{reason} (--values checks values alone)", found)
-    return Result(case, "pass", "", found)
-
-
-def _diagnosed(case: Case, response: Response, dtype: str) -> list[str]:
-    from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
-
-    return diagnosis.diagnose(case, response, dtype)
+        return Result(case, "skip", f"{reason} (--values checks values alone)", found, response=response)
+    return Result(case, "pass", "", found, response=response)
 
 
 def unfit_for(case: Case, dtype: str, C: float) -> str | None:

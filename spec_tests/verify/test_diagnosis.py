@@ -12,9 +12,10 @@ import pytest
 from refllm.ops.attention import attention
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import linear
-from refllm.verify import corpus, diagnosis, hints, runner
+from refllm.verify import corpus, diagnosis, hints, imitations, mutants, runner, suspects
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, Response
+from refllm.verify.runner import Result
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,21 @@ def golden() -> corpus.Corpus:
 
 def _answer(case: Case, function: Callable[..., Any], dtype: str = "float64") -> Response:
     return runner.respond(Functions("mine", {case.operation: function}, {}), case, dtype)
+
+
+def _diagnose(case: Case, response: Response, dtype: str = "float64") -> list[str]:
+    """The diagnosis of one answer, all that is known."""
+    [result] = diagnosis.diagnosed([runner.judged(case, response, dtype, 8.0)], dtype)
+    return result.diagnosis
+
+
+def _diagnosed(
+    golden: corpus.Corpus, operation: str, function: Callable[..., Any], dtype: str = "float64"
+) -> dict[str, Result]:
+    """The failures of a function under the name of an operation, diagnosed from all its answers."""
+    cases = [case for case in golden.cases.values() if case.operation == operation]
+    results = runner.run(Functions("mine", {operation: function}, {}), cases, dtype, golden.C)
+    return {result.case.id: result for result in diagnosis.diagnosed(results, dtype) if result.failed}
 
 
 def _truth(case: Case) -> Response:
@@ -44,7 +60,7 @@ def _without_scale(q: Any, k: Any, v: Any, **how: Any) -> Any:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_attention_without_its_scale_is_recognised(dtype: str, golden: corpus.Corpus) -> None:
     case = golden.cases["ATT/square"]
-    lines = diagnosis.diagnose(case, _answer(case, _without_scale, dtype), dtype)
+    lines = _diagnose(case, _answer(case, _without_scale, dtype), dtype)
     assert lines[0].startswith("equal to attention without the 1/√d_k scale, ")
     assert "ATT/no-scale" in lines[0]
 
@@ -55,7 +71,7 @@ def test_a_mistake_is_recognised_by_its_value_alone(golden: corpus.Corpus) -> No
     def outside(x: Any, g: Any, b: Any, *, eps: float) -> Any:
         return (x - x.mean(-1, keepdims=True)) / (x.std(-1, keepdims=True) + eps) * g + b
 
-    lines = diagnosis.diagnose(case, _answer(case, outside), "float64")
+    lines = _diagnose(case, _answer(case, outside))
     assert "eps added to the deviation, outside the root" in lines[0]
 
 
@@ -66,22 +82,23 @@ def test_a_mistake_of_the_gradient_alone_is_recognised(golden: corpus.Corpus) ->
         y, back = linear(x, W, b)
         return y, lambda dy: (*back(dy)[:2], back(dy)[2] / len(x))
 
-    assert "db averaged over the rows" in diagnosis.diagnose(case, _answer(case, averaged), "float64")[0]
+    assert "db averaged over the rows" in _diagnose(case, _answer(case, averaged))[0]
 
 
 def test_another_convention_is_named_before_a_mistake(golden: corpus.Corpus) -> None:
     case = golden.cases["PE-SIN/width-eight"]
     other = case.alternatives["sinusoidal_layout=halves"]
     response = _truth(replace(case, outputs=other.outputs, gradients=other.gradients))
-    lines = diagnosis.diagnose(case, response, "float64")
+    lines = _diagnose(case, response)
     assert lines[0].startswith("matches the convention sinusoidal_layout=halves, exactly; the case is under ")
     assert 'CONVENTIONS = {"sinusoidal_layout": "halves"}' in lines[0]
 
 
 def test_the_truth_is_equal_to_no_mistake(golden: corpus.Corpus) -> None:
+    known = imitations.Imitations()
     for case in golden.cases.values():
         if case.level == 1:
-            assert diagnosis.suspects(case, _truth(case), "float64") == []
+            assert suspects.suspects(case, _truth(case), "float64", known) == []
 
 
 def test_a_worse_rounding_is_no_mistake(golden: corpus.Corpus) -> None:
@@ -92,7 +109,7 @@ def test_a_worse_rounding_is_no_mistake(golden: corpus.Corpus) -> None:
         y, back = layer_norm(*(z.astype("float32") for z in (x, g, b)), eps=eps)
         return y.astype("float64"), lambda dy: tuple(d.astype("float64") for d in back(dy.astype("float32")))
 
-    assert not any(line.startswith("equal") for line in diagnosis.diagnose(case, _answer(case, single), "float64"))
+    assert not any(line.startswith("equal") for line in _diagnose(case, _answer(case, single)))
 
 
 @pytest.mark.parametrize(
@@ -128,13 +145,105 @@ def test_a_transposed_answer_is_recognised(golden: corpus.Corpus) -> None:
 @pytest.mark.parametrize("value", [None, "text", numpy.zeros((9, 9)), numpy.array(["a"]), float("nan")])
 def test_an_answer_that_is_no_tensor_of_the_case_has_no_diagnosis(value: Any, golden: corpus.Corpus) -> None:
     case = golden.cases["ATT/square"]
-    assert diagnosis.diagnose(case, Response({"y": value}, None), "float64") == []
+    assert _diagnose(case, Response({"y": value}, None)) == []
 
 
-def test_the_summary_ranks_mistakes_by_the_answers_that_they_explain(golden: corpus.Corpus) -> None:
-    cases = [golden.cases[name] for name in ("ATT/square", "ATT/wide-key", "ATT-MASK/causal-square")]
-    diagnoses = [diagnosis.diagnose(case, _answer(case, _without_scale), "float64") for case in cases]
-    assert diagnosis.summary([*diagnoses, ["near to nothing"]])[0] == (
-        "3 of 4 wrong answers are equal to attention without the 1/√d_k scale (ATT/no-scale)"
+def _attention(bottom_right: bool) -> Callable[..., Any]:
+    """Attention with the causal mask aligned one way or the other, and NaN for a row with no key left."""
+
+    def attend(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
+        T, S = q.shape[-2], k.shape[-2]
+        s = q @ k.swapaxes(-1, -2) / q.dtype.type(q.shape[-1] ** 0.5)
+        if causal:
+            s = numpy.where(numpy.tri(T, S, S - T if bottom_right else 0, dtype=bool), s, s.dtype.type(-numpy.inf))
+        s = s if allowed is None else numpy.where(allowed, s, s.dtype.type(-numpy.inf))
+        e = numpy.exp(s - s.max(axis=-1, keepdims=True))
+        return (e / e.sum(axis=-1, keepdims=True)) @ v
+
+    return attend
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_mistake_that_a_right_answer_rules_out_is_not_offered(dtype: str, golden: corpus.Corpus) -> None:
+    """NaN for a row of only -inf is also what comes without the shift; but then large scores would have failed."""
+
+    def softmax(x: Any) -> Any:
+        e = numpy.exp(x - x.max(axis=-1, keepdims=True))
+        y = e / e.sum(axis=-1, keepdims=True)
+        return y, lambda dy: y * (dy - (dy * y).sum(-1, keepdims=True))
+
+    [failure] = _diagnosed(golden, "softmax", softmax, dtype).values()
+    assert [line.mutant.id for line in failure.diagnosis if isinstance(line, diagnosis.Explanation)] == [
+        "SMX/nan-if-nothing"
+    ]
+    for failure in _diagnosed(golden, "attention", _attention(bottom_right=True), dtype).values():
+        assert "(ATT-MASK/nan-if-nothing, " in failure.diagnosis[0]
+        assert not any("ATT/no-shift" in line for line in failure.diagnosis)
+
+
+def test_a_mistake_in_one_branch_is_said_to_be_none_in_the_other(golden: corpus.Corpus) -> None:
+    def attend(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
+        return (_without_scale if causal else attention)(q, k, v, causal=causal, allowed=allowed)
+
+    found = _diagnosed(golden, "attention", attend)["ATT-MASK/causal-square"].diagnosis
+    assert found[0].startswith("here equal to attention without the 1/√d_k scale (ATT/no-scale, ")
+    assert found[0].endswith(", but ATT/square is right, which that gets wrong")
+
+
+def test_the_mistake_that_explains_most_wrong_answers_is_named_first(golden: corpus.Corpus) -> None:
+    """On one case, ignoring the mask is the same as inverting it."""
+
+    def inverted(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
+        return attention(q, k, v, causal=causal, allowed=None if allowed is None else ~allowed)
+
+    found = _diagnosed(golden, "attention", inverted)
+    lines = found["ATT-MASK/large-forbidden"].diagnosis
+    assert f"exactly, as {len(found)} of {len(found)} wrong answers are (ATT-MASK/allowed-inverted)" in lines[0]
+    assert "(ATT-MASK/allowed-ignored)" in lines[1]
+
+
+def test_a_convention_that_a_right_answer_contradicts_is_not_offered(golden: corpus.Corpus) -> None:
+    case = golden.cases["ATT-MASK/causal-longer-keys"]
+    other = golden.cases["ATT-MASK/causal-one-query"]
+    wrong = runner.judged(case, case.alternatives["causal_alignment=top-left"].response(), "float64", golden.C)
+    right = runner.judged(other, _truth(other), "float64", golden.C)
+    assert other.alternatives
+    assert _diagnose(case, case.alternatives["causal_alignment=top-left"].response())[0].startswith("matches the conv")
+    [found, _] = diagnosis.diagnosed([wrong, right], "float64")
+    assert not any(line.startswith("matches the convention") for line in found.diagnosis)
+
+
+def test_an_overflow_of_the_right_formula_is_called_an_overflow(golden: corpus.Corpus) -> None:
+    """x^2 leaves float16 at 256, in this GELU and in every wrong one."""
+
+    def gelu(x: Any) -> Any:
+        a, c, half = (x.dtype.type(n) for n in ((2 / numpy.pi) ** 0.5, 0.044715, 0.5))
+        h = numpy.tanh(a * (x + c * x * x * x))
+        return half * x * (1 + h), lambda dy: dy * half * ((1 + h) + x * (1 - h * h) * a * (1 + 3 * c * x * x))
+
+    found = _diagnosed(golden, "gelu_tanh", gelu, "float16")
+    lines = found["FFN/gelu-tanh-large"].diagnosis
+    assert lines[0].startswith("gradient of x overflows, or is 0 / 0 or inf - inf: not finite in ")
+    assert lines[0].endswith(" elements, right in the others")
+    assert not any("equal to" in line or "in the same places" in line for line in lines)
+
+
+def test_an_overflow_is_a_mistake_where_another_answer_shows_it_too(golden: corpus.Corpus) -> None:
+    """log(softmax(x)) overflows in float32 where float64 does not; where it overflows in both, that tells it."""
+    log_of_softmax = next(mutant for mutant in mutants.MUTANTS if mutant.id == "SMX/log-of-softmax")
+    for failure in _diagnosed(golden, "log_softmax", log_of_softmax.function, "float32").values():
+        assert "(SMX/log-of-softmax)" in failure.diagnosis[0]
+
+
+def test_the_summary_says_what_explains_the_failures_of_which_nothing_is_said(golden: corpus.Corpus) -> None:
+    found = _diagnosed(golden, "attention", _attention(bottom_right=False))
+    failures = list(found.values())
+    said = found["ATT-MASK/causal-longer-keys"].diagnosis
+    assert "(ATT-MASK/top-left, " in said[1]
+    [line] = diagnosis.summary(failures, said)
+    assert line == (
+        f"3 of {len(failures)} wrong answers are explained by attention whose row with no key left is NaN "
+        "(ATT-MASK/nan-if-nothing)"
     )
-    assert diagnosis.summary([]) == []
+    assert diagnosis.summary(failures, [*said, *found["ATT-MASK/all-forbidden"].diagnosis]) == []
+    assert diagnosis.summary([], said) == []

@@ -199,8 +199,8 @@ def test_every_case_but_resuming_can_be_answered_through_files(
         if case.level < 6:
             write_request(tmp_path / case.id, case, dtype)
             _answer(case, dtype, tmp_path / case.id, tmp_path / case.id)
-    by_files = list(runner.run(Responses(tmp_path, {}), cases, dtype, golden.C, diagnose=False))
-    direct = list(runner.run(Functions("r", reference.functions(), {}), cases, dtype, golden.C, diagnose=False))
+    by_files = list(runner.run(Responses(tmp_path, {}), cases, dtype, golden.C))
+    direct = list(runner.run(Functions("r", reference.functions(), {}), cases, dtype, golden.C))
     for result, expected in zip(by_files, direct, strict=True):
         assert result.status == ("skip" if result.case.level == 6 else expected.status), result.reason
 

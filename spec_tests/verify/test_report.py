@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 from refllm.errors import UserError
-from refllm.verify import corpus, pages, reference, runner
+from refllm.verify import corpus, diagnosis, pages, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.report import WIDTH, Report, as_data, as_text
 
@@ -37,7 +37,7 @@ def report(golden: corpus.Corpus) -> Report:
 
     functions: dict[str, Any] = {"attention": attention, "layer_norm": right["layer_norm"], "matmul": matmul}
     mine = Functions("mine.py", {**functions, "relu": lambda x: numpy.maximum(x, 0)}, {})
-    results = list(runner.run(mine, golden.cases.values(), "float64", golden.C))
+    results = list(diagnosis.diagnosed(runner.run(mine, golden.cases.values(), "float64", golden.C), "float64"))
     return Report("mine.py", "some/mine.py", "float64", golden.C, golden.spec_version, results)
 
 
@@ -58,6 +58,21 @@ def test_the_counts_add_up_and_the_data_is_json(report: Report) -> None:
 
 def test_the_diagnosis_names_the_mistake(report: Report) -> None:
     assert "scale" in as_data(report)["results"]["ATT/square"]["diagnosis"][0]
+
+
+def test_the_text_explains_what_the_case_that_it_shows_does_not(golden: corpus.Corpus) -> None:
+    """A function with two mistakes, of which the first case shows one."""
+
+    def rows(x: Any) -> Any:
+        y = numpy.exp(x - x.max(-1, keepdims=True))
+        return y / y.sum(0 if x.shape == (3, 4) else -1, keepdims=True)
+
+    cases = [case.values_alone() for case in golden.cases.values() if case.operation == "softmax"]
+    results = list(
+        diagnosis.diagnosed(runner.run(Functions("r", {"softmax": rows}, {}), cases, "float64", 8), "float64")
+    )
+    text = as_text(Report("r", "r", "float64", 8, golden.spec_version, results))
+    assert "wrong answers are explained by softmax whose row of only" in " ".join(text.split())
 
 
 def test_the_text_names_all_that_a_reader_needs(report: Report) -> None:

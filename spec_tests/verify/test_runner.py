@@ -85,14 +85,12 @@ def _distorted_answers(
     return [
         result
         for case in golden.cases.values()
-        for result in runner.run(
-            remembered(case) if case.id in answers else again, [case], "float64", golden.C, diagnose=False
-        )
+        for result in runner.run(remembered(case) if case.id in answers else again, [case], "float64", golden.C)
     ]
 
 
 def _results(implementation: Functions, golden: corpus.Corpus, dtype: str = "float64") -> list[Result]:
-    return list(runner.run(implementation, golden.cases.values(), dtype, golden.C, diagnose=False))
+    return list(runner.run(implementation, golden.cases.values(), dtype, golden.C))
 
 
 def _all_zero(truths: Any) -> bool:
@@ -181,7 +179,7 @@ def test_a_pullback_that_raises_or_returns_nothing_is_an_error(golden: corpus.Co
     case = golden.cases["FFN/relu-grid"]
     for pullback, message in ((back, "relu's pullback raised KeyError"), (lambda _: None, "gradient of x is missing")):
         functions = {"relu": lambda x, pullback=pullback: (numpy.maximum(x, 0), pullback)}
-        [result] = runner.run(Functions("mine", functions, {}), [case], "float64", golden.C, diagnose=False)
+        [result] = runner.run(Functions("mine", functions, {}), [case], "float64", golden.C)
         assert result.failed
         assert _says(result, message)
 
@@ -201,7 +199,7 @@ def test_what_is_not_there_is_skipped_with_its_reason_and_never_passes(golden: c
 
 def test_a_wrong_value_without_a_pullback_fails(golden: corpus.Corpus) -> None:
     case = golden.cases["FFN/relu-grid"]
-    [result] = runner.run(Functions("mine", {"relu": lambda x: x}, {}), [case], "float64", golden.C, diagnose=False)
+    [result] = runner.run(Functions("mine", {"relu": lambda x: x}, {}), [case], "float64", golden.C)
     assert result.status == "fail"
 
 
@@ -229,7 +227,7 @@ def test_a_convention_passes_if_it_is_declared_and_fails_if_not(golden: corpus.C
     for does in (False, True):
         for says in ({}, declared):
             mine = Functions("mine", {"attention": _attention(does)}, says)
-            [result] = runner.run(mine, [case], "float64", golden.C, diagnose=False)
+            [result] = runner.run(mine, [case], "float64", golden.C)
             assert result.status == ("pass" if does == bool(says) else "fail")
 
 
@@ -250,7 +248,7 @@ def test_what_a_dtype_cannot_hold_is_skipped_with_its_reason(golden: corpus.Corp
 def test_a_float64_answer_in_a_float32_run_is_the_wrong_dtype(golden: corpus.Corpus) -> None:
     implementation = _distorted(lambda x: x.astype("float64") if x.dtype.kind == "f" else x, None)
     case = golden.cases["ATT/square"]
-    [result] = runner.run(implementation, [case], "float32", golden.C, diagnose=False)
+    [result] = runner.run(implementation, [case], "float32", golden.C)
     assert _says(result, "output y has the wrong dtype: float64, it must be float32")
 
 
@@ -260,7 +258,7 @@ def test_the_first_wrong_tap_is_named_and_its_error_local(golden: corpus.Corpus)
         return reference.functions()["gpt"](p, ids=ids, config=config)
 
     case = golden.cases["LMHEAD/gpt2"]
-    [result] = runner.run(Functions("mine", {"gpt": gpt}, {}), [case], "float64", golden.C, diagnose=False)
+    [result] = runner.run(Functions("mine", {"gpt": gpt}, {}), [case], "float64", golden.C)
     assert result.tap is not None
     assert result.tap.startswith("layers.1.feed_forward is the first tap that differs")
     assert "local" in result.tap
@@ -276,7 +274,7 @@ def test_an_error_that_a_stage_was_given_is_inherited(golden: corpus.Corpus) -> 
         return y, back, {name: taps[name] for name in kept}
 
     case = golden.cases["LMHEAD/gpt2"]
-    [result] = runner.run(Functions("mine", {"gpt": gpt}, {}), [case], "float64", golden.C, diagnose=False)
+    [result] = runner.run(Functions("mine", {"gpt": gpt}, {}), [case], "float64", golden.C)
     assert result.tap is not None
     assert "local or inherited is not known" in result.tap
 

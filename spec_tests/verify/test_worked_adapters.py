@@ -22,7 +22,7 @@ def test_a_framework_passes_every_case_that_its_adapter_serves(
 ) -> None:
     pytest.importorskip(framework)
     implementation = adapter.from_file(ADAPTERS[framework])
-    results = list(runner.run(implementation, golden.cases.values(), dtype, golden.C, diagnose=False))
+    results = list(runner.run(implementation, golden.cases.values(), dtype, golden.C))
     failures = {r.case.id: r.reason or [v.message for v in r.verdicts if v.wrong] for r in results if r.failed}
     assert failures == {}
     assert sum(r.status == "pass" for r in results) > 150
