@@ -13,7 +13,7 @@ import numpy
 from refllm.backend import Array
 from refllm.verify.case import Case, FaultError, Response, Truth
 from refllm.verify.tensors import from_safetensors, same_bits, to_safetensors
-from refllm.verify.verdict import Verdict
+from refllm.verify.verdict import Verdict, as_array
 
 
 class Trains(Protocol):
@@ -46,9 +46,10 @@ def part(case: Case, inputs: dict[str, Array], start: int, stop: int) -> Case:
 
 
 def _trained(implementation: Trains, case: Case, dtype: str) -> dict[str, Array]:
-    outputs: dict[str, Any] = implementation.respond(case, dtype).outputs
+    given: dict[str, Any] = implementation.respond(case, dtype).outputs
+    outputs = {name: as_array(given.get(name), truth.value, dtype) for name, truth in case.outputs.items()}
     for name, truth in case.outputs.items():
-        x = outputs.get(name)
+        x = outputs[name]
         if not isinstance(x, numpy.ndarray) or x.shape != truth.value.shape or x.dtype.kind != "f":
             kind = f"{x.dtype} {x.shape}" if isinstance(x, numpy.ndarray) else type(x).__name__
             raise FaultError(f"train returned {kind} as {name}, it must be floating-point {truth.value.shape}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from refllm.backend import Array
-from refllm.verify.case import Case, Response, Truth, cast
+from refllm.verify.case import Case, FaultError, Response, Truth, cast
 from refllm.verify.tensors import same_bits
 from refllm.verify.tolerance import Worst, worst
 
@@ -60,8 +60,12 @@ def verdicts(case: Case, response: Response, dtype: str, C: float) -> Iterator[V
 
 def as_array(value: Any, like: Array, dtype: str) -> Any:
     """A NumPy scalar as an array, and so a Python number where one number is asked for, which has the dtype of any
-    run; everything else as it is."""
-    if isinstance(value, numpy.generic):
+    run; an array of a subclass as an ordinary one; everything else as it is. FaultError if entries are masked: they
+    have no value."""
+    if isinstance(value, numpy.ma.MaskedArray) and (mask := numpy.ma.getmaskarray(value)).any():
+        masked = f"{int(mask.sum())} of {mask.size} entries"
+        raise FaultError(f"what was returned is a masked array with {masked} masked; return the numbers of all")
+    if isinstance(value, numpy.ndarray | numpy.generic):
         return numpy.asarray(value)
     if isinstance(value, bool | int | float) and like.ndim == 0:
         same_kind = like.dtype.kind == numpy.asarray(value).dtype.kind

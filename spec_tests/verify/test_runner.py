@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from refllm.parameters import map_leaves
-from refllm.verify import corpus, reference, runner
+from refllm.verify import corpus, diagnosis, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
 from refllm.verify.runner import Result
@@ -22,6 +22,7 @@ DISTORTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "another shape": (lambda x: x[None], r"wrong shape|\(1,"),
     "another dtype": (lambda x: x.astype("complex128"), "wrong dtype: complex128|complex128"),
     "no arrays": (lambda x: x.tolist() if x.ndim else "1", "not a NumPy array|list|str"),
+    "masked entries": (lambda x: numpy.ma.array(x, mask=True), "masked array with "),
     "nothing": (lambda x: None, r"None|NoneType"),
 }
 
@@ -117,6 +118,7 @@ def test_a_distorted_value_fails_every_case_and_the_message_says_how(
         nothing_to_distort = {
             "zeros": case.outputs and _all_zero(case.outputs.values()),
             "NaN": case.outputs and not any(truth.value.size for truth in case.outputs.values()),
+            "masked entries": case.outputs and not any(truth.value.size for truth in case.outputs.values()),
         }
         if nothing_to_distort.get(mistake):
             continue
@@ -195,6 +197,31 @@ def test_what_is_not_there_is_skipped_with_its_reason_and_never_passes(golden: c
     assert reasons["softmax"] == "mine has no function softmax"
     assert "gradients are unknown" in reasons["relu"]
     assert "no masks" in reasons["attention"]
+
+
+class _Own(numpy.ndarray):
+    """Arrays of somebody's library that calculate in another way, or not at all."""
+
+    def __array_ufunc__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("no arithmetic")
+
+
+@pytest.mark.parametrize(
+    "wrapped", [numpy.ma.array, numpy.matrix, lambda x: x.view(_Own)], ids=["masked", "matrix", "own"]
+)
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_an_array_of_a_subclass_is_taken_as_an_array(wrapped: Any, factor: float, golden: corpus.Corpus) -> None:
+    """And a wrong one is diagnosed as any other."""
+
+    def softmax(x: Any) -> Any:
+        y, back = reference.functions()["softmax"](x)
+        return wrapped(y * factor), lambda dy: wrapped(back(numpy.asarray(dy)))
+
+    case = golden.cases["SMX/softmax-rows"]
+    run = runner.run(Functions("mine", {"softmax": softmax}, {}), [case], "float64", golden.C)
+    [result] = diagnosis.diagnosed(run, "float64")
+    assert (result.status == "pass") == (factor == 1)
+    assert result.diagnosis == ([] if factor == 1 else ["output y is 1.5 times the truth"])
 
 
 def test_a_wrong_value_without_a_pullback_fails(golden: corpus.Corpus) -> None:
