@@ -99,25 +99,32 @@ def _is_meant(case: Case, name: str, cases: list[Case]) -> bool:
 
 
 def _conventions(given: list[str] | None, golden: corpus.Corpus) -> dict[str, str]:
-    known: dict[str, set[str]] = {}
-    for case in golden.cases.values():
-        for pair in [f"{name}={value}" for name, value in case.conventions.items()] + list(case.alternatives):
-            name, _, value = pair.partition("=")
-            known.setdefault(name, set()).add(value)
     found = {}
     for pair in given or []:
         name, _, value = pair.partition("=")
-        if value not in known.get(name, ()):
-            listed = "; ".join(f"{n}={' or '.join(sorted(values))}" for n, values in sorted(known.items()))
-            raise UserError(f"--convention {pair}: the golden files know {listed}")
+        _require_known(name, value, f"--convention {pair}", golden)
         found[name] = value
     return found
 
 
-def _implementation(options: argparse.Namespace, conventions: dict[str, str]) -> tuple[runner.Implementation, str]:
+def _require_known(name: str, value: str, given: str, golden: corpus.Corpus) -> None:
+    """UserError if the golden files know no such convention."""
+    known: dict[str, set[str]] = {}
+    for case in golden.cases.values():
+        for pair in [*(f"{n}={v}" for n, v in case.conventions.items()), *case.alternatives]:
+            known.setdefault(pair.partition("=")[0], set()).add(pair.partition("=")[2])
+    if value not in known.get(name, ()):
+        listed = "; ".join(f"{n}={' or '.join(sorted(values))}" for n, values in sorted(known.items()))
+        raise UserError(f"{given}: the golden files know {listed}")
+
+
+def _implementation(options: argparse.Namespace, golden: corpus.Corpus) -> tuple[runner.Implementation, str]:
     """What is under test, and the words of the command line that name it."""
+    conventions = _conventions(options.convention, golden)
     if options.adapter:
         module = adapter.from_file(Path(options.adapter))
+        for name, value in module.conventions.items():
+            _require_known(name, value, f'{options.adapter}: CONVENTIONS = {{"{name}": "{value}"}}', golden)
         module.conventions = {**module.conventions, **conventions}
         return module, options.adapter
     if options.cmd:
@@ -137,7 +144,7 @@ def _implementation(options: argparse.Namespace, conventions: dict[str, str]) ->
 def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    implementation, call = _implementation(options, _conventions(options.convention, golden))
+    implementation, call = _implementation(options, golden)
     running = runner.run(implementation, cases, options.dtype, golden.C)
     bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
     results = _diagnosed(list(bar), options.dtype)

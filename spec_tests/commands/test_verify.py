@@ -125,6 +125,18 @@ def test_a_convention_can_be_declared_on_the_command_line(verified: Report) -> N
     assert report["failed"] > report["passed"]  # in width 2 the layouts are one
 
 
+@pytest.mark.parametrize("convention", ["foo=bar", "sinusoidal_layout=thirds"])
+def test_a_convention_that_no_case_has_is_refused_wherever_it_is_declared(
+    convention: str, capsys: pytest.CaptureFixture[str], adapter: Callable[[str], str]
+) -> None:
+    name, _, value = convention.partition("=")
+    path = adapter(f"CONVENTIONS = {{'{name}': '{value}'}}\n" + RIGHT)
+    on_the_line = _line(capsys, "--self", "--convention", convention)
+    in_the_file = _line(capsys, path)
+    assert f'mine.py: CONVENTIONS = {{"{name}": "{value}"}}: the golden files know adam_eps=' in in_the_file
+    assert on_the_line.partition(": the golden")[2] == in_the_file.partition(": the golden")[2] != ""
+
+
 def test_requests_are_written_once_and_answers_to_them_are_read(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, verified: Report
 ) -> None:
