@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--responses", metavar="DIR", help="responses written beforehand, as DIR/<case>/response.json or .safetensors")
     add("--requests", metavar="DIR", help="write the requests into DIR, for --responses, and run nothing")
     add("--self", action="store_true", dest="itself", help="refllm's own functions")
-    add("--mutants", action="store_true", help="the bank of known mistakes: does every one of them fail?")
+    add("--mutants", action="store_true", help="the bank of known mistakes: does every one that the cases reach fail?")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where --self computes (default cpu)")
     chosen = parser.add_argument_group("which cases, and how")
     chosen.add_argument("--level", action="append", metavar="N", help="only this level, 0 to 6 (may be repeated)")
@@ -187,7 +187,10 @@ def _mutants(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespa
     from refllm.verify import matrix
     from refllm.verify.imitations import Imitations
 
-    table = matrix.measure(cases, options.dtype, golden.C, known=Imitations(), whole=True)
+    every = len(cases) == len(golden.cases)
+    table = matrix.measure(cases, options.dtype, golden.C, known=Imitations(), whole=True, every=every)
+    if not table.deaths:
+        raise UserError("the cases chosen call nothing that a mutant imitates; choose others with --level or --only")
     print(json.dumps(matrix.as_data(table), indent=1) if options.json else matrix.as_text(table), end="")
     if options.json:
         print()

@@ -50,17 +50,21 @@ class Table:
         return sum(death.rank == rank for death in self.deaths)
 
 
-def measure(cases: Iterable[Case], dtype: str, C: float, *, known: Imitations, whole: bool) -> Table:
+def measure(
+    cases: Iterable[Case], dtype: str, C: float, *, known: Imitations, whole: bool, every: bool = True
+) -> Table:
     """Runs every mutant on the cases that call what it imitates; `dtype` where a mutant asks for none of its own.
 
+    A mutant of which no case calls that survives; unless `every`, it is left out, as where the cases are a choice.
     Without `whole` a mutant is left after the first level on which it dies. That is all that its diagnosis looks at;
     what is missing is whether the levels above would find it too.
     """
     trial = _Trial(known, cases, dtype, C)
-    failing = {mutant.id: trial.failing(mutant, whole) for mutant in mutants.MUTANTS}
+    bank = [mutant for mutant in mutants.MUTANTS if every or trial.relevant[mutant.id]]
+    failing = {mutant.id: trial.failing(mutant, whole) for mutant in bank}
     levels = {identity: found[0].level if found else 0 for identity, found in failing.items()}
     deaths = []
-    for mutant in mutants.MUTANTS:
+    for mutant in bank:
         first: dict[int, str] = {}
         for case in failing[mutant.id]:
             first.setdefault(case.level, case.id)

@@ -101,6 +101,7 @@ def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level:
         (["--self", "--only", "NOTHING"], "no case is chosen"),
         (["--self", "--golden", "nowhere"], "there is no MANIFEST.json in it"),
         (["--self", "--convention", "gelu=tanh"], "the golden files know adam_eps="),
+        (["--mutants", "--level", "0"], "call nothing that a mutant imitates"),
         (["--self", "--timeout", "0"], "--timeout must be above 0"),
         (["--cmd", "true"], "needs the place {request}"),
         (["--responses", "nowhere"], "no such directory"),
@@ -135,6 +136,15 @@ def test_a_convention_that_no_case_has_is_refused_wherever_it_is_declared(
     in_the_file = _line(capsys, path)
     assert f'mine.py: CONVENTIONS = {{"{name}": "{value}"}}: the golden files know adam_eps=' in in_the_file
     assert on_the_line.partition(": the golden")[2] == in_the_file.partition(": the golden")[2] != ""
+
+
+def test_the_bank_is_put_to_chosen_cases_as_far_as_they_reach(verified: Report) -> None:
+    status, report = verified("--mutants", "--only", "softmax")
+    assert (status, report["survivors"]) == (0, [])
+    assert 5 < report["mutants"] == report["killed"] < 100
+    assert {name.partition("/")[0] for name in report["matrix"]} == {"SMX"}
+    status, report = verified("--mutants", "--only", "SMX/softmax-vector")
+    assert (status, report["survivors"] != []) == (1, True)
 
 
 def test_requests_are_written_once_and_answers_to_them_are_read(
