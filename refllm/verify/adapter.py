@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy
@@ -113,18 +116,25 @@ def _call(what: str, function: Callable[..., Any], *arguments: Any, **keywords: 
     except NotImplementedError as error:
         raise UnsupportedError(f"{what} says that it does not support this: {error}") from None
     except (Exception, SystemExit) as error:
-        raise FaultError(f"{what} raised {_described(error)}") from None
+        raise FaultError(f"{what} raised {_described(error, function)}") from None
 
 
-def _described(error: BaseException) -> str:
-    """The exception in one line, with the place in the code that raised it."""
-    frame, line = error.__traceback__, ""
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    if frame is not None:
-        line = f" ({Path(frame.tb_frame.f_code.co_filename).name}, line {frame.tb_lineno})"
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}{': ' if text else ''}{text[:300]}{line}"
+def _described(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+    """The exception in one line, with the place in the code that raised it; `function` was called."""
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename != __file__ and not frame.f_code.co_filename.startswith("<frozen ")
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        places, text = [(error.filename, error.lineno or 0)], error.msg
+    else:
+        text = " ".join(str(error).split())
+    if not places and function is not None:  # it does not take what it was called with
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        places = [(code.co_filename, code.co_firstlineno)] if isinstance(code, CodeType) else []
+    at = f" ({Path(places[-1][0]).name}, line {places[-1][1]})" if places else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text[:300]}{at}"
 
 
 @contextlib.contextmanager

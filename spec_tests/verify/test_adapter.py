@@ -46,7 +46,8 @@ def test_what_lies_beside_a_file_can_be_imported(write: Write, tmp_path: Path) -
     ("text", "message"),
     [
         ("import of_nothing_at_all", "cannot be imported: ModuleNotFoundError"),
-        ("def (", "cannot be imported: SyntaxError"),
+        ("x = 1\ndef (", r"cannot be imported: SyntaxError: [^()]*\(mine.py, line 2\)$"),
+        ("x = 1\nimport of_nothing", r"No module named 'of_nothing' \(mine.py, line 2\)$"),
         ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
         ("1 / 0", r"ZeroDivisionError: division by zero \(mine.py, line 1\)"),
         ("DTYPES = 'float32'", "DTYPES must be a list of some of float64, float32"),
@@ -95,3 +96,18 @@ def test_an_exception_is_one_line_with_its_place(write: Write, golden: corpus.Co
     with pytest.raises(FaultError, match=r"^relu raised ValueError: a ba b.*\(mine.py, line 2\)$") as caught:
         found.respond(golden.cases["FFN/relu-grid"], "float64")
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("definition", ["def relu():", "def relu(x, y):", "@functools.cache\ndef relu():"])
+def test_a_function_that_does_not_take_the_arguments_is_named_by_its_place(
+    definition: str, write: Write, golden: corpus.Corpus
+) -> None:
+    found = adapter.from_file(write(f"import functools\n{definition}\n    return 1\n"))
+    with pytest.raises(FaultError, match=r"^relu raised TypeError: .*\(mine.py, line 2\)$"):
+        found.respond(golden.cases["FFN/relu-grid"], "float64")
+
+
+def test_a_syntax_error_in_what_an_adapter_imports_is_named_by_its_place(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "broken_beside_it.py").write_text("x = 1\ny = (\n")
+    with pytest.raises(UserError, match=r"SyntaxError: .* \(broken_beside_it.py, line 2\)$"):
+        adapter.from_file(write("import broken_beside_it"))
