@@ -199,6 +199,15 @@ def test_what_is_not_there_is_skipped_with_its_reason_and_never_passes(golden: c
     assert "no masks" in reasons["attention"]
 
 
+@pytest.mark.parametrize("dtype", reference.DTYPES)
+def test_the_logarithm_of_a_softmax_is_no_log_softmax(dtype: str, golden: corpus.Corpus) -> None:
+    """However well the softmax is guarded: a probability of 0 has lost its logarithm."""
+    cases = [case.values_alone() for case in golden.cases.values() if case.operation == "log_softmax"]
+    mine = {"log_softmax": lambda x: numpy.log(reference.functions()["softmax"](x)[0])}
+    failed = [r.case.id for r in runner.run(Functions("mine", mine, {}), cases, dtype, golden.C) if r.failed]
+    assert failed == ["SMX/log-softmax-peaked"]
+
+
 class _Own(numpy.ndarray):
     """Arrays of somebody's library that calculate in another way, or not at all."""
 

@@ -13,13 +13,15 @@ LARGE = [[88.5, 90.0, -3.0], [1000.0, 996.0, 992.0], [-1000.0, -1000.0, -1004.0]
 
 
 FAR = [[0.0, 800.0, 4.0], [1.0, -0.5, 2.0]]
+PEAKED = [30.0, 0.0, -10.0, 1.0]
+WIDE = [1000.0, 0.0, -4.0, 1.0]  # beside the first the others have probability 0 in float64, and a logarithm
 
 
 def _rows(operation: str, id: str, about: str, x: Any, **more: Any) -> Case:
     return Case(f"SMX/{id}", operation, about, {"x": np.array(x, dtype=np.float64)}, {}, **more)
 
 
-def _both(operation: str) -> list[Case]:
+def _both(operation: str, peaked: list[list[float]]) -> list[Case]:
     """The cases that softmax and log-softmax share."""
     name = operation.replace("_", "-")
 
@@ -38,7 +40,7 @@ def _both(operation: str) -> list[Case]:
             operation,
             f"{name}-peaked",
             "one probability near 1, the others tiny but not lost",
-            [[30.0, 0.0, -10.0, 1.0]],
+            peaked,
         ),
     ]
 
@@ -46,7 +48,7 @@ def _both(operation: str) -> list[Case]:
 def softmax() -> list[Case]:
     inf = math.inf
     return [
-        *_both("softmax"),
+        *_both("softmax", [PEAKED]),
         _rows(
             "softmax",
             "softmax-minus-infinity",
@@ -64,7 +66,7 @@ def softmax() -> list[Case]:
 
 def log_softmax() -> list[Case]:
     return [
-        *_both("log_softmax"),
+        *_both("log_softmax", [PEAKED, WIDE]),
         _rows(
             "log_softmax",
             "log-softmax-minus-infinity",
