@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from refllm.generation import text
+from refllm.generation.generate import generate
 from refllm.generation.text import stream_text
 from refllm.models import gpt
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer, WordPieceTokenizer, WordTokenizer
@@ -48,7 +49,6 @@ def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-    generate = text.generate
 
     def watched(*given: Any, **how: Any) -> Any:
         for tokens, logits in generate(*given, **how):
