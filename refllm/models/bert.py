@@ -79,17 +79,6 @@ class Config:
 
 CHOICES = ("context", "layers", "heads", "width", "hidden", "activation", "dropout")  # a user's to make
 
-BERT_SIZES = {"base": (12, 12, 768), "large": (24, 16, 1024)}
-
-
-def bert(size: str, *, outputs: tuple[str, ...] = ()) -> Config:
-    """The published configurations; without heads "base" has 109 482 240 parameters and "large" 335 141 888."""
-    layers, heads, width = BERT_SIZES[size]
-    return Config(
-        vocabulary=30522, context=512, layers=layers, heads=heads, width=width, hidden=4 * width, dropout=0.1,
-        outputs=outputs,
-    )  # fmt: skip
-
 
 def shapes(config: Config) -> Tree:
     """The structure of the parameters, stated once for the initialiser, the loader and the tests."""

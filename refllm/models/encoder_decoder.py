@@ -98,59 +98,6 @@ class Config:
 
 CHOICES = tuple(field.name for field in fields(Config) if field.name not in ("vocabulary", "eps"))  # a user's to make
 
-VASWANI_SIZES = {"base": (8, 512, 2048, 0.1), "big": (16, 1024, 4096, 0.3)}
-BART_SIZES = {"base": (6, 12, 768), "large": (12, 16, 1024)}
-T5_SIZES = {
-    "small": (6, 8, 64, 512, 2048),
-    "base": (12, 12, 64, 768, 3072),
-    "large": (24, 16, 64, 1024, 4096),
-    "3b": (24, 32, 128, 1024, 16384),
-}
-T5_1_1_SIZES = {
-    "small": (8, 6, 64, 512, 1024),
-    "base": (12, 12, 64, 768, 2048),
-    "large": (24, 16, 64, 1024, 2816),
-    "xl": (24, 32, 64, 2048, 5120),
-}
-
-
-def vaswani(size: str, *, vocabulary: int = 37000) -> Config:
-    """The Transformer of 2017, "base" or "big" (its table 3), with its vocabulary of English and German."""
-    heads, width, hidden, dropout = VASWANI_SIZES[size]
-    return Config(
-        vocabulary=vocabulary, context=512, encoder_layers=6, decoder_layers=6, heads=heads, head_width=width // heads,
-        width=width, hidden=hidden, scaled_embedding=True, dropout=dropout,
-    )  # fmt: skip
-
-
-def bart(size: str) -> Config:
-    """BART, "base" or "large"; "base" has 139 417 344 parameters, 139 420 416 with the unused rows of positions."""
-    layers, heads, width = BART_SIZES[size]
-    return Config(
-        vocabulary=50265, context=1024, encoder_layers=layers, decoder_layers=layers, heads=heads,
-        head_width=width // heads, width=width, hidden=4 * width, positions="learned", activation="gelu_erf",
-        embedding_norm=True, dropout=0.1,
-    )  # fmt: skip
-
-
-def t5(size: str) -> Config:
-    """T5 of the paper (version 1.0), "small" to "3b"; "small" has 60 506 624 parameters."""
-    return _t5(T5_SIZES[size], scaled_output=True)
-
-
-def t5_1_1(size: str) -> Config:
-    """Version 1.1 of T5: a gate in the feed-forward layers, an output layer of its own; "small" has 76 961 152."""
-    return _t5(T5_1_1_SIZES[size], activation="gelu_tanh", gated=True, tied=False)
-
-
-def _t5(sizes: tuple[int, int, int, int, int], **form: Any) -> Config:
-    layers, heads, head_width, width, hidden = sizes
-    return Config(
-        vocabulary=32128, context=512, encoder_layers=layers, decoder_layers=layers, heads=heads,
-        head_width=head_width, width=width, hidden=hidden, norm="pre", rms=True, positions="relative", biases=False,
-        dropout=0.1, eps=1e-6, **form,
-    )  # fmt: skip
-
 
 def shapes(config: Config) -> Tree:
     """The structure of the parameters, stated once for the initialiser, the loader and the tests."""

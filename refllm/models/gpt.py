@@ -64,14 +64,6 @@ class Config:
 
 CHOICES = tuple(field.name for field in fields(Config) if field.name not in ("vocabulary", "eps"))  # a user's to make
 
-GPT2_SIZES = {"small": (12, 12, 768), "medium": (24, 16, 1024), "large": (36, 20, 1280), "xl": (48, 25, 1600)}
-
-
-def gpt2(size: str) -> Config:
-    """The published configurations of GPT-2; "small" has 124 439 808 parameters."""
-    layers, heads, width = GPT2_SIZES[size]
-    return Config(vocabulary=50257, context=1024, layers=layers, heads=heads, width=width, hidden=4 * width)
-
 
 def shapes(config: Config) -> Tree:
     """The structure of the parameters, stated once for the initialiser, the loader and the tests."""

@@ -87,22 +87,6 @@ class Config:
 
 CHOICES = tuple(field.name for field in fields(Config) if field.name not in ("vocabulary", "eps"))  # a user's to make
 
-LLAMA2_SIZES: dict[str, dict[str, Any]] = {
-    "7b": {"layers": 32, "heads": 32, "width": 4096, "hidden": 11008},
-    "13b": {"layers": 40, "heads": 40, "width": 5120, "hidden": 13824},
-    "70b": {"layers": 80, "heads": 64, "kv_heads": 8, "width": 8192, "hidden": 28672},
-}
-
-
-def llama2(size: str) -> Config:
-    """The published configurations of Llama 2; "7b" has 6 738 415 616 parameters."""
-    return Config(vocabulary=32000, context=4096, **LLAMA2_SIZES[size])
-
-
-def tinyllama() -> Config:
-    """TinyLlama 1.1B (Zhang et al. 2024, arXiv:2401.02385 sec. 2.2), with 1 100 048 384 parameters."""
-    return Config(vocabulary=32000, context=2048, layers=22, heads=32, kv_heads=4, width=2048, hidden=5632)
-
 
 def shapes(config: Config) -> Tree:
     """The structure of the parameters, stated once for the initialiser, the loader and the tests."""

@@ -11,7 +11,7 @@ import pytest
 
 from refllm.errors import UserError
 from refllm.finetune.low_rank import MATRICES, load_adapters, low_rank, low_rank_tuning, save_adapters
-from refllm.models import bert
+from refllm.models import bert, published
 from refllm.parameters import count, named_leaves
 from spec_tests.finetune.models import FAMILIES, Family, moved, same, start
 from spec_tests.gradients import assert_gradients_agree, random_tree
@@ -91,7 +91,7 @@ def test_a_pattern_chooses_the_matrices_and_another_one_what_is_trained_whole() 
 @pytest.mark.parametrize(("rank", "most"), [(4, 0.004), (8, 0.008)])
 def test_the_adapters_of_a_published_bert_are_a_small_share_of_it(rank: int, most: float) -> None:
     """BERT base: (12 x (768 + 2304 + 768 + 768) + 30522 + 768) x rank, and a head."""
-    config = bert.bert("base", outputs=("classes",))
+    config = published.bert("base", outputs=("classes",))
     known = {path: _Shape(shape) for path, shape in named_leaves(bert.shapes(config)) if "classes" not in path}
     tuning = low_rank_tuning(model=bert, config=config, parameters=known, rank=rank)
     assert tuning.count == (12 * (768 + 2304 + 768 + 768) + 30522 + 768) * rank + 2 * 768 + 2

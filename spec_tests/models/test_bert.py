@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from refllm.backend import generator
 from refllm.errors import UserError
 from refllm.models import bert
+from refllm.models.published import bert as published_bert
 from refllm.parameters import Tree, count, map_leaves, named_leaves
 from spec_tests.gradients import assert_gradients_agree, assert_pure, random_tree
 
@@ -118,14 +119,14 @@ def test_outputs_and_gradients_keep_the_dtype_of_the_parameters(config: bert.Con
 @pytest.mark.parametrize(("size", "published"), [("base", 109_482_240), ("large", 335_141_888)])
 def test_the_published_models_have_the_published_number_of_parameters(size: str, published: int) -> None:
     """By the shapes, and by the formula: tables and norm, L (12 C² + 13 C), the pooler; no array is made."""
-    config = bert.bert(size)
+    config = published_bert(size)
     V, S, L, C = config.vocabulary, config.context, config.layers, config.width
     assert count(bert.shapes(config)) == published
     assert (V + S + 2) * C + 2 * C + L * (12 * C**2 + 13 * C) + C**2 + C == published
 
 
 def test_the_heads_of_the_published_pretraining_add_their_own_parameters_and_no_second_token_table() -> None:
-    config = bert.bert("base", outputs=("masked", "pair"))
+    config = published_bert("base", outputs=("masked", "pair"))
     transform, bias, pair = 768 * 768 + 3 * 768, 30522, 2 * 768 + 2
     assert count(bert.shapes(config)) == 109_482_240 + transform + bias + pair
 

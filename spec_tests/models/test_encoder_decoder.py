@@ -18,7 +18,8 @@ from refllm.errors import UserError
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.decoder_cache import DecoderCache
 from refllm.models import encoder_decoder
-from refllm.models.encoder_decoder import Config, bart, t5, t5_1_1, vaswani
+from refllm.models.encoder_decoder import Config
+from refllm.models.published import bart, t5, t5_1_1, vaswani
 from refllm.parameters import Tree, count, map_leaves, named_leaves
 from spec_tests.gradients import assert_gradients_agree, assert_pure, random_tree
 

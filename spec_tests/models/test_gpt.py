@@ -10,6 +10,7 @@ import pytest
 
 from refllm.errors import UserError
 from refllm.models import gpt
+from refllm.models.published import gpt2
 from refllm.parameters import count
 from spec_tests.language_models import GPT, parameters, tiny_gpt, tokens
 
@@ -20,7 +21,7 @@ from spec_tests.language_models import GPT, parameters, tiny_gpt, tokens
 )
 def test_the_published_models_have_the_published_number_of_parameters(size: str, published: int) -> None:
     """By the shapes, and by the formula V C + S C + L (12 C² + 13 C) + 2 C; no array is made."""
-    config = gpt.gpt2(size)
+    config = gpt2(size)
     V, S, L, C = config.vocabulary, config.context, config.layers, config.width
     assert count(gpt.shapes(config)) == published
     assert V * C + S * C + L * (12 * C**2 + 13 * C) + 2 * C == published

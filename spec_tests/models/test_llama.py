@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.errors import UserError
-from refllm.models import llama
+from refllm.models import llama, published
 from refllm.objectives.causal import causal_loss
 from refllm.parameters import count
 from spec_tests.language_models import LLAMA, logits, parameters, store, tiny_llama, tokens
@@ -90,10 +90,10 @@ def test_every_head_has_a_slope_of_its_own(heads: int) -> None:
 @pytest.mark.parametrize(
     ("config", "published"),
     [
-        (llama.llama2("7b"), 6_738_415_616),
-        (llama.llama2("13b"), 13_015_864_320),
-        (llama.llama2("70b"), 68_976_648_192),
-        (llama.tinyllama(), 1_100_048_384),
+        (published.llama2("7b"), 6_738_415_616),
+        (published.llama2("13b"), 13_015_864_320),
+        (published.llama2("70b"), 68_976_648_192),
+        (published.tinyllama(), 1_100_048_384),
     ],
     ids=["7b", "13b", "70b", "TinyLlama"],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from refllm.blocks.switch_layer import switch_layer_shapes
 from refllm.errors import UserError
-from refllm.models import encoder_decoder, gpt, switch
+from refllm.models import encoder_decoder, gpt, published, switch
 from refllm.parameters import Tree, count, named_leaves
 from spec_tests.gradients import assert_gradients_agree
 from spec_tests.language_models import SWITCH, draws, logits, parameters, tiny_gpt, tokens
@@ -143,7 +143,7 @@ def test_switch_base_8_has_the_published_number_of_parameters() -> None:
 
     619 339 008 is what transformers counts for google/switch-base-8's configuration.
     """
-    config = encoder_decoder.t5("base")
+    config = published.t5("base")
     tree = encoder_decoder.shapes(config)
     sparse = switch_layer_shapes(config.width, config.hidden, 8, biases=False)
     for stack in ("encoder", "decoder"):
