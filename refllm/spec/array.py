@@ -1,0 +1,284 @@
+"""The vocabulary of the text: what it calls besides + - * / @, comparison, indexing, reshape and swapaxes.
+
+A function belongs to the numbers that it is given: arrays of floats are NumPy's, and every other kind (refllm/numbers)
+brings its own `mathematics`. Plain Python numbers, as in `sqrt(D)`, are `math`'s unless a kind takes them over with
+`scalars`, so that a root is exact where everything is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import numpy
+
+Array = Any  # an array of any kind of numbers
+Tree = Any  # nested dicts and lists of arrays
+Pullback = Callable[..., Any]
+
+arange = numpy.arange  # places, which are whole numbers in every kind
+
+
+# --- of every element ------------------------------------------------------------------------------------------------
+
+
+def exp(x: Array) -> Array:
+    return _mathematics(x).exp(x)
+
+
+def log(x: Array) -> Array:
+    return _mathematics(x).log(x)
+
+
+def sqrt(x: Array) -> Array:
+    return _mathematics(x).sqrt(x)
+
+
+def tanh(x: Array) -> Array:
+    return _mathematics(x).tanh(x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x)"""
+    return _mathematics(x).sigmoid(x)
+
+
+def sin(x: Array) -> Array:
+    return _mathematics(x).sin(x)
+
+
+def cos(x: Array) -> Array:
+    return _mathematics(x).cos(x)
+
+
+def erfc(x: Array) -> Array:
+    """1 - erf(x), which keeps its digits where erf is nearly 1."""
+    return _mathematics(x).erfc(x)
+
+
+def power(x: Array, n: Array) -> Array:
+    """x^n of two numbers, or of a number and the entries of n."""
+    return _mathematics(x, n).power(x, n)
+
+
+def ratio(a: Array, b: Array) -> Array:
+    """a / b of whole numbers, without the rounding of a float where the numbers in use have none."""
+    return _mathematics(a, b).ratio(a, b)
+
+
+def pi() -> Array:
+    return _scalars.get().pi
+
+
+def where(mask: Array, x: Array, y: Array) -> Array:
+    """x where the mask is true, else y."""
+    return _mathematics(x, y).where(mask, x, y)
+
+
+def constant(x: Array) -> Array:
+    """The same numbers, through which no gradient flows."""
+    return _mathematics(x).constant(x)
+
+
+# --- of rows ---------------------------------------------------------------------------------------------------------
+
+
+def sum(x: Array, axis: int = -1, keepdims: bool = True) -> Array:
+    """The sum along an axis, of the row if none is named. However long, it is one step: no order is preferred."""
+    return _mathematics(x).sum(x, axis, keepdims)
+
+
+def mean(x: Array) -> Array:
+    """The mean of every row."""
+    return sum(x) / x.shape[-1]
+
+
+def total(x: Array) -> Array:
+    """The sum of all numbers."""
+    return sum(x.reshape(-1), axis=0, keepdims=False)
+
+
+def top(x: Array) -> Array:
+    """The largest number of every row, as a constant; 0 for a row without a finite one."""
+    return _mathematics(x).top(x)
+
+
+def is_zero(x: Array) -> Array:
+    """1 where x is 0, else 0: added to a divisor, it makes 0 / 0 to 0."""
+    return _mathematics(x).is_zero(x)
+
+
+def pick(x: Array, index: Array) -> Array:
+    """Entry index[...] of every row."""
+    return x.reshape(-1, x.shape[-1])[arange(index.size), index.reshape(-1)].reshape(index.shape)
+
+
+def one_hot(index: Array, size: int) -> Array:
+    """True at the place of each index."""
+    return index[..., None] == arange(size)
+
+
+# --- of shapes -------------------------------------------------------------------------------------------------------
+
+
+def swap(x: Array) -> Array:
+    """The last two axes exchanged: each matrix transposed."""
+    return x.swapaxes(-1, -2)
+
+
+def flat(x: Array) -> Array:
+    """All rows in one matrix."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def rows(x: Array) -> Array:
+    """The sum of all rows: the gradient of what was added to each, or multiplied with each."""
+    return sum(flat(x), axis=0, keepdims=False)
+
+
+def stack(parts: Sequence[Array], axis: int) -> Array:
+    """The parts beside each other along a new axis."""
+    return _mathematics(*parts).stack(parts, axis)
+
+
+def concatenate(parts: Sequence[Array], axis: int) -> Array:
+    """The parts one after the other along an axis that they have."""
+    return _mathematics(*parts).concatenate(parts, axis)
+
+
+def zeros(shape: Sequence[int], like: Array) -> Array:
+    """Zeros of the dtype of `like`."""
+    return numpy.zeros(tuple(shape), getattr(like, "dtype", None))
+
+
+def scatter_add(index: Array, x: Array, size: int) -> Array:
+    """Row i of the result is the sum of the rows of x whose index is i; an index of `size` or more is left out."""
+    return _mathematics(x).scatter_add(index, x, size)
+
+
+# --- names for what is in between ------------------------------------------------------------------------------------
+
+_seen: ContextVar[tuple[dict[str, Array] | None, str]] = ContextVar("seen", default=(None, ""))
+
+
+def tap(name: str, x: Array) -> Array:
+    """x itself, which somebody who looks on (`tapped`) finds under this name."""
+    found, place = _seen.get()
+    if found is not None:
+        found[place + name] = x
+    return x
+
+
+@contextlib.contextmanager
+def part(name: str) -> Iterator[None]:
+    """In this context the names of `tap` begin with `name.`"""
+    found, place = _seen.get()
+    token = _seen.set((found, f"{place}{name}."))
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
+@contextlib.contextmanager
+def tapped() -> Iterator[dict[str, Array]]:
+    """In this context the dict fills with what `tap` names."""
+    found: dict[str, Array] = {}
+    token = _seen.set((found, ""))
+    try:
+        yield found
+    finally:
+        _seen.reset(token)
+
+
+# --- whose mathematics -----------------------------------------------------------------------------------------------
+
+
+class Floats:
+    """Arrays of floats: NumPy's functions, in the dtype of the array."""
+
+    exp, log, sqrt, tanh, sin, cos = numpy.exp, numpy.log, numpy.sqrt, numpy.tanh, numpy.sin, numpy.cos
+    where, stack, concatenate = numpy.where, numpy.stack, numpy.concatenate
+
+    @staticmethod
+    def sigmoid(x: Array) -> Array:
+        with numpy.errstate(over="ignore"):  # e^-x may be infinite; then the answer is 0
+            return 1 / (1 + numpy.exp(-x))
+
+    @staticmethod
+    def erfc(x: Array) -> Array:
+        return numpy.vectorize(math.erfc, otypes=[x.dtype])(x)
+
+    @staticmethod
+    def power(x: Array, n: Array) -> Array:
+        return numpy.power(x, n)
+
+    @staticmethod
+    def ratio(a: Array, b: Array) -> Array:
+        return a / b
+
+    @staticmethod
+    def constant(x: Array) -> Array:
+        return x
+
+    @staticmethod
+    def sum(x: Array, axis: int, keepdims: bool) -> Array:
+        return x.sum(axis=axis, keepdims=keepdims)
+
+    @staticmethod
+    def top(x: Array) -> Array:
+        largest = x.max(axis=-1, keepdims=True, initial=-math.inf)
+        return numpy.where(numpy.isneginf(largest), 0, largest)
+
+    @staticmethod
+    def is_zero(x: Array) -> Array:
+        return (x == 0).astype(x.dtype)
+
+    @staticmethod
+    def scatter_add(index: Array, x: Array, size: int) -> Array:
+        y = numpy.zeros((size, *x.shape[index.ndim :]), x.dtype)
+        kept = index < size
+        numpy.add.at(y, index[kept], x[kept])
+        return y
+
+
+class Scalars:
+    """Plain Python numbers: those of `math`."""
+
+    exp, log, sqrt, tanh, sin, cos, erfc, pi = (
+        math.exp, math.log, math.sqrt, math.tanh, math.sin, math.cos, math.erfc, math.pi
+    )  # fmt: skip
+
+    @staticmethod
+    def power(x: float, n: float) -> float:
+        return x**n
+
+    @staticmethod
+    def ratio(a: float, b: float) -> float:
+        return a / b
+
+
+_scalars: ContextVar[Any] = ContextVar("scalars", default=Scalars)
+
+
+@contextlib.contextmanager
+def scalars(mathematics: Any) -> Iterator[None]:
+    """In this context plain numbers, and whole numbers in arrays, belong to this mathematics."""
+    token = _scalars.set(mathematics)
+    try:
+        yield
+    finally:
+        _scalars.reset(token)
+
+
+def _mathematics(*arguments: Any) -> Any:
+    for x in arguments:
+        if hasattr(x, "mathematics"):
+            return x.mathematics
+    for x in arguments:
+        if isinstance(x, numpy.ndarray | numpy.generic) and (x.dtype.kind == "f" or _scalars.get() is Scalars):
+            return Floats
+    return _scalars.get()
