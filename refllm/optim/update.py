@@ -1,12 +1,15 @@
 """SGD, Adam and AdamW: one step for one array.
 
 Each returns the new array and its new state and leaves its arguments alone. `out` names arrays to write the results
-into, as everywhere in NumPy; they may be the arguments themselves, and a trainer that owns its state says so.
+into, as everywhere in NumPy; they may be the arguments themselves, and a trainer that owns its state says so. How the
+arrays lie in memory changes no number: what is in C order is written to directly, anything else at the end.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from refllm.backend import Array, namespace, row_blocks
 from refllm.shapes import require
@@ -23,12 +26,12 @@ def sgd(
     """
     require("sgd", "p (...); g (...); v (...)", p, g, v)
     xp = namespace(p)
-    new_p, new_v = out or (xp.empty_like(p), xp.empty_like(v))
+    new_p, new_v = _room("sgd", g, ("p", p), ("v", v), out=out)
     gradient = g + decay * p if decay else g
     xp.multiply(v, momentum, out=new_v)
     new_v += gradient
     xp.subtract(p, lr * new_v, out=new_p)
-    return new_p, new_v
+    return _delivered((new_p, new_v), out)
 
 
 def adam(
@@ -55,7 +58,9 @@ def adam(
     """
     _require("adam", p, g, m, v, step, beta1, beta2)
     gradient = g + decay * p if decay else g
-    return _step(p, gradient, m, v, step, lr, beta1, beta2, eps, 1.0, out)
+    new = _room("adam", g, ("p", p), ("m", m), ("v", v), out=out)
+    _step(p, gradient, m, v, new, step, lr, beta1, beta2, eps, 1.0)
+    return _delivered(new, out)
 
 
 def adamw(
@@ -79,7 +84,9 @@ def adamw(
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
     _require("adamw", p, g, m, v, step, beta1, beta2)
-    return _step(p, g, m, v, step, lr, beta1, beta2, eps, 1 - lr * decay, out)
+    new = _room("adamw", g, ("p", p), ("m", m), ("v", v), out=out)
+    _step(p, g, m, v, new, step, lr, beta1, beta2, eps, 1 - lr * decay)
+    return _delivered(new, out)
 
 
 def _require(rule: str, p: Array, g: Array, m: Array, v: Array, step: int, beta1: float, beta2: float) -> None:
@@ -90,26 +97,62 @@ def _require(rule: str, p: Array, g: Array, m: Array, v: Array, step: int, beta1
         raise ValueError(f"{rule}: needs 0 <= beta < 1 for both; got {beta1} and {beta2}")
 
 
+def _room(rule: str, g: Array, *arguments: tuple[str, Array], out: Sequence[Array] | None) -> tuple[Array, ...]:
+    """Where a step may write while it reads: the arrays of `out`, if each is the argument of its name in C order and
+    none holds the gradient too; else new ones in C order, since only those have a flat view."""
+    if out is not None:
+        _require_out(rule, arguments, out)
+        own = zip(out, arguments, strict=True)
+        if all(o is x and o.flags.c_contiguous and not namespace(o).shares_memory(o, g) for o, (_, x) in own):
+            return tuple(out)
+    return tuple([namespace(x).empty(x.shape, x.dtype) for _, x in arguments])
+
+
+def _require_out(rule: str, arguments: Sequence[tuple[str, Array]], out: Sequence[Array]) -> None:
+    if len(out) != len(arguments):
+        names = ", ".join(f"{name}'" for name, _ in arguments)
+        raise ValueError(f"{rule}: out must be the arrays ({names}); got {len(out)}")
+    for i, (o, (name, x)) in enumerate(zip(out, arguments, strict=True)):
+        if o.shape != x.shape or o.dtype != x.dtype:
+            raise ValueError(
+                f"{rule}: {name}' of out must be (...) = {x.shape}, {x.dtype}, as {name} is; got {o.shape}, {o.dtype}"
+            )
+        if not getattr(o.flags, "writeable", True):
+            raise ValueError(f"{rule}: {name}' of out is read-only; give an array that may be written to")
+        if any(namespace(o).shares_memory(o, other) for other in out[:i]):
+            raise ValueError(f"{rule}: {name}' of out shares memory with another result; give each its own array")
+
+
+def _delivered(results: tuple[Array, ...], out: Sequence[Array] | None) -> tuple[Any, ...]:
+    """The results, in the arrays of `out` where such were given."""
+    if out is None:
+        return results
+    for o, x in zip(out, results, strict=True):
+        if o is not x:
+            o[...] = x
+    return tuple(out)
+
+
 def _step(
     p: Array,
     g: Array,
     m: Array,
     v: Array,
+    new: tuple[Array, ...],
     step: int,
     lr: float,
     beta1: float,
     beta2: float,
     eps: float,
     shrink: float,
-    out: tuple[Array, Array, Array] | None,
-) -> tuple[Array, Array, Array]:
+) -> None:
     """p' = shrink p - lr m̂ / (√v̂ + eps), the corrections folded in: with a = 1-β1^step and b = √(1-β2^step),
-    lr m̂ / (√v̂ + eps) = (lr b / a) m' / (√v' + b eps). In pieces that stay in the cache."""
+    lr m̂ / (√v̂ + eps) = (lr b / a) m' / (√v' + b eps). In pieces that stay in the cache, into the arrays `new`, which
+    are in C order: their flat views are not copies."""
     xp = namespace(p)
-    new_p, new_m, new_v = out or (xp.empty_like(p), xp.empty_like(m), xp.empty_like(v))
     correction = math.sqrt(1 - beta2**step)
     rate = lr * correction / (1 - beta1**step)
-    flat = [z.reshape(-1) for z in (p, g, m, v, new_p, new_m, new_v)]
+    flat = [z.reshape(-1) for z in (p, g, m, v, *new)]
     for pi, gi, mi, vi, new_pi, new_mi, new_vi in row_blocks(*flat):
         t = gi * (1 - beta1)
         xp.multiply(mi, beta1, out=new_mi)
@@ -124,4 +167,3 @@ def _step(
         t *= rate
         xp.multiply(pi, shrink, out=new_pi)
         new_pi -= t
-    return new_p, new_m, new_v
