@@ -10,6 +10,9 @@ _USUAL: dict[str, Any] = {
     "warmup": 0.025, "floor": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "decay": 0.1, "clip": 1.0, "steps": 2000,
 }  # fmt: skip
 _LAYERS: dict[str, Any] = {"layers": 4, "heads": 4, "width": 128, "hidden_per_width": 4}
+_LLAMA: dict[str, Any] = {
+    **_USUAL, "model": "llama", **_LAYERS, "kv_heads": 2, "hidden_per_width": 8 / 3, "tied": True,
+}  # fmt: skip
 # Chosen on short sentences of English and German.
 _SEQUENCE: dict[str, Any] = {
     "model": "encoder_decoder", "encoder_layers": 3, "decoder_layers": 3, "heads": 4, "width": 192,
@@ -19,7 +22,8 @@ _SEQUENCE: dict[str, Any] = {
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {**_USUAL, "model": "gpt", **_LAYERS},
+    "default": _LLAMA,
+    "gpt": {**_USUAL, "model": "gpt", **_LAYERS},
     "character": {
         **_USUAL, "model": "gpt", **_LAYERS, "tokenizer": "character", "dropout": 0.0, "batch": 12, "lr": 2e-3,
         "steps": 4000,
@@ -28,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_USUAL, "model": "gpt", "layers": 6, "heads": 6, "width": 384, "hidden_per_width": 4, "vocabulary": 4096,
         "context": 256, "dropout": 0.1, "batch": 8, "lr": 1e-3, "steps": 5000,
     },
-    "llama": {**_USUAL, "model": "llama", **_LAYERS, "kv_heads": 2, "hidden_per_width": 8 / 3, "tied": True},
+    "llama": _LLAMA,
     "switch": {**_USUAL, "model": "switch", **_LAYERS, "experts": 4},
     "rnn": {**_USUAL, "model": "recurrent_lm", "cell": "rnn", "layers": 2, "width": 128, "hidden": 256},
     "lstm": {**_USUAL, "model": "recurrent_lm", "cell": "lstm", "layers": 2, "width": 128, "hidden": 256},
@@ -47,8 +51,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # The names that --model takes, and the preset that each begins from.
+DEFAULT_MODEL = "llama"  # of those that were tried with the same text, steps, batch and time a step the best
 MODELS = {
-    "gpt": "default", "llama": "llama", "switch": "switch", "hybrid": "hybrid", "lstm": "lstm", "rnn": "rnn",
+    "gpt": "gpt", "llama": "llama", "switch": "switch", "hybrid": "hybrid", "lstm": "lstm", "rnn": "rnn",
     "recurrent_lm": "lstm", "nnlm": "nnlm",
     "ngram": "ngram", "bert": "bert", "encoder_decoder": "encoder_decoder",
 }  # fmt: skip

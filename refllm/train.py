@@ -26,6 +26,9 @@ from refllm.workers import Workers
 
 _DROPOUT_STREAM = 1 << 20  # the streams of a seed: 0 initial weights, 1 data order, this + step the draws of dropout
 
+# A smaller gradient leaves no second moment, since its square times 1 - beta2 is 0: eps alone divides it.
+LEAST_EPS = {"float32": 1e-20, "float64": 1e-158}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -57,6 +60,12 @@ class Settings:
             raise UserError(f"warmup and floor are shares between 0 and 1, got {self.warmup} and {self.floor}")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and 0 < self.eps < math.inf and 0 <= self.decay < math.inf):
             raise UserError("beta1 and beta2 must be in [0, 1), eps above 0, decay not negative; all of them finite")
+        least = LEAST_EPS.get(self.dtype, 0.0)
+        if self.eps < least:
+            raise UserError(
+                f"eps {self.eps:g} is too small for {self.dtype}: it alone divides a gradient whose square is 0 there; "
+                f"give {least:g} or more"
+            )
         if self.seed < 0:
             raise UserError(f"seed must not be negative, got {self.seed}")
         if not self.clip > 0:

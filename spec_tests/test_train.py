@@ -13,7 +13,7 @@ from refllm.models import gpt
 from refllm.objectives.causal import Causal, causal_loss
 from refllm.optim.update import adamw
 from refllm.parameters import flatten, is_decayed, map_leaves, named_leaves
-from refllm.train import Settings, Trainer, evaluate, negative_log_likelihood
+from refllm.train import LEAST_EPS, Settings, Trainer, evaluate, negative_log_likelihood
 from refllm.workers import Workers
 from spec_tests import tiny
 
@@ -217,6 +217,30 @@ def test_evaluating_uses_no_dropout() -> None:
 def test_impossible_settings_are_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(UserError, match=name):
         tiny.settings(**{name: value})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_eps_that_is_too_small_for_the_dtype_is_refused_by_name(dtype: str) -> None:
+    least = LEAST_EPS[dtype]
+    assert tiny.settings(eps=least, dtype=dtype).eps == least
+    with pytest.raises(UserError, match=f"eps .* is too small for {dtype}: .* give {least:g} or more"):
+        tiny.settings(eps=least / 2, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("beta2", [0.9, 0.99, 0.999])
+def test_at_the_least_eps_no_gradient_however_small_takes_a_longer_step_than_the_rate(dtype: str, beta2: float) -> None:
+    """With a millionth of it some do: the bound is one."""
+
+    def longest(eps: float) -> float:
+        least = float(numpy.finfo(dtype).smallest_subnormal)
+        g = numpy.geomspace(least, 1, 4000).astype(dtype)
+        zero = numpy.zeros_like(g)
+        p, _, _ = adamw(zero, g, zero, zero, step=1, lr=1.0, beta1=0.9, beta2=beta2, eps=eps, decay=0.0)
+        return float(numpy.abs(p).max())
+
+    assert longest(LEAST_EPS[dtype]) <= 1.001
+    assert longest(LEAST_EPS[dtype] / 1e6) > 1.1
 
 
 def test_settings_survive_json() -> None:

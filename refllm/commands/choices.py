@@ -9,7 +9,7 @@ from typing import Any
 
 from refllm.errors import UserError
 from refllm.models import by_name
-from refllm.presets import DTYPES, MODELS, PRESETS
+from refllm.presets import DEFAULT_MODEL, DTYPES, MODELS, PRESETS
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 from refllm.tokenizers.word import WordTokenizer
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
@@ -131,7 +131,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 def chosen(options: argparse.Namespace) -> dict[str, Any]:
     """The preset's values and those of the flags given. UserError for a flag that the model has no use for."""
-    name = options.preset or MODELS[options.model or "gpt"]
+    name = options.preset or MODELS[options.model or DEFAULT_MODEL]
     wanted = {key: value for key, value in vars(options).items() if value is not None}
     values = {**PRESETS[name], **{key: value for key, value in wanted.items() if key != "model"}}
     if options.model and PRESETS[MODELS[options.model]]["model"] != values["model"]:
@@ -149,11 +149,18 @@ def chosen(options: argparse.Namespace) -> dict[str, Any]:
         raise UserError("--vocabulary is nothing that characters have: all of the text are tokens; leave it out")
     if "hidden_per_width" in values:
         values.setdefault("hidden", round(values["width"] * values["hidden_per_width"]))
+    if "kv_heads" in PRESETS[name] and "heads" in wanted and "kv_heads" not in wanted:
+        values["kv_heads"] = shared_heads(values["heads"], of=PRESETS[name]["heads"] // PRESETS[name]["kv_heads"])
     if values["model"] == "gpt" and values.get("positions") == "sinusoidal":
         values.setdefault("scaled_embedding", True)  # waves of size 1 drown embeddings that begin near 0
     if values["model"] == "encoder_decoder" and not values.get("head_width"):
         values["head_width"] = max(1, values["width"] // max(1, values["heads"]))
     return values
+
+
+def shared_heads(heads: int, *, of: int) -> int:
+    """How many heads of keys and values go with so many of queries, each for at least `of` of them, or for all."""
+    return max((n for n in range(1, heads // of + 1) if heads % n == 0), default=1)
 
 
 def takes(model: ModuleType, flag: str) -> bool:

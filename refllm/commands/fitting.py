@@ -14,6 +14,7 @@ from refllm.backend import allow_tf32
 from refllm.commands.choices import add_machine_arguments, require_alone, settings_of
 from refllm.commands.progress import carried_out
 from refllm.commands.train import next_free
+from refllm.commands.wording import counted, length_of
 from refllm.errors import UserError
 from refllm.finetune import TUNES, Tuning
 from refllm.models import bert
@@ -169,22 +170,17 @@ def introduce(prepared: Run) -> None:
     """What is about to be trained of which model, on what, how and where."""
     task = cast(Fitted, prepared.task)
     settings, tuning, config = prepared.settings, task.tuning, task.config
-    layers = config.layers if hasattr(config, "layers") else f"{config.encoder_layers} + {config.decoder_layers}"
-    sizes = f"{layers} layers, width {config.width}, context {config.context}"
+    each = (config.encoder_layers, config.decoder_layers) if hasattr(config, "encoder_layers") else (config.layers,)
+    layers = counted(each[0], "layer") if len(each) == 1 else f"{each[0]} + {each[1]} layers"
+    sizes = f"{layers}, width {config.width}, context {config.context}"
     start = "from scratch" if task.start is None else f"from {task.start.directory}"
     print(
         f"data       {task.introduced()}\n"
         f"model      {prepared.description['model']} {start}, {count(tuning.structure):,} parameters: {sizes}, "
         f"{task.tokenizer.size} tokens\n"
         f"training   {tuning.count:,} parameters ({100 * tuning.share:.3g} % of the model's), at most "
-        f"{_length_of(prepared)}, batch {settings.batch} of {task.tokens_a_batch(1)} tokens each, {settings.shards} "
-        f"workers, seed {settings.seed}\n"
+        f"{length_of(prepared.plan)}, batch {settings.batch} of {task.tokens_a_batch(1)} tokens each, "
+        f"{counted(settings.shards, 'worker')}, seed {settings.seed}\n"
         f"directory  {prepared.directory}",
         flush=True,
     )
-
-
-def _length_of(prepared: Run) -> str:
-    """How long it may take, in words."""
-    plan = prepared.plan
-    return f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"

@@ -13,8 +13,11 @@ encoder-decoder (text infilling), which translate and summarise start from. The 
 example: refllm pretrain --model encoder_decoder --data my_texts/ --minutes 10 --out runs/pretrained"""
 
 LESS_MEMORY = train.LESS_MEMORY
-add_arguments = train.add_arguments
 PRETRAINED = ("bert", "encoder_decoder")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    train.add_arguments(parser, what=f"what is pre-trained: {' or '.join(PRETRAINED)} (there is no default)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""refllm train: a GPT learns a text, and says how well."""
+"""refllm train: a language model learns a text, and says how well."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from refllm.commands.choices import (
     tokenizer_of,
 )
 from refllm.commands.progress import carried_out
+from refllm.commands.wording import counted, length_of
 from refllm.data.corpus import split
 from refllm.data.sentences import BORDER, FILE_BORDER
 from refllm.errors import UserError
@@ -28,7 +29,7 @@ from refllm.models import by_name
 from refllm.models.ngram import NGram
 from refllm.parameters import count
 from refllm.plan import Plan
-from refllm.presets import MODELS, PRESETS
+from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS
 from refllm.run import Run, require_empty
 from refllm.tasks import Task
 from refllm.tasks.counting import count_text
@@ -39,21 +40,24 @@ from refllm.tokenizers import CharacterTokenizer
 from refllm.tokenizers.marked import with_marks
 from refllm.workers import Workers, keep_freed_memory
 
-DESCRIPTION = """Train a GPT on text: by default on the language reference that every Python carries.
+DESCRIPTION = """Train a language model on text: by default a Llama on the language reference that every Python carries.
 
-example: refllm train --data my_texts/ --minutes 5 --out runs/mine"""
+example: refllm train --data my_texts/ --minutes 5 --out runs/mine
+         refllm train --model gpt"""
 
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 OF_STEPS = ("steps", "minutes", "reports", "dtype")
 RUNS = Path("runs")  # where runs without --out go
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, *, what: str = f"which kind: {', '.join(sorted(MODELS))} (default {DEFAULT_MODEL})"
+) -> None:
     add = parser.add_argument
     add("--data", nargs="+", metavar="PATH", default=[], help="UTF-8 files or folders (default: the Python reference)")
     add("--out", metavar="DIR", help="directory of the run (default: runs/ and the next free number)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
-    add("--model", choices=sorted(MODELS), help="which kind (default gpt)")
+    add("--model", metavar="NAME", choices=sorted(MODELS), help=what)
     add("--preset", choices=sorted(PRESETS), help="sizes and settings to start from (default: those of the model)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="train for this many steps")
@@ -177,16 +181,16 @@ def _language(prepared: Run) -> Language:
 
 def _introduce(prepared: Run) -> None:
     settings, plan, task = prepared.settings, prepared.plan, prepared.task
-    length = f"{plan.steps:,} steps" if plan.steps is not None else f"{plan.minutes:g} minutes"
-    counted = ("layers", "encoder_layers", "decoder_layers", "heads")
-    size = [f"{getattr(task.config, name)} {name.replace('_', ' ')}" for name in counted if hasattr(task.config, name)]
+    length = length_of(plan)
+    numbered = {"layers": "layer", "encoder_layers": "encoder layer", "decoder_layers": "decoder layer", "heads": "head"}
+    size = [counted(getattr(task.config, name), noun) for name, noun in numbered.items() if hasattr(task.config, name)]
     size += [f"{name} {getattr(task.config, name)}" for name in ("width", "context")]
     print(
         f"data       {task.introduced()}\n"
         f"model      {prepared.description['model']}, {count(prepared.trainer.shapes):,} parameters: "
         f"{', '.join(size)}, {task.tokenizer.size} {task.tokenizer.kind} tokens\n"
         f"training   {length}, batch {settings.batch}, {settings.dtype} on {settings.device}, "
-        f"{settings.shards} workers, seed {settings.seed}\n"
+        f"{counted(settings.shards, 'worker')}, seed {settings.seed}\n"
         f"directory  {prepared.directory}",
         flush=True,
     )

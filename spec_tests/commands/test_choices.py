@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refllm.cli import main
-from refllm.commands.choices import ARCHITECTURE, SWITCHES
+from refllm.commands.choices import ARCHITECTURE, SWITCHES, shared_heads
 from refllm.models import by_name
-from refllm.presets import MODELS, PRESETS
+from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS
 from refllm.run import load_model
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
@@ -69,6 +72,38 @@ def test_a_gpt_with_sinusoidal_positions_scales_its_embedding_unless_told_not_to
     assert load_model(tmp_path / "r", "cpu").config.scaled_embedding is scaled
 
 
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_the_help_names_the_model_that_is_trained_without_a_flag(
+    tmp_path: Path, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`pretrain` has none, and says so."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capfd.readouterr().out.split())
+    (default,) = re.findall(r"--model NAME .*?\((default \w+|there is no default)\)", said)
+    if command == "pretrain":
+        assert default == "there is no default"
+        return
+    assert main(["train", "--data", str(tiny.data(tmp_path)), "--steps", "1", "--out", "r", *small(DEFAULT_MODEL)]) == 0
+    state = json.loads((tmp_path / "r" / "checkpoint" / "state.json").read_text())
+    assert default == f"default {state['model']}"
+
+
+@given(heads=st.integers(1, 64), of=st.integers(1, 8))
+def test_heads_that_are_given_alone_are_shared_by_groups_as_those_of_the_preset(heads: int, of: int) -> None:
+    shared = shared_heads(heads, of=of)
+    assert heads % shared == 0
+    assert shared == 1 or heads // shared >= of
+    assert heads % of or shared == heads // of
+
+
+@pytest.mark.parametrize("heads", ["1", "3", "6"])
+def test_the_default_model_takes_any_number_of_heads(tmp_path: Path, heads: str) -> None:
+    how = ["--heads", heads, "--width", "12", "--layers", "1", "--context", "16", "--batch", "4", "--threads", "1"]
+    assert main(["train", "--data", str(tiny.data(tmp_path)), "--steps", "1", "--out", "r", *how]) == 0
+    assert load_model(tmp_path / "r", "cpu").config.heads == int(heads)
+
+
 def test_every_choice_of_every_model_has_a_flag_and_every_flag_a_model() -> None:
     choices = {choice for name in MODELS for choice in by_name(PRESETS[MODELS[name]]["model"]).CHOICES}
     assert choices == {*ARCHITECTURE, *SWITCHES}
@@ -78,7 +113,8 @@ def test_every_choice_of_every_model_has_a_flag_and_every_flag_a_model() -> None
 
 
 def test_a_flag_that_the_model_has_no_use_for_is_refused(refused: Refused) -> None:
-    assert "--experts is nothing that gpt has; leave it out" in refused("train", "--experts", "4", "--out", "r")
+    said = refused("train", "--experts", "4", "--out", "r")
+    assert f"--experts is nothing that {DEFAULT_MODEL} has; leave it out" in said
     assert "--layers is nothing that ngram has" in refused("train", "--model", "ngram", "--layers", "4", "--out", "r")
     for flags in ("--lr 1", "--batch 4", "--clip 1"):
         said = refused("train", "--model", "ngram", *flags.split(), "--out", "r")

@@ -158,7 +158,7 @@ def test_exhausted_memory_of_a_device_names_the_size_and_the_flags_that_lower_it
     assert f"Out of memory allocating {size:,} bytes" in error
     assert all(flag in error for flag in ("--batch", "--context", "--width", "--layers"))
     assert tiny.contents(tmp_path / "large") == {}
-    with limit_bytes(1000):
+    with limit_bytes(500):
         for command in (["generate"], ["score", "--text", "3 times 4 is 12."]):
             assert cli.main([*command, str(tmp_path / "run"), "--device", "cuda"]) == 2
             assert "use --device cpu or a run with a smaller model" in one_line(capsys)
