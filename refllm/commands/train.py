@@ -181,15 +181,16 @@ def _language(prepared: Run) -> Language:
 
 def _introduce(prepared: Run) -> None:
     settings, plan, task = prepared.settings, prepared.plan, prepared.task
-    length = length_of(plan)
-    numbered = {"layers": "layer", "encoder_layers": "encoder layer", "decoder_layers": "decoder layer", "heads": "head"}
-    size = [counted(getattr(task.config, name), noun) for name, noun in numbered.items() if hasattr(task.config, name)]
+    names = ("layers", "encoder_layers", "decoder_layers", "heads")
+    size = [
+        counted(getattr(task.config, name), name[:-1].replace("_", " ")) for name in names if hasattr(task.config, name)
+    ]
     size += [f"{name} {getattr(task.config, name)}" for name in ("width", "context")]
     print(
         f"data       {task.introduced()}\n"
         f"model      {prepared.description['model']}, {count(prepared.trainer.shapes):,} parameters: "
         f"{', '.join(size)}, {task.tokenizer.size} {task.tokenizer.kind} tokens\n"
-        f"training   {length}, batch {settings.batch}, {settings.dtype} on {settings.device}, "
+        f"training   {length_of(plan)}, batch {settings.batch}, {settings.dtype} on {settings.device}, "
         f"{counted(settings.shards, 'worker')}, seed {settings.seed}\n"
         f"directory  {prepared.directory}",
         flush=True,
