@@ -95,7 +95,7 @@ def test_a_pre_trained_bert_lends_its_sizes_and_its_tokenizer_and_is_tuned(
     run = Run.resume(Path(tuned), Workers)
     trained = (8 + 24) + (8 + 8) + (run.task.config.vocabulary + 8) + 2 * 8 + 2  # of Wqkv, Wo, token; a new head
     whole = count(bert.shapes(run.task.config))
-    assert f"training   {trained} parameters ({100 * trained / whole:.3g} % of the model's), at most 1 steps" in out
+    assert f"training   {trained} parameters ({100 * trained / whole:.3g} % of the model's), at most 1 step," in out
     assert run.settings.lr == rates(FIT_SETTINGS["lr"])["low-rank"] == 2e-3
     assert printed(capfd, "answer", "predict", tuned, "--context", "Ann lives.", "--question", "Who lives?").strip()
     assert "the upper layers must be between 0 and" in refused(*fit, "--tune", "upper", "--upper", "2")

@@ -221,7 +221,7 @@ def test_a_pre_trained_bert_is_tuned(tmp_path: Path, capfd: Captured, tune: list
     run = Run.resume(tmp_path / "run", Workers)
     task: Any = run.task
     assert (
-        f"model      bert from {tmp_path / 'bert'}, {count(bert.shapes(task.config)):,} parameters: 1 layers," in shown
+        f"model      bert from {tmp_path / 'bert'}, {count(bert.shapes(task.config)):,} parameters: 1 layer," in shown
     )
     assert (
         f"training   {task.tuning.count:,} parameters ({100 * task.tuning.share:.3g} % of the model's), at m" in shown
