@@ -85,6 +85,8 @@ class Exact:
     __hash__ = None  # type: ignore[assignment]
 
     def __matmul__(self, other: Any) -> Exact:
+        if self.ndim == 1:
+            return (self.reshape(1, -1) @ other).reshape(-1)
         a, b = self.nodes, _nodes(other)
         products = _each(operator.mul, a[..., :, None, :], b.swapaxes(-1, -2)[..., None, :, :])
         return ExactMathematics.sum(Exact(products), -1, False)
@@ -138,6 +140,10 @@ class ExactMathematics:
         return Exact(_objects(numpy.where(mask, _nodes(x), _nodes(y))))
 
     @staticmethod
+    def like(x: Any, other: Any) -> Exact:
+        return Exact(_nodes(x))
+
+    @staticmethod
     def constant(x: Exact) -> Exact:
         return Exact(_each(constant, x.values()))
 
@@ -160,6 +166,10 @@ class ExactMathematics:
     @staticmethod
     def is_zero(x: Exact) -> Exact:
         return Exact(_each(NodeMathematics.is_zero, x.nodes))
+
+    @staticmethod
+    def spread(x: Exact, shape: tuple[int, ...]) -> Exact:
+        return Exact(numpy.broadcast_to(x.nodes, shape))
 
     @staticmethod
     def stack(parts: Sequence[Any], axis: int) -> Exact:

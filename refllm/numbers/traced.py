@@ -161,6 +161,12 @@ class TracedMathematics:
         )
 
     @staticmethod
+    def like(x: Any, other: Any) -> Any:
+        if not isinstance(x, Traced):
+            return x.astype(other.dtype)
+        return Traced(x.value.astype(other.dtype), (x, lambda d: d.astype(x.value.dtype)))
+
+    @staticmethod
     def constant(x: Traced) -> Traced:
         return Traced(x.value)
 
@@ -178,6 +184,10 @@ class TracedMathematics:
     @staticmethod
     def is_zero(x: Traced) -> Traced:
         return Traced(Floats.is_zero(x.value))
+
+    @staticmethod
+    def spread(x: Traced, shape: tuple[int, ...]) -> Traced:
+        return Traced(numpy.broadcast_to(x.value, shape), (x, lambda d: d))  # summed again where it arrives
 
     @staticmethod
     def stack(parts: Sequence[Any], axis: int) -> Traced:

@@ -61,12 +61,12 @@ def erfc(x: Array) -> Array:
 
 def power(x: Array, n: Array) -> Array:
     """x^n of two numbers, or of a number and the entries of n."""
-    return _mathematics(x, n).power(x, n)
+    return _of_numbers(x, n).power(x, n)
 
 
 def ratio(a: Array, b: Array) -> Array:
     """a / b of whole numbers, without the rounding of a float where the numbers in use have none."""
-    return _mathematics(a, b).ratio(a, b)
+    return _of_numbers(a, b).ratio(a, b)
 
 
 def pi() -> Array:
@@ -76,6 +76,11 @@ def pi() -> Array:
 def where(mask: Array, x: Array, y: Array) -> Array:
     """x where the mask is true, else y."""
     return _mathematics(x, y).where(mask, x, y)
+
+
+def like(x: Array, other: Array) -> Array:
+    """x in the dtype of the other, where numbers have one."""
+    return _mathematics(x, other).like(x, other)
 
 
 def constant(x: Array) -> Array:
@@ -149,9 +154,23 @@ def concatenate(parts: Sequence[Array], axis: int) -> Array:
     return _mathematics(*parts).concatenate(parts, axis)
 
 
-def zeros(shape: Sequence[int], like: Array) -> Array:
-    """Zeros of the dtype of `like`."""
-    return numpy.zeros(tuple(shape), getattr(like, "dtype", None))
+def spread(x: Array, shape: Sequence[int]) -> Array:
+    """x repeated along the axes that it lacks, or in which it has one entry."""
+    return _mathematics(x).spread(x, tuple(shape))
+
+
+def everywhere(shape: Sequence[int]) -> Array:
+    """A mask that is true at every place."""
+    return numpy.ones(tuple(shape), bool)
+
+
+def integers(x: Sequence[int]) -> Array:
+    return numpy.array(x, int)
+
+
+def zeros(shape: Sequence[int], other: Array) -> Array:
+    """Zeros in the dtype of the other array."""
+    return numpy.zeros(tuple(shape), getattr(other, "dtype", None))
 
 
 def scatter_add(index: Array, x: Array, size: int) -> Array:
@@ -201,7 +220,7 @@ class Floats:
     """Arrays of floats: NumPy's functions, in the dtype of the array."""
 
     exp, log, sqrt, tanh, sin, cos = numpy.exp, numpy.log, numpy.sqrt, numpy.tanh, numpy.sin, numpy.cos
-    where, stack, concatenate = numpy.where, numpy.stack, numpy.concatenate
+    where, stack, concatenate, spread = numpy.where, numpy.stack, numpy.concatenate, numpy.broadcast_to
 
     @staticmethod
     def sigmoid(x: Array) -> Array:
@@ -219,6 +238,10 @@ class Floats:
     @staticmethod
     def ratio(a: Array, b: Array) -> Array:
         return a / b
+
+    @staticmethod
+    def like(x: Array, other: Array) -> Array:
+        return x.astype(other.dtype)
 
     @staticmethod
     def constant(x: Array) -> Array:
@@ -275,10 +298,14 @@ def scalars(mathematics: Any) -> Iterator[None]:
 
 
 def _mathematics(*arguments: Any) -> Any:
-    for x in arguments:
-        if hasattr(x, "mathematics"):
-            return x.mathematics
-    for x in arguments:
-        if isinstance(x, numpy.ndarray | numpy.generic) and (x.dtype.kind == "f" or _scalars.get() is Scalars):
-            return Floats
-    return _scalars.get()
+    """That of the first argument with one of its own; of an array, where there is one."""
+    own = [x for x in arguments if hasattr(x, "mathematics")]
+    if own:
+        return next((x for x in own if hasattr(x, "shape")), own[0]).mathematics
+    return Floats if any(isinstance(x, numpy.ndarray | numpy.generic) for x in arguments) else _scalars.get()
+
+
+def _of_numbers(*arguments: Any) -> Any:
+    """As `_mathematics`, but whole numbers in arrays belong to the numbers in use, like those outside of arrays."""
+    own = any(hasattr(x, "mathematics") for x in arguments)
+    return _mathematics(*arguments) if own or _scalars.get() is Scalars else _scalars.get()

@@ -1,6 +1,6 @@
 """Scaled dot-product attention, and the same with a bias that depends on the distance of key and query."""
 
-from refllm.spec.array import Array, Pullback, arange, sqrt, swap, where
+from refllm.spec.array import Array, Pullback, arange, scatter_add, sqrt, sum, swap, where
 from refllm.spec.softmax import softmax
 
 
@@ -33,6 +33,35 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | No
         return dq, dk, dv
 
     return y, attention_back
+
+
+def relative_attention(
+    q: Array, k: Array, v: Array, r: Array, *, causal: bool, allowed: Array | None
+) -> tuple[Array, Pullback]:
+    """ATT, T5-REL, LONG: y = P v,   P = softmax(q kᵀ / √D + bias),   bias of query t and key s = r[s - t + T - 1]
+
+    Entry i of r is for the distance i - (S - 1) from the query's place to the key's: `t5_bias_causal`,
+    `t5_bias_bidirectional` and `alibi` make such an r. Masks as in `attention`.
+    Source:  Shaw et al. 2018 (arXiv:1803.02155) for weights that know the distance; Raffel et al. 2020
+             (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) sec. 3 for one number a distance.
+    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1); allowed bool (..., H, T, S)
+             -> y (..., H, T, E)
+    Back:    that of `attention`;   dr[i] = Σ of ds over the places where s - t + T - 1 = i, and over the leading axes
+    """
+    (H, T), S = q.shape[-3:-1], k.shape[-2]
+    place = arange(S) - arange(T)[:, None] + T - 1
+    s = q @ swap(k) / sqrt(q.shape[-1]) + r[:, place]
+    s = where(may_attend(s.shape, causal, allowed), s, float("-inf"))
+    P, softmax_back = softmax(s)
+
+    def relative_attention_back(dy: Array) -> tuple[Array, Array, Array, Array]:
+        dv = swap(P) @ dy
+        ds = softmax_back(dy @ swap(v))
+        dbias = sum(ds.reshape(-1, H, T, S), axis=0, keepdims=False)
+        dr = scatter_add(place, dbias.swapaxes(0, 2).swapaxes(0, 1), r.shape[-1]).T
+        return ds @ k / sqrt(q.shape[-1]), swap(ds) @ q / sqrt(q.shape[-1]), dv, dr
+
+    return P @ v, relative_attention_back
 
 
 def may_attend(shape: tuple[int, ...], causal: bool, allowed: Array | None) -> Array:

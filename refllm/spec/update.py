@@ -1,0 +1,80 @@
+"""One step of SGD, Adam and AdamW for one array, clipping by the global norm, and the learning rate's schedule."""
+
+from refllm.spec.array import Array, cos, pi, power, ratio, sqrt, total
+
+
+def sgd(p: Array, g: Array, v: Array, *, lr: float, momentum: float) -> tuple[Array, Array]:
+    """SGD: v' = μ v + g,   p' = p - lr v'
+
+    Source:  Sutskever et al. 2013, in the form of most frameworks (lr outside the velocity); documents 004 sec. 3.2.
+    Shapes:  p (...); g (...); v (...) -> p' (...); v' (...)
+    """
+    v = momentum * v + g
+    return p - lr * v, v
+
+
+def adam(
+    p: Array, g: Array, m: Array, v: Array, *,
+    step: int, lr: float, beta1: float, beta2: float, eps: float, decay: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """ADAM: m' = β1 m + (1-β1) g,   v' = β2 v + (1-β2) g²,   p' = p - lr m̂ / (√v̂ + eps),
+             m̂ = m' / (1-β1^step),   v̂ = v' / (1-β2^step)
+
+    `decay` is the L2 penalty λ: its gradient λ p joins g, and so enters both moments. `step` counts from 1.
+    Source:  Kingma & Ba 2015 (arXiv:1412.6980) alg. 1; documents 000 sec. 4.3, 003 sec. 5.2.
+    Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
+    """
+    change, m, v = _adam(g + decay * p, m, v, step, beta1, beta2, eps)
+    return p - lr * change, m, v
+
+
+def adamw(
+    p: Array, g: Array, m: Array, v: Array, *,
+    step: int, lr: float, beta1: float, beta2: float, eps: float, decay: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """ADAMW: p' = (1 - lr λ) p - lr m̂ / (√v̂ + eps): the decay acts on the parameter alone, the moments never see it
+
+    Source:  Loshchilov & Hutter 2019 (arXiv:1711.05101) alg. 2, with the schedule's factor inside lr; documents 000
+             sec. 5.2 (code).
+    Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
+    """
+    change, m, v = _adam(g, m, v, step, beta1, beta2, eps)
+    return p * (1 - lr * decay) - lr * change, m, v
+
+
+def _adam(
+    g: Array, m: Array, v: Array, step: int, beta1: float, beta2: float, eps: float
+) -> tuple[Array, Array, Array]:
+    """m̂ / (√v̂ + eps), m' and v'"""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * (g * g)
+    corrected_m = m / (1 - power(beta1, step))
+    corrected_v = v / (1 - power(beta2, step))
+    return corrected_m / (sqrt(corrected_v) + eps), m, v
+
+
+def clip_by_global_norm(g: list[Array], *, clip: float) -> tuple[Array, list[Array]]:
+    """ADAMW (clipping): norm = √(Σ g² over all arrays);   g' = g min(1, clip / norm)
+
+    Source:  Pascanu et al. 2013 (arXiv:1211.5063) alg. 1.
+    Shapes:  g: any -> norm (); g' as g
+    """
+    squares = total(g[0] * g[0])
+    for x in g[1:]:
+        squares = squares + total(x * x)
+    norm = sqrt(squares)
+    return norm, [x * (clip / norm) for x in g] if norm > clip else g
+
+
+def warmup_cosine(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
+    """ADAMW (schedule): linear from peak / warmup at step 1 to peak at step `warmup`, then half a cosine down to
+    `floor` at step `total`, and `floor` after
+
+    Source:  Loshchilov & Hutter 2017 (arXiv:1608.03983) eq. 5 without restarts; warm-up as Vaswani et al. 2017
+             (arXiv:1706.03762) sec. 5.3. Steps count from 1, so that the first step moves.
+    """
+    if step < warmup:
+        return peak * step / warmup
+    if step >= total:
+        return floor
+    return floor + (peak - floor) * (1 + cos(pi() * ratio(step - warmup, total - warmup))) / 2
