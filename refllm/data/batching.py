@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from refllm.errors import UserError
 
 IGNORED = -1  # the target of a position that does not count
+PIECE = 1 << 20  # tokens whose bytes are in memory at the same time
 
 
 class Batches:
@@ -37,6 +38,7 @@ class Batches:
         if not isinstance(generator.bit_generator, np.random.PCG64):
             raise TypeError("Batches: generator must be numpy.random.default_rng(seed), whose state goes into JSON")
         self.tokens, self.context, self.batch, self.generator = tokens, context, batch, generator
+        self._crc32 = fingerprint(tokens)
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -47,7 +49,7 @@ class Batches:
         windows = (room - offset) // self.context
         self._starts = offset + self.context * self.generator.permutation(windows)
 
-    def next_batch(self) -> NDArray[np.integer[Any]]:
+    def next_batch(self) -> NDArray[np.int64]:
         """The next windows, (B, T + 1)."""
         starts: list[int] = []
         while len(starts) < self.batch:
@@ -56,15 +58,14 @@ class Batches:
             taken = self._starts[self._next : self._next + self.batch - len(starts)]
             self._next += len(taken)
             starts.extend(taken)
-        batch: NDArray[np.integer[Any]] = self.tokens[np.array(starts)[:, None] + np.arange(self.context + 1)]
-        return batch
+        return self.tokens[np.array(starts)[:, None] + np.arange(self.context + 1)].astype(np.int64, copy=False)
 
     def state(self) -> dict[str, Any]:
         """What `from_state` needs to go on, and to know the run again, ready for JSON."""
         return {
             "context": self.context,
             "batch": self.batch,
-            "tokens_crc32": fingerprint(self.tokens),
+            "tokens_crc32": self._crc32,
             "random": self._epoch_random,
             "next": self._next,
         }
@@ -85,11 +86,11 @@ class Batches:
             generator.bit_generator.state = state["random"]
         except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(damaged) from None
-        if began[0] != fingerprint(tokens):
+        batches = cls(tokens, context=context, batch=batch, generator=generator)
+        if began[0] != batches._crc32:
             raise UserError("the training text is not the one that the run began with; resume with the same data")
         if began[1:] != (context, batch):
             raise UserError(f"the run began with context {began[1]} and batch {began[2]}; resume with the same")
-        batches = cls(tokens, context=context, batch=batch, generator=generator)
         if type(position) is not int or not 0 <= position <= len(batches._starts):
             raise UserError(damaged)
         batches._next = position
@@ -97,32 +98,50 @@ class Batches:
 
 
 def windows(
-    tokens: NDArray[np.integer[Any]], *, context: int, stride: int
-) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+    tokens: NDArray[np.integer[Any]], *, context: int, stride: int, chosen: NDArray[np.integer[Any]] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Every token but the first as a target exactly once: ids (N, T) and targets (N, T), T = context.
 
     Windows begin `stride` tokens after each other, the last one where it ends with the tokens. The first counts all
     its targets; a later one only those that none before it counted, the rest are IGNORED = -1. So with stride = context
     a target sees 1 to T tokens, with stride < context at least T - stride + 1 (but for the first T - stride of the
-    text), at T / stride times the work.
+    text), at T / stride times the work. `chosen` are the numbers of the windows that are wanted, if not all.
 
     Raises: UserError if the tokens do not fill one window, or stride is not in 1 … context.
     """
+    number = window_count(tokens, context=context, stride=stride)
+    wanted = np.arange(number) if chosen is None else chosen
+    last = len(tokens) - 1 - context
+    starts, before = np.minimum(wanted * stride, last), np.minimum((wanted - 1) * stride, last)
+    counted = np.where(wanted == 0, 0, before + context)
+    places = starts[:, None] + np.arange(context)
+    ids, following = tokens[places].astype(np.int64), tokens[places + 1].astype(np.int64)
+    return ids, np.where(places >= counted[:, None], following, IGNORED)
+
+
+def window_count(tokens: NDArray[np.integer[Any]], *, context: int, stride: int) -> int:
+    """How many `windows` there are, and as there: UserError for too few tokens or another stride."""
     if not 1 <= stride <= context:
         raise UserError(f"the stride of the evaluation must be between 1 and the context {context}; got {stride}")
     refuse_shorter_than_window(tokens, context=context, part="validation")
-    last = len(tokens) - 1 - context
-    starts = np.append(np.arange(0, last, stride), last)
-    places = starts[:, None] + np.arange(context)
-    counted = np.append(0, starts[:-1] + context)
-    return tokens[places], np.where(places >= counted[:, None], tokens[places + 1].astype(np.int64), IGNORED)
+    return -(-(len(tokens) - 1 - context) // stride) + 1
 
 
 def held_out_windows(
     train: NDArray[np.integer[Any]], validation: NDArray[np.integer[Any]], *, context: int, stride: int
-) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`windows` in which every token of the validation part is a target: the last one of training comes before it."""
     return windows(np.append(train[-1:], validation), context=context, stride=stride)
+
+
+def evenly(total: int, most: int | None) -> NDArray[np.int64]:
+    """`most` of the numbers below `total`, in order and evenly spread; all of them where they are no more, or for None.
+
+    The same for the same two numbers: what is measured on them is measured on the same things every time.
+    """
+    if most is None or most >= total:
+        return np.arange(total)
+    return (2 * np.arange(most) + 1) * total // (2 * most)
 
 
 def refuse_shorter_than_window(tokens: NDArray[np.integer[Any]], *, context: int, part: str) -> None:
@@ -141,4 +160,7 @@ def refuse_shorter_than_window(tokens: NDArray[np.integer[Any]], *, context: int
 
 def fingerprint(tokens: NDArray[np.integer[Any]]) -> int:
     """The same number for the same tokens, whatever their integer type and the machine."""
-    return zlib.crc32(tokens.astype("<i8").tobytes())
+    crc = 0
+    for start in range(0, len(tokens), PIECE):
+        crc = zlib.crc32(tokens[start : start + PIECE].astype("<i8").tobytes(), crc)
+    return crc

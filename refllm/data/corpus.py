@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 from refllm.errors import UserError
@@ -114,7 +115,7 @@ def decoded(path: Path) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None
     text = text_of(raw, str(path))
-    if not text.strip():
+    if not text or text.isspace():
         raise UserError(f"{path} is empty; give a file with text")
     return text if text.endswith("\n") else text + "\n"
 
@@ -167,20 +168,36 @@ def split(corpus: Corpus, *, validation: float = 0.1) -> Split:
     mark = len(text) - held_out
     newline = text.find("\n", max(mark - 1, 0), mark + held_out // 2)
     cut = mark if newline < 0 else newline + 1
-    train, tail = without_paragraphs(text[:cut], of=text[cut:]), text[cut:]
-    if not text[:cut].strip() or not tail.strip():
+    before, tail = text[:cut], text[cut:]
+    if any(not part or part.isspace() for part in (before, tail)):
         raise UserError(f"{corpus.name} is too short to hold out {validation:g} of it; give more text")
-    if not train.strip():
+    train = without_paragraphs(before, of=tail)
+    if not train or train.isspace():
         raise UserError(f"{corpus.name} repeats itself: its end holds all that comes before; give more varied text")
     return Split(train, tail, cut - len(train))
 
 
 def without_paragraphs(text: str, *, of: str) -> str:
     """The text without those paragraphs of 40 characters or more that also stand in `of`, nor the blank lines after."""
-    theirs = set(map(str.strip, BLANK_LINES.split(of)[::2]))
-    pieces = [*BLANK_LINES.split(text), ""]
-    return "".join(
-        paragraph + blank
-        for paragraph, blank in zip(pieces[::2], pieces[1::2], strict=True)
-        if len(paragraph.strip()) < REPEATED or paragraph.strip() not in theirs
-    )
+    theirs = {text for text in map(str.strip, BLANK_LINES.split(of)[::2]) if len(text) >= REPEATED}
+    kept, start, place = [], 0, 0  # of a large text, where next to nothing goes, long stretches are kept at once
+    for blank in chain(BLANK_LINES.finditer(text), [None]):
+        end, following = (len(text), len(text)) if blank is None else blank.span()
+        if text[place:end].strip() in theirs:
+            kept.append(text[start:place])
+            start = following
+        place = following
+    return "".join([*kept, text[start:]]) if kept else text
+
+
+def spread(text: str, *, most: int, pieces: int = 100) -> str:
+    """A text of at most `most` characters as it is; of a longer one as many, in pieces that are evenly spread over it
+    and begin where a line or a word does, if one does near there."""
+    if len(text) <= most:
+        return text
+    length, found = most // pieces, []
+    for i in range(pieces):
+        place = (len(text) - length) * i // max(1, pieces - 1)
+        border = max(text.find(" ", place, place + length // 10), text.find("\n", place, place + length // 10))
+        found.append(text[max(border, place) : place + length])
+    return "".join(found)

@@ -6,7 +6,7 @@ and scoring it has the form of the other models: `Config`, `shapes`, and `forwar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -17,6 +17,8 @@ from refllm.errors import UserError
 from refllm.parameters import Tree
 
 Tokens: TypeAlias = NDArray[np.integer[Any]]
+
+BLOCK = 1 << 18  # tokens of a long text whose probabilities are looked up together
 
 
 @dataclass(frozen=True)
@@ -69,28 +71,33 @@ class NGram:
 
         Raises: UserError if n < 0, vocabulary < 1, a token is not in [0, vocabulary), or there are fewer than n.
         """
-        if n < 0 or vocabulary < 1:
-            raise UserError(f"an n-gram model needs n of 0 or more and a vocabulary; got {n} and {vocabulary}")
-        row = in_vocabulary(tokens, vocabulary)
-        if len(row) < n:
-            raise UserError(f"a text of {len(row)} tokens holds no {n}-gram; give more text or a smaller n")
-        codes, ends, first = [], [], []
-        before = np.zeros(len(row), np.int64)  # the number of the (length-1)-gram that ends just before each place
-        for length in range(1, n + 1):
-            here = before[length - 1 :] * vocabulary + row[length - 1 :]
-            unique, at, number = np.unique(here, return_index=True, return_inverse=True)
-            codes.append(unique)
-            ends.append(np.append(np.full(length - 1, -1), number))  # the number of the one that ends at each place
-            first.append(at + length - 1)  # where each of them first ends
-            before = np.append(-1, ends[-1][:-1])
-        levels = []
-        for length in range(1, n + 1):
-            # A continuation is a distinct longer n-gram, seen at the place where that one first ends.
-            places = first[length] if length < n else np.arange(n - 1, len(row))
-            counts = np.bincount(ends[length - 1][places], minlength=len(codes[length - 1]))
-            contexts = len(codes[length - 2]) if length > 1 else 1
-            levels.append(level(codes[length - 1], counts, contexts=contexts, vocabulary=vocabulary))
-        return cls(n, vocabulary, tuple(levels))
+        return cls.fit_orders(tokens, orders=[n], vocabulary=vocabulary)[n]
+
+    @classmethod
+    def fit_orders(cls, tokens: Tokens, *, orders: Sequence[int], vocabulary: int) -> dict[int, NGram]:
+        """`fit` for several n in little more time than for the greatest: they count the same sequences."""
+        for n in orders:
+            if n < 0 or vocabulary < 1:
+                raise UserError(f"an n-gram model needs n of 0 or more and a vocabulary; got {n} and {vocabulary}")
+        row, longest = in_vocabulary(tokens, vocabulary), max(orders)
+        if len(row) < longest:
+            raise UserError(f"a text of {len(row)} tokens holds no {longest}-gram; give more text or a smaller n")
+        levels: list[Level] = []  # below the highest order
+        highest: dict[int, Level] = {}
+        numbers = np.zeros(len(row) + 1, np.int64)  # of the (length-1)-grams, in the order of the text
+        codes, contexts = np.zeros(0, np.int64), 1
+        for length in range(1, longest + 1):
+            here = numbers[: len(row) - length + 1] * vocabulary + row[length - 1 :]
+            longer, first, inverse = np.unique(here, return_index=True, return_inverse=True)
+            if length > 1:  # a continuation is a distinct longer n-gram, seen at the place where that one first ends
+                counts = np.bincount(numbers[first + 1], minlength=len(codes))
+                levels.append(level(codes, counts, contexts=contexts, vocabulary=vocabulary))
+                contexts = len(codes)
+            codes, numbers = longer, inverse
+            if length in orders:
+                counts = np.bincount(numbers, minlength=len(codes))
+                highest[length] = level(codes, counts, contexts=contexts, vocabulary=vocabulary)
+        return {n: cls(n, vocabulary, (*levels[: n - 1], highest[n]) if n else ()) for n in orders}
 
     def probability(self, context: Tokens) -> NDArray[np.float64]:
         """p(w | the last n - 1 tokens of the context) for every w, (V,); after fewer, a lower order.
@@ -120,6 +127,13 @@ class NGram:
         Raises: UserError if a token is not in the vocabulary.
         """
         row = in_vocabulary(tokens, self.vocabulary)
+        p = np.empty(len(row))
+        for start in range(0, len(row), BLOCK):
+            known = min(start, max(0, self.n - 1))  # what went before is context alone
+            p[start : start + BLOCK] = self._probabilities(row[start - known : start + BLOCK])[known:]
+        return p
+
+    def _probabilities(self, row: NDArray[np.int64]) -> NDArray[np.float64]:
         p = np.full(len(row), 1 / self.vocabulary)
         context = np.zeros(len(row), np.int64)
         for one in self.levels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
@@ -23,7 +24,9 @@ __all__ = [
     "Tokenizer",
     "WordPieceTokenizer",
     "WordTokenizer",
+    "characters_begun",
     "default_start",
+    "encode_long",
     "gives_back",
     "load",
     "unknown_share",
@@ -73,6 +76,36 @@ def load(saved: object) -> Tokenizer:
     if not isinstance(saved, dict) or not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"a saved tokenizer must be an object whose `kind` is one of {', '.join(KINDS)}; train again")
     return KINDS[kind].from_json(saved)
+
+
+BORDER = re.compile(r"(?<=\S)(?=[ \n])")  # no token of any kind reaches across: what follows begins with its space
+PIECE = 1 << 20  # characters that are encoded together
+
+
+def encode_long(tokenizer: Tokenizer, text: str, *, piece: int = PIECE) -> NDArray[np.unsignedinteger[Any]]:
+    """The ids of `encode` in the smallest type that holds them, encoded piece by piece: a long text takes little more
+    memory than they do."""
+    kind = np.min_scalar_type(tokenizer.size - 1)
+    found = [tokenizer.encode(text[start:end]).astype(kind) for start, end in borders(text, piece=piece)]
+    return np.concatenate(found) if found else np.zeros(0, kind)
+
+
+def borders(text: str, *, piece: int) -> Iterator[tuple[int, int]]:
+    """Where a text can be cut into pieces of that many characters, or of more where no border follows."""
+    start = 0
+    while start < len(text):
+        border = BORDER.search(text, start + piece)
+        end = border.start() if border else len(text)
+        yield start, end
+        start = end
+
+
+def characters_begun(tokenizer: Tokenizer, tokens: NDArray[np.integer[Any]]) -> int:
+    """How many characters of a text that the tokens `gives_back` begin in these of its tokens."""
+    if isinstance(tokenizer, BytePairTokenizer):
+        each = [sum(byte & 0xC0 != 0x80 for byte in token) for token in tokenizer.vocabulary]
+        return int(np.array(each)[tokens].sum())
+    return len(tokenizer.decode(tokens))
 
 
 def gives_back(tokenizer: Tokenizer, tokens: NDArray[np.int64], text: str) -> bool:

@@ -42,6 +42,7 @@ WORD = re.compile(
     re.VERBOSE,
 )
 LONGEST_TOKEN = 1 + 4 * LONGEST  # bytes: no word is longer, so no learnt token is
+MOST_KNOWN = 1 << 18  # words that are remembered from one text to the next
 MOST_TOKENS = sys.maxunicode + 1  # a token is a character while words are merged: see spell
 
 
@@ -115,13 +116,15 @@ class BytePairTokenizer:
         Raises: UserError if the text holds a lone surrogate.
         """
         refuse_surrogates(text)
-        words: dict[str, list[int]] = {}
-        ids: list[int] = []
-        for word in WORD.findall(text):
-            if word not in words:
-                words[word] = self._encode_word(word)
-            ids.extend(words[word])
-        return np.array(ids, np.int64)
+        known = self._known
+        if len(known) > MOST_KNOWN:
+            known.clear()
+        spelled = b"".join(map(known.__getitem__, WORD.findall(text)))
+        return np.frombuffer(spelled, np.uint32).astype(np.int64)
+
+    @cached_property
+    def _known(self) -> _Known:
+        return _Known(self)
 
     def _encode_word(self, word: str) -> list[int]:
         spelling = spell(word)
@@ -169,6 +172,18 @@ class BytePairTokenizer:
                     f"merge {place} of a saved byte-pair tokenizer is not a list of two integers; train it again"
                 )
         return cls(tuple((left, right) for left, right in saved["merges"]))
+
+
+class _Known(dict[str, bytes]):
+    """The ids of each word that was met, as the bytes of an array: words are spelled once and joined without a loop."""
+
+    def __init__(self, tokenizer: BytePairTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def __missing__(self, word: str) -> bytes:
+        self[word] = spelled = np.array(self.tokenizer._encode_word(word), np.uint32).tobytes()
+        return spelled
 
 
 def learn_merges(words: Mapping[str, int], most: int) -> list[Pair]:

@@ -79,6 +79,31 @@ def test_only_the_last_tokens_of_the_context_matter(text: list[int], n: int, his
     np.testing.assert_array_equal(model.probability(np.array(history, int)), model.probability(recent))
 
 
+@given(rows, st.lists(lengths, min_size=1, max_size=4))
+def test_several_orders_that_are_counted_at_once_are_those_that_are_counted_apart(
+    text: list[int], orders: list[int]
+) -> None:
+    together = NGram.fit_orders(np.array(text), orders=orders, vocabulary=VOCABULARY)
+    for n in orders:
+        alone = NGram.fit(np.array(text), n=n, vocabulary=VOCABULARY)
+        for one, other in zip(together[n].levels, alone.levels, strict=True):
+            assert one.discount == other.discount
+            for name in ("codes", "counts", "totals", "kinds"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+@given(text=rows, n=lengths, scored=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=30))
+def test_a_long_text_is_scored_in_blocks_as_it_is_at_once(
+    block: int, text: list[int], n: int, scored: list[int]
+) -> None:
+    model = NGram.fit(np.array(text), n=n, vocabulary=VOCABULARY)
+    whole = model.probabilities(np.array(scored))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngram, "BLOCK", block)
+        np.testing.assert_array_equal(model.probabilities(np.array(scored)), whole)
+
+
 @given(rows)
 def test_length_zero_is_the_uniform_model(text: list[int]) -> None:
     model = NGram.fit(np.array(text), n=0, vocabulary=VOCABULARY)
