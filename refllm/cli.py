@@ -14,6 +14,13 @@ from typing import Any, NoReturn
 
 import refllm
 from refllm.backend import is_out_of_memory
+from refllm.commands.streams import (
+    INTERRUPTED,
+    NO_READER,
+    ended_politely,
+    fill_closed_streams,
+    lead_nowhere,
+)
 from refllm.errors import UserError
 
 COMMANDS = {
@@ -76,22 +83,26 @@ def parser(command: str | None) -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit status."""
+    fill_closed_streams()
     words = sys.argv[1:] if arguments is None else list(arguments)
     command = next((word for word in words if word in COMMANDS), None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show appears as its code
     try:
-        options = _parsed(words, command)
-        return int(options.run(options))
+        with ended_politely():
+            options = _parsed(words, command)
+            status = int(options.run(options))
+            sys.stdout.flush()  # a full disk is said here, where it can be
+            return status
     except UserError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        print("refllm: interrupted", file=sys.stderr)
-        return 130
+        return _refuse("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has left, as in `refllm generate | head`
-        sys.stderr.close()
-        return 141  # as a shell says of a process that a closed pipe ended
+        lead_nowhere(sys.stdout)
+        return NO_READER
     except OSError as error:
+        lead_nowhere(sys.stdout)
         place = error.filename or "input or output"
         return _refuse(f"{place}: {error.strerror or error}; check the place, its permissions and the free space")
     except Exception as error:
@@ -107,6 +118,9 @@ def _parsed(words: Sequence[str], command: str | None) -> argparse.Namespace:
     return options
 
 
-def _refuse(line: str) -> int:
-    print(f"refllm: {' '.join(line.split())}", file=sys.stderr)
-    return 2
+def _refuse(line: str, status: int = 2) -> int:
+    try:
+        print(f"refllm: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # nobody reads it; the status says it
+        lead_nowhere(sys.stderr)
+    return status

@@ -7,7 +7,7 @@ is its path, `layers.0.attention.Wqkv`, in the order in which the tree is writte
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from refllm.backend import Array, namespace
@@ -50,8 +50,8 @@ def count(shapes: Tree) -> int:
     return sum(math.prod(shape) for _, shape in named_leaves(shapes))
 
 
-def require_fit(shapes: Tree, arrays: dict[str, Array]) -> None:
-    """UserError unless `arrays`, by path, are exactly those that `shapes` asks for."""
+def require_fit(shapes: Tree, arrays: Mapping[str, Any]) -> None:
+    """UserError unless `arrays`, by path, or what has a `shape` for each, are exactly those that `shapes` asks for."""
     wanted = dict(named_leaves(shapes))
     odd = sorted(set(arrays) ^ set(wanted))
     if odd:

@@ -1,5 +1,6 @@
 """A run is a directory: what was trained, how it went, and how to go on.
 
+refllm.lock     while a process writes the run (refllm/directory.py)
 checkpoint/     weights, moments and state.json (refllm/checkpoint.py); while a run with patience goes on, the best
                 report's weights; in fine-tuning of a part, what is trained, beside the weights of the whole model
 metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm
@@ -11,10 +12,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,17 +23,18 @@ from typing import Any
 import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_device, to_host
+from refllm.directory import RESUMABLE, is_left, occupied, require_empty
 from refllm.errors import UserError
-from refllm.finetune.stored import weights_of
-from refllm.models import LANGUAGE_MODELS, by_name
+from refllm.models import LANGUAGE_MODELS
 from refllm.parameters import Tree, count, from_names, named_leaves, require_fit
 from refllm.plan import Best, Plan, criterion
+from refllm.state_file import MOST_STEPS, made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
-from refllm.tokenizers import Tokenizer, require_same_vocabulary
-from refllm.tokenizers import load as load_tokenizer
+from refllm.tasks.stored import damage_refused, stored_model
+from refllm.tokenizers import Tokenizer
 from refllm.train import Settings, Trainer
-from refllm.workers import Workers
+from refllm.workers import WorkerEndedError, Workers
 
 
 class Run:
@@ -48,13 +49,14 @@ class Run:
         groups: dict[str, dict[str, Array]] | None,
     ) -> None:
         self.directory, self.task, self.description = directory, task, description
-        self.settings = Settings(**description["settings"])
-        self.plan = Plan(**description["plan"])
+        self.settings = made_of(Settings, description["settings"])
+        self.plan = made_of(Plan, description["plan"])
         self.seconds, self.reported = description["seconds"], description["reported"]
         self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
         self.training_seconds = description["training_seconds"]
-        self.best = Best(**description.get("best", {}))
+        self.best = made_of(Best, description.get("best", {}))
         self.best_weights = (groups or {}).get("best", {})
+        self.saved: str | None = None  # what tells its last checkpoint from another; none of a new run
         order = generator(self.settings.seed, 1)
         self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
         self.trainer = Trainer(
@@ -78,28 +80,53 @@ class Run:
     @classmethod
     def resume(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
         """The run as its last checkpoint left it. Later lines of the metrics are dropped: they will be made again."""
-        description, read = open_checkpoint(directory)
-        if description.get("model") == "ngram":
+        if is_left(directory):
             raise UserError(
-                f"{directory} is a run of an n-gram model, which counts once and has nothing to go on with; train anew"
+                f"{directory} holds nothing to go on with: its training ended before it had saved anything; begin it "
+                f"again with --out {directory}"
             )
-        if "compressed" in description:
-            raise UserError(f"{directory} was made by refllm compress, which cannot be gone on with; compress again")
+        _require_resumable(directory, checkpoint.load(directory / "checkpoint")[0])
+        with occupied(directory, until=RESUMABLE, fresh=False):
+            return cls._resumed(directory, workers)
+
+    @classmethod
+    def _resumed(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
+        stored = stored_model(directory)
+        description, read, saved = stored.description, stored.groups, checkpoint.stamp(directory / "checkpoint")
+        _require_resumable(directory, description)
         groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
         groups |= {group: read(group) for group in ("best", "trained") if group in description["files"]}
         groups["weights"] = groups.pop("trained", groups["weights"])
-        try:
-            settings = Settings(**description["settings"])
-            task = load_task(description)
-            run = cls(directory, task, description, workers(settings.shards, settings.blas_threads), groups)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
+        with damage_refused(directory):
+            _require_numbers(description)
+            settings = made_of(Settings, description["settings"])
+            run = cls(
+                directory, load_task(description), description, workers(settings.shards, settings.blas_threads), groups
+            )
+        run.saved = saved
         metrics = directory / "metrics.jsonl"
         if metrics.exists():
             lines = metrics.read_text("utf-8", "replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= description["step"]]
-            checkpoint.write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
+            if kept != lines:
+                checkpoint.write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
+        checkpoint.tidy(directory / "checkpoint")
         return run
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The directory is there and of this process alone: `train` and `summarise` hold it, and who does both holds it
+        over them.
+
+        Raises: UserError if another process has it, or has trained the run meanwhile.
+        """
+        with occupied(self.directory, until=RESUMABLE, fresh=self.saved is None):
+            if self.saved is not None and checkpoint.stamp(self.directory / "checkpoint") != self.saved:
+                raise UserError(
+                    f"another process has changed the run in {self.directory} meanwhile; give the command again to go "
+                    "on from where it stands now"
+                )
+            yield
 
     @property
     def done(self) -> bool:
@@ -115,13 +142,17 @@ class Run:
         """Steps until the plan is fulfilled or `should_stop` says so; then the state is saved.
 
         With patience a plan that is fulfilled leaves the weights of its best report. A training that fails before its
-        first report leaves no directory.
+        first report leaves nothing.
 
         `on_step` gets the loss of each step where it is: reading it from a device waits for the device. `on_report`
         gets each line of the metrics.
         """
-        with directory_made(self.directory):
-            self._carry_on(should_stop, on_step, on_report)
+        with self.held():
+            try:
+                self._carry_on(should_stop, on_step, on_report)
+            except WorkerEndedError as error:
+                saved = "" if self.saved is None else f", or go on from what is saved with --resume {self.directory}"
+                raise UserError(f"{error}{saved}") from None
 
     def _carry_on(
         self,
@@ -220,6 +251,7 @@ class Run:
         if self.best_weights:
             groups["best"] = self.best_weights
         checkpoint.save(self.directory / "checkpoint", self.description, groups, step=self.trainer.step_number)
+        self.saved = checkpoint.stamp(self.directory / "checkpoint")
 
     def summarise(self, baselines: dict[str, float], also: dict[str, float] | None = None) -> dict[str, Any]:
         """Writes summary.json; `also` are measures beside those of the task's validation."""
@@ -245,63 +277,24 @@ class Run:
         if self.plan.patience is not None:
             summary["best_step"] = self.best.step
         data = json.dumps(summary, indent=1) + "\n"
-        checkpoint.write_atomically(self.directory / "summary.json", data.encode())
+        with self.held():
+            checkpoint.write_atomically(self.directory / "summary.json", data.encode())
         return summary
+
+    @property
+    def concluded(self) -> bool:
+        """Whether the run is done and its summary written."""
+        try:
+            summary = json.loads((self.directory / "summary.json").read_bytes())
+            return self.done and bool(summary["steps"] == self.trainer.step_number)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
 
 
 def refuse_divergence(number: float, *, step: int, remedy: str) -> None:
     """UserError if a loss, or a sum with one, is infinite or not a number."""
     if not math.isfinite(number):
         raise UserError(f"the loss is no longer a number at step {step}: the training diverged; {remedy}")
-
-
-@contextmanager
-def directory_made(directory: Path) -> Iterator[None]:
-    """The directory is there inside. If what is done inside fails, those that were made for it go unless they hold
-    something."""
-    made = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # the first that is not empty
-            for path in made:
-                path.rmdir()
-        raise
-
-
-def require_empty(directory: Path, *, resumes: bool = False) -> None:
-    """UserError if the directory holds anything, or cannot be made; of a run it is said that the command resumes it, if
-    it does."""
-    if os.path.isfile(directory) or (os.path.isdir(directory) and os.listdir(directory)):
-        what = "a file" if os.path.isfile(directory) else "not empty"
-        run = resumes and checkpoint.is_there(directory / "checkpoint")
-        go_on = f", or go on with the run by --resume {directory}" if run else ""
-        raise UserError(f"{directory} is {what} and will not be overwritten; choose another --out{go_on}")
-    require_place(directory, within=next(path for path in (directory, *directory.parents) if os.path.exists(path)))
-
-
-def require_free(path: Path, *suffixes: str) -> None:
-    """UserError unless a file of that name can be written where there is none yet; with suffixes, unless it has one of
-    them."""
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise UserError(f"{path} must end in {' or '.join(suffixes)}; name it so")
-    if path.exists():
-        raise UserError(f"{path} is there already and will not be overwritten; choose another name")
-    require_place(path, within=path.parent)
-
-
-def require_place(path: Path, *, within: Path) -> None:
-    """UserError if nothing can be written at the path: what it is to stand in is no folder, or does not permit it."""
-    if not os.path.isdir(within):
-        raise UserError(f"{path} cannot be written: {within} is not a folder; make it one or choose another place")
-    if not os.access(within, os.W_OK | os.X_OK):
-        raise UserError(f"{path} cannot be written: {within} does not permit it; change that or choose another place")
-
-
-def open_checkpoint(directory: Path) -> tuple[dict[str, Any], Callable[[str], dict[str, Array]]]:
-    """The description of a run's checkpoint and the reader of its arrays."""
-    return checkpoint.load(directory / "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -317,17 +310,11 @@ class Trained:
 
 def load_model(directory: Path, device: str) -> Trained:
     """The model of a run, to generate or score with, or to go on from."""
-    description, read = open_checkpoint(directory)
-    try:
-        model = by_name(description["model"])
-        config, tokenizer = model.Config(**description["config"]), load_tokenizer(description["tokenizer"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
-    require_same_vocabulary(tokenizer, config.vocabulary)
-    shapes, arrays = model.shapes(config), weights_of(description, read)
-    require_fit(shapes, arrays)
-    parameters = from_names(shapes, {name: to_device(x, device) for name, x in arrays.items()})
-    return Trained(model, config, parameters, tokenizer, description)
+    stored = stored_model(directory)
+    arrays = stored.weights()
+    require_fit(stored.shapes, arrays)
+    parameters = from_names(stored.shapes, {name: to_device(x, device) for name, x in arrays.items()})
+    return Trained(stored.model, stored.config, parameters, stored.tokenizer, stored.description)
 
 
 def load_language_model(directory: Path, device: str) -> Trained:
@@ -342,9 +329,30 @@ def load_language_model(directory: Path, device: str) -> Trained:
     return trained
 
 
+def _require_resumable(directory: Path, description: dict[str, Any]) -> None:
+    """UserError for what was not made by steps, and for what was made of another run."""
+    if description.get("model") == "ngram":
+        raise UserError(
+            f"{directory} is a run of an n-gram model, which counts once and has nothing to go on with; train anew"
+        )
+    if "compressed" in description:
+        raise UserError(f"{directory} was made by refllm compress, which cannot be gone on with; compress again")
+
+
+def _require_numbers(description: dict[str, Any]) -> None:
+    """TypeError unless what a run has counted are numbers that it can have."""
+    for name in ("reported", "loss_steps"):
+        if type(description[name]) is not int or not 0 <= description[name] < MOST_STEPS:
+            raise TypeError(f"{name} {str(description[name])[:40]}")
+    for name in ("seconds", "training_seconds", "loss_sum"):
+        value = description[name]
+        if type(value) not in (int, float) or not math.isfinite(value) or (value < 0 and name != "loss_sum"):
+            raise TypeError(f"{name} {str(value)[:40]}")
+
+
 def _step_of(line: str) -> float:
     """The step of a line of metrics; infinite for one that was cut short."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

@@ -9,6 +9,7 @@ threads were asked for.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+WORKERS_A_CORE = 16  # at most
 CAN_FORK = sys.platform.startswith("linux")
+
+# The signals that ask a process to end: Ctrl-C, a polite kill (of `timeout`, a scheduler), the terminal that is closed.
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 # mallopt's parameters, from glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
@@ -51,6 +56,25 @@ def keep_freed_memory() -> bool:
 def available_cores() -> int:
     """The cores that this process may use, which a container or taskset may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_threads(threads: int) -> None:
+    """UserError for less than one, or for so many that a machine would do nothing but switch between them.
+
+    More than there are cores is allowed: a run of another machine is repeated bit for bit with its number of workers.
+    """
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, got {threads}")
+    most = WORKERS_A_CORE * available_cores()
+    if threads > most:
+        raise UserError(
+            f"threads must be at most {most}, {WORKERS_A_CORE} for each core of this machine, got {threads}; more than "
+            f"{available_cores()} make nothing faster"
+        )
+
+
+class WorkerEndedError(UserError):
+    """A worker has died, with its part of the step in hand."""
 
 
 class Workers:
@@ -101,20 +125,28 @@ class Crew:
         self._serve = serve
         self._connections: list[Connection] = []
         context = multiprocessing.get_context("fork")
+        atexit.register(self.close)  # before Python waits for the workers at its end
         with warnings.catch_warnings():
             # Python warns of a fork beside threads. The copies take no lock that a thread may hold: they neither print
             # nor start threads, and OpenBLAS and glibc prepare themselves for a fork.
             warnings.simplefilter("ignore", DeprecationWarning)
-            for part in range(1, count):
-                here, there = context.Pipe()
-                self._connections.append(here)
-                arguments = (serve, part, there, list(self._connections))
-                context.Process(target=_serve_requests, args=arguments, daemon=True).start()
-                there.close()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # a worker has handlers of its own from the start
+            try:
+                for part in range(1, count):
+                    here, there = context.Pipe()
+                    self._connections.append(here)
+                    arguments = (serve, part, there, list(self._connections), before)
+                    context.Process(target=_serve_requests, args=arguments, daemon=True).start()
+                    there.close()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __call__(self, *request: Any) -> list[Any]:
         for connection in self._connections:
-            connection.send(request)
+            try:
+                connection.send(request)
+            except OSError:  # the pipe's other end has gone with its worker
+                raise _ended_from_outside() from None
         try:
             own = self._serve(0, *request)
         finally:  # every answer is fetched, or the next request would be given an old one
@@ -125,14 +157,18 @@ class Crew:
         return [own, *answers]
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         for connection in self._connections:
             connection.close()  # the end of the requests, at which a worker leaves
 
 
-def _serve_requests(serve: Callable[..., Any], part: int, connection: Connection, of_parent: list[Connection]) -> None:
-    """The life of a forked worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _serve_requests(
+    serve: Callable[..., Any], part: int, connection: Connection, of_parent: list[Connection], mask: set[int]
+) -> None:
+    """The life of a forked worker, which ends with the requests: when its parent closes the pipe, or has died."""
+    for number in ENDING:  # they go to the whole group; the parent decides when to stop
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     for end in of_parent:
         end.close()  # a worker that held these would keep its fellows waiting for a parent that has died
     while True:
@@ -144,11 +180,20 @@ def _serve_requests(serve: Callable[..., Any], part: int, connection: Connection
             answer = serve(part, *request)
         except Exception as error:
             answer = error
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except OSError:  # nobody is there to hear it
+            return
 
 
 def _received(connection: Connection) -> Any:
     try:
         return connection.recv()
     except (EOFError, OSError):
-        return UserError("a worker process was ended from outside, most often for lack of memory; use fewer --threads")
+        return _ended_from_outside()
+
+
+def _ended_from_outside() -> WorkerEndedError:
+    return WorkerEndedError(
+        "a worker process was ended from outside, most often for lack of memory; use fewer --threads"
+    )

@@ -206,7 +206,7 @@ def edit_state(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]
         path = directory / "run" / "checkpoint" / "state.json"
         state = json.loads(path.read_bytes())
         change(state)
-        path.write_text(json.dumps(state))
+        path.write_bytes(tiny.resealed(state))
 
     return write
 

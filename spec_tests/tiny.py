@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,20 @@ def metrics(directory: Path) -> list[dict[str, Any]]:
 def contents(directory: Path) -> dict[str, bytes]:
     """Every file below a directory."""
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def file_of(checkpoint: Path, group: str) -> Path:
+    """The file of a group of arrays."""
+    return checkpoint / str(json.loads((checkpoint / "state.json").read_bytes())["files"][group]["file"])
+
+
+def resealed(state: dict[str, Any]) -> bytes:
+    """A state with other values and the checksum of these; as it is where it is of format 1."""
+    state = dict(state)
+    if state.pop("sha256", None) is None:
+        return json.dumps(state).encode()
+    body = json.dumps(state, indent=1).removesuffix("\n}").encode()
+    return body + f',\n "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
 
 
 def largest_difference(a: Any, b: Any) -> float:

@@ -17,7 +17,7 @@ from refllm.errors import UserError
 from refllm.metrics import normalised_answer
 from refllm.run import Trained
 from refllm.tasks.span import answers, quality
-from refllm.workers import Workers, available_cores
+from refllm.workers import Workers, available_cores, require_threads
 
 OF_FIT = {"task": "span", "learns": "answers", "by": "refllm answer fit"}
 
@@ -63,8 +63,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    if options.threads < 1:
-        raise UserError(f"threads must be at least 1, got {options.threads}")
+    require_threads(options.threads)
     questions = read_questions(options.data)
     run = fitted(options.run_directory, options.device, **OF_FIT)
     given = answered_by(run, questions, options, threads=options.threads)

@@ -14,7 +14,7 @@ from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 from refllm.tokenizers.word import WordTokenizer
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
-from refllm.workers import available_cores
+from refllm.workers import available_cores, require_threads
 
 # Every field of a model's Config that a user may set.
 ARCHITECTURE: dict[str, tuple[type, str]] = {
@@ -175,8 +175,7 @@ def config_of(model: ModuleType, values: dict[str, Any], tokenizer: Tokenizer) -
 def settings_of(values: dict[str, Any], options: argparse.Namespace) -> Settings:
     cores = available_cores()
     threads = (cores if options.device == "cpu" else 1) if options.threads is None else options.threads
-    if threads < 1:
-        raise UserError(f"threads must be at least 1, got {threads}")
+    require_threads(threads)
     shards = max(1, min(threads, values["batch"]))
     return Settings(
         **{name: values[name] for name in ("batch", "lr", "warmup", "floor", "beta1", "beta2", "eps", "decay", "clip")},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
+from refllm.checkpoint import write_atomically
 from refllm.commands.choices import (
     OF_MODELS,
     add_machine_arguments,
@@ -22,15 +23,17 @@ from refllm.commands.choices import (
     tokenizer_of,
 )
 from refllm.commands.progress import Display, interrupts, silent_divergence
+from refllm.commands.streams import INTERRUPTED, lasting_output, output_is_lost
 from refllm.commands.train import LESS_MEMORY, lost, next_free
 from refllm.data.batching import held_out_windows, refuse_shorter_than_window
 from refllm.data.corpus import Corpus, Split, split
+from refllm.directory import require_empty, require_free
 from refllm.errors import UserError
 from refllm.metrics import perplexity
 from refllm.models import by_name
 from refllm.plan import Plan
 from refllm.presets import MODELS, PRESETS
-from refllm.run import Run, require_empty, require_free
+from refllm.run import Run
 from refllm.tasks.counting import count_text, require_order
 from refllm.tasks.language import Language, bits_of, read_corpus
 from refllm.tokenizers import Tokenizer
@@ -70,6 +73,11 @@ class Contender:
 
 
 def run(options: argparse.Namespace) -> int:
+    with lasting_output():
+        return _compared(options)
+
+
+def _compared(options: argparse.Namespace) -> int:
     keep_freed_memory()
     device_namespace(options.device)
     allow_tf32(options.tf32, options.device)
@@ -97,17 +105,17 @@ def run(options: argparse.Namespace) -> int:
         for one in contenders:
             print(f"\n{one.name}", file=sys.stderr, flush=True)
             rows.append(_row(one, plan, options, corpus, tokenizer, out / one.name, interrupted))
-            if interrupted:
+            if interrupted or output_is_lost():
                 break
     rows.sort(key=bits_of)
-    (out / "compare.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_atomically(out / "compare.json", (json.dumps(rows, indent=1) + "\n").encode())
     picture = _plot(rows, Path(options.plot) if options.plot else out / "compare.png")
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
         print(table(rows))
         print(f"\n{picture}", file=sys.stderr)
-    return 130 if interrupted else 0
+    return INTERRUPTED if interrupted else 0
 
 
 def _values(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -166,7 +174,7 @@ def _row(
         workers = Workers(one.settings.shards, one.settings.blas_threads)
         prepared = Run.begin(directory, task=task, settings=one.settings, plan=plan, workers=workers)
         with prepared.trainer.workers, Display(prepared, sys.stderr) as display, silent_divergence():
-            prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
+            prepared.train(lambda: bool(interrupted) or output_is_lost(), display.on_step, display.on_report)
             summary = prepared.summarise({})
     return {
         "name": one.name, **{key: summary[key] for key in ("val_bpc", "val_bpt", "val_unknown") if key in summary},

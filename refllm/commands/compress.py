@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,19 +18,20 @@ from refllm.commands.generate import add_run_argument, chosen_run
 from refllm.commands.progress import Display, interrupts, silent_divergence
 from refllm.data.classification import by_length, marked_texts
 from refllm.data.examples import read_labelled
+from refllm.directory import occupied, require_empty
 from refllm.errors import UserError
 from refllm.finetune.distillation import Teacher, distilled
 from refllm.finetune.pruning import SCOPES, magnitude_masks, pruned, pruned_tuning, sparsity_of
 from refllm.finetune.stored import packed
 from refllm.parameters import Tree, count, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run, Trained, directory_made, load_model, refuse_divergence, require_empty
+from refllm.run import Run, Trained, load_model, refuse_divergence
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.classify import Classify
 from refllm.tasks.labels import label_log_probabilities, most_probable
 from refllm.train import Settings, Trainer
-from refllm.workers import Workers, available_cores
+from refllm.workers import Workers, available_cores, require_threads
 
 DESCRIPTION = """Make a smaller model of the one of a run, and show what that costs: size, speed and quality on the
 part of the data that the run held out.
@@ -41,6 +40,7 @@ example: refllm compress quantise runs/001 --out runs/001-int8
          refllm compress prune runs/001 --sparsity 0.7 --steps 200 --out runs/001-pruned
          refllm compress distil runs/001 --layers 2 --width 64 --out runs/001-small"""
 
+DONE = "compress.json"
 LOOKS = 10  # at the loss, while what was not pruned is trained on
 LESS_MEMORY = "use --device cpu, a lower --batch or fewer --threads"
 SIZES = {
@@ -121,8 +121,7 @@ class Subject:
 def run(options: argparse.Namespace) -> int:
     device_namespace(options.device)
     allow_tf32(options.tf32, options.device)
-    if options.threads < 1:
-        raise UserError(f"threads must be at least 1, got {options.threads}")
+    require_threads(options.threads)
     out = Path(options.out)
     require_empty(out)
     directory = chosen_run(options.run_directory)
@@ -133,28 +132,17 @@ def run(options: argparse.Namespace) -> int:
             "trained by steps (to distil, a classifier or a language model)"
         )
     subject = Subject(directory, trained, load_task(whole(trained.description)), options)
-    with directory_made(out), _emptied_on_failure(out):
+    with occupied(out, until=DONE, fresh=True):  # what is interrupted cannot be gone on with, and leaves nothing
         WAYS[options.how](subject, out)
         rows = before_and_after(directory, out, options)
         data = json.dumps({"how": options.how, **rows}, indent=1) + "\n"
-        checkpoint.write_atomically(out / "compress.json", data.encode())
+        checkpoint.write_atomically(out / DONE, data.encode())
     picture = plot(rows, out / "compress.png")
     print(data.rstrip() if options.json else table(rows))
     if options.how != "distil" and not options.json:
         print("It is read back into float32 and computes as many products as before: smaller, not faster.")
     print(f"\n{picture}", file=sys.stderr)
     return 0
-
-
-@contextmanager
-def _emptied_on_failure(out: Path) -> Iterator[None]:
-    """What fails or is interrupted takes its files with it: a compression cannot be gone on with."""
-    try:
-        yield
-    except BaseException:
-        for path in out.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise
 
 
 def _quantise(subject: Subject, out: Path) -> None:

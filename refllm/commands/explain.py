@@ -12,10 +12,11 @@ from refllm.commands.choices import add_device_arguments
 from refllm.commands.explain_page import page
 from refllm.commands.explain_picture import draw, require_matplotlib
 from refllm.commands.explaining import TOLERANCE, Asked, explained
+from refllm.directory import require_free
 from refllm.errors import UserError
 from refllm.explain.classifier import ANSWERS, BASELINES
 from refllm.explain.explanation import AttentionMap, Explanation, Grid, LabelScores, chosen_map
-from refllm.run import load_model, require_free
+from refllm.run import load_model
 
 DESCRIPTION = """Why a run says what it says of a text: what each token accounts for in a label (integrated gradients
 or gradient times input), and the attention weights of every layer and head.

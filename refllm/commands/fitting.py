@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from refllm.backend import allow_tf32
 from refllm.commands.choices import add_machine_arguments, require_alone, settings_of
 from refllm.commands.progress import carried_out
+from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.train import next_free
 from refllm.commands.wording import counted, length_of
 from refllm.errors import UserError
@@ -102,13 +103,13 @@ def carry_out(
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         prepared = new_run()
-    with prepared.trainer.workers:
+    with prepared.trainer.workers, prepared.held(), lasting_output():
         introduce(prepared)
-        if prepared.done and (prepared.directory / "summary.json").exists():
+        if prepared.concluded:
             print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
             return 0
         if not carried_out(prepared, go_on=f"refllm {command} fit"):
-            return 130
+            return INTERRUPTED
         conclude(prepared)
     return 0
 

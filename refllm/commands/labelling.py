@@ -30,7 +30,7 @@ from refllm.tasks.labels import (
     log_sum_exp,
     most_probable,
 )
-from refllm.workers import Workers, available_cores
+from refllm.workers import Workers, available_cores, require_threads
 
 PREDICT = """Label texts: arguments (right after RUN), the lines of a file, or those of the standard input.
 
@@ -139,8 +139,8 @@ def _baselines(description: dict[str, Any], texts: Sequence[str]) -> tuple[dict[
 
 def _workers(options: argparse.Namespace) -> Workers:
     cores = available_cores() if options.device == "cpu" else 1
-    if options.threads is not None and options.threads < 1:
-        raise UserError(f"threads must be at least 1, got {options.threads}")
+    if options.threads is not None:
+        require_threads(options.threads)
     return Workers(options.threads or cores)
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from refllm.backend import Array
+from refllm.commands.streams import output_is_lost
 from refllm.run import Run
+from refllm.workers import ENDING
+
+MOMENT = 0.5  # seconds in which a second Ctrl-C is the first, sent again
 
 
 class Display:
@@ -56,14 +63,25 @@ class Display:
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Ctrl-C (or a polite kill) asks the loop to stop after the step in hand; a second one stops at once."""
+    """Ctrl-C, a polite kill, or the end of the terminal asks the loop to stop after the step in hand; a second Ctrl-C
+    stops at once.
+
+    `timeout` and schedulers send their signal twice, to the process and to its group: a second Ctrl-C within a moment
+    is the first, and of the other signals one is enough. What is ignored (nohup) stays so.
+    """
     caught: list[int] = []
+    first = math.inf
 
     def ask(number: int, _: object) -> None:
+        nonlocal first
+        now = time.monotonic()
+        first = min(first, now)
         caught.append(number)
-        signal.signal(number, signal.default_int_handler)
+        if number == signal.SIGINT and now - first > MOMENT:
+            raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [n for n in ENDING if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield caught
     finally:
@@ -82,10 +100,11 @@ def silent_divergence() -> Iterator[None]:
 def carried_out(prepared: Run, *, go_on: str) -> bool:
     """Trains with the display until the plan is fulfilled; False, and how to `go_on`, if the user has stopped it."""
     with Display(prepared) as display, interrupts() as interrupted, silent_divergence():
-        prepared.train(lambda: bool(interrupted), display.on_step, display.on_report)
+        prepared.train(lambda: bool(interrupted) or output_is_lost(), display.on_step, display.on_report)
     if not prepared.done:
         print(
             f"Stopped at step {prepared.trainer.step_number:,} and saved. To go on:\n"
-            f"  {go_on} --resume {prepared.directory}"
+            f"  {go_on} --resume {prepared.directory}",
+            file=sys.stderr if output_is_lost() else None,
         )
     return prepared.done

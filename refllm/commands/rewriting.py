@@ -19,7 +19,7 @@ from refllm.run import Trained
 from refllm.tasks.dictionary import learn_dictionary, word_by_word
 from refllm.tasks.seq2seq import read_data
 from refllm.tasks.writing import token_counts, written
-from refllm.workers import Workers, available_cores
+from refllm.workers import Workers, available_cores, require_threads
 
 NAMES = {"translate": "translation", "summarise": "summary"}  # of what is written, in JSON
 COLUMNS = {"bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact"}
@@ -193,6 +193,6 @@ def _require_beams(options: argparse.Namespace) -> None:
 
 def _workers(options: argparse.Namespace) -> Workers:
     cores = available_cores() if options.device == "cpu" else 1
-    if options.threads is not None and options.threads < 1:
-        raise UserError(f"threads must be at least 1, got {options.threads}")
+    if options.threads is not None:
+        require_threads(options.threads)
     return Workers(options.threads or cores)

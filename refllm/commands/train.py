@@ -20,9 +20,11 @@ from refllm.commands.choices import (
     tokenizer_of,
 )
 from refllm.commands.progress import carried_out
+from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.wording import counted, length_of
 from refllm.data.corpus import split
 from refllm.data.sentences import BORDER, FILE_BORDER
+from refllm.directory import occupied, require_empty
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
 from refllm.models import by_name
@@ -30,7 +32,7 @@ from refllm.models.ngram import NGram
 from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS
-from refllm.run import Run, require_empty
+from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks.counting import count_text
 from refllm.tasks.denoising import TextInfilling
@@ -82,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         if values["model"] == "ngram":
             return _count(values, options)
         prepared = _new_run(values, options)
-    with prepared.trainer.workers:
+    with prepared.trainer.workers, prepared.held(), lasting_output():
         return _train(prepared)
 
 
@@ -129,9 +131,10 @@ def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else next_free()
     require_empty(out)
     tokenizer = tokenizer_of(values, corpus.text, parts.train)
-    summary = count_text(
-        out, parts=parts, name=corpus.name, data=options.data, tokenizer=tokenizer, order=values["order"]
-    )
+    with occupied(out, until="summary.json", fresh=True):
+        summary = count_text(
+            out, parts=parts, name=corpus.name, data=options.data, tokenizer=tokenizer, order=values["order"]
+        )
     bits, unit = bits_of(summary)
     print(
         f"An n-gram model of order {summary['order']} on {corpus.name}: {summary['parameters']:,} n-grams of "
@@ -150,11 +153,11 @@ def next_free() -> Path:
 
 def _train(prepared: Run) -> int:
     _introduce(prepared)
-    if prepared.done and (prepared.directory / "summary.json").exists():
+    if prepared.concluded:
         print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
         return 0
     if not carried_out(prepared, go_on="refllm train"):
-        return 130
+        return INTERRUPTED
     task = prepared.task
     if isinstance(task, MaskedPretraining):
         summary = prepared.summarise(task.baselines())

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from refllm.workers import available_cores
+from refllm.workers import available_cores, require_threads
 
 
 def texts_of(X: Iterable[str]) -> list[str]:
@@ -114,6 +114,8 @@ def processes(n_jobs: int | None) -> int:
     """As joblib counts them: 1 for None, all cores for -1, all but one for -2; at least 1. ValueError for 0."""
     if n_jobs == 0:
         raise ValueError("n_jobs must not be 0; give 1 process or more, or -1 for all cores")
+    if n_jobs is not None and n_jobs > 0:
+        require_threads(n_jobs)
     if n_jobs is None or n_jobs > 0:
         return n_jobs or 1
     return max(1, available_cores() + 1 + n_jobs)

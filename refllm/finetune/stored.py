@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 from refllm.backend import Array, namespace
+from refllm.checkpoint import Declared
 from refllm.errors import UserError
 from refllm.finetune.tuning import Leaves
-from refllm.parameters import is_decayed
+from refllm.parameters import Tree, is_decayed, named_leaves, require_fit
 
 FORMS = ("int8", "sparse")
 TABLES = ("token", "position", "segment")  # whose output channels are rows: a token's vector, or, tied, its logit
@@ -63,6 +64,12 @@ def weights_of(description: dict[str, Any], read: Callable[[str], dict[str, Arra
     """The leaves of a model by path, from a checkpoint as `checkpoint.load` gives it, whatever their form. UserError
     where one of them is infinite or not a number: whatever such a model answers is no answer."""
     leaves = unpacked(read("weights"), description["form"]) if "form" in description else read("weights")
+    if description.get("model") != "ngram":
+        odd = sorted(path for path, leaf in leaves.items() if str(leaf.dtype) not in ("float32", "float64"))
+        if odd:
+            raise UserError(
+                f"{odd[0]} of the weights is of {leaves[odd[0]].dtype}, not float32; use another checkpoint"
+            )
     spoiled = sorted(path for path, leaf in leaves.items() if not namespace(leaf).isfinite(leaf).all())
     if spoiled:
         raise UserError(
@@ -70,6 +77,20 @@ def weights_of(description: dict[str, Any], read: Callable[[str], dict[str, Arra
             "run, or train it again with a lower --lr"
         )
     return leaves
+
+
+def require_declared(shapes: Tree, declared: dict[str, Declared], form: Any) -> None:
+    """UserError unless the arrays of a file, as its header declares them, are those of the model in that form. Nothing
+    of their size has been made until then."""
+    if form is None:
+        require_fit(shapes, declared)
+        return
+    _require_form(form)
+    for path, shape in named_leaves(shapes):
+        stored = declared.get(f"{path}.int8", declared.get(path))
+        bits = declared.get(f"{path}.kept")
+        if not (stored.shape == shape if stored else bits and bits.shape == (-(-math.prod(shape) // 8),)):
+            raise UserError(f"the checkpoint is not one of this model: {path} is not {shape}; use another checkpoint")
 
 
 def unpacked(arrays: dict[str, Array], form: Any) -> dict[str, Array]:

@@ -41,3 +41,14 @@ def require_one_of(config: Any, name: str, known: Collection[str]) -> None:
     """The field names something that there is."""
     if getattr(config, name) not in known:
         raise UserError(f"{name} must be one of {', '.join(known)}; got {getattr(config, name)!r}")
+
+
+def require_layers_within(config: Any, arrays: int) -> None:
+    """The configuration asks for no more layers than there are arrays: it is known to be false before the shapes of all
+    its layers are written down."""
+    for name in ("layers", "encoder_layers", "decoder_layers"):
+        if getattr(config, name, 0) > arrays:
+            raise UserError(
+                f"the model has {getattr(config, name):,} {name.replace('_', ' ')}, the file of its weights only "
+                f"{arrays:,} arrays; they do not belong together: use another checkpoint"
+            )

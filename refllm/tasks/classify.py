@@ -19,6 +19,7 @@ from refllm.metrics import accuracy, confusion_matrix, macro_scores
 from refllm.models import bert
 from refllm.objectives.classification import Classification
 from refllm.parameters import Tree
+from refllm.state_file import made_of
 from refllm.tasks.labels import label_log_probabilities, most_probable
 from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
@@ -193,8 +194,8 @@ def load(description: dict[str, Any]) -> Classify:
     if read.digest != description["examples_sha256"]:
         raise UserError(f"{read.name} does not hold the examples that the run began with; resume with the same")
     return Classify(
-        config=bert.Config(**description["config"]), tokenizer=load_tokenizer(description["tokenizer"]), read=read,
-        data=description["data"], **columns, balanced=description["balanced"], start=restored(description),
+        config=made_of(bert.Config, description["config"]), tokenizer=load_tokenizer(description["tokenizer"]),
+        read=read, data=description["data"], **columns, balanced=description["balanced"], start=restored(description),
         tuning=tuning_of(description), smoothing=description.get("smoothing", 0.0),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from refllm.errors import UserError
 from refllm.models import encoder_decoder
 from refllm.objectives.denoising import Denoising, denoising_loss
 from refllm.parameters import Tree, map_leaves
+from refllm.state_file import made_of
 from refllm.tasks.language import introduced, read_corpus
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
@@ -88,7 +89,7 @@ class TextInfilling:
 
 def load(description: dict[str, Any]) -> TextInfilling:
     return TextInfilling(
-        config=encoder_decoder.Config(**description["config"]),
+        config=made_of(encoder_decoder.Config, description["config"]),
         tokenizer=load_tokenizer(description["tokenizer"]),
         data=description["data"],
         digest=description["text_sha256"],

@@ -16,6 +16,7 @@ from refllm.metrics import bits_per_character, bits_per_token
 from refllm.models import by_name
 from refllm.objectives.causal import Causal
 from refllm.parameters import Tree
+from refllm.state_file import made_of
 from refllm.tokenizers import Tokenizer, gives_back, require_same_vocabulary, unknown_share
 from refllm.tokenizers import load as load_tokenizer
 from refllm.train import Objective, evaluate
@@ -115,7 +116,7 @@ class Language:
 def load(description: dict[str, Any]) -> Language:
     return Language(
         model=description["model"],
-        config=by_name(description["model"]).Config(**description["config"]),
+        config=made_of(by_name(description["model"]).Config, description["config"]),
         tokenizer=load_tokenizer(description["tokenizer"]),
         data=description["data"],
         digest=description["text_sha256"],

@@ -15,6 +15,7 @@ from refllm.errors import UserError
 from refllm.models import bert
 from refllm.objectives.pretraining import Pretraining, pretraining_loss
 from refllm.parameters import Tree, map_leaves
+from refllm.state_file import made_of
 from refllm.tasks.language import introduced, read_corpus
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
@@ -131,7 +132,7 @@ class MaskedPretraining:
 
 def load(description: dict[str, Any]) -> MaskedPretraining:
     return MaskedPretraining(
-        config=bert.Config(**description["config"]),
+        config=made_of(bert.Config, description["config"]),
         tokenizer=load_tokenizer(description["tokenizer"]),
         data=description["data"],
         pairing=description["pairing"],

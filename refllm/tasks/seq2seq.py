@@ -16,6 +16,7 @@ from refllm.finetune import Tuning, by_name
 from refllm.models import encoder_decoder
 from refllm.objectives.seq2seq import Seq2Seq, seq2seq_loss, shifted_right
 from refllm.parameters import Tree, map_leaves
+from refllm.state_file import made_of
 from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
@@ -160,7 +161,7 @@ def load(description: dict[str, Any]) -> SequencePairs:
     if read.digest != description["pairs_sha256"]:
         raise UserError(f"{read.name} does not hold the pairs that the run began with; resume with the same")
     return SequencePairs(
-        command=description["command"], config=encoder_decoder.Config(**description["config"]),
+        command=description["command"], config=made_of(encoder_decoder.Config, description["config"]),
         tokenizer=load_tokenizer(description["tokenizer"]), read=read, data=description["data"], **columns,
         smoothing=description["smoothing"], start=restored(description), tuning=tuning_of(description),
     )  # fmt: skip

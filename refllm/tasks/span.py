@@ -18,6 +18,7 @@ from refllm.metrics import exact_match, token_f1
 from refllm.models import bert
 from refllm.objectives.span import Span, best_spans, span_nll
 from refllm.parameters import Tree, map_leaves
+from refllm.state_file import made_of
 from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
@@ -205,7 +206,7 @@ def load(description: dict[str, Any]) -> AnswerSpans:
     if read.digest != description["questions_sha256"]:
         raise UserError(f"{read.name} does not hold the questions that the run began with; resume with the same")
     return AnswerSpans(
-        config=bert.Config(**description["config"]), tokenizer=load_tokenizer(description["tokenizer"]), read=read,
-        data=description["data"], validation=description["validation"], start=restored(description),
+        config=made_of(bert.Config, description["config"]), tokenizer=load_tokenizer(description["tokenizer"]),
+        read=read, data=description["data"], validation=description["validation"], start=restored(description),
         tuning=tuning_of(description),
     )  # fmt: skip

@@ -9,9 +9,7 @@ from typing import Any
 from refllm import checkpoint
 from refllm.backend import Array, to_device
 from refllm.errors import UserError
-from refllm.finetune.stored import weights_of
-from refllm.models import by_name
-from refllm.tokenizers import load as load_tokenizer
+from refllm.tasks.stored import stored_model
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,16 @@ def begun_from(directory: Path, *, model: str, device: str) -> Start:
 
     Raises: UserError if it is a run of another model.
     """
-    description, read = checkpoint.load(directory / "checkpoint")
+    description, _ = checkpoint.load(directory / "checkpoint")
     if description.get("model") != model:
         raise UserError(
             f"{directory} is a run of {description.get('model')}, and this one begins from one of {model}; "
             f"make one by refllm pretrain --model {model}"
         )
-    try:
-        config = by_name(model).Config(**description["config"])
-        tokenizer, digest = load_tokenizer(description["tokenizer"]), description["files"]["weights"]["sha256"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another run") from None
-    weights = {path: to_device(x, device) for path, x in weights_of(description, read).items()}
-    return Start(str(directory.resolve()), digest, weights, config, tokenizer)
+    stored = stored_model(directory)
+    digest = stored.description["files"]["weights"]["sha256"]
+    weights = {path: to_device(x, device) for path, x in stored.weights().items()}
+    return Start(str(directory.resolve()), digest, weights, stored.config, stored.tokenizer)
 
 
 def restored(description: dict[str, Any]) -> Start | None:

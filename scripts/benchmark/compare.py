@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmark.tasks import ATTENTION, GENERATIONS, STEPS, Shape
+from refllm.directory import require_free
 from refllm.errors import UserError
-from refllm.run import require_free
 
 WORKER = Path(__file__).with_name("worker.py")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

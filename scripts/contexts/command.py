@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from contexts import beyond, memory
+from refllm.directory import require_free
 from refllm.errors import UserError
-from refllm.run import require_free
 
 
 def main() -> int:

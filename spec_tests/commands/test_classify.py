@@ -183,7 +183,8 @@ def test_an_evaluation_goes_on_without_the_training_texts(fitted: Path, tmp_path
     shutil.copytree(fitted / "run", tmp_path / "moved" / "run")
     data = table(tmp_path / "data.csv", ROWS)
     state = tmp_path / "moved" / "run" / "checkpoint" / "state.json"
-    state.write_text(state.read_text().replace(str(fitted / "data.csv"), str(tmp_path / "gone.csv")))
+    moved = json.loads(state.read_text().replace(str(fitted / "data.csv"), str(tmp_path / "gone.csv")))
+    state.write_bytes(tiny.resealed(moved))
     capfd.readouterr()
     assert main(["classify", "evaluate", str(tmp_path / "moved" / "run"), data]) == 0
     shown = capfd.readouterr().out

@@ -35,8 +35,9 @@ def test_a_run_leaves_its_checkpoint_its_metrics_and_its_summary(
     out, err = capfd.readouterr()
     assert err == ""
     assert set(tiny.contents(tmp_path / "r")) == {
-        "metrics.jsonl", "summary.json", "checkpoint/state.json", "checkpoint/weights-00000006.safetensors",
-        "checkpoint/moment1-00000006.safetensors", "checkpoint/moment2-00000006.safetensors",
+        "metrics.jsonl", "summary.json", "checkpoint/state.json",
+        *(f"checkpoint/{tiny.file_of(tmp_path / 'r' / 'checkpoint', group).name}"
+          for group in ("weights", "moment1", "moment2")),
     }  # fmt: skip
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert [line["step"] for line in tiny.metrics(tmp_path / "r")] == [2, 4, 6]
@@ -186,7 +187,7 @@ def test_resuming_with_other_data_is_refused(tmp_path: Path, refused: Refused) -
 
 
 def test_a_checkpoint_cut_short_is_refused(run: Path, refused: Refused) -> None:
-    path = run / "checkpoint" / "moment2-00000006.safetensors"
+    path = tiny.file_of(run / "checkpoint", "moment2")
     path.write_bytes(path.read_bytes()[:-10])
     assert "was cut short" in refused("train", "--resume", str(run))
 
