@@ -49,7 +49,7 @@ def bits_per_token(nll: float, tokens: int) -> float:
 
 
 def accuracy(wanted: Sequence[str], given: Sequence[str]) -> float:
-    """The share of the examples whose label is the one given
+    """ACC: the share of the examples whose label is the one given
 
     Source:  documents 000 sec. 6; Manning et al. 2008, Introduction to Information Retrieval, sec. 8.3.
     Raises:  ValueError if there is no example, or the two differ in length.
@@ -85,7 +85,7 @@ class Scores:
 
 
 def binary_scores(*, hits: int, given: int, wanted: int) -> Scores:
-    """P = hits / given;   R = hits / wanted;   F1 = 2 P R / (P + R) = 2 hits / (given + wanted)
+    """PRF: P = hits / given;   R = hits / wanted;   F1 = 2 P R / (P + R) = 2 hits / (given + wanted)
 
     `hits` examples have the label and were given it, `given` were given it, `wanted` have it.
     Source:  van Rijsbergen 1979, Information Retrieval, ch. 7; Manning et al. 2008 sec. 8.3; documents 000 sec. 6.
@@ -107,7 +107,7 @@ def label_scores(confusion: Sequence[Sequence[int]]) -> list[Scores]:
 
 
 def micro_scores(confusion: Sequence[Sequence[int]]) -> Scores:
-    """`binary_scores` of the hits, given and wanted of all labels added up
+    """PRF: `binary_scores` of the hits, given and wanted of all labels added up
 
     With one label an example, as here, all three are the accuracy.
     Source:  Manning et al. 2008 sec. 13.6.
@@ -117,7 +117,7 @@ def micro_scores(confusion: Sequence[Sequence[int]]) -> Scores:
 
 
 def macro_scores(confusion: Sequence[Sequence[int]]) -> Scores:
-    """The mean of each of `label_scores` over the labels, so that a rare label counts as much as a frequent one
+    """PRF: the mean of each of `label_scores` over the labels, so that a rare label counts as much as a frequent one
 
     The F1 is the mean of the labels' F1, not that of the mean precision and recall.
     Source:  Manning et al. 2008 sec. 13.6; Opitz & Burst 2019 (arXiv:1911.03347) for the two kinds of F1.

@@ -54,7 +54,8 @@ def decoder_layer(
     """MHA, XATT, FFN: the three sublayers in this order, causal MHA first, each with its residual and norm
 
     x + f(N(x)) for norm = "pre", N(x + f(x)) for norm = "post"; N and the feed-forward layer as in `encoder_layer`.
-    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1, 3.2.3; documents 004 sec. 4.1.
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1, 3.2.3; documents 004 sec. 4.1 (erratum E20: its
+             self-attention is causal).
     Shapes:  x (n B, T, C); memory (B, S, C); r (H, 2T-1), with a cache of K places (H, T+K-1), or None;
              memory_allowed bool (B, 1, 1, S) or None; keep 3 x bool (n B, T, C) -> y (n B, T, C)
     Special: n rows of x after each other share a row of memory.

@@ -83,7 +83,7 @@ def bidirectional(
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """BIRNN: y_t = (forward h_t, backward h_t) side by side; the backward states run from the last token to the first
 
-    Source:  Schuster & Paliwal 1997; documents 003 sec. 2.3, 4.1.
+    Source:  Schuster & Paliwal 1997; documents 003 sec. 2.3, 4.1 (erratum E17: it is two recurrences).
     Shapes:  x (B, T, I); forward and backward as in `recurrent`; valid bool (B, T) -> y (B, T, 2N)
     Special: where `valid` is false the states pass unchanged, so that texts of unequal length, padded on either side,
              have in both directions the states that each has alone.

@@ -26,7 +26,7 @@ def clean(text: str, *, html: bool) -> str:
     Dropped are control characters, soft hyphens and other signs that are not seen, and U+FFFD, which stands for what
     could not be decoded. White space at the ends of lines and of the text goes, and so does indentation: this is for
     prose and not for program text. With `html` tags go first (see `without_tags`). A clean text stays as it is.
-    Source:  documents 001 sec. 2.1 and Q8, 004 sec. 3.1: noise and what is invalid is taken out.
+    Source:  documents 001 ch. 3 sec. 2.2 and Q8, 004 sec. 3.1: noise and what is invalid is taken out.
     """
     if html:
         text = without_tags(text)

@@ -109,7 +109,7 @@ def next_sentence_pairs(documents: Sequence[Document], *, room: int, generator: 
 
     The segments come from `stretches`. The strange segment begins with a sentence and has exactly as many tokens as the
     true one, so that lengths tell nothing (they would: a true continuation fills the room, a strange one need not).
-    Source:  Devlin et al. 2019 sec. 3.1 and A.2; documents 000 sec. 3.2.
+    Source:  Devlin et al. 2019 sec. 3.1 and A.2; documents 000 sec. 3.2 (erratum E24: not all pairs are consecutive).
     Raises:  UserError for fewer than two documents, or no room for a token of each segment.
     """
     _require(documents, room, least=2, what="sentence pairs of two documents")

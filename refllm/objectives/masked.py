@@ -64,7 +64,7 @@ def masked_loss(
     """MLM: y = -Σ over the selected places of log P(word | the corrupted text)
 
     A sum, as `causal_loss` is one; `counted` says what the mean divides by.
-    Source:  Devlin et al. 2019 sec. 3.1; documents 000 sec. 3.2, 001 sec. 1.2, 004 sec. 4.3.
+    Source:  Devlin et al. 2019 sec. 3.1; documents 000 sec. 3.2, 001 ch. 3 sec. 1.2, 004 sec. 4.3.
     Shapes:  ids (B, T), corrupted; segments (B, T); allowed bool (B, 1, 1, T) or None; positions (B, M);
              targets (B, M): the words that stood there, or `ignore` -> y ()
     Raises:  UserError if the batch has no masked position.

@@ -21,9 +21,10 @@ def attention(
     Causal: query t attends the keys up to t + S - T, so that the last query sees every key (a cache holds the first
     S - T); with fewer keys than queries the first T - S see none. `allowed` is a boolean mask, true = may attend, or
     None; both hold together.
-    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.1, 3.2.3; documents 001, 002 sec. 3.1 and 4.1, 003 sec.
-             4.1, 004 sec. 4.2 (erratum E3: D is the width of one head's key, not of the embedding). Tiles with a
-             running maximum: Milakov & Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.1, 3.2.3; documents 001 ch. 4 sec. 1 (erratum E1: the
+             softmax of one score is 1, not three weights), 002 sec. 3.1 and 4.1, 003 sec. 4.1, 004 sec. 4.2 (erratum
+             E3: D is the width of one head's key, not of the embedding). Tiles with a running maximum: Milakov &
+             Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
     Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); allowed bool (..., T, S) -> y (..., T, E)
     Back:    dv = Pᵀ dy;  dP = dy vᵀ;  ds = P (dP - Σ_j P_j dP_j), where Σ_j P_j dP_j = Σ_e y_e dy_e;
              dq = ds k / √D;  dk = dsᵀ q / √D

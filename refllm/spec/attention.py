@@ -9,7 +9,8 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | No
 
     Causal: query t attends the keys up to t + S - T, so that the last query sees every key. `allowed` is a boolean
     mask, true = may attend. A row with no key left gives zeros.
-    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.1, 3.2.3; documents 001, 002 sec. 3.1 (erratum E3).
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.1, 3.2.3; documents 001 ch. 4 sec. 1 (erratum E1: the
+             softmax of one score is 1), 002 sec. 3.1 (erratum E3: D is the width of one head's key).
     Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); allowed bool (..., T, S) -> y (..., T, E)
     Back:    y_te = Σ_s P_ts v_se        hence   dv = Pᵀ dy   and   dP = dy vᵀ
              ∂P_tj/∂s_ti = P_tj ([i = j] - P_ti)   hence   ds_ti = Σ_j dP_tj ∂P_tj/∂s_ti = P_ti (dP_ti - Σ_j P_tj dP_tj)

@@ -1,7 +1,7 @@
 """Byte-level byte-pair encoding: 256 bytes and learnt merges, lossless on any Unicode text.
 
 Source: Sennrich et al. 2016 (arXiv:1508.07909) sec. 3.2, on bytes as in Radford et al. 2019 sec. 2.2; documents 001
-sec. 2.2 (DATA). The rule that cuts text into words is this module's own and is not GPT-2's.
+ch. 3 sec. 2.2 (DATA). The rule that cuts text into words is this module's own and is not GPT-2's.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from refllm.tokenizers.checks import checked_ids, named_character, refuse_surrog
 class CharacterTokenizer:
     """id = place of the character in the vocabulary, a string of distinct characters sorted by code point.
 
-    Source: documents 001 sec. 2.2 (DATA).
+    Source: documents 001 ch. 3 sec. 2.2 (DATA).
     Raises: UserError if the vocabulary is empty, unsorted, holds a character twice or a lone surrogate.
     """
 

@@ -1,7 +1,7 @@
 """What the tokenizers with a list of words share: the special tokens, the list's rules, and how text is cut into words.
 
 The rules of cutting are those of BERT's published tokenizer, so that its vocabulary files give its ids.
-Source: Devlin et al. 2019, code; documents 001 sec. 2.2, 004 sec. 3.1 (DATA).
+Source: Devlin et al. 2019, code; documents 001 ch. 3 sec. 2.2, 004 sec. 3.1 (DATA).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class WordTokenizer:
 
     A word outside the vocabulary becomes [UNK], and white space is not kept: the likelihood of these tokens is not
     that of the text, so bits per character do not compare with a lossless tokenizer's.
-    Source: documents 001 sec. 2.2, 004 sec. 3.1 (DATA).
+    Source: documents 001 ch. 3 sec. 2.2, 004 sec. 3.1 (DATA).
     Raises: UserError if a token is empty or repeated, or a special one is missing.
     """
 

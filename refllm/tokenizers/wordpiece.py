@@ -1,7 +1,7 @@
 """WordPiece: a word is cut into the longest pieces that the vocabulary has, "##" before all but its first.
 
 Source: Schuster & Nakajima 2012 sec. 4; Devlin et al. 2019 sec. 3 and code for "##" and the special tokens; documents
-001 sec. 2.2 (DATA).
+001 ch. 3 sec. 2.2 (DATA).
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def nnlm(p: Tree, *, ids: Array, config: Tree, tap: Tap = untapped) -> Array:
 
 
 def hybrid_states(p: Tree, *, ids: Array, allowed: Array | None, config: Tree, tap: Tap = untapped) -> Array:
-    """HYBRID (documents 003, 4.3): embedding + sinusoidal positions, self-attention without residual and norm, and
+    """HYBRID (documents 003 sec. 4.3): embedding + sinusoidal positions, self-attention without residual and norm, and
     recurrent layers. Bidirectional, it sees the whole text (erratum E9); otherwise attention is causal and the layers
     run forward. `allowed` (B, T) is false at the padding."""
     T, C = ids.shape[-1], config["width"]
