@@ -164,7 +164,8 @@ def everywhere(shape: Sequence[int]) -> Array:
     return numpy.ones(tuple(shape), bool)
 
 
-def integers(x: Sequence[int]) -> Array:
+def integers(x: Sequence[Any]) -> Array:
+    """Whole numbers, or lists of them, as an array."""
     return numpy.array(x, int)
 
 

@@ -16,6 +16,7 @@ from refllm.numbers import exact
 from refllm.numbers.exact import Exact
 from refllm.numbers.nodes import Node, number
 from refllm.parameters import named_leaves
+from refllm.spec.array import tapped
 from refllm.verify.case import Case
 
 DIGITS = 400
@@ -26,28 +27,34 @@ class Evaluated:
     outputs: dict[str, Any]
     by_hand: dict[str, Any]  # empty without a gradient
     by_tape: dict[str, Any]
+    taps: dict[str, Any]
 
 
 def evaluate(case: Case, function: Callable[..., Any]) -> Evaluated:
-    """Within `exact.digits`: everything that the case asks for."""
+    """Within `exact.digits`: everything that the case asks for. A config stays as it is: its numbers become exact where
+    they meet such ones."""
     arguments = [exact.lift(x) for x in case.arguments("float64")]
-    found = function(*arguments, **{name: exact.lift(x) for name, x in case.keyword_arguments().items()})
+    keywords = {n: x if n == "config" else exact.lift(x) for n, x in case.keyword_arguments().items()}
+    with tapped() as taps:
+        found = function(*arguments, **keywords)
     has_back = isinstance(found, tuple) and len(found) == 2 and callable(found[1])
     y, back = found if has_back else (found, None)
     outputs = {name: as_exact(x) for name, x in case.flat_outputs(y).items()}
     if not case.gradients or back is None:
-        return Evaluated(outputs, {}, {})
+        return Evaluated(outputs, {}, {}, taps)
     cotangents = [exact.lift(d) for d in case.pull("float64")]
-    by_hand = case.flat_gradients(back(*cotangents))
+    by_hand = {name: as_exact(x) for name, x in case.flat_gradients(back(*cotangents)).items()}
     inputs = dict(leaf for name, x in zip(case.order, arguments, strict=True) for leaf in named_leaves(x, name))
     flat = [leaf for d in cotangents for _, leaf in named_leaves(d)]
     slopes = exact.gradients(list(outputs.values()), flat, list(inputs.values()))
-    return Evaluated(outputs, by_hand, dict(zip(inputs, slopes, strict=True)))
+    return Evaluated(outputs, by_hand, dict(zip(inputs, slopes, strict=True)), taps)
 
 
 def as_exact(x: Any) -> Any:
-    """A number that is no array as an array without axes; whole numbers stay."""
-    return Exact(x) if isinstance(x, Node | float) else x
+    """A number that is no array as an array without axes, floats as the numbers that they are; whole numbers stay."""
+    if isinstance(x, Node | float):
+        return Exact(x)
+    return exact.lift(x)
 
 
 def rounded(x: Exact) -> Array:

@@ -1,0 +1,71 @@
+"""The loop around the model: a text that goes on, and a text that is translated."""
+
+from collections.abc import Callable
+
+from refllm.spec.array import Array, Pullback, Tree, integers, stack, zeros
+from refllm.spec.encoder_decoder import encoder_decoder
+from refllm.spec.sampling import choose, greedy
+
+Model = Callable[..., tuple[Array, Pullback]]
+NOTHING = -1  # stands where there is no token
+
+
+def generate(
+    p: Tree, *, model: Model, ids: Array, new_tokens: int, temperature: float, top_k: int | None, top_p: float | None,
+    uniforms: Array | None, config: Tree,
+) -> tuple[Array, Array]:  # fmt: skip
+    """GEN: the prompt and `new_tokens` more, and the logits that each was chosen from; greedy without uniforms
+
+    The first step embeds the LAST token of the prompt (erratum E6). Every row of a batch is what it would be alone.
+    Source:  documents 002 sec. 3.2.
+    Shapes:  ids (..., T); uniforms (..., N) -> ids (..., T+N), logits (..., N, V)
+    """
+    if ids.ndim == 2:
+        draws = [None] * len(ids) if uniforms is None else uniforms
+        how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "config": config}
+        rows = [
+            generate(p, model=model, ids=row, new_tokens=new_tokens, uniforms=u, **how)
+            for row, u in zip(ids, draws, strict=True)
+        ]
+        texts, logits = zip(*rows, strict=True)
+        return stack(texts, axis=0), stack(logits, axis=0)
+
+    tokens, seen = list(ids), []
+    for n in range(new_tokens):
+        last = next_logits(p, model, tokens, config=config)
+        if uniforms is None:
+            token = greedy(last)
+        else:
+            token = choose(last, temperature=temperature, top_k=top_k, top_p=top_p, uniform=uniforms[n])
+        tokens.append(token)
+        seen.append(last)
+    return integers(tokens), stack(seen, axis=0)
+
+
+def next_logits(p: Tree, model: Model, tokens: list[int], **how: Tree) -> Array:
+    """LMHEAD: the logits (V,) of the token after the last."""
+    logits, _ = model(p, ids=integers(tokens)[None], **how)
+    return logits[0, -1]
+
+
+def translate(
+    p: Tree, *, source: Array, allowed: Array | None, start: int, end: int | None, new_tokens: int, config: Tree
+) -> tuple[Array, Array]:
+    """GEN, ENCDEC: the most probable token at every step, from `start` on, until `end`, which is the last, or
+    `new_tokens`; and the logits. Behind the end there is no token (-1) and no logit (0).
+
+    Source:  Sutskever et al. 2014 (arXiv:1409.3215) sec. 3.2; documents 004 sec. 4.1.
+    Shapes:  source (B, S); allowed bool (B, S) -> ids (B, N), logits (B, N, V)
+    """
+    texts, logits = [], []
+    for b in range(len(source)):
+        reading = {"source": source[b : b + 1], "allowed": None if allowed is None else allowed[b : b + 1]}
+        tokens, seen = list[int](), list[Array]()
+        while len(tokens) < new_tokens and end not in tokens:
+            last = next_logits(p, encoder_decoder, [start, *tokens], **reading, config=config)
+            tokens.append(greedy(last))
+            seen.append(last)
+        missing = new_tokens - len(tokens)
+        texts.append(tokens + [NOTHING] * missing)
+        logits.append(stack(seen + [zeros(last.shape, last)] * missing, axis=0))
+    return integers(texts), stack(logits, axis=0)

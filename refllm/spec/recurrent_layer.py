@@ -1,0 +1,73 @@
+"""Recurrent layers: one from zeros, one in both directions, and several on each other."""
+
+from refllm.spec.array import Array, Pullback, Tree, concatenate, tap, zeros
+from refllm.spec.recurrent import lstm, rnn
+
+
+def recurrent_layer(x: Array, p: Tree, *, cell: str, valid: Array | None) -> tuple[Array, Pullback]:
+    """RNN, LSTM: the states of a layer that begins with zeros
+
+    Source:  as `rnn` and `lstm`.
+    Shapes:  x (B, T, I); Wx (I, G); Wh (N, G); b (G,); valid bool (B, T) -> y (B, T, N)
+    """
+    h = zeros((x.shape[0], p["Wh"].shape[0]), x)
+    if cell == "rnn":
+        y, rnn_back = rnn(x, h, p["Wx"], p["Wh"], p["b"], valid=valid)
+
+        def rnn_layer_back(dy: Array) -> tuple[Array, Tree]:
+            dx, _, dWx, dWh, db = rnn_back(dy)
+            return dx, {"Wx": dWx, "Wh": dWh, "b": db}
+
+        return y, rnn_layer_back
+
+    (y, _), lstm_back = lstm(x, h, h, p["Wx"], p["Wh"], p["b"], valid=valid)
+
+    def lstm_layer_back(dy: Array) -> tuple[Array, Tree]:
+        dx, _, _, dWx, dWh, db = lstm_back(dy, h)  # nothing comes back through the last cell
+        return dx, {"Wx": dWx, "Wh": dWh, "b": db}
+
+    return y, lstm_layer_back
+
+
+def bidirectional(x: Array, p: Tree, *, cell: str, valid: Array | None) -> tuple[Array, Pullback]:
+    """BIRNN: at every place the state of a layer that comes from the first word, and beside it that of another layer,
+    which comes from the last
+
+    Source:  Schuster & Paliwal 1997; documents 003 sec. 4.1.
+    Shapes:  x (B, T, I); valid bool (B, T) -> y (B, T, N+N)
+    Back:    x is used twice, so dx is the sum of what comes back from both
+    """
+    turned = None if valid is None else valid[:, ::-1]
+    ahead, forward_back = recurrent_layer(x, p["forward"], cell=cell, valid=valid)
+    behind, backward_back = recurrent_layer(x[:, ::-1], p["backward"], cell=cell, valid=turned)
+    N = ahead.shape[-1]
+
+    def bidirectional_back(dy: Array) -> tuple[Array, Tree]:
+        dx_ahead, dforward = forward_back(dy[..., :N])
+        dx_behind, dbackward = backward_back(dy[:, ::-1, N:])
+        return dx_ahead + dx_behind[:, ::-1], {"forward": dforward, "backward": dbackward}
+
+    return concatenate([ahead, behind[:, ::-1]], axis=-1), bidirectional_back
+
+
+def recurrent_layers(x: Array, layers: list[Tree], *, cell: str, valid: Array | None) -> tuple[Array, Pullback]:
+    """RNN-LM, LSTM-LM, HYBRID: each layer over the states of the one below
+
+    Source:  Mikolov et al. 2010; Sundermeyer et al. 2012; documents 003 sec. 4.3.
+    Shapes:  x (B, T, I); valid bool (B, T) -> y (B, T, N)
+    """
+    backs = []
+    for n, p in enumerate(layers):
+        run = bidirectional if "backward" in p else recurrent_layer
+        x, layer_back = run(x, p, cell=cell, valid=valid)
+        x = tap(f"layers.{n}", x)
+        backs.append(layer_back)
+
+    def recurrent_layers_back(dy: Array) -> tuple[Array, list[Tree]]:
+        dlayers = []
+        for layer_back in reversed(backs):
+            dy, dlayer = layer_back(dy)
+            dlayers.append(dlayer)
+        return dy, dlayers[::-1]
+
+    return x, recurrent_layers_back
