@@ -20,8 +20,12 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | No
     >>> attention(array([[1., 0.]]), array([[1., 0.], [0., 1.]]), array([[2.], [4.]]), causal=False, allowed=None)[0]
     array([[2.6604769]])
     """
-    s = q @ swap(k) / sqrt(q.shape[-1])
-    s = where(may_attend(s.shape, causal, allowed), s, float("-inf"))
+    (T, D), S = q.shape[-2:], k.shape[-2]
+    s = q @ swap(k) / sqrt(D)
+    if causal:
+        s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
+    if allowed is not None:
+        s = where(allowed, s, float("-inf"))
     P, softmax_back = softmax(s)
     y = P @ v
 
@@ -29,8 +33,8 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | No
         dv = swap(P) @ dy
         dP = dy @ swap(v)
         ds = softmax_back(dP)
-        dk = swap(ds) @ q / sqrt(q.shape[-1])
-        dq = ds @ k / sqrt(q.shape[-1])
+        dk = swap(ds) @ q / sqrt(D)
+        dq = ds @ k / sqrt(D)
         return dq, dk, dv
 
     return y, attention_back
@@ -49,10 +53,13 @@ def relative_attention(
              -> y (..., H, T, E)
     Back:    that of `attention`;   dr[i] = Σ of ds over the places where s - t + T - 1 = i, and over the leading axes
     """
-    (H, T), S = q.shape[-3:-1], k.shape[-2]
+    (H, T, D), S = q.shape[-3:], k.shape[-2]
     place = arange(S) - arange(T)[:, None] + T - 1
-    s = q @ swap(k) / sqrt(q.shape[-1]) + r[:, place]
-    s = where(may_attend(s.shape, causal, allowed), s, float("-inf"))
+    s = q @ swap(k) / sqrt(D) + r[:, place]
+    if causal:
+        s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
+    if allowed is not None:
+        s = where(allowed, s, float("-inf"))
     P, softmax_back = softmax(s)
 
     def relative_attention_back(dy: Array) -> tuple[Array, Array, Array, Array]:
@@ -60,13 +67,6 @@ def relative_attention(
         ds = softmax_back(dy @ swap(v))
         dbias = sum(ds.reshape(-1, H, T, S), axis=0, keepdims=False)
         dr = scatter_add(place, dbias.swapaxes(0, 2).swapaxes(0, 1), r.shape[-1]).T
-        return ds @ k / sqrt(q.shape[-1]), swap(ds) @ q / sqrt(q.shape[-1]), dv, dr
+        return ds @ k / sqrt(D), swap(ds) @ q / sqrt(D), dv, dr
 
     return P @ v, relative_attention_back
-
-
-def may_attend(shape: tuple[int, ...], causal: bool, allowed: Array | None) -> Array:
-    """Which key a query may attend, (..., T, S)."""
-    T, S = shape[-2:]
-    may = arange(S) <= arange(T)[:, None] + S - (T if causal else 0)
-    return may if allowed is None else may & allowed

@@ -1,0 +1,119 @@
+"""Every single edit of a function of the plain text: what somebody might have written instead.
+
+    for edit in edits(attention): edit.function()      the edited function, with the globals of its module
+                                  edit.diff()          "- s = q @ swap(k) / sqrt(D)", "+ s = q @ swap(k)"
+
+An edit exchanges the text of one expression, or drops, moves or adds one statement. Nothing is known here about any
+operation: which edits there are follows from the grammar, from the names in scope, and from the words of the text.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import difflib
+import inspect
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from refllm.verify import words
+from refllm.verify.edits.expressions import alternatives
+from refllm.verify.edits.source import Source
+from refllm.verify.edits.statements import fixed_arguments, statements_changed, with_first_line
+
+_LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A function of the text with one edit; `cost` orders them, what is written more often first."""
+
+    original: FunctionType
+    source: str
+    cost: float
+    in_pullback: bool
+
+    def function(self) -> Callable[..., Any] | None:
+        """The edited function; None if it is not Python."""
+        return compiled(self.original, self.source)
+
+    @property
+    def line(self) -> int:
+        """The line in the file of the text that the edit begins at."""
+        old, new = source_of(self.original).splitlines(), self.source.splitlines()
+        same = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+        return self.original.__code__.co_firstlineno + same
+
+    @property
+    def place(self) -> str:
+        """`spec/attention.py:24`"""
+        path = Path(self.original.__code__.co_filename)
+        return f"{path.parent.name}/{path.name}:{self.line}"
+
+    def diff(self) -> list[str]:
+        """The lines that go, and those that come."""
+        old, new = source_of(self.original).splitlines(), self.source.splitlines()
+        lines = list(difflib.unified_diff(old, new, n=0, lineterm=""))[2:]
+        return [f"{line[0]} {line[1:].strip()}" for line in lines if line[:1] in "+-" and line[1:].strip()]
+
+
+@cache
+def source_of(function: FunctionType) -> str:
+    return textwrap.dedent(inspect.getsource(function))
+
+
+def compiled(original: FunctionType, source: str) -> Callable[..., Any] | None:
+    """The function of this source, which sees what the original sees, and the words of refllm.verify.words."""
+    own: dict[str, Any] = {}
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            code = compile(source, f"<edited {original.__name__}>", "exec", _LAZY_ANNOTATIONS, dont_inherit=True)
+        exec(code, _Seen(vars(sys.modules[original.__module__])), own)
+    except (SyntaxError, ValueError, NameError):
+        return None
+    return own.get(original.__name__)
+
+
+class _Seen(dict[str, Any]):
+    """The globals of a module as they are at the moment of a look, and the further words of edited text."""
+
+    def __init__(self, module: dict[str, Any]) -> None:
+        super().__init__(__builtins__=module["__builtins__"])
+        self.module = module
+
+    def __missing__(self, name: str) -> Any:
+        found = self.module if name in self.module else words.WORDS if name in words.WORDS else words.OPERATIONS
+        return found[name]
+
+
+def edits(function: FunctionType) -> Iterator[Edit]:
+    """Every single edit, each source once."""
+    seen = {source_of(function)}
+    for source, cost, inside in _sources(function):
+        if source not in seen:
+            seen.add(source)
+            yield Edit(function, source, cost, inside)
+
+
+def _sources(function: FunctionType) -> Iterator[tuple[str, float, bool]]:
+    text = Source(source_of(function))
+    alike: dict[str, list[ast.expr]] = {}  # expressions of the same words, which one changes together
+    for node in text.expressions():
+        alike.setdefault(text.segment(node), []).append(node)
+    for nodes in alike.values():
+        for node in nodes:
+            for new, cost in alternatives(text, node):
+                yield text.exchanged(node, new), cost, text.in_pullback(node)
+        if nodes[1:]:
+            for new, cost in alternatives(text, nodes[0]):
+                yield text.all_exchanged(nodes, new), cost + 0.3, text.in_pullback(nodes[0])
+    yield from statements_changed(text)
+    for line, cost in fixed_arguments(text):
+        yield with_first_line(text, line), cost, False

@@ -1,0 +1,116 @@
+"""The source of a function: where its expressions stand, and what stands in their place."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+
+class Source:
+    """The source of a function of the text and its syntax tree."""
+
+    def __init__(self, source: str) -> None:
+        self.lines, self.encoded = source.splitlines(keepends=True), source.encode()
+        self.offsets = [0]
+        for line in self.lines:
+            self.offsets.append(self.offsets[-1] + len(line.encode()))
+        self.definition = next(n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef))
+        nodes = list(ast.walk(self.definition))
+        self.parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
+        self.inner = [n for n in nodes if isinstance(n, ast.FunctionDef) and n is not self.definition]
+        self.positional = [a.arg for a in self.definition.args.args]
+        self.keywords = [a.arg for a in self.definition.args.kwonlyargs]
+
+    # --- the words ---------------------------------------------------------------------------------------------------
+
+    def segment(self, node: ast.AST) -> str:
+        return self.encoded[slice(*self.span(node))].decode()
+
+    def span(self, node: Any) -> tuple[int, int]:
+        first = self.offsets[node.lineno - 1] + node.col_offset
+        return first, self.offsets[node.end_lineno - 1] + node.end_col_offset
+
+    def exchanged(self, node: ast.AST, new: str) -> str:
+        """The source with other words in the place of a node."""
+        first, last = self.span(node)
+        if isinstance(self.parents.get(node), ast.BinOp | ast.UnaryOp | ast.Attribute | ast.Subscript | ast.Compare):
+            new = new if is_atom(new) else f"({new})"
+        return (self.encoded[:first] + new.encode() + self.encoded[last:]).decode()
+
+    def all_exchanged(self, nodes: list[ast.expr], new: str) -> str:
+        """The same expression exchanged wherever it stands, from the last place to the first."""
+        source = self.encoded
+        for first, last in sorted({self.span(node) for node in nodes}, reverse=True):
+            source = source[:first] + (new if is_atom(new) else f"({new})").encode() + source[last:]
+        return source.decode()
+
+    # --- the places --------------------------------------------------------------------------------------------------
+
+    def body(self) -> list[ast.stmt]:
+        return without_docstring(self.definition.body)
+
+    def in_pullback(self, node: Any) -> bool:
+        return self._inside(node) is not None
+
+    def _inside(self, node: Any) -> ast.FunctionDef | None:
+        """The inner function that a node stands in."""
+        return next((f for f in self.inner if f.lineno <= node.lineno <= (f.end_lineno or 0)), None)
+
+    def expressions(self) -> Iterator[ast.expr]:
+        """Every expression that is evaluated, in the order of the text."""
+        skipped = {
+            id(n)
+            for f in (self.definition, *self.inner)
+            for part in (f.args, f.returns, *f.decorator_list)
+            if part is not None
+            for n in ast.walk(part)
+        }
+        for statement in self.body():
+            for node in ast.walk(statement):
+                if isinstance(node, ast.expr) and id(node) not in skipped and self._is_evaluated(node):
+                    yield node
+
+    def _is_evaluated(self, node: ast.expr) -> bool:
+        parent = self.parents[node]
+        stored = isinstance(getattr(node, "ctx", None), ast.Store)
+        annotation = isinstance(parent, ast.AnnAssign) and node is parent.annotation
+        words = isinstance(node, ast.Constant) and isinstance(node.value, str) and not self.is_infinity(parent)
+        return not (stored or annotation or words or isinstance(node, ast.JoinedStr | ast.FormattedValue))
+
+    @staticmethod
+    def is_infinity(node: ast.AST) -> bool:
+        """float("-inf")"""
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "float"
+
+    def returned(self) -> list[ast.expr]:
+        """What the function and its pullback return: each value, and each of several."""
+        found: list[ast.expr] = []
+        for node in ast.walk(self.definition):
+            if isinstance(node, ast.Return) and node.value is not None:
+                found.append(node.value)
+                found += node.value.elts if isinstance(node.value, ast.Tuple) else []
+        return found
+
+    def in_scope(self, node: ast.Name) -> list[str]:
+        """The values that have a name where this name is read: arguments, and what was assigned before."""
+        names, inside = [*self.positional, *self.keywords], self._inside(node)
+        for n in ast.walk(self.definition):
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and n.lineno < node.lineno:
+                names += [n.id] if self._inside(n) in (None, inside) else []
+        names += [a.arg for a in inside.args.args] if inside is not None else []
+        return [name for name in dict.fromkeys(names) if not name.endswith("_back")]
+
+
+def without_docstring(block: list[ast.stmt]) -> list[ast.stmt]:
+    documented = block and isinstance(block[0], ast.Expr) and isinstance(block[0].value, ast.Constant)
+    return block[1:] if documented else block
+
+
+def is_atom(text: str) -> bool:
+    """Whether words stay together in any expression."""
+    try:
+        node = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return True
+    return isinstance(node, ast.Name | ast.Constant | ast.Call | ast.Attribute | ast.Subscript)

@@ -1,0 +1,101 @@
+"""The plain text as an implementation, as it stands or with functions of it exchanged for edited ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from types import CodeType, FunctionType
+from typing import Any
+
+import numpy
+
+from refllm import spec
+from refllm.numbers.traced import differentiated
+from refllm.verify.adapter import Functions
+from refllm.verify.case import Case, FaultError, Response, UnsupportedError
+from refllm.verify.runner import respond
+
+Function = Callable[..., Any]
+
+
+@cache
+def operations() -> dict[str, Function]:
+    return spec.operations()
+
+
+@cache
+def called(operation: str) -> tuple[FunctionType, ...]:
+    """The functions of the text that an operation is made of: itself first, then those it calls, and so on."""
+    found: dict[FunctionType, None] = {}
+    waiting: list[Any] = [operations()[operation]]
+    while waiting:
+        function = waiting.pop(0)
+        if function in found:
+            continue
+        found[function] = None
+        names = _names(function.__code__)
+        waiting += [f for f in (function.__globals__.get(name) for name in names) if _is_of_the_text(f)]
+    return tuple(found)
+
+
+def _names(code: CodeType) -> list[str]:
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return [*code.co_names, *(name for c in inner for name in _names(c))]
+
+
+def _is_of_the_text(x: Any) -> bool:
+    return (
+        isinstance(x, FunctionType) and x.__module__.startswith("refllm.spec.") and x.__module__ != "refllm.spec.array"
+    )
+
+
+@contextmanager
+def exchanged(functions: Mapping[FunctionType, Function]) -> Iterator[None]:
+    """In this context the text calls other functions in the place of these. For one thread."""
+    try:
+        for original, other in functions.items():
+            for place, name in _places(original):
+                place[name] = other
+        yield
+    finally:
+        for original in functions:
+            for place, name in _places(original):
+                place[name] = original
+
+
+@cache
+def _places(original: FunctionType) -> tuple[tuple[dict[str, Any], str], ...]:
+    """Where the text holds a function: in modules, and in dictionaries of theirs."""
+    found: list[tuple[dict[str, Any], str]] = []
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("refllm.spec."):
+            continue
+        for key, value in vars(module).items():
+            if value is original:
+                found.append((vars(module), key))
+            elif isinstance(value, dict) and key.isupper():
+                found += [(value, inner) for inner, entry in value.items() if entry is original]
+    return tuple(found)
+
+
+def answer(
+    case: Case, dtype: str, functions: Mapping[FunctionType, Function], *, traced: bool, values: bool = False
+) -> Response | None:
+    """What the text answers with these functions exchanged; None if it raises.
+
+    Traced, its gradient is the true one of what it computes; otherwise that of its own pullbacks. With `values` there
+    is no gradient.
+    """
+    operation = operations()[case.operation]
+    function = functions.get(operation, operation)  # type: ignore[call-overload]
+    if values:
+        case = case.values_alone()
+    elif traced:
+        function = differentiated(function)
+    with exchanged(functions), numpy.errstate(all="ignore"):
+        try:
+            return respond(Functions("the text", {case.operation: function}, {}), case, dtype)
+        except (FaultError, UnsupportedError):
+            return None

@@ -1,0 +1,195 @@
+"""A wrong answer explained without any list of mistakes: which edit of the specification gives the same answers?
+
+    found = explained(results, "float32", seconds=10)
+    found["attention"].diff          [("spec/attention.py:22", ["- s = q @ swap(k) / sqrt(D)", "+ s = q @ swap(k)"])]
+
+Every single edit of the functions that an operation is made of is put to the smallest case that fails; what gives the
+same answer there is put to the others, and to those that are right. Where no single edit explains anything, pairs of
+the likeliest are tried until the time is over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+from refllm.verify import plain
+from refllm.verify.case import Case, Response
+from refllm.verify.edits import Edit, edits
+from refllm.verify.imitations import equal, is_finite
+from refllm.verify.runner import Result
+
+SECONDS = 10.0  # for a whole report
+PRIMARY = 3  # failing cases that the search begins from
+LIKELY = 250  # edits whose pairs are tried
+AGAINST = 24  # right answers that a candidate is held against
+
+Edits = tuple[Edit, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An edit, or several, that give the answers that were given."""
+
+    edits: Edits
+    traced: bool  # whether the gradient is the true one of the edited formula; else the pullbacks were left as they are
+    explained: frozenset[str]  # the cases whose wrong answers they are
+    wrong: int  # how many answers to the operation are wrong
+    others: int  # how many more edits give the same answers
+
+    @property
+    def cost(self) -> float:
+        return sum(edit.cost for edit in self.edits) + len(self.edits)
+
+    @property
+    def diff(self) -> list[tuple[str, list[str]]]:
+        return [(edit.place, edit.diff()) for edit in self.edits]
+
+
+def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -> dict[str, Found]:
+    """For every operation with wrong answers that an edit of the text explains: the best."""
+    by_operation: dict[str, list[Result]] = {}
+    for result in results:
+        if result.response is not None and result.case.operation in plain.operations():
+            by_operation.setdefault(result.case.operation, []).append(result)
+    failing = [held for held in by_operation.values() if any(r.failed for r in held)]
+    end, found = time.perf_counter() + seconds, {}
+    for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
+        share = (end - time.perf_counter()) / left
+        best = _Search(held, dtype, time.perf_counter() + share).best()
+        if best is not None:
+            found[held[0].case.operation] = best
+    return found
+
+
+def _values_differ(result: Result) -> bool:
+    """Whether more than a gradient is wrong."""
+    return any(v.wrong and not v.name.startswith("gradient") for v in result.verdicts)
+
+
+def _telling(results: list[Result]) -> Result:
+    """The smallest case that is no degenerate one: a row of one number says little."""
+    return next((r for r in results if all(x.size >= 4 for x in r.case.inputs.values())), results[0])
+
+
+@cache
+def _edits_of(operation: str) -> list[Edit]:
+    """All single edits of what an operation is made of, the likeliest first."""
+    found = [(edit.cost + depth / 8, edit) for depth, f in enumerate(plain.called(operation)) for edit in edits(f)]
+    return [edit for _, edit in sorted(found, key=lambda pair: pair[0])]
+
+
+class _Search:
+    def __init__(self, results: list[Result], dtype: str, end: float) -> None:
+        size = lambda result: sum(x.size for x in result.case.inputs.values())
+        self.wrong = sorted((r for r in results if r.failed), key=size)
+        self.right = sorted((r for r in results if r.verdicts and not r.failed), key=size)[:AGAINST]
+        self.dtype, self.end = dtype, end
+        self.operation = results[0].case.operation
+
+    def best(self) -> Found | None:
+        """What explains most. The search begins again from a case that the best so far leaves unexplained."""
+        singles, best = [(edit,) for edit in _edits_of(self.operation)], None
+        for _ in range(PRIMARY):
+            left = [r for r in self.wrong if best is None or r.case.id not in best.explained]
+            if not left:
+                break
+            found = self._among(singles, _telling(left))
+            if found is not None and (best is None or len(found.explained) > len(best.explained)):
+                best = found
+            elif found is None and best is not None:
+                break
+        return best or self._among(self._pairs(), _telling(self.wrong), enough=1)
+
+    def _pairs(self) -> Iterator[Edits]:
+        likely = _edits_of(self.operation)[:LIKELY]
+        pairs = sorted(combinations(range(len(likely)), 2), key=sum)
+        return ((likely[i], likely[j]) for i, j in pairs if likely[i].original is not likely[j].original)
+
+    def _among(self, candidates: Iterable[Edits], primary: Result, enough: int = 0) -> Found | None:
+        """The best of those that give the answer of this case, and of the others."""
+        hits: list[tuple[Edits, bool]] = []
+        values = _values_differ(primary)
+        for candidate in candidates:
+            if values and all(edit.in_pullback for edit in candidate):
+                continue  # a pullback changes no value
+            if time.perf_counter() > self.end or (enough and len(hits) >= enough):
+                break
+            traced = self._gives(candidate, primary)
+            if traced is not None:
+                hits.append((candidate, traced))
+        found = [f for f in (self._weighed(candidate, traced) for candidate, traced in hits) if f is not None]
+        found.sort(key=lambda f: (-len(f.explained), f.cost))
+        if not found:
+            return None
+        best = found[0]
+        others = sum(f.explained == best.explained for f in found) - 1
+        return Found(best.edits, best.traced, best.explained, best.wrong, others)
+
+    def _gives(self, candidate: Edits, result: Result) -> bool | None:
+        """Whether an edit gives this answer: traced or not; None if it does not."""
+        functions = _functions(candidate)
+        case, got = result.case, result.response
+        if functions is None or got is None:
+            return None
+        for dtype in self._dtypes(got):
+            inside = all(edit.in_pullback for edit in candidate)
+            if not inside and not self._equal(
+                case, got, plain.answer(case, dtype, functions, traced=False, values=True)
+            ):
+                continue
+            if got.gradients is None or not case.gradients:
+                if not inside:
+                    return False
+                continue
+            for traced in (False,) if inside else (True, False):
+                if self._equal(case, got, plain.answer(case, dtype, functions, traced=traced)):
+                    return traced
+        return None
+
+    def _dtypes(self, got: Response) -> tuple[str, ...]:
+        """Float64, and where an answer is not finite the dtype of the run, in which a formula may overflow."""
+        own = self.dtype if self.dtype in ("float32", "float64") else "float32"
+        return ("float64",) if own == "float64" or is_finite(got) else ("float64", own)
+
+    def _equal(self, case: Case, got: Response, other: Response | None) -> bool:
+        return equal(case, got, other, self.dtype)
+
+    def _weighed(self, candidate: Edits, traced: bool) -> Found | None:
+        """What a candidate explains; None if a right answer contradicts it."""
+        functions = _functions(candidate)
+        assert functions is not None
+        if not all(self._may_be(functions, traced, result) for result in self.right):
+            return None
+        alike = frozenset(r.case.id for r in self.wrong if self._alike(functions, traced, r))
+        return Found(candidate, traced, alike, len(self.wrong), 0)
+
+    def _may_be(self, functions: Mapping[Any, Any], traced: bool, result: Result) -> bool:
+        """Whether a right answer does not contradict: it is the same, or the edit gives 0 / 0, which one may guard."""
+        if self._alike(functions, traced, result):
+            return True
+        other = plain.answer(result.case, "float64", functions, traced=traced, values=not result.case.gradients)
+        return other is not None and not is_finite(other)
+
+    def _alike(self, functions: Mapping[Any, Any], traced: bool, result: Result) -> bool:
+        got, case = result.response, result.case
+        if got is None:
+            return False
+        values = got.gradients is None or not case.gradients
+        answers = (plain.answer(case, d, functions, traced=traced, values=values) for d in self._dtypes(got))
+        return any(self._equal(case, got, other) for other in answers)
+
+
+def _functions(candidate: Edits) -> dict[Any, Any] | None:
+    """The edited functions; None if one of them is not Python."""
+    found = {edit.original: _compiled(edit) for edit in candidate}
+    return None if None in found.values() else found
+
+
+@cache
+def _compiled(edit: Edit) -> Any:
+    return edit.function()

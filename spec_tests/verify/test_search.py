@@ -1,0 +1,86 @@
+"""The search over the edits of the text explains what nobody listed, and nothing where nothing is wrong."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.verify import corpus, plain, reference, runner, search
+from refllm.verify.adapter import Functions
+from refllm.verify.edits import edits
+from refllm.verify.imitations import equal
+from spec_tests.verify.strangers import STRANGERS
+
+
+@functools.cache
+def golden() -> corpus.Corpus:
+    return corpus.load(corpus.folder(None))
+
+
+def results(operation: str, f: Callable[..., Any], dtype: str = "float64") -> list[runner.Result]:
+    cases = [case for case in golden().cases.values() if case.operation == operation]
+    return list(runner.run(Functions("a stranger", {operation: f}, {}), cases, dtype, golden().C))
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_mistake_that_nobody_listed_is_explained_by_a_diff_of_the_specification(name: str) -> None:
+    operation, f, says = STRANGERS[name]
+    held = results(operation, f)
+    wrong = {result.case.id for result in held if result.failed}
+    found = search.explained(held, "float64")[operation]
+    diff = [line for _, lines in found.diff for line in lines]
+    assert any(text in line for text in says for line in diff), diff
+    assert found.explained <= wrong
+    assert len(found.explained) > len(wrong) / 2
+
+
+@pytest.mark.parametrize("name", ["attention_scaled_by_width", "layer_norm_unbiased", "adam_eps_inside_the_root"])
+def test_a_mistake_is_explained_in_float32_too(name: str) -> None:
+    operation, f, says = STRANGERS[name]
+    in_float32 = lambda *arrays, **keywords: _as(numpy.float32, f(*arrays, **keywords))
+    found = search.explained(results(operation, in_float32, "float32"), "float32")[operation]
+    assert any(text in line for _, lines in found.diff for text in says for line in lines)
+
+
+def _as(dtype: type, y: Any) -> Any:
+    return tuple(x.astype(dtype) for x in y) if isinstance(y, tuple) else y.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_right_answers_are_explained_by_nothing(dtype: str) -> None:
+    for operation in ("attention", "layer_norm", "cross_entropy", "adamw", "lstm"):
+        assert search.explained(results(operation, reference.functions()[operation], dtype), dtype) == {}
+
+
+def test_what_no_edit_gives_is_explained_by_nothing() -> None:
+    noise = numpy.random.default_rng(1)
+    found = search.explained(results("softmax", lambda x: noise.normal(size=x.shape)), "float64", seconds=2)
+    assert found == {}
+
+
+def test_the_search_ends_with_its_time() -> None:
+    noise = numpy.random.default_rng(1)
+    held = results("lstm", lambda x, h, c, *_, **__: (noise.normal(size=(*x.shape[:2], h.shape[-1])), c))
+    start = time.perf_counter()
+    search.explained(held, "float64", seconds=0.5)
+    assert time.perf_counter() - start < 5  # one edit may be under way
+
+
+def test_an_edit_that_changes_nothing_would_explain_right_answers() -> None:
+    """That is, the comparison can tell an edit from the text: most edits of attention change some answer."""
+    case = golden().cases["ATT/square"]
+    truth = plain.answer(case, "float64", {}, traced=False)
+    assert truth is not None
+    changed = 0
+    sample = list(edits(plain.called("attention")[0]))[::7]
+    for edit in sample:
+        function = edit.function()
+        assert function is not None
+        other = plain.answer(case, "float64", {edit.original: function}, traced=False)
+        changed += other is None or not equal(case, truth, other, "float64")
+    assert changed > len(sample) / 2
