@@ -42,7 +42,8 @@ def self_attention(
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """MHA: q, k, v = x Wqkv + bqkv cut into H heads;   y = concat(ATT of each head) Wo + bo
 
-    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2; documents 001, 002 sec. 5 (code), 003 sec. 4.3.
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2; documents 001 ch. 2, 002 sec. 5 (code), 003 sec.
+             4.3.
     Shapes:  x (B, T, C); Wqkv (C, 3C); bqkv (3C,); Wo (C, C); bo (C,); allowed bool (B, 1, T, S) -> y (B, T, C)
     Special: with a cache, k and v are appended to it and the queries attend all that it holds; the pullback then
              serves the new tokens alone, so training uses none. The gradient of the keys' bias is exactly zero:

@@ -8,7 +8,7 @@ All positions are computed at once under the causal mask (erratum E8: nothing is
 
 Source: Radford et al. 2018 and 2019 (GPT, GPT-2: norm "pre", gelu_tanh, learned positions, tied); with norm "post",
 relu, sinusoidal positions and scaled_embedding (sec. 3.4) the decoder half of Vaswani et al. 2017 (arXiv:1706.03762);
-documents 001, 002 sec. 4.2.
+documents 001 ch. 1, 002 sec. 4.2.
 What differs from GPT-2's code: no dropout on the attention weights.
 """
 

@@ -55,7 +55,7 @@ class NGram:
 
     n counts the token itself: n = 0 is the uniform model, 1 the unigram, 2 the bigram; a "context of two" is n = 3.
 
-    Source: Chen & Goodman 1999 (doi:10.1006/csla.1999.0128) sec. 2.7 and 4.1.1; Kneser & Ney 1995; documents 001.
+    Source: Chen & Goodman 1999 (doi:10.1006/csla.1999.0128) sec. 2.7 and 4.1.1; Kneser & Ney 1995; documents 001 ch. 1.
     Laws:   the probabilities of all V tokens sum to 1 after any context, and none is 0.
     """
 
@@ -247,7 +247,7 @@ def forward(
 ) -> tuple[NDArray[np.float64], Callable[[Any], Tree]]:
     """NGRAM: y = log p(w | the tokens up to the place) for every w
 
-    Source:  Chen & Goodman 1999; documents 001.
+    Source:  Chen & Goodman 1999; documents 001 ch. 1.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     Special: nothing here has a gradient; `back` refuses.
     """

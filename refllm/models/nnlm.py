@@ -7,7 +7,7 @@
 window to train on, begins, vectors of zeros stand for the tokens that are missing.
 
 Source: Bengio et al. 2003 sec. 2, eq. (1), transposed: weights are (in, out); the direct connections W, which the
-paper leaves out in some of its models, with `direct`; documents 001.
+paper leaves out in some of its models, with `direct`; documents 001 ch. 1.
 What differs from the paper: dropout, if it is asked for. Its weight decay is a matter of the optimiser here.
 """
 
@@ -144,7 +144,7 @@ def forward(
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NNLM, LMHEAD: the logits of the next token at every position
 
-    Source:  Bengio et al. 2003 sec. 2, eq. (1); documents 001.
+    Source:  Bengio et al. 2003 sec. 2, eq. (1); documents 001 ch. 1.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)

@@ -8,7 +8,7 @@ Every window that is trained on begins with a state of zeros, and gradients reac
 carried from window to window. Generation carries the state, for as long as it likes: there is no context to fill.
 
 Source: Mikolov et al. 2010 (RNN), Sundermeyer et al. 2012 (LSTM), Zaremba et al. 2014 (arXiv:1409.2329) for dropout
-between the layers; Press & Wolf 2017 (arXiv:1608.05859) for the tie; documents 001, 003 sec. 5.2.
+between the layers; Press & Wolf 2017 (arXiv:1608.05859) for the tie; documents 001 ch. 1, 003 sec. 5.2.
 What differs from PyTorch's layers: one bias, where PyTorch adds two that learn the same.
 Erratum E13: the document scores a label at every position with this model; here the wanted output is the next token.
 """

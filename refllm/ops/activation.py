@@ -27,7 +27,7 @@ def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """FFN: y = x s,   s = (1 + tanh u) / 2,   u = √(2/π) (x + 0.044715 x³)
 
     The form of GPT-2 and of the first BERT code: an approximation of `gelu_erf`, up to 5e-4 away from it.
-    Source:  Hendrycks & Gimpel 2016 (arXiv:1606.08415) sec. 2; documents 000, 001 (GPT, BERT).
+    Source:  Hendrycks & Gimpel 2016 (arXiv:1606.08415) sec. 2; documents 000 sec. 2.1, 001 ch. 1 (GPT, BERT).
     Shapes:  x (...) -> y (...)
     Back:    dx = dy (s + 2 x s (1 - s) du/dx),   du/dx = √(2/π) (1 + 3 · 0.044715 x²)
     Special: tends to x and to 0 for x → ±∞, where s is exactly 1 and 0.
@@ -58,7 +58,7 @@ def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """FFN: y = x Φ(x),   Φ(x) = (1 + erf(x / √2)) / 2, the normal distribution function
 
     The exact form, of BERT and BART.
-    Source:  Hendrycks & Gimpel 2016 (arXiv:1606.08415) sec. 2; documents 000 (BERT).
+    Source:  Hendrycks & Gimpel 2016 (arXiv:1606.08415) sec. 2; documents 000 sec. 2.1 (BERT).
     Shapes:  x (...) -> y (...)
     Back:    dx = dy (Φ(x) + x φ(x)),   φ(x) = exp(-x² / 2) / √(2π)
     Special: Φ is erfc(-x / √2) / 2, which keeps the small tail that 1 + erf loses.

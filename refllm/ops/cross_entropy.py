@@ -17,7 +17,7 @@ def cross_entropy(
     """CE, NLL: y = -log p[target] = log Σ_j exp(z_j) - z[target],   p = softmax(z), z = logits
 
     reduced by "mean", "sum" or "none" over the places; a place whose target is `ignore` does not count.
-    Source:  documents 001 (cross-entropy; erratum E2: terms with a zero target vanish), 000 sec. 4.3, 002 sec. 3.3.
+    Source:  documents 001 ch. 4 sec. 3 (erratum E2: terms with a zero target vanish), 000 sec. 4.3, 002 sec. 3.3.
     Shapes:  logits (..., V); targets (...) in [0, V) -> y () or, for "none", (...)
     Back:    dlogits = w (p - onehot(target)),   w = dy / (number of counted places) for "mean", dy else
     Special: where target = ignore, loss and gradient are 0; the mean over no place at all is 0.
@@ -52,7 +52,7 @@ def soft_cross_entropy(
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """CE: y = -Σ_j t_j log p_j,   p = softmax(logits), t = targets; reduced by "mean", "sum" or "none" over the rows
 
-    Source:  documents 001 (cross-entropy with a one-hot y), 000 sec. 4.3; label smoothing and distillation use it.
+    Source:  documents 001 ch. 4 sec. 3 (with a one-hot y), 000 sec. 4.3; label smoothing and distillation use it.
     Shapes:  logits (..., V); targets (..., V) -> y () or, for "none", (...)
     Back:    dlogits = w (p Σ_j t_j - t);  dtargets = -w log p,   w = dy / (number of rows) for "mean", dy else
     Special: a term with t_j = 0 vanishes, also where log p_j = -inf (erratum E2). Rows of t need not sum to 1.

@@ -12,7 +12,7 @@ from refllm.shapes import require_floating
 def softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """SMX: y_i = exp(x_i) / Σ_j exp(x_j)
 
-    Source:  documents 001, 002 sec. 3.1, 003 sec. 4.1, 004 sec. 4.2.
+    Source:  documents 001 ch. 4 sec. 1, 002 sec. 3.1, 003 sec. 4.1, 004 sec. 4.2.
     Shapes:  x (..., V) -> y (..., V)
     Back:    dx = y (dy - Σ_j y_j dy_j)
     Special: the row maximum is subtracted first, so that nothing overflows. -inf gives exactly 0; a row of only -inf

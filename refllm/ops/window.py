@@ -15,7 +15,8 @@ def window(
 
     `past` holds what came before x_1, the newest last: zeros where a text begins. Where `valid` is false (None:
     nowhere) there is no token, and zeros stand for x_t.
-    Source:  Bengio et al. 2003 sec. 2, eq. (1): the vector x of the last n-1 = `places` words; documents 001.
+    Source:  Bengio et al. 2003 sec. 2, eq. (1): the vector x of the last n-1 = `places` words; documents 001
+             ch. 1.
     Shapes:  x (B, T, C); past (B, places-1, C); valid bool (B, T) -> y (B, T, places*C)
     Back:    dx_t = Σ_k dy_{t+k}[k],   dy_t[k] being the part of dy_t that stands for x_{t-k}; dpast likewise
     Raises:  ValueError if places is not positive, past does not have places - 1 rows, or valid is not boolean (B, T).

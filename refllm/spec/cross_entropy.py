@@ -8,7 +8,7 @@ def cross_entropy(logits: Array, *, targets: Array, ignore: int | None, reductio
     """CE, NLL: y = -log p[target],   p = softmax(logits), reduced by "mean", "sum" or "none"
 
     A place whose target is `ignore` costs nothing and is not counted by the mean; the mean over no place is 0.
-    Source:  documents 001 (erratum E2: terms with a zero target vanish), 000 sec. 4.3, 002 sec. 3.3.
+    Source:  documents 001 ch. 4 sec. 3 (erratum E2: terms with a zero target vanish), 000 sec. 4.3, 002 sec. 3.3.
     Shapes:  logits (..., V); targets (...) in [0, V) -> y () or, for "none", (...)
     Back:    ∂(-log p_t)/∂z_i = p_i - [i = t]   hence   dlogits = w (p - onehot(target)),   w = dy / count
 
@@ -57,7 +57,7 @@ def soft_cross_entropy(logits: Array, targets: Array, *, reduction: str) -> tupl
     """CE: y = -Σ_j t_j log p_j,   p = softmax(logits), t = targets; reduced by "mean", "sum" or "none" over the rows
 
     A term with t_j = 0 vanishes, also where log p_j = -∞ (erratum E2). Rows of t need not sum to 1.
-    Source:  documents 001 (cross-entropy with a one-hot y), 000 sec. 4.3; label smoothing and distillation use it.
+    Source:  documents 001 ch. 4 sec. 3 (with a one-hot y), 000 sec. 4.3; label smoothing and distillation use it.
     Shapes:  logits (..., V); targets (..., V) -> y () or, for "none", (...)
     Back:    dlogits = w (p Σ_j t_j - t);   dtargets = -w log p,   w = dy / count
 

@@ -13,7 +13,7 @@ def gpt(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
     """GPT: x = token[ids] + position;   h = layer_L( ... layer_1(x));   logits = LN(h) W,   W = tokenᵀ if tied
 
     There is a last norm where the layers are pre-norm.
-    Source:  Radford et al. 2018, 2019; documents 001, 002 sec. 4.2 (erratum E8: nothing is recursive in training).
+    Source:  Radford et al. 2018, 2019; documents 001 ch. 1, 002 sec. 4.2 (erratum E8: training is not recursive).
     Shapes:  ids (..., T) in [0, V) -> logits (..., T, V)
     Back:    the lines of the forward pass in reverse
     """

@@ -12,7 +12,7 @@ def nnlm(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
     """NNLM: logits = b + x W + tanh(d + x H) U,   x the last order - 1 words side by side, zeros before the text
 
     Without "direct" connections there is no x W.
-    Source:  Bengio et al. 2003 sec. 2, eq. (1); documents 001.
+    Source:  Bengio et al. 2003 sec. 2, eq. (1); documents 001 ch. 1.
     Shapes:  ids (B, T) in [0, V) -> logits (B, T, V)
     Back:    x is used twice where there are direct connections
     """

@@ -92,7 +92,8 @@ def window(x: Array, past: Array, *, places: int, valid: Array | None) -> tuple[
     """NNLM: y_t = (x_t, x_{t-1}, ..., x_{t-places+1}) side by side, the newest first
 
     `past` holds what came before x_1, the newest last. Where `valid` is false (None: nowhere) zeros stand for x_t.
-    Source:  Bengio et al. 2003 sec. 2, eq. (1): the vector x of the last n-1 = `places` words; documents 001.
+    Source:  Bengio et al. 2003 sec. 2, eq. (1): the vector x of the last n-1 = `places` words; documents 001
+             ch. 1.
     Shapes:  x (B, T, C); past (B, places-1, C); valid bool (B, T) -> y (B, T, places*C)
     Back:    dx_t = Σ_k dy_{t+k}[k],   dy_t[k] being the part of dy_t that stands for x_{t-k}; dpast likewise
     """

@@ -13,7 +13,7 @@ def recurrent_lm(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]
 
     W = tokenᵀ if tied.
 
-    Source:  Mikolov et al. 2010 sec. 2; Sundermeyer et al. 2012; documents 001, 003 sec. 5.2.
+    Source:  Mikolov et al. 2010 sec. 2; Sundermeyer et al. 2012; documents 001 ch. 1, 003 sec. 5.2.
     Shapes:  ids (B, T) in [0, V) -> logits (B, T, V)
     """
     x, embedding_back = embedding(p["token"], ids=ids)

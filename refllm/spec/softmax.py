@@ -7,7 +7,7 @@ def softmax(x: Array) -> tuple[Array, Pullback]:
     """SMX: p_i = e^{x_i} / Σ_j e^{x_j}
 
     The shift by the row's largest number cancels; it keeps the exponentials finite. A row of only -∞ gives zeros.
-    Source:  Bridle 1990; documents 001, 002 sec. 4.2.
+    Source:  Bridle 1990; documents 001 ch. 4 sec. 1, 002 sec. 4.2.
     Shapes:  x (..., N) -> p (..., N)
     Back:    dx_i = Σ_j dp_j ∂p_j/∂x_i,   ∂p_j/∂x_i = p_j ([i = j] - p_i)   hence   dx = p (dp - Σ_j p_j dp_j)
 

@@ -16,13 +16,15 @@ from refllm.spec.registers import Paper, Sources, errata
 
 _NAME = r"(?:(?:van den |van |de |Gemma )?[A-Z][\w\-’']+)"
 _AUTHORS = rf"{_NAME}(?:,\s+{_NAME})*(?:\s+&\s+{_NAME})?(?:\s+et\s+al\.)?"
-PAPER = re.compile(rf"(?<![\w\-])({_AUTHORS})\s+((?:19|20)\d\d)(?:\s+and\s+((?:19|20)\d\d))?(?![\w\-.]*\d)")
+PAPER = re.compile(
+    rf"(?<![\w\-])({_AUTHORS})\s+((?:19|20)\d\d)(?:(?:\s+and|,)\s+((?:19|20)\d\d)(?=[;.,)|\s]*(?:[;.)|]|and\b|$)))?(?![\w\-.]*\d)"
+)
 IDENTIFIER = re.compile(
     r"(?:arXiv:|arxiv\.org/abs/)(?P<arxiv>\d{4}\.\d{4,5})|\b(?P<acl>[A-Z]\d\d-\d{4})\b|\bdoi:(?P<doi>10\.[^\s,;)]+)"
 )
 BETWEEN = re.compile(r"[\s(,]*(?:(?:arXiv:[\d.]+|[A-Z]\d\d-\d{4}|doi:[^\s,;)]+|(?:sec|eq)\. [\d.]+)[\s,]*)*")
-ERRATA = re.compile(r"\b[Ee]rrat(?:um|a)\"?:?\s+\"?(E\d+(?:(?:,\s*|\s+and\s+)E\d+)*)")
-DOCUMENTS = re.compile(r"\b[Dd]ocuments?\s+(?=\d{3}\b)")
+ERRATA = re.compile(r"\b[Ee]rrat(?:um|a)\"?:?\s+\"?(E\d+(?:(?:,\s*|\s+and\s+)E\d+)*)|\(E\d+\)")
+DOCUMENTS = re.compile(r"\b[Dd]ocuments?\s+(?=\d{3}\b)|(?<!\d )(?<![\w.,])(?=00\d\s+(?:sec|ch)\.\s*\d)")
 _TOKEN = re.compile(
     r"\s*(?:(?P<document>00\d|\d{3})\b|ch\.\s*(?P<chapter>\d+)|sec\.\s*(?P<section>\d+(?:\.\d+)*)|Q(?P<question>\d+)"
     r"|(?P<bare>\d+(?:\.\d+)*)\b(?!\s*\d)|(?P<skip>step \d+|\([^()]*\))|(?P<stop>[,;]|and\b))"
@@ -63,18 +65,17 @@ def faults(text: str, sources: Sources) -> Iterator[Fault]:
     yield from document_faults(text, sources)
     yield from paper_faults(text, sources)
     yield from identifier_faults(text, sources)
-    for found in ERRATA.finditer(text):
-        for number in re.findall(r"E\d+", found[1]):
-            if number not in errata():
-                yield Fault(found.start(), f"erratum {number} is not in errata.toml")
+    for where, number in _errata(text):
+        if number not in errata():
+            yield Fault(where, f"erratum {number} is not in errata.toml")
 
 
 def document_faults(text: str, sources: Sources) -> Iterator[Fault]:
     """Documents and sections that there are not, and sections that may be several."""
-    for found in DOCUMENTS.finditer(text):
-        for place in places(text, found.end()):
+    for where, places in documents_cited(text):
+        for place in places:
             if says := _unresolved(place, sources):
-                yield Fault(found.start(), f"documents {place.document}: {says}")
+                yield Fault(where, f"documents {place.document}: {says}")
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,22 @@ class Place:
         return " ".join(word + number for word, number in parts if number)
 
 
-def places(text: str, start: int) -> Iterator[Place]:
-    """The places that the citation of documents names whose first number stands at `start`.
+def documents_cited(text: str) -> Iterator[tuple[int, list[Place]]]:
+    """Every citation of documents: where it begins, and the places that it names."""
+    end = 0
+    for found in DOCUMENTS.finditer(text):
+        if found.start() >= end:  # else it is a later part of the citation before it
+            places, end = _places(text, found.end())
+            yield found.start(), places
+
+
+def _places(text: str, start: int) -> tuple[list[Place], int]:
+    """The places of the citation whose first document's number stands at `start`, and where it ends.
 
     A comma, a semicolon or `and` ends a place; what follows is of the same document and chapter, and a number alone is
     a section where one came before it.
     """
+    read: list[Place] = []
     here: Place | None = None
     last = Place("")
     while token := _TOKEN.match(text, start):
@@ -106,7 +117,7 @@ def places(text: str, start: int) -> Iterator[Place]:
         value = token[kind]
         if kind in ("document", "stop"):
             if here is not None:
-                yield here
+                read.append(here)
                 last, here = here, None
             if kind == "document":
                 here = Place(value)
@@ -117,8 +128,7 @@ def places(text: str, start: int) -> Iterator[Place]:
             if kind == "question":  # chapters do not number their questions
                 here = replace(here, chapter="")
             here = replace(here, **{kind: value})
-    if here is not None:
-        yield here
+    return read + ([here] if here is not None else []), start
 
 
 def _unresolved(place: Place, sources: Sources) -> str:
@@ -176,5 +186,11 @@ def identifier_faults(text: str, sources: Sources) -> Iterator[Fault]:
 
 
 def errata_cited(text: str) -> set[str]:
-    """The numbers of the errata that a text names."""
-    return {number for found in ERRATA.finditer(unwrapped(text)) for number in re.findall(r"E\d+", found[1])}
+    """The numbers of the errata that a text names: `erratum E1`, `errata E1, E2`, `(E1)`, a golden case's key."""
+    return {number for _, number in _errata(unwrapped(text))}
+
+
+def _errata(text: str) -> Iterator[tuple[int, str]]:
+    for found in ERRATA.finditer(text):
+        for number in re.findall(r"E\d+", found[0]):
+            yield found.start(), number

@@ -16,6 +16,7 @@ import pytest
 
 from refllm import cli
 from refllm.spec.registers import Paper, Sources, errata, sources
+from spec_tests.operations import operation_functions
 from spec_tests.spec import citations
 from spec_tests.spec.citations import document_faults, errata_cited, faults, papers_cited
 
@@ -93,14 +94,17 @@ def test_every_id_at_the_head_of_a_docstring_is_registered(path: Path) -> None:
 
 
 def test_every_operation_has_an_id_at_its_head() -> None:
-    public = [
-        (path.as_posix(), name)
+    """In its plain text and in its fast form."""
+    operations = {function.__name__ for function in operation_functions()}
+    texts = [
+        (path.as_posix(), name, text)
         for path in PYTHON
-        if path.parts[:1] == ("refllm",) and path.parts[1] in ("ops", "spec")
+        if path.parts[:2] in (("refllm", "ops"), ("refllm", "spec"))
         for name, text in docstrings(path)
-        if "Shapes:" in text and not name.startswith("_") and name != "the module" and not ids_at_the_head(text)
+        if name in operations
     ]
-    assert public == []
+    assert {name for _, name, _ in texts} == operations
+    assert [(path, name) for path, name, text in texts if not ids_at_the_head(text)] == []
 
 
 def test_every_golden_case_has_a_registered_id() -> None:
@@ -199,10 +203,17 @@ def test_every_document_is_cited() -> None:
         place.document
         for path in PYTHON
         for text in [citations.unwrapped((ROOT / path).read_text(encoding="utf-8"))]
-        for found in citations.DOCUMENTS.finditer(text)
-        for place in citations.places(text, found.end())
+        for _, places in citations.documents_cited(text)
+        for place in places
     }
     assert cited == sources().documents.keys()
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=Path.as_posix)
+def test_a_citation_of_documents_names_the_place(path: Path) -> None:
+    text = citations.unwrapped((ROOT / path).read_text(encoding="utf-8"))
+    cited = [place for _, places in citations.documents_cited(text) for place in places]
+    assert [place.document for place in cited if not str(place)] == [], "say `documents 001 ch. 1`, not `documents 001`"
 
 
 def test_papers_that_nothing_cites_are_not_listed() -> None:
@@ -234,11 +245,13 @@ RIGHT = [
     "Devlin et al. 2019 (N19-1423, arXiv:1810.04805) sec. 3",
     "Touvron et al. 2023 (arXiv:2302.13971 sec. 2.2, arXiv:2307.09288 sec. 2.2)",
     "Gers et\n             al. 2000; Milakov &\n    Gimelshein 2018 (arXiv:1805.02867); Radford et al. 2018 and 2019",
+    "Radford 2018, 2019; Su et al. 2021, 2048 tokens; Radford et al. 2018, 2019 and others",
     "Vaswani 2017; van den Oord 2018; in June 2017; NumPy 2.4; erratum E1 and errata E2, E3",
     "(Zhang et al. 2024, arXiv:2401.02385 sec. 2.2)",
 ]
 WRONG = {
     "documents 005 sec. 1": "documents 005: there is no such document in sources.toml",
+    "| Elman 1990; 003 sec. 4.1, 5.9 |": "documents 003: there is no sec. 5.9",
     "documents 002 sec. 3.9": "documents 002: there is no sec. 3.9",
     "documents 001, 002 sec. 3.1, 4.7": "documents 002: there is no sec. 4.7",
     "documents 000 sec. 9 Q6": "documents 000: there is no sec. 9 Q6",
@@ -254,9 +267,11 @@ WRONG = {
     "https://arxiv.org/abs/2104.09864": "arxiv.org/abs/2104.09864 stands without the authors",
     "Devlin et al. 2019 (N19-1194)": "N19-1194 is not among the papers of sources.toml",
     "Su et al. 2021 and more; (arXiv:2104.09864)": "arXiv:2104.09864 stands without the authors",
+    "Radford 2018, 2017;": "Radford 2017 is not among the papers of sources.toml",
     "Nobody 2017": "Nobody 2017 is not among the papers of sources.toml",
     "(erratum E99)": "erratum E99 is not in errata.toml",
     '"erratum": "E99"': "erratum E99 is not in errata.toml",
+    "generation that starts late (E97)": "erratum E97 is not in errata.toml",
     "errata E1, E98": "erratum E98 is not in errata.toml",
 }
 
