@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -40,10 +40,12 @@ class Found:
     explained: frozenset[str]  # the cases whose wrong answers they are
     wrong: int  # how many answers to the operation are wrong
     others: int  # how many more edits give the same answers
+    guarded: int  # right answers where the edited text fails or is not finite, which one may have guarded
 
     @property
-    def cost(self) -> float:
-        return sum(edit.cost for edit in self.edits) + len(self.edits)
+    def rank(self) -> tuple[int, bool, float]:
+        """The best first."""
+        return -len(self.explained), self.guarded > 0, sum(edit.cost for edit in self.edits) + len(self.edits)
 
     @property
     def diff(self) -> list[tuple[str, list[str]]]:
@@ -107,8 +109,12 @@ class _Search:
 
     def _pairs(self) -> Iterator[Edits]:
         likely = _edits_of(self.operation)[:LIKELY]
-        pairs = sorted(combinations(range(len(likely)), 2), key=sum)
-        return ((likely[i], likely[j]) for i, j in pairs if likely[i].original is not likely[j].original)
+        for i, j in sorted(combinations(range(len(likely)), 2), key=sum):
+            one, other = likely[i], likely[j]
+            if one.original is not other.original:
+                yield one, other
+            elif both := one.beside(other):
+                yield (both,)
 
     def _among(self, candidates: Iterable[Edits], primary: Result, enough: int = 0) -> Found | None:
         """The best of those that give the answer of this case, and of the others."""
@@ -123,12 +129,12 @@ class _Search:
             if traced is not None:
                 hits.append((candidate, traced))
         found = [f for f in (self._weighed(candidate, traced) for candidate, traced in hits) if f is not None]
-        found.sort(key=lambda f: (-len(f.explained), f.cost))
+        found.sort(key=lambda f: f.rank)
         if not found:
             return None
         best = found[0]
         others = sum(f.explained == best.explained for f in found) - 1
-        return Found(best.edits, best.traced, best.explained, best.wrong, others)
+        return replace(best, others=others)
 
     def _gives(self, candidate: Edits, result: Result) -> bool | None:
         """Whether an edit gives this answer: traced or not; None if it does not."""
@@ -163,17 +169,16 @@ class _Search:
         """What a candidate explains; None if a right answer contradicts it."""
         functions = _functions(candidate)
         assert functions is not None
-        if not all(self._may_be(functions, traced, result) for result in self.right):
+        others = [r for r in self.right if not self._alike(functions, traced, r)]
+        if not all(self._fails(functions, traced, r.case) for r in others):
             return None
         alike = frozenset(r.case.id for r in self.wrong if self._alike(functions, traced, r))
-        return Found(candidate, traced, alike, len(self.wrong), 0)
+        return Found(candidate, traced, alike, len(self.wrong), 0, len(others))
 
-    def _may_be(self, functions: Mapping[Any, Any], traced: bool, result: Result) -> bool:
-        """Whether a right answer does not contradict: it is the same, or the edit gives 0 / 0, which one may guard."""
-        if self._alike(functions, traced, result):
-            return True
-        other = plain.answer(result.case, "float64", functions, traced=traced, values=not result.case.gradients)
-        return other is not None and not is_finite(other)
+    def _fails(self, functions: Mapping[Any, Any], traced: bool, case: Case) -> bool:
+        """Whether the edited text raises, or gives 0 / 0."""
+        other = plain.answer(case, "float64", functions, traced=traced, values=not case.gradients)
+        return other is None or not is_finite(other)
 
     def _alike(self, functions: Mapping[Any, Any], traced: bool, result: Result) -> bool:
         got, case = result.response, result.case

@@ -25,8 +25,8 @@ from typing import Any
 
 from refllm.verify import words
 from refllm.verify.edits.expressions import alternatives
-from refllm.verify.edits.source import Source
-from refllm.verify.edits.statements import fixed_arguments, statements_changed, with_first_line
+from refllm.verify.edits.source import Changes, Source, apart, changed
+from refllm.verify.edits.statements import fixed_arguments, statements_changed
 
 _LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
 
@@ -36,9 +36,20 @@ class Edit:
     """A function of the text with one edit; `cost` orders them, what is written more often first."""
 
     original: FunctionType
-    source: str
+    changes: Changes
     cost: float
     in_pullback: bool
+
+    @property
+    def source(self) -> str:
+        return changed(source_of(self.original), self.changes)
+
+    def beside(self, other: Edit) -> Edit | None:
+        """Both edits of one function; None if they touch each other."""
+        if not apart(self.changes, other.changes):
+            return None
+        inside = self.in_pullback and other.in_pullback
+        return Edit(self.original, self.changes + other.changes, self.cost + other.cost + 1, inside)
 
     def function(self) -> Callable[..., Any] | None:
         """The edited function; None if it is not Python."""
@@ -96,13 +107,14 @@ class _Seen(dict[str, Any]):
 def edits(function: FunctionType) -> Iterator[Edit]:
     """Every single edit, each source once."""
     seen = {source_of(function)}
-    for source, cost, inside in _sources(function):
-        if source not in seen:
-            seen.add(source)
-            yield Edit(function, source, cost, inside)
+    for changes, cost, inside in _changes(function):
+        edit = Edit(function, changes, cost, inside)
+        if edit.source not in seen:
+            seen.add(edit.source)
+            yield edit
 
 
-def _sources(function: FunctionType) -> Iterator[tuple[str, float, bool]]:
+def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool]]:
     text = Source(source_of(function))
     alike: dict[str, list[ast.expr]] = {}  # expressions of the same words, which one changes together
     for node in text.expressions():
@@ -116,4 +128,4 @@ def _sources(function: FunctionType) -> Iterator[tuple[str, float, bool]]:
                 yield text.all_exchanged(nodes, new), cost + 0.3, text.in_pullback(nodes[0])
     yield from statements_changed(text)
     for line, cost in fixed_arguments(text):
-        yield with_first_line(text, line), cost, False
+        yield text.with_first_line(line), cost, False

@@ -148,7 +148,14 @@ def _words(text: Source, name: str, arguments: list[str], keywords: list[str]) -
         yield f"sum({first}, axis=-2)", 1.1
         yield f"sum({first}, axis=0)", 1.3
         yield f"total({first})", 1.3
+    elif name == "exp":
+        yield f"power(2, {first})", 1.3
+    elif name == "log":
+        yield f"log({first}) / log(2)", 1.2
+    elif name == "flat":
+        yield f"flat({first})[-1:]", 1.4
     elif name == "rows":
+        yield f"flat({first})[-1]", 1.4
         yield f"flat({first})[0]", 1.4
         yield f"rows({first}) / len(flat({first}))", 1.2
     elif name == "top":
@@ -180,6 +187,10 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
     for other in text.in_scope(node):
         if other != node.id:
             yield other, place
+    if len(node.id) == 1 and node.id.isupper() and text.positional:  # a dimension
+        for array in text.positional[:3]:
+            yield from ((f"{array}.shape[{axis}]", 1.4) for axis in (-1, -2, -3))
+            yield from ((f"({node.id} * {array}.shape[{axis}])", 1.5) for axis in (-1, -2, -3))
     if isinstance(parent, ast.BinOp):
         for keyword in text.keywords:
             yield from ((f"((1 - {keyword}) * {node.id})", 1.4), (f"({keyword} * {node.id})", 1.5))

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
+
+Changes = tuple[tuple[int, int, str], ...]  # bytes from, bytes to, and what stands there instead
+
+
+def changed(source: str, changes: Changes) -> str:
+    """A source with all of these changes, which do not touch each other."""
+    text = source.encode()
+    for first, last, new in sorted(changes, reverse=True):
+        text = text[:first] + new.encode() + text[last:]
+    return text.decode()
+
+
+def apart(one: Changes, other: Changes) -> bool:
+    """Whether changes may be made together: none of them begins before one of the others ends."""
+    spans = sorted((first, last) for first, last, _ in (*one, *other))
+    return all(a[1] < b[0] for a, b in pairwise(spans))
 
 
 class Source:
@@ -31,19 +48,28 @@ class Source:
         first = self.offsets[node.lineno - 1] + node.col_offset
         return first, self.offsets[node.end_lineno - 1] + node.end_col_offset
 
-    def exchanged(self, node: ast.AST, new: str) -> str:
-        """The source with other words in the place of a node."""
-        first, last = self.span(node)
+    def exchanged(self, node: ast.AST, new: str) -> Changes:
+        """Other words in the place of a node."""
         if isinstance(self.parents.get(node), ast.BinOp | ast.UnaryOp | ast.Attribute | ast.Subscript | ast.Compare):
             new = new if is_atom(new) else f"({new})"
-        return (self.encoded[:first] + new.encode() + self.encoded[last:]).decode()
+        return ((*self.span(node), new),)
 
-    def all_exchanged(self, nodes: list[ast.expr], new: str) -> str:
-        """The same expression exchanged wherever it stands, from the last place to the first."""
-        source = self.encoded
-        for first, last in sorted({self.span(node) for node in nodes}, reverse=True):
-            source = source[:first] + (new if is_atom(new) else f"({new})").encode() + source[last:]
-        return source.decode()
+    def all_exchanged(self, nodes: list[ast.expr], new: str) -> Changes:
+        """The same expression exchanged wherever it stands."""
+        new = new if is_atom(new) else f"({new})"
+        return tuple((*span, new) for span in sorted({self.span(node) for node in nodes}))
+
+    def moved(self, statement: ast.stmt, before: ast.stmt) -> Changes:
+        """The lines of a statement before another one."""
+        first, last = self.offsets[statement.lineno - 1], self.offsets[statement.end_lineno or statement.lineno]
+        place = self.offsets[before.lineno - 1]
+        return (first, last, ""), (place, place, self.encoded[first:last].decode())
+
+    def with_first_line(self, line: str) -> Changes:
+        """One more line before all others."""
+        first = self.body()[0]
+        at = self.offsets[first.lineno - 1]
+        return ((at, at, f"{' ' * first.col_offset}{line}\n"),)
 
     # --- the places --------------------------------------------------------------------------------------------------
 

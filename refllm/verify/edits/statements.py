@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 
 from refllm.verify.edits.expressions import FIXED, alike, pairs
-from refllm.verify.edits.source import Source, without_docstring
+from refllm.verify.edits.source import Changes, Source, without_docstring
 
 
-def statements_changed(text: Source) -> Iterator[tuple[str, float, bool]]:
+def statements_changed(text: Source) -> Iterator[tuple[Changes, float, bool]]:
     """One statement dropped, moved to another place of its block, or its branch always or never taken."""
     for block in _blocks(text):
         for n, statement in enumerate(block):
@@ -19,11 +19,23 @@ def statements_changed(text: Source) -> Iterator[tuple[str, float, bool]]:
             yield text.exchanged(statement, "pass"), 1.3, inside
             for other in range(len(block)):
                 if other not in (n, n + 1) and not isinstance(block[other], ast.FunctionDef):
-                    yield _moved(text, statement, block[other]), 1.8, inside
+                    yield text.moved(statement, block[other]), 1.8, inside
             if isinstance(statement, ast.If):
                 for value in ("True", "False"):
                     yield text.exchanged(statement.test, value), 1.1, inside
                 yield text.exchanged(statement.test, f"not ({text.segment(statement.test)})"), 1.2, inside
+                for other_test in _further_tests(text, statement.test):
+                    yield text.exchanged(statement.test, other_test), 1.3, inside
+
+
+def _further_tests(text: Source, test: ast.expr) -> Iterator[str]:
+    """The same test, if another argument allows it."""
+    for name in text.keywords:
+        words = text.segment(test)
+        if name not in words:
+            yield from (
+                f"{words} and {other}" for other in (name, f"not {name}", f"{name} is None", f"{name} is not None")
+            )
 
 
 def _blocks(text: Source) -> Iterator[list[ast.stmt]]:
@@ -34,24 +46,11 @@ def _blocks(text: Source) -> Iterator[list[ast.stmt]]:
                 yield without_docstring(block)
 
 
-def _moved(text: Source, statement: ast.stmt, before: ast.stmt) -> str:
-    lines = [*text.lines]
-    first, last = statement.lineno - 1, statement.end_lineno or statement.lineno
-    taken = lines[first:last]
-    place = before.lineno - 1
-    if place > first:
-        lines[place:place] = taken
-        del lines[first:last]
-    else:
-        del lines[first:last]
-        lines[place:place] = taken
-    return "".join(lines)
-
-
 def fixed_arguments(text: Source) -> Iterator[tuple[str, float]]:
     """A first line that changes what was given, or takes another operation for this one."""
     for name in text.keywords:
-        anything = ("0", "1", f"{name} + 1", f"{name} - 1", f"-{name}", f"2 * {name}")
+        turned = f"None if {name} is None else swap({name})"
+        anything = ("0", "1", f"{name} + 1", f"{name} - 1", f"-{name}", f"2 * {name}", turned)
         yield from ((f"{name} = {value}", 1.0) for value in FIXED.get(name, ()))
         yield from ((f"{name} = {value}", 1.4) for value in anything)
     for name in text.positional:
@@ -65,10 +64,3 @@ def fixed_arguments(text: Source) -> Iterator[tuple[str, float]]:
     for i, j in pairs(len(text.positional)):
         a, b = text.positional[i], text.positional[j]
         yield f"{a}, {b} = {b}, {a}", 1.3
-
-
-def with_first_line(text: Source, line: str) -> str:
-    first = text.body()[0]
-    indent = " " * first.col_offset
-    at = first.lineno - 1
-    return "".join([*text.lines[:at], f"{indent}{line}\n", *text.lines[at:]])
