@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy
 
 from refllm.errors import UserError
+from refllm.extras import how_to_install
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,8 +64,8 @@ def device_namespace(device: str) -> Any:
         import cupyx.scipy.special  # noqa: F401  (erfc lives there)
     except ImportError:
         raise UserError(
-            "--device cuda needs CuPy, which is not installed: pip install 'refllm[gpu-cuda13]' "
-            "(or gpu-cuda12, to match the driver), or use --device cpu"
+            f"--device cuda needs CuPy, which is not installed: {how_to_install('gpu-cuda13', 'cupy-cuda13x>=14')} "
+            "(or the same with 12, to match the driver), or use --device cpu"
         ) from None
     try:
         count = cupy.cuda.runtime.getDeviceCount()

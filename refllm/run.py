@@ -25,6 +25,7 @@ from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_device, to_host
 from refllm.directory import RESUMABLE, is_left, occupied, require_empty
 from refllm.errors import UserError
+from refllm.invocation import command, quoted
 from refllm.models import LANGUAGE_MODELS
 from refllm.parameters import Tree, count, from_names, named_leaves, require_fit
 from refllm.plan import Best, Plan, criterion
@@ -83,7 +84,7 @@ class Run:
         if is_left(directory):
             raise UserError(
                 f"{directory} holds nothing to go on with: its training ended before it had saved anything; begin it "
-                f"again with --out {directory}"
+                f"again with --out {quoted(directory)}"
             )
         _require_resumable(directory, checkpoint.load(directory / "checkpoint")[0])
         with occupied(directory, until=RESUMABLE, fresh=False):
@@ -151,7 +152,11 @@ class Run:
             try:
                 self._carry_on(should_stop, on_step, on_report)
             except WorkerEndedError as error:
-                saved = "" if self.saved is None else f", or go on from what is saved with --resume {self.directory}"
+                saved = (
+                    ""
+                    if self.saved is None
+                    else f", or go on from what is saved with --resume {quoted(self.directory)}"
+                )
                 raise UserError(f"{error}{saved}") from None
 
     def _carry_on(
@@ -224,7 +229,7 @@ class Run:
         except OSError as error:
             raise UserError(
                 f"cannot write {self.directory}/metrics.jsonl: {error.strerror}; free some space, then go on with "
-                f"--resume {self.directory}"
+                f"--resume {quoted(self.directory)}"
             ) from None
         return line
 
@@ -336,7 +341,7 @@ def _require_resumable(directory: Path, description: dict[str, Any]) -> None:
             f"{directory} is a run of an n-gram model, which counts once and has nothing to go on with; train anew"
         )
     if "compressed" in description:
-        raise UserError(f"{directory} was made by refllm compress, which cannot be gone on with; compress again")
+        raise UserError(f"{directory} was made by {command('compress')}, which cannot be gone on with; compress again")
 
 
 def _require_numbers(description: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A room imports from the lines above its own and, without a circle, from its own line. "refllm" is the version.
 LAYERS = [
-    {"refllm", "errors", "spec"},
+    {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras"},
     {"backend"},
     {"shapes", "parameters", "watching"},
     {"numbers"},

@@ -45,6 +45,13 @@ def test_every_command_explains_itself_with_an_example(command: str, capsys: pyt
         ([], "refllm: the following arguments are required: COMMAND; see refllm --help"),
         (["fly"], "refllm: argument COMMAND: invalid choice: 'fly'"),
         (["train", "--fly", "high"], "refllm: no such argument: --fly high; see refllm train --help"),
+        (["translate", "fit", "--fly"], "refllm: no such argument: --fly; see refllm translate fit --help"),
+        (["translate", "--fly", "fit"], "refllm: no such argument: --fly; see refllm translate --help"),
+        (
+            ["compress", "prune", "--out", "x", "--fly"],
+            "refllm: no such argument: --fly; see refllm compress prune --help",
+        ),
+        (["--fly", "train"], "refllm: no such argument: --fly; see refllm --help"),
         (["train", "--steps", "many"], "refllm train: argument --steps: invalid int value: 'many'"),
         (["score"], "refllm score: one of the arguments --text --file is required"),
         (["classify", "fit", "--epochs", "x"], "refllm classify fit: argument --epochs: invalid float value: 'x'"),

@@ -17,6 +17,7 @@ from refllm.metrics import (
     bits_per_character,
     bits_per_token,
     bleu_and_chrf,
+    bleu_tokenizer,
     confusion_matrix,
     exact_match,
     has_sacrebleu,
@@ -124,6 +125,7 @@ def test_a_quotient_without_divisor_is_zero() -> None:
     assert macro_scores([[0, 0], [0, 0]]) == Scores(0.0, 0.0, 0.0, 0)
 
 
+@pytest.mark.optional
 @given(ANSWERS)
 def test_scikit_learn_finds_the_same(answers: list[tuple[str, str]]) -> None:
     sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
@@ -202,9 +204,69 @@ def test_an_exact_match_has_f1_one(a: list[str], b: list[str]) -> None:
     assert exact_match(one, other) <= token_f1(one, other) == token_f1(other, one) <= 1
 
 
+@pytest.mark.optional
 def test_bleu_and_chrf_are_a_hundred_for_equal_texts_and_less_for_others() -> None:
     if not has_sacrebleu():
         pytest.skip("sacrebleu is not installed")
     texts = ["This is a sentence of some words.", "And here is another one of them."]
     assert list(bleu_and_chrf(texts, texts)) == pytest.approx([100, 100])
     assert all(value < 100 for value in bleu_and_chrf(texts, ["This is a sentence.", "Another one of them."]))
+
+
+CHINESE = ["在文件菜单中选择“打印”命令，然后单击确定按钮。", "计算机程序由许多指令组成，这些指令由处理器执行。"]
+JAPANESE = ["ファイルメニューの「印刷」を選んでください。", "この文書には二つの表があります。"]
+THAI = ["เลือกคำสั่งพิมพ์ในเมนูแฟ้ม", "เอกสารนี้มีสองตาราง"]
+KOREAN = ["파일 메뉴에서 인쇄 명령을 선택하십시오.", "이 문서에는 표가 두 개 있습니다."]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "without", "best"),
+    [
+        (CHINESE, "zh", ""), (JAPANESE, "char", "ja-mecab"), (THAI, "char", ""), (KOREAN, "13a", "ko-mecab"),
+        (["Choose Print.", "Wählen Sie Drucken."], "13a", ""), (["Выберите печать."], "13a", ""), ([""], "13a", ""),
+    ],
+)  # fmt: skip
+def test_bleu_cuts_texts_as_their_script_asks(
+    wanted: list[str], without: str, best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refllm.metrics.find_spec", lambda name: None)
+    assert bleu_tokenizer(wanted) == (without, best)
+    monkeypatch.setattr("refllm.metrics.find_spec", lambda name: name)
+    assert bleu_tokenizer(wanted) == (best or without, "")
+
+
+@pytest.mark.optional
+@pytest.mark.parametrize("texts", [CHINESE, JAPANESE, THAI])
+def test_a_text_without_spaces_that_is_right_but_for_a_sign_has_a_high_bleu(texts: list[str]) -> None:
+    if not has_sacrebleu():
+        pytest.skip("sacrebleu is not installed")
+    assert bleu_and_chrf(texts, texts)[0] == pytest.approx(100)
+    assert bleu_and_chrf(texts, [texts[0], texts[1][:-1]])[0] > 90
+
+
+@pytest.mark.parametrize("texts", [CHINESE, JAPANESE, THAI])
+def test_rouge_l_of_a_script_without_spaces_counts_characters(texts: list[str]) -> None:
+    whole = texts[0]
+    assert rouge_l(whole, whole) == 1
+    assert 0.5 < rouge_l(whole, whole[: len(whole) // 2] + "x") < 0.8
+    assert rouge_l(whole, texts[1]) < 0.6
+
+
+def test_rouge_l_of_the_papers_example_in_chinese() -> None:
+    """As Lin's example, a character a word: 4 wanted, 4 given, 3 in the same order."""
+    assert rouge_l("警杀了敌", "警伤了敌") == 0.75
+    assert rouge_l("警 杀了，敌。", "警伤了敌") == 0.75
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "exact", "f1"),
+    [
+        ("北京。", "北京", 1, 1), ("北京市", "北京", 0, Fraction(4, 5)), ("東京タワー", "東京", 0, Fraction(4, 7)),
+        ("1973年", "1973", 0, Fraction(2, 3)), ("“quoted”", "quoted", 0, 0),
+    ],
+)  # fmt: skip
+def test_answers_in_scripts_without_spaces_are_compared_by_characters(
+    wanted: str, given: str, exact: int, f1: Fraction
+) -> None:
+    assert exact_match(wanted, given) == exact
+    assert token_f1(wanted, given) == pytest.approx(float(f1))

@@ -19,6 +19,7 @@ from refllm.commands.fitting import (
 )
 from refllm.commands.verbs import Verb, add_verbs, run_verb
 from refllm.errors import UserError
+from refllm.invocation import command
 from refllm.models import bert
 from refllm.presets import ANSWER_SIZES, FIT_EPOCHS
 from refllm.run import Run
@@ -101,5 +102,5 @@ def conclude(prepared: Run) -> None:
     print_table({"this model": {name: summary[name] for name in guessed}, "likeliest sentence": guessed})
     print(
         f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
-        f"Ask it: refllm answer predict {prepared.directory} --context TEXT --question TEXT"
+        f"Ask it: {command('answer', 'predict', prepared.directory)} --context TEXT --question TEXT"
     )

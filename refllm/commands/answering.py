@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from refllm.commands.choices import add_device_arguments
 from refllm.commands.texts import on_one_line, require_text
@@ -14,12 +15,12 @@ from refllm.data.examples import Question, read_questions
 from refllm.data.questions import asked
 from refllm.data.sentences import sentences
 from refllm.errors import UserError
-from refllm.metrics import normalised_answer
+from refllm.metrics import answer_words
 from refllm.run import Trained
 from refllm.tasks.span import answers, quality
 from refllm.workers import Workers, available_cores, require_threads
 
-OF_FIT = {"task": "span", "learns": "answers", "by": "refllm answer fit"}
+OF_FIT: dict[str, Any] = {"task": "span", "learns": "answers", "by": ("answer fit",)}
 
 PREDICT = """Answer questions about a text, a line each: line breaks in an answer become spaces; --json keeps them.
 
@@ -101,8 +102,8 @@ def answered_by(run: Trained, questions: list[Question], options: argparse.Names
 
 def overlapping_sentence(one: Question) -> str:
     """The sentence of the context that shares most words with the question; of equal ones the first."""
-    words = set(normalised_answer(one.question).split())
-    return max(sentences(one.context), key=lambda text: len(words & set(normalised_answer(text).split())))
+    words = set(answer_words(one.question))
+    return max(sentences(one.context), key=lambda text: len(words & set(answer_words(text))))
 
 
 def print_table(measured: dict[str, dict[str, float]]) -> None:

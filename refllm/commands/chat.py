@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from refllm.backend import Array
 from refllm.commands.generate import LESS_MEMORY, add_run_argument, add_sampling_arguments, generator_of
+from refllm.commands.texts import tell_broken
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
 from refllm.run import Trained
@@ -63,6 +64,7 @@ def talk(trained: Trained, options: argparse.Namespace) -> None:
             sys.stdout.flush()
             said += piece
         print(flush=True)
+        tell_broken(said, trained.tokenizer)
         dialogue = f"{asked}{said}\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,8 @@ from refllm.errors import UserError
 from refllm.models import by_name
 from refllm.presets import DEFAULT_MODEL, DTYPES, MODELS, PRESETS
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
+from refllm.tokenizers.pieces import LOST
+from refllm.tokenizers.spelling import SELDOM, has_more_pairs, share_in_pieces, size_for
 from refllm.tokenizers.word import WordTokenizer
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
@@ -74,7 +77,11 @@ OF_MODELS = (*ARCHITECTURE, *SWITCHES, *OPTIMISER)  # the flags that some models
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model (defaults from the preset)")
     model.add_argument("--tokenizer", choices=("character", "byte_pair", "word", "wordpiece"))
-    model.add_argument("--vocabulary", type=int, help="tokens of the tokenizer, at most (not of characters)")
+    model.add_argument(
+        "--vocabulary",
+        type=int,
+        help="tokens of the tokenizer, at most (not of characters)",
+    )
     add_architecture_arguments(model, (*ARCHITECTURE, *SWITCHES))
 
 
@@ -184,13 +191,34 @@ def settings_of(values: dict[str, Any], options: argparse.Namespace) -> Settings
     )  # fmt: skip
 
 
-def tokenizer_of(values: dict[str, Any], text: str, train: str) -> Tokenizer:
-    """Byte pairs are learnt from the training part; the alphabet of characters is that of the whole text, so that the
-    held-out part can be spelled."""
+def tokenizer_of(values: dict[str, Any], text: str, train: str, *, asked: int | None) -> Tokenizer:
+    """Byte pairs are learnt from the training part, as many as were `asked` for or suit its script; the alphabet of
+    characters is that of the whole text, so that the held-out part can be spelled."""
     if values["tokenizer"] == "character":
         return CharacterTokenizer.train(text)
     if values["tokenizer"] == "wordpiece":
         return WordPieceTokenizer.train(train, vocabulary=values["vocabulary"], lower=True)
     if values["tokenizer"] == "word":
         return WordTokenizer.train(train, vocabulary=values["vocabulary"], lower=True)
-    return BytePairTokenizer.train(train, vocabulary=values["vocabulary"])
+    return byte_pairs_of(train, usual=values["vocabulary"], asked=asked, else_take="--tokenizer character")
+
+
+def byte_pairs_of(text: str, *, usual: int, asked: int | None, else_take: str) -> BytePairTokenizer:
+    """As many byte pairs as were asked for, or the usual number and more where the script of the text needs them. Says
+    on the standard error where it took more, and where many characters stay in pieces."""
+    tokenizer = BytePairTokenizer.train(text, vocabulary=size_for(text, usual=usual) if asked is None else asked)
+    if tokenizer.size > usual and asked is None:
+        print(
+            f"{tokenizer.size:,} byte-pair tokens instead of {usual:,}, for the characters of this text "
+            "(--vocabulary takes another number)",
+            file=sys.stderr,
+        )
+    share = share_in_pieces(text, tokenizer)
+    if share > SELDOM:
+        remedy = f"a larger --vocabulary, or {else_take}" if has_more_pairs(text, tokenizer) else else_take
+        print(
+            f"{100 * share:.0f} % of the characters are in pieces with {tokenizer.size:,} byte-pair tokens, and {LOST} "
+            f"stands where a model writes a wrong piece: give {remedy}",
+            file=sys.stderr,
+        )
+    return tokenizer

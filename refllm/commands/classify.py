@@ -22,6 +22,7 @@ from refllm.commands.label_report import baseline_labels, print_comparison
 from refllm.commands.labelling import add_column_arguments
 from refllm.commands.verbs import Verb, add_verbs, run_verb
 from refllm.errors import UserError
+from refllm.invocation import command
 from refllm.metrics import accuracy
 from refllm.models import bert
 from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS
@@ -108,5 +109,5 @@ def conclude(prepared: Run) -> None:
         print(note)
     print(
         f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
-        f'Label a text: refllm classify predict {prepared.directory} "TEXT"'
+        f'Label a text: {command("classify", "predict", prepared.directory)} "TEXT"'
     )

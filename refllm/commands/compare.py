@@ -29,6 +29,7 @@ from refllm.data.batching import held_out_windows, refuse_shorter_than_window
 from refllm.data.corpus import Corpus, Split, split
 from refllm.directory import require_empty, require_free
 from refllm.errors import UserError
+from refllm.extras import how_to_install
 from refllm.metrics import perplexity
 from refllm.models import by_name
 from refllm.plan import Plan
@@ -90,7 +91,7 @@ def _compared(options: argparse.Namespace) -> int:
         require_free(Path(options.plot), ".png", ".svg", ".pdf")
     corpus = read_corpus(options.data)
     parts = split(corpus)
-    tokenizer = tokenizer_of(next(iter(plans.values())), corpus.text, parts.train)
+    tokenizer = tokenizer_of(next(iter(plans.values())), corpus.text, parts.train, asked=options.vocabulary)
     contenders = [Contender(name, values, settings[name], _config(values, tokenizer)) for name, values in plans.items()]
     _require_windows(contenders, parts, tokenizer)
     print(
@@ -201,7 +202,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> str:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return "No picture: matplotlib is not installed (pip install 'refllm[plot]')."
+        return f"No picture: matplotlib is not installed ({how_to_install('plot')})."
     figure = Figure(figsize=(7, 0.5 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     names = [row["name"] for row in reversed(rows)]

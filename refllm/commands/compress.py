@@ -13,7 +13,7 @@ from typing import Any
 
 from refllm import checkpoint
 from refllm.backend import allow_tf32, device_namespace, generator
-from refllm.commands.cost import before_and_after, plot, table, whole
+from refllm.commands.cost import before_and_after, plot, shown_of, table, whole
 from refllm.commands.generate import add_run_argument, chosen_run
 from refllm.commands.progress import Display, interrupts, silent_divergence
 from refllm.data.classification import by_length, marked_texts
@@ -52,7 +52,7 @@ SIZES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    ways = parser.add_subparsers(dest="how", required=True, metavar="HOW")
+    ways = parser.add_subparsers(dest="how", required=True, metavar="HOW", prog=parser.prog)
     for name, text in (
         ("distil", "train a smaller model on the probabilities of the trained one"),
         ("prune", "set the smallest weights to zero; train the others on with --steps"),
@@ -137,8 +137,9 @@ def run(options: argparse.Namespace) -> int:
         rows = before_and_after(directory, out, options)
         data = json.dumps({"how": options.how, **rows}, indent=1) + "\n"
         checkpoint.write_atomically(out / DONE, data.encode())
-    picture = plot(rows, out / "compress.png")
-    print(data.rstrip() if options.json else table(rows))
+    shown = shown_of(rows, faster=options.how == "distil")
+    picture = plot(shown, out / "compress.png")
+    print(data.rstrip() if options.json else table(shown))
     if options.how != "distil" and not options.json:
         print("It is read back into float32 and computes as many products as before: smaller, not faster.")
     print(f"\n{picture}", file=sys.stderr)

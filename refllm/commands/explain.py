@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from refllm.backend import allow_tf32, device_namespace
+from refllm.cells import cut, padded, widest
 from refllm.commands.choices import add_device_arguments
 from refllm.commands.explain_page import page
 from refllm.commands.explain_picture import draw, require_matplotlib
@@ -16,6 +17,7 @@ from refllm.directory import require_free
 from refllm.errors import UserError
 from refllm.explain.classifier import ANSWERS, BASELINES
 from refllm.explain.explanation import AttentionMap, Explanation, Grid, LabelScores, chosen_map
+from refllm.explain.figures import signed, told_change, told_missing
 from refllm.run import load_model
 
 DESCRIPTION = """Why a run says what it says of a text: what each token accounts for in a label (integrated gradients
@@ -110,19 +112,19 @@ def _print(found: Explanation, shown: tuple[str, AttentionMap, Grid] | None) -> 
 def _print_scores(tokens: list[str], s: LabelScores) -> None:
     steps = "" if s.steps is None else f", {s.steps} steps"
     print(f"{s.method.replace('-', ' ')} of the {s.answer} of {s.label}, from {s.baseline}{steps}\n")
-    largest, width = max(map(abs, s.scores)) or 1.0, _width(tokens)
-    for token, score in zip(tokens, s.scores, strict=True):
-        bar = "█" * round(BAR * abs(score) / largest)
+    width, numbers = _width(tokens), signed(s.scores, fewest=4)
+    number, largest = max(10, 1 + widest(numbers)), max(map(abs, s.scores))
+    for token, score, text in zip(tokens, s.scores, numbers, strict=True):
+        bar = "█" * round(BAR * abs(score) / (largest or 1.0))
         left, right = (bar, "") if score < 0 else ("", bar)
-        print(f"  {_cut(token, width):<{width}}{score:>+10.4f}  {left:>{BAR}}|{right}")
-    change = s.value - s.baseline_value
-    share = f" ({100 * abs(s.missing / change):.2g} % of it)" if change else ""
-    more = "; give more --steps" if s.steps is not None and abs(s.missing) > TOLERANCE * abs(change) else ""
-    print(
-        f"\n  {'sum':<{width}}{sum(s.scores):>+10.4f}\n"
-        f"  {s.answer} of {s.label}: {s.baseline_value:.4f} for the baseline, {s.value:.4f} for the text\n"
-        f"  the sum misses {s.missing:+.2g} of the change{share}{more}"
-    )
+        print(f"  {padded(cut(token, width), width)}{text:>{number}}  {left:>{BAR}}|{right}")
+    print(f"\n  {'sum':<{width}}{signed([sum(s.scores)], fewest=4, like=s.scores)[0]:>{number}}\n  {told_change(s)}")
+    print(f"  {told_missing(s)}{_remedy(s)}")
+
+
+def _remedy(s: LabelScores) -> str:
+    change = abs(s.value - s.baseline_value)
+    return "; give more --steps" if s.steps is not None and abs(s.missing) > TOLERANCE * change else ""
 
 
 def _print_attention(name: str, one: AttentionMap, grid: Grid) -> None:
@@ -132,12 +134,9 @@ def _print_attention(name: str, one: AttentionMap, grid: Grid) -> None:
     width = _width(one.keys)
     print(f"{name}: what {one.queries[place]} (token {place + 1}) attends to\n")
     for token, weight in zip(one.keys, grid[place], strict=True):
-        print(f"  {_cut(token, width):<{width}}{weight:>8.4f}  {'█' * round(BAR * weight / (max(grid[place]) or 1))}")
+        bar = "█" * round(BAR * weight / (max(grid[place]) or 1))
+        print(f"  {padded(cut(token, width), width)}{weight:>8.4f}  {bar}")
 
 
 def _width(tokens: list[str]) -> int:
-    return min(max(map(len, tokens)), max(8, shutil.get_terminal_size().columns - 2 * BAR - 16))
-
-
-def _cut(token: str, width: int) -> str:
-    return token if len(token) <= width else token[: width - 1] + "…"
+    return min(widest(tokens), max(8, shutil.get_terminal_size().columns - 2 * BAR - 16))

@@ -8,7 +8,9 @@ import zlib
 from collections.abc import Iterator
 from html import escape
 
+from refllm.cells import cut, widest
 from refllm.explain.explanation import AttentionMap, Explanation, Grid, LabelScores
+from refllm.explain.figures import signed, told_change, told_missing
 
 _INK = (59, 126, 246)  # of the attention maps: with opacity for weight it reads on white and on black
 _CELL, _LETTER = 18, 7.2  # pixels of a cell of the large map, and of a letter beside it
@@ -37,7 +39,7 @@ svg image { image-rendering: pixelated; }
 def page(found: Explanation, shown: tuple[str, AttentionMap, Grid] | None) -> str:
     """The page as text, without anything from elsewhere; `shown` is the attention that is drawn large."""
     title = " ".join(found.text.split())
-    title = title if len(title) <= 70 else title[:69] + "…"
+    title = cut(title, 70)
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
@@ -60,30 +62,35 @@ def _probabilities(probabilities: dict[str, float]) -> Iterator[str]:
     yield "</table>"
 
 
+def _legend(label: str, largest: float) -> str:
+    return (
+        f'<p class="legend" aria-hidden="true"><span>−{largest:.3g}, against {escape(label)}</span><i></i>'
+        f"<span>+{largest:.3g}, for {escape(label)}</span></p>"
+    )
+
+
 def _scores(tokens: list[str], s: LabelScores) -> Iterator[str]:
-    largest = max(map(abs, s.scores)) or 1.0
+    largest = max(map(abs, s.scores))
     steps = "" if s.steps is None else f" in {s.steps} steps"
     method = escape(s.method.replace("-", " "))
     yield f"<h2>What each token accounts for in the {escape(s.answer)} of {escape(s.label)}</h2>"
-    yield (
-        f'<p class="legend" aria-hidden="true"><span>−{largest:.3g}, against {escape(s.label)}</span><i></i>'
-        f"<span>+{largest:.3g}, for {escape(s.label)}</span></p>"
-    )
+    if largest:
+        yield _legend(s.label, largest)
     yield '<ul class="tokens">'
-    for token, score in zip(tokens, s.scores, strict=True):
-        side, share = "against" if score < 0 else "for", 0.6 * abs(score) / largest
-        yield f'<li class="{side}" style="--share: {share:.3f}">{escape(token)}<small>{score:+.3f}</small></li>'
+    for token, score, number in zip(tokens, s.scores, signed(s.scores, fewest=3), strict=True):
+        side, share = "against" if score < 0 else "for", 0.6 * abs(score) / (largest or 1.0)
+        yield f'<li class="{side}" style="--share: {share:.3f}">{escape(token)}<small>{number}</small></li>'
     yield "</ul>"
+    (total,) = signed([sum(s.scores)], fewest=4, like=s.scores)
     yield (
-        f'<p class="quiet">By {method} from the baseline <em>{escape(s.baseline)}</em>{steps}: the '
-        f"{escape(s.answer)} is {s.baseline_value:.4f} for the baseline and {s.value:.4f} for the text; the tokens "
-        f"add up to {sum(s.scores):+.4f}, which misses the change by {s.missing:+.2g}.</p>"
+        f'<p class="quiet">By {method} from the baseline <em>{escape(s.baseline)}</em>{steps}. '
+        f"{escape(told_change(s))}. The tokens add up to {total}; {told_missing(s)}.</p>"
     )
 
 
 def _large(name: str, one: AttentionMap, grid: Grid) -> Iterator[str]:
     """One grid with its tokens, and the same in words."""
-    left, top = (10 + _LETTER * max(map(len, names)) for names in (one.queries, one.keys))
+    left, top = (10 + _LETTER * widest(names) for names in (one.queries, one.keys))
     width, height = _CELL * len(one.keys), _CELL * len(one.queries)
     yield f"<h2>Attention: {escape(name)}</h2>"
     yield (

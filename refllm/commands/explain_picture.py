@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from refllm.commands.fonts import fonts_for
 from refllm.errors import UserError
 from refllm.explain.explanation import AttentionMap, Explanation, Grid, LabelScores
+from refllm.extras import how_to_install
 
 _FOR, _AGAINST = "#2563eb", "#d97706"
 
@@ -17,23 +19,30 @@ def require_matplotlib() -> None:
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
-        raise UserError("--picture needs matplotlib, which is not installed: pip install 'refllm[plot]'")
+        raise UserError(f"--picture needs matplotlib, which is not installed: {how_to_install('plot')}")
 
 
 def draw(found: Explanation, shown: tuple[str, AttentionMap, Grid] | None, path: Path) -> None:
     """A bar a token; without scores all attention maps, or the one that is `shown`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(layout="constrained")
-    if found.scores is not None:
-        _bars(figure, found.tokens, found.scores)
-    elif shown is not None:
-        _one_map(figure, *shown)
-    else:
-        _all_maps(figure, found.maps)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks shows as boxes
+    with fonts_for(_texts(found, shown)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # told in one line by now
+        figure = Figure(layout="constrained")
+        if found.scores is not None:
+            _bars(figure, found.tokens, found.scores)
+        elif shown is not None:
+            _one_map(figure, *shown)
+        else:
+            _all_maps(figure, found.maps)
         figure.savefig(path, dpi=150)
+
+
+def _texts(found: Explanation, shown: tuple[str, AttentionMap, Grid] | None) -> list[str]:
+    """What stands in the picture beside words of refllm's own."""
+    if found.scores is not None:
+        return [*found.tokens, found.scores.label]
+    return [] if shown is None else [*shown[1].queries, *shown[1].keys]
 
 
 def _bars(figure: Any, tokens: list[str], s: LabelScores) -> None:

@@ -21,6 +21,7 @@ from refllm.parameters import Tree, map_leaves
 from refllm.run import Trained
 from refllm.tasks.labels import label_log_probabilities, most_probable
 from refllm.tasks.writing import written
+from refllm.tokenizers.pieces import piece_of
 from refllm.tokenizers.vocabulary import SPECIAL
 from refllm.workers import Workers
 
@@ -59,20 +60,18 @@ def explained(trained: Trained, text: str, asked: Asked) -> Explanation:
 
 
 def token_names(ids: Sequence[int], tokenizer: Any) -> list[str]:
-    """A name for each token: its piece of text with ␣ for a space, or the name of a special token."""
+    """A name for each token: its piece of text with ␣ for a space and <E9> for a byte that is no whole character; that
+    of a special token."""
     special = dict(zip(getattr(tokenizer, "special", ()), SPECIAL, strict=False))
-    names = [special.get(i) or _piece(i, tokenizer) for i in ids]
+    names = [special.get(i) or _listed(i, tokenizer) for i in ids]
     return [(name if name.isprintable() else repr(name)[1:-1]).replace(" ", "␣") or "''" for name in names]
 
 
-def _piece(i: int, tokenizer: Any) -> str:
-    """What a token stands for, as its tokenizer lists it; the bytes of a part of a character as \\xNN."""
+def _listed(i: int, tokenizer: Any) -> str:
+    """A token as its tokenizer lists it, such as ##s; where it lists bytes or characters, as text."""
     listed = getattr(getattr(tokenizer, "inner", tokenizer), "vocabulary", None)
-    if not isinstance(listed, tuple):
-        decoded: str = tokenizer.decode([i])
-        return decoded
-    piece: str | bytes = listed[i]
-    return piece.decode(errors="backslashreplace") if isinstance(piece, bytes) else piece
+    as_text = isinstance(listed, tuple) and isinstance(listed[i], str)
+    return str(listed[i]) if as_text and listed is not None else piece_of(i, tokenizer)
 
 
 def _of_bert(p: Tree, trained: Trained, text: str, asked: Asked) -> Explanation:

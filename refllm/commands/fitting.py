@@ -18,6 +18,7 @@ from refllm.commands.train import next_free
 from refllm.commands.wording import counted, length_of
 from refllm.errors import UserError
 from refllm.finetune import TUNES, Tuning
+from refllm.invocation import command as typed_command
 from refllm.models import bert
 from refllm.parameters import count
 from refllm.plan import Plan
@@ -108,7 +109,7 @@ def carry_out(
         if prepared.concluded:
             print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
             return 0
-        if not carried_out(prepared, go_on=f"refllm {command} fit"):
+        if not carried_out(prepared, go_on=typed_command(command, "fit")):
             return INTERRUPTED
         conclude(prepared)
     return 0

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands.choices import add_device_arguments
+from refllm.commands.texts import tell_broken
 from refllm.commands.train import RUNS
 from refllm.errors import UserError
 from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
+from refllm.invocation import command
 from refllm.parameters import for_decoding
 from refllm.run import Trained, load_language_model
 from refllm.tokenizers import default_start
@@ -42,7 +44,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, *, temperature: floa
     add("--greedy", action="store_true", help="always the most probable token")
     add(
         "--temperature", type=float, default=temperature,
-        help=f"below 1 bolder, above 1 wilder (default {temperature:g})",
+        help=f"below 1 the probable tokens gain, above 1 the improbable ones (default {temperature:g})",
     )  # fmt: skip
     add("--top-k", type=int, help="choose among the k most probable tokens")
     add("--top-p", type=float, help="choose among the fewest tokens whose probabilities reach p")
@@ -73,15 +75,18 @@ def run(options: argparse.Namespace) -> int:
             f"the prompt has {len(prompt)} tokens, the model's context only {config.context}; give a shorter prompt"
         )
     print(tokenizer.decode(prompt).lstrip("\n"), end="", flush=True)
+    written = ""
     for piece in stream_text(
         trained.parameters, model=trained.model, config=config, tokenizer=tokenizer, prompt=prompt,
         new_tokens=options.tokens,
         temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, greedy=options.greedy,
         seed=options.seed, device=options.device,
     ):  # fmt: skip
+        written += piece
         sys.stdout.write(piece)
         sys.stdout.flush()
-    print()
+    print(flush=True)
+    tell_broken(written, tokenizer)
     return 0
 
 
@@ -91,5 +96,7 @@ def chosen_run(directory: str | None) -> Path:
         return Path(directory)
     states = sorted(RUNS.glob("*/checkpoint/state.json"), key=lambda path: path.stat().st_mtime)
     if not states:
-        raise UserError("there is no run in runs/ yet; make one with: refllm train (or name the directory of one)")
+        raise UserError(
+            f"there is no run in runs/ yet; make one with: {command('train')} (or name the directory of one)"
+        )
     return states[-1].parents[1]

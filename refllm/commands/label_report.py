@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from refllm.cells import padded, widest
 from refllm.data.examples import Example
+from refllm.extras import how_to_install
 from refllm.metrics import accuracy, confusion_matrix, label_scores, macro_scores, micro_scores
 from refllm.tasks.baselines import has_naive_bayes, majority, naive_bayes
 
@@ -21,7 +23,7 @@ def baseline_labels(
     if train is None:
         return guesses, "(no Naive Bayes: the texts that the run learnt from are no longer where they were)"
     if not has_naive_bayes():
-        return guesses, "(no Naive Bayes: scikit-learn is not installed; pip install 'refllm[eval]')"
+        return guesses, f"(no Naive Bayes: scikit-learn is not installed; {how_to_install('eval')})"
     answered = naive_bayes([one.text for one in train], [str(one.label) for one in train], texts)
     if answered is None:
         return guesses, "(no Naive Bayes: the training texts hold no word)"
@@ -41,10 +43,10 @@ def print_comparison(
     titles = {"naive_bayes": "Naive Bayes", "majority": "most frequent label"}
     for name, given in (*members, *((titles[name], given) for name, given in guesses.items())):
         rows.append((name, accuracy(wanted, given), macro_scores(confusion_matrix(wanted, given, labels)).f1))
-    width = max(20, *(len(name) + 1 for name, _, _ in rows))
+    width = max(20, 1 + widest(name for name, _, _ in rows))
     print(f"    {'':<{width}}accuracy  macro F1")
     for name, share, score in sorted(rows, key=lambda row: -row[1]):
-        print(f"    {name:<{width}}{100 * share:6.1f} %{score:10.3f}")
+        print(f"    {padded(name, width)}{100 * share:6.1f} %{score:10.3f}")
 
 
 def shown(label: str) -> str:
@@ -55,10 +57,10 @@ def shown(label: str) -> str:
 def label_table(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:
     """Precision, recall and F1 of each label, and their averages."""
     names = [*map(shown, labels)]
-    width = max(13, *map(len, names))
+    width = max(13, widest(names))
     named = [*zip(names, label_scores(confusion), strict=True), ("micro average", micro_scores(confusion))]
     named.append(("macro average", macro_scores(confusion)))
-    lines = [f"    {name:<{width}}{s.precision:11.3f}{s.recall:8.3f}{s.f1:8.3f}{s.count:8,}" for name, s in named]
+    lines = [f"    {padded(name, width)}{s.precision:11.3f}{s.recall:8.3f}{s.f1:8.3f}{s.count:8,}" for name, s in named]
     head = f"    {'':<{width}}{'precision':>11}{'recall':>8}{'F1':>8}{'texts':>8}"
     return ["", head, *lines]
 
@@ -67,13 +69,13 @@ def confusion_table(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -
     """The confusion matrix, its columns numbered like its rows; where it is too wide, its most frequent mistakes."""
     cell = max(len(str(len(labels))), *(len(str(n)) for row in confusion for n in row)) + 2
     labels = [*map(shown, labels)]
-    name = max(map(len, labels))
+    name = widest(labels)
     number = len(str(len(labels)))
     lead = number + name + 6
     if lead + cell * len(labels) <= WIDTH:
         head = " " * lead + "".join(f"{i:>{cell}}" for i in range(1, len(labels) + 1))
         lines = [
-            f"    {i:>{number}} {label:<{name}} " + "".join(f"{n if n else '.':>{cell}}" for n in row)
+            f"    {i:>{number}} {padded(label, name)} " + "".join(f"{n if n else '.':>{cell}}" for n in row)
             for i, (label, row) in enumerate(zip(labels, confusion, strict=True), start=1)
         ]
         return ["", "a row for each true label, a column for each given one:", "", head, *lines]

@@ -13,6 +13,7 @@ from refllm.commands.texts import require_text
 from refllm.data.classification import MARKS, by_length, marked_texts
 from refllm.data.examples import Example, read_labelled
 from refllm.errors import UserError
+from refllm.invocation import command
 from refllm.run import Trained, load_model
 from refllm.tasks.labels import (
     PROMPT,
@@ -55,7 +56,7 @@ def labeller_of(options: argparse.Namespace, workers: Workers, *, may_cut: bool)
     if not (options.labels or options.examples):
         raise UserError(
             f"{options.run_directory} is a run of {first.description['model']}, no classifier; give one of "
-            "refllm classify fit, or --labels if it is a language model"
+            f"{command('classify', 'fit')}, or --labels if it is a language model"
         )
     return _asked(first, options)
 
@@ -115,7 +116,9 @@ def _asked(run: Trained, options: argparse.Namespace) -> Labeller:
     """A language model and what it is asked."""
     kind = run.description.get("task", "language")
     if kind not in ("language", "counting"):
-        raise UserError(f"{options.run_directory} is a run of {kind}, no language model; give one of refllm train")
+        raise UserError(
+            f"{options.run_directory} is a run of {kind}, no language model; give one of {command('train')}"
+        )
     if options.others:
         raise UserError("--with is for classifiers; leave it out with a language model")
     shown: list[Example] = []

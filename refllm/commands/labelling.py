@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from refllm.cells import cut, padded, widest
 from refllm.commands.choices import add_device_arguments
 from refllm.commands.label_report import (
     as_json,
@@ -82,7 +83,7 @@ def predict(options: argparse.Namespace) -> int:
     with _workers(options) as workers:
         labeller = labeller_of(options, workers, may_cut=options.cut)
         rows = together(labeller.each(texts))
-    longest = max(len(shown(label)) for label in labeller.labels)
+    longest = widest(map(shown, labeller.labels))
     for (text, _), row in zip(texts, rows, strict=True):
         whole = log_sum_exp(row)
         probabilities = {label: math.exp(x - whole) for label, x in zip(labeller.labels, row, strict=True)}
@@ -92,7 +93,7 @@ def predict(options: argparse.Namespace) -> int:
             print(json.dumps(answer))
         else:
             room = max(20, shutil.get_terminal_size().columns - longest - 10)
-            print(f"{shown(label):<{longest}}  {probabilities[label]:.3f}  {_line(text, room)}")
+            print(f"{padded(shown(label), longest)}  {probabilities[label]:.3f}  {_line(text, room)}")
     return 0
 
 
@@ -145,5 +146,4 @@ def _workers(options: argparse.Namespace) -> Workers:
 
 
 def _line(text: str, room: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= room else line[: room - 1] + "…"
+    return cut(" ".join(text.split()), room)

@@ -11,6 +11,7 @@ from refllm.commands import rewriting
 from refllm.commands.choices import (
     add_architecture_arguments,
     add_optimiser_arguments,
+    byte_pairs_of,
     chosen,
     config_of,
     settings_of,
@@ -28,6 +29,7 @@ from refllm.commands.fitting import (
 from refllm.commands.rewriting import fitting, notes_on_bleu, print_table, scores
 from refllm.commands.verbs import Verb, add_verbs
 from refllm.errors import UserError
+from refllm.invocation import command
 from refllm.models import encoder_decoder
 from refllm.run import Run
 from refllm.tasks.seq2seq import Paired, SequencePairs, read_data
@@ -116,7 +118,11 @@ def from_scratch(
     """Fresh sizes, and byte pairs learnt from both sides of the training pairs, fewer of few pairs."""
     text = "\n".join(f" {side.strip()}" for pair in read.train for side in (pair.source, pair.target))
     learnable = BYTES + len(SPECIAL) + len(text) // CHARACTERS_A_TOKEN
-    tokenizer = MarkedTokenizer.train(text, vocabulary=options.vocabulary or min(values["vocabulary"], learnable))
+    if options.vocabulary is not None:
+        MarkedTokenizer.require_room(options.vocabulary)
+    asked = None if options.vocabulary is None else options.vocabulary - len(SPECIAL)
+    usual = min(values["vocabulary"], learnable) - len(SPECIAL)
+    tokenizer = MarkedTokenizer(byte_pairs_of(text, usual=usual, asked=asked, else_take="more pairs"))
     return config_of(encoder_decoder, values, tokenizer), tokenizer
 
 
@@ -141,5 +147,5 @@ def conclude(prepared: Run) -> None:
         print(note)
     print(
         f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s, the weights of step {summary['best_step']:,}. "
-        f"Measure it on all of them: refllm {task.command} evaluate {prepared.directory}"
+        f"Measure it on all of them: {command(task.command, 'evaluate', prepared.directory)}"
     )

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from refllm.backend import Array
 from refllm.commands.streams import output_is_lost
+from refllm.invocation import quoted
 from refllm.run import Run
 from refllm.workers import ENDING
 
@@ -104,7 +105,7 @@ def carried_out(prepared: Run, *, go_on: str) -> bool:
     if not prepared.done:
         print(
             f"Stopped at step {prepared.trainer.step_number:,} and saved. To go on:\n"
-            f"  {go_on} --resume {prepared.directory}",
+            f"  {go_on} --resume {quoted(prepared.directory)}",
             file=sys.stderr if output_is_lost() else None,
         )
     return prepared.done

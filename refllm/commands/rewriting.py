@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from refllm.commands.choices import add_device_arguments
-from refllm.commands.texts import on_one_line, texts_of
+from refllm.commands.texts import on_one_line, tell_broken, texts_of
 from refllm.commands.verbs import fitted
 from refllm.data.examples import Pair, folded, read_pairs
 from refllm.data.sentences import sentences
 from refllm.errors import UserError
-from refllm.metrics import bleu_and_chrf, has_sacrebleu, rouge_l
+from refllm.extras import how_to_install, how_to_install_package
+from refllm.metrics import bleu_and_chrf, bleu_tokenizer, has_sacrebleu, rouge_l
 from refllm.run import Trained
 from refllm.tasks.dictionary import learn_dictionary, word_by_word
 from refllm.tasks.seq2seq import read_data
@@ -23,8 +24,7 @@ from refllm.workers import Workers, available_cores, require_threads
 
 NAMES = {"translate": "translation", "summarise": "summary"}  # of what is written, in JSON
 COLUMNS = {"bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L", "exact": "exact"}
-OF_FIT = {"task": "seq2seq", "learns": "pairs", "by": "refllm translate fit or refllm summarise fit"}
-WITHOUT_SACREBLEU = "(BLEU and chrF need sacrebleu: pip install 'refllm[eval]')"
+OF_FIT: dict[str, Any] = {"task": "seq2seq", "learns": "pairs", "by": ("translate fit", "summarise fit")}
 TOO_SHORT = "(BLEU counts runs of up to 4 tokens, and no wanted text has 4: it is 0 even for the wanted texts)"
 
 
@@ -75,6 +75,8 @@ def predict(options: argparse.Namespace) -> int:
     for (text, _), answer in zip(texts, given, strict=True):
         named = {"text": text, NAMES[run.description["command"]]: answer}
         print(json.dumps(named) if options.json else on_one_line(answer))
+    sys.stdout.flush()
+    tell_broken("".join(given), run.tokenizer)
     return 0
 
 
@@ -100,7 +102,7 @@ def evaluate(options: argparse.Namespace) -> int:
             {"source": texts[i], "target": wanted[i], **{name: answers[i] for name, answers in given.items()}}
             for i in shown
         ]
-        print(json.dumps({"texts": len(pairs), "scores": measured, "examples": examples}))
+        print(json.dumps({"texts": len(pairs), "scores": measured, **cut_for_bleu(wanted), "examples": examples}))
         print(*notes, sep="\n", file=sys.stderr, end="\n" if notes else "")
         return 0
     print(f"{len(pairs):,} texts by {options.run_directory}\n")
@@ -143,10 +145,22 @@ def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], lis
 
 
 def notes_on_bleu(wanted: Sequence[str]) -> list[str]:
-    """What there is to say where BLEU is missing, or is 0 even for the wanted texts."""
+    """How BLEU cut the texts into words; what there is to say where it is missing, or 0 even for the wanted texts."""
     if not has_sacrebleu():
-        return [WITHOUT_SACREBLEU]
-    return [] if bleu_and_chrf(wanted, wanted)[0] else [TOO_SHORT]
+        return [f"(BLEU and chrF need sacrebleu: {how_to_install('eval')})"]
+    tokenizer, better = bleu_tokenizer(wanted)
+    notes = [f"(BLEU by sacrebleu's tokenizer {tokenizer}, for the script of the wanted texts)"]
+    if better:
+        library = f"sacrebleu[{better.partition('-')[0]}]"
+        notes = [
+            f"(BLEU by sacrebleu's tokenizer {tokenizer}; {better} needs MeCab: {how_to_install_package(library)})"
+        ]
+    return notes if bleu_and_chrf(wanted, wanted)[0] else [*notes, TOO_SHORT]
+
+
+def cut_for_bleu(wanted: Sequence[str]) -> dict[str, str]:
+    """What cut the texts for BLEU, for JSON; nothing where there is no BLEU."""
+    return {"bleu_tokenizer": bleu_tokenizer(wanted)[0]} if has_sacrebleu() else {}
 
 
 def fitting(pairs: Sequence[Pair], *, tokenizer: Any, context: int) -> list[Pair]:

@@ -16,6 +16,7 @@ from refllm.metrics import bits_per_character, bits_per_token, perplexity
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.run import load_language_model
 from refllm.tokenizers import gives_back, unknown_share
+from refllm.tokenizers.pieces import completed, piece_of
 
 DESCRIPTION = """The chain-rule probability and perplexity of a text under the model of a run, given its first token.
 
@@ -29,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", help="the text itself")
     source.add_argument("--file", help="a UTF-8 file that holds it")
-    parser.add_argument("--each", action="store_true", help="one line a token: its probability and the token")
+    parser.add_argument(
+        "--each",
+        action="store_true",
+        help="one line a token: its probability and the token (a byte that is no whole character as <E9>)",
+    )
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
 
@@ -52,14 +57,14 @@ def run(options: argparse.Namespace) -> int:
     total = math.fsum(log_p)
     result = {"tokens": len(log_p), "log_probability": total, "perplexity": perplexity(-total, len(log_p))}
     if gives_back(tokenizer, tokens, text):
-        characters = len(text) - len(tokenizer.decode(tokens[:1]))
-        result["bits_per_character"] = bits_per_character(-total, max(1, characters))
+        given = completed(tokens[:1].tolist(), tokenizer)  # of a character that goes on, the end is predicted
+        result["bits_per_character"] = bits_per_character(-total, len(text) - len(given))
         bits = f"{result['bits_per_character']:.4f} bits per character"
     else:
         result["bits_per_token"] = bits_per_token(-total, len(log_p))
         result["unknown"] = unknown_share(tokenizer, tokens[1:])
         bits = f"{result['bits_per_token']:.4f} bits per token, {100 * result['unknown']:.1f} % of them unknown words"
-    pieces = [tokenizer.decode([token]) for token in tokens[1:]]
+    pieces = [piece_of(token, tokenizer) for token in tokens[1:].tolist()]
     if options.json:
         each = [{"token": piece, "log_probability": x} for piece, x in zip(pieces, log_p, strict=True)]
         print(json.dumps({**result, "each": each} if options.each else result))

@@ -7,10 +7,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from refllm.data.corpus import decoded, lines_of, text_of
 from refllm.data.examples import SUFFIXES, rows
 from refllm.errors import UserError
+from refllm.tokenizers.pieces import LOST
 
 
 def texts_of(options: argparse.Namespace, *, column: str) -> list[tuple[str, str]]:
@@ -43,6 +45,17 @@ def require_text(text: str, where: str) -> None:
         text.encode()
     except UnicodeEncodeError:  # bytes that Python could not decode reach an argument as surrogates
         raise UserError(f"{where}: not UTF-8 text; give it in UTF-8") from None
+
+
+def tell_broken(written: str, tokenizer: Any) -> None:
+    """Says on the standard error why there are signs of replacement in what a model has written, if there are."""
+    if count := written.count(LOST):
+        print(
+            f"{count:,} {LOST} in what was written: this model spells rare characters by several of its "
+            f"{tokenizer.size:,} tokens, and got them wrong there; train longer, with a larger --vocabulary or with "
+            "--tokenizer character",
+            file=sys.stderr,
+        )
 
 
 def on_one_line(text: str) -> str:

@@ -21,12 +21,14 @@ from refllm.commands.choices import (
 )
 from refllm.commands.progress import carried_out
 from refllm.commands.streams import INTERRUPTED, lasting_output
+from refllm.commands.texts import tell_broken
 from refllm.commands.wording import counted, length_of
 from refllm.data.corpus import split
 from refllm.data.sentences import BORDER, FILE_BORDER
 from refllm.directory import occupied, require_empty
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
+from refllm.invocation import command
 from refllm.models import by_name
 from refllm.models.ngram import NGram
 from refllm.parameters import count
@@ -40,6 +42,7 @@ from refllm.tasks.language import Language, bits_of, read_corpus
 from refllm.tasks.masked import MaskedPretraining
 from refllm.tokenizers import CharacterTokenizer
 from refllm.tokenizers.marked import with_marks
+from refllm.tokenizers.pieces import completed
 from refllm.workers import Workers, keep_freed_memory
 
 DESCRIPTION = """Train a language model on text: by default a Llama on the language reference that every Python carries.
@@ -91,8 +94,9 @@ def run(options: argparse.Namespace) -> int:
 def _require_own(prepared: Run) -> None:
     kind = prepared.description.get("task", "language")
     if kind not in ("language", "masked", "denoising"):
-        command = prepared.description.get("command", kind)
-        raise UserError(f"{prepared.directory} is a run of {command}; go on with it by refllm {command} fit --resume")
+        kind = prepared.description.get("command", kind)
+        how = command(kind, "fit", "--resume", prepared.directory)
+        raise UserError(f"{prepared.directory} is a run of {kind}; go on with it by {how}")
 
 
 def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
@@ -102,7 +106,8 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
     corpus = read_corpus(options.data, border=FILE_BORDER if values["model"] == "bert" else "")
     for line in corpus.skipped:
         print(f"left out: {line}", file=sys.stderr)
-    tokenizer = tokenizer_of(values, *(text.replace(BORDER, "") for text in (corpus.text, split(corpus).train)))
+    whole, train = (text.replace(BORDER, "") for text in (corpus.text, split(corpus).train))
+    tokenizer = tokenizer_of(values, whole, train, asked=options.vocabulary)
     if values["model"] in ("bert", "encoder_decoder"):
         tokenizer = with_marks(tokenizer)
     config = config_of(by_name(values["model"]), values, tokenizer)
@@ -130,7 +135,7 @@ def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
     parts = split(corpus)
     out = Path(options.out) if options.out else next_free()
     require_empty(out)
-    tokenizer = tokenizer_of(values, corpus.text, parts.train)
+    tokenizer = tokenizer_of(values, corpus.text, parts.train, asked=options.vocabulary)
     with occupied(out, until="summary.json", fresh=True):
         summary = count_text(
             out, parts=parts, name=corpus.name, data=options.data, tokenizer=tokenizer, order=values["order"]
@@ -139,7 +144,7 @@ def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
     print(
         f"An n-gram model of order {summary['order']} on {corpus.name}: {summary['parameters']:,} n-grams of "
         f"{tokenizer.size} tokens, {bits:.3f} bits per {unit} of the held-out text.\n"
-        f"{lost(summary)}Text from it: refllm generate {out}"
+        f"{lost(summary)}Text from it: {command('generate', out)}"
     )
     return 0
 
@@ -156,7 +161,7 @@ def _train(prepared: Run) -> int:
     if prepared.concluded:
         print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
         return 0
-    if not carried_out(prepared, go_on="refllm train"):
+    if not carried_out(prepared, go_on=command("train")):
         return INTERRUPTED
     task = prepared.task
     if isinstance(task, MaskedPretraining):
@@ -167,7 +172,7 @@ def _train(prepared: Run) -> int:
         summary = prepared.summarise({})
         print(
             f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
-            f"Fine-tune it: refllm translate fit SOURCE TARGET --from {prepared.directory}"
+            f"Fine-tune it: {command('translate', 'fit', 'SOURCE', 'TARGET', '--from', prepared.directory)}"
         )
         return 0
     task = _language(prepared)
@@ -224,8 +229,9 @@ def _conclude(prepared: Run, summary: dict[str, Any]) -> None:
         temperature=0.8, top_k=None, top_p=None, greedy=False, seed=prepared.settings.seed,
         device=prepared.settings.device,
     )  # fmt: skip
-    text = task.tokenizer.decode(start) + "".join(pieces)
-    print("\n".join("    " + line for line in text.splitlines()))
+    text = completed(start.tolist(), task.tokenizer) + "".join(pieces)
+    print("\n".join("    " + line for line in text.splitlines()), flush=True)
+    tell_broken(text, task.tokenizer)
     own, unit = bits_of(summary)
     print(f"\nBits per {unit} of the held-out text (lower is better):\n")
     for name, bits in [*summary["baselines"].items(), ("this model", own)]:
@@ -233,7 +239,7 @@ def _conclude(prepared: Run, summary: dict[str, Any]) -> None:
     print(
         f"\n{lost(summary)}"
         f"{summary['steps']:,} steps in {summary['seconds']:.0f} s, {summary['tokens_per_second']:,} tokens/s. "
-        f"More text from it: refllm generate {prepared.directory}"
+        f"More text from it: {command('generate', prepared.directory)}"
     )
 
 
@@ -253,5 +259,5 @@ def _conclude_pretraining(prepared: Run, summary: dict[str, Any]) -> None:
         print(f"    {what:<22}{100 * summary[name]:6.1f} %   ({100 * summary['baselines'][name]:.1f} %)")
     print(
         f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
-        f"Fine-tune it: refllm classify fit DATA --from {prepared.directory}"
+        f"Fine-tune it: {command('classify', 'fit', 'DATA', '--from', prepared.directory)}"
     )

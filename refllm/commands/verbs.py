@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.errors import UserError
+from refllm.invocation import command, retold
 from refllm.run import Trained, load_model
 
 
@@ -23,10 +24,10 @@ class Verb(NamedTuple):
 
 
 def add_verbs(parser: argparse.ArgumentParser, *verbs: Verb) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", prog=parser.prog)
     for verb in verbs:
         one = actions.add_parser(
-            verb.name, help=verb.help, description=verb.description,
+            verb.name, help=verb.help, description=retold(verb.description),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         verb.add_arguments(one)
@@ -39,11 +40,12 @@ def run_verb(options: argparse.Namespace) -> int:
     return int(options.act(options))
 
 
-def fitted(directory: str, device: str, *, task: str, learns: str, by: str) -> Trained:
+def fitted(directory: str, device: str, *, task: str, learns: str, by: tuple[str, ...]) -> Trained:
     """The model of a run of `fit`. UserError for a run of another task."""
     run = load_model(Path(directory), device)
     if run.description.get("task") != task:
+        fits = " or ".join(command(*one.split()) for one in by)
         raise UserError(
-            f"{directory} is a run of {run.description['model']} that has learnt no {learns}; give one of {by}"
+            f"{directory} is a run of {run.description['model']} that has learnt no {learns}; give one of {fits}"
         )
     return run

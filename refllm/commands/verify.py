@@ -10,6 +10,7 @@ from pathlib import Path
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.errors import UserError
+from refllm.invocation import command
 from refllm.verify import adapter, corpus, device, external, pages, reference, report, runner
 from refllm.verify.case import CARRIERS, Case
 
@@ -80,7 +81,7 @@ def chosen_cases(golden: corpus.Corpus, levels: list[str] | None, only: list[str
         cases = [case for case in cases if case.level in wanted]
     found = cases if not only else [case for case in cases if any(_is_meant(case, name, cases) for name in only)]
     if not found:
-        raise UserError("no case is chosen by these flags; `refllm verify --self --json` lists every id")
+        raise UserError(f"no case is chosen by these flags; `{command('verify', '--self', '--json')}` lists every id")
     return found
 
 
@@ -178,7 +179,7 @@ def _write_requests(directory: Path, cases: list[Case], dtype: str) -> int:
         external.write_request(directory / case.id, case, dtype)
     print(
         f"{len(answerable)} requests in {directory}. Write response.json or response.safetensors beside each, then:\n"
-        f"  refllm verify --responses {shlex.quote(str(directory))} --dtype {dtype}"
+        f"  {command('verify', '--responses', directory, '--dtype', dtype)}"
     )
     return 0
 

@@ -25,6 +25,7 @@ from refllm.estimator.conventions import (
     texts_of,
 )
 from refllm.estimator.training import trained_in_memory
+from refllm.invocation import command
 from refllm.models import bert
 from refllm.models.checks import require_one_of
 from refllm.parameters import Tree, map_leaves
@@ -101,7 +102,7 @@ class TextClassifier:
         """
         run = load_model(Path(directory), "cpu")
         if run.description.get("task") != "classify":
-            raise UserError(f"{directory} is no run of refllm classify fit; give one")
+            raise UserError(f"{directory} is no run of {command('classify', 'fit')}; give one")
         sizes = {name: getattr(run.config, name) for name in ("context", "layers", "heads", "width", "dropout")}
         made = cls(**sizes, vocabulary=run.config.vocabulary, dtype=run.description["settings"]["dtype"])
         made._hold(run.description["labels"], run.config, run.tokenizer, run.parameters, run.description["step"])

@@ -28,11 +28,12 @@ def stream_text(
     device: str,
 ) -> Iterator[str]:
     """What the model writes after the prompt (T,), piece by piece: the characters that each token completes, a word's
-    after the space that the tokenizer puts between it and the prompt."""
+    after the space that the tokenizer puts between it and the prompt. Of a last character that the tokens end in the
+    middle of, nothing is shown."""
     uniforms = None if greedy else generator(seed).random((1, new_tokens))
     steps = generate(
         p, model=model, ids=to_device(prompt[None], device), padding=None, config=config, new_tokens=new_tokens,
         temperature=temperature, top_k=top_k, top_p=top_p, uniforms=uniforms, cache=True,
     )  # fmt: skip
     whole = tokenizer.stream(chain(prompt.tolist(), (int(tokens[0]) for tokens, _ in steps)))
-    return islice(whole, len(prompt), None)
+    return islice(whole, len(prompt), len(prompt) + new_tokens)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from numbers import Integral
 
 from refllm.backend import Array, namespace
 from refllm.shapes import require, require_floating
@@ -98,6 +99,8 @@ def _mirrored(buckets: list[tuple[int, slice]], keys: int) -> list[tuple[int, sl
 def _buckets(operation: str, K: int, queries: int, keys: int, farthest: int, *, length: int) -> list[tuple[int, slice]]:
     """Every bucket that has a distance below `length`, with its range of distances."""
     _require_lengths(operation, queries, keys)
+    if not isinstance(farthest, Integral):
+        raise ValueError(f"{operation}: farthest must be a whole number; got {farthest}")
     if farthest <= K // 2:
         raise ValueError(f"{operation}: farthest must be above {K // 2}, half of the buckets; got {farthest}")
     starts = (*_first_distances(K, farthest), length)
@@ -113,13 +116,21 @@ def _first_distances(K: int, farthest: int) -> tuple[int, ...]:
     m = K - half
     starts = list(range(half))
     for j in range(m):
-        n = starts[-1] if starts else 0
-        while n**m < half ** (m - j) * farthest**j:
-            n += 1
-        starts.append(n)
+        starts.append(_root_above(half ** (m - j) * int(farthest) ** j, m, least=starts[-1] if starts else 0))
     return tuple(starts)
 
 
+def _root_above(power: int, m: int, *, least: int) -> int:
+    """The smallest n >= least with n^m >= power, by halving the interval: in whole numbers, however large these are."""
+    low, high = least, max(least, 1 << -(-power.bit_length() // m))
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if middle**m >= power else (middle + 1, high)
+    return low
+
+
 def _require_lengths(operation: str, queries: int, keys: int) -> None:
+    if not (isinstance(queries, Integral) and isinstance(keys, Integral)):
+        raise ValueError(f"{operation}: queries and keys must be whole numbers; got {queries} and {keys}")
     if queries < 1 or keys < 1:
         raise ValueError(f"{operation}: needs queries >= 1 and keys >= 1; got {queries} and {keys}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-WORD = re.compile(r"\w+")
+from refllm.unicode_script import is_spaceless, word_places, words_of
+
 ROUNDS = 5
 NULL = ""  # stands in every source for what no word of it says
 
@@ -20,7 +20,7 @@ def learn_dictionary(pairs: Sequence[tuple[str, str]], *, rounds: int = ROUNDS) 
     maximisation. Of equally probable words the one that comes first by code points.
     Source:  Brown et al. 1993 (J93-2003) sec. 4.1.
     """
-    words = [([NULL, *WORD.findall(source)], WORD.findall(target)) for source, target in pairs]
+    words = [([NULL, *words_of(source)], words_of(target)) for source, target in pairs]
     t: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(lambda: 1.0))
     for _ in range(rounds):
         counts: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -38,5 +38,14 @@ def learn_dictionary(pairs: Sequence[tuple[str, str]], *, rounds: int = ROUNDS) 
 
 
 def word_by_word(text: str, dictionary: dict[str, str]) -> str:
-    """Every word of the text replaced by that of the dictionary; a word that it lacks, and all between words, stays."""
-    return WORD.sub(lambda word: dictionary.get(word[0], word[0]), text)
+    """Every word of the text replaced by that of the dictionary; a word that it lacks, and all between words, stays.
+
+    Words that touch, as in a script that puts no space between them, get one if their translations are written so.
+    """
+    found, last, end = "", "", 0
+    for place in word_places(text):
+        word = dictionary.get(text[place], text[place])
+        touches = last and place.start == end and not (is_spaceless(last[0]) or is_spaceless(word[0]))
+        found += text[end : place.start] + (" " if touches else "") + word
+        last, end = word, place.stop
+    return found + text[end:]

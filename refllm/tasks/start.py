@@ -9,6 +9,7 @@ from typing import Any
 from refllm import checkpoint
 from refllm.backend import Array, to_device
 from refllm.errors import UserError
+from refllm.invocation import command
 from refllm.tasks.stored import stored_model
 
 
@@ -35,7 +36,7 @@ def begun_from(directory: Path, *, model: str, device: str) -> Start:
     if description.get("model") != model:
         raise UserError(
             f"{directory} is a run of {description.get('model')}, and this one begins from one of {model}; "
-            f"make one by refllm pretrain --model {model}"
+            f"make one by {command('pretrain', '--model', model)}"
         )
     stored = stored_model(directory)
     digest = stored.description["files"]["weights"]["sha256"]

@@ -38,12 +38,17 @@ class MarkedTokenizer:
 
         Raises: UserError if there is no room for the bytes and the special tokens, or as BytePairTokenizer.train.
         """
+        cls.require_room(vocabulary)
+        return cls(BytePairTokenizer.train(text, vocabulary=vocabulary - len(SPECIAL)))
+
+    @staticmethod
+    def require_room(vocabulary: int) -> None:
+        """UserError if the vocabulary has no room for the bytes and the special tokens."""
         if vocabulary < BYTES + len(SPECIAL):
             raise UserError(
                 f"a vocabulary of {vocabulary} has no room for the {BYTES} bytes and {len(SPECIAL)} special tokens; "
                 f"ask for {BYTES + len(SPECIAL)} or more"
             )
-        return cls(BytePairTokenizer.train(text, vocabulary=vocabulary - len(SPECIAL)))
 
     @property
     def size(self) -> int:

@@ -249,6 +249,18 @@ def test_the_table_shows_what_is_left() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("way", ["quantise", "prune --sparsity 0.6"])
+def test_no_speed_is_told_of_a_model_that_computes_as_much_as_before(
+    way: str, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how, *flags = way.split()
+    assert main(["compress", how, str(trained), "--out", str(tmp_path / "out"), "--threads", "1", *flags]) == 0
+    out = capfd.readouterr().out
+    assert "smaller, not faster" in out
+    assert "second" not in out
+
+
+@pytest.mark.optional
 def test_the_picture_is_drawn_where_matplotlib_is(
     trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from refllm.cells import cells
 from refllm.cli import main
+from refllm.commands.explain import _print_attention, _print_scores
 from refllm.commands.explain_page import page
 from refllm.commands.explaining import token_names
-from refllm.explain.explanation import AttentionMap, Explanation, chosen_map
+from refllm.explain.explanation import AttentionMap, Explanation, LabelScores, chosen_map
 from refllm.tokenizers import BytePairTokenizer
 from refllm.tokenizers.marked import with_marks
 from spec_tests import tiny
@@ -214,6 +216,7 @@ def test_a_cell_is_as_opaque_as_its_weight_is_large() -> None:
     assert "&lt;y&gt; 0.250" in text
 
 
+@pytest.mark.optional
 def test_a_picture_is_drawn(classifier: str, translator: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     assert main(["explain", classifier, "pear $plum$ 梨", "--picture", "why.png"]) == 0
@@ -225,7 +228,7 @@ def test_a_picture_is_drawn(classifier: str, translator: str, tmp_path: Path) ->
 
 def test_a_picture_needs_matplotlib(classifier: str, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'refllm[plot]'" in refused("explain", classifier, TEXT, "--picture", "why.png")
+    assert "-m pip install 'matplotlib>=3.9'" in refused("explain", classifier, TEXT, "--picture", "why.png")
 
 
 @pytest.mark.parametrize(
@@ -270,6 +273,7 @@ def test_files_are_not_overwritten(classifier: str, tmp_path: Path, refused: Ref
         assert "will not be overwritten" in refused("explain", classifier, TEXT, flag, name)
 
 
+@pytest.mark.optional
 @pytest.mark.parametrize("nowhere", [("--page", "nodir/why.html"), ("--picture", "nodir/why.png")])
 def test_nothing_is_written_where_one_of_two_places_cannot_be_written_to(
     classifier: str, refused: Refused, nowhere: tuple[str, str]
@@ -286,7 +290,7 @@ def test_every_token_has_a_name_that_can_be_seen(marks: bool) -> None:
     tokenizer: Any = with_marks(pairs) if marks else pairs
     ids = [*tokenizer.encode(" a\n\té").tolist(), *(tokenizer.special if marks else ())]
     names = token_names(ids, tokenizer)
-    assert names[:6] == ["␣", "a", "\\n", "\\t", "\\xc3", "\\xa9"]
+    assert names[:6] == ["␣", "a", "\\n", "\\t", "<C3>", "<A9>"]
     assert names[6:] == (["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] if marks else [])
     assert all(name.strip() and name.isprintable() for name in names)
 
@@ -300,6 +304,7 @@ def test_a_run_of_the_default_tokenizer_is_explained(tmp_path: Path, capfd: Capt
     assert "".join(explained(capfd, str(tmp_path / "run"), "two three")["tokens"]) == "two␣three"
 
 
+@pytest.mark.optional
 def test_the_example_of_the_help_is_a_command_that_runs(
     classifier: str, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -319,3 +324,26 @@ def test_the_example_of_the_help_is_a_command_that_runs(
             replaced[replaced.index("--layer") + 1] = "1"
             pytest.importorskip("matplotlib", reason="matplotlib is not installed")
         assert main(replaced) == 0
+
+
+def test_wide_characters_leave_the_bars_in_one_column(capfd: Captured) -> None:
+    tokens = ["pear", "梨梨", "и\u0301", "🙂", "한국어", "long " * 30, "梨" * 60]
+    numbers = [0.5, -0.25, 0.0, 0.125, -0.5, 0.1, 0.2]
+    _print_scores(tokens, LabelScores("gradient", "a", "logit", "mask", None, numbers, 1.0, 0.0, 0.0))
+    lines = [line for line in capfd.readouterr().out.splitlines() if "|" in line]
+    assert len(lines) == len(tokens)
+    assert len({cells(line.partition("|")[0]) for line in lines}) == 1
+    maps = AttentionMap("1", tokens, tokens, [])
+    _print_attention("layer 1", maps, [[0.1] * len(tokens)] * len(tokens))
+    lines = capfd.readouterr().out.splitlines()[2:]
+    assert len({cells(line.partition("0.1000")[0]) for line in lines}) == 1
+
+
+def test_scores_that_are_all_small_are_no_row_of_zeros(capfd: Captured) -> None:
+    scores = LabelScores("gradient", "a", "log-probability", "mask", None, [3e-6, -2e-7], -1.0, -1.000003, 0.0)
+    found = Explanation("x y", ["x", "y"], {"a": 0.4, "b": 0.6}, scores, [])
+    text = page(found, None)
+    assert "+0.00000300" in text
+    assert "±0.000" not in text
+    assert "+0.000<" not in text
+    assert "-1.00000300 for the baseline" in text

@@ -108,7 +108,7 @@ def test_a_tokenizer_of_another_model_is_refused(run: Path, refused: Refused) ->
 def test_a_gpu_without_cupy_or_without_a_gpu_is_refused(run: Path, refused: Refused, command: str) -> None:
     arguments = [command, str(run), "--device", "cuda", *(["--text", "2 times"] if command == "score" else [])]
     with strict_cupy.absent():
-        assert "needs CuPy, which is not installed: pip install" in refused(*arguments)
+        assert "needs CuPy, which is not installed: " in refused(*arguments)
     with strict_cupy.installed(device=False):
         assert "CuPy finds no usable GPU" in refused(*arguments)
 

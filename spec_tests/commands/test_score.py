@@ -97,3 +97,29 @@ def test_a_text_that_its_tokens_do_not_give_back_has_no_bits_per_character(
     assert main(["score", "words", "--text", "2 times zorb plix"]) == 0
     assert "bits per token, 66.7 % of them unknown words" in capfd.readouterr().out
     assert "bits_per_character" in scored(Path("words"), "times is", capfd)  # words that it knows, a space between
+
+
+@pytest.fixture(scope="module")
+def of_bytes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose tokens are bytes."""
+    folder = tmp_path_factory.mktemp("bytes")
+    how = ["--model", "ngram", "--vocabulary", "256", "--out", str(folder / "run")]
+    assert main(["train", "--data", str(tiny.data(folder)), *how]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("text", "characters"), [("龘", 1), ("龘a", 2), ("a龘", 1), ("é", 1), ("🙂🙂", 2), ("ab", 1)])
+def test_a_character_of_several_tokens_counts_where_it_is_completed(
+    of_bytes: Path, text: str, characters: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = scored(of_bytes, text, capfd)
+    assert result["tokens"] == len(text.encode()) - 1
+    bits = -result["log_probability"] / math.log(2)
+    assert result["bits_per_character"] == pytest.approx(bits / characters)
+
+
+def test_the_pieces_of_a_character_are_told_apart(of_bytes: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert [one["token"] for one in scored(of_bytes, "a龘\n", capfd)["each"]] == ["<E9>", "<BE>", "<98>", "\n"]
+    assert main(["score", str(of_bytes), "--text", "a龘\n", "--each"]) == 0
+    lines = capfd.readouterr().out.splitlines()[:-1]
+    assert [line.split(maxsplit=1)[1] for line in lines] == ["'<E9>'", "'<BE>'", "'<98>'", "'\\n'"]

@@ -195,7 +195,7 @@ def test_a_checkpoint_cut_short_is_refused(run: Path, refused: Refused) -> None:
 def test_a_gpu_without_cupy_or_without_a_gpu_is_refused(tmp_path: Path, refused: Refused) -> None:
     arguments = ["train", "--data", str(tiny.data(tmp_path)), "--device", "cuda", "--out", "r", *MODEL]
     with strict_cupy.absent():
-        assert "--device cuda needs CuPy, which is not installed: pip install" in refused(*arguments)
+        assert "--device cuda needs CuPy, which is not installed: " in refused(*arguments)
     with strict_cupy.installed(device=False):
         assert "--device cuda: CuPy finds no usable GPU" in refused(*arguments)
 
@@ -243,7 +243,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_going_on_changes_nothing(tmp_path: P
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
-    assert "and saved. To go on:\n  refllm train --resume stopped\n" in out
+    assert f"and saved. To go on:\n  {sys.executable} -m refllm train --resume stopped\n" in out
     state = json.loads((tmp_path / "stopped" / "checkpoint" / "state.json").read_text())
     assert 50 <= state["step"] < 600
     assert main(["train", "--resume", "stopped"]) == 0

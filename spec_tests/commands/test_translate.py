@@ -99,6 +99,7 @@ def test_a_translation_of_several_lines_is_printed_on_one(
     assert f"{'4 beams':<20}eins zwei drei vier" in shown
 
 
+@pytest.mark.optional
 def test_a_bleu_that_is_0_even_for_the_wanted_texts_is_told(
     learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

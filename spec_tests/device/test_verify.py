@@ -25,4 +25,4 @@ def test_a_device_is_for_refllm_itself(capsys: pytest.CaptureFixture[str]) -> No
 def test_verifying_on_a_device_without_cupy_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
     with absent():
         assert cli.main(["verify", "--self", "--device", "cuda"]) == 2
-    assert "pip install 'refllm[gpu-cuda13]'" in capsys.readouterr().err
+    assert "-m pip install 'cupy-cuda13x>=14'" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from refllm.estimator import TextClassifier
 from spec_tests.estimator.test_classifier import LABELS, TEXTS, made
 
 sklearn = pytest.importorskip("sklearn", minversion="1.6", reason="scikit-learn is not installed")
+pytestmark = pytest.mark.optional
 
 
 @pytest.fixture(autouse=True)

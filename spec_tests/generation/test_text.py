@@ -11,6 +11,7 @@ from refllm.generation.generate import generate
 from refllm.generation.text import stream_text
 from refllm.models import gpt
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer, WordPieceTokenizer, WordTokenizer
+from refllm.tokenizers.pieces import completed
 from spec_tests.gradients import random_tree
 
 TEXT = "naïve café, 中文, 日本語 🙂" * 3
@@ -59,7 +60,14 @@ def test_the_prompt_and_the_pieces_are_the_text_of_all_tokens(
     prompt = tokenizer.encode("ca")
     joined = tokenizer.decode(prompt) + "".join(pieces(tokenizer))
     assert len(written) == 20
-    assert joined == tokenizer.decode([*prompt.tolist(), *written])
+    assert joined == completed([*prompt.tolist(), *written], tokenizer)
+
+
+def test_a_character_that_the_tokens_end_in_the_middle_of_is_not_shown() -> None:
+    """Greedy, the model of this seed writes bytes at random: for each length the text is a beginning of the longer."""
+    longest = "".join(pieces(TOKENIZERS["byte pairs"], greedy=True, new_tokens=20))
+    for n in range(1, 20):
+        assert longest.startswith("".join(pieces(TOKENIZERS["byte pairs"], greedy=True, new_tokens=n)))
 
 
 def test_a_character_model_writes_one_character_a_token() -> None:

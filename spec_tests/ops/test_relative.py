@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import mpmath
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refllm.ops.relative import _first_distances
 from spec_tests.subject import Implementation, Subject
 
 
@@ -71,6 +73,18 @@ def test_t5s_own_buckets_double_every_two_where_the_border_is_a_whole_number(bid
     assert [got[n] for n in (8, 15, 16, 31, 32, 63, 64, 90, 91, 128, 199)] == [8, 9, 10, 11, 12, 13, 14, 14, 15, 15, 15]
 
 
+@given(K=st.integers(1, 12), farthest=st.integers(7, 10**40))
+def test_the_first_distance_of_a_bucket_is_the_first_whose_power_reaches_the_formulas(K: int, farthest: int) -> None:
+    """n^m >= half^(m - j) farthest^j holds for it and not for the one before, however far the farthest is."""
+    half = K // 2
+    starts = _first_distances(K, farthest)
+    assert starts[:half] == tuple(range(half))
+    for j, n in enumerate(starts[half:]):
+        bound = half ** (K - half - j) * farthest**j
+        assert n ** (K - half) >= bound
+        assert n in (0, half - 1) or (n - 1) ** (K - half) < bound
+
+
 @given(K=st.integers(1, 12), H=st.integers(1, 3), keys=st.integers(1, 40), data=st.data())
 def test_a_cached_step_has_the_biases_of_the_full_pass(
     causal: Implementation, alibi: Implementation, K: int, H: int, keys: int, data: st.DataObject
@@ -114,12 +128,16 @@ def test_alibi_falls_by_its_slope_at_every_place(
         ("t5_bias_causal", numpy.ones((8, 2), int), {}, "E must be floating-point"),
         ("t5_bias_bidirectional", numpy.ones((7, 2)), {}, r"E must be \(2 K, H\), .*; got \(7, 2\)"),
         ("t5_bias_bidirectional", numpy.ones((8, 2)), {"farthest": 2}, "farthest must be above 2"),
+        ("t5_bias_causal", numpy.ones((8, 2)), {"farthest": math.inf}, "farthest must be a whole number; got inf"),
+        ("t5_bias_causal", numpy.ones((8, 2)), {"farthest": math.nan}, "farthest must be a whole number; got nan"),
+        ("t5_bias_causal", numpy.ones((8, 2)), {"queries": 4.0}, "queries and keys must be whole numbers; got 4.0"),
+        ("alibi", numpy.ones(2), {"keys": math.inf}, "queries and keys must be whole numbers; got 4 and inf"),
         ("alibi", numpy.ones(2), {"keys": 0}, "needs queries >= 1 and keys >= 1; got 4 and 0"),
     ],
 )
 @pytest.mark.own
 def test_what_makes_no_sense_is_refused(
-    subject: Subject, name: str, table: Any, changes: dict[str, int], says: str
+    subject: Subject, name: str, table: Any, changes: dict[str, Any], says: str
 ) -> None:
     sizes = {"queries": 4, "keys": 5} | ({} if name == "alibi" else {"farthest": 20})
     with pytest.raises(ValueError, match=f"{name}: {says}"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.tasks.dictionary import NULL, WORD, learn_dictionary, word_by_word
+from refllm.tasks.dictionary import NULL, learn_dictionary, word_by_word
+from refllm.unicode_script import words_of
 from spec_tests.pairs import PAIRS, WORDS
 
 words = st.lists(st.sampled_from("abc"), min_size=1, max_size=3)
@@ -47,5 +49,18 @@ def test_a_round_is_that_of_the_formula_on_arrays(pairs: list[tuple[list[str], l
 def test_what_is_no_known_word_stays(text: str) -> None:
     assert word_by_word(text, {}) == text
     changed = word_by_word(text, {"a": "x"})
-    assert WORD.sub("", changed) == WORD.sub("", text)
-    assert WORD.findall(changed) == ["x" if word == "a" else word for word in WORD.findall(text)]
+    assert re.sub(r"\w+", "", changed) == re.sub(r"\w+", "", text)
+    assert words_of(changed) == ["x" if word == "a" else word for word in words_of(text)]
+
+
+def test_characters_of_a_script_without_spaces_are_words_and_their_translations_get_spaces() -> None:
+    pairs = [("我读书", "I read books"), ("我写", "I write"), ("书", "books"), ("写书", "write books"), ("读", "read")]
+    dictionary = learn_dictionary(pairs)
+    assert dictionary == {"我": "I", "读": "read", "书": "books", "写": "write"}
+    assert word_by_word("我写书。", dictionary) == "I write books。"
+    assert word_by_word("我写龘", dictionary) == "I write龘"
+
+
+@given(text=st.text(alphabet="ab 你好กิé\u0301_-.\n", max_size=20))
+def test_without_a_dictionary_a_text_of_any_script_stays(text: str) -> None:
+    assert word_by_word(text, {}) == text

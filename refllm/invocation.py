@@ -1,0 +1,50 @@
+"""How the user called the command line, so that the commands that it prints can be typed again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+VARIABLE = "REFLLM_COMMAND"  # in which scripts/refllm says what was typed
+
+
+def typed() -> str:
+    """What a command begins with, as the user typed it and quoted for a shell: ./scripts/refllm, refllm,
+    python -m refllm; refllm where it was called from Python."""
+    if script := os.environ.get(VARIABLE):
+        return shlex.quote(script)
+    program = Path(sys.argv[0] if sys.argv else "")
+    if program.name == "__main__.py" and program.parent.name == "refllm":
+        return _by_module()
+    if program.stem == "refllm":
+        found = shutil.which(program.name)
+        in_the_path = found is not None and os.path.exists(program) and os.path.samefile(found, program)
+        return program.stem if in_the_path else shlex.quote(str(sys.argv[0]))
+    return "refllm"
+
+
+def _by_module() -> str:
+    """python -m refllm, with the Python and the flags that were typed."""
+    given = list(sys.orig_argv)
+    words = given[: given.index("-m") + 2] if "-m" in given else [sys.executable, "-m", "refllm"]
+    return shlex.join(words)
+
+
+def command(*words: str | Path) -> str:
+    """A command of refllm as the user would type it: each word is quoted where a shell needs it."""
+    return " ".join([typed(), *(shlex.quote(str(word)) for word in words)])
+
+
+def quoted(path: str | Path) -> str:
+    """A path as a shell takes it, for a flag that is named without the command around it."""
+    return shlex.quote(str(path))
+
+
+def retold(help_text: str) -> str:
+    """A help text whose commands begin as the user typed them; only for texts of refllm's own."""
+    begin = typed()
+    return re.sub(r"(?<![\w/.-])refllm (?=[a-z]+\b)", lambda _: f"{begin} ", help_text)
