@@ -83,7 +83,7 @@ def residual(
 
 
 def through(x: Array, layers: list[Tree], f: Callable[..., tuple[Array, Pullback]]) -> tuple[Array, Pullback]:
-    """y = layer_L( ... layer_1(x)),   layer_n(x) = f(x, layers[n])
+    """MHA, FFN: y = layer_L( ... layer_1(x)),   layer_n(x) = f(x, layers[n])
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1.
     Shapes:  x (..., C) -> y (..., C)

@@ -46,7 +46,7 @@ def clipped(g: Tree, clip: float | None) -> tuple[Array, Tree]:
 def train(
     p: Tree, m: Tree, v: Tree, *, loss: Loss, ids: Array, targets: Array, first: int, **how: Any
 ) -> tuple[Array, Array, Tree, Tree, Tree]:
-    """A trace: batch n of ids (N, B, T) is step `first + n`, from the state that the last one left
+    """ADAMW: a trace: batch n of ids (N, B, T) is step `first + n`, from the state that the last one left
 
     Source:  as `train_step`.
     Shapes:  ids (N, B, T); targets (N, B, T) -> losses (N,), norms (N,), p', m', v'
