@@ -4,6 +4,9 @@
     python scripts/make_golden.py --only L1/      only the files whose path starts so (the manifest keeps the others)
     python scripts/make_golden.py --check         write nothing; exit 1 if a file differs from what would be written
 
+What a case means never changes under its id: a file that would change one is not written, and the exit status is 1.
+Give the new contents a new id. New cases are added to scripts/golden/frozen.json.
+
 Needs mpmath and numpy. The result is the same, byte for byte, on every machine.
 """
 
@@ -22,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from golden import loader, writer
+from golden import frozen, loader, writer
 from golden.case import File
 from golden.corpus import FILES
 from golden.truth import record
@@ -31,22 +34,24 @@ GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 CALIBRATION = 8  # the factor C of the tolerance, until the calibration writes a measured one
 
 
-def contents(file: File) -> dict[str, bytes]:
-    """The files that hold these cases, path -> bytes: JSON, and from level 2 on the tensors beside it."""
+def contents(file: File) -> tuple[dict[str, bytes], frozen.Digests]:
+    """The files that hold these cases, path -> bytes, and the digests of the cases: JSON, and from level 2 on the
+    tensors beside it."""
     head = {"format": 1, "level": file.level}
     if file.level == 0:
-        return loader.contents(file.path, head, file.cases)
+        files = loader.contents(file.path, head, file.cases)
+        return files, frozen.digests(json.loads(files[file.path])["cases"], {})
+    records = [{**record(case), "level": file.level} for case in file.cases]
     cases, store = [], dict[str, np.ndarray]()
-    for case in file.cases:
-        found = {**record(case), "level": file.level}
-        cases.append(writer.inline(found) if file.level == 1 else writer.beside(found, case.id, store))
+    for found in records:
+        cases.append(writer.inline(found) if file.level == 1 else writer.beside(found, found["id"], store))
     files = {file.path: (writer.dumps({**head, "cases": cases}) + "\n").encode()}
     if store:
         files[str(Path(file.path).with_suffix(".safetensors"))] = writer.safetensors(store)
-    return files
+    return files, frozen.digests(records, {})
 
 
-def made(files: list[File], jobs: int) -> Iterator[dict[str, bytes]]:
+def made(files: list[File], jobs: int) -> Iterator[tuple[dict[str, bytes], frozen.Digests]]:
     """The contents of every file, in order, by several processes if asked."""
     if jobs == 1:
         yield from map(contents, files)
@@ -55,7 +60,7 @@ def made(files: list[File], jobs: int) -> Iterator[dict[str, bytes]]:
         yield from pool.imap(_by_path, [file.path for file in files])
 
 
-def _by_path(path: str) -> dict[str, bytes]:
+def _by_path(path: str) -> tuple[dict[str, bytes], frozen.Digests]:
     return contents(next(file for file in FILES if file.path == path))
 
 
@@ -70,8 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
     if not files:
         parser.error(f"no file starts with {chosen.only!r}; the first is {FILES[0].path}")
     entries = _entries(chosen.out / "MANIFEST.json")
-    stale = []
-    for file, produced in zip(files, made(files, chosen.jobs), strict=True):
+    stale, known = [], frozen.read()
+    for file, (produced, digests) in zip(files, made(files, chosen.jobs), strict=True):
+        if other := frozen.changed(digests, known):
+            print(f"{file.path}: the contents of {', '.join(other)} have changed; give what is new a new id")
+            return 1
+        if not chosen.check and chosen.out.resolve() == GOLDEN:
+            frozen.append(digests)
         for path, content in produced.items():
             count = len(file.cases) if path == file.path else 0
             entries[path] = writer.entry(path, file.level, content, count)
