@@ -1,14 +1,16 @@
 """Measure the tolerance: the worst error that each correct implementation makes, in units of u (S + |t| + max|t|).
 
     python scripts/calibrate.py            prints a table; the factor C of golden/MANIFEST.json must stay above it
+    python scripts/calibrate.py --only SDPA    the implementations whose name holds this
 
-The implementations: refllm as it is; refllm with every sum in the reverse order; with every sum in a wider type; and
-PyTorch and JAX where they are installed. A correct implementation that is worse than the table is a reason to raise C.
+The implementations: refllm as it is; refllm with every sum in the reverse order; with every sum in a wider type; and,
+where they are installed, PyTorch, JAX and their fused kernels (fused_kernels.py). A correct implementation that is
+worse than the table is a reason to raise C.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +19,9 @@ from typing import Any
 import numpy
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import fused_kernels  # noqa: E402  (beside this file)
 from refllm.parameters import map_leaves  # noqa: E402  (from this checkout)
 from refllm.verify import adapter, corpus, reference, runner  # noqa: E402
 from refllm.verify.case import Case  # noqa: E402
@@ -104,9 +107,10 @@ def implementations() -> Iterator[tuple[str, adapter.Functions, tuple[str, ...]]
     yield "NumPy, sums reversed", summing(Reversed), reference.DTYPES
     yield "NumPy, sums in a wider type", summing(Wide), reference.DTYPES
     for name, module in (("PyTorch", "torch"), ("JAX", "jax")):
-        if importlib.util.find_spec(module) is not None:
+        if fused_kernels.installed(module):
             found = adapter.from_file(ROOT / "scripts" / "adapters" / f"{module}_adapter.py")
             yield f"{name} {sys.modules[module].__version__}", found, found.dtypes
+            yield from fused_kernels.of_torch(found) if module == "torch" else fused_kernels.of_jax(found)
 
 
 def worst(implementation: adapter.Functions, cases: list[Case], dtype: str, C: float) -> tuple[int, int, float, str]:
@@ -125,12 +129,15 @@ def worst(implementation: adapter.Functions, cases: list[Case], dtype: str, C: f
     return judged, broken, largest, where
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure the worst error of correct implementations.")
+    parser.add_argument("--only", default="", metavar="TEXT", help="implementations whose name holds TEXT")
+    chosen = parser.parse_args(arguments)
     golden = corpus.load(corpus.folder(None))
     cases = [case for case in golden.cases.values() if case.level > 0]
     print("| implementation | dtype | cases | without a number | worst, C = 1 | its case |\n|---|---|---|---|---|---|")
     for name, implementation, dtypes in implementations():
-        for dtype in dtypes:
+        for dtype in dtypes if chosen.only in name else ():
             judged, broken, ratio, where = worst(implementation, cases, dtype, golden.C)
             print(f"| {name} | {dtype} | {judged} | {broken} | {ratio:.2f} | {where} |", flush=True)
     print(f"\nThe manifest has C = {golden.C:g}.")

@@ -26,11 +26,13 @@ CARRIERS = {"float64": "float64", "float32": "float32", "tf32": "float32", "floa
 class Truth:
     """The exact value rounded to float64, and its condition: the first-order error in units of the unit roundoff.
 
-    Without a condition the value must be met exactly.
+    Without a condition the value must be met exactly. `wide` is the condition of what is formed in float64 whatever
+    the dtype of the run, in units of float64's roundoff.
     """
 
     value: Array
     condition: Array | None
+    wide: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from refllm.verify.adapter import Functions
 from refllm.verify.case import CARRIERS, Answers, Case, FaultError, Response
 from refllm.verify.mutants import Equivalent, Mutant, Site, planted, traced
 from refllm.verify.runner import respond as answer
-from refllm.verify.tolerance import UNIT
+from refllm.verify.tolerance import UNIT, condition
 
 SLACK = 32  # how many roundings of the largest number two equal answers may differ by
 _SITES: frozenset[Site] = frozenset((mutant.original, mutant.within) for mutant in mutants.MUTANTS)
@@ -126,8 +126,7 @@ def _tensors(case: Case, got: Response, other: Response, dtype: str) -> Iterator
         for name, value in given.items():
             if name in truths and name in values:
                 error, size = _apart(value, values[name])
-                condition = truths[name].condition
-                hard = 0.0 if condition is None or not condition.size else float(condition.max())
+                hard = float(condition(truths[name], dtype).max(initial=0))
                 yield error, size or hard or 1e-300, SLACK * UNIT[dtype] * (hard + 2 * size)
 
 

@@ -98,15 +98,20 @@ class Reader:
             if not isinstance(entry, dict) or "value" not in entry:
                 raise MalformedError(f"{self.where}, {what}: must hold a value")
             value = self._numbers(entry["value"], what)
-            condition = self._numbers(entry["condition"], f"{what}.condition") if "condition" in entry else None
-            if condition is None and value.dtype.kind == "f":
+            if "condition" not in entry and value.dtype.kind == "f":
                 raise MalformedError(f"{self.where}, {what}: a floating-point value needs its condition")
-            if condition is not None and (condition.shape != value.shape or not (condition >= 0).all()):
-                raise MalformedError(f"{self.where}, {what}: the condition must have the value's shape and no negative")
-            if condition is not None and not numpy.isfinite(condition).all():
-                raise MalformedError(f"{self.where}, {what}: the condition must be finite, or anything would pass")
-            found[name] = Truth(value, condition)
+            found[name] = Truth(value, *(self._condition(entry, each, value, what) for each in ("condition", "wide")))
         return found
+
+    def _condition(self, entry: dict[str, Any], name: str, value: Array, what: str) -> Array | None:
+        if name not in entry:
+            return None
+        condition = self._numbers(entry[name], f"{what}.{name}")
+        if condition.shape != value.shape or not (condition >= 0).all():
+            raise MalformedError(f"{self.where}, {what}: the {name} must have the value's shape and no negative")
+        if not numpy.isfinite(condition).all():
+            raise MalformedError(f"{self.where}, {what}: the {name} must be finite, or anything would pass")
+        return condition
 
     def _agree(
         self,

@@ -1,9 +1,9 @@
 """How near is near enough, element by element, derived from the case and not chosen.
 
-    |y - t| <= C u (S + |t| + max|t| along the last axis) + tiny
+    |y - t| <= C (u (S + |t| + max|t| along the last axis) + 2^-53 W) + tiny
 
-S is the condition of the case, u the unit roundoff of the declared dtype, tiny its smallest normal number: what may be
-flushed to zero.
+S is the condition of the case, u the unit roundoff of the declared dtype, W the condition of what is formed in float64
+in every run (0 for most cases), tiny the smallest normal number of the dtype: what may be flushed to zero.
 """
 
 from __future__ import annotations
@@ -43,8 +43,15 @@ def tolerance(truth: Truth, dtype: str, C: float) -> Array:
     size = numpy.abs(truth.value)
     size = numpy.where(numpy.isinf(size), 0, size)  # beside an infinity the finite numbers keep their own tolerance
     row = size.max(axis=-1, keepdims=True) if size.ndim and size.shape[-1] else size
-    allowed = C * UNIT[dtype] * (truth.condition + size + row) + TINY[dtype]
+    allowed = C * UNIT[dtype] * (condition(truth, dtype) + size + row) + TINY[dtype]
     return numpy.where(numpy.isinf(truth.value), 0, allowed)
+
+
+def condition(truth: Truth, dtype: str) -> Array:
+    """S, and W in the same units, of a truth that has them."""
+    if truth.condition is None:
+        return numpy.zeros(truth.value.shape)
+    return truth.condition if truth.wide is None else truth.condition + truth.wide * (UNIT["float64"] / UNIT[dtype])
 
 
 def ratios(y: Array, truth: Truth, dtype: str, C: float) -> Array:

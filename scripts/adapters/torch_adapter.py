@@ -3,6 +3,7 @@
 refllm verify scripts/adapters/torch_adapter.py --dtype bfloat16
 """
 
+import contextlib
 import functools
 import math
 
@@ -51,12 +52,31 @@ def differentiable(forward):
     return operation
 
 
+KERNELS = []  # of torch.nn.attention.SDPBackend; none: PyTorch chooses
+
+
+def fused(q, k, v, *, mask=None, causal=False):
+    """PyTorch's fused kernels take four dimensions, (B, H, T, D), and no others."""
+    lead, (T, S) = q.shape[:-2], (q.shape[-2], k.shape[-2])
+    q, k, v = (x.reshape(-1, 1, *x.shape[-2:]) if x.ndim != 4 else x for x in (q, k, v))
+    if mask is not None:
+        mask = mask.expand(*lead, T, S).reshape(*q.shape[:-1], S)
+    with torch.nn.attention.sdpa_kernel(KERNELS) if KERNELS else contextlib.nullcontext():
+        try:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        except RuntimeError as error:
+            raise NotImplementedError(f"not with {KERNELS}: {error}") from None
+    return y.reshape(*lead, T, v.shape[-1])
+
+
 def attend(q, k, v, *, causal, allowed):
     T, S = q.shape[-2], k.shape[-2]
+    if allowed is None and (T == S or not causal):
+        return fused(q, k, v, causal=causal)
     mask = torch.ones(T, S, dtype=torch.bool).tril(S - T if causal else S)
     mask = mask if allowed is None else mask & allowed
-    some = mask.any(-1, keepdim=True)  # a row without a key is zero here, NaN in PyTorch
-    return torch.where(some, F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~some), 0)
+    some = mask.any(-1, keepdim=True)  # a row without a key is zero here, NaN in some of PyTorch's kernels
+    return torch.where(some, fused(q, k, v, mask=mask | ~some), 0)
 
 
 def some_softmax(x):
@@ -221,7 +241,7 @@ def attend_by_distance(q, k, v, r, *, causal, allowed):
     bias = r[:, torch.arange(S) - torch.arange(T)[:, None] + T - 1]
     some = mask.any(-1, keepdim=True)
     bias = torch.where(mask | ~some, bias, -math.inf)
-    return torch.where(some, F.scaled_dot_product_attention(q, k, v, attn_mask=bias), 0)
+    return torch.where(some, fused(q, k, v, mask=bias), 0)
 
 
 def contrast(a, b, *, temperature):

@@ -5,15 +5,14 @@ The identifiers (ATT, LN ...) are those of the specification. The gradients are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from mpmath import mp, mpf
 
-from golden.tape import Node, constant, cos, erf, exp, log, number, sin, sqrt, tanh, total
+from golden.forms import form
+from golden.tape import Node, constant, cos, erf, erfc, exp, log, logsumexp, number, sin, sqrt, tanh, total
 
 Array = Any  # a NumPy array of nodes, or a vector of them; the type of its elements is beyond NumPy's types
 Tap = Callable[[str, Any], None]
@@ -110,17 +109,41 @@ def _shifted(row: Sequence[Node]) -> tuple[list[Node | None], Node]:
     return exps, total(e for e in exps if e is not None)
 
 
-def softmax_row(row: Sequence[Node]) -> list[Node]:
+def shares(row: Sequence[Node]) -> list[Node]:
     """SMX: p_i = exp(x_i) / sum_j exp(x_j); x = -inf has p = 0, and a row of only -inf is all zeros."""
     exps, Z = _shifted(row)
     return [constant(0) if e is None else e / Z for e in exps]
 
 
+def softmax_row(row: Sequence[Node]) -> list[Node]:
+    """SMX in its customary forms."""
+    if form("softmax") == "divided by the sum" or not _finite(row):
+        return shares(row)
+    L = _logsumexp(row, form("softmax"))
+    return [constant(0) if x.value == -INFINITY else exp(x - L) for x in row]
+
+
 def log_softmax_row(row: Sequence[Node]) -> list[Node]:
-    """SMX: log p_i = x_i - max - log sum_j exp(x_j - max)."""
-    exps, Z = _shifted(row)
-    top = max(x.value for x in row)
-    return [constant(-INFINITY) if e is None else x - top - log(Z) for x, e in zip(row, exps, strict=True)]
+    """SMX: log p_i = x_i - max - log sum_j exp(x_j - max), or x_i - logsumexp(x)."""
+    if form("log_softmax") == "shifted":
+        exps, Z = _shifted(row)
+        top = max(x.value for x in row)
+        return [constant(-INFINITY) if e is None else x - top - log(Z) for x, e in zip(row, exps, strict=True)]
+    L = _logsumexp(row, form("log_softmax"))
+    return [constant(-INFINITY) if x.value == -INFINITY else x - L for x in row]
+
+
+def _logsumexp(row: Sequence[Node], how: str) -> Node:
+    """max + log sum_j exp(x_j - max); recomputed, with the derivative exp(x_i - logsumexp(x))."""
+    if how == "recomputed":
+        return logsumexp(_finite(row))
+    _, Z = _shifted(row)
+    log_Z = log(Z)
+    return Node(log_Z.value + max(x.value for x in row), (log_Z,))  # the shift is exact, and cancels in the gradient
+
+
+def _finite(row: Sequence[Node]) -> list[Node]:
+    return [x for x in row if x.value != -INFINITY]
 
 
 def softmax(x: Array) -> Array:
@@ -174,13 +197,22 @@ def mean_pool(h: Array, *, valid: Array | None) -> Array:
 def info_nce(a: Array, b: Array, *, temperature: float) -> Array:
     """CTR (van den Oord 2018): the mean over i of -log softmax_j(cos(a_i, b_j) / temperature) at j = i. A row of zeros
     has no direction: its cosines are 0."""
-    a, b = rows(_direction, a), rows(_direction, b)
-    losses = [-log_softmax_row([dot(row, other) / temperature for other in b])[i] for i, row in enumerate(a)]
+    losses = []
+    for i, row in enumerate(_cosines(a, b)):
+        losses.append(-log_softmax_row([cosine / temperature for cosine in row])[i])
     return np.asarray(mean(losses), dtype=object)
 
 
-def _direction(row: Array) -> Array:
-    return row / sqrt(dot(row, row)) if any(x.value != 0 for x in row) else row
+def _cosines(a: Array, b: Array) -> list[list[Node]]:
+    if form("cosine") == "of directions":
+        a, b = (rows(lambda row: row / _length(row), z) for z in (a, b))
+        return [[dot(row, other) for other in b] for row in a]
+    return [[dot(row, other) / (_length(row) * _length(other)) for other in b] for row in a]
+
+
+def _length(row: Array) -> Any:
+    """1 for a row of zeros, which no length divides."""
+    return sqrt(dot(row, row)) if any(x.value != 0 for x in row) else 1
 
 
 def l2_penalty(w: Array, *, strength: float) -> Array:
@@ -207,28 +239,12 @@ def perplexity(logits: Array, *, ids: Array) -> Array:
 
 # --- attention -------------------------------------------------------------------------------------------------------
 
-_dividing_last = ContextVar("_dividing_last", default=False)
-
-
-@contextmanager
-def dividing_last() -> Iterator[None]:
-    """In this context attention is (sum_s e_s v_s) / Z and not sum_s (e_s / Z) v_s: the same number, formed otherwise.
-
-    Both are customary, and so are their gradients: with P = e / Z the sum of P_s dP_s over the keys, as written, and
-    dividing last the sum of y_e dy_e over the entries of y, as in FlashAttention (Dao 2022). They round differently.
-    """
-    token = _dividing_last.set(True)
-    try:
-        yield
-    finally:
-        _dividing_last.reset(token)
-
 
 def _mixed(scores: Sequence[Node], V: Array) -> list[Node]:
     """sum_s softmax_s(scores) v_s; without a key zeros."""
     if not scores:
         return [constant(0)] * V.shape[-1]
-    if not _dividing_last.get():
+    if form("attention") == "weights first":
         weights = softmax_row(scores)
         return [dot(weights, V[:, e]) for e in range(V.shape[-1])]
     exps, Z = _shifted(scores)
@@ -286,10 +302,18 @@ def layer_norm(x: Array, g: Array, b: Array, *, eps: float) -> Array:
     def normalise(row: Array) -> list[Node]:
         m = mean(row)
         d = [x - m for x in row]
-        r = 1 / sqrt(mean([a * a for a in d]) + eps)
-        return [a * r for a in d]
+        return over_root(d, mean([a * a for a in d]) + eps)
 
     return rows(normalise, x) * g + b
+
+
+def over_root(row: Sequence[Node], square: Node) -> list[Node]:
+    """Every entry divided by the root of the square."""
+    root = sqrt(square)
+    if form("norm") == "divided by the root":
+        return [a / root for a in row]
+    r = 1 / root
+    return [a * r for a in row]
 
 
 def relu(x: Array) -> Array:
@@ -298,7 +322,14 @@ def relu(x: Array) -> Array:
 
 
 def gelu_erf(x: Array) -> Array:
-    """FFN (Hendrycks 2016): x/2 (1 + erf(x / sqrt 2))."""
+    """FFN (Hendrycks 2016): x/2 (1 + erf(x / sqrt 2)), whose sum is erfc(-x / sqrt 2): that keeps the small tail."""
+    return each(lambda a: a / 2 * erfc(-a / sqrt(constant(2))), x)
+
+
+def gelu_erf_inside(x: Array) -> Array:
+    """The same inside a block, where 1 + erf is customary: what it loses of the tail mostly stands beside more."""
+    if form("gelu") == "by erfc":
+        return gelu_erf(x)
     return each(lambda a: a / 2 * (1 + erf(a / sqrt(constant(2)))), x)
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import numpy as np
 from mpmath import mp, mpf
 
-from golden.formulas import Array, attention, each, mean, rows
-from golden.tape import Node, constant, cos, sigmoid, sin, sqrt
+from golden.formulas import Array, attention, each, mean, over_root, rows
+from golden.tape import Node, constant, cos, sigmoid, sin, wide
+
+SMALL = 64  # radians, ten turns
 
 
 def rms_norm(x: Array, g: Array, *, eps: float) -> Array:
     """T5-REL (Zhang & Sennrich 2019): g x / sqrt(mean(x^2) + eps)."""
 
     def normalise(row: Array) -> list[Node]:
-        r = 1 / sqrt(mean([a * a for a in row]) + eps)
-        return [a * r for a in row]
+        return over_root(row, mean([a * a for a in row]) + eps)
 
     return rows(normalise, x) * g
 
@@ -57,7 +58,12 @@ def _rotated(x: Array, positions: Array, base: float, pairs: list[tuple[int, int
 
 
 def _wave(position: int, i: int, D: int, base: float) -> tuple[Node, Node]:
-    angle = constant(position) * constant(mp.power(mpf(base), -mpf(2 * i) / D))
+    """A small angle is a number like others. A large one loses its turn in a narrow dtype and is formed in float64:
+    position and base are known before any array is."""
+    place, rate = constant(position), constant(mp.power(mpf(base), -mpf(2 * i) / D))
+    angle = place * rate
+    if abs(angle.value) > SMALL:
+        place, rate, angle = wide(place), wide(rate), wide(angle)
     return cos(angle), sin(angle)
 
 

@@ -23,7 +23,7 @@ from golden.formulas import (
 from golden.tape import constant, sqrt
 from golden.tree import Tree
 
-ACTIVATIONS = {"relu": formulas.relu, "gelu_tanh": formulas.gelu_tanh, "gelu_erf": formulas.gelu_erf}
+ACTIVATIONS = {"relu": formulas.relu, "gelu_tanh": formulas.gelu_tanh, "gelu_erf": formulas.gelu_erf_inside}
 
 
 def feed_forward(x: Array, p: Tree, *, activation: str) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from mpmath import mp
 
 from golden.families import LOSSES
+from golden.forms import form
 from golden.formulas import Array, Tap, each, untapped
 from golden.tape import Node, constant, cos, gradients, number, settled, sqrt, total
 from golden.tree import Tree, flatten, nest
@@ -50,10 +51,14 @@ def _adam(
     """m' = b1 m + (1-b1) g;  v' = b2 v + (1-b2) g^2;  p' = start - lr mhat / (sqrt(vhat) + eps),
     mhat = m' / (1 - b1^step), vhat = v' / (1 - b2^step). Steps count from 1."""
     b1, b2 = constant(beta1), constant(beta2)
-    m = b1 * m + (1 - b1) * g
+    first, second = 1 - _power(b1, step), 1 - _power(b2, step)
     v = b2 * v + (1 - b2) * (g * g)
-    mhat = m / (1 - _power(b1, step))
-    vhat = v / (1 - _power(b2, step))
+    if form("adam") == "folded" and not eps_inside:
+        m = m + (1 - b1) * (g - m)
+        turn = sqrt(second)
+        return {"p": start - (lr * turn / first) * m / (each(sqrt, v) + eps * turn), "m": m, "v": v}
+    m = b1 * m + (1 - b1) * g
+    mhat, vhat = m / first, v / second
     root = each(sqrt, vhat + eps) if eps_inside else each(sqrt, vhat) + eps
     return {"p": start - lr * mhat / root, "m": m, "v": v}
 

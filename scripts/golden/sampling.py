@@ -12,7 +12,7 @@ import numpy as np
 from mpmath import mpf
 
 from golden.families import MODELS
-from golden.formulas import Array, softmax_row
+from golden.formulas import Array, shares
 from golden.tape import constant
 from golden.tree import Tree
 
@@ -38,7 +38,7 @@ def choose(logits: list[Any], *, temperature: float, top_k: int | None, top_p: f
     if top_k is not None and top_k < len(kept):
         margins += _gaps(logits[kept[top_k - 1]], logits)
         kept = kept[:top_k]
-    weights = softmax_row([constant(logits[i] / mpf(temperature)) for i in kept])
+    weights = shares([constant(logits[i] / mpf(temperature)) for i in kept])
     p = [w.value for w in weights]
     if top_p is not None:
         sums = list(_running(p))

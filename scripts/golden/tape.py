@@ -23,14 +23,15 @@ class Node:
     """A value, the nodes it was made from, and the rule that gives the derivative with respect to each of them.
 
     The rule maps (parents..., value) to one derivative a parent. It is written once for numbers and for nodes;
-    None stands for a sum, all of whose derivatives are 1.
+    None stands for a sum, all of whose derivatives are 1. What is `wide` is formed in float64 by everybody.
     """
 
-    __slots__ = ("order", "parents", "rule", "value")
+    __slots__ = ("order", "parents", "rule", "value", "wide")
 
     def __init__(self, value: Any, parents: tuple[Node, ...] = (), rule: Rule | None = None) -> None:
         self.value, self.parents, self.rule = value, parents, rule
         self.order = next(_order)
+        self.wide = False
 
     def __neg__(self) -> Node:
         return Node(-self.value, (self,), lambda a, y: (-1,))
@@ -74,8 +75,27 @@ sigmoid = _function(lambda x: 1 / (1 + mp.exp(-x)), lambda x, y: y * (1 - y))
 cos: Callable[[Any], Any] = _function(mp.cos, lambda x, y: -sin(x))
 sin: Callable[[Any], Any] = _function(mp.sin, lambda x, y: cos(x))
 erf = _function(mp.erf, lambda x, y: 2 / mp.sqrt(mp.pi) * exp(-(x * x)))
+# Zero, with its slope, where beside 1 there is no digit left for it.
+erfc = _function(
+    lambda x: y if (y := mp.erfc(x)) > mpf(10) ** -mp.dps else mpf(0),
+    lambda x, y: -2 / mp.sqrt(mp.pi) * exp(-(x * x)) if number(y) != 0 else 0,
+)
 # The root of exactly zero has no derivative; nothing flows through it (a parameter that has never had a gradient).
 sqrt = _function(mp.sqrt, lambda x, y: 1 / (2 * y) if number(y) != 0 else 0)
+
+
+def logsumexp(terms: Iterable[Node]) -> Node:
+    """log sum_j exp(x_j) as one number, from which its derivatives exp(x_i - y) are formed again."""
+    parents = tuple(terms)
+    top = max(p.value for p in parents)
+    y = top + mp.log(sum(mp.exp(p.value - top) for p in parents))
+    return Node(y, parents, lambda *known: tuple(exp(x - known[-1]) for x in known[:-1]))
+
+
+def wide(x: Node) -> Node:
+    """The same number, formed in float64 whatever the dtype of the arrays."""
+    x.wide = True
+    return x
 
 
 def settled(x: Node, digits: int) -> Node:
@@ -133,21 +153,23 @@ def _derivatives(node: Node, parents: Sequence[Any], value: Any) -> tuple[Any, .
     return (ONE,) * len(node.parents) if node.rule is None else node.rule(*parents, value)
 
 
-def conditions(outputs: Sequence[Node]) -> np.ndarray:
+def conditions(outputs: Sequence[Node]) -> tuple[np.ndarray, np.ndarray]:
     """S_i = sum over all nodes n of |d output_i / d n| |n|: the first-order error of output i, in units of roundoff,
-    if every input, constant and intermediate were rounded. One reverse sweep in float64, vectorised over outputs."""
-    result = np.zeros(len(outputs))
+    if every input, constant and intermediate were rounded; and beside it the same sum over the wide nodes, in units of
+    float64's roundoff. One reverse sweep in float64, vectorised over outputs."""
+    result = np.zeros((2, len(outputs)))
     for start in range(0, len(outputs), CHUNK):
         chunk = outputs[start : start + CHUNK]
         nodes = ancestors(chunk)
         adjoints: dict[int, np.ndarray] = {}
         for i, node in enumerate(chunk):
             adjoints.setdefault(node.order, np.zeros(len(chunk)))[i] += 1
-        S = result[start : start + CHUNK]
+        S, W = result[:, start : start + CHUNK]
         for node in reversed(nodes):
             adjoint = adjoints.pop(node.order)
             if mp.isfinite(node.value):  # a forbidden score, -inf, is not rounded
-                S += np.abs(adjoint) * abs(float(node.value))
+                part = W if node.wide else S
+                part += np.abs(adjoint) * abs(float(node.value))
             values = [parent.value for parent in node.parents]
             for parent, derivative in zip(node.parents, _derivatives(node, values, node.value), strict=True):
                 flow = adjoint * float(derivative)
@@ -157,4 +179,4 @@ def conditions(outputs: Sequence[Node]) -> np.ndarray:
                     adjoints[parent.order] = flow
     if not np.isfinite(result).all():
         raise ArithmeticError("a condition is not finite: an intermediate value leaves the range of float64")
-    return result
+    return result[0], result[1]

@@ -1,7 +1,7 @@
 """From a case to its record: the formula at two precisions that must agree, rounded once to float64.
 
-Where a formula has two customary forms (attention), one precision takes the one and the other the other: the values
-must agree all the same, and the condition of an element is the larger of the two.
+Where a formula has several customary forms (see forms.py), readings take them in turn, at either precision: the values
+must agree all the same, and the condition of an element is the largest of them.
 
 A double can be as small as 5e-324. With 400 digits even a difference that cancels to that size is known, so a number
 below what 400 digits resolve is zero in float64 and nothing is left to judgement.
@@ -9,7 +9,7 @@ below what 400 digits resolve is zero in float64 and nothing is left to judgemen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
@@ -21,6 +21,7 @@ from golden import (
     bert,
     earlier,
     encoder_decoder,
+    forms,
     formulas,
     llama,
     long,
@@ -123,28 +124,36 @@ def _nodes(arrays: Mapping[str, np.ndarray]) -> list[Node]:
 
 def measure(case: Case, variant: Mapping[str, Any], precisions: tuple[int, int] = PRECISIONS) -> Tree:
     """{"outputs": {name: {"value", "condition"}}, "gradients": ..., "taps": ...}, correctly rounded."""
-    low = evaluate(case, precisions[0], variant)
-    with formulas.dividing_last():
-        high = evaluate(case, precisions[1], variant)
-    nodes = [node for part in low.values() for node in _nodes(part)]
-    finer = [node for part in high.values() for node in _nodes(part)]
-    S = np.maximum(conditions(nodes), conditions(finer))
-    values = [rounded(a.value, s, precisions[0]) for a, s in zip(nodes, S, strict=True)]
-    if values != [rounded(b.value, s, precisions[1]) for b, s in zip(finer, S, strict=True)]:
-        raise ArithmeticError(f"{case.id}: {precisions} digits do not agree on the float64 value; use more digits")
-    pairs = iter(zip(values, (round_up(s) for s in S), strict=True))
-    record: Tree = {}
-    for part, arrays in low.items():
-        record[part] = {}
-        for name, array in arrays.items():
-            if array.dtype != object:
-                record[part][name] = {"value": array}
-                continue
-            value, condition = np.empty(array.shape), np.empty(array.shape)
-            for i in np.ndindex(array.shape):
-                value[i], condition[i] = next(pairs)
-            record[part][name] = {"value": value, "condition": condition}
-    return record
+    with forms.reading(0) as asked:
+        first = evaluate(case, precisions[0], variant)
+    values, S, W = _measured(first, precisions[0])
+    for n in range(1, forms.readings(asked)):
+        digits = precisions[n % 2]
+        with forms.reading(n):
+            other, other_S, other_W = _measured(evaluate(case, digits, variant), digits)
+        if other != values:
+            raise ArithmeticError(f"{case.id}: reading {n}, with {digits} digits, gives another float64 value")
+        S, W = np.maximum(S, other_S), np.maximum(W, other_W)
+    numbers = iter(zip(values, map(round_up, S), map(round_up, W), strict=True))
+    return {part: {name: _truth(array, numbers) for name, array in arrays.items()} for part, arrays in first.items()}
+
+
+def _measured(truth: Truth, digits: int) -> tuple[list[float], np.ndarray, np.ndarray]:
+    """The float64 values of all nodes, and their two conditions."""
+    nodes = [node for part in truth.values() for node in _nodes(part)]
+    S, W = conditions(nodes)
+    return [rounded(node.value, s, digits) for node, s in zip(nodes, S + W, strict=True)], S, W
+
+
+def _truth(array: np.ndarray, numbers: Iterator[tuple[float, float, float]]) -> dict[str, np.ndarray]:
+    """What the file holds of an array: integers as they are, numbers with their conditions, the wide one if there is
+    one."""
+    if array.dtype != object:
+        return {"value": array}
+    value, condition, wide = (np.empty(array.shape) for _ in range(3))
+    for i in np.ndindex(array.shape):
+        value[i], condition[i], wide[i] = next(numbers)
+    return {"value": value, "condition": condition, **({"wide": wide} if wide.any() else {})}
 
 
 def rounded(x: Any, S: float, digits: int) -> float:

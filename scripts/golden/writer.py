@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+SPEC_VERSION = "1.1"  # the minor number rises with new cases, conventions and conditions; values stay
 NAMES = {"float64": "F64", "int64": "I64", "bool": "BOOL"}  # our names -> those of safetensors
 
 
@@ -98,7 +99,7 @@ def write(path: Path, content: bytes) -> None:
 def manifest(entries: list[dict[str, Any]], calibration: float) -> bytes:
     found = {
         "format": 1,
-        "spec_version": "1.0",
+        "spec_version": SPEC_VERSION,
         "license": "CC0-1.0",
         "files": entries,
         "cases": sum(entry["cases"] for entry in entries),
