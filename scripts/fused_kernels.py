@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,9 +48,9 @@ def _use(found: adapter.Functions) -> Callable[[str], object]:
 def _compiled(found: adapter.Functions, operation: str) -> Callable[..., Any]:
     import torch
 
-    original = found.functions[operation]
-    forward = dict(zip(original.__code__.co_freevars, original.__closure__, strict=True))["forward"].cell_contents
-    return found.functions["differentiable"](torch.compile(forward, dynamic=True))
+    forward = inspect.getclosurevars(found.functions[operation]).nonlocals["forward"]
+    compiled: Callable[..., Any] = found.functions["differentiable"](torch.compile(forward, dynamic=True))
+    return compiled
 
 
 def of_jax(found: adapter.Functions) -> Kernels:

@@ -155,7 +155,7 @@ def test_the_condition_covers_every_customary_form_and_the_forms_agree(id: str) 
     wider = False
     for part in ("outputs", "gradients") if case.gradient else ("outputs",):
         for name, truths in stored[part].items():
-            nodes = [[node for node in one[part][name].flat] for one in formed]
+            nodes = [list(one[part][name].flat) for one in formed]
             conditions = [tape.conditions(each)[0] for each in nodes]
             assert (truths["condition"].reshape(-1) >= np.maximum.reduce(conditions)).all()
             wider |= any((other > conditions[0]).any() for other in conditions[1:])

@@ -24,7 +24,7 @@ def logsumexp(x: Array) -> Array:
     top = x.max(axis=-1, keepdims=True)
     top = numpy.where(numpy.isfinite(top), top, 0).astype(x.dtype)
     with numpy.errstate(divide="ignore"):
-        return top + numpy.log(numpy.exp(x - top).sum(axis=-1, keepdims=True))
+        return numpy.asarray(top + numpy.log(numpy.exp(x - top).sum(axis=-1, keepdims=True)))
 
 
 def flash_attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> Any:
@@ -98,7 +98,8 @@ def cross_entropy(logits: Array, *, targets: Array, ignore: int | None, reductio
 
     def back(dy: Array) -> Array:
         each = numpy.broadcast_to(dy * logits.dtype.type(share), targets.shape) * counted
-        return ((numpy.exp(logits - L) - asked) * each[..., None]).astype(logits.dtype)
+        dx = (numpy.exp(logits - L) - asked) * each[..., None]
+        return numpy.asarray(dx, logits.dtype)
 
     return y, back
 
