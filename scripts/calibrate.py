@@ -121,7 +121,7 @@ def worst(implementation: adapter.Functions, cases: list[Case], dtype: str, C: f
     judged, broken, largest, where = 0, 0, 0.0, ""
     for result in runner.run(implementation, cases, dtype, C):
         ratio = result.ratio
-        if result.status == "error" or (ratio is not None and ratio == float("inf")):
+        if result.status == "fault" or (ratio is not None and ratio == float("inf")):
             broken += 1
         elif ratio is not None:
             judged += 1

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.errors import UserError
 from refllm.invocation import command
-from refllm.verify import adapter, corpus, device, external, pages, reference, report, runner
+from refllm.verify import adapter, again, corpus, device, external, isolated, pages, reference, report, runner
 from refllm.verify.case import CARRIERS, Case
 
 DESCRIPTION = """Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
@@ -40,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--dtype", choices=tuple(CARRIERS), default="float64", help="precision (default float64)")
     chosen.add_argument("--values", action="store_true", help="values alone, for an implementation without gradients")
     chosen.add_argument("--convention", action="append", metavar="NAME=VALUE", help="what it declares to do otherwise")
-    chosen.add_argument("--timeout", type=float, default=60, help="seconds that --cmd may take for a case (default 60)")
+    chosen.add_argument("--cast", action="store_true", help="convert answers of another dtype, and note it")
+    chosen.add_argument("--timeout", type=float, default=60, help="seconds that a case may take (default 60)")
     chosen.add_argument("--golden", metavar="DIR", help="golden files (default: those of this version)")
     written = parser.add_argument_group("the report")
     written.add_argument("--json", action="store_true", help="as JSON on stdout")
@@ -119,48 +124,103 @@ def _require_known(name: str, value: str, given: str, golden: corpus.Corpus) -> 
         raise UserError(f"{given}: the golden files know {listed}")
 
 
-def _implementation(options: argparse.Namespace, golden: corpus.Corpus) -> tuple[runner.Implementation, str]:
-    """What is under test, and the words of the command line that name it."""
+@contextlib.contextmanager
+def _implementation(options: argparse.Namespace, golden: corpus.Corpus) -> Iterator[runner.Implementation]:
+    """What is under test; the process of an adapter is gone afterwards."""
     conventions = _conventions(options.convention, golden)
     if options.adapter:
-        module = adapter.from_file(Path(options.adapter))
-        for name, value in module.conventions.items():
-            _require_known(name, value, f'{options.adapter}: CONVENTIONS = {{"{name}": "{value}"}}', golden)
-        module.conventions = {**module.conventions, **conventions}
-        return module, options.adapter
-    if options.cmd:
-        return external.Command(options.cmd, conventions, options.timeout), f"--cmd {shlex.quote(options.cmd)}"
-    if options.responses:
-        directory = Path(options.responses)
-        return external.Responses(directory, conventions), f"--responses {shlex.quote(options.responses)}"
-    own = reference.functions()
-    if options.device == "cpu":
-        return adapter.Functions("refllm", own, conventions, reference.DTYPES), "--self"
-    own = device.across(own, options.device)
-    return adapter.Functions(f"refllm on {options.device}", own, conventions, reference.DTYPES), (
-        f"--self --device {options.device}"
-    )
+        with isolated.from_file(Path(options.adapter), options.timeout) as module:
+            for name, value in module.conventions.items():
+                _require_known(name, value, f'{options.adapter}: CONVENTIONS = {{"{name}": "{value}"}}', golden)
+            module.conventions = {**module.conventions, **conventions}
+            yield module
+    elif options.cmd:
+        yield external.Command(options.cmd, conventions, options.timeout, alone=True)
+    elif options.responses:
+        yield external.Responses(Path(options.responses), conventions)
+    else:
+        own, name = reference.functions(), "refllm"
+        if options.device != "cpu":
+            own, name = device.across(own, options.device), f"refllm on {options.device}"
+        yield adapter.Functions(name, own, conventions, reference.DTYPES)
+
+
+def _call(options: argparse.Namespace) -> str:
+    """The words of the command line that name what is under test."""
+    if options.adapter:
+        return shlex.quote(options.adapter)
+    for way in ("cmd", "responses"):
+        if getattr(options, way):
+            return f"--{way} {shlex.quote(getattr(options, way))}"
+    return "--self" if options.device == "cpu" else f"--self --device {options.device}"
+
+
+def _repeated(options: argparse.Namespace) -> str:
+    """The flags without which a repetition would be another run."""
+    words = [f" --{name}" for name in ("values", "cast") if getattr(options, name)]
+    words += [f" --convention {shlex.quote(pair)}" for pair in options.convention or []]
+    words += [f" --golden {shlex.quote(options.golden)}"] if options.golden else []
+    return "".join(words + ([f" --timeout {options.timeout:g}"] if options.timeout != 60 else []))
 
 
 def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    implementation, call = _implementation(options, golden)
-    running = runner.run(implementation, cases, options.dtype, golden.C)
-    bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
-    results = _diagnosed(list(bar), options.dtype)
-    done = report.Report(implementation.name, call, options.dtype, golden.C, golden.spec_version, results)
+    with _implementation(options, golden) as implementation:
+        running = runner.run(implementation, cases, options.dtype, golden.C, casts=options.cast)
+        bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
+        results = runner.settled(list(bar), options.dtype, golden.C)
+        results = _tried_alone(implementation, results, golden, options)
+    results = _diagnosed(results, options.dtype)
+    chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
+    done = report.Report(
+        implementation.name, _call(options), options.dtype, golden.C, golden.spec_version, results,
+        _repeated(options), "".join(chosen), options.golden, implementation.conventions,
+    )  # fmt: skip
     if options.json:
         print(json.dumps(report.as_data(done), allow_nan=False, indent=1))
-    else:
+    elif done.ran:
         print(report.as_text(done), end="")
     if options.junit:
         pages.write_junit(Path(options.junit), done)
     if options.html:
         pages.write_page(Path(options.html), done)
     if not done.ran:
-        raise UserError(f"no case was run, so nothing is verified: all {len(cases)} were skipped")
+        raise UserError(f"no case was run, so nothing is verified: {_why_nothing(implementation, done)}")
     return 1 if done.failures() else 0
+
+
+def _tried_alone(
+    implementation: runner.Implementation, results: list[runner.Result], golden: corpus.Corpus, options: Any
+) -> list[runner.Result]:
+    """Where calls share a process, whether the failures that are shown depend on an earlier call."""
+    if not isinstance(implementation, isolated.Isolated) or len(results) == 1:
+        return results
+
+    def fresh(left: float) -> isolated.Isolated:
+        found = implementation.fresh(min(left, options.timeout))
+        found.conventions = implementation.conventions
+        return found
+
+    return list(again.tried_alone(results, fresh, options.dtype, golden.C, casts=options.cast))
+
+
+def _why_nothing(implementation: runner.Implementation, done: report.Report) -> str:
+    """The reason for most of what was skipped; of a file without operations, what it has instead."""
+    counted = {reason: len(results) for reason, results in done.skipped().items()}
+    if not all(" has no function " in reason for reason in counted):
+        reason = max((r for r in counted if " has no function " not in r), key=counted.__getitem__)
+        return f"all {len(done.results)} were skipped, {counted[reason]} because {reason}"
+    wanted = sorted({result.case.operation for result in done.results})
+    there = sorted(getattr(implementation, "operations", ()))
+    near = [(name, *difflib.get_close_matches(name, wanted, 1, 0.7)) for name in there]
+    alike = [f"{found[0]} may be meant as {found[1]}" for found in near if found[1:]]
+    has = f"it has {', '.join(there[:6])}{', …' if there[6:] else ''}" if there else "it has no public function"
+    asked = f"of the {len(wanted)} operations that were chosen, such as {wanted[0]}" if wanted[1:] else wanted[0]
+    return (
+        f"{implementation.name} has no function {asked} ({'; '.join(alike[:3]) or has}); "
+        "a function is named as its operation, see golden/README.md"
+    )
 
 
 def _diagnosed(results: list[runner.Result], dtype: str) -> list[runner.Result]:

@@ -3,19 +3,23 @@
 A function has the name of an operation and takes NumPy arrays; it returns `y`, `(y, back)` or `(y, back, taps)`,
 with back None if there is none (docs/conformance.md). What it raises is a fault of the case; NotImplementedError says
 that it does not support it.
+
+The functions run in this process: one that crashes or hangs takes it along. `isolated` runs those of a file elsewhere.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy
@@ -36,49 +40,109 @@ class Functions:
         conventions: Mapping[str, str],
         dtypes: tuple[str, ...] = BY_ARRAYS,
         use_dtype: Callable[[str], object] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.name, self.functions, self.conventions = name, functions, conventions
-        self.dtypes, self.use_dtype = dtypes, use_dtype
+        self.dtypes, self.use_dtype, self.folder = dtypes, use_dtype, folder
+        self._given: tuple[str, list[tuple[str, Any, Any]]] = ("", [])  # a training, and what its calls returned
 
     def respond(self, case: Case, dtype: str) -> Response:
         """Calls the operation of the case and its pullback. Raises UnsupportedError, FaultError."""
-        if case.operation not in self.functions:
-            raise UnsupportedError(f"{self.name} has no function {case.operation}")
-        if dtype not in self.dtypes:
-            raise UnsupportedError(f"{self.name} does not have {dtype} among its DTYPES ({', '.join(self.dtypes)})")
-        with _undisturbed():
+        require_served(self.name, self.functions, self.dtypes, case, dtype)
+        with _undisturbed(), _importable(self.folder):
+            function = self.functions[case.operation]
             if self.use_dtype is not None:
                 _call("use_dtype", self.use_dtype, dtype)
-            function = self.functions[case.operation]
             returned = _call(case.operation, function, *case.arguments(dtype), **case.keyword_arguments())
             y, back, taps = _parts(returned, case.operation)
             try:
                 outputs = case.flat_outputs(y)
                 if back is None or not case.gradients:
-                    return Response(outputs, None, taps)
+                    return Response(outputs, None, taps, self._overwritten(case, outputs))
                 gradients = case.flat_gradients(_call(f"{case.operation}'s pullback", back, *case.pull(dtype)))
             except MisshapenError as error:
                 raise FaultError(str(error)) from None
         return Response(outputs, gradients, taps)
 
+    def function(self, operation: str, dtype: str) -> Callable[..., Any]:
+        """The function of that name, told of the precision, to be called by hand."""
+        if self.use_dtype is not None:
+            self.use_dtype(dtype)
+        return self.functions[operation]
 
-def from_file(path: Path) -> Functions:
-    """The public functions of a Python file, and its DTYPES and CONVENTIONS. UserError if it cannot be imported."""
+    def _overwritten(self, case: Case, outputs: dict[str, Any]) -> tuple[str, ...]:
+        """What the calls for one training returned before, and this one has changed. All of it is kept until the next
+        case: their results are compared with each other."""
+        if case.operation != "train":
+            return ()
+        about, before = self._given
+        if about != case.id:
+            before = []
+        changed = [name for name, x, was in before if x.tobytes() != was]
+        arrays = [(n, x, x.tobytes()) for n, x in outputs.items() if isinstance(x, numpy.ndarray)]
+        self._given = case.id, before + arrays
+        return tuple(dict.fromkeys(changed))
+
+
+def require_served(
+    name: str, functions: Mapping[str, Any] | frozenset[str], dtypes: tuple[str, ...], case: Case, dtype: str
+) -> None:
+    """UnsupportedError unless there is a function for the case, and it computes in this precision."""
+    if case.operation not in functions:
+        raise UnsupportedError(f"{name} has no function {case.operation}")
+    if dtype not in dtypes:
+        raise UnsupportedError(f"{name} does not have {dtype} among its DTYPES ({', '.join(dtypes)})")
+
+
+def from_file(path: str | PathLike[str], *, stays: bool = False) -> Functions:
+    """The public functions of a Python file, and its DTYPES and CONVENTIONS. UserError if it cannot be imported.
+
+    With `stays` the module remains in sys.modules, where pickle looks for its classes.
+    """
+    path = Path(path)
+    module = load(path, stays=stays)
+    functions = {name: f for name, f in vars(module).items() if callable(f) and not name.startswith("_")}
+    use_dtype, folder = functions.pop("use_dtype", None), path.resolve().parent
+    return Functions(path.name, functions, _conventions(path, module), _dtypes(path, module), use_dtype, folder)
+
+
+def load(path: Path, *, stays: bool = False) -> ModuleType:
+    """A Python file as a module; it can import what lies beside it. UserError if it cannot be imported."""
     if not path.is_file() or path.suffix != ".py":
         raise UserError(f"{path} is no Python file; give the path of a module whose functions are to be verified")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} cannot be imported as a Python module")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # so that an adapter can import what lies beside it
+    before = sys.modules.get(path.stem)
+    sys.modules[path.stem] = module  # while it is executed, as the import system does
     try:
-        with _undisturbed():
+        with _undisturbed(), _importable(path.resolve().parent):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UserError(f"{path} cannot be imported: {_described(error)}") from None
-    functions = {name: f for name, f in vars(module).items() if callable(f) and not name.startswith("_")}
-    use_dtype = functions.pop("use_dtype", None)
-    return Functions(path.name, functions, _conventions(path, module), _dtypes(path, module), use_dtype)
+    finally:
+        if before is not None:
+            sys.modules[path.stem] = before
+        elif not stays:
+            sys.modules.pop(path.stem, None)
+    return module
+
+
+def quiet(function: Callable[..., Any], folder: Path | None = None) -> Callable[..., Any]:
+    """The operation, and its pullback, without the numerical warnings that it makes on its way to a right answer."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        with _unwarned(), _importable(folder):
+            returned = function(*arguments, **keywords)
+        if isinstance(returned, tuple):
+            return tuple(quiet(x, folder) if callable(x) else x for x in returned)
+        return returned
+
+    return run
 
 
 def _conventions(path: Path, module: Any) -> dict[str, str]:
@@ -115,7 +179,9 @@ def _call(what: str, function: Callable[..., Any], *arguments: Any, **keywords: 
         return function(*arguments, **keywords)
     except NotImplementedError as error:
         raise UnsupportedError(f"{what} says that it does not support this: {error}") from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a library's panic need not be an Exception
         raise FaultError(f"{what} raised {_described(error, function)}") from None
 
 
@@ -129,7 +195,7 @@ def _described(error: BaseException, function: Callable[..., Any] | None = None)
     if isinstance(error, SyntaxError) and error.filename:
         places, text = [(error.filename, error.lineno or 0)], error.msg
     else:
-        text = " ".join(str(error).split())
+        text = " ".join(_words(error).split())
     if not places and function is not None:  # it does not take what it was called with
         code = getattr(inspect.unwrap(function), "__code__", None)
         places = [(code.co_filename, code.co_firstlineno)] if isinstance(code, CodeType) else []
@@ -137,13 +203,37 @@ def _described(error: BaseException, function: Callable[..., Any] | None = None)
     return f"{type(error).__name__}{': ' if text else ''}{text[:300]}{at}"
 
 
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception whose text cannot be formed
+        return ""
+
+
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """What the module prints goes to stderr, so that the report is alone on stdout; its numerical warnings, which the
     report words better, are not shown."""
-    with (
-        contextlib.redirect_stdout(sys.stderr),
-        warnings.catch_warnings(action="ignore"),
-        numpy.errstate(all="ignore"),
-    ):
+    with contextlib.redirect_stdout(sys.stderr), _unwarned():
         yield
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    with warnings.catch_warnings(action="ignore"), numpy.errstate(all="ignore"):
+        yield
+
+
+@contextlib.contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """What lies beside the adapter can be imported, and sys.path is as it was afterwards."""
+    if folder is None:
+        yield
+        return
+    place = str(folder)
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(place)

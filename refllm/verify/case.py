@@ -128,6 +128,7 @@ class Response:
     outputs: dict[str, Any]
     gradients: dict[str, Any] | None
     taps: dict[str, Any] = field(default_factory=dict)
+    overwritten: tuple[str, ...] = ()  # outputs of earlier calls for the same case that this call changed
 
 
 class UnsupportedError(Exception):

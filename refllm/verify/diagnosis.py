@@ -56,8 +56,8 @@ class _Evidence:
 
     def __init__(self, results: list[Result], dtype: str, known: Imitations, among: Collection[str] | None) -> None:
         self.results, self.dtype, self.known, self.among = results, dtype, known, among
-        self.wrong = [r for r in results if r.failed and r.response is not None]
-        self.right = [r for r in results if r.verdicts and not r.failed]
+        self.wrong = [r for r in results if r.status in ("fail", "convention") and r.response is not None]
+        self.right = [r for r in results if r.status in ("pass", "value")]
         self._suspects: dict[str, list[Suspect]] = {}
         self._weights: dict[tuple[str, str], dict[str, Any]] = {}
         self._ties: dict[tuple[str, int], tuple[int, bool, int]] = {}
@@ -65,12 +65,26 @@ class _Evidence:
     def lines(self, result: Result) -> list[str]:
         """The best explanations of a wrong answer."""
         case, got = result.case, result.response
-        if got is None or case.level == 0 or not comparable(case, got):
+        if result.status == "dtype" or got is None or case.level == 0 or not comparable(case, got):
             return []
+        conventions = self._conventions(case, got)
+        if _is_zero(result) and (zeros := self._zeros(case, got)):
+            return [*conventions, *zeros][:LINES]
         found = self._ranked(case, [self._weighed(case, suspect) for suspect in self._suspected(result)])
-        best: list[str] = [Explanation.of(suspect) for suspect in found if suspect.holds]
-        lines = [*self._conventions(case, got), *(best or [str(s) for s in found if s.shared == "numbers"])[:LINES]]
-        return (lines if best else lines[: LINES - 1] + hints.hints(case, got, self.dtype))[:LINES]
+        best: list[str] = [Explanation.of(suspect) for suspect in _alone(found) if suspect.holds]
+        if best or result.status == "convention":
+            return [*conventions, *best][:LINES]
+        if single := hints.single_precision(result.verdicts, self.dtype):
+            return [*conventions, *single][:LINES]
+        near = [str(s) for s in found if s.shared == "numbers"][:LINES]
+        return ([*conventions, *near][: LINES - 1] + hints.hints(case, got, self.dtype))[:LINES]
+
+    def _zeros(self, case: Case, got: Response) -> list[str]:
+        """That the answer is zero by overflow, unless another is zero that cannot be so."""
+        alike = [r for r in self.wrong if r.case.operation == case.operation and _is_zero(r)]
+        if not all(r.response and hints.without_numbers(r.case, r.response, self.dtype) for r in alike):
+            return []
+        return hints.without_numbers(case, got, self.dtype)
 
     def _suspected(self, wrong: Result) -> list[Suspect]:
         case, got = wrong.case, wrong.response
@@ -83,9 +97,9 @@ class _Evidence:
         """Best first: what no right answer contradicts, and then what explains most of the wrong ones. Where the
         answers to the operation cannot tell two from each other, those to the others do."""
 
-        def here(suspect: Suspect) -> tuple[bool, bool, float, int]:
+        def here(suspect: Suspect) -> tuple[bool, bool, float, int, bool]:
             far = 0.0 if suspect.equal else suspect.distance
-            return not suspect.holds, bool(suspect.against), far, -suspect.explained[0]
+            return not suspect.holds, bool(suspect.against), far, -suspect.explained[0], not suspect.nothing
 
         ranked: list[Suspect] = []
         for _, alike in itertools.groupby(sorted(found, key=here), key=here):
@@ -140,11 +154,7 @@ class _Evidence:
             far, same = distance(case, got, answers.response(), self.dtype)
             peers = (result for result in self.right if result.case.operation == case.operation)
             if same and all(self._follows(result, key) for result in peers):
-                name, _, value = key.partition("=")
-                lines.append(
-                    f"matches the convention {key}, {how_near(far)}; the case is under "
-                    f'{name}={case.conventions[name]}: declare CONVENTIONS = {{"{name}": "{value}"}} if that is meant'
-                )
+                lines.append(declare(case, key, f", {how_near(far)}"))
         return lines
 
     def _follows(self, right: Result, key: str) -> bool:
@@ -154,8 +164,26 @@ class _Evidence:
         return equal(right.case, right.response, right.case.alternatives[key].response(), self.dtype)
 
 
+def declare(case: Case, key: str, near: str = "") -> str:
+    """That an answer is right under another convention, and how to say so."""
+    pairs = [pair.split("=", 1) for pair in key.split(",")]
+    own = ", ".join(f"{name}={case.conventions[name]}" for name, _ in pairs)
+    said = ", ".join(f'"{name}": "{value}"' for name, value in pairs)
+    return (
+        f"matches the convention {key}{near}; the case is under {own}: "
+        f"declare CONVENTIONS = {{{said}}} if that is meant"
+    )
+
+
+def _alone(ranked: list[Suspect]) -> list[Suspect]:
+    """Where nothing is summed every formula is 0 / 0: no other is named beside the one that is about that."""
+    return ranked[:1] if ranked and ranked[0].nothing and ranked[0].holds else ranked
+
+
 def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
-    """What explains most of the failures that nothing of what is said explains, then most of the rest, and so on."""
+    """What explains most of the failures that nothing of what is said explains, then most of the rest, and so on; of
+    those that nothing known explains, how many there are, and what is seen of the first."""
+    failures = list(failures)
     all_names = [_names(result.diagnosis) for result in failures]
     left, lines = [names for names in all_names if not names & _names(said)], list[str]()
     while len(lines) < LINES and any(left):
@@ -163,7 +191,28 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         count = _count(best, all_names)
         lines.append(f"{count} of {len(all_names)} wrong answers are explained by {best.about} ({best.id})")
         left = [names for names in left if best not in names]
+    lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
+    unknown = [
+        (r, _seen(r)) for r, names in zip(failures, all_names, strict=True)
+        if not names and r is not failures[0] and not (r.response is None and _seen(r) == _seen(failures[0]))
+    ]  # fmt: skip
+    if unknown:
+        ids = ", ".join(r.case.id for r, _ in unknown[:3]) + (", …" if unknown[3:] else "")
+        seen = next((line for _, line in unknown if line), "")
+        lines.append(
+            f"{len(unknown)} of {len(all_names)} wrong answers are explained by no known mistake ({ids})"
+            f"{': ' + seen if seen else ''}"
+        )
     return lines
+
+
+def _seen(result: Result) -> str:
+    """What is seen of a failure that no known mistake explains."""
+    return next((line for line in [*result.diagnosis, result.reason] if line), "")
+
+
+def _is_zero(result: Result) -> bool:
+    return any(verdict.wrong == "zeros" for verdict in result.verdicts)
 
 
 def _names(diagnosis: list[str]) -> set[Mutant]:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ import numpy
 from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.verify.case import CARRIERS, Case, FaultError, Response, UnsupportedError, cast
+from refllm.verify.processes import Family
 from refllm.verify.tensors import (
     MalformedError,
     from_inline,
@@ -43,7 +44,8 @@ _GROUPS = ("outputs", "gradients", "taps")
 class Command:
     """A command with the places {request} and {response}, run for each case under a time limit."""
 
-    def __init__(self, command: str, conventions: Mapping[str, str], timeout: float) -> None:
+    def __init__(self, command: str, conventions: Mapping[str, str], timeout: float, *, alone: bool = False) -> None:
+        """UserError if it cannot be run. `alone`: see `processes.Family`."""
         try:
             self.parts = shlex.split(command)
         except ValueError as error:
@@ -53,11 +55,11 @@ class Command:
                 raise UserError(f"--cmd needs the place {place}, as in --cmd './my_impl {{request}} {{response}}'")
         if shutil.which(self.parts[0]) is None:
             raise UserError(f"--cmd: there is no program {self.parts[0]} that could be run; check its path")
-        self.name, self.conventions, self.timeout = command, conventions, timeout
+        self.name, self.conventions, self.timeout, self.alone = command, conventions, timeout, alone
 
     def respond(self, case: Case, dtype: str) -> Response:
-        with tempfile.TemporaryDirectory(prefix="refllm-verify-") as directory:
-            request, response = Path(directory, "request"), Path(directory, "response")
+        with _directory() as directory:
+            request, response = directory / "request", directory / "response"
             response.mkdir()
             write_request(request, case, dtype)
             self._run(request, response)
@@ -71,10 +73,16 @@ class Command:
         parts = self.parts
         for place, path in places.items():
             parts = [part.replace(place, path) for part in parts]
+        family = Family(alone=self.alone)
         try:
-            process = subprocess.Popen(
-                parts, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                start_new_session=True,
+            self._wait(family, parts)
+        finally:
+            family.close()
+
+    def _wait(self, family: Family, parts: list[str]) -> None:
+        try:
+            process = family.start(
+                parts, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )  # fmt: skip
         except OSError as error:
             raise FaultError(f"the command could not be started: {error.strerror or error}") from None
@@ -87,11 +95,22 @@ class Command:
         except subprocess.TimeoutExpired:
             raise FaultError(f"the command was stopped after {self.timeout:g} s (--timeout)") from None
         finally:
-            _end(process)
+            family.end()
             reader.join(1)
         if status:
             last = bytes(tail).decode("utf-8", "replace").strip().splitlines()
-            raise FaultError(f"the command {_ending(status)}{': ' + _printable(last[-1]) if last else ''}")
+            raise FaultError(f"the command {ending(status)}{': ' + printable(last[-1]) if last else ''}")
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    """A directory for one case, which is gone afterwards whatever the command has made of it."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="refllm-verify-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(f"no temporary directory can be made: {error.strerror or error}; set TMPDIR") from None
+    with made as directory:
+        yield Path(directory)
 
 
 class Responses:
@@ -107,7 +126,7 @@ class Responses:
             raise UnsupportedError("resuming is a law about several runs: it needs an adapter or --cmd")
         found = read_response(self.directory / case.id, case)
         if found is None:
-            raise UnsupportedError(f"there is no response in {self.directory / case.id}")
+            raise UnsupportedError(f"there is no response in {self.directory}")
         return found
 
 
@@ -126,33 +145,49 @@ def write_request(directory: Path, case: Case, dtype: str) -> None:
     record["order"], record["outputs"] = list(case.order), list(case.outputs)
     for group in ("inputs", "keywords", "cotangents"):
         record[group] = {name: described(x, f"{group}.{name}") for name, x in getattr(case, group).items()}
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "request.json").write_text(json.dumps(record, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-    (directory / "request.safetensors").write_bytes(to_safetensors(tensors))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "request.json").write_text(json.dumps(record, allow_nan=False, indent=1) + "\n", encoding="utf-8")
+        (directory / "request.safetensors").write_bytes(to_safetensors(tensors))
+    except OSError as error:
+        raise UserError(f"{directory}: a request cannot be written there ({error.strerror or error})") from None
 
 
 def read_response(directory: Path, case: Case) -> Response | None:
     """The answer in a directory; None if there is none. Raises FaultError if it is garbage, UnsupportedError."""
     found: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
     paths = [directory / f"response.{ending}" for ending in ("json", "safetensors")]
-    if not any(os.path.lexists(path) for path in paths):
-        return None
     try:
-        if os.path.lexists(paths[0]):
+        there = [_is_there(path) for path in paths]
+        if there[0]:
             _read_json(read_file(paths[0], LARGEST), found)
-        if os.path.lexists(paths[1]):
+        if there[1]:
             _read_safetensors(read_file(paths[1], LARGEST), found)
-    except MalformedError as error:
-        raise FaultError(f"the response is garbage: {str(error).replace(str(directory) + os.sep, '')}") from None
+    except (MalformedError, MemoryError) as error:
+        text = str(error).replace(str(directory) + os.sep, "") or "it takes more memory than there is"
+        raise FaultError(f"the response is garbage: {text}") from None
+    if not any(there):
+        return None
     if not found["outputs"]:
         raise FaultError("the response holds no outputs (nothing was returned)")
     return Response(found["outputs"], found["gradients"] or None, found["taps"])
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of that name, if only a link to nowhere."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise MalformedError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return True
+
+
 def _read_json(content: bytes, found: dict[str, dict[str, Any]]) -> None:
     record = parse_json(content, "response.json")
     if "skip" in record:
-        raise UnsupportedError(f"it answers: {_printable(str(record['skip']))}")
+        raise UnsupportedError(f"it answers: {printable(str(record['skip']))}")
     for group in _GROUPS:
         tensors = record.get(group, {})
         if not isinstance(tensors, dict):
@@ -181,15 +216,8 @@ def _keep_tail(stream: IO[bytes], tail: bytearray) -> None:
             del tail[:-_TAIL]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the command and everything it started that is still there."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _ending(status: int) -> str:
-    if status > 0:
+def ending(status: int) -> str:
+    if status >= 0:
         return f"ended with status {status}"
     try:
         return f"was ended by {signal.Signals(-status).name}"
@@ -197,5 +225,5 @@ def _ending(status: int) -> str:
         return f"was ended by signal {-status}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:300]

@@ -10,9 +10,45 @@ import numpy
 
 from refllm.backend import Array
 from refllm.verify.case import Case, Response
-from refllm.verify.tolerance import UNIT
+from refllm.verify.tolerance import LARGEST, UNIT
+from refllm.verify.verdict import Verdict
 
 SLACK = 64  # roundings of the largest number that a common factor or a common difference may be off by
+
+
+def without_numbers(case: Case, response: Response, dtype: str) -> list[str]:
+    """A line for every output that is zero because the squares of the inputs are beyond the dtype: x / inf."""
+    sizes = [float(abs(x).max(initial=0)) for x in case.inputs.values() if x.dtype.kind == "f"]
+    if max(sizes, default=0.0) ** 2 <= LARGEST[dtype]:
+        return []
+    lines = []
+    for name, truth in case.outputs.items():
+        y = response.outputs.get(name)
+        if isinstance(y, numpy.ndarray) and y.shape == truth.value.shape and truth.value.any() and not y.any():
+            lines.append(f"output {name} is zero as x / inf is: the squares of the inputs overflow in {dtype}")
+    return lines
+
+
+def nothing_there(case: Case, response: Response) -> bool:
+    """Whether the outputs are not finite in rows alone whose truth is zero throughout: nothing is summed there."""
+    found = False
+    for name, truth in case.outputs.items():
+        y, t = response.outputs.get(name), truth.value
+        if isinstance(y, numpy.ndarray) and y.shape == t.shape and y.dtype.kind == t.dtype.kind == "f" and t.ndim:
+            lost = (~numpy.isfinite(y) & numpy.isfinite(t)).any(-1)
+            if t[lost].any():
+                return False
+            found = found or bool(lost.any())
+    return found
+
+
+def single_precision(verdicts: list[Verdict], dtype: str) -> list[str]:
+    """A line if every number is right as far as float32 can hold it, in a run of float64."""
+    wrong = [v for v in verdicts if v.wrong]
+    share = UNIT["float64"] / UNIT["float32"]
+    if dtype != "float64" or not wrong or not all(v.wrong == "values" and v.ratio * share <= 1 for v in wrong):
+        return []
+    return [f"{wrong[0].name} is right as far as float32 reaches, not float64: is a part of it computed in float32?"]
 
 
 def hints(case: Case, response: Response, dtype: str) -> list[str]:
@@ -41,9 +77,10 @@ def _hint(y: Array, t: Array, rounding: float, sizes: dict[str, int]) -> str:
         return ""
     factor = float((y * t).sum() / (t * t).sum())
     square = t.ndim > 1 and t.shape[-1] == t.shape[-2]
+    scaled = _largest(y - factor * t) / max(1.0, abs(factor))
     likenesses = (
         (_largest(y + t), "is the truth with its sign turned"),
-        (_largest(y - factor * t) / max(1.0, abs(factor)), f"is {factor:.6g} times the truth{_named(factor, sizes)}"),
+        (scaled, f"is {_times(factor)} times the truth{_named(factor, sizes)}"),
         (_largest(y - t.swapaxes(-1, -2)) if square else math.inf, "is the truth transposed"),
         (_largest(y - t - (y - t).mean()), f"is the truth plus {(y - t).mean():.6g} in every element"),
         (_largest(numpy.sort(y, axis=None) - numpy.sort(t, axis=None)), "has the truth's numbers in another order"),
@@ -64,9 +101,17 @@ def _part(y: Array, t: Array, allowed: float) -> str:
         return f"is wrong in {int(wrong.sum())} of {t.size} elements, at {', '.join(map(str, first))}{more}"
     if t.size > 3 and t.std() and y.std():
         correlation = float(numpy.corrcoef(y.reshape(-1), t.reshape(-1))[0, 1])
-        if abs(correlation) > 0.9:
+        if 0.9 < abs(correlation) < 0.9995:  # what rounds to 1 says no more than that it is near
             return f"correlates with the truth by {correlation:.3f}"
     return ""
+
+
+def _times(factor: float) -> str:
+    """A factor, and of one that is nearly 1 by how much it is not."""
+    text = f"{factor:.6g}"
+    if text not in ("1", "-1"):
+        return text
+    return f"{text} {'+' if factor > float(text) else '-'} {abs(factor - float(text)):.1g}"
 
 
 def _named(factor: float, sizes: dict[str, int]) -> str:

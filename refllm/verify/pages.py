@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from refllm.errors import UserError
-from refllm.verify.report import LEVELS, Report, snippet
+from refllm.verify.report import KINDS, LEVELS, Report, counts, sentence, snippet
 from refllm.verify.runner import Result
 
 _JUNIT, _PAGE = b"<?xml", b"<!doctype html>"
@@ -32,9 +32,9 @@ def write_junit(path: Path, report: Report) -> None:
             continue
         suite = ET.SubElement(
             root, "testsuite", name=f"L{level} {name}", tests=str(len(results)),
-            failures=str(sum(r.status == "fail" for r in results)),
-            errors=str(sum(r.status == "error" for r in results)),
-            skipped=str(sum(r.status == "skip" for r in results)),
+            failures=str(sum(r.failed and r.status != "fault" for r in results)),
+            errors=str(sum(r.status == "fault" for r in results)),
+            skipped=str(sum(r.status in ("skip", "value") for r in results)),
         )  # fmt: skip
         for result in results:
             _test_case(suite, report, result)
@@ -43,18 +43,24 @@ def write_junit(path: Path, report: Report) -> None:
 
 
 def _test_case(suite: ET.Element, report: Report, result: Result) -> None:
+    """A case; that of a value alone counts as skipped, because half of it is unknown. Its verdict is a property."""
     test = ET.SubElement(suite, "testcase", classname=result.case.operation, name=result.case.id)
-    if result.status == "skip":
+    kind = KINDS[result.status]
+    ET.SubElement(ET.SubElement(test, "properties"), "property", name="verdict", value=kind)
+    if result.status in ("skip", "value"):
         ET.SubElement(test, "skipped", message=_printable(result.reason))
     elif result.failed:
         lines = list(_lines(result))
-        child = ET.SubElement(test, "failure" if result.status == "fail" else "error", message=_printable(lines[0]))
+        tag = "error" if result.status == "fault" else "failure"
+        child = ET.SubElement(test, tag, type=kind, message=_printable(lines[0]))
         child.text = _printable("\n".join([*lines, "", *snippet(report, result)]))
 
 
 def _lines(result: Result) -> Iterator[str]:
     """What is wrong, most important first."""
-    if result.reason:
+    if result.status == "convention":
+        yield f"differs by the convention {result.reason}"
+    elif result.reason:
         yield result.reason
     for verdict in result.verdicts:
         if verdict.wrong:
@@ -67,15 +73,14 @@ def _lines(result: Result) -> Iterator[str]:
 def write_page(path: Path, report: Report) -> None:
     """One page without anything from elsewhere: counts by level, every failure, every reason for a skip."""
     title = f"{report.implementation} in {report.dtype}"
-    passed, failed, skipped = report.count("pass"), report.count("fail", "error"), report.count("skip")
     parts = [
         _PAGE.decode(),
         '<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>refllm verify: {html.escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{html.escape(title)}</h1>",
-        f"<p>{len(report.results)} cases: {passed} passed, {failed} failed, {skipped} skipped. "
+        f"<p>{html.escape(sentence(report))} "
         f"Golden files {html.escape(report.spec_version)}, tolerance factor {report.C:g}.</p>",
-        "<table><tr><th>Level<th>Passed<th>Failed<th>Skipped</tr>",
+        "<table><tr><th>Level<th>Passed<th>Value only<th>Failed<th>Other dtype<th>By convention<th>Skipped</tr>",
         *_rows(report),
         "</table>",
     ]
@@ -95,8 +100,7 @@ def _rows(report: Report) -> Iterator[str]:
     for level, name in LEVELS.items():
         results = [result for result in report.results if result.case.level == level]
         if results:
-            failed, skipped = sum(r.failed for r in results), sum(r.status == "skip" for r in results)
-            cells = (len(results) - failed - skipped, failed, skipped)
+            cells = counts(results).values()
             yield f"<tr><td>L{level} {name}" + "".join(f'<td class="number">{n}' for n in cells) + "</tr>"
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from refllm.verify.runner import Result
@@ -16,7 +17,18 @@ WIDTH = 80
 LEVELS = {
     0: "loader", 1: "operations", 2: "blocks", 3: "models", 4: "training", 5: "generation", 6: "resuming",
 }  # fmt: skip
+KINDS = {
+    "pass": "PASS", "value": "VALUE", "convention": "CONVENTION", "dtype": "DTYPE", "fail": "FAIL", "fault": "FAULT",
+    "skip": "SKIP",
+}  # fmt: skip  # the verdict on a case, for programs
+COUNTED = {"passed": ("pass",), "value_only": ("value",), "failed": ("fail", "fault"), "dtype": ("dtype",),
+           "convention": ("convention",), "skipped": ("skip",)}  # fmt: skip
+_COLUMNS = {"passed": "passed", "value_only": "value only", "failed": "FAILED", "dtype": "other dtype",
+            "convention": "by convention", "skipped": "skipped"}  # fmt: skip
+_SENTENCE = {"passed": "passed", "value_only": "passed in value, with no gradient given", "failed": "failed",
+             "dtype": "of another dtype", "convention": "differ by a convention", "skipped": "skipped"}  # fmt: skip
 _DETAILS = 4  # wrong tensors of a case that the terminal shows
+_NAMES = 8  # functions that are not there, and cases of a group, that the terminal lists
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,10 @@ class Report:
     C: float
     spec_version: str
     results: list[Result]
+    flags: str = ""  # what else of the command line a repetition needs: " --values"
+    chosen: str = ""  # what chose the cases: " --level 1"
+    golden: str | None = None  # the folder of the golden files, if one was chosen
+    declared: Mapping[str, str] = field(default_factory=dict)  # the conventions of the implementation
 
     def count(self, *status: str) -> int:
         return sum(result.status in status for result in self.results)
@@ -36,7 +52,7 @@ class Report:
     @property
     def ran(self) -> int:
         """Cases of which something was judged, or tried."""
-        return sum(result.status != "skip" or bool(result.verdicts) for result in self.results)
+        return sum(result.status != "skip" for result in self.results)
 
     @property
     def worst(self) -> tuple[float, str] | None:
@@ -45,12 +61,12 @@ class Report:
         return max(found, default=None)
 
     def failures(self) -> dict[str, list[Result]]:
-        """Failed results by operation, in the order of the levels."""
+        """Failed results by operation, in the order of the levels; what is wrong before what differs otherwise."""
         found: dict[str, list[Result]] = {}
         for result in self.results:
             if result.failed:
                 found.setdefault(result.case.operation, []).append(result)
-        return found
+        return {name: sorted(results, key=_gravity) for name, results in found.items()}
 
     def skipped(self) -> dict[str, list[Result]]:
         """Skipped results by their reason."""
@@ -61,13 +77,24 @@ class Report:
         return found
 
 
-def shown(results: Iterable[Result]) -> Iterator[Result]:
-    """The failures that the terminal shows in full: the first of each operation."""
-    seen = set[str]()
+def _gravity(result: Result) -> int:
+    return {"fail": 0, "fault": 0, "dtype": 1}.get(result.status, 2)
+
+
+def counts(results: Iterable[Result]) -> dict[str, int]:
+    """How many results there are of each kind; they add up to all."""
+    found = Counter(result.status for result in results)
+    return {name: sum(found[status] for status in kinds) for name, kinds in COUNTED.items()}
+
+
+def shown(results: Iterable[Result]) -> list[Result]:
+    """The failures that the terminal shows in full: of each operation the first that is wrong, or else differs."""
+    first: dict[str, Result] = {}
     for result in results:
-        if result.failed and result.case.operation not in seen:
-            seen.add(result.case.operation)
-            yield result
+        operation = result.case.operation
+        if result.failed and (operation not in first or _gravity(result) < _gravity(first[operation])):
+            first[operation] = result
+    return list(first.values())
 
 
 def as_data(report: Report) -> dict[str, Any]:
@@ -78,18 +105,26 @@ def as_data(report: Report) -> dict[str, Any]:
         "spec_version": report.spec_version,
         "C": report.C,
         "cases": len(report.results),
-        "passed": report.count("pass"),
-        "failed": report.count("fail", "error"),
-        "skipped": report.count("skip"),
+        **counts(report.results),
         "worst_ratio": report.worst[0] if report.worst else None,
+        "operations": _operations_data(report),
         "results": {result.case.id: _result_data(result) for result in report.results},
     }
+
+
+def _operations_data(report: Report) -> dict[str, dict[str, int]]:
+    """The counts of each operation."""
+    found: dict[str, list[Result]] = {}
+    for result in report.results:
+        found.setdefault(result.case.operation, []).append(result)
+    return {name: {"cases": len(results), **counts(results)} for name, results in found.items()}
 
 
 def _result_data(result: Result) -> dict[str, Any]:
     case = result.case
     return {
         "status": result.status,
+        "verdict": KINDS[result.status],
         "ratio": _finite(result.ratio),
         "diagnosis": result.diagnosis,
         "reason": result.reason,
@@ -111,6 +146,8 @@ def _result_data(result: Result) -> dict[str, Any]:
             if verdict.wrong
         ],
         "tap": result.tap,
+        "cast": result.cast,
+        "passes_alone": result.alone,
     }
 
 
@@ -122,8 +159,10 @@ def as_text(report: Report) -> str:
     """The report for a terminal of 80 columns: a line a level, each operation that fails, what was left out."""
     lines = [f"{report.implementation} in {report.dtype}, golden files {report.spec_version}", ""]
     lines += _levels(report)
+    failures = report.failures()
     for result in shown(report.results):
-        lines += ["", *_operation(report, result, report.failures()[result.case.operation])]
+        lines += ["", *_operation(report, result, failures[result.case.operation])]
+    lines += _notes(report)
     lines += _left_out(report)
     return "\n".join([*lines, "", *_conclusion(report)]) + "\n"
 
@@ -131,31 +170,60 @@ def as_text(report: Report) -> str:
 def _levels(report: Report) -> Iterator[str]:
     for level, name in LEVELS.items():
         results = [result for result in report.results if result.case.level == level]
-        if not results:
-            continue
-        counts = Counter("failed" if result.failed else result.status for result in results)
-        words = [f"{counts[key]:>4} {word}" for key, word in _WORDS.items() if counts[key]]
-        yield f"  L{level} {name:<11}{'  '.join(words)}"
-
-
-_WORDS = {"pass": "passed", "failed": "FAILED", "skip": "skipped"}
+        if results:
+            words = [f"{n:>4} {_COLUMNS[key]}" for key, n in counts(results).items() if n]
+            lead = f"  L{level} {name:<11}"
+            for start in range(0, len(words), 4):
+                yield f"{lead if not start else ' ' * len(lead)}{'  '.join(words[start : start + 4])}"
 
 
 def _operation(report: Report, first: Result, failures: list[Result]) -> list[str]:
     operation = first.case.operation
-    all_of_it = [result for result in report.results if result.case.operation == operation]
-    head = f"{operation}: {len(failures)} of {len(all_of_it)} cases fail"
-    lines = [head, "-" * len(head), *_case(report, first)]
-    more = [result for result in failures if result is not first]
-    if more:
+    head = f"{operation}: {_summary_of(report, operation)}"
+    lines = [head, "-" * min(len(head), WIDTH), *_case(report, first)]
+    wrong = [result for result in failures if result.wrong]
+    if more := [result for result in wrong if result is not first]:
         lines += _wrapped("also ", ", ".join(result.case.id for result in more))
-    for line in _otherwise(first, failures):
+    for line in _otherwise(first, wrong):
         lines += _wrapped("  - ", line)
-    return lines
+    return lines + [line for group in _groups(first, failures) for line in _wrapped("", group, "  ")]
+
+
+def _summary_of(report: Report, operation: str) -> str:
+    """3 of 12 cases fail, 2 differ by a convention"""
+    found = counts(result for result in report.results if result.case.operation == operation)
+    total, parts = sum(found.values()), list[str]()
+    for key, words in (("failed", "fail"), ("dtype", "of another dtype"), ("convention", "differ by a convention")):
+        if n := found[key]:
+            parts.append(f"{n} {words}" if parts else f"{n} of {total} cases {words}")
+    return ", ".join(parts)
+
+
+def _groups(first: Result, failures: list[Result]) -> Iterator[str]:
+    """What differs in the dtype or by a convention alone, each kind in a sentence."""
+    found: dict[str, list[Result]] = {}
+    for result in failures:
+        if not result.wrong and result is not first:
+            found.setdefault(_difference(result), []).append(result)
+    for text, results in found.items():
+        yield f"{len(results)} more {'case' if results[1:] == [] else 'cases'} ({_ids(results)}): {text}"
+
+
+def _difference(result: Result) -> str:
+    if result.status == "convention":
+        return next(iter(result.diagnosis), f"right under the convention {result.reason}")
+    kinds = [v.message.partition(" has the wrong dtype: ")[2] for v in result.verdicts if v.wrong]
+    return f"the numbers are right, the dtype is not: {', '.join(dict.fromkeys(kinds))} (--cast converts)"
+
+
+def _ids(results: list[Result]) -> str:
+    return ", ".join(result.case.id for result in results[:_NAMES]) + (", …" if results[_NAMES:] else "")
 
 
 def _otherwise(first: Result, failures: list[Result]) -> list[str]:
     """What explains the failures that nothing said of the first one does."""
+    if not failures:
+        return []
     from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
 
     return diagnosis.summary(failures, said=first.diagnosis)
@@ -164,8 +232,10 @@ def _otherwise(first: Result, failures: list[Result]) -> list[str]:
 def _case(report: Report, result: Result) -> list[str]:
     case = result.case
     lines = _wrapped("", f"{case.id}: {case.about} (specification {case.spec}, {case.section})")
-    if result.reason:
+    if result.status == "fault":
         lines += _wrapped("  ", result.reason)
+    if result.status in ("dtype", "convention"):
+        lines += _wrapped("  ", _difference(result))
     wrong = [verdict for verdict in result.verdicts if verdict.wrong]
     for verdict in wrong[:_DETAILS]:
         lines += _wrapped("  ", verdict.message)
@@ -176,9 +246,10 @@ def _case(report: Report, result: Result) -> list[str]:
         lines += _wrapped("  ", f"right: {', '.join(right[:6])}{', …' if right[6:] else ''}")
     if result.tap:
         lines += _wrapped("  ", result.tap)
-    if result.diagnosis:
+    explained = result.diagnosis if result.wrong else result.diagnosis[1:]  # the convention is said already
+    if explained:
         lines.append("  diagnosis:")
-    for line in result.diagnosis:
+    for line in explained:
         lines += _wrapped("  - ", line)
     return [*lines, *(f"    {line}" for line in snippet(report, result))]
 
@@ -193,20 +264,49 @@ def snippet(report: Report, result: Result) -> list[str]:
     """How to see a failure again: the command, and for a Python module the call."""
     case = result.case
     dtype = "" if report.dtype == "float64" else f" --dtype {report.dtype}"
-    lines = [f"$ refllm verify {report.call}{dtype} --only {case.id}"]
-    if not report.call.endswith(".py") or case.operation == "resume":
+    command = f"$ refllm verify {report.call}{dtype}{report.flags}"
+    if result.alone:
+        return [
+            "alone this case passes: it fails after an earlier call, of which something is left",
+            f"{command}{report.chosen}",
+        ]
+    [*_, last] = shlex.split(report.call) or [""]
+    lines = [f"{command} --only {case.id}"]
+    if not last.endswith(".py") or report.call.startswith("--") or case.operation == "resume":
         return lines
-    module = report.call.rpartition("/")[2].removesuffix(".py")
-    back = [f'print(back(*case.pull("{report.dtype}")))'] if case.gradients else []
+    return [*lines, *_call(report, result, last)]
+
+
+def _call(report: Report, result: Result, path: str) -> list[str]:
+    """The call in Python, whatever the file is called and wherever it lies."""
+    case = result.case
+    folder = "None" if report.golden is None else repr(report.golden)
+    mine = {name: value for name, value in report.declared.items() if name in case.conventions}
+    pulled = result.response is not None and result.response.gradients is not None
+    pulled = pulled or f"{case.operation}'s pullback" in result.reason
+    back = [f'print(returned[1](*case.pull("{report.dtype}")), case.gradients)'] if pulled else []
     return [
-        *lines,
-        ">>> from refllm.verify import corpus",
-        f">>> import {module}",
-        f'>>> case = corpus.load(corpus.folder(None)).cases["{case.id}"]',
-        f">>> {'y, back' if back else 'y'} = {module}.{case.operation}(",
+        ">>> from refllm.verify import adapter, corpus",
+        f">>> mine = adapter.from_file({path!r})",
+        f'>>> case = corpus.load(corpus.folder({folder})).cases["{case.id}"]',
+        *([f">>> case = case.under({mine!r})"] if mine else []),
+        f'>>> returned = mine.function("{case.operation}", "{report.dtype}")(',
         f'...     *case.arguments("{report.dtype}"), **case.keyword_arguments())',
-        *(f">>> {line}" for line in ["print(y, case.outputs)", *back]),
+        *(f">>> {line}" for line in ["print(returned, case.outputs)", *back]),
     ]
+
+
+def _notes(report: Report) -> list[str]:
+    """What was converted, once for each operation."""
+    found: dict[str, list[str]] = {}
+    for result in report.results:
+        if result.cast:
+            found.setdefault(result.case.operation, []).extend(result.cast)
+    lines = [
+        f"converted to {report.dtype} (--cast): {operation}: {', '.join(sorted(set(cast)))}"
+        for operation, cast in found.items()
+    ]
+    return [line for text in lines for line in ["", *_wrapped("", text, "  ")]]
 
 
 def _left_out(report: Report) -> list[str]:
@@ -215,20 +315,26 @@ def _left_out(report: Report) -> list[str]:
     others = {reason: results for reason, results in report.skipped().items() if reason not in absent}
     lines = []
     if absent:
-        names = ", ".join(reason.rpartition(" ")[2] for reason in absent)
+        names = [reason.rpartition(" ")[2] for reason in absent]
         count = sum(len(results) for results in absent.values())
-        lines += ["", *_wrapped("", f"skipped {count}: {report.implementation} has no function {names}", "  ")]
+        listed = ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if names[_NAMES:] else "")
+        lines += ["", *_wrapped("", f"skipped {count}: {report.implementation} has no function {listed}", "  ")]
     for reason, results in others.items():
         ids = ", ".join(result.case.id for result in results[:3]) + (", …" if results[3:] else "")
         lines += ["", *_wrapped("", f"skipped {len(results)}: {reason} ({ids})", "  ")]
     return lines
 
 
+def sentence(report: Report) -> str:
+    """583 cases: 570 passed, 13 skipped."""
+    found = counts(report.results)
+    parts = [f"{n} {_SENTENCE[key]}" for key, n in found.items() if n or key == "passed"]
+    return f"{len(report.results)} cases: {', '.join(parts)}."
+
+
 def _conclusion(report: Report) -> list[str]:
-    passed, failed, skipped = report.count("pass"), report.count("fail", "error"), report.count("skip")
-    parts = [f"{passed} passed"] + [f"{n} {word}" for n, word in ((failed, "failed"), (skipped, "skipped")) if n]
-    lines = [f"{len(report.results)} cases: {', '.join(parts)}."]
-    if report.worst and not failed:
+    lines = _wrapped("", sentence(report))
+    if report.worst and not any(result.failed for result in report.results):
         ratio, case = report.worst
         lines.append(f"Worst error: {ratio:.2g} of the tolerance ({case}).")
     return lines

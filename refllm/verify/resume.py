@@ -23,15 +23,14 @@ class Trains(Protocol):
 def verdicts(implementation: Trains, case: Case, dtype: str) -> list[Verdict]:
     """Runs `train` over all batches, and in two parts, and compares the ends."""
     stop, count = case.keywords["stop"], len(case.keywords["ids"])
-    whole = _trained(implementation, part(case, case.inputs, 0, count), dtype)
-    half = _trained(implementation, part(case, case.inputs, 0, stop), dtype)
+    whole, first = _trained(implementation, part(case, case.inputs, 0, count), dtype)
+    half, second = _trained(implementation, part(case, case.inputs, 0, stop), dtype)
     state = {name: x for name, x in half.items() if name in case.inputs}
-    rest = _trained(implementation, part(case, _through_a_file(state), stop, count), dtype)
+    rest, third = _trained(implementation, part(case, _through_a_file(state), stop, count), dtype)
     for series in ("loss", "norm"):
         rest[series] = numpy.concatenate([half[series], rest[series]])
-    return [_moved(name, whole[name], x, state[name]) for name, x in case.inputs.items()] + [
-        _same(name, rest[name], whole[name]) for name in whole
-    ]
+    lost = {*first, *second, *third}
+    return [_verdict(n, end, rest[n], state.get(n), case.inputs.get(n), lost) for n, end in whole.items()]
 
 
 def part(case: Case, inputs: dict[str, Array], start: int, stop: int) -> Case:
@@ -45,8 +44,10 @@ def part(case: Case, inputs: dict[str, Array], start: int, stop: int) -> Case:
     return replace(case, operation="train", inputs=inputs, keywords=keywords, outputs=outputs)
 
 
-def _trained(implementation: Trains, case: Case, dtype: str) -> dict[str, Array]:
-    given: dict[str, Any] = implementation.respond(case, dtype).outputs
+def _trained(implementation: Trains, case: Case, dtype: str) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """What a training returned, and what of earlier ones it overwrote."""
+    response = implementation.respond(case, dtype)
+    given: dict[str, Any] = response.outputs
     outputs = {name: as_array(given.get(name), truth.value, dtype) for name, truth in case.outputs.items()}
     for name, truth in case.outputs.items():
         x = outputs[name]
@@ -57,7 +58,7 @@ def _trained(implementation: Trains, case: Case, dtype: str) -> dict[str, Array]
             raise FaultError(f"train returned a {name} that is not finite (NaN or infinity)")
     if not outputs["loss"].all():
         raise FaultError("train returned a loss of zero")
-    return outputs
+    return {name: x.copy() for name, x in outputs.items()}, response.overwritten
 
 
 def _through_a_file(state: dict[str, Array]) -> dict[str, Array]:
@@ -65,17 +66,20 @@ def _through_a_file(state: dict[str, Array]) -> dict[str, Array]:
     return {name: x for name, (_, x) in from_safetensors(content, "the state").items()}
 
 
-def _moved(name: str, end: Array, start: Array, half: Array) -> Verdict:
-    """Each part of the state must change in both halves, or agreeing would say nothing."""
-    if numpy.array_equal(end, start) or numpy.array_equal(end, half) or not end.any():
-        kind = "zeros" if not end.any() else "values"
-        return Verdict(f"output {name}", kind, f"output {name} is {'all zeros' if not end.any() else 'not trained'}")
-    return Verdict(f"output {name}", "", "")
-
-
-def _same(name: str, resumed: Array, whole: Array) -> Verdict:
+def _verdict(
+    name: str, whole: Array, resumed: Array, half: Array | None, start: Array | None, overwritten: set[str]
+) -> Verdict:
+    """The two ends must agree; each part of the state must change in both halves, or agreeing would say nothing."""
+    what = f"output {name}"
+    if name in overwritten:
+        again = "a later call of train changes what an earlier one returned (a buffer that is used again)"
+        return Verdict(what, "overwritten", f"{what}: {again}; return a copy")
+    if half is not None:
+        if not whole.any():
+            return Verdict(what, "zeros", f"{what} is all zeros")
+        if start is None or numpy.array_equal(whole, start) or numpy.array_equal(whole, half):
+            return Verdict(what, "values", f"{what} is not trained")
     if same_bits(resumed, whole):
-        return Verdict(f"output {name}", "", "")
-    differing = int((resumed != whole).sum())
-    where = f"{differing} of {whole.size} elements differ"
-    return Verdict(f"output {name}", "values", f"output {name} after resuming is not that of one go: {where}")
+        return Verdict(what, "", "")
+    where = f"{int((resumed != whole).sum())} of {whole.size} elements differ"
+    return Verdict(what, "values", f"{what} after resuming is not that of one go: {where}")

@@ -12,14 +12,16 @@ An implementation is anything with
     respond(implementation, case, dtype) -> Response      (Case and Response: refllm.verify.case)
     judge(case, response, dtype, C) -> list[Verdict]      one for every output, gradient and given tap
     is_wrong(case, response, dtype, C) -> bool            whether one of them is against it
-    run(implementation, cases, dtype, C) -> Iterator[Result]   (`diagnosis.diagnosed` says what the wrong ones are)
+    run(implementation, cases, dtype, C) -> Iterator[Result]
+    settled(results, dtype, C) -> list[Result]   where all is known: who follows a convention here must do so there
+                                                 (`diagnosis.diagnosed` says what the wrong ones are)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy
@@ -28,7 +30,7 @@ from refllm.backend import Array
 from refllm.verify import resume, taps
 from refllm.verify.case import Case, FaultError, Response, Truth, UnsupportedError, cast
 from refllm.verify.tolerance import LARGEST, UNIT, tolerance
-from refllm.verify.verdict import Verdict, as_array, verdicts
+from refllm.verify.verdict import Verdict, as_array, converted, verdicts
 
 
 class Implementation(Protocol):
@@ -47,15 +49,26 @@ class Implementation(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a case."""
+    """What became of a case. Its status is one of
+
+    pass        all that the case asks for is right
+    value       the value is right, and no gradient was given
+    convention  right under a convention that is not declared, and wrong under the one that is
+    dtype       the numbers are right, as far as the dtype holds them, and it is another than asked for
+    fail        wrong
+    fault       no answer that could be judged: it raised, crashed, hung, or gave garbage
+    skip        not there, or not for this precision
+    """
 
     case: Case
-    status: str  # "pass", "fail", "skip", "error"
-    reason: str  # why it was skipped, or what the error was
+    status: str
+    reason: str  # why it was skipped, what the fault was, or the convention
     verdicts: list[Verdict] = field(default_factory=list)
     tap: str | None = None  # where the error begins
     diagnosis: list[str] = field(default_factory=list)  # what the answer is equal to, best first
     response: Response | None = field(default=None, repr=False)  # what was judged
+    cast: list[str] = field(default_factory=list)  # what was converted before it was judged: "output y: float64"
+    alone: bool | None = None  # whether the case passes if it is the only one; None if that was not tried
 
     @property
     def ratio(self) -> float | None:
@@ -64,24 +77,55 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        return self.status in ("fail", "error")
+        """Whether it differs from what is asked for."""
+        return self.status in ("fail", "fault", "dtype", "convention")
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it differs in more than the dtype or a convention."""
+        return self.status in ("fail", "fault")
 
 
-def run(implementation: Implementation, cases: Iterable[Case], dtype: str, C: float) -> Iterator[Result]:
-    """A result for each case, as soon as it is known."""
+def run(
+    implementation: Implementation, cases: Iterable[Case], dtype: str, C: float, *, casts: bool = False
+) -> Iterator[Result]:
+    """A result for each case, as soon as it is known. With `casts` another dtype is converted before it is judged."""
     for case in cases:
-        yield _result(implementation, case, dtype, C)
+        yield _result(implementation, case, dtype, C, casts)
+
+
+def settled(results: Iterable[Result], dtype: str, C: float) -> list[Result]:
+    """The results, but that a convention which another right answer to the operation contradicts is a mistake."""
+    found = list(results)
+    right = [r for r in found if r.status in ("pass", "value") and r.response is not None]
+
+    def contradicted(result: Result) -> bool:
+        peers = (r for r in right if r.case.operation == result.case.operation)
+        return any(r.response and _right_under(r.case, r.response, dtype, C, result.reason) is False for r in peers)
+
+    return [replace(r, status="fail", reason="") if r.status == "convention" and contradicted(r) else r for r in found]
+
+
+def _right_under(case: Case, response: Response, dtype: str, C: float, key: str) -> bool | None:
+    """Whether an answer is right under an alternative convention; None if the case knows no such alternative."""
+    if key not in case.alternatives:
+        return None
+    other = case.under(dict(pair.split("=", 1) for pair in key.split(",")))
+    return other is not None and not is_wrong(other, response, dtype, C)
 
 
 def respond(implementation: Implementation, case: Case, dtype: str) -> Response:
     """The answer of an implementation, numbers as arrays. Raises UnsupportedError or FaultError."""
     response = implementation.respond(case, dtype)
 
-    def settled(given: Mapping[str, Any], truths: Mapping[str, Truth]) -> dict[str, Any]:
+    def arrays(given: Mapping[str, Any], truths: Mapping[str, Truth]) -> dict[str, Any]:
         return {n: as_array(x, truths[n].value, dtype) if n in truths else x for n, x in given.items()}
 
-    gradients = None if response.gradients is None else settled(response.gradients, case.gradients)
-    return Response(settled(response.outputs, case.outputs), gradients, settled(response.taps, case.taps))
+    gradients = None if response.gradients is None else arrays(response.gradients, case.gradients)
+    return replace(
+        response, outputs=arrays(response.outputs, case.outputs), gradients=gradients,
+        taps=arrays(response.taps, case.taps),
+    )  # fmt: skip
 
 
 def judge(case: Case, response: Response, dtype: str, C: float) -> list[Verdict]:
@@ -94,7 +138,7 @@ def is_wrong(case: Case, response: Response, dtype: str, C: float) -> bool:
     return any(verdict.wrong for verdict in verdicts(case, response, dtype, C))
 
 
-def _result(implementation: Implementation, case: Case, dtype: str, C: float) -> Result:
+def _result(implementation: Implementation, case: Case, dtype: str, C: float, casts: bool) -> Result:
     chosen = case.under(implementation.conventions)
     if chosen is None:
         declared = ", ".join(f"{k}={v}" for k, v in implementation.conventions.items() if k in case.conventions)
@@ -105,25 +149,50 @@ def _result(implementation: Implementation, case: Case, dtype: str, C: float) ->
         if case.operation == "resume":
             found = resume.verdicts(implementation, case, dtype)
             return Result(case, "fail" if any(v.wrong for v in found) else "pass", "", found)
-        response = respond(implementation, chosen, dtype)
+        response, noted = respond(implementation, chosen, dtype), list[str]()
+        if casts and case.level:
+            response, noted = _cast(chosen, response, dtype)
+        return replace(judged(chosen, response, dtype, C), cast=noted)
     except UnsupportedError as error:
         return Result(case, "skip", str(error))
     except FaultError as error:
-        return Result(case, "error", str(error))
-    return judged(chosen, response, dtype, C)
+        return Result(case, "fault", str(error))
+
+
+def _cast(case: Case, response: Response, dtype: str) -> tuple[Response, list[str]]:
+    """The answer in the dtype of the run, and what had another one."""
+    noted = list[str]()
+
+    def over(given: Mapping[str, Any], truths: Mapping[str, Truth], kind: str) -> dict[str, Any]:
+        found = {}
+        for name, x in given.items():
+            found[name], was = converted(x, truths[name].value, dtype) if name in truths else (x, "")
+            noted.extend([f"{kind} {name}: {was}"] if was else [])
+        return found
+
+    outputs = over(response.outputs, case.outputs, "output")
+    gradients = response.gradients
+    gradients = None if gradients is None else over(gradients, case.gradients, "gradient of")
+    taps_given = over(response.taps, case.taps, "tap")
+    return replace(response, outputs=outputs, gradients=gradients, taps=taps_given), noted
 
 
 def judged(case: Case, response: Response, dtype: str, C: float) -> Result:
     """The result of an answer."""
     found = judge(case, response, dtype, C)
+    if all(v.wrong in ("", "dtype") for v in found) and any(v.wrong for v in found):
+        return Result(case, "dtype", "", found, response=response)
     if any(v.wrong for v in found):
+        for key in case.alternatives:
+            if _right_under(case, response, dtype, C, key):
+                return Result(case, "convention", key, found, response=response)
         wrong = [v.name.removeprefix("tap ") for v in found if v.wrong and v.name.startswith("tap ")]
         comparable = all(v.comparable for v in found)
         where = taps.located(case, response.taps, wrong, dtype, C) if comparable else None
         return Result(case, "fail", "", found, where, response=response)
     if case.gradients and response.gradients is None:
-        reason = f"{case.operation} returned a value without a pullback: the value agrees, the gradients are unknown"
-        return Result(case, "skip", f"{reason} (--values checks values alone)", found, response=response)
+        reason = f"value passed, gradient not given: {case.operation} returned a value without a pullback"
+        return Result(case, "value", reason, found, response=response)
     return Result(case, "pass", "", found, response=response)
 
 

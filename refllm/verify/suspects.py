@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy
 
 from refllm.verify.case import Answers, Case, Response
+from refllm.verify.hints import nothing_there
 from refllm.verify.imitations import Imitations, distance, is_finite, wrong_in_numbers
 from refllm.verify.mutants import (
     Mutant,
@@ -57,6 +58,7 @@ class Suspect:
     shared: str  # "numbers"; "places" if nothing but what is not finite is wrong; "overflow" if so in this dtype alone
     against: str = ""  # a case with a right answer that the mutant gets wrong
     explained: tuple[int, int] = (1, 1)  # how many of the wrong answers to the operation are the mutant's, and of which
+    nothing: bool = False  # whether it is about rows where nothing is summed, and nothing else is wrong
     sure: bool = True  # whether one of these is more than an overflow, which other formulas have in the same places
 
     @property
@@ -94,7 +96,8 @@ def suspects(
         if not same and known.overflows_alike(case, response, mutant, dtype):
             far, same, shared = 0.0, True, "overflow" if places_alone else "numbers"
         if (same and not right) or (far < NEAR * wrong < numpy.inf):
-            found.append(Suspect(mutant, far, same, shared))
+            empty = nothing_there(case, response) and mutant.id.endswith("if-nothing")
+            found.append(Suspect(mutant, far, same, shared, nothing=empty))
     return [suspect for suspect in found if suspect.equal] or found
 
 

@@ -34,13 +34,16 @@ class MalformedError(UserError):
 
 def read_file(path: Path, most: int) -> bytes:
     """The bytes of a regular file of at most `most` bytes."""
-    if not path.is_file():
-        raise MalformedError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
-    size = path.stat().st_size
-    if size > most:
-        raise MalformedError(f"{path}: {size} bytes are more than the {most} that it may have")
-    with path.open("rb") as file:
-        return file.read(most)
+    try:
+        if not path.is_file():
+            raise MalformedError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+        size = path.stat().st_size
+        if size > most:
+            raise MalformedError(f"{path}: {size} bytes are more than the {most} that it may have")
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise MalformedError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def parse_json(content: bytes, where: str) -> dict[str, Any]:

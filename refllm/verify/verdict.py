@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy
 
 from refllm.backend import Array
-from refllm.verify.case import Case, FaultError, Response, Truth, cast
+from refllm.verify.case import CARRIERS, Case, Response, Truth, cast
+from refllm.verify.frames import Foreign, plain
 from refllm.verify.tensors import same_bits
-from refllm.verify.tolerance import Worst, worst
+from refllm.verify.tolerance import TINY, UNIT, Worst, worst
 
 # The dtypes of arrays that a run accepts. A wider one in a run of float32 would hide where precision is lost.
 ACCEPTED = {
@@ -22,6 +24,7 @@ ACCEPTED = {
     "bfloat16": ("float32", "float64"),
 }
 _NUMBERS = {"f": "floating-point", "i": "integer", "u": "integer", "b": "boolean"}
+_UNREADABLE = 1e9  # a ratio that says no more than that it is far beyond
 
 
 @dataclass(frozen=True)
@@ -59,44 +62,77 @@ def verdicts(case: Case, response: Response, dtype: str, C: float) -> Iterator[V
 
 
 def as_array(value: Any, like: Array, dtype: str) -> Any:
-    """A NumPy scalar as an array, and so a Python number where one number is asked for, which has the dtype of any
-    run; an array of a subclass as an ordinary one; everything else as it is. FaultError if entries are masked: they
-    have no value."""
-    if isinstance(value, numpy.ma.MaskedArray) and (mask := numpy.ma.getmaskarray(value)).any():
-        masked = f"{int(mask.sum())} of {mask.size} entries"
-        raise FaultError(f"what was returned is a masked array with {masked} masked; return the numbers of all")
+    """A NumPy scalar, or an array of a subclass, as an ordinary array; everything else as it is. A Python number has
+    the dtype of any run where one number is asked for, and an integer is a floating-point number too. FaultError if
+    entries are masked."""
     if isinstance(value, numpy.ndarray | numpy.generic):
-        return numpy.asarray(value)
-    if isinstance(value, bool | int | float) and like.ndim == 0:
-        same_kind = like.dtype.kind == numpy.asarray(value).dtype.kind
-        return cast(numpy.asarray(value, like.dtype), dtype) if same_kind else value
+        return plain(value)
+    if isinstance(value, bool | int | float) and like.ndim == 0 and _fits(value, like):
+        with contextlib.suppress(OverflowError):  # an integer that no array holds stays what it is
+            return cast(numpy.asarray(value, like.dtype), dtype)
     return value
+
+
+def _fits(value: float, like: Array) -> bool:
+    kinds = {"f": (float, int), "i": (int,), "u": (int,), "b": (bool,)}
+    return isinstance(value, kinds.get(like.dtype.kind, ())) and (isinstance(value, bool) == (like.dtype.kind == "b"))
+
+
+def converted(value: Any, like: Array, dtype: str) -> tuple[Any, str]:
+    """The number or numbers in the dtype of the run, and the dtype that they had if it was another ("" if not)."""
+    wanted = CARRIERS[dtype]
+    if not isinstance(value, numpy.ndarray) or like.dtype.kind != "f" or value.dtype.kind not in "fiu":
+        return value, ""
+    if str(value.dtype) in (wanted, *ACCEPTED[dtype]):
+        return value, ""
+    with numpy.errstate(over="ignore"):
+        return value.astype(wanted), str(value.dtype)
 
 
 def _verdict(name: str, value: Any, truth: Truth, case: Case, dtype: str, C: float) -> Verdict:
     if value is None:
         return Verdict(name, "missing", f"{name} is missing (None)")
-    if not isinstance(value, numpy.ndarray):
-        kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    shape, got = (value.shape, value.dtype) if isinstance(value, Foreign | numpy.ndarray) else (None, None)
+    if shape is None:
+        kind = value.kind if isinstance(value, Foreign) else f"{type(value).__module__}.{type(value).__qualname__}"
+        kind = kind.removeprefix("builtins.")
         return Verdict(name, "type", f"{name} is a {kind}, not a NumPy array; convert it before returning it")
-    if value.shape != truth.value.shape:
-        return Verdict(name, "shape", f"{name} has the wrong shape: {value.shape}, it must be {truth.value.shape}")
+    if shape != truth.value.shape:
+        return Verdict(name, "shape", f"{name} has the wrong shape: {shape}, it must be {truth.value.shape}")
     accepted = _accepted(truth, case, dtype)
-    if not any(value.dtype == d or (d in ("integer", "boolean") and _of(value) == d) for d in accepted):
-        return Verdict(name, "dtype", f"{name} has the wrong dtype: {value.dtype}, it must be {' or '.join(accepted)}")
+    if not any(str(got) == d or (d in ("integer", "boolean") and _of(value) == d) for d in accepted):
+        return _other_dtype(name, value, truth, accepted, case, dtype, C)
     if case.level == 0:
         return _bits(name, value, truth.value)
     return _numbers(name, value, truth, dtype, C)
 
 
+def _other_dtype(
+    name: str, value: Any, truth: Truth, accepted: tuple[str, ...], case: Case, dtype: str, C: float
+) -> Verdict:
+    """A dtype is wrong by itself where the numbers are as right as the coarser of the two dtypes holds them."""
+    text = f"expected {' or '.join(accepted)}, got {value.dtype}"
+    if case.level and isinstance(value, numpy.ndarray) and truth.value.dtype.kind == "f" and value.dtype.kind in "fiu":
+        own = str(value.dtype) if str(value.dtype) in UNIT else dtype
+        verdict = _numbers(name, value, truth, max(own, dtype, key=lambda d: UNIT[d]), C)
+        if verdict.wrong:
+            return Verdict(name, verdict.wrong, f"{verdict.message}; its dtype is another too: {text}", verdict.worst)
+    return Verdict(name, "dtype", f"{name} has the wrong dtype: {text}")
+
+
 def _accepted(truth: Truth, case: Case, dtype: str) -> tuple[str, ...]:
     if case.level == 0:
         return (str(truth.value.dtype),)
-    return ACCEPTED[dtype] if truth.value.dtype.kind == "f" else (_of(truth.value),)
+    if truth.value.dtype.kind != "f":
+        return (_of(truth.value),)
+    given = [*case.inputs.values(), *case.keywords.values()]
+    if any(isinstance(x, numpy.ndarray) and x.dtype.kind == "f" for x in given):
+        return ACCEPTED[dtype]
+    return tuple(dict.fromkeys([*ACCEPTED[dtype], "float64"]))  # nothing that is given says a narrower one
 
 
-def _of(x: Array) -> str:
-    return _NUMBERS.get(x.dtype.kind, str(x.dtype))
+def _of(x: Any) -> str:
+    return _NUMBERS.get(x.dtype.kind, str(x.dtype)) if isinstance(x, numpy.ndarray) else str(x.dtype)
 
 
 def _bits(name: str, y: Array, truth: Array) -> Verdict:
@@ -124,16 +160,20 @@ def _numbers(name: str, y: Array, truth: Truth, dtype: str, C: float) -> Verdict
             return Verdict(name, "not finite", f"{name} is {kind} in {share}, where the truth is finite", furthest)
     if not y.any() and t.any():
         return Verdict(name, "zeros", f"{name} is all zeros; the truth reaches {numpy.abs(t).max():.3g}", furthest)
-    return Verdict(name, "values", f"{name} is wrong{_where(furthest)}", furthest)
+    return Verdict(name, "values", f"{name} is wrong{_where(furthest, dtype)}", furthest)
 
 
-def _where(worst: Worst) -> str:
+def _where(worst: Worst, dtype: str) -> str:
     at = f" at {list(worst.index)}" if worst.index else ""
-    return f"{at}: got {worst.got:.9g}, truth {worst.truth:.9g}, {_measured(worst)}"
+    return f"{at}: got {worst.got:.9g}, truth {worst.truth:.9g}, {_measured(worst, dtype)}"
 
 
-def _measured(worst: Worst) -> str:
+def _measured(worst: Worst, dtype: str) -> str:
     if worst.tolerance == 0:
         return "it must be met exactly"
+    error = f"error {abs(worst.got - worst.truth):.3g}"
+    if worst.tolerance <= 2 * TINY[dtype]:
+        return f"{error}, where rounding leaves {worst.truth:g} exactly"
     ulp = f", {worst.ulp:.3g} ulp" if worst.ulp < 1e15 else ""
-    return f"error {abs(worst.got - worst.truth):.3g} = {worst.ratio:.3g} times the tolerance{ulp}"
+    times = f"{worst.ratio:.3g}" if worst.ratio < _UNREADABLE else "more than a billion"
+    return f"{error} = {times} times the tolerance{ulp}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def test_a_crash_and_garbage_are_errors_of_the_case(
     program: Program, case: Case, golden: corpus.Corpus, text: str
 ) -> None:
     [result] = runner.run(program(text), [case], "float64", golden.C)
-    assert result.status == "error"
+    assert result.status == "fault"
     with pytest.raises(AssertionError, match=FAULTS[text]):
         raise AssertionError(result.reason)
     assert "\n" not in result.reason
@@ -103,14 +104,92 @@ def test_a_hang_is_ended_with_its_children_and_the_run_goes_on(
     results = list(runner.run(command, [case], "float64", golden.C))
     assert time.monotonic() - start < 10
     assert [r.reason for r in results] == ["the command was stopped after 1.5 s (--timeout)"]
-    assert _gone(int((tmp_path / "pid").read_text()))
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_children_that_are_left_behind_are_ended_too(program: Program, case: Case, tmp_path: Path) -> None:
     start = time.monotonic()
     program(_child(tmp_path / "pid") + RELU).respond(case, "float64")
     assert time.monotonic() - start < 10
-    assert _gone(int((tmp_path / "pid").read_text()))
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+WAYS = [  # to leave a program behind: in the group, out of it, without the environment, as a grandchild out of it
+    "sleep 600 & echo $! > {note}",
+    "setsid sleep 600 & echo $! > {note}",
+    "env -i setsid sleep 600 & echo $! > {note}",
+    "setsid sh -c 'sleep 600 & echo $! > {note}' &",
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the process group is ended")
+@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_left_its_group_and_its_session_is_ended_too(case: Case, tmp_path: Path, way: str, hangs: bool) -> None:
+    script = tmp_path / "leaves.sh"
+    wait = f"while ! [ -s {tmp_path / 'pid'} ]; do sleep 0.02; done"
+    script.write_text(f"{way.format(note=tmp_path / 'pid')}\n{wait}\n{'sleep 600' if hangs else 'exit 3'}\n")
+    command = Command(f"sh {shlex.quote(str(script))} {{request}} {{response}}", {}, 2.0, alone=True)
+    with pytest.raises(FaultError, match="stopped after 2 s" if hangs else "status 3"):
+        command.respond(case, "float64")
+    assert gone(noted(tmp_path / "pid"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is adopted")
+def test_a_program_of_somebody_else_is_left_alone(program: Program, case: Case) -> None:
+    """One that was there before, and the child that it leaves behind while a command runs."""
+    other = subprocess.Popen(["sh", "-c", "sleep 0.5; setsid sleep 600 & echo $!"], stdout=subprocess.PIPE)
+    command = program(RELU + "time.sleep(1.5)\n")
+    command.respond(case, "float64")
+    assert other.stdout is not None
+    pid = int(other.stdout.readline())
+    other.wait()
+    other.stdout.close()
+    assert Path(f"/proc/{pid}").exists()
+    os.kill(pid, 9)
+
+
+def noted(note: Path) -> int:
+    """The number of a process that is written there soon."""
+    deadline = time.monotonic() + 10
+    while not (note.exists() and note.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return int(note.read_text())
+
+
+@pytest.mark.parametrize("name", ["response.json", "response.safetensors"])
+@pytest.mark.parametrize("made", ["a folder", "a pipe", "a device", "a loop of links", "too large", "unreadable"])
+def test_a_response_that_cannot_be_read_is_a_fault_of_its_case_alone(
+    case: Case, golden: corpus.Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str, name: str
+) -> None:
+    other = golden.cases["FFN/relu-at-zero"]
+    (tmp_path / case.id).mkdir(parents=True)
+    (tmp_path / other.id).mkdir(parents=True)
+    path = tmp_path / case.id / name
+    make: dict[str, Callable[[], object]] = {
+        "a folder": path.mkdir,
+        "a pipe": lambda: os.mkfifo(path),
+        "a device": lambda: path.symlink_to("/dev/zero"),
+        "a loop of links": lambda: path.symlink_to(path),
+        "too large": lambda: path.open("wb").truncate(1 << 40),
+        "unreadable": lambda: path.write_text("{}"),
+    }
+    make[made]()
+    if made == "unreadable":  # for root there is no such file
+        monkeypatch.setattr(type(path), "open", _refused)
+    results = list(runner.run(Responses(tmp_path, {}), [case, other], "float64", golden.C))
+    assert [r.status for r in results] == ["fault", "skip"]
+    assert results[0].reason.startswith(f"the response is garbage: {name}: ")
+
+
+def _refused(*_: Any, **__: Any) -> Any:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_missing_responses_share_one_reason(golden: corpus.Corpus, tmp_path: Path) -> None:
+    cases = [case for case in golden.cases.values() if case.level < 6]
+    reasons = {r.reason for r in runner.run(Responses(tmp_path, {}), cases, "float64", golden.C)}
+    assert reasons == {f"there is no response in {tmp_path}"}
 
 
 def _child(note: Path) -> str:
@@ -123,7 +202,7 @@ with open({str(note)!r}, "w") as note:
 """
 
 
-def _gone(pid: int) -> bool:
+def gone(pid: int) -> bool:
     """Ended, whether or not its new parent has noticed."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy
 import pytest
 
 from refllm.errors import UserError
-from refllm.verify import corpus, diagnosis, pages, reference, runner
+from refllm.verify import adapter, corpus, diagnosis, pages, reference, runner
 from refllm.verify.adapter import Functions
-from refllm.verify.report import WIDTH, Report, as_data, as_text
+from refllm.verify.report import WIDTH, Report, as_data, as_text, snippet
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,11 @@ def report(golden: corpus.Corpus) -> Report:
 
 def test_the_counts_add_up_and_the_data_is_json(report: Report) -> None:
     data = json.loads(json.dumps(as_data(report), allow_nan=False))
-    assert data["cases"] == len(data["results"]) == data["passed"] + data["failed"] + data["skipped"]
-    assert min(data["passed"], data["failed"], data["skipped"]) > 0
+    kinds = ("passed", "value_only", "failed", "dtype", "convention", "skipped")
+    assert data["cases"] == len(data["results"]) == sum(data[kind] for kind in kinds)
+    assert min(data["passed"], data["value_only"], data["failed"], data["skipped"]) > 0
+    for kind in kinds:
+        assert data[kind] == sum(counts[kind] for counts in data["operations"].values())
     failed = data["results"]["ATT/square"]
     assert failed["status"] == "fail"
     assert failed["ratio"] > 1e6
@@ -52,7 +56,7 @@ def test_the_counts_add_up_and_the_data_is_json(report: Report) -> None:
     worst = failed["wrong"][0]
     assert (worst["tensor"], worst["kind"]) == ("output y", "values")
     assert abs(worst["got"] - worst["truth"]) > 0.01
-    assert data["results"]["LMHEAD/matmul-vector"]["status"] == "error"
+    assert data["results"]["LMHEAD/matmul-vector"]["status"] == "fault"
     assert data["results"]["SMX/softmax-vector"]["reason"] == "mine.py has no function softmax"
 
 
@@ -80,21 +84,30 @@ def test_the_text_names_all_that_a_reader_needs(report: Report) -> None:
     for needed in (
         "L0 loader", "FAILED", "skipped", "ATT/square: as many queries", "specification ATT", "output y is wrong at [",
         "got ", "truth ", "times the tolerance", "diagnosis:", "$ refllm verify some/mine.py --only ATT/square",
-        ">>> import mine", "also ATT/", "has no function", "without a pullback", "raised RuntimeError", " cases: ",
+        ">>> mine = adapter.from_file(", "also ATT/", "has no function", "with no gradient given",
+        "raised RuntimeError", " cases: ",
     ):  # fmt: skip
         assert needed in text
     assert all(len(line) <= WIDTH for line in text.splitlines() if not line.startswith("    "))
 
 
-def test_the_python_snippet_runs_and_shows_the_failure(report: Report, golden: corpus.Corpus) -> None:
-    from refllm.verify.report import snippet
-
-    result = next(r for r in report.results if r.case.id == "ATT/square")
-    lines = [line[4:] for line in snippet(report, result) if line.startswith((">>> ", "... "))]
-    source = "\n".join(line for line in lines if line != "import mine").replace("mine.", "mine_")
-    space: dict[str, Any] = {"mine_attention": reference.functions()["attention"]}
-    exec(compile(source, "snippet", "exec"), space)
-    numpy.testing.assert_allclose(space["y"], golden.cases["ATT/square"].outputs["y"].value)
+@pytest.mark.parametrize("name", ["mine.py", "my-adapter.py", "class.py", "2nd it's.py", "kind of.v2.py"])
+@pytest.mark.parametrize("returns", ["y", "y, back", "y, back, {}"])
+def test_the_python_snippet_runs_whatever_the_file_is_called(
+    name: str, returns: str, golden: corpus.Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    path.write_text(f"def relu(x):\n    y, back = 1.5 * x, lambda dy: 2 * dy\n    return {returns}\n")
+    cases = [golden.cases["FFN/relu-grid"]]
+    [result] = runner.run(adapter.from_file(path), cases, "float32", golden.C)
+    shown = Report(name, shlex.quote(str(path)), "float32", golden.C, golden.spec_version, [result])
+    lines = [line[4:] for line in snippet(shown, result) if line.startswith((">>> ", "... "))]
+    space: dict[str, Any] = {}
+    exec(compile("\n".join(lines), "snippet", "exec"), space)
+    returned = space["returned"][0] if "," in returns else space["returned"]
+    numpy.testing.assert_array_equal(returned, numpy.float32(1.5) * cases[0].inputs["x"].astype("float32"))
+    assert ("{'x': Truth(" in capsys.readouterr().out) == ("," in returns)  # the gradients, where there are any
+    assert snippet(shown, result)[0] == f"$ refllm verify {shlex.quote(str(path))} --dtype float32 --only FFN/relu-grid"
 
 
 def test_junit_counts_the_same_cases(report: Report, tmp_path: Path) -> None:
@@ -103,8 +116,11 @@ def test_junit_counts_the_same_cases(report: Report, tmp_path: Path) -> None:
     tests = root.findall("testsuite/testcase")
     assert len(tests) == len(report.results)
     broken = sum(test.find("failure") is not None or test.find("error") is not None for test in tests)
-    assert broken == as_data(report)["failed"]
-    assert sum(test.find("skipped") is not None for test in tests) == as_data(report)["skipped"]
+    data = as_data(report)
+    assert broken == data["failed"] + data["dtype"] + data["convention"]
+    assert sum(test.find("skipped") is not None for test in tests) == data["skipped"] + data["value_only"]
+    kinds = {test.get("name"): test.find("properties/property").get("value") for test in tests}  # type: ignore[union-attr]
+    assert kinds == {name: result["verdict"] for name, result in data["results"].items()}
 
 
 def test_the_page_is_whole_and_what_an_implementation_says_cannot_write_into_it(report: Report, tmp_path: Path) -> None:

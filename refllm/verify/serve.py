@@ -1,0 +1,63 @@
+"""The process in which the functions of an adapter run. It answers one case after the other until its input ends.
+
+    python -c '...; from refllm.verify.serve import main; main(...)'
+
+Answers leave through a private copy of standard output; what the adapter and its libraries print, from C too, goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from refllm.errors import UserError
+from refllm.verify import adapter, frames
+from refllm.verify.case import Case, FaultError, UnsupportedError
+
+
+def main(path: str, places: int | None) -> None:
+    """Serves the adapter at `path`; `places` is a file to which a crash writes where it was."""
+    questions, answers = _private_pipes()
+    if places is not None:
+        faulthandler.enable(os.fdopen(places, "w"), all_threads=False)
+    try:
+        functions = adapter.from_file(Path(path), stays=True)
+    except UserError as error:
+        frames.write(answers, ("unusable", str(error)))
+        return
+    about = {"operations": frozenset(functions.functions), "dtypes": functions.dtypes}
+    frames.write(answers, ("ready", {**about, "conventions": dict(functions.conventions)}))
+    with contextlib.suppress(EOFError):
+        while True:
+            case, dtype = frames.read(questions)
+            frames.write(answers, _answer(functions, case, dtype))
+
+
+def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Copies of standard input and output that nothing but this module writes to or reads from."""
+    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    return questions, answers
+
+
+def _answer(functions: adapter.Functions, case: Case, dtype: str) -> tuple[str, Any]:
+    try:
+        return "answer", frames.sendable(functions.respond(case, dtype))
+    except UnsupportedError as error:
+        return "unsupported", str(error)
+    except FaultError as error:
+        return "fault", str(error)
+    except KeyboardInterrupt:  # nobody's but the adapter's own: this process has a session of its own
+        return "fault", f"{case.operation} raised KeyboardInterrupt"
+    except MemoryError:
+        return "fault", f"{case.operation} returned more than the memory holds"
