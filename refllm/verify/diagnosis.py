@@ -19,7 +19,7 @@ from refllm.verify import hints, mutants
 from refllm.verify.case import Answers, Case, Response
 from refllm.verify.imitations import Imitations, distance, equal
 from refllm.verify.mutants import Mutant
-from refllm.verify.runner import Result
+from refllm.verify.runner import Result, declare
 from refllm.verify.suspects import Suspect, comparable, how_near, suspects
 
 LINES = 3
@@ -162,17 +162,6 @@ class _Evidence:
         if right.response is None or key not in right.case.alternatives:
             return True
         return equal(right.case, right.response, right.case.alternatives[key].response(), self.dtype)
-
-
-def declare(case: Case, key: str, near: str = "") -> str:
-    """That an answer is right under another convention, and how to say so."""
-    pairs = [pair.split("=", 1) for pair in key.split(",")]
-    own = ", ".join(f"{name}={case.conventions[name]}" for name, _ in pairs)
-    said = ", ".join(f'"{name}": "{value}"' for name, value in pairs)
-    return (
-        f"matches the convention {key}{near}; the case is under {own}: "
-        f"declare CONVENTIONS = {{{said}}} if that is meant"
-    )
 
 
 def _alone(ranked: list[Suspect]) -> list[Suspect]:

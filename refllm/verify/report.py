@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from refllm.verify.runner import Result
+from refllm.verify.runner import Result, declare
 from refllm.verify.verdict import Verdict
 
 WIDTH = 80
@@ -211,7 +211,7 @@ def _groups(first: Result, failures: list[Result]) -> Iterator[str]:
 
 def _difference(result: Result) -> str:
     if result.status == "convention":
-        return next(iter(result.diagnosis), f"right under the convention {result.reason}")
+        return declare(result.case, result.reason)
     kinds = [v.message.partition(" has the wrong dtype: ")[2] for v in result.verdicts if v.wrong]
     return f"the numbers are right, the dtype is not: {', '.join(dict.fromkeys(kinds))} (--cast converts)"
 

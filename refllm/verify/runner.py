@@ -196,6 +196,17 @@ def judged(case: Case, response: Response, dtype: str, C: float) -> Result:
     return Result(case, "pass", "", found, response=response)
 
 
+def declare(case: Case, key: str, near: str = "") -> str:
+    """That an answer is right under another convention, and how to say so."""
+    pairs = [pair.split("=", 1) for pair in key.split(",")]
+    own = ", ".join(f"{name}={case.conventions[name]}" for name, _ in pairs)
+    said = ", ".join(f'"{name}": "{value}"' for name, value in pairs)
+    return (
+        f"matches the convention {key}{near}; the case is under {own}: "
+        f"declare CONVENTIONS = {{{said}}} if that is meant"
+    )
+
+
 def unfit_for(case: Case, dtype: str, C: float) -> str | None:
     """Why a case cannot be put to arithmetic of this dtype; None if it can."""
     if case.level == 0:
