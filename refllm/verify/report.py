@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from refllm.invocation import typed
 from refllm.verify.runner import Result, declare
 from refllm.verify.verdict import Verdict
 
@@ -264,7 +265,7 @@ def snippet(report: Report, result: Result) -> list[str]:
     """How to see a failure again: the command, and for a Python module the call."""
     case = result.case
     dtype = "" if report.dtype == "float64" else f" --dtype {report.dtype}"
-    command = f"$ refllm verify {report.call}{dtype}{report.flags}"
+    command = f"$ {typed()} verify {report.call}{dtype}{report.flags}"
     if result.alone:
         return [
             "alone this case passes: it fails after an earlier call, of which something is left",
