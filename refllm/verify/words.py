@@ -45,10 +45,26 @@ def to_bfloat16(x: Array) -> Array:
     return near.astype(x.dtype).reshape(numpy.shape(x))
 
 
+def scatter_mean(index: Array, x: Array, size: int) -> Array:
+    """The mean of the rows of each index, where their sum is meant."""
+    count = numpy.bincount(index.reshape(-1), minlength=size)[:size].clip(1)
+    return array.scatter_add(index, x, size) / array.like(count[:, None], x)
+
+
+def scatter_last(index: Array, x: Array, size: int) -> Array:
+    """The last row of each index: assigned where it should be added."""
+    flat = index.reshape(-1)
+    last = {int(i): n for n, i in enumerate(flat)}
+    kept = numpy.array([last[int(i)] == n for n, i in enumerate(flat)], bool).reshape(index.shape)
+    return array.scatter_add(numpy.where(kept, index, size), x, size)
+
+
 OPERATIONS = spec.operations()  # one of which may be taken for another
 WORDS: dict[str, Any] = {
     **{name: value for name, value in vars(array).items() if not name.startswith("_")},
     "columns": columns,
     "highest": highest,
     "rounded": rounded,
+    "scatter_last": scatter_last,
+    "scatter_mean": scatter_mean,
 }

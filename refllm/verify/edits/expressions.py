@@ -40,6 +40,22 @@ FIXED = {
     "beta1": ("0.9", "beta2"),
     "beta2": ("0.999", "beta1"),
 }
+# the words whose arguments are numbers to which something may be done
+OF_NUMBERS = (
+    "power",
+    "sin",
+    "cos",
+    "exp",
+    "log",
+    "sqrt",
+    "tanh",
+    "_tanh",
+    "sigmoid",
+    "erfc",
+    "turn",
+    "turned",
+    "softmax",
+)
 INFINITIES = ("-1e4", "-1e9", "-100.0", "-10.0", "-1.0", "0.0", "1e-9", "-65504.0")
 
 
@@ -152,6 +168,11 @@ def _words(text: Source, name: str, arguments: list[str], keywords: list[str]) -
         yield f"power(2, {first})", 1.3
     elif name == "log":
         yield f"log({first}) / log(2)", 1.2
+    elif name == "scatter_add":
+        yield from ((f"{other}({', '.join(arguments)})", 1.1) for other in ("scatter_last", "scatter_mean"))
+        yield f"scatter_add({first} + ({first} == 0) * {arguments[-1]}, {', '.join(arguments[1:])})", 1.5
+    elif name == "linear" and len(arguments) == 3:
+        yield f"matmul({', '.join(arguments[:2])})", 1.2
     elif name == "flat":
         yield f"flat({first})[-1:]", 1.4
     elif name == "rows":
@@ -174,7 +195,7 @@ def _constants(text: Source, node: ast.Constant) -> Iterator[tuple[str, float]]:
     if isinstance(value, bool):
         yield str(not value), 1
     elif isinstance(value, int | float):
-        others = [value + 1, value - 1, -value, 2 * value, 0, 1]
+        others = [value + 1, value - 1, -value, 2 * value, 0, 1, 10 * value, value / 10]
         others += [value / 2] if isinstance(value, float) or value % 2 else [value // 2]
         yield from ((repr(x), 1.1) for x in others if x != value)
 
@@ -197,7 +218,7 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
     if node.id in _cotangents(text) and place == 1.1:
         yield f"({node.id} * 0 + 1)", 1.1
     if _counts(text, node):
-        yield from ((f"{node.id} + 1", 1.1), (f"{node.id} - 1", 1.1))
+        yield from ((f"{node.id} {change}", 1.1) for change in ("+ 1", "- 1", "+ 2", "- 2", "// 2", "* 2"))
 
 
 def _tuples(text: Source, node: ast.Tuple) -> Iterator[tuple[str, float]]:
@@ -217,14 +238,16 @@ def _wrapped(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
         yield other, 1.5
     for other in (f"{tight} * {tight}", f"sqrt({e})", f"swap({e})", f"{tight} * 0", f"exp({e})", f"log({e})"):
         yield other, 1.6
-    for dtype in ("bfloat16", "float16"):
+    if isinstance(parent := text.parents.get(node), ast.Call) and text.segment(parent.func) in ("sin", "cos", "turn"):
+        yield f"{tight} * pi() / 180", 1.5
+    for dtype in ("bfloat16", "float16", "float32"):
         yield f'rounded({e}, "{dtype}")', 1.6
     if not text.in_pullback(node):
         yield f"constant({e})", 1.4
     if node in text.returned() or text.in_pullback(node):
         for size in _sizes(text):
             yield f"{tight} / {size}", 1.4
-            yield f"{tight} * {size}", 1.5
+            yield from ((f"{tight} * {size}", 1.5), (f"{tight} * sqrt({size})", 1.5), (f"{tight} / sqrt({size})", 1.5))
 
 
 def _is_value(text: Source, node: ast.expr) -> bool:
@@ -236,6 +259,8 @@ def _is_value(text: Source, node: ast.expr) -> bool:
         return True
     if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Div) and node is parent.right:
         return True
+    if isinstance(parent, ast.Call) and node in parent.args:
+        return text.segment(parent.func) in OF_NUMBERS
     return node in text.returned()
 
 

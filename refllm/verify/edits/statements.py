@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import permutations
 
 from refllm.verify.edits.expressions import FIXED, alike, pairs
 from refllm.verify.edits.source import Changes, Source, without_docstring
@@ -20,12 +21,26 @@ def statements_changed(text: Source) -> Iterator[tuple[Changes, float, bool]]:
             for other in range(len(block)):
                 if other not in (n, n + 1) and not isinstance(block[other], ast.FunctionDef):
                     yield text.moved(statement, block[other]), 1.8, inside
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
+                for words, cost in _unpacked_otherwise(text, statement.targets[0], statement.value):
+                    yield text.exchanged(statement, words), cost, inside
             if isinstance(statement, ast.If):
                 for value in ("True", "False"):
                     yield text.exchanged(statement.test, value), 1.1, inside
                 yield text.exchanged(statement.test, f"not ({text.segment(statement.test)})"), 1.2, inside
                 for other_test in _further_tests(text, statement.test):
                     yield text.exchanged(statement.test, other_test), 1.3, inside
+
+
+def _unpacked_otherwise(text: Source, target: ast.Tuple, value: ast.expr) -> Iterator[tuple[str, float]]:
+    """Several values taken in another order, or, of a value and its pullback, what went in for what came out."""
+    names = [text.segment(name) for name in target.elts]
+    if len(names) == 2 and names[1].endswith("_back"):
+        if isinstance(value, ast.Call) and value.args:
+            yield f"{', '.join(names)} = {text.segment(value.args[0])}, None", 1.4
+    elif len(names) <= 4 and not any(name.endswith("_back") for name in names):
+        for order in list(permutations(names))[1:]:
+            yield f"{', '.join(order)} = {text.segment(value)}", 1.3
 
 
 def _further_tests(text: Source, test: ast.expr) -> Iterator[str]:
