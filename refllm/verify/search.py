@@ -11,7 +11,7 @@ the likeliest are tried until the time is over.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
@@ -58,11 +58,13 @@ def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -
     for result in results:
         if result.response is not None and result.case.operation in plain.operations():
             by_operation.setdefault(result.case.operation, []).append(result)
-    failing = [held for held in by_operation.values() if any(r.failed for r in held)]
-    end, found = time.perf_counter() + seconds, {}
+    failing = sorted(
+        (held for held in by_operation.values() if any(r.failed for r in held)), key=lambda held: held[0].case.level
+    )
+    end, found = time.perf_counter() + seconds, dict[str, Found]()
     for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
         share = (end - time.perf_counter()) / left
-        best = _Search(held, dtype, time.perf_counter() + share).best()
+        best = _Search(held, dtype, time.perf_counter() + share).best([f.edits for f in found.values()])
         if best is not None:
             found[held[0].case.operation] = best
     return found
@@ -93,9 +95,15 @@ class _Search:
         self.dtype, self.end = dtype, end
         self.operation = results[0].case.operation
 
-    def best(self) -> Found | None:
-        """What explains most. The search begins again from a case that the best so far leaves unexplained."""
-        singles, best = [(edit,) for edit in _edits_of(self.operation)], None
+    def best(self, known: Sequence[Edits] = ()) -> Found | None:
+        """What explains most, at first among what explains an operation below this one. The search begins again from a
+        case that the best so far leaves unexplained."""
+        of_this = set(plain.called(self.operation))
+        below = [edits for edits in known if {edit.original for edit in edits} <= of_this]
+        best = self._among(below, _telling(self.wrong)) if below else None
+        if best is not None and len(best.explained) == best.wrong:
+            return best
+        singles = [(edit,) for edit in _edits_of(self.operation)]
         for _ in range(PRIMARY):
             left = [r for r in self.wrong if best is None or r.case.id not in best.explained]
             if not left:

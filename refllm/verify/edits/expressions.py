@@ -41,21 +41,7 @@ FIXED = {
     "beta2": ("0.999", "beta1"),
 }
 # the words whose arguments are numbers to which something may be done
-OF_NUMBERS = (
-    "power",
-    "sin",
-    "cos",
-    "exp",
-    "log",
-    "sqrt",
-    "tanh",
-    "_tanh",
-    "sigmoid",
-    "erfc",
-    "turn",
-    "turned",
-    "softmax",
-)
+OF_NUMBERS = {"power", "sin", "cos", "exp", "log", "sqrt", "tanh", "_tanh", "sigmoid", "erfc", "turn", "softmax"}
 INFINITIES = ("-1e4", "-1e9", "-100.0", "-10.0", "-1.0", "0.0", "1e-9", "-65504.0")
 
 
