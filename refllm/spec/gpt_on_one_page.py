@@ -39,7 +39,7 @@ def gpt_loss_and_gradient(p: Tree, *, ids: Array, targets: Array, heads: int, ep
     dtoken = flat(dz).T @ flat(n)                                      # (4)    z = n tokenᵀ
     dn = dz @ p["token"]                                               # (4)
     dx, dnorm = norm_back(dn, p["norm"], of_norm)                      # (3)
-    dlayers = []
+    dlayers: list[Tree] = []
     for q, kept in zip(p["layers"][::-1], saved[::-1], strict=True):   # (2)    from the last to the first
         dx, dlayer = layer_back(dx, q, kept)
         dlayers.insert(0, dlayer)

@@ -12,7 +12,9 @@ from typing import Any
 import numpy
 
 from refllm import spec
+from refllm.backend import Array
 from refllm.numbers.traced import differentiated
+from refllm.parameters import Tree
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
 from refllm.verify.runner import respond
@@ -21,15 +23,48 @@ Function = Callable[..., Any]
 
 
 @cache
+def text() -> dict[str, FunctionType]:
+    """The functions of the text, by name."""
+    return spec.operations()  # type: ignore[return-value]
+
+
+@cache
 def operations() -> dict[str, Function]:
-    return spec.operations()
+    """Every operation of the golden files that the text has, with their names and keywords."""
+    return interface(text())
+
+
+def interface(words: Mapping[str, Function]) -> dict[str, Function]:
+    """What these functions are to the golden files: models by name, no cache, nothing but what a case says."""
+
+    def without_bias(name: str) -> Function:
+        return lambda x, p, **how: words[name](x, p, None, **how)
+
+    def with_loss(name: str) -> Function:
+        return lambda *state, model="gpt", **how: words[name](*state, loss=words[f"{model}_loss"], **how)
+
+    def with_model(name: str) -> Function:
+        """A cache changes the work and not the answer: the text has none."""
+        return lambda p, model="gpt", cache=False, **how: words[name](p, model=words[model], **how)
+
+    def classifier_loss(p: Tree, weights: Array | None = None, smoothing: float = 0.0, **how: Any) -> Any:
+        return words["classifier_loss"](p, weights=weights, smoothing=smoothing, **how)
+
+    return {
+        **words,
+        **{name: without_bias(name) for name in ("grouped_attention", "llama_layer")},
+        **{name: with_loss(name) for name in ("train_step", "train")},
+        **{name: with_model(name) for name in ("generate", "beam_search")},
+        "classifier_loss": classifier_loss,
+        "translate": lambda p, cache, **how: words["translate"](p, **how),
+    }
 
 
 @cache
 def called(operation: str) -> tuple[FunctionType, ...]:
     """The functions of the text that an operation is made of: itself first, then those it calls, and so on."""
     found: dict[FunctionType, None] = {}
-    waiting: list[Any] = [operations()[operation]]
+    waiting: list[Any] = [text()[operation]]
     while waiting:
         function = waiting.pop(0)
         if function in found:
@@ -88,8 +123,8 @@ def answer(
     Traced, its gradient is the true one of what it computes; otherwise that of its own pullbacks. With `values` there
     is no gradient.
     """
-    operation = operations()[case.operation]
-    function = functions.get(operation, operation)  # type: ignore[call-overload]
+    words = {name: functions.get(f, f) for name, f in text().items()} if functions else text()
+    function = interface(words)[case.operation]
     if values:
         case = case.values_alone()
     elif traced:

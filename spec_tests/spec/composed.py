@@ -4,53 +4,22 @@ files: the same names and keywords."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy
 import pytest
 
-from refllm import spec
 from refllm.numbers import exact
 from refllm.numbers.exact import Exact
 from refllm.parameters import named_leaves
-from refllm.verify import corpus
+from refllm.verify import corpus, plain
 from refllm.verify.case import Case
 from spec_tests.spec import exactly
 
-WORDS = spec.operations()
 SEEN_BESIDE = ("scores", "pair.")  # what the text names and the golden files do not: scores of experts, a second head
 
 
-def without_bias(block: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda x, p, **how: block(x, p, None, **how)
-
-
-def with_loss(step: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *state, model="gpt", **how: step(*state, loss=WORDS[f"{model}_loss"], **how)
-
-
-def with_model(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """A cache changes the work and not the answer: the text has none."""
-    return lambda p, model="gpt", cache=False, **how: loop(p, model=WORDS[model], **how)
-
-
-def classifier_loss(p: Any, weights: Any = None, smoothing: float = 0.0, **how: Any) -> Any:
-    return WORDS["classifier_loss"](p, weights=weights, smoothing=smoothing, **how)
-
-
-def translate(p: Any, cache: bool, **how: Any) -> Any:
-    return WORDS["translate"](p, **how)
-
-
-TEXT: dict[str, Callable[..., Any]] = {
-    **WORDS,
-    **{name: without_bias(WORDS[name]) for name in ("grouped_attention", "llama_layer")},
-    **{name: with_loss(WORDS[name]) for name in ("train_step", "train")},
-    **{name: with_model(WORDS[name]) for name in ("generate", "beam_search")},
-    "classifier_loss": classifier_loss,
-    "translate": translate,
-}
+TEXT = plain.operations()
 
 
 @functools.cache
