@@ -64,11 +64,14 @@ def occupied(directory: Path, *, until: str, fresh: bool) -> Iterator[None]:
             _sign(descriptor, until)
             yield
         finally:
-            if not (directory / until).exists():
-                _clear(directory)
-            with suppress(OSError):
-                (directory / LOCK).unlink()
-            os.close(_held.pop(key))
+            try:
+                if not (directory / until).exists():
+                    _clear(directory)
+                with suppress(OSError):
+                    (directory / LOCK).unlink()
+            finally:
+                _held.pop(key, None)
+                os.close(descriptor)
 
 
 @contextmanager
