@@ -29,13 +29,15 @@ from refllm.invocation import command, quoted
 from refllm.models import LANGUAGE_MODELS
 from refllm.parameters import Tree, count, from_names, named_leaves, require_fit
 from refllm.plan import Best, Plan, criterion
-from refllm.state_file import MOST_STEPS, made_of
+from refllm.state_file import is_a, made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.stored import damage_refused, stored_model
 from refllm.tokenizers import Tokenizer
 from refllm.train import Settings, Trainer
 from refllm.workers import WorkerEndedError, Workers
+
+MOST_SHARDS = 1 << 12  # of a run that is gone on with
 
 
 class Run:
@@ -346,13 +348,16 @@ def _require_resumable(directory: Path, description: dict[str, Any]) -> None:
 
 def _require_numbers(description: dict[str, Any]) -> None:
     """TypeError unless what a run has counted are numbers that it can have."""
-    for name in ("reported", "loss_steps"):
-        if type(description[name]) is not int or not 0 <= description[name] < MOST_STEPS:
-            raise TypeError(f"{name} {str(description[name])[:40]}")
-    for name in ("seconds", "training_seconds", "loss_sum"):
+    for name, kind, least in (
+        ("reported", "int", 0), ("loss_steps", "int", 0), ("seconds", "float", 0), ("training_seconds", "float", 0),
+        ("loss_sum", "float", -math.inf),
+    ):  # fmt: skip
         value = description[name]
-        if type(value) not in (int, float) or not math.isfinite(value) or (value < 0 and name != "loss_sum"):
+        if not is_a(value, kind) or not least <= value < math.inf:
             raise TypeError(f"{name} {str(value)[:40]}")
+    shards = description["settings"]["shards"]
+    if not is_a(shards, "int") or shards > MOST_SHARDS:
+        raise TypeError(f"shards {str(shards)[:40]}")
 
 
 def _step_of(line: str) -> float:

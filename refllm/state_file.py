@@ -74,21 +74,23 @@ def made_of(cls: type[Made], saved: Any) -> Made:
         raise TypeError(f"{cls.__name__} is no object")
     types = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
     for name, value in saved.items():
-        if name in types and not _is_a(value, types[name]):
+        if name in types and not is_a(value, types[name]):
             raise TypeError(f"{name} is {str(value)[:40]!r}, should be {types[name]}")
     return cls(**saved)
 
 
-def _is_a(value: Any, kind: str) -> bool:
+def is_a(value: Any, kind: str) -> bool:
+    """Whether a saved value is one of an annotated field: int, float (infinity among them), bool, str, None, a tuple, or
+    one of several."""
     if " | " in kind:
-        return any(_is_a(value, one) for one in kind.split(" | "))
+        return any(is_a(value, one) for one in kind.split(" | "))
     if kind == "int":
         return type(value) is int and abs(value) < MOST_STEPS
     if kind == "float":
         return type(value) in (int, float) and (value == math.inf or abs(value) <= sys.float_info.max)
     if kind.startswith("tuple["):
         of = kind.removeprefix("tuple[").removesuffix(", ...]")
-        return isinstance(value, (list, tuple)) and all(_is_a(one, of) for one in value)
+        return isinstance(value, (list, tuple)) and all(is_a(one, of) for one in value)
     return type(value) is {"bool": bool, "str": str, "None": type(None)}.get(kind, type(value))
 
 

@@ -62,5 +62,7 @@ def damage_refused(directory: Path) -> Iterator[None]:
     """What is made of a state inside finds its values there, and of the right kinds; else they are damaged."""
     try:
         yield
-    except (KeyError, TypeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:  # ValueError: a path with a zero byte
         raise UserError(f"{directory}/checkpoint/state.json is damaged ({error}); use another checkpoint") from None
