@@ -17,6 +17,11 @@ class Plan:
 
     Only a run by steps can be repeated bit for bit, since a clock cannot.
 
+    A run that is done can be given more: then steps, minutes, reports and the schedule are those of the part that was
+    added, which begins after so many steps and seconds. Its rate warms up and falls as that of a run of this length
+    does: warm restarts (Loshchilov & Hutter 2017, arXiv:1608.03983), with a warm-up each (Ibrahim et al. 2024,
+    arXiv:2403.08763).
+
     With `patience` the run ends early (early stopping: Prechelt 1998; documents 000 sec. 4.4) and leaves the weights of
     the report whose `criterion` was lowest, whether it ends early or not.
     """
@@ -25,6 +30,8 @@ class Plan:
     minutes: float | None
     reports: int  # lines of metrics, with a validation and a checkpoint each, spread evenly over the run
     patience: int | None = None  # reports without a better one before the run ends; None: it never ends early
+    after_steps: int = 0  # of the parts before
+    after_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -41,9 +48,9 @@ class Plan:
     def progress(self, step: int, seconds: float) -> float:
         """The share of the run that is done after `step` steps and `seconds` seconds."""
         if self.steps is not None:
-            return step / self.steps
+            return (step - self.after_steps) / self.steps
         assert self.minutes is not None
-        return seconds / (60 * self.minutes)
+        return (seconds - self.after_seconds) / (60 * self.minutes)
 
     def reports_due(self, step: int, seconds: float) -> int:
         """How many reports should have been made by now."""
@@ -52,7 +59,7 @@ class Plan:
     def learning_rate(self, step: int, seconds: float, settings: Settings) -> float:
         """For step number `step`, which begins after `seconds` seconds."""
         if self.steps is not None:
-            position, total = float(step), float(self.steps)
+            position, total = float(step - self.after_steps), float(self.steps)
         else:  # a thousandth of the time takes the place of a step
             position, total = 1 + 1000 * self.progress(step, seconds), 1000.0
         return warmup_cosine(

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -136,6 +136,26 @@ class Run:
         out_of_patience = self.plan.patience is not None and self.best.waited >= self.plan.patience
         return out_of_patience or self.plan.progress(self.trainer.step_number, self.seconds) >= 1
 
+    def extend(self, *, steps: int | None, minutes: float | None) -> None:
+        """Makes a run that is done so much longer, with a schedule of its own for what is added (refllm/plan.py).
+
+        With patience the best report so far stays the best until another one beats it.
+        Raises: UserError if the run is not done.
+        """
+        if not self.done:
+            raise UserError(
+                f"the run in {self.directory} is not complete: it stands at step {self.trainer.step_number:,}; go on "
+                f"with --resume {self.directory} alone, and make it longer then"
+            )
+        self.plan = replace(
+            self.plan, steps=steps, minutes=minutes, after_steps=self.trainer.step_number, after_seconds=self.seconds
+        )
+        self.description["plan"] = asdict(self.plan)
+        self.reported, self.loss_sum, self.loss_steps = 0, 0.0, 0
+        if self.plan.patience is not None:
+            self.best = replace(self.best, waited=0)
+            self.best_weights = self.best_weights or self._copied_weights()
+
     def train(
         self,
         should_stop: Callable[[], bool],
@@ -194,7 +214,10 @@ class Run:
 
     def _keep_the_best(self, loss: float) -> None:
         if self.plan.patience is not None and self.best.is_beaten(loss, self.trainer.step_number):
-            self.best_weights = {path: to_host(x).copy() for path, x in self.trainer.parameters.views.items()}
+            self.best_weights = self._copied_weights()
+
+    def _copied_weights(self) -> dict[str, Array]:
+        return {path: to_host(x).copy() for path, x in self.trainer.parameters.views.items()}
 
     def _read(self, losses: list[Array]) -> None:
         """The losses since the last reading, which a device hands over here and only here."""

@@ -80,8 +80,8 @@ def made_of(cls: type[Made], saved: Any) -> Made:
 
 
 def is_a(value: Any, kind: str) -> bool:
-    """Whether a saved value is one of an annotated field: int, float (infinity among them), bool, str, None, a tuple, or
-    one of several."""
+    """Whether a saved value is one of an annotated field: int, float (which may be infinite), bool, str, None, a tuple,
+    or one of several."""
     if " | " in kind:
         return any(is_a(value, one) for one in kind.split(" | "))
     if kind == "int":

@@ -392,3 +392,73 @@ def test_a_kill_before_the_best_weights_are_put_back_is_made_good(
     assert again.done
     assert weights(again) != weights(whole)
     assert weights(train(again)) == weights(whole)
+
+
+def extended(run: Run, steps: int) -> Run:
+    run.extend(steps=steps, minutes=None)
+    return run
+
+
+def test_a_run_that_is_made_longer_is_one_run_whenever_it_is_stopped(tmp_path: Path) -> None:
+    """The steps are counted on, and the rate of what is added is that of a run of its length."""
+    train(begin(tmp_path, "once", steps=STEPS))
+    once = train(extended(resume(tmp_path / "once"), 8))
+    assert once.trainer.step_number == STEPS + 8
+    lines = metrics(tmp_path / "once")
+    assert [line["step"] for line in lines] == [4, 8, 12, 15, 18, 20]  # three reports in each part
+    assert lines[2]["lr"] == lines[5]["lr"] == pytest.approx(0.1 * once.settings.lr)
+    assert lines[3]["lr"] > 5 * lines[2]["lr"]
+    train(begin(tmp_path, "parts", steps=STEPS))
+    train(extended(resume(tmp_path / "parts"), 8), stop_after=16)
+    parts = resume(tmp_path / "parts")
+    assert not parts.done
+    assert bits(train(parts)) == bits(once)
+    assert metrics(tmp_path / "parts") == lines
+    assert train(extended(resume(tmp_path / "parts"), 1)).trainer.step_number == STEPS + 9
+
+
+def test_a_run_of_steps_is_made_longer_by_minutes_and_back(tmp_path: Path) -> None:
+    train(begin(tmp_path, "run", steps=STEPS))
+    run = resume(tmp_path / "run")
+    run.extend(steps=None, minutes=0.0005)
+    train(run)
+    assert run.done
+    assert run.trainer.step_number > STEPS
+    before = run.trainer.step_number
+    assert train(extended(resume(tmp_path / "run"), 3)).trainer.step_number == before + 3
+
+
+def test_a_summary_of_before_counts_for_nothing_once_the_run_is_longer(tmp_path: Path) -> None:
+    run = train(begin(tmp_path, "run", steps=STEPS))
+    run.summarise({})
+    assert resume(tmp_path / "run").concluded
+    train(extended(resume(tmp_path / "run"), 8), stop_after=15)
+    assert not resume(tmp_path / "run").concluded
+    again = train(resume(tmp_path / "run"))
+    assert not again.concluded
+    again.summarise({})
+    assert again.concluded
+    (tmp_path / "run" / "summary.json").write_text('{"steps": ' + "[" * 100_000)
+    assert not again.concluded
+
+
+def test_a_run_that_is_not_done_cannot_be_made_longer(tmp_path: Path) -> None:
+    train(begin(tmp_path, "run", steps=STEPS), stop_after=5)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="not complete: it stands at step 5; go on with --resume"):
+        extended(resume(tmp_path / "run"), 8)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_what_is_added_to_a_run_with_patience_is_left_only_if_it_is_better(tmp_path: Path, better: bool) -> None:
+    done = weights(train(with_patience(tmp_path, "run", 2)))  # stands at step 8, with the weights of step 4
+    run = extended(measured_by_table(resume(tmp_path / "run")), 6)
+    run.validate = lambda: {"val_loss": 1.0 if better else 9.0, "val_bpc": 1.0}  # type: ignore[method-assign]
+    train(run)
+    assert run.done
+    assert (weights(run) == done) is not better
+    assert run.best.step == (9 if better else 4)
+    assert {name: x.tobytes() for name, x in named_leaves(load_model(tmp_path / "run", "cpu").parameters)} == weights(
+        run
+    )

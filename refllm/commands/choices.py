@@ -102,10 +102,27 @@ def add_optimiser_arguments(parser: argparse.ArgumentParser) -> None:
         rule.add_argument(f"--{name}", type=kind, help=text)
 
 
+LONGER = ("steps", "minutes")  # the flags that make a run longer that is complete
+
+
+def add_length_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """How long a run is, or how much longer one becomes that is complete."""
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--steps", type=int, help="train for this many steps; with --resume of a complete run, for this many more"
+    )
+    length.add_argument(
+        "--minutes", type=float,
+        help="train for this long, the schedule follows the clock; with --resume of a complete run, so much longer",
+    )  # fmt: skip
+    return length
+
+
 def require_alone(options: argparse.Namespace, add_arguments: Callable[[argparse.ArgumentParser], None]) -> None:
-    """A resumed run keeps its settings: any flag beside --resume would be ignored, so it is refused."""
+    """A resumed run keeps its settings: any flag beside --resume but those that make it longer would be ignored, so it
+    is refused."""
     for name, how in given(options, add_arguments).items():
-        if name != "resume":
+        if name not in ("resume", *LONGER):
             raise UserError(f"--resume goes on with the settings of the run; leave out {how}")
 
 

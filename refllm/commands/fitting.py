@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from refllm.backend import allow_tf32
-from refllm.commands.choices import add_machine_arguments, require_alone, settings_of
-from refllm.commands.progress import carried_out
+from refllm.commands.choices import add_length_arguments, add_machine_arguments, require_alone, settings_of
+from refllm.commands.progress import carried_out, complete, make_longer
 from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.train import next_free
 from refllm.commands.wording import counted, length_of
@@ -46,10 +46,8 @@ def add_run_arguments(
     add("--out", metavar="DIR", help="directory of the run (default: runs/ and the next free number)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
     add("--from", dest="start", metavar="RUN", help=f"begin from a run of {model}: its tokenizer, sizes and weights")
-    length = parser.add_mutually_exclusive_group()
+    length = add_length_arguments(parser)
     length.add_argument("--epochs", type=float, help=f"train for so many passes over the data (default {epochs:g})")
-    length.add_argument("--steps", type=int, help="train for this many steps")
-    length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
     add("--patience", type=int, default=patience, help=f"reports without progress that end it (default {patience})")
     add("--reports", type=int, default=reports, help=f"validations and checkpoints on the way (default {reports})")
     add_tuning_arguments(parser)
@@ -101,13 +99,14 @@ def carry_out(
         whose = prepared.description.get("command", prepared.description.get("task", "language"))
         if whose != command:
             raise UserError(f"{options.resume} is a run of {whose}; go on with it by the command that began it")
+        make_longer(prepared, options)
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         prepared = new_run()
     with prepared.trainer.workers, prepared.held(), lasting_output():
         introduce(prepared)
         if prepared.concluded:
-            print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
+            print(complete(prepared, command, "fit"))
             return 0
         if not carried_out(prepared, go_on=typed_command(command, "fit")):
             return INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import Any, TextIO
 
 from refllm.backend import Array
 from refllm.commands.streams import output_is_lost
-from refllm.invocation import quoted
+from refllm.invocation import command, quoted
 from refllm.run import Run
 from refllm.workers import ENDING
 
@@ -30,9 +31,11 @@ class Display:
 
         self.prepared, self.reports = prepared, reports
         self.tokens = prepared.task.tokens_a_batch(prepared.settings.batch)
+        plan = prepared.plan
+        total = None if plan.steps is None else plan.after_steps + plan.steps
         self.bar = tqdm(
-            total=prepared.plan.steps, initial=prepared.trainer.step_number, unit="step", dynamic_ncols=True,
-            disable=None, smoothing=0.05,
+            total=total, initial=prepared.trainer.step_number, unit="step", dynamic_ncols=True, disable=None,
+            smoothing=0.05,
         )  # fmt: skip
 
     def __enter__(self) -> Display:
@@ -48,7 +51,8 @@ class Display:
             return
         left = ""
         if prepared.plan.minutes is not None:
-            left = f", {max(0.0, 60 * prepared.plan.minutes - prepared.seconds):.0f} s left"
+            end = prepared.plan.after_seconds + 60 * prepared.plan.minutes
+            left = f", {max(0.0, end - prepared.seconds):.0f} s left"
         rate = (self.bar.format_dict["rate"] or 0) * self.tokens
         self.bar.set_postfix_str(f"loss {float(loss):.3f}, {rate:,.0f} tokens/s{left}", refresh=False)
 
@@ -109,3 +113,18 @@ def carried_out(prepared: Run, *, go_on: str) -> bool:
             file=sys.stderr if output_is_lost() else None,
         )
     return prepared.done
+
+
+def make_longer(prepared: Run, options: argparse.Namespace) -> None:
+    """As --resume and the flags beside it say; without them the run goes on as it was planned."""
+    if options.steps is not None or options.minutes is not None:
+        prepared.extend(steps=options.steps, minutes=options.minutes)
+
+
+def complete(prepared: Run, *words: str) -> str:
+    """That there is nothing left to do, and what one may."""
+    longer = command(*words, "--resume", prepared.directory, "--minutes", "5")
+    return (
+        f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do. To train it "
+        f"longer, by so many minutes or --steps:\n  {longer}"
+    )

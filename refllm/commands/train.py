@@ -9,6 +9,7 @@ from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands.choices import (
+    add_length_arguments,
     add_machine_arguments,
     add_model_arguments,
     add_optimiser_arguments,
@@ -19,7 +20,7 @@ from refllm.commands.choices import (
     settings_of,
     tokenizer_of,
 )
-from refllm.commands.progress import carried_out
+from refllm.commands.progress import carried_out, complete, make_longer
 from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.texts import tell_broken
 from refllm.commands.wording import counted, length_of
@@ -64,9 +65,7 @@ def add_arguments(
     add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
     add("--model", metavar="NAME", choices=sorted(MODELS), help=what)
     add("--preset", choices=sorted(PRESETS), help="sizes and settings to start from (default: those of the model)")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="train for this many steps")
-    length.add_argument("--minutes", type=float, help="train for this long; the schedule follows the clock")
+    add_length_arguments(parser)
     add("--reports", type=int, default=10, help="validations and checkpoints during the run (default 10)")
     add_machine_arguments(parser)
     add_model_arguments(parser)
@@ -80,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         require_alone(options, add_arguments)
         prepared = Run.resume(Path(options.resume), Workers)
         _require_own(prepared)
+        make_longer(prepared, options)
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         allow_tf32(options.tf32, options.device)
@@ -159,7 +159,7 @@ def next_free() -> Path:
 def _train(prepared: Run) -> int:
     _introduce(prepared)
     if prepared.concluded:
-        print(f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do.")
+        print(complete(prepared, "train"))
         return 0
     if not carried_out(prepared, go_on=command("train")):
         return INTERRUPTED

@@ -12,5 +12,6 @@ def counted(number: float, noun: str) -> str:
 
 
 def length_of(plan: Plan) -> str:
-    """How long a training takes."""
-    return counted(plan.steps, "step") if plan.steps is not None else counted(float(plan.minutes or 0), "minute")
+    """How long a training takes, or how much longer."""
+    length = counted(plan.steps, "step") if plan.steps is not None else counted(float(plan.minutes or 0), "minute")
+    return f"{length} more after {counted(plan.after_steps, 'step')}" if plan.after_steps else length

@@ -169,7 +169,7 @@ def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path, run: Path, ref
     assert f"{run} is not empty and will not be overwritten; choose another --out" in line
 
 
-@pytest.mark.parametrize("extra", ["--steps 5", "--lr 0.1", "--out other", "--data x", "--no-tied", "--device cuda"])
+@pytest.mark.parametrize("extra", ["--reports 5", "--lr 0.1", "--out other", "--data x", "--no-tied", "--device cuda"])
 def test_a_resumed_run_takes_no_other_flag(run: Path, refused: Refused, extra: str) -> None:
     with strict_cupy.installed():
         line = refused("train", "--resume", str(run), *extra.split())
@@ -317,3 +317,29 @@ def test_a_model_that_counts_has_nothing_to_go_on_with(tmp_path: Path, refused: 
 def test_n_grams_of_no_token_are_refused(tmp_path: Path, refused: Refused) -> None:
     how = ["train", "--model", "ngram", "--data", str(tiny.data(tmp_path)), "--out", "r", *WORDS]
     assert "order must be at least 1, got 0" in refused(*how, "--order", "0")
+
+
+def test_a_complete_run_says_how_it_is_made_longer_and_becomes_so(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = tiny.contents(run)
+    assert main(["train", "--resume", str(run)]) == 0
+    longer = f"nothing left to do. To train it longer, by so many minutes or --steps:\n  refllm train --resume {run} "
+    assert longer in capfd.readouterr().out
+    assert tiny.contents(run) == before
+    assert main(["train", "--resume", str(run), "--steps", "4"]) == 0
+    out = capfd.readouterr().out
+    assert "training   4 steps more after 6 steps, batch 4" in out
+    assert "10 steps in" in out
+    assert json.loads((run / "summary.json").read_text())["steps"] == 10
+    assert [line["step"] for line in tiny.metrics(run)] == [3, 6, 8, 10]
+    assert main(["train", "--resume", str(run), "--minutes", "0.001"]) == 0
+    assert "0.001 minutes more after 10 steps" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("length", ["--steps 0", "--steps -1", "--minutes nan", "--minutes 0"])
+def test_a_run_is_made_longer_by_something(run: Path, refused: Refused, length: str) -> None:
+    assert "must be" in refused("train", "--resume", str(run), *length.split())
+
+
+def test_a_run_that_is_not_complete_is_not_made_longer(tmp_path: Path, refused: Refused) -> None:
+    tiny.train(tiny.begin(tmp_path, "r"), stop_after=5)
+    assert "is not complete: it stands at step 5" in refused("train", "--resume", str(tmp_path / "r"), "--steps", "5")
