@@ -123,7 +123,12 @@ class Pi:
 
 
 class NodeMathematics:
-    """The functions of single exact numbers."""
+    """The functions of single exact numbers.
+
+    A gradient that cancels exactly leaves some 10^-390, and Adam takes the root of its square, whose derivative would
+    be beyond float64. So the root of what the digits cannot tell from zero is zero: it is far below the square of the
+    least double.
+    """
 
     exp = _function("exp", lambda x: mp.exp(x) if x != -mp.inf else mpf(0))
     log = _function("log", mp.log)
@@ -132,7 +137,7 @@ class NodeMathematics:
     sin = _function("sin", mp.sin)
     cos = _function("cos", mp.cos)
     erfc = _function("erfc", mp.erfc)
-    sqrt = _function("sqrt", mp.sqrt)
+    sqrt = _function("sqrt", lambda x: mp.sqrt(x) if abs(x) > mpf(10) ** (-7 * mp.dps // 4) else mpf(0))
 
     @staticmethod
     def power(x: Any, n: Any) -> Node:

@@ -70,6 +70,7 @@ def search(
         finished += [text for text in every[:beams] if ends(text, end, longest)]
         finished.sort(key=lambda text: -text.score(penalty))
         going = [text for text in every[: 2 * beams] if not ends(text, end, longest)][:beams]
+    tap("finished", stack([text.score(penalty) for text in finished[: beams + 1]], axis=0))
     return finished[:beams]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from refllm.spec.array import Array, Pullback, Tree, integers, stack, zeros
+from refllm.spec.array import Array, Pullback, Tree, integers, part, stack, zeros
 from refllm.spec.encoder_decoder import encoder_decoder
 from refllm.spec.sampling import choose, greedy
 
@@ -23,10 +23,10 @@ def generate(
     if ids.ndim == 2:
         draws = [None] * len(ids) if uniforms is None else uniforms
         how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "config": config}
-        rows = [
-            generate(p, model=model, ids=row, new_tokens=new_tokens, uniforms=u, **how)
-            for row, u in zip(ids, draws, strict=True)
-        ]
+        rows = []
+        for b, (row, u) in enumerate(zip(ids, draws, strict=True)):
+            with part(f"rows.{b}"):
+                rows.append(generate(p, model=model, ids=row, new_tokens=new_tokens, uniforms=u, **how))
         texts, logits = zip(*rows, strict=True)
         return stack(texts, axis=0), stack(logits, axis=0)
 

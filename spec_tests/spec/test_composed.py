@@ -8,10 +8,12 @@ from typing import Any
 import numpy
 import pytest
 
+from refllm.numbers import exact, nodes
 from refllm.parameters import named_leaves
 from refllm.verify import runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
+from spec_tests.spec import exactly
 from spec_tests.spec.composed import TEXT, cases, golden, require_golden, structure
 
 
@@ -62,3 +64,12 @@ def test_on_floats_the_text_keeps_the_dtype_and_is_near_the_truth(operation: str
     own = [case for case in golden().cases.values() if case.operation == operation]
     for result in runner.run(subject, own, dtype, C):
         assert result.status in ("pass", "skip"), (result.case.id, result.reason, result.verdicts)
+
+
+def test_every_number_of_a_training_step_has_a_condition() -> None:
+    """The gradient of the keys' bias is zero, and the root of its square in Adam is no reason for an infinite one."""
+    case = golden().cases["ADAMW/step-1"]
+    with exact.digits(exactly.DIGITS):
+        found = exactly.evaluate(case, TEXT[case.operation])
+        numbers = [n for x in found.outputs.values() for n in x.nodes.flat]
+        assert numpy.isfinite(nodes.conditions(numbers)).all()

@@ -1,0 +1,90 @@
+"""How far the nearest decision of a case is from a tie, so that one whose answer hangs on rounding is not published.
+
+Tokens and experts are chosen by comparing numbers, each of which is an input, an output or a tap of the plain text.
+What is equal has no margin to lose: equal inputs are equal in every precision, and so are sums of shares like 1/4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from mpmath import mpf
+
+from refllm.numbers.exact import Exact
+from refllm.numbers.nodes import number
+from refllm.spec.sampling import descending
+from refllm.spec.softmax import softmax
+
+
+def margin(
+    operation: str, inputs: list[Any], keywords: Mapping[str, Any], found: list[Any], taps: Mapping[str, Any]
+) -> Any:
+    """The least margin of all decisions; infinite where nothing is decided."""
+    margins = [*of_experts(taps), *of_beams(taps)]
+    if operation == "sample":
+        margins += of_tokens(inputs[0], keywords)
+    elif operation == "generate":
+        margins += of_tokens(found[1], keywords)
+    elif operation == "translate":
+        ids, logits = found
+        margins += [gap for row, there in zip(logits, ids >= 0, strict=True) for gap in of_tokens(row[there], {})]
+    return min(margins, default=mpf("inf"))
+
+
+def gaps(level: Any, values: Iterable[Any]) -> list[Any]:
+    """The distances to the level of what is not equal to it."""
+    return [abs(level - x) for x in values if x != level]
+
+
+def of_experts(taps: Mapping[str, Any]) -> list[Any]:
+    """In scores, of the largest to the others."""
+    rows = [row for name, x in taps.items() if name.endswith("scores") for row in values(x).reshape(-1, x.shape[-1])]
+    return [gap for row in rows for gap in gaps(max(row), row)]
+
+
+def of_beams(taps: Mapping[str, Any]) -> list[Any]:
+    """In log P or in scores, of neighbours in the order; and of the best that could still come to the worst kept."""
+    ranked = [x for name, x in taps.items() if {"sums", "finished"} & set(name.split("."))]
+    bounds = [abs(a - b) for name, x in taps.items() if "bound" in name.split(".") for a, b in pairwise(values(x))]
+    return [a - b for x in ranked for a, b in pairwise(values(x))] + bounds
+
+
+def of_tokens(logits: Any, keywords: Mapping[str, Any]) -> list[Any]:
+    """In logits where the largest is taken, or the largest few; in probability where a number is drawn."""
+    uniforms = keywords.get("uniforms")
+    rows = logits.reshape(-1, logits.shape[-1])
+    if uniforms is None:
+        return [gap for row in rows for gap in gaps(max(values(row)), values(row))]
+    how = {name: keywords[name] for name in ("temperature", "top_k", "top_p")}
+    return [gap for row, u in zip(rows, np.ravel(uniforms), strict=True) for gap in of_draw(row, **how, uniform=u)]
+
+
+def of_draw(logits: Any, *, temperature: Any, top_k: int | None, top_p: Any, uniform: Any) -> list[Any]:
+    """The borders that `choose` draws: the last of top-k, the sum of top-p and the last in it, every running sum."""
+    z, kept, found = values(logits), descending(logits), []
+    if top_k is not None and top_k < len(kept):
+        found += gaps(z[kept[top_k - 1]], z)
+        kept = kept[:top_k]
+    p = values(softmax(logits[kept] / temperature)[0])
+    if top_p is not None:
+        sums = running(p)
+        count = next((n for n, s in enumerate(sums, start=1) if s >= number(top_p)), len(sums))
+        found += gaps(mpf(number(top_p)), sums[:-1]) + gaps(p[count - 1], p)
+        kept, p = kept[:count], [x / sums[count - 1] for x in p[:count]]
+    by_number = sorted(range(len(kept)), key=kept.__getitem__)
+    return found + [abs(s - mpf(uniform)) for s in running([p[n] for n in by_number])]
+
+
+def running(p: Iterable[Any]) -> list[Any]:
+    sums, s = [], mpf(0)
+    for x in p:
+        s += x
+        sums.append(s)
+    return sums
+
+
+def values(x: Any) -> Any:
+    return x.values() if isinstance(x, Exact) else x
