@@ -16,10 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from libraries import require  # noqa: E402  (from this checkout)
+
+require(__doc__, "numpy")
+
+import numpy  # noqa: E402
 
 import fused_kernels  # noqa: E402  (beside this file)
 from refllm.parameters import map_leaves  # noqa: E402  (from this checkout)

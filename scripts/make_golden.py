@@ -21,9 +21,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from libraries import require
+
+require(__doc__, "numpy", "mpmath")
+
+import numpy as np
 
 from golden import frozen, loader, writer
 from golden.case import File

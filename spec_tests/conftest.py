@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -30,6 +31,7 @@ _SUBJECT = pytest.StashKey[subjects.Subject]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that take more than a few seconds")
     parser.addoption("--network", action="store_true", help="also run the tests that need a package registry")
+    parser.addoption("--require", metavar="MODULES", help="fail where one of these is missing, for which tests skip")
     parser.addoption("--adapter", metavar="FILE", help="test the operations of this Python module instead of refllm's")
     parser.addoption(
         "--device",
@@ -42,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         _limit_blas()
+    missing = [name for name in (config.getoption("--require") or "").split(",") if name and find_spec(name) is None]
+    if missing:
+        raise pytest.UsageError(f"--require: this Python has no {', '.join(missing)}")
     config.stash[_SUBJECT] = _chosen(config.getoption("--adapter"), config.getoption("--device"))
 
 

@@ -17,14 +17,15 @@ from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.verify import adapter, again, corpus, device, external, isolated, pages, reference, report, runner
 from refllm.verify.case import CARRIERS, Case
+from refllm.verify.material import page_on_plugging_in
 
-DESCRIPTION = """Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
+DESCRIPTION = f"""Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
 
 examples: refllm verify my_adapter.py --only layer_norm
-          refllm verify --cmd './my_impl {request} {response}' --level 1
+          refllm verify --cmd './my_impl {{request}} {{response}}' --level 1
           refllm verify --self
 
-Exit status: 0 all that ran is right, 1 something is wrong, 2 could not run. How to plug in: docs/conformance.md"""
+Exit status: 0 all that ran is right, 1 something is wrong, 2 could not run. How to plug in: {page_on_plugging_in()}"""
 
 LESS_MEMORY = "take fewer cases with --level or --only"
 

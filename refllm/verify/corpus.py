@@ -7,7 +7,6 @@ corpus.C                                     the calibrated factor of the tolera
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 from refllm.errors import UserError
 from refllm.verify.case import Case
+from refllm.verify.material import beside_the_package
 from refllm.verify.records import Reader
 from refllm.verify.tensors import MalformedError, from_safetensors, parse_json, read_file
 
@@ -41,15 +41,9 @@ def folder(chosen: str | None) -> Path:
         if not (Path(chosen) / MANIFEST).is_file():
             raise UserError(f"--golden {chosen}: there is no {MANIFEST} in it; give the folder of the golden files")
         return Path(chosen)
-    import importlib.metadata
-
-    beside = Path(__file__).resolve().parents[2] / "golden"
-    if (beside / MANIFEST).is_file():
-        return beside
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files("refllm") or ():
-            if file.parts[-2:] == ("golden", MANIFEST):
-                return Path(str(file.locate())).resolve().parent
+    manifest = beside_the_package("golden", MANIFEST)
+    if manifest is not None:
+        return manifest.parent
     raise UserError("the golden files are neither beside the package nor installed with it; give --golden DIR")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.tasks import ATTENTION, GENERATIONS, STEPS, Shape
+from libraries import require_plotting
 from refllm.directory import require_free
 from refllm.errors import UserError
 
@@ -201,6 +202,7 @@ def main() -> int:
             require_free(Path(path))
     except UserError as error:
         parser.error(str(error))
+    require_plotting(parser, options.plot)
     tasks = options.only.split(",")
     sides = [s for s in options.sides.split(",") if importlib.util.find_spec(SIDES[s])]
     if "refllm" not in sides:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contexts import beyond, memory
+from libraries import require_plotting
 from refllm.directory import require_free
 from refllm.errors import UserError
 
@@ -27,6 +28,7 @@ def main() -> int:
             require_free(path)
     except UserError as error:
         parser.error(str(error))
+    require_plotting(parser, options.plot)
     rows: list[dict[str, Any]] = options.module.measure(options)
     print(options.module.table(rows))
     if options.json:

@@ -46,6 +46,9 @@ def write_table(path: str, rows: list[tuple[str, ...]]) -> None:
 
 
 def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print((__doc__ or "").strip())
+        return
     if len(sys.argv) != 6:
         sys.exit(f"usage: {sys.argv[0]} FOLDER TRAIN.csv TEST.csv TEXT.txt MORE.csv")
     folder, train_file, test_file, text_file, more_file = sys.argv[1:]

@@ -48,6 +48,9 @@ def is_short(text: str, other: str) -> bool:
 
 
 def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print((__doc__ or "").strip())
+        return
     if len(sys.argv) != 6:
         sys.exit(f"usage: {sys.argv[0]} FOLDER SOURCE TARGET SOURCE_FILE TARGET_FILE")
     folder, source, target, *files = sys.argv[1:]
