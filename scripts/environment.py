@@ -73,7 +73,7 @@ def keep_added(place, extras):
         file.write("".join(extra + "\n" for extra in extras))
 
 
-def prepare(extras=(), packages=(), place=PLACE):
+def prepare(extras=(), packages=(), place=None):
     """The Python of the environment, with the packages that are needed; says what it does where it does anything.
 
     The optional parts that were added stay, also where the environment is made anew or their versions change.
@@ -82,6 +82,7 @@ def prepare(extras=(), packages=(), place=PLACE):
     if python != sys.executable:
         sys.stdout.flush()
         os.execv(python, [python] + sys.argv)
+    place = place or PLACE
     added = added_extras(place)
     wanted = wanted_packages(list(extras) + [extra for extra in added if extra not in extras]) + list(packages)
     inside = os.path.join(place, "Scripts" if os.name == "nt" else "bin", "python")
@@ -123,7 +124,7 @@ def install_packages(python, packages):
         )
 
 
-def run(arguments, extras=(), packages=(), place=PLACE):
+def run(arguments, extras=(), packages=(), place=None):
     """Replaces this process by the environment's Python with `arguments`; the checkout is what it imports."""
     python = prepare(extras, packages, place)
     os.environ["PYTHONPATH"] = os.pathsep.join([ROOT] + [p for p in [os.environ.get("PYTHONPATH")] if p])
