@@ -15,6 +15,8 @@ from refllm.train import Settings
 class Plan:
     """A number of steps, or of minutes: then the schedule follows the clock and the run ends on time, on any machine.
 
+    What the minutes hold: reading the data, making tokens of it, training, reports, and the evaluation at the end with
+    all that a command does after it (refllm/timing.py); or, where models are compared, the steps alone.
     Only a run by steps can be repeated bit for bit, since a clock cannot.
 
     A run that is done can be given more: then steps, minutes, reports and the schedule are those of the part that was
@@ -32,6 +34,7 @@ class Plan:
     patience: int | None = None  # reports without a better one before the run ends; None: it never ends early
     after_steps: int = 0  # of the parts before
     after_seconds: float = 0.0
+    training_alone: bool = False  # the minutes are those of the steps: reports and evaluation add to them
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -46,7 +49,7 @@ class Plan:
             raise UserError(f"patience must be at least 1, got {self.patience}")
 
     def progress(self, step: int, seconds: float) -> float:
-        """The share of the run that is done after `step` steps and `seconds` seconds."""
+        """The share of the training that is done after `step` steps and `seconds` seconds of the plan."""
         if self.steps is not None:
             return (step - self.after_steps) / self.steps
         assert self.minutes is not None

@@ -3,8 +3,12 @@
 refllm.lock     while a process writes the run (refllm/directory.py)
 checkpoint/     weights, moments and state.json (refllm/checkpoint.py); while a run with patience goes on, the best
                 report's weights; in fine-tuning of a part, what is trained, beside the weights of the whole model
-metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm
-summary.json    written at the end: steps, seconds, parameters, val_bpc, baselines, tokens_per_second, threads, ...
+metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm; val_loss and
+                the other measures are those of val_examples held-out windows or texts of val_of, evenly spread and the
+                same in every line (refllm/timing.py)
+summary.json    written at the end: steps, seconds, parameters, val_bpc, baselines, tokens_per_second, threads, ...; its
+                measures are those of all that is held out unless val_examples is below val_of; reading_seconds,
+                training_seconds and evaluation_seconds are parts of its seconds
                 (val_bpt and val_unknown for val_bpc where the tokens do not give the text back)
 """
 
@@ -33,6 +37,7 @@ from refllm.state_file import is_a, made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.stored import damage_refused, stored_model
+from refllm.timing import Timing, affordable, kept_of, of_plan
 from refllm.tokenizers import Tokenizer
 from refllm.train import Settings, Trainer
 from refllm.workers import WorkerEndedError, Workers
@@ -57,6 +62,10 @@ class Run:
         self.seconds, self.reported = description["seconds"], description["reported"]
         self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
         self.training_seconds = description["training_seconds"]
+        self.timing = made_of(Timing, description.get("timing", {}))
+        self.afterwards = 0.0  # seconds that the command needs after the evaluation, kept of a run by minutes
+        self.final: dict[str, Any] | None = None
+        self._since = time.perf_counter()
         self.best = made_of(Best, description.get("best", {}))
         self.best_weights = (groups or {}).get("best", {})
         self.saved: str | None = None  # what tells its last checkpoint from another; none of a new run
@@ -71,14 +80,26 @@ class Run:
             self.trainer.load(groups, step=description["step"])
 
     @classmethod
-    def begin(cls, directory: Path, *, task: Task, settings: Settings, plan: Plan, workers: Workers) -> Run:
-        """A new run. UserError if the directory holds anything: a run is never overwritten."""
+    def begin(
+        cls,
+        directory: Path,
+        *,
+        task: Task,
+        settings: Settings,
+        plan: Plan,
+        workers: Workers,
+        since: float | None = None,
+    ) -> Run:
+        """A new run, whose time counts from `since` (time.perf_counter) if that is given, as it does of a run by
+        minutes. UserError if the directory holds anything: a run is never overwritten."""
         require_empty(directory, resumes=True)
         description = {
             "version": refllm.__version__, **task.describe(), "settings": settings.as_dict(), "plan": asdict(plan),
             "seconds": 0.0, "training_seconds": 0.0, "reported": 0, "loss_sum": 0.0, "loss_steps": 0,
         }  # fmt: skip
-        return cls(directory, task, description, workers, None)
+        run = cls(directory, task, description, workers, None)
+        run._since = run._since if since is None or plan.training_alone else since
+        return run
 
     @classmethod
     def resume(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
@@ -134,7 +155,37 @@ class Run:
     @property
     def done(self) -> bool:
         out_of_patience = self.plan.patience is not None and self.best.waited >= self.plan.patience
-        return out_of_patience or self.plan.progress(self.trainer.step_number, self.seconds) >= 1
+        return out_of_patience or self.plan.progress(self.trainer.step_number, self._plan_seconds()) >= 1
+
+    def elapsed(self) -> float:
+        """The seconds of the run that count, until now."""
+        return self.seconds if self.plan.training_alone else self.seconds + time.perf_counter() - self._since
+
+    def _count(self) -> float:
+        """Takes the time since the last count into the seconds of the run; how long that was."""
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self.seconds += 0.0 if self.plan.training_alone else seconds
+        return seconds
+
+    def _count_training(self) -> None:
+        seconds = self._count()
+        self.training_seconds += seconds
+        if self.plan.training_alone:
+            self.seconds = self.training_seconds
+
+    def _an_example(self) -> float:
+        return self.timing.an_example(
+            training=self.training_seconds, step=self.trainer.step_number, batch=self.settings.batch
+        )
+
+    def _plan_seconds(self) -> float:
+        kept = self.timing.kept or self._kept()
+        return of_plan(self.plan, self.seconds, prepared=self.timing.prepared, kept=kept, afterwards=self.afterwards)
+
+    def _kept(self) -> float:
+        examples, sample = self.task.examples_held_out, self.timing.sample
+        return kept_of(self.plan, examples=examples, sample=sample, an_example=self._an_example())
 
     def extend(self, *, steps: int | None, minutes: float | None) -> None:
         """Makes a run that is done so much longer, with a schedule of its own for what is added (refllm/plan.py).
@@ -152,6 +203,7 @@ class Run:
         )
         self.description["plan"] = asdict(self.plan)
         self.reported, self.loss_sum, self.loss_steps = 0, 0.0, 0
+        self.timing, self.final = replace(self.timing, kept=0.0), None
         if self.plan.patience is not None:
             self.best = replace(self.best, waited=0)
             self.best_weights = self.best_weights or self._copied_weights()
@@ -188,29 +240,33 @@ class Run:
         on_report: Callable[[dict[str, Any]], None],
     ) -> None:
         losses: list[Array] = []
-        before, last, since = self.seconds, time.perf_counter(), self.trainer.step_number
-        started = last
+        self._count()
+        if self.trainer.step_number == self.plan.after_steps:
+            self.timing.prepared = self.seconds - self.plan.after_seconds
+        trained, since = self.training_seconds, self.trainer.step_number  # at the last report
         while not self.done and not should_stop():
-            lr = self.plan.learning_rate(self.trainer.step_number + 1, self.seconds, self.settings)
+            lr = self.plan.learning_rate(self.trainer.step_number + 1, self._plan_seconds(), self.settings)
             losses.append(self.trainer.step(self.batches.next_batch(), lr=lr))
             on_step(losses[-1])
-            self.seconds = before + time.perf_counter() - started
-            if self.plan.reports_due(self.trainer.step_number, self.seconds) > self.reported:
+            self._count_training()
+            if self.plan.reports_due(self.trainer.step_number, self._plan_seconds()) > self.reported:
                 self._read(losses)
-                now = time.perf_counter()
-                self.training_seconds += now - last
-                line = self._report(lr, steps=self.trainer.step_number - since, seconds=now - last)
+                self._count_training()  # a device ends its steps when the losses are read
+                seconds = self.training_seconds - trained
+                line = self._report(lr, steps=self.trainer.step_number - since, seconds=seconds)
                 self._keep_the_best(criterion(line))
                 on_report(line)
-                last, since = time.perf_counter(), self.trainer.step_number
-                self.seconds = before + last - started
+                self._count()
                 self.save()
+                self._count()
+                trained, since = self.training_seconds, self.trainer.step_number
         self._read(losses)
-        self.training_seconds += time.perf_counter() - last
+        self._count_training()
         if self.done and self.best_weights:
             self.trainer.load({"weights": self.best_weights}, step=self.trainer.step_number)
             self.best_weights = {}
         self.save()
+        self._count()
 
     def _keep_the_best(self, loss: float) -> None:
         if self.plan.patience is not None and self.best.is_beaten(loss, self.trainer.step_number):
@@ -234,7 +290,10 @@ class Run:
         refuse_divergence(number, step=self.trainer.step_number, remedy=remedy)
 
     def _report(self, lr: float, *, steps: int, seconds: float) -> dict[str, Any]:
-        measured = self.validate()
+        before, ends = self._kept(), self.done
+        measured = self._measured(self._sample())
+        if self.plan.minutes is not None:  # what the first report has taken tells more than the steps before it
+            self.timing.kept = self.timing.kept or (before if ends else self._kept())
         self._refuse_divergence(measured["val_loss"])  # the last step may have spoiled the weights about to be saved
         tokens = self.task.tokens_a_batch(self.settings.batch)
         line = {
@@ -246,7 +305,8 @@ class Run:
             "lr": lr,
             "norm": float(self.trainer.norm),
         }
-        self.reported = self.plan.reports_due(self.trainer.step_number, self.seconds)
+        due = self.plan.reports_due(self.trainer.step_number, self._plan_seconds())
+        self.reported = max(due, self.reported + 1)
         self.loss_sum, self.loss_steps = 0.0, 0
         try:
             with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
@@ -258,18 +318,45 @@ class Run:
             ) from None
         return line
 
-    def validate(self) -> dict[str, float]:
-        """The task's measures on its held-out part."""
+    def _sample(self) -> int:
+        """How many of the held-out examples every report reads."""
+        return self.timing.decide(
+            self.plan, examples=self.task.examples_held_out, batch=self.settings.batch, step=self.trainer.step_number,
+            progress=self.plan.progress(self.trainer.step_number, self._plan_seconds()),
+        )  # fmt: skip
+
+    def _measured(self, most: int) -> dict[str, Any]:
+        """The measures of so many held-out examples, how many they were, and of how many."""
+        of = self.task.examples_held_out
+        measured = self.validate(most)
+        self.timing.evaluation += self._count()
+        self.timing.read += min(most, of)
+        return {**measured, "val_examples": min(most, of), "val_of": of}
+
+    def validate(self, most: int | None = None) -> dict[str, float]:
+        """The task's measures on its held-out part, or on a sample of it."""
         return self.task.validate(
-            self.trainer.parameters.tree, device=self.settings.device, workers=self.trainer.workers
+            self.trainer.parameters.tree, device=self.settings.device, workers=self.trainer.workers, most=most
         )
+
+    def evaluate(self) -> dict[str, Any]:
+        """The measures of the weights that the training leaves on all that is held out, or of a run by minutes on a
+        sample where there is no time for all of it."""
+        if self.final is None:
+            most = affordable(
+                self.plan, self.elapsed(), examples=self.task.examples_held_out, an_example=self._an_example(),
+                batch=self.settings.batch, afterwards=self.afterwards,
+            )  # fmt: skip
+            self._count()
+            self.final = self._measured(most)
+        return self.final
 
     def save(self) -> None:
         """The checkpoint of this moment."""
         self.description |= {
             "step": self.trainer.step_number, "seconds": self.seconds, "training_seconds": self.training_seconds,
             "reported": self.reported, "loss_sum": self.loss_sum, "loss_steps": self.loss_steps,
-            "order": self.batches.state(),
+            "order": self.batches.state(), "timing": asdict(self.timing),
         }  # fmt: skip
         groups = self.trainer.groups()
         if hasattr(self.task, "full"):
@@ -284,13 +371,16 @@ class Run:
         self.saved = checkpoint.stamp(self.directory / "checkpoint")
 
     def summarise(self, baselines: dict[str, float], also: dict[str, float] | None = None) -> dict[str, Any]:
-        """Writes summary.json; `also` are measures beside those of the task's validation."""
-        measured = self.validate()
+        """Writes summary.json; `also` are measures beside those of `evaluate`."""
+        measured = self.evaluate()
         tokens = self.trainer.step_number * self.task.tokens_a_batch(self.settings.batch)
         summary = {
             "model": self.description["model"],
             "steps": self.trainer.step_number,
-            "seconds": round(self.seconds, 3),
+            "seconds": round(self.elapsed(), 3),
+            "reading_seconds": round(self.timing.prepared, 3),
+            "training_seconds": round(self.training_seconds, 3),
+            "evaluation_seconds": round(self.timing.evaluation, 3),
             "parameters": count(self.trainer.shapes),
             **measured,
             **(also or {}),

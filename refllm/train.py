@@ -221,13 +221,13 @@ def negative_log_likelihood(
 
 
 def evaluate(
-    p: Tree, windows: list[tuple[Array, Array]], *, model: ModuleType, config: Any, device: str, workers: Workers
+    p: Tree, windows: Sequence[tuple[Array, Array]], *, model: ModuleType, config: Any, device: str, workers: Workers
 ) -> float:
     """Total NLL in nats over windows of (ids, targets), each (B, T), targets of -1 not counted."""
 
-    def one(window: tuple[Array, Array]) -> float:
-        ids, targets = (to_device(part, device) for part in window)
+    def one(number: int) -> float:
+        ids, targets = (to_device(part, device) for part in windows[number])
         nll = negative_log_likelihood(p, model=model, config=config, ids=ids, targets=targets, ignore=-1)
         return float(to_host(nll))
 
-    return sum(workers.map(one, windows))
+    return sum(workers.map(one, range(len(windows))))

@@ -41,7 +41,7 @@ LAYERS = [
     {"finetune", "explain", "verify"},
     {"train"},
     {"tasks"},
-    {"plan", "run", "directory"},
+    {"plan", "timing", "run", "directory"},
     {"estimator"},
     {"commands"},
     {"cli", "__main__"},

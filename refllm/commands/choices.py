@@ -11,6 +11,7 @@ from typing import Any
 from refllm.errors import UserError
 from refllm.models import by_name
 from refllm.presets import DEFAULT_MODEL, DTYPES, MODELS, PRESETS
+from refllm.tasks.text import learnable
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 from refllm.tokenizers.pieces import LOST
 from refllm.tokenizers.spelling import SELDOM, has_more_pairs, share_in_pieces, size_for
@@ -209,10 +210,12 @@ def settings_of(values: dict[str, Any], options: argparse.Namespace) -> Settings
 
 
 def tokenizer_of(values: dict[str, Any], text: str, train: str, *, asked: int | None) -> Tokenizer:
-    """Byte pairs are learnt from the training part, as many as were `asked` for or suit its script; the alphabet of
-    characters is that of the whole text, so that the held-out part can be spelled."""
+    """Byte pairs and words are learnt from the training part, or from a part of a large one; of byte pairs as many as
+    were `asked` for or suit its script. The alphabet of characters is that of the whole text, so that the held-out part
+    can be spelled."""
     if values["tokenizer"] == "character":
         return CharacterTokenizer.train(text)
+    train = learnable(train)
     if values["tokenizer"] == "wordpiece":
         return WordPieceTokenizer.train(train, vocabulary=values["vocabulary"], lower=True)
     if values["tokenizer"] == "word":

@@ -25,8 +25,10 @@ from refllm.commands.choices import (
 from refllm.commands.progress import Display, interrupts, silent_divergence
 from refllm.commands.streams import INTERRUPTED, lasting_output, output_is_lost
 from refllm.commands.train import LESS_MEMORY, lost, next_free
-from refllm.data.batching import held_out_windows, refuse_shorter_than_window
-from refllm.data.corpus import Corpus, Split, split
+from refllm.commands.wording import counted
+from refllm.data.batching import refuse_shorter_than_window
+from refllm.data.corpus import split
+from refllm.data.held_out import HeldOutWindows
 from refllm.directory import require_empty, require_free
 from refllm.errors import UserError
 from refllm.extras import how_to_install
@@ -35,8 +37,9 @@ from refllm.models import by_name
 from refllm.plan import Plan
 from refllm.presets import MODELS, PRESETS
 from refllm.run import Run
-from refllm.tasks.counting import count_text, require_order
-from refllm.tasks.language import Language, bits_of, read_corpus
+from refllm.tasks.counting import count_text, part_counted, require_order
+from refllm.tasks.language import Language, bits_of
+from refllm.tasks.text import LearntText, introduced, read_corpus
 from refllm.tokenizers import Tokenizer
 from refllm.train import Settings
 from refllm.workers import Workers, keep_freed_memory
@@ -53,7 +56,12 @@ ALL = ("ngram", "nnlm", "rnn", "lstm", "hybrid", "gpt", "llama", "switch")  # in
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", nargs="+", metavar="PATH", default=[], help="UTF-8 files or folders (default: the Python reference)")
-    add("--minutes", type=float, default=2.0, help="of training for each model (default 2)")
+    add(
+        "--minutes",
+        type=float,
+        default=2.0,
+        help="of training for each model, nothing else (default 2)",
+    )
     add("--models", nargs="+", choices=ALL, default=list(ALL), metavar="NAME", help=f"some of: {', '.join(ALL)}")
     add("--out", metavar="DIR", help="directory of the runs (default: runs/ and the next free number)")
     add("--json", action="store_true", help="the table as JSON, a row a model")
@@ -82,7 +90,7 @@ def _compared(options: argparse.Namespace) -> int:
     keep_freed_memory()
     device_namespace(options.device)
     allow_tf32(options.tf32, options.device)
-    plan = Plan(steps=None, minutes=options.minutes, reports=4)
+    plan = Plan(steps=None, minutes=options.minutes, reports=4, training_alone=True)
     plans = _values(options)
     settings = {name: settings_of(values, options) for name, values in plans.items()}
     out = Path(options.out) if options.out else next_free()
@@ -93,11 +101,15 @@ def _compared(options: argparse.Namespace) -> int:
     parts = split(corpus)
     tokenizer = tokenizer_of(next(iter(plans.values())), corpus.text, parts.train, asked=options.vocabulary)
     contenders = [Contender(name, values, settings[name], _config(values, tokenizer)) for name, values in plans.items()]
-    _require_windows(contenders, parts, tokenizer)
+    text = LearntText.of(corpus, parts, tokenizer)
+    del corpus, parts
+    _require_windows(contenders, text)
+    held_out = len(text.held_out.text)
     print(
-        f"text       {corpus.name}: {len(parts.train):,} characters to learn from, {len(parts.validation):,} held out\n"
+        f"text       {introduced(text.name, text.characters, held_out, text.removed, tokenizer)}\n"
         f"tokens     {tokenizer.size} {tokenizer.kind}\n"
-        f"time       {options.minutes:g} minutes a model, {len(contenders)} models\n"
+        f"time       {counted(options.minutes, 'minute')} of training for each of {counted(len(contenders), 'model')}; "
+        "reports and evaluation add to them\n"
         f"directory  {out}",
         file=sys.stderr, flush=True,
     )  # fmt: skip
@@ -105,7 +117,7 @@ def _compared(options: argparse.Namespace) -> int:
     with interrupts() as interrupted:
         for one in contenders:
             print(f"\n{one.name}", file=sys.stderr, flush=True)
-            rows.append(_row(one, plan, options, corpus, tokenizer, out / one.name, interrupted))
+            rows.append(_row(one, plan, options, text, tokenizer, out / one.name, interrupted))
             if interrupted or output_is_lost():
                 break
     rows.sort(key=bits_of)
@@ -147,19 +159,18 @@ def _config(values: dict[str, Any], tokenizer: Tokenizer) -> Any:
     return config_of(by_name(values["model"]), values, tokenizer)
 
 
-def _require_windows(contenders: list[Contender], parts: Split, tokenizer: Tokenizer) -> None:
+def _require_windows(contenders: list[Contender], text: LearntText) -> None:
     """UserError if a part of the text is too short for a window of one of them."""
-    train, validation = tokenizer.encode(parts.train), tokenizer.encode(parts.validation)
     for context in {one.config.context for one in contenders if one.config is not None}:
-        refuse_shorter_than_window(train, context=context, part="training")
-        held_out_windows(train, validation, context=context, stride=context)
+        refuse_shorter_than_window(text.tokens, context=context, part="training")
+        HeldOutWindows(text.tokens, text.held_out.tokens, context=context, batch=1)
 
 
 def _row(
     one: Contender,
     plan: Plan,
     options: argparse.Namespace,
-    corpus: Corpus,
+    text: LearntText,
     tokenizer: Tokenizer,
     directory: Path,
     interrupted: list[int],
@@ -167,11 +178,12 @@ def _row(
     """Trains one model in its directory; its line of the table."""
     if one.config is None:
         summary = count_text(
-            directory, parts=split(corpus), name=corpus.name, data=options.data, tokenizer=tokenizer,
-            order=one.values["order"],
+            directory, text=text, data=options.data, tokenizer=tokenizer, order=one.values["order"],
+            seconds=60 * options.minutes,
         )  # fmt: skip
+        print(part_counted(summary), end="", file=sys.stderr)
     else:
-        task = Language(model=one.values["model"], config=one.config, tokenizer=tokenizer, data=options.data)
+        task = Language(model=one.values["model"], config=one.config, tokenizer=tokenizer, data=options.data, text=text)
         workers = Workers(one.settings.shards, one.settings.blas_threads)
         prepared = Run.begin(directory, task=task, settings=one.settings, plan=plan, workers=workers)
         with prepared.trainer.workers, Display(prepared, sys.stderr) as display, silent_divergence():

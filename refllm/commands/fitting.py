@@ -26,6 +26,7 @@ from refllm.presets import FIT_SETTINGS, rates
 from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks.start import Start, begun_from
+from refllm.tasks.text import learnable
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
 from refllm.workers import Workers, keep_freed_memory
@@ -151,7 +152,7 @@ def fresh_bert(
     given = {name: getattr(options, name) for name in (*bert.CHOICES, "vocabulary")}
     sizes = {**sizes, **{name: value for name, value in given.items() if value is not None}}
     sizes.setdefault("hidden", 4 * sizes["width"])
-    tokenizer = WordPieceTokenizer.train(text, vocabulary=sizes.pop("vocabulary"), lower=True)
+    tokenizer = WordPieceTokenizer.train(learnable(text), vocabulary=sizes.pop("vocabulary"), lower=True)
     return bert.Config(vocabulary=tokenizer.size, **sizes, **heads), tokenizer
 
 

@@ -33,6 +33,7 @@ from refllm.invocation import command
 from refllm.models import encoder_decoder
 from refllm.run import Run
 from refllm.tasks.seq2seq import Paired, SequencePairs, read_data
+from refllm.tasks.text import learnable
 from refllm.tasks.writing import written
 from refllm.tokenizers.bpe import BYTES
 from refllm.tokenizers.marked import MarkedTokenizer
@@ -117,12 +118,12 @@ def from_scratch(
 ) -> tuple[encoder_decoder.Config, MarkedTokenizer]:
     """Fresh sizes, and byte pairs learnt from both sides of the training pairs, fewer of few pairs."""
     text = "\n".join(f" {side.strip()}" for pair in read.train for side in (pair.source, pair.target))
-    learnable = BYTES + len(SPECIAL) + len(text) // CHARACTERS_A_TOKEN
+    learnt_by = BYTES + len(SPECIAL) + len(text) // CHARACTERS_A_TOKEN
     if options.vocabulary is not None:
         MarkedTokenizer.require_room(options.vocabulary)
     asked = None if options.vocabulary is None else options.vocabulary - len(SPECIAL)
-    usual = min(values["vocabulary"], learnable) - len(SPECIAL)
-    tokenizer = MarkedTokenizer(byte_pairs_of(text, usual=usual, asked=asked, else_take="more pairs"))
+    usual = min(values["vocabulary"], learnt_by) - len(SPECIAL)
+    tokenizer = MarkedTokenizer(byte_pairs_of(learnable(text), usual=usual, asked=asked, else_take="more pairs"))
     return config_of(encoder_decoder, values, tokenizer), tokenizer
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from refllm.commands.choices import (
 from refllm.commands.progress import carried_out, complete, make_longer
 from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.texts import tell_broken
-from refllm.commands.wording import counted, length_of
+from refllm.commands.wording import counted, length_of, time_told, what_was_read
 from refllm.data.corpus import split
 from refllm.data.sentences import BORDER, FILE_BORDER
 from refllm.directory import occupied, require_empty
@@ -31,17 +33,17 @@ from refllm.errors import UserError
 from refllm.generation.text import stream_text
 from refllm.invocation import command
 from refllm.models import by_name
-from refllm.models.ngram import NGram
 from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS
 from refllm.run import Run
 from refllm.tasks import Task
-from refllm.tasks.counting import count_text
+from refllm.tasks.counted import counted_bits
+from refllm.tasks.counting import count_text, part_counted
 from refllm.tasks.denoising import TextInfilling
-from refllm.tasks.language import Language, bits_of, read_corpus
+from refllm.tasks.language import Language, bits_of
 from refllm.tasks.masked import MaskedPretraining
-from refllm.tokenizers import CharacterTokenizer
+from refllm.tasks.text import LearntText, read_corpus
 from refllm.tokenizers.marked import with_marks
 from refllm.tokenizers.pieces import completed
 from refllm.workers import Workers, keep_freed_memory
@@ -54,6 +56,7 @@ example: refllm train --data my_texts/ --minutes 5 --out runs/mine
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 OF_STEPS = ("steps", "minutes", "reports", "dtype")
 RUNS = Path("runs")  # where runs without --out go
+COUNTING, WRITING = 2e-6, 1.0  # seconds that are kept for counting a character, and for what the model writes
 
 
 def add_arguments(
@@ -73,6 +76,7 @@ def add_arguments(
 
 
 def run(options: argparse.Namespace) -> int:
+    since = time.perf_counter()
     keep_freed_memory()
     device_namespace(options.device)
     if options.resume:
@@ -86,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         values = chosen(options)
         if values["model"] == "ngram":
             return _count(values, options)
-        prepared = _new_run(values, options)
+        prepared = _new_run(values, options, since)
     with prepared.trainer.workers, prepared.held(), lasting_output():
         return _train(prepared)
 
@@ -99,15 +103,17 @@ def _require_own(prepared: Run) -> None:
         raise UserError(f"{prepared.directory} is a run of {kind}; go on with it by {how}")
 
 
-def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
+def _new_run(values: dict[str, Any], options: argparse.Namespace, since: float) -> Run:
     settings = settings_of(values, options)
     steps = None if options.minutes is not None else values["steps"]
     plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports)
     corpus = read_corpus(options.data, border=FILE_BORDER if values["model"] == "bert" else "")
     for line in corpus.skipped:
         print(f"left out: {line}", file=sys.stderr)
-    whole, train = (text.replace(BORDER, "") for text in (corpus.text, split(corpus).train))
+    parts = split(corpus)
+    whole, train = (text.replace(BORDER, "") for text in (corpus.text, parts.train))
     tokenizer = tokenizer_of(values, whole, train, asked=options.vocabulary)
+    del whole, train
     if values["model"] in ("bert", "encoder_decoder"):
         tokenizer = with_marks(tokenizer)
     config = config_of(by_name(values["model"]), values, tokenizer)
@@ -117,10 +123,11 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace) -> Run:
     elif values["model"] == "encoder_decoder":
         task = TextInfilling(config=config, tokenizer=tokenizer, data=options.data)
     else:
-        task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data)
+        text = LearntText.of(corpus, parts, tokenizer)
+        task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data, text=text)
     out = Path(options.out) if options.out else next_free()
     workers = Workers(settings.shards, settings.blas_threads)
-    return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
+    return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers, since=since)
 
 
 def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
@@ -136,15 +143,14 @@ def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else next_free()
     require_empty(out)
     tokenizer = tokenizer_of(values, corpus.text, parts.train, asked=options.vocabulary)
+    text = LearntText.of(corpus, parts, tokenizer)
     with occupied(out, until="summary.json", fresh=True):
-        summary = count_text(
-            out, parts=parts, name=corpus.name, data=options.data, tokenizer=tokenizer, order=values["order"]
-        )
+        summary = count_text(out, text=text, data=options.data, tokenizer=tokenizer, order=values["order"])
     bits, unit = bits_of(summary)
     print(
         f"An n-gram model of order {summary['order']} on {corpus.name}: {summary['parameters']:,} n-grams of "
         f"{tokenizer.size} tokens, {bits:.3f} bits per {unit} of the held-out text.\n"
-        f"{lost(summary)}Text from it: {command('generate', out)}"
+        f"{part_counted(summary)}{lost(summary)}Text from it: {command('generate', out)}"
     )
     return 0
 
@@ -161,9 +167,11 @@ def _train(prepared: Run) -> int:
     if prepared.concluded:
         print(complete(prepared, "train"))
         return 0
+    task = prepared.task
+    if isinstance(task, Language):
+        prepared.afterwards = COUNTING * len(task.text.end) + WRITING
     if not carried_out(prepared, go_on=command("train")):
         return INTERRUPTED
-    task = prepared.task
     if isinstance(task, MaskedPretraining):
         summary = prepared.summarise(task.baselines())
         _conclude_pretraining(prepared, summary)
@@ -171,14 +179,18 @@ def _train(prepared: Run) -> int:
     if isinstance(task, TextInfilling):
         summary = prepared.summarise({})
         print(
-            f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
+            f"\n{time_told(summary, prepared)}. "
             f"Fine-tune it: {command('translate', 'fit', 'SOURCE', 'TARGET', '--from', prepared.directory)}"
         )
         return 0
-    task = _language(prepared)
+    measured = prepared.evaluate()
     print("Fitting the n-gram models to the same text ...", flush=True)
-    summary = prepared.summarise(baselines(task))
-    _conclude(prepared, summary)
+    minutes = prepared.plan.minutes
+    bits, note = counted_bits(
+        _language(prepared).text, _language(prepared).spans(measured["val_examples"]),
+        seconds=None if minutes is None else max(0.5, 0.03 * 60 * minutes),
+    )  # fmt: skip
+    _conclude(prepared, prepared.summarise(bits), note)
     return 0
 
 
@@ -205,42 +217,36 @@ def _introduce(prepared: Run) -> None:
     )
 
 
-def baselines(task: Language) -> dict[str, float]:
-    """Bits of models that count, by what those of the task are counted by: per character, fitted to the same characters
-    over the alphabet of both parts; or per token, fitted to the same tokens, where these do not hold all of the text.
-
-    The order is the number of characters, or tokens, that a model looks back at.
-    """
-    train, validation = task.parts.train, task.parts.validation
-    units = CharacterTokenizer.train(train + validation) if task.held_out.is_whole else task.tokenizer
-    seen, held_out = units.encode(train), units.encode(validation)
-    orders = {"uniform": 0, "unigram": 1, "order 2": 3, "order 4": 5}
-    models = {name: NGram.fit(seen, n=n, vocabulary=units.size) for name, n in orders.items()}
-    return {name: model.bits_per_token(held_out, past=0) for name, model in models.items()}
-
-
-def _conclude(prepared: Run, summary: dict[str, Any]) -> None:
+def _conclude(prepared: Run, summary: dict[str, Any], note: str) -> None:
     trainer, task = prepared.trainer, _language(prepared)
     print("\nWhat it writes:\n")
-    start = task.tokenizer.encode(task.parts.validation)[: min(8, task.config.context)]
+    start = task.held_out.tokens[: min(8, task.config.context)]
     pieces = stream_text(
         trainer.parameters.tree, model=task.model, config=task.config, tokenizer=task.tokenizer, prompt=start,
         new_tokens=300,
         temperature=0.8, top_k=None, top_p=None, greedy=False, seed=prepared.settings.seed,
         device=prepared.settings.device,
     )  # fmt: skip
-    text = completed(start.tolist(), task.tokenizer) + "".join(pieces)
+    text = completed(start.tolist(), task.tokenizer) + "".join(_in_time(pieces, prepared))
     print("\n".join("    " + line for line in text.splitlines()), flush=True)
     tell_broken(text, task.tokenizer)
     own, unit = bits_of(summary)
-    print(f"\nBits per {unit} of the held-out text (lower is better):\n")
+    print(f"\nBits per {unit} of {what_was_read(summary)} (lower is better):\n")
     for name, bits in [*summary["baselines"].items(), ("this model", own)]:
         print(f"    {name:<10} {bits:6.3f}  {'#' * round(8 * bits)}")
     print(
-        f"\n{lost(summary)}"
-        f"{summary['steps']:,} steps in {summary['seconds']:.0f} s, {summary['tokens_per_second']:,} tokens/s. "
-        f"More text from it: {command('generate', prepared.directory)}"
+        f"\n{lost(summary)}{note}{note and chr(10)}"
+        f"{time_told(summary, prepared)}. More text from it: {command('generate', prepared.directory)}"
     )
+
+
+def _in_time(pieces: Iterator[str], prepared: Run) -> Iterator[str]:
+    """The pieces of a text; of a run by minutes those that there is time for."""
+    for piece in pieces:
+        yield piece
+        plan = prepared.plan
+        if plan.minutes is not None and prepared.elapsed() - plan.after_seconds > 1.03 * 60 * plan.minutes:
+            return
 
 
 def lost(summary: dict[str, Any]) -> str:
@@ -258,6 +264,6 @@ def _conclude_pretraining(prepared: Run, summary: dict[str, Any]) -> None:
     for name, what in (("masked_accuracy", "masked words right"), ("pair_accuracy", "sentence pairs right")):
         print(f"    {what:<22}{100 * summary[name]:6.1f} %   ({100 * summary['baselines'][name]:.1f} %)")
     print(
-        f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
+        f"\n{time_told(summary, prepared)}. "
         f"Fine-tune it: {command('classify', 'fit', 'DATA', '--from', prepared.directory)}"
     )

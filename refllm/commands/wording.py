@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from refllm.plan import Plan
+from refllm.run import Run
 
 
 def counted(number: float, noun: str) -> str:
@@ -15,3 +18,17 @@ def length_of(plan: Plan) -> str:
     """How long a training takes, or how much longer."""
     length = counted(plan.steps, "step") if plan.steps is not None else counted(float(plan.minutes or 0), "minute")
     return f"{length} more after {counted(plan.after_steps, 'step')}" if plan.after_steps else length
+
+
+def what_was_read(measured: dict[str, Any]) -> str:
+    """What the measures of a language model are measures of."""
+    read, of = measured["val_examples"], measured["val_of"]
+    return "the held-out text" if read >= of else f"{read:,} of the {of:,} windows of the held-out text, evenly spread"
+
+
+def time_told(summary: dict[str, Any], prepared: Run) -> str:
+    """The steps of a run, and what has taken how long until now."""
+    parts = {"reading": "reading_seconds", "training": "training_seconds", "evaluation": "evaluation_seconds"}
+    told = ", ".join(f"{name} {summary[key]:.0f} s" for name, key in parts.items())
+    whole = prepared.elapsed() if not prepared.plan.training_alone else summary["seconds"]
+    return f"{counted(summary['steps'], 'step')} in {whole:.0f} s ({told}), {summary['tokens_per_second']:,} tokens/s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,12 @@ def evenly(total: int, most: int | None) -> NDArray[np.int64]:
     if most is None or most >= total:
         return np.arange(total)
     return (2 * np.arange(most) + 1) * total // (2 * most)
+
+
+def some_batches(batches: Sequence[Any], most: int | None, *, batch: int) -> list[Any]:
+    """As many batches, evenly spread, as hold `most` examples; all of them for None."""
+    number = None if most is None else -(-most // batch)
+    return [batches[i] for i in evenly(len(batches), number).tolist()]
 
 
 def refuse_shorter_than_window(tokens: NDArray[np.integer[Any]], *, context: int, part: str) -> None:

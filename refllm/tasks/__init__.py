@@ -55,14 +55,26 @@ class Task(Protocol):
         """For tokens per second."""
         ...
 
-    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+    @property
+    def examples_held_out(self) -> int:
+        """Windows, texts, pairs, questions: what a batch has one of in each row."""
+        ...
+
+    def validate(self, p: Tree, *, device: str, workers: Workers, most: int | None = None) -> dict[str, float]:
         """Measures on the held-out part: `val_loss`, the lower the better, and others; `criterion` among them where the
-        best report is another one."""
+        best report is another one. Of `most` of its examples, evenly spread and always the same, unless that is None;
+        where they are read in batches, of as many of these as hold so many."""
         ...
 
     def told(self, measured: dict[str, float]) -> str:
         """The measures in a few words, for the lines of a run."""
         ...
+
+
+def part_told(measured: dict[str, float]) -> str:
+    """What part of the held-out examples was read, where it was not all of them."""
+    read, of = measured.get("val_examples", 1), measured.get("val_of", 1)
+    return "" if read >= of else f" ({read:,} of {of:,})"
 
 
 def load(description: dict[str, Any]) -> Task:

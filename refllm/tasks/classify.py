@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import Array
+from refllm.data.batching import evenly
 from refllm.data.classification import MARKS, ClassBatches, balanced_weights, by_length, marked_texts
 from refllm.data.examples import Example, folded, labels_of, read_labelled, split_examples
 from refllm.errors import UserError
@@ -20,6 +21,7 @@ from refllm.models import bert
 from refllm.objectives.classification import Classification
 from refllm.parameters import Tree
 from refllm.state_file import made_of
+from refllm.tasks import part_told
 from refllm.tasks.labels import label_log_probabilities, most_probable
 from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
@@ -110,8 +112,8 @@ class Classify:
         self.counts = Counter(train_labels)
         self.weights = balanced_weights(train_labels, of=self.labels) if self.balanced else None
         self.texts, cut = self._marked(read.train)
-        held_out, cut_held_out = self._marked(read.validation)
-        self.held_out, self.cut = by_length(held_out, pad=self.tokenizer.special.pad), cut + cut_held_out
+        self.marked_held_out, cut_held_out = self._marked(read.validation)
+        self.cut = cut + cut_held_out
 
     def _marked(self, examples: Sequence[Example]) -> Any:
         return marked_texts([one.text for one in examples], tokenizer=self.tokenizer, context=self.config.context)
@@ -160,12 +162,18 @@ class Classify:
     def tokens_a_batch(self, batch: int) -> int:
         return round(batch * sum(len(ids) for ids, _ in self.texts) / len(self.texts))
 
-    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+    @property
+    def examples_held_out(self) -> int:
+        return len(self.read.validation)
+
+    def validate(self, p: Tree, *, device: str, workers: Workers, most: int | None = None) -> dict[str, float]:
         """The loss, accuracy and macro F1 on the texts held out; `val_loss` weighs the labels as training does, and is
         without smoothing. The best report has the fewest wrong labels (by weight), of equally many the lower loss: a
         classifier still gets better at labels when its loss rises, since it grows too sure of the wrong ones."""
-        rows = label_log_probabilities(self.full(p), self.held_out, config=self.config, device=device, workers=workers)
-        wanted = [str(one.label) for one in self.read.validation]
+        chosen = evenly(len(self.read.validation), most).tolist()
+        pieces = by_length([self.marked_held_out[i] for i in chosen], pad=self.tokenizer.special.pad)
+        rows = label_log_probabilities(self.full(p), pieces, config=self.config, device=device, workers=workers)
+        wanted = [str(self.read.validation[i].label) for i in chosen]
         given = [self.labels[most_probable(row)] for row in rows]
         places = [self.labels.index(label) for label in wanted]
         weights = [1.0 if self.weights is None else self.weights[place] for place in places]
@@ -182,7 +190,8 @@ class Classify:
     def told(self, measured: dict[str, float]) -> str:
         kind = " without smoothing" if self.smoothing else ""
         return (
-            f"held out: loss {measured['val_loss']:.3f}{kind}, {100 * measured['accuracy']:.1f} % right, "
+            f"held out{part_told(measured)}: "
+            f"loss {measured['val_loss']:.3f}{kind}, {100 * measured['accuracy']:.1f} % right, "
             f"macro F1 {measured['macro_f1']:.3f}"
         )
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from refllm.backend import generator, to_device, to_host
+from refllm.data.batching import some_batches
 from refllm.data.corpus import split
 from refllm.data.denoising import InfilledWindows
-from refllm.errors import UserError
 from refllm.models import encoder_decoder
 from refllm.objectives.denoising import Denoising, denoising_loss
 from refllm.parameters import Tree, map_leaves
 from refllm.state_file import made_of
-from refllm.tasks.language import introduced, read_corpus
+from refllm.tasks import part_told
+from refllm.tasks.text import digest_of, introduced, read_corpus, require_digest
+from refllm.tokenizers import encode_long, require_same_vocabulary
 from refllm.tokenizers import load as load_tokenizer
-from refllm.tokenizers import require_same_vocabulary
 from refllm.train import Objective
 from refllm.workers import Workers
 
@@ -40,13 +40,13 @@ class TextInfilling:
         self.data = [str(Path(d).resolve()) for d in data]
         self.objective: Objective = Denoising(encoder_decoder, config, start=tokenizer.special.cls)
         corpus = read_corpus(data)
-        self.name, self.digest = corpus.name, hashlib.sha256(corpus.text.encode()).hexdigest()
-        if digest not in (None, self.digest):
-            raise UserError(f"{self.name} is not the text that the run began with; resume with the same")
-        self.parts = split(corpus)
-        self.tokens = tokenizer.encode(self.parts.train)
+        self.name, self.digest = corpus.name, digest_of(corpus.text)
+        require_digest(self.name, self.digest, digest)
+        parts = split(corpus)
+        self.sizes = (len(parts.train), len(parts.validation), parts.removed)
+        self.tokens = encode_long(tokenizer, parts.train)
         held_out = InfilledWindows(
-            tokenizer.encode(self.parts.validation), batch=EVALUATION_BATCH, generator=generator(0), **self._how()
+            encode_long(tokenizer, parts.validation), batch=EVALUATION_BATCH, generator=generator(0), **self._how()
         )
         self.held_out = [held_out.next_batch() for _ in range(EVALUATION_BATCHES)]
 
@@ -54,7 +54,7 @@ class TextInfilling:
         return {"context": self.config.context, "special": self.tokenizer.special}
 
     def introduced(self) -> str:
-        return introduced(self.name, self.parts)
+        return introduced(self.name, *self.sizes, self.tokenizer)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -70,8 +70,13 @@ class TextInfilling:
     def tokens_a_batch(self, batch: int) -> int:
         return batch * self.config.context
 
-    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+    @property
+    def examples_held_out(self) -> int:
+        return EVALUATION_BATCH * len(self.held_out)
+
+    def validate(self, p: Tree, *, device: str, workers: Workers, most: int | None = None) -> dict[str, float]:
         """NLL of a token of the texts that are written again, over fixed held-out windows."""
+        batches = some_batches(self.held_out, most, batch=EVALUATION_BATCH)
 
         def one(batch: Tree) -> float:
             there = map_leaves(lambda x: to_device(x, device), batch)
@@ -80,11 +85,11 @@ class TextInfilling:
             )
             return float(to_host(y))
 
-        total = sum(workers.map(one, self.held_out))
-        return {"val_loss": total / sum(int(batch["counted"].sum()) for batch in self.held_out)}
+        total = sum(workers.map(one, batches))
+        return {"val_loss": total / sum(int(batch["counted"].sum()) for batch in batches)}
 
     def told(self, measured: dict[str, float]) -> str:
-        return f"held out: loss {measured['val_loss']:.3f} a token"
+        return f"held out{part_told(measured)}: loss {measured['val_loss']:.3f} a token"
 
 
 def load(description: dict[str, Any]) -> TextInfilling:

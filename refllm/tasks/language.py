@@ -3,54 +3,24 @@ where the tokens do not hold all of the text."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from refllm.data.batching import Batches, held_out_windows
-from refllm.data.corpus import Corpus, Split, python_reference, read_text, split
-from refllm.errors import UserError
-from refllm.metrics import bits_per_character, bits_per_token
+from refllm.data.batching import Batches
+from refllm.data.corpus import split
+from refllm.data.held_out import HeldOutWindows
 from refllm.models import by_name
 from refllm.objectives.causal import Causal
 from refllm.parameters import Tree
 from refllm.state_file import made_of
-from refllm.tokenizers import Tokenizer, gives_back, require_same_vocabulary, unknown_share
+from refllm.tasks import part_told
+from refllm.tasks.text import LearntText, digest_of, introduced, read_corpus, require_digest
+from refllm.tokenizers import Tokenizer, require_same_vocabulary
 from refllm.tokenizers import load as load_tokenizer
 from refllm.train import Objective, evaluate
 from refllm.workers import Workers
 
 EVALUATION_BATCH = 32  # windows that go through the model together
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """A text that a model is measured on, and its tokens."""
-
-    text: str
-    tokenizer: Tokenizer
-
-    @cached_property
-    def tokens(self) -> Any:
-        return self.tokenizer.encode(self.text)
-
-    @cached_property
-    def is_whole(self) -> bool:
-        return gives_back(self.tokenizer, self.tokens, self.text)
-
-    def measures(self, nll: float) -> dict[str, float]:
-        """Loss per token in nats, and bits per character; bits per token and the share of unknown ones where the tokens
-        do not give the text back, whose characters would cost too little."""
-        loss = {"val_loss": nll / len(self.tokens)}
-        if self.is_whole:
-            return {**loss, "val_bpc": bits_per_character(nll, len(self.text))}
-        return {
-            **loss,
-            "val_bpt": bits_per_token(nll, len(self.tokens)),
-            "val_unknown": unknown_share(self.tokenizer, self.tokens),
-        }
 
 
 def bits_of(measured: dict[str, float]) -> tuple[float, str]:
@@ -59,39 +29,40 @@ def bits_of(measured: dict[str, float]) -> tuple[float, str]:
 
 
 class Language:
-    """A model of the protocol of refllm/objectives/causal.py on a text, that of `data` or the Python reference.
+    """A model of the protocol of refllm/objectives/causal.py on a text: that of `data` or the Python reference, which
+    is read here unless it is given as `text`.
 
     Raises:  UserError if `digest` is given and the text is another.
     """
 
     def __init__(
-        self, *, model: str, config: Any, tokenizer: Tokenizer, data: list[str], digest: str | None = None
+        self,
+        *,
+        model: str,
+        config: Any,
+        tokenizer: Tokenizer,
+        data: list[str],
+        digest: str | None = None,
+        text: LearntText | None = None,
     ) -> None:
         self.model, self.config, self.tokenizer = by_name(model), config, tokenizer
         self.data = [str(Path(d).resolve()) for d in data]
         require_same_vocabulary(tokenizer, config.vocabulary)
         self.objective: Objective = Causal(self.model, config)
-        self.corpus = read_corpus(data)
-        self.name, self.digest = self.corpus.name, hashlib.sha256(self.corpus.text.encode()).hexdigest()
-        if digest not in (None, self.digest):
-            raise UserError(f"{self.name} is not the text that the run began with; resume with the same")
-        self.parts: Split = split(self.corpus)
-        self.tokens = tokenizer.encode(self.parts.train)
-        self.held_out = HeldOut(self.parts.validation, tokenizer)
-        context, stride = config.context, max(1, config.context // 2)
-        ids, targets = held_out_windows(self.tokens, self.held_out.tokens, context=context, stride=stride)
-        pieces = range(0, len(ids), EVALUATION_BATCH)
-        self.windows = [(ids[i : i + EVALUATION_BATCH], targets[i : i + EVALUATION_BATCH]) for i in pieces]
+        self.text = _read(data, tokenizer, digest) if text is None else text
+        self.name, self.tokens, self.held_out = self.text.name, self.text.tokens, self.text.held_out
+        self.windows = HeldOutWindows(self.tokens, self.held_out.tokens, context=config.context, batch=EVALUATION_BATCH)
         self.validation_tokens = len(self.held_out.tokens)
 
     def introduced(self) -> str:
-        return introduced(self.name, self.parts)
+        text = self.text
+        return introduced(text.name, text.characters, len(text.held_out.text), text.removed, self.tokenizer)
 
     def describe(self) -> dict[str, Any]:
         return {
             "task": "language", "model": self.model.__name__.rpartition(".")[2], "config": self.config.as_dict(),
             "tokenizer": self.tokenizer.to_json(), "data": self.data,
-            "text_sha256": self.digest,
+            "text_sha256": self.text.digest,
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> Batches:
@@ -103,14 +74,23 @@ class Language:
     def tokens_a_batch(self, batch: int) -> int:
         return batch * int(self.config.context)
 
-    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
-        """`HeldOut.measures` over the whole validation text."""
-        nll = evaluate(p, self.windows, model=self.model, config=self.config, device=device, workers=workers)
-        return self.held_out.measures(nll)
+    @property
+    def examples_held_out(self) -> int:
+        return self.windows.count
+
+    def validate(self, p: Tree, *, device: str, workers: Workers, most: int | None = None) -> dict[str, float]:
+        """`HeldOut.measures` over the whole validation text, or over what `most` of its windows count."""
+        pieces = self.windows.pieces(most)
+        nll = evaluate(p, pieces, model=self.model, config=self.config, device=device, workers=workers)
+        return self.held_out.measures(nll, self.spans(most))
+
+    def spans(self, most: int | None) -> list[tuple[int, int]] | None:
+        """The held-out tokens that `most` windows count; None for all."""
+        return None if most is None or most >= self.windows.count else self.windows.spans(most)
 
     def told(self, measured: dict[str, float]) -> str:
         bits, unit = bits_of(measured)
-        return f"held out {bits:.3f} bits/{unit}"
+        return f"held out{part_told(measured)} {bits:.3f} bits/{unit}"
 
 
 def load(description: dict[str, Any]) -> Language:
@@ -123,14 +103,7 @@ def load(description: dict[str, Any]) -> Language:
     )
 
 
-def read_corpus(data: list[str], *, border: str = "") -> Corpus:
-    """The user's files, with `border` between two of them, or the text that every Python carries."""
-    return read_text(data, border=border) if data else python_reference()
-
-
-def introduced(name: str, parts: Split) -> str:
-    """A text and its split, in a line; a second one where characters were left out."""
-    line = f"{name}: {len(parts.train):,} characters to learn from, {len(parts.validation):,} held out"
-    if parts.removed:
-        line += f"\n           ({parts.removed:,} characters left out that the held-out part repeats)"
-    return line
+def _read(data: list[str], tokenizer: Tokenizer, digest: str | None) -> LearntText:
+    corpus = read_corpus(data)
+    require_digest(corpus.name, digest_of(corpus.text), digest)
+    return LearntText.of(corpus, split(corpus), tokenizer)

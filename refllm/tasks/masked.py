@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from refllm.backend import generator, namespace, to_device, to_host
+from refllm.data.batching import some_batches
 from refllm.data.corpus import split
 from refllm.data.pretraining import PretrainingBatches
 from refllm.data.sentences import FILE_BORDER, encoded, split_documents
-from refllm.errors import UserError
 from refllm.models import bert
 from refllm.objectives.pretraining import Pretraining, pretraining_loss
 from refllm.parameters import Tree, map_leaves
 from refllm.state_file import made_of
-from refllm.tasks.language import introduced, read_corpus
+from refllm.tasks import part_told
+from refllm.tasks.text import digest_of, introduced, read_corpus, require_digest
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
 from refllm.train import Objective
@@ -42,13 +42,13 @@ class MaskedPretraining:
         self.data = [str(Path(d).resolve()) for d in data]
         self.objective: Objective = Pretraining(bert, config)
         corpus = read_corpus(data, border=FILE_BORDER)
-        self.name, self.digest = corpus.name, hashlib.sha256(corpus.text.encode()).hexdigest()
-        if digest not in (None, self.digest):
-            raise UserError(f"{self.name} is not the text that the run began with; resume with the same")
-        self.parts = split(corpus)
-        self.documents = encoded(split_documents(self.parts.train), tokenizer)
+        self.name, self.digest = corpus.name, digest_of(corpus.text)
+        require_digest(self.name, self.digest, digest)
+        parts = split(corpus)
+        self.sizes = (len(parts.train), len(parts.validation), parts.removed)
+        self.documents = encoded(split_documents(parts.train), tokenizer)
         held_out = self._batches(
-            encoded(split_documents(self.parts.validation), tokenizer), batch=EVALUATION_BATCH, order=generator(0)
+            encoded(split_documents(parts.validation), tokenizer), batch=EVALUATION_BATCH, order=generator(0)
         )
         self.held_out = [held_out.next_batch() for _ in range(EVALUATION_BATCHES)]
 
@@ -62,7 +62,7 @@ class MaskedPretraining:
         }  # fmt: skip
 
     def introduced(self) -> str:
-        return introduced(self.name, self.parts)
+        return introduced(self.name, *self.sizes, self.tokenizer)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -90,13 +90,18 @@ class MaskedPretraining:
             "pair_accuracy": max(pairs.count(0), pairs.count(1)) / len(pairs),
         }
 
-    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+    @property
+    def examples_held_out(self) -> int:
+        return EVALUATION_BATCH * len(self.held_out)
+
+    def validate(self, p: Tree, *, device: str, workers: Workers, most: int | None = None) -> dict[str, float]:
         """The objective, and the shares of masked words and of pairs that are got right, over fixed held-out pairs."""
 
         def one(batch: Tree) -> tuple[float, ...]:
             return self._measured(p, map_leaves(lambda x: to_device(x, device), batch))
 
-        sums = [sum(column) for column in zip(*workers.map(one, self.held_out), strict=True)]
+        batches = some_batches(self.held_out, most, batch=EVALUATION_BATCH)
+        sums = [sum(column) for column in zip(*workers.map(one, batches), strict=True)]
         masked, pairs, right, places, right_pairs, examples = sums
         return {
             "val_loss": masked / places + pairs / examples,
@@ -125,7 +130,8 @@ class MaskedPretraining:
 
     def told(self, measured: dict[str, float]) -> str:
         return (
-            f"held out: loss {measured['val_loss']:.3f}, masked words {100 * measured['masked_accuracy']:.1f} % right, "
+            f"held out{part_told(measured)}: "
+            f"loss {measured['val_loss']:.3f}, masked words {100 * measured['masked_accuracy']:.1f} % right, "
             f"pairs {100 * measured['pair_accuracy']:.1f} %"
         )
 

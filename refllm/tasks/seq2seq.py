@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import to_device, to_host
+from refllm.data.batching import some_batches
 from refllm.data.examples import Pair, read_pairs
 from refllm.data.pairs import IGNORE, PairBatches, by_length, encoded_pairs, pair_batch, split_pairs
 from refllm.errors import UserError
@@ -17,6 +18,7 @@ from refllm.models import encoder_decoder
 from refllm.objectives.seq2seq import Seq2Seq, seq2seq_loss, shifted_right
 from refllm.parameters import Tree, map_leaves
 from refllm.state_file import made_of
+from refllm.tasks import part_told
 from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
@@ -128,19 +130,25 @@ class SequencePairs:
     def tokens_a_batch(self, batch: int) -> int:
         return round(batch * sum(len(source) + len(target) for source, target in self.pairs) / len(self.pairs))
 
-    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
+    @property
+    def examples_held_out(self) -> int:
+        return EVALUATION_BATCH * len(self.held_out)
+
+    def validate(self, p: Tree, *, device: str, workers: Workers, most: int | None = None) -> dict[str, float]:
         """NLL of a token of the targets held out, without smoothing."""
+        batches = some_batches(self.held_out, most, batch=EVALUATION_BATCH)
         full = self.full(p)
 
         def one(batch: Tree) -> float:
             there = map_leaves(lambda x: to_device(x, device), batch)
             return nll(full, there, config=self.config, start=self.tokenizer.special.cls)
 
-        total = sum(workers.map(one, self.held_out))
-        return {"val_loss": total / sum(int((batch["targets"] != IGNORE).sum()) for batch in self.held_out)}
+        total = sum(workers.map(one, batches))
+        return {"val_loss": total / sum(int((batch["targets"] != IGNORE).sum()) for batch in batches)}
 
     def told(self, measured: dict[str, float]) -> str:
-        return f"held out: loss {measured['val_loss']:.3f} a token{' without smoothing' if self.smoothing else ''}"
+        kind = " without smoothing" if self.smoothing else ""
+        return f"held out{part_told(measured)}: loss {measured['val_loss']:.3f} a token{kind}"
 
 
 def nll(p: Tree, batch: Tree, *, config: encoder_decoder.Config, start: int) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import to_device, to_host
+from refllm.data.batching import evenly
 from refllm.data.examples import Question, folded, read_questions, split_examples
 from refllm.data.pairs import by_length
 from refllm.data.questions import Asked, QuestionBatches, answered, question_batch
@@ -19,6 +20,7 @@ from refllm.models import bert
 from refllm.objectives.span import Span, best_spans, span_nll
 from refllm.parameters import Tree, map_leaves
 from refllm.state_file import made_of
+from refllm.tasks import part_told
 from refllm.tasks.start import Start, restored, tuning_of
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
@@ -133,32 +135,24 @@ class AnswerSpans:
     def tokens_a_batch(self, batch: int) -> int:
         return round(batch * sum(len(read.ids) for read, _ in self.questions) / len(self.questions))
 
-    def validate(self, p: Tree, *, device: str, workers: Workers) -> dict[str, float]:
-        """NLL of a start or an end, and how good the answers are, on the questions held out."""
-        full, nll = self.full(p), 0.0
-        for piece in by_length([len(read.ids) for _, read, _ in self.held_out], batch=READING_BATCH):
-            nll += self._nll(full, piece, device=device)
-        given = answers(
-            full, [(one.context, read) for one, read, _ in self.held_out], config=self.config,
-            tokenizer=self.tokenizer, device=device, workers=workers,
-        )  # fmt: skip
-        wanted = [one.answer for one, _, _ in self.held_out]
-        return {"val_loss": nll / (2 * len(self.held_out)), **quality(wanted, given)}
+    @property
+    def examples_held_out(self) -> int:
+        return len(self.held_out)
 
-    def _nll(self, p: Tree, piece: list[int], *, device: str) -> float:
-        batch = question_batch(
-            [self.held_out[i][1] for i in piece], [self.held_out[i][2] for i in piece], special=self.tokenizer.special
-        )
-        there = map_leaves(lambda x: to_device(x, device), batch)
-        h, _ = bert.encode(
-            p, ids=there["ids"], segments=there["segments"], allowed=there["allowed"], config=self.config, keep=None
-        )
-        y, _ = span_nll(h, p, model=bert, possible=there["possible"], targets=there["targets"], ignore=None)
-        return float(to_host(y))
+    def validate(self, p: Tree, *, device: str, workers: Workers, most: int | None = None) -> dict[str, float]:
+        """NLL of a start or an end, and how good the answers are, on the questions held out."""
+        full, chosen = self.full(p), evenly(len(self.held_out), most).tolist()
+        asked = [self.held_out[i] for i in chosen]
+        nll, given = _read(
+            full, [(one.context, read) for one, read, _ in asked], [places for _, _, places in asked],
+            config=self.config, tokenizer=self.tokenizer, device=device, workers=workers,
+        )  # fmt: skip
+        return {"val_loss": nll / (2 * len(asked)), **quality([one.answer for one, _, _ in asked], given)}
 
     def told(self, measured: dict[str, float]) -> str:
         return (
-            f"held out: loss {measured['val_loss']:.3f}, exact match {measured['exact_match']:.1f} %, "
+            f"held out{part_told(measured)}: "
+            f"loss {measured['val_loss']:.3f}, exact match {measured['exact_match']:.1f} %, "
             f"F1 {measured['f1']:.1f} %"
         )
 
@@ -182,10 +176,25 @@ def answers(
     workers: Workers,
 ) -> list[str]:
     """For each context and what the model reads of it and a question: the text of the best span."""
+    return _read(p, read, None, config=config, tokenizer=tokenizer, device=device, workers=workers)[1]
+
+
+def _read(
+    p: Tree,
+    read: Sequence[tuple[str, Asked]],
+    targets: Sequence[tuple[int, int]] | None,
+    *,
+    config: bert.Config,
+    tokenizer: Any,
+    device: str,
+    workers: Workers,
+) -> tuple[float, list[str]]:
+    """Total NLL of the targets, starts and ends, if they are given; and the texts of the best spans."""
     found: dict[int, str] = {}
 
-    def one(piece: list[int]) -> None:
-        batch = question_batch([read[i][1] for i in piece], None, special=tokenizer.special)
+    def one(piece: list[int]) -> float:
+        wanted = None if targets is None else [targets[i] for i in piece]
+        batch = question_batch([read[i][1] for i in piece], wanted, special=tokenizer.special)
         there = map_leaves(lambda x: to_device(x, device), batch)
         h, _ = bert.encode(
             p, ids=there["ids"], segments=there["segments"], allowed=there["allowed"], config=config, keep=None
@@ -195,9 +204,13 @@ def answers(
         for i, (first, last) in zip(piece, spans, strict=True):
             context, known = read[i]
             found[i] = known.text_of(context, first, last)
+        if wanted is None:
+            return 0.0
+        y, _ = span_nll(h, p, model=bert, possible=there["possible"], targets=there["targets"], ignore=None)
+        return float(to_host(y))
 
-    workers.map(one, by_length([len(known.ids) for _, known in read], batch=READING_BATCH))
-    return [found[i] for i in range(len(read))]
+    nll = sum(workers.map(one, by_length([len(known.ids) for _, known in read], batch=READING_BATCH)))
+    return nll, [found[i] for i in range(len(read))]
 
 
 def load(description: dict[str, Any]) -> AnswerSpans:

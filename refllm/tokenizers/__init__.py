@@ -24,7 +24,7 @@ __all__ = [
     "Tokenizer",
     "WordPieceTokenizer",
     "WordTokenizer",
-    "characters_begun",
+    "character_starts",
     "default_start",
     "encode_long",
     "gives_back",
@@ -100,12 +100,15 @@ def borders(text: str, *, piece: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def characters_begun(tokenizer: Tokenizer, tokens: NDArray[np.integer[Any]]) -> int:
-    """How many characters of a text that the tokens `gives_back` begin in these of its tokens."""
+def character_starts(tokenizer: Tokenizer, tokens: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """How many characters of a text that the tokens `gives_back` begin before each of them, and before its end.
+
+    A character that several tokens spell begins in the first of them.
+    """
     if isinstance(tokenizer, BytePairTokenizer):
-        each = [sum(byte & 0xC0 != 0x80 for byte in token) for token in tokenizer.vocabulary]
-        return int(np.array(each)[tokens].sum())
-    return len(tokenizer.decode(tokens))
+        each = np.array([sum(byte & 0xC0 != 0x80 for byte in token) for token in tokenizer.vocabulary])
+        return np.append(0, np.cumsum(each[tokens]))
+    return np.arange(len(tokens) + 1)  # one each
 
 
 def gives_back(tokenizer: Tokenizer, tokens: NDArray[np.int64], text: str) -> bool:

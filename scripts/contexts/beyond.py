@@ -14,7 +14,8 @@ from refllm.metrics import bits_per_character
 from refllm.models import by_name
 from refllm.plan import Plan
 from refllm.run import Run
-from refllm.tasks.language import Language, read_corpus
+from refllm.tasks.language import Language
+from refllm.tasks.text import read_corpus
 from refllm.tokenizers import BytePairTokenizer
 from refllm.train import Settings, evaluate
 from refllm.workers import Workers, available_cores, keep_freed_memory
@@ -51,7 +52,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         )  # fmt: skip
         task = Language(model=name, config=config, tokenizer=tokenizer, data=[])
         with tempfile.TemporaryDirectory() as folder, Workers(settings.shards) as workers:
-            plan = Plan(steps=None, minutes=options.minutes, reports=1)
+            plan = Plan(steps=None, minutes=options.minutes, reports=1, training_alone=True)
             run = Run.begin(Path(folder) / "run", task=task, settings=settings, plan=plan, workers=workers)
             run.train(lambda: False, lambda loss: None, lambda line: None)
             for length in options.lengths:
@@ -67,14 +68,13 @@ def _bits(run: Run, config: Any, length: int) -> float:
     """Bits per character of the held-out text in windows of `length`, every token once, with at least half of it
     before it."""
     task: Any = run.task
-    held_out = task.tokenizer.encode(task.parts.validation)
-    ids, targets = held_out_windows(task.tokens, held_out, context=length, stride=max(1, length // 2))
+    ids, targets = held_out_windows(task.tokens, task.held_out.tokens, context=length, stride=max(1, length // 2))
     windows = [(ids[i : i + 8], targets[i : i + 8]) for i in range(0, len(ids), 8)]
     nll = evaluate(
         run.trainer.parameters.tree, windows, model=task.model, config=config, device="cpu",
         workers=run.trainer.workers,
     )  # fmt: skip
-    return bits_per_character(nll, len(task.parts.validation))
+    return bits_per_character(nll, len(task.held_out.text))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from refllm.tokenizers import (
     WordPieceTokenizer,
     WordTokenizer,
     borders,
-    characters_begun,
+    character_starts,
     encode_long,
 )
 from refllm.tokenizers.bpe import LONGEST
@@ -56,14 +56,17 @@ def test_the_pieces_are_a_partition_and_no_shorter_than_asked_but_for_the_last(t
 
 
 @pytest.mark.parametrize("kind", ["byte_pair", "character"])
-@given(text=texts.filter(bool), data=st.data())
-def test_the_characters_of_any_parts_of_the_tokens_add_up_to_those_of_the_text(
-    kind: str, text: str, data: st.DataObject
-) -> None:
+@given(text=texts.filter(bool))
+def test_a_character_begins_in_the_first_token_that_spells_it(kind: str, text: str) -> None:
+    """Against the text that the tokens before complete: U+FFFD stands for a character that was begun."""
     tokenizer = of_kind(kind, text)
     ids = tokenizer.encode(text)
-    taken = np.array(data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))))
-    assert characters_begun(tokenizer, ids[taken]) + characters_begun(tokenizer, ids[~taken]) == len(text)
+    starts = character_starts(tokenizer, ids)
+    assert (starts[0], starts[-1]) == (0, len(text))
+    for place in range(len(ids) + 1):
+        before = tokenizer.decode(ids[:place])
+        whole = next((i for i, pair in enumerate(zip(before, text, strict=False)) if pair[0] != pair[1]), len(before))
+        assert starts[place] == whole + (whole < len(before))
 
 
 def test_words_beyond_the_memory_of_the_tokenizer_are_spelled_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,189 @@
+"""Laws of the time that a run takes, by a clock that the test moves: what reports may take, and when it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refllm import run as run_module
+from refllm.plan import Plan
+from refllm.run import Run
+from refllm.timing import FEWEST, RATIO, REPORTS, Timing, affordable, kept_of, of_plan, sample_size
+from refllm.workers import Workers
+from spec_tests import tiny
+
+MINUTE = 60.0
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Costs:
+    """A run whose steps, validations and saves take the seconds that they are given, and whose held-out part is as
+    large as it is given."""
+
+    def __init__(
+        self, run: Run, clock: Clock, *, step: float, example: float, examples: int, save: float = 0.0
+    ) -> None:
+        self.run, self.clock, self.read = run, clock, list[int]()
+        task: Any = run.task
+        run.task = SimpleNamespace(
+            examples_held_out=examples, tokens_a_batch=task.tokens_a_batch, validate=None, name="text"
+        )
+
+        def stepped(batch: Any, *, lr: float) -> Any:
+            clock.now += step
+            run.trainer.step_number += 1
+            return numpy.float32(2.0)
+
+        def validated(most: int | None = None) -> dict[str, float]:
+            self.read.append(examples if most is None else most)
+            clock.now += example * self.read[-1]
+            return {"val_loss": 2.0}
+
+        def saved() -> None:
+            clock.now += save
+
+        run.trainer.step = stepped  # type: ignore[method-assign]
+        run.validate, run.save = validated, saved  # type: ignore[method-assign]
+
+
+def run_of(folder: Path, clock: Clock, plan: Plan, *, since: float, batch: int = 16, **costs: Any) -> Costs:
+    begun = tiny.begin(folder, "run", batch=batch)
+    run = Run.begin(
+        folder / "run", task=begun.task, settings=begun.settings, plan=plan, workers=Workers(1), since=since
+    )
+    return Costs(run, clock, **costs)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(run_module, "time", made)
+    return made
+
+
+@pytest.mark.parametrize("minutes", [0.5, 1.0])
+@pytest.mark.parametrize("reports", [1, 10, 100])
+@pytest.mark.parametrize("reading", [0.0, 0.01, 0.4], ids="reading {:.0%}".format)
+@pytest.mark.parametrize("examples", [3, 640, 3_800, 140_000], ids="of {}".format)
+@pytest.mark.parametrize(("step", "ratio"), [(0.01, 3.0), (0.05, 1.5), (0.05, 6.0), (0.4, 3.0)])
+def test_a_run_by_minutes_ends_when_they_do_however_much_is_held_out(
+    tmp_path: Path, clock: Clock, minutes: float, reports: int, reading: float, examples: int, step: float, ratio: float
+) -> None:
+    """Reading, training, reports and the evaluation at the end; the last reads all where it takes a tenth or less."""
+    since, whole = clock.now, MINUTE * minutes
+    clock.now += reading * whole
+    example = step / 16 / ratio
+    plan = Plan(steps=None, minutes=minutes, reports=reports)
+    made = run_of(tmp_path, clock, plan, since=since, step=step, example=example, examples=examples, save=step / 2)
+    made.run.train(lambda: False, lambda loss: None, lambda line: None)
+    trained = made.run.training_seconds
+    assert len(made.read) >= reports if reports * step < 0.5 * trained else made.read
+    assert set(made.read) == {made.read[0]}
+    assert example * sum(made.read) <= 1.2 * max(REPORTS * RATIO / ratio * trained, reports * 16 * example)
+    measured = made.run.evaluate()
+    *_, last = made.read
+    assert (measured["val_examples"], measured["val_of"]) == (last, examples)
+    assert last == examples or example * examples > 0.07 * whole
+    assert clock.now - since == pytest.approx(whole, rel=0.05)
+    assert made.run.timing.prepared == pytest.approx(reading * whole)
+    assert made.run.elapsed() == pytest.approx(clock.now - since)
+
+
+@pytest.mark.parametrize("examples", [640, 140_000])
+def test_where_models_are_compared_the_minutes_are_those_of_the_steps_alone(
+    tmp_path: Path, clock: Clock, examples: int
+) -> None:
+    since = clock.now
+    clock.now += 30
+    plan = Plan(steps=None, minutes=1.0, reports=4, training_alone=True)
+    how: dict[str, Any] = {"step": 0.05, "example": 0.001, "examples": examples, "save": 0.5}
+    made = run_of(tmp_path, clock, plan, since=since, **how)
+    made.run.train(lambda: False, lambda loss: None, lambda line: None)
+    assert made.run.trainer.step_number == pytest.approx(1200, abs=1)
+    assert made.run.training_seconds == pytest.approx(60, abs=0.06) == made.run.seconds
+    assert made.run.evaluate()["val_examples"] == examples
+
+
+def test_a_text_whose_reading_takes_longer_than_the_minutes_is_trained_on_for_a_tenth_of_them(
+    tmp_path: Path, clock: Clock
+) -> None:
+    since = clock.now
+    clock.now += 500
+    plan = Plan(steps=None, minutes=1.0, reports=4)
+    made = run_of(tmp_path, clock, plan, since=since, step=0.05, example=0.001, examples=100_000)
+    made.run.train(lambda: False, lambda loss: None, lambda line: None)
+    assert made.run.training_seconds == pytest.approx(6, rel=0.1)
+    made.run.evaluate()
+    assert clock.now - since < 500 + 6 + 4
+
+
+def test_a_run_by_steps_reads_no_clock_and_evaluates_all_at_its_end(tmp_path: Path, clock: Clock) -> None:
+    plan = Plan(steps=100, minutes=None, reports=10)
+    made = run_of(tmp_path, clock, plan, since=clock.now, step=1e3, example=1e3, examples=100_000)
+    made.run.train(lambda: False, lambda loss: None, lambda line: None)
+    assert made.read == [FEWEST] * 10
+    made.run.evaluate()
+    assert made.read[-1] == 100_000
+
+
+@given(
+    examples=st.integers(1, 10**6), steps=st.integers(1, 10**6), batch=st.integers(1, 512), reports=st.integers(1, 100),
+    fewest=st.integers(1, 100),
+)  # fmt: skip
+def test_reports_take_no_more_than_their_share_of_the_steps_beyond_the_fewest_examples(
+    examples: int, steps: int, batch: int, reports: int, fewest: int
+) -> None:
+    size = sample_size(examples=examples, steps=steps, batch=batch, reports=reports, fewest=fewest)
+    assert 1 <= size <= examples
+    share = size * reports / RATIO / (steps * batch)
+    assert share <= REPORTS * (1 + 1e-9) or size <= fewest
+    assert size in (examples, fewest) or (size + 1) * reports / RATIO > REPORTS * steps * batch * (1 - 1e-9)
+
+
+@given(
+    minutes=st.floats(0.1, 100), prepared=st.floats(0, 0.7), examples=st.integers(1, 10**6),
+    an_example=st.floats(1e-6, 1), afterwards=st.floats(0, 100), reports=st.integers(1, 20),
+)  # fmt: skip
+def test_the_training_begins_when_the_data_is_read_and_ends_before_the_minutes_do(
+    minutes: float, prepared: float, examples: int, an_example: float, afterwards: float, reports: int
+) -> None:
+    plan, whole = Plan(steps=None, minutes=minutes, reports=reports), MINUTE * minutes
+    kept = kept_of(plan, examples=examples, sample=0, an_example=an_example)
+    assert kept <= 0.15 * whole * (1 + 1e-9)
+    how: Any = {"prepared": prepared * whole, "kept": kept, "afterwards": afterwards}
+    assert of_plan(plan, prepared * whole, **how) == 0
+    assert of_plan(plan, whole, **how) >= whole * (1 - 1e-9)
+    assert of_plan(plan, 0.79 * whole, **how) <= whole * (1 + 1e-9)
+    left = affordable(
+        plan, whole, examples=examples, an_example=an_example, batch=16, afterwards=afterwards
+    )  # whatever has gone before
+    assert left == min(examples, 16) or left * an_example <= 0.05 * whole * (1 + 1e-9) or left == examples
+
+
+def test_the_sample_of_a_run_is_decided_once() -> None:
+    plan, timing = Plan(steps=None, minutes=1.0, reports=10), Timing()
+    first = timing.decide(plan, examples=10**6, batch=16, step=100, progress=0.1)
+    assert first == int(REPORTS * RATIO * 1000 * 16 / 10)
+    assert timing.decide(plan, examples=10**6, batch=16, step=900, progress=0.2) == first
+    assert Timing(**vars(timing)) == timing
+
+
+@pytest.mark.parametrize("wrong", [{"prepared": -1.0}, {"evaluation": float("nan")}, {"read": -3}, {"sample": -1}])
+def test_a_timing_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="timing"):
+        Timing(**wrong)
