@@ -105,6 +105,21 @@ def test_a_run_by_minutes_ends_when_they_do_however_much_is_held_out(
 
 
 @pytest.mark.parametrize("examples", [640, 140_000])
+def test_a_run_that_is_made_longer_by_minutes_takes_so_many_more(tmp_path: Path, clock: Clock, examples: int) -> None:
+    plan = Plan(steps=None, minutes=1.0, reports=4)
+    made = run_of(tmp_path, clock, plan, since=clock.now, step=0.05, example=0.001, examples=examples)
+    for minutes in (2.0, 0.5):
+        made.run.train(lambda: False, lambda loss: None, lambda line: None)
+        made.run.evaluate()
+        made.run.extend(steps=None, minutes=minutes)
+        start = clock.now
+        clock.now += 3
+        made.run.train(lambda: False, lambda loss: None, lambda line: None)
+        made.run.evaluate()
+        assert clock.now - start == pytest.approx(MINUTE * minutes, rel=0.05)
+
+
+@pytest.mark.parametrize("examples", [640, 140_000])
 def test_where_models_are_compared_the_minutes_are_those_of_the_steps_alone(
     tmp_path: Path, clock: Clock, examples: int
 ) -> None:

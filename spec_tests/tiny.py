@@ -21,6 +21,8 @@ from refllm.workers import Workers
 
 TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(1, 13) for m in range(1, 13))  # 2 kB, no line twice
 
+TIMES = ("seconds", "tokens_per_second", "reading_seconds", "training_seconds", "evaluation_seconds")  # in summaries
+
 
 def settings(**changes: Any) -> Settings:
     usual: dict[str, Any] = {

@@ -21,7 +21,6 @@ SMALL = [
     "--steps", "8", "--reports", "2", "--batch", "3", "--context", "16", "--layers", "1", "--heads", "2",
     "--width", "8", "--threads", "1", "--dropout", "0", "--tokenizer", "character",
 ]  # fmt: skip
-TIMES = ("seconds", "tokens_per_second")
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +32,7 @@ def _environment_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_sample_at_the_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three hundred tokens, of which one test reads some."""
     if "real_end" not in request.fixturenames:
-        monkeypatch.setattr("refllm.commands.train._conclude", lambda prepared, summary: None)
+        monkeypatch.setattr("refllm.commands.train._conclude", lambda prepared, summary, note: None)
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def train(text: str, out: Path, *more: str) -> int:
 
 def summary(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return {key: value for key, value in found.items() if key not in (*TIMES, "device")}
+    return {key: value for key, value in found.items() if key not in (*tiny.TIMES, "device")}
 
 
 @pytest.mark.usefixtures("double", "real_end")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from refllm.cli import main
-from spec_tests import pairs
+from spec_tests import pairs, tiny
 from spec_tests.commands.conftest import leave_the_allocator_alone
 from spec_tests.devices import DOUBLE, replaced
 from spec_tests.tasks.test_span import written
@@ -31,7 +31,7 @@ def _double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def summary(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return {key: value for key, value in found.items() if key not in ("seconds", "tokens_per_second", "device")}
+    return {key: value for key, value in found.items() if key not in (*tiny.TIMES, "device")}
 
 
 @pytest.mark.parametrize("task", ["translate", "answer"])
