@@ -50,7 +50,7 @@ KNOW_NUMPY = (
     "backend.py", "checkpoint.py", "estimator/", "models/ngram.py", "data/", "tokenizers/", "verify/", "checkpoint/",
     "numbers/", "spec/",
 )  # fmt: skip
-HAVE_PULLBACKS = {"ops", "blocks", "models", "objectives"}
+HAVE_PULLBACKS = {"spec", "ops", "blocks", "models", "objectives"}
 FORBIDDEN_ROOMS = {"utils", "util", "helpers", "helper", "common", "base", "experimental", "misc"}
 
 

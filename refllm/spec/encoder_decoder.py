@@ -121,12 +121,17 @@ def t5_bias(p: Tree, bias: Pullback, *, places: int, config: Tree) -> tuple[Arra
     Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
     Shapes:  relative (K, H) -> r (H, places+places-1)
     """
-    r, table_back = None, None
-    if "relative" in p:
-        r, table_back = bias(p["relative"], queries=places, keys=places, farthest=config["farthest"])
+    if "relative" not in p:
 
-    def t5_bias_back(*dr: Array) -> Tree:
-        return {} if table_back is None else {"relative": table_back(*dr)}
+        def no_table_back() -> Tree:
+            return {}
+
+        return None, no_table_back
+
+    r, table_back = bias(p["relative"], queries=places, keys=places, farthest=config["farthest"])
+
+    def t5_bias_back(dr: Array) -> Tree:
+        return {"relative": table_back(dr)}
 
     return r, t5_bias_back
 

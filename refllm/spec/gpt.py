@@ -40,28 +40,44 @@ def gpt(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
 
 
 def embedded(token: Array, p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
-    """EMB, PE-LRN, PE-SIN: x_t = token[ids_t] + position_t, from a table in p or the sinusoidal code, or nothing where
-    distances come in later; √C token[ids_t] with "scaled_embedding"
+    """EMB: x_t = token[ids_t], or √C token[ids_t] with "scaled_embedding", and its position
 
-    Source:  Radford et al. 2018 sec. 3.1; Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.4, 3.5.
+    Source:  Radford et al. 2018 sec. 3.1; Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.4.
     Shapes:  token (V, C); ids (..., T) in [0, V) -> x (..., T, C)
-    Back:    gives dtoken and, by its name, dposition where p has a table
+    Back:    gives dtoken and, by its name, the gradient of the table of positions where p has one
     """
-    T, C = ids.shape[-1], token.shape[-1]
-    c = sqrt(C) if config.get("scaled_embedding") else None
+    scaled, c = config.get("scaled_embedding"), sqrt(token.shape[-1])
     words, embedding_back = embedding(token, ids=ids)
-    x, positions_back = (words if c is None else words * c), None
-    if config["positions"] == "learned":
-        x, positions_back = add_positions(x, p["position"], positions=arange(T))
-    elif config["positions"] == "sinusoidal":
-        x = x + sinusoidal(like(arange(T), x), width=C)[0]
+    x, placed_back = placed(words * c if scaled else words, p, how=config["positions"])
 
     def embedded_back(dx: Array) -> tuple[Array, Tree]:
-        dwords, *dposition = (dx,) if positions_back is None else positions_back(dx)
-        dtoken = embedding_back(dwords if c is None else dwords * c)
-        return dtoken, dict(zip(["position"], dposition, strict=False))
+        dwords, dposition = placed_back(dx)
+        return embedding_back(dwords * c if scaled else dwords), dposition
 
     return x, embedded_back
+
+
+def placed(x: Array, p: Tree, *, how: str) -> tuple[Array, Pullback]:
+    """PE-LRN, PE-SIN: x and its positions, "learned" in a table of p or "sinusoidal"; x itself where distances come in
+    later
+
+    Source:  as `add_positions` and `sinusoidal`.
+    Shapes:  x (..., T, C); position (S, C) -> y (..., T, C)
+    """
+    T, C = x.shape[-2:]
+    if how == "learned":
+        y, positions_back = add_positions(x, p["position"], positions=arange(T))
+
+        def learned_back(dy: Array) -> tuple[Array, Tree]:
+            dx, dposition = positions_back(dy)
+            return dx, {"position": dposition}
+
+        return y, learned_back
+
+    def placed_back(dy: Array) -> tuple[Array, Tree]:
+        return dy, {}
+
+    return (x + sinusoidal(like(arange(T), x), width=C)[0] if how == "sinusoidal" else x), placed_back
 
 
 def gpt_loss(p: Tree, *, ids: Array, targets: Array, ignore: int | None, config: Tree) -> tuple[Array, Pullback]:

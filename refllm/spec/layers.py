@@ -36,50 +36,76 @@ def maybe_normalised(x: Array, p: Tree, name: str, *, eps: float) -> tuple[Array
     Source:  as `normalised`.
     Shapes:  x (..., C) -> y (..., C)
     """
-    y, norm_back = normalised(x, p[name], eps=eps) if name in p else (x, None)
+    if name not in p:
+
+        def unchanged_back(dy: Array) -> tuple[Array, Tree]:
+            return dy, {}
+
+        return x, unchanged_back
+
+    y, norm_back = normalised(x, p[name], eps=eps)
 
     def maybe_normalised_back(dy: Array) -> tuple[Array, Tree]:
-        if norm_back is None:
-            return dy, {}
         dx, dnorm = norm_back(dy)
         return dx, {name: dnorm}
 
     return y, maybe_normalised_back
 
 
+Sublayer = Callable[[Array, Tree], tuple[Array, Pullback]]
+
+
 def residual(
-    x: Array, p: Tree, number: int, name: str, f: Callable[..., tuple[Array, Pullback]], *, norm: str, eps: float
+    x: Array, p: Tree, number: int, name: str, f: Sublayer, *, norm: str, eps: float
 ) -> tuple[Array, Pullback]:
-    """LN: "pre": y = x + f(N(x));   "post": y = N(x + f(x))
+    """LN: `pre_norm` or `post_norm`
 
-    p is the layer's tree: N has p["norm" + number], f is a function of an array and p[name].
-    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1 for "post"; Xiong et al. 2020 (arXiv:2002.04745) for "pre".
+    p is the layer's tree: the norm has p["norm" + number], and f is a function of an array and p[name].
+    Source:  as these.
     Shapes:  x (..., C) -> y (..., C)
-    Back:    x is used twice, so dx is the sum of dy past the sublayer and of what comes back through it. Gives dx, the
-             gradients of the norm and of f by name, and whatever f's pullback gives beside these.
+    Back:    gives dx, the gradients of the norm and of f by name, and whatever f's pullback gives beside these
     """
-    if norm == "pre":
-        n, norm_back = normalised(x, p[f"norm{number}"], eps=eps)
-        a, f_back = f(tap(f"norm{number}", n), p[name])
-        y = tap(f"residual{number}", x + tap(name, a))
+    return {"pre": pre_norm, "post": post_norm}[norm](x, p, f"norm{number}", f"residual{number}", name, f, eps=eps)
 
-        def pre_norm_back(dy: Array) -> tuple[Array, ...]:
-            dn, df, *others = f_back(dy)
-            dx, dnorm = norm_back(dn)
-            return dy + dx, {f"norm{number}": dnorm, name: df}, *others
 
-        return y, pre_norm_back
+def pre_norm(x: Array, p: Tree, norm: str, whole: str, name: str, f: Sublayer, *, eps: float) -> tuple[Array, Pullback]:
+    """LN: y = x + f(N(x))
 
+    Source:  Xiong et al. 2020 (arXiv:2002.04745) sec. 3; Radford et al. 2019 sec. 2.3.
+    Shapes:  x (..., C) -> y (..., C)
+    Back:    x is used twice, so dx is the sum of dy, past the sublayer, and of what comes back through it
+    """
+    n, norm_back = normalised(x, p[norm], eps=eps)
+    a, f_back = f(tap(norm, n), p[name])
+    y = x + tap(name, a)
+
+    def pre_norm_back(dy: Array) -> tuple[Array, ...]:
+        dn, df, *others = f_back(dy)
+        dx, dnorm = norm_back(dn)
+        return dy + dx, {norm: dnorm, name: df}, *others
+
+    return tap(whole, y), pre_norm_back
+
+
+def post_norm(
+    x: Array, p: Tree, norm: str, whole: str, name: str, f: Sublayer, *, eps: float
+) -> tuple[Array, Pullback]:
+    """LN: y = N(x + f(x))
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1.
+    Shapes:  x (..., C) -> y (..., C)
+    Back:    x is used twice, so dx is the sum of the gradient past f and of what comes back through it
+    """
     a, f_back = f(x, p[name])
-    h = tap(f"residual{number}", x + tap(name, a))
-    y, norm_back = normalised(h, p[f"norm{number}"], eps=eps)
+    h = tap(whole, x + tap(name, a))
+    y, norm_back = normalised(h, p[norm], eps=eps)
 
     def post_norm_back(dy: Array) -> tuple[Array, ...]:
         dh, dnorm = norm_back(dy)
         dx, df, *others = f_back(dh)
-        return dh + dx, {f"norm{number}": dnorm, name: df}, *others
+        return dh + dx, {norm: dnorm, name: df}, *others
 
-    return tap(f"norm{number}", y), post_norm_back
+    return tap(norm, y), post_norm_back
 
 
 def through(x: Array, layers: list[Tree], f: Callable[..., tuple[Array, Pullback]]) -> tuple[Array, Pullback]:
