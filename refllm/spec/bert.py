@@ -18,7 +18,7 @@ from refllm.spec.array import (
 )
 from refllm.spec.cross_entropy import cross_entropy, smoothed_cross_entropy
 from refllm.spec.embedding import embedding
-from refllm.spec.feed_forward import ACTIVATIONS
+from refllm.spec.feed_forward import activated
 from refllm.spec.layers import normalised, through
 from refllm.spec.linear import linear
 from refllm.spec.position import add_positions
@@ -38,7 +38,8 @@ def bert(
     Back:    the gradient of a parameter that this output does not use is 0
     """
     h, states_back = bert_states(p, ids=ids, segments=segments, allowed=allowed, config=config)
-    y, head_back = HEADS[output](h, p, output, config)
+    heads = {"hidden": hidden_head, "masked": masked_head, "pair": class_head, "classes": class_head, "span": span_head}
+    y, head_back = heads[output](h, p, output, config)
 
     def bert_back(dy: Array) -> Tree:
         dh, dhead = head_back(dy)
@@ -100,7 +101,7 @@ def masked_head(h: Array, p: Tree, output: str, config: Tree) -> tuple[Array, Pu
     """
     q = p["masked"]
     z, transform_back = linear(h, q["W"], q["b"])
-    a, activation_back = ACTIVATIONS[config["activation"]](z)
+    a, activation_back = activated(z, activation=config["activation"])
     t, norm_back = normalised(a, q["norm"], eps=config["eps"])
     y, words_back = linear(tap("transform", t), p["token"].T, q["bias"])
 
@@ -146,9 +147,6 @@ def span_head(h: Array, p: Tree, output: str, config: Tree) -> tuple[Array, Pull
         return dh, {"span": {"W": dW, "b": db}}
 
     return tap("logits", y), span_head_back
-
-
-HEADS = {"hidden": hidden_head, "masked": masked_head, "pair": class_head, "classes": class_head, "span": span_head}
 
 
 # --- the losses -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,14 @@ from refllm.spec.activation import gelu_erf, gelu_tanh, multiply, relu, silu
 from refllm.spec.affine import affine
 from refllm.spec.array import Array, Pullback, Tree
 
-ACTIVATIONS = {"relu": relu, "gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf, "silu": silu}
+
+def activated(x: Array, *, activation: str) -> tuple[Array, Pullback]:
+    """FFN: y = f(x), f the nonlinearity of that name
+
+    Source:  as `relu`, `gelu_tanh`, `gelu_erf` and `silu`.
+    Shapes:  x (...) -> y (...)
+    """
+    return {"relu": relu, "gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf, "silu": silu}[activation](x)
 
 
 def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Pullback]:
@@ -14,7 +21,7 @@ def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Pullback
     Shapes:  x (..., C); W1 (C, F); b1 (F,); W2 (F, C); b2 (C,) -> y (..., C)
     """
     h, first_back = affine(x, p, "1")
-    a, activation_back = ACTIVATIONS[activation](h)
+    a, activation_back = activated(h, activation=activation)
     y, second_back = affine(a, p, "2")
 
     def feed_forward_back(dy: Array) -> tuple[Array, Tree]:
@@ -34,7 +41,7 @@ def gated_feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Pu
     Back:    x is used twice, so dx is the sum of what comes back through the gate and through W1
     """
     g, gate_back = affine(x, p, "g")
-    f, activation_back = ACTIVATIONS[activation](g)
+    f, activation_back = activated(g, activation=activation)
     h, first_back = affine(x, p, "1")
     a, multiply_back = multiply(f, h)
     y, second_back = affine(a, p, "2")

@@ -6,7 +6,6 @@ from refllm.spec.layers import normalised, through, with_head
 from refllm.spec.linear import matmul
 from refllm.spec.loss import next_token_loss
 from refllm.spec.relative import alibi, t5_bias_causal
-from refllm.spec.self_attention import ROTATIONS
 from refllm.spec.transformer_layer import llama_layer
 
 FARTHEST = 128  # of the positions "relative": that of T5
@@ -21,11 +20,12 @@ def llama(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
     Shapes:  ids (..., T) in [0, V) -> logits (..., T, V)
     """
     how, T, tied = config["positions"], ids.shape[-1], config["tied"]
+    rotation = how if how.startswith("rotary") else None
     r, bias_back = bias_by_distance(p, how, places=T, heads=config["heads"])
 
     def layer(x: Array, p: Tree) -> tuple[Array, Pullback]:
         return llama_layer(
-            x, p, r, heads=config["heads"], kv_heads=config["kv_heads"], rotation=how if how in ROTATIONS else None,
+            x, p, r, heads=config["heads"], kv_heads=config["kv_heads"], rotation=rotation,
             positions=arange(T), base=config["base"], allowed=None, eps=config["eps"],
         )  # fmt: skip
 

@@ -75,9 +75,6 @@ def maybe_biased(
     return relative_attention(q, k, v, r, causal=causal, allowed=allowed)
 
 
-ROTATIONS = {"rotary": rotary_halves, "rotary_interleaved": rotary_interleaved}
-
-
 def grouped_attention(
     x: Array, p: Tree, r: Array | None, *, heads: int, kv_heads: int, rotation: str | None, positions: Array,
     base: float, causal: bool, allowed: Array | None,
@@ -118,7 +115,12 @@ def maybe_turned(x: Array, rotation: str | None, *, positions: Array, base: floa
     Shapes:  x (..., T, D); positions (..., T) -> y (..., T, D)
     """
 
-    def unchanged_back(dy: Array) -> Array:
-        return dy
+    if rotation is None:
 
-    return (x, unchanged_back) if rotation is None else ROTATIONS[rotation](x, positions=positions, base=base)
+        def unchanged_back(dy: Array) -> Array:
+            return dy
+
+        return x, unchanged_back
+
+    turned = {"rotary": rotary_halves, "rotary_interleaved": rotary_interleaved}[rotation]
+    return turned(x, positions=positions, base=base)

@@ -1,7 +1,7 @@
 """The switch layer: a feed-forward layer of many experts, of which each token uses one; a Transformer layer with it."""
 
 from refllm.spec.array import Array, Pullback, Tree, one_hot, pick, tap, top, where
-from refllm.spec.feed_forward import ACTIVATIONS
+from refllm.spec.feed_forward import activated
 from refllm.spec.layers import normalised, residual
 from refllm.spec.linear import matmul
 from refllm.spec.routing import combine, dispatch, expert_linear, expert_matmul, gate, load_balance
@@ -67,7 +67,7 @@ def expert_feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, P
     """
     biased = "b1" in p
     h, first_back = expert_linear(x, p["W1"], p["b1"]) if biased else expert_matmul(x, p["W1"])
-    a, activation_back = ACTIVATIONS[activation](h)
+    a, activation_back = activated(h, activation=activation)
     y, second_back = expert_linear(a, p["W2"], p["b2"]) if biased else expert_matmul(a, p["W2"])
 
     def expert_feed_forward_back(dy: Array) -> tuple[Array, Tree]:
