@@ -53,6 +53,7 @@ def _bars(figure: Any, tokens: list[str], s: LabelScores) -> None:
     axes.set_yticks(places, labels=tokens, parse_math=False)
     axes.invert_yaxis()
     axes.axvline(0, color="grey", linewidth=0.8)
+    axes.locator_params(axis="x", nbins=5)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel(
         f"share of the {s.answer} of {s.label}, by {s.method.replace('-', ' ')} from {s.baseline}", parse_math=False
