@@ -127,6 +127,18 @@ def is_left(directory: Path) -> bool:
     return all(_is_ours(path) for path in directory.iterdir())
 
 
+def require_not_held(directory: Path) -> None:
+    """UserError if another process has the directory."""
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        _flock(descriptor, directory)
+    finally:
+        os.close(descriptor)
+
+
 def _is_ours(path: Path) -> bool:
     if path.name == "checkpoint" and path.is_dir():
         return all(checkpoint.is_own(one.name) for one in path.iterdir())

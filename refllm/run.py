@@ -27,8 +27,9 @@ from typing import Any
 import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_device, to_host
-from refllm.directory import RESUMABLE, is_left, occupied, require_empty
+from refllm.directory import RESUMABLE, is_left, occupied, require_empty, require_not_held
 from refllm.errors import UserError
+from refllm.finetune.stored import require_floating
 from refllm.invocation import command, quoted
 from refllm.models import LANGUAGE_MODELS
 from refllm.parameters import Tree, count, from_names, named_leaves, require_fit
@@ -105,6 +106,7 @@ class Run:
     def resume(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
         """The run as its last checkpoint left it. Later lines of the metrics are dropped: they will be made again."""
         if is_left(directory):
+            require_not_held(directory)
             raise UserError(
                 f"{directory} holds nothing to go on with: its training ended before it had saved anything; begin it "
                 f"again with --out {quoted(directory)}"
@@ -121,6 +123,8 @@ class Run:
         groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
         groups |= {group: read(group) for group in ("best", "trained") if group in description["files"]}
         groups["weights"] = groups.pop("trained", groups["weights"])
+        for arrays in groups.values():
+            require_floating(arrays)
         with damage_refused(directory):
             _require_numbers(description)
             settings = made_of(Settings, description["settings"])

@@ -120,7 +120,7 @@ class Crew:
     """This process as worker 0, and forked copies of it that serve requests until they are closed."""
 
     def __init__(self, serve: Callable[..., Any], count: int) -> None:
-        import multiprocessing
+        import multiprocessing.util  # now: what Python does at its end is done in the reverse of the order of imports
 
         self._serve = serve
         self._connections: list[Connection] = []

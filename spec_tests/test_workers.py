@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from refllm.errors import UserError
-from refllm.workers import CAN_FORK, Workers, available_cores
+from refllm.workers import CAN_FORK, Workers, available_cores, require_threads
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -133,3 +134,46 @@ def test_no_worker_outlives_its_parent(end: str) -> None:
     while any(os.path.exists(f"/proc/{number}") for number in processes) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not [number for number in processes if os.path.exists(f"/proc/{number}")]
+
+
+@needs_fork
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_to_the_group_ends_no_worker_while_the_parent_lives(number: str) -> None:
+    with Workers(3) as workers:
+        ask = workers.crew(served, fork=True)
+        for process in ask("process")[1:]:
+            os.kill(process, getattr(signal, number))
+        time.sleep(0.05)
+        assert ask("part") == [0, 1, 2]
+
+
+@needs_fork
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_worker_that_has_gone_before_it_is_asked_is_reported_in_the_same_line(part: int) -> None:
+    """The request finds no reader then, where otherwise the answer finds no writer."""
+    with Workers(3) as workers:
+        ask = workers.crew(served, fork=True)
+        process = ask("process")[part]
+        os.kill(process, signal.SIGKILL)
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(UserError, match="a worker process was ended from outside"):
+            ask("part")
+
+
+@needs_fork
+def test_python_ends_though_nobody_has_closed_the_workers() -> None:
+    script = (
+        "from refllm.workers import Workers\n"
+        "workers = Workers(3).__enter__()\n"
+        "print(workers.crew(lambda part: part, fork=True)())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[0, 1, 2]\n", "")
+
+
+def test_more_threads_than_a_machine_can_use_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refllm.workers.available_cores", lambda: 2)
+    require_threads(32)
+    for threads in (0, -1, 33, 1000):
+        with pytest.raises(UserError, match=f"threads must be at .*, got {threads}"):
+            require_threads(threads)

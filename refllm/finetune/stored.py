@@ -65,11 +65,7 @@ def weights_of(description: dict[str, Any], read: Callable[[str], dict[str, Arra
     where one of them is infinite or not a number: whatever such a model answers is no answer."""
     leaves = unpacked(read("weights"), description["form"]) if "form" in description else read("weights")
     if description.get("model") != "ngram":
-        odd = sorted(path for path, leaf in leaves.items() if str(leaf.dtype) not in ("float32", "float64"))
-        if odd:
-            raise UserError(
-                f"{odd[0]} of the weights is of {leaves[odd[0]].dtype}, not float32; use another checkpoint"
-            )
+        require_floating(leaves)
     spoiled = sorted(path for path, leaf in leaves.items() if not namespace(leaf).isfinite(leaf).all())
     if spoiled:
         raise UserError(
@@ -77,6 +73,13 @@ def weights_of(description: dict[str, Any], read: Callable[[str], dict[str, Arra
             "run, or train it again with a lower --lr"
         )
     return leaves
+
+
+def require_floating(leaves: dict[str, Array]) -> None:
+    """UserError unless these are numbers that a model computes with."""
+    odd = sorted(path for path, leaf in leaves.items() if str(leaf.dtype) not in ("float32", "float64"))
+    if odd:
+        raise UserError(f"the weights {odd[0]} are {leaves[odd[0]].dtype}, not float32; use another checkpoint")
 
 
 def require_declared(shapes: Tree, declared: dict[str, Declared], form: Any) -> None:
