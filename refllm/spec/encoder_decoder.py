@@ -176,5 +176,9 @@ def denoising_loss(
 
 
 def shifted(ids: Array, start: int) -> Array:
-    """`start`, and all tokens but the last."""
+    """`start`, and all tokens but the last.
+
+    >>> shifted(array([[5, 6, 7]]), 1)
+    array([[1, 5, 6]])
+    """
     return concatenate([0 * ids[:, :1] + start, ids[:, :-1]], axis=1)

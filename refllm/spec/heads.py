@@ -8,6 +8,12 @@ def cut(y: Array, heads: int) -> Array:
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
     Shapes:  y (..., T, heads*D) -> (..., heads, T, D)
+
+    >>> cut(array([[1, 2, 3, 4], [5, 6, 7, 8]]), 2)
+    array([[[1, 2],
+            [5, 6]],
+           [[3, 4],
+            [7, 8]]])
     """
     return y.reshape(*y.shape[:-1], heads, y.shape[-1] // heads).swapaxes(-2, -3)
 

@@ -72,6 +72,9 @@ def alibi_slopes(heads: int) -> Array:
     below n, then the first, third, fifth ... of the power above
 
     Source:  Press et al. 2022 (arXiv:2108.12409) sec. 3, and the authors' code for other numbers of heads.
+
+    >>> alibi_slopes(3)
+    array([0.0625    , 0.00390625, 0.25      ])
     """
     below = 2 ** (heads.bit_length() - 1)
 

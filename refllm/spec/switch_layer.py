@@ -51,6 +51,9 @@ def slots_of(chosen: Array, *, experts: int, capacity: int, valid: Array | None)
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2 and fig. 3.
     Shapes:  chosen (..., T); valid bool (..., T) -> (..., T), experts * capacity for a token that has none
+
+    >>> slots_of(array([0, 1, 0, 0]), experts=2, capacity=2, valid=None)  # expert 0 has no place for the last token
+    array([0, 2, 1, 4])
     """
     takes = one_hot(chosen, experts)
     if valid is not None:
