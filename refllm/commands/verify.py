@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--convention", action="append", metavar="NAME=VALUE", help="what it declares to do otherwise")
     chosen.add_argument("--cast", action="store_true", help="convert answers of another dtype, and note it")
     chosen.add_argument("--timeout", type=float, default=60, help="seconds that a case may take (default 60)")
+    chosen.add_argument(
+        "--search", type=float, default=10, metavar="SECONDS",
+        help="how long edits of the specification are tried on what is wrong (default 10; 0: not at all)",
+    )  # fmt: skip
     chosen.add_argument("--golden", metavar="DIR", help="golden files (default: those of this version)")
     written = parser.add_argument_group("the report")
     written.add_argument("--json", action="store_true", help="as JSON on stdout")
@@ -66,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
             raise UserError("--device is for --self: an adapter or a command chooses its device by itself")
         device_namespace(options.device)
         allow_tf32(False, options.device)
+    if not 0 <= options.search < math.inf:
+        raise UserError(f"--search must be a number of seconds, 0 or more; got {options.search:g}")
     if not options.timeout > 0:
         raise UserError(f"--timeout must be above 0 seconds, got {options.timeout:g}")
     golden = corpus.load(corpus.folder(options.golden))
@@ -172,7 +179,7 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
         bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
         results = runner.settled(list(bar), options.dtype, golden.C)
         results = _tried_alone(implementation, results, golden, options)
-    results = _diagnosed(results, options.dtype)
+    results = _diagnosed(results, options.dtype, options.search)
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
     done = report.Report(
         implementation.name, _call(options), options.dtype, golden.C, golden.spec_version, results,
@@ -224,12 +231,13 @@ def _why_nothing(implementation: runner.Implementation, done: report.Report) -> 
     )
 
 
-def _diagnosed(results: list[runner.Result], dtype: str) -> list[runner.Result]:
+def _diagnosed(results: list[runner.Result], dtype: str, seconds: float) -> list[runner.Result]:
     if not any(result.failed for result in results):
         return results
-    from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
+    from refllm.verify import diagnosis, search  # the bank of mutants, of which a run without failures needs nothing
 
-    return list(diagnosis.diagnosed(results, dtype))
+    found = search.explained(results, dtype, seconds) if seconds else None
+    return list(diagnosis.diagnosed(results, dtype, found=found))
 
 
 def _write_requests(directory: Path, cases: list[Case], dtype: str) -> int:

@@ -11,7 +11,7 @@ rules it out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,33 +20,42 @@ from refllm.verify.case import Answers, Case, Response
 from refllm.verify.imitations import Imitations, distance, equal
 from refllm.verify.mutants import Mutant
 from refllm.verify.runner import Result, declare
+from refllm.verify.search import Found
 from refllm.verify.suspects import Suspect, comparable, how_near, suspects
 
 LINES = 3
+UNKNOWN = "explained by no known mistake and by no single edit of the specification"
 _KNOWN = Imitations()
 _ORDER = {mutant.id: order for order, mutant in enumerate(mutants.MUTANTS)}
 
 
 class Explanation(str):
-    """A line of a diagnosis that also knows the mutant that it names."""
+    """A line of a diagnosis that also knows what it names, a mutant or an edit of the specification, and the edit whose
+    diff stands below it, if there is one."""
 
-    mutant: Mutant
+    cause: Mutant | Found
+    edit: Found | None
 
     @classmethod
-    def of(cls, suspect: Suspect) -> Explanation:
-        line = cls(suspect)
-        line.mutant = suspect.mutant
+    def of(cls, text: object, cause: Mutant | Found, edit: Found | None = None) -> Explanation:
+        line = cls(text)
+        line.cause, line.edit = cause, edit
         return line
 
 
 def diagnosed(
-    results: Iterable[Result], dtype: str, known: Imitations = _KNOWN, among: Collection[str] | None = None
+    results: Iterable[Result],
+    dtype: str,
+    known: Imitations = _KNOWN,
+    among: Collection[str] | None = None,
+    found: Mapping[str, Found] | None = None,
 ) -> Iterator[Result]:
     """The same results, each wrong answer with its best explanations in words; none if nothing fits.
 
-    `among` holds the ids of the mutants that are asked about, if not all are.
+    `among` holds the ids of the mutants that are asked about, if not all are; `found` what the search found for each
+    operation, None if there was none.
     """
-    evidence = _Evidence(list(results), dtype, known, among)
+    evidence = _Evidence(list(results), dtype, known, among, found)
     for result in evidence.results:
         yield replace(result, diagnosis=evidence.lines(result)) if result.failed else result
 
@@ -54,8 +63,15 @@ def diagnosed(
 class _Evidence:
     """All answers of a run: what explains a wrong one must agree with the others to the same operation."""
 
-    def __init__(self, results: list[Result], dtype: str, known: Imitations, among: Collection[str] | None) -> None:
-        self.results, self.dtype, self.known, self.among = results, dtype, known, among
+    def __init__(
+        self,
+        results: list[Result],
+        dtype: str,
+        known: Imitations,
+        among: Collection[str] | None,
+        found: Mapping[str, Found] | None,
+    ) -> None:
+        self.results, self.dtype, self.known, self.among, self.found = results, dtype, known, among, found
         self.wrong = [r for r in results if r.status in ("fail", "convention") and r.response is not None]
         self.right = [r for r in results if r.status in ("pass", "value")]
         self._suspects: dict[str, list[Suspect]] = {}
@@ -68,19 +84,34 @@ class _Evidence:
         if result.status == "dtype" or got is None or case.level == 0 or not comparable(case, got):
             return []
         conventions = self._conventions(case, got)
-        if _is_zero(result) and (zeros := self._zeros(case, got)):
-            return [*conventions, *zeros][:LINES]
-        found = self._ranked(case, [self._weighed(case, suspect) for suspect in self._suspected(result)])
-        best: list[str] = [Explanation.of(suspect) for suspect in _alone(found) if suspect.holds]
-        if best or result.status == "convention":
-            return [*conventions, *best][:LINES]
-        if single := hints.single_precision(result.verdicts, self.dtype):
-            return [*conventions, *single][:LINES]
-        near = [str(s) for s in found if s.shared == "numbers"][:LINES]
-        return ([*conventions, *near][: LINES - 1] + hints.hints(case, got, self.dtype))[:LINES]
+        return [*conventions, *(self._zeros(result) or self._equal_to(result, case, got))][:LINES]
 
-    def _zeros(self, case: Case, got: Response) -> list[str]:
+    def _equal_to(self, result: Result, case: Case, got: Response) -> list[str]:
+        """The mistakes that the answer is that of; where there is none, what it has in common with the truth."""
+        found = self._ranked(case, [self._weighed(case, suspect) for suspect in self._suspected(result)])
+        if (best := self._causes(result, found)) or result.status == "convention":
+            return best
+        if single := hints.single_precision(result.verdicts, self.dtype):
+            return single
+        near = [str(s) for s in found if s.shared == "numbers"][: LINES - 1] if self.found is None else [UNKNOWN]
+        return [*near, *hints.hints(case, got, self.dtype)]
+
+    def _causes(self, result: Result, ranked: list[Suspect]) -> list[str]:
+        """What the answer is equal to: known mistakes, or the edit of the specification that explains more of them. An
+        edit that explains as many as a known mistake is its diff."""
+        holding = [suspect for suspect in _alone(ranked) if suspect.holds]
+        edit = (self.found or {}).get(result.case.operation)
+        if edit is not None and (not result.wrong or result.case.id not in edit.explained):
+            edit = None
+        if edit is not None and not (holding and holding[0].explained[0] >= len(edit.explained)):
+            return [Explanation.of(_by_search(edit), edit, edit)]
+        return [Explanation.of(s, s.mutant, edit if n == 0 else None) for n, s in enumerate(holding)]
+
+    def _zeros(self, result: Result) -> list[str]:
         """That the answer is zero by overflow, unless another is zero that cannot be so."""
+        case, got = result.case, result.response
+        if got is None or not _is_zero(result):
+            return []
         alike = [r for r in self.wrong if r.case.operation == case.operation and _is_zero(r)]
         if not all(r.response and hints.without_numbers(r.case, r.response, self.dtype) for r in alike):
             return []
@@ -164,6 +195,17 @@ class _Evidence:
         return equal(right.case, right.response, right.case.alternatives[key].response(), self.dtype)
 
 
+def _by_search(found: Found) -> str:
+    """An edit of the specification in a sentence."""
+    both = "this edit" if len(found.edits) == 1 else "these edits"
+    inside = all(edit.in_pullback for edit in found.edits)
+    gradient = "" if found.traced or inside or not found.gradients else ", its pullbacks left as they are"
+    count = f"{len(found.explained)} of {found.wrong} wrong answers are those"
+    share = "the wrong answer is that" if found.wrong == 1 else count
+    others = f" ({found.others} other edits give the same)" if found.others > 1 else ""
+    return f"{share} of the specification with {both}{gradient}; found by search, no listed mistake{others}:"
+
+
 def _alone(ranked: list[Suspect]) -> list[Suspect]:
     """Where nothing is summed every formula is 0 / 0: no other is named beside the one that is about that."""
     return ranked[:1] if ranked and ranked[0].nothing and ranked[0].holds else ranked
@@ -176,9 +218,10 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
     all_names = [_names(result.diagnosis) for result in failures]
     left, lines = [names for names in all_names if not names & _names(said)], list[str]()
     while len(lines) < LINES and any(left):
-        best = min(set[Mutant]().union(*left), key=lambda mutant: (-_count(mutant, left), _ORDER[mutant.id]))
+        best = min(set[Mutant | Found]().union(*left), key=lambda cause: (-_count(cause, left), _order(cause)))
         count = _count(best, all_names)
-        lines.append(f"{count} of {len(all_names)} wrong answers are explained by {best.about} ({best.id})")
+        name = "the same edit" if isinstance(best, Found) else f"{best.about} ({best.id})"
+        lines.append(f"{count} of {len(all_names)} wrong answers are explained by {name}")
         left = [names for names in left if best not in names]
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
     unknown = [
@@ -190,7 +233,7 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         seen = next((line for _, line in unknown if line), "")
         lines.append(
             f"{len(unknown)} of {len(all_names)} wrong answers are explained by no known mistake ({ids})"
-            f"{': ' + seen if seen else ''}"
+            f"{': ' + seen if seen and seen != UNKNOWN else ''}"
         )
     return lines
 
@@ -204,9 +247,13 @@ def _is_zero(result: Result) -> bool:
     return any(verdict.wrong == "zeros" for verdict in result.verdicts)
 
 
-def _names(diagnosis: list[str]) -> set[Mutant]:
-    return {line.mutant for line in diagnosis if isinstance(line, Explanation)}
+def _names(diagnosis: list[str]) -> set[Mutant | Found]:
+    return {line.cause for line in diagnosis if isinstance(line, Explanation)}
 
 
-def _count(mutant: Mutant, names: list[set[Mutant]]) -> int:
-    return sum(mutant in each for each in names)
+def _count(cause: Mutant | Found, names: list[set[Mutant | Found]]) -> int:
+    return sum(cause in each for each in names)
+
+
+def _order(cause: Mutant | Found) -> int:
+    return -1 if isinstance(cause, Found) else _ORDER[cause.id]

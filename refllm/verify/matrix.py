@@ -130,7 +130,8 @@ class _Trial:
         results = [self._result(mutant, case, dtype) for case in self._on_level[level]]
         printed = report.shown(diagnosis.diagnosed(results, dtype, self.known, peers))
         first = next((result.diagnosis for result in printed if result.diagnosis), [])
-        return [line.mutant.id for line in first if isinstance(line, diagnosis.Explanation)]
+        causes = [line.cause for line in first if isinstance(line, diagnosis.Explanation)]
+        return [cause.id for cause in causes if isinstance(cause, Mutant)]
 
     def _result(self, mutant: Mutant, case: Case, dtype: str) -> runner.Result:
         """What the report says of a mutant on a case."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from refllm.errors import UserError
-from refllm.verify.report import KINDS, LEVELS, Report, counts, sentence, snippet
+from refllm.verify.report import KINDS, LEVELS, Report, counts, diff_of, sentence, snippet
 from refllm.verify.runner import Result
 
 _JUNIT, _PAGE = b"<?xml", b"<!doctype html>"
@@ -67,7 +67,9 @@ def _lines(result: Result) -> Iterator[str]:
             yield verdict.message
     if result.tap:
         yield result.tap
-    yield from result.diagnosis
+    for line in result.diagnosis:
+        yield line
+        yield from diff_of(line)
 
 
 def write_page(path: Path, report: Report) -> None:

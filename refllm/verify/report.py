@@ -128,6 +128,7 @@ def _result_data(result: Result) -> dict[str, Any]:
         "verdict": KINDS[result.status],
         "ratio": _finite(result.ratio),
         "diagnosis": result.diagnosis,
+        "diff": next((text for text in map(diff_of, result.diagnosis) if text), []),
         "reason": result.reason,
         "level": case.level,
         "spec": case.spec,
@@ -252,7 +253,14 @@ def _case(report: Report, result: Result) -> list[str]:
         lines.append("  diagnosis:")
     for line in explained:
         lines += _wrapped("  - ", line)
+        lines += [f"      {text}" for text in diff_of(line)]
     return [*lines, *(f"    {line}" for line in snippet(report, result))]
+
+
+def diff_of(line: str) -> list[str]:
+    """The edit of the specification that a line of a diagnosis speaks of: its place, what goes, what comes."""
+    edit = getattr(line, "edit", None)
+    return [text for place, lines in edit.diff for text in (place, *lines)] if edit is not None else []
 
 
 def _some(verdicts: list[Verdict]) -> list[str]:

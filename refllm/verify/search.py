@@ -41,6 +41,7 @@ class Found:
     wrong: int  # how many answers to the operation are wrong
     others: int  # how many more edits give the same answers
     guarded: int  # right answers where the edited text fails or is not finite, which one may have guarded
+    gradients: bool  # whether gradients were given
 
     @property
     def rank(self) -> tuple[int, bool, float]:
@@ -58,9 +59,8 @@ def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -
     for result in results:
         if result.response is not None and result.case.operation in plain.operations():
             by_operation.setdefault(result.case.operation, []).append(result)
-    failing = sorted(
-        (held for held in by_operation.values() if any(r.failed for r in held)), key=lambda held: held[0].case.level
-    )
+    failing = [held for held in by_operation.values() if any(r.status == "fail" for r in held)]
+    failing.sort(key=lambda held: held[0].case.level)
     end, found = time.perf_counter() + seconds, dict[str, Found]()
     for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
         share = (end - time.perf_counter()) / left
@@ -90,8 +90,8 @@ def _edits_of(operation: str) -> list[Edit]:
 class _Search:
     def __init__(self, results: list[Result], dtype: str, end: float) -> None:
         size = lambda result: sum(x.size for x in result.case.inputs.values())
-        self.wrong = sorted((r for r in results if r.failed), key=size)
-        self.right = sorted((r for r in results if r.verdicts and not r.failed), key=size)[:AGAINST]
+        self.wrong = sorted((r for r in results if r.status == "fail"), key=size)
+        self.right = sorted((r for r in results if r.status in ("pass", "value")), key=size)[:AGAINST]
         self.dtype, self.end = dtype, end
         self.operation = results[0].case.operation
 
@@ -181,7 +181,8 @@ class _Search:
         if not all(self._fails(functions, traced, r.case) for r in others):
             return None
         alike = frozenset(r.case.id for r in self.wrong if self._alike(functions, traced, r))
-        return Found(candidate, traced, alike, len(self.wrong), 0, len(others))
+        gradients = any(r.response is not None and r.response.gradients is not None for r in self.wrong)
+        return Found(candidate, traced, alike, len(self.wrong), 0, len(others), gradients)
 
     def _fails(self, functions: Mapping[Any, Any], traced: bool, case: Case) -> bool:
         """Whether the edited text raises, or gives 0 / 0."""

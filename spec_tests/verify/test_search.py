@@ -31,7 +31,10 @@ def results(operation: str, f: Callable[..., Any], dtype: str = "float64") -> li
 def test_a_mistake_that_nobody_listed_is_explained_by_a_diff_of_the_specification(name: str) -> None:
     operation, f, says = STRANGERS[name]
     held = results(operation, f)
-    wrong = {result.case.id for result in held if result.failed}
+    wrong = {result.case.id for result in held if result.wrong}
+    if not wrong:  # a convention, which is recognised as one
+        assert any(result.status == "convention" for result in held)
+        return
     found = search.explained(held, "float64")[operation]
     diff = [line for _, lines in found.diff for line in lines]
     assert any(text in line for text in says for line in diff), diff
@@ -39,7 +42,7 @@ def test_a_mistake_that_nobody_listed_is_explained_by_a_diff_of_the_specificatio
     assert len(found.explained) > len(wrong) / 2
 
 
-@pytest.mark.parametrize("name", ["attention_scaled_by_width", "layer_norm_unbiased", "adam_eps_inside_the_root"])
+@pytest.mark.parametrize("name", ["attention_scaled_by_width", "layer_norm_unbiased", "adamw_is_adam"])
 def test_a_mistake_is_explained_in_float32_too(name: str) -> None:
     operation, f, says = STRANGERS[name]
     in_float32 = lambda *arrays, **keywords: _as(numpy.float32, f(*arrays, **keywords))
