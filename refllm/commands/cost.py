@@ -78,7 +78,9 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def _shown(x: float) -> str:
-    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.4f}"
+    if abs(x) >= 100:
+        return f"{x:,.0f}"
+    return f"{x:.4f}" if abs(x) >= 0.001 or x == 0 else f"{x:.3g}"
 
 
 def plot(rows: dict[str, dict[str, float]], path: Path) -> str:

@@ -13,6 +13,7 @@ from refllm.commands.choices import add_device_arguments
 from refllm.commands.explain_page import page
 from refllm.commands.explain_picture import draw, require_matplotlib
 from refllm.commands.explaining import TOLERANCE, Asked, explained
+from refllm.commands.label_report import shown as shown_label
 from refllm.directory import require_free
 from refllm.errors import UserError
 from refllm.explain.classifier import ANSWERS, BASELINES
@@ -102,7 +103,8 @@ def _method(options: argparse.Namespace, *, is_classifier: bool) -> str:
 def _print(found: Explanation, shown: tuple[str, AttentionMap, Grid] | None) -> None:
     if found.probabilities is not None:
         best = sorted(found.probabilities.items(), key=lambda item: -item[1])
-        print("   ".join(f"{label} {p:.3f}" for label, p in best[:6]) + ("   ..." if len(best) > 6 else ""))
+        told = (f"{shown_label(label)} {p:.3f}" for label, p in best[:6])
+        print("   ".join(told) + ("   ..." if len(best) > 6 else ""))
     if found.scores is not None:
         _print_scores(found.tokens, found.scores)
     elif shown is not None:
@@ -111,7 +113,7 @@ def _print(found: Explanation, shown: tuple[str, AttentionMap, Grid] | None) -> 
 
 def _print_scores(tokens: list[str], s: LabelScores) -> None:
     steps = "" if s.steps is None else f", {s.steps} steps"
-    print(f"{s.method.replace('-', ' ')} of the {s.answer} of {s.label}, from {s.baseline}{steps}\n")
+    print(f"{s.method.replace('-', ' ')} of the {s.answer} of {shown_label(s.label)}, from {s.baseline}{steps}\n")
     width, numbers = _width(tokens), signed(s.scores, fewest=4)
     number, largest = max(10, 1 + widest(numbers)), max(map(abs, s.scores))
     for token, score, text in zip(tokens, s.scores, numbers, strict=True):

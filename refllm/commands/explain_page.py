@@ -126,7 +126,7 @@ def _small(maps: list[AttentionMap]) -> Iterator[str]:
             yield (
                 f'<figure><img alt="attention of {escape(about)}" style="--shape: {len(one.keys)} / '
                 f'{len(one.queries)}" src="{_picture(grid)}">'
-                f"<figcaption>head {number}, up to {max(map(max, grid)):.2f}</figcaption></figure>"
+                f"<figcaption>head {number}, up to {max(map(max, grid)):.2g}</figcaption></figure>"
             )
         yield "</div>"
 

@@ -28,12 +28,12 @@ def decimals_of(x: float) -> int:
 
 def told_change(s: LabelScores) -> str:
     """What is explained: the answer for the baseline and for the text; with enough digits to tell them apart."""
-    change = abs(s.value - s.baseline_value)
+    change, label = abs(s.value - s.baseline_value), " ".join(s.label.split())
     if change == 0:
-        return f"{s.answer} of {s.label}: {s.value:.4f} for the baseline and for the text: there is nothing to explain"
+        return f"{s.answer} of {label}: {s.value:.4f} for the baseline and for the text: there is nothing to explain"
     decimals = min(16, max(4, decimals_of(change)))
     before, after = (f"{x:.{decimals}f}" for x in (s.baseline_value, s.value))
-    return f"{s.answer} of {s.label}: {before} for the baseline, {after} for the text"
+    return f"{s.answer} of {label}: {before} for the baseline, {after} for the text"
 
 
 def told_missing(s: LabelScores) -> str:

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from refllm.cli import main
+from refllm.commands.texts import tell_broken
+from refllm.tokenizers import BytePairTokenizer
 from spec_tests import strict_cupy, tiny
 from spec_tests.commands.conftest import Refused
+from spec_tests.tokenizers.test_spelling import written_with
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
@@ -154,3 +157,33 @@ def test_a_prompt_without_a_word_is_refused_by_a_model_of_words(tmp_path: Path, 
     data = ["--data", str(tiny.data(tmp_path)), "--out", "r"]
     assert main(["train", "--model", "ngram", "--tokenizer", "word", "--vocabulary", "20", *data]) == 0
     assert "the prompt is empty; give at least one character, or word" in refused("generate", "r", "--prompt", " ")
+
+
+@pytest.mark.parametrize("vocabulary", [[], ["--vocabulary", "512"]], ids=["by itself", "as asked"])
+def test_the_byte_pairs_suit_the_script_or_it_is_said_what_does(
+    vocabulary: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = written_with(400, 42_000)
+    (tmp_path / "han.txt").write_text(text, encoding="utf-8")
+    assert main(["train", "--model", "ngram", "--data", "han.txt", "--out", "han", *vocabulary]) == 0
+    err = capfd.readouterr().err
+    if vocabulary:
+        assert "% of the characters are in pieces with 512 byte-pair tokens" in err
+        assert "give a larger --vocabulary, or --tokenizer character" in err
+    else:
+        (line,) = err.splitlines()
+        assert "byte-pair tokens instead of 512, for the characters of this text (--vocabulary" in line
+    assert main(["generate", "han", "--prompt", text[:20], "--tokens", "40"]) == 0
+    out, err = capfd.readouterr()
+    assert ("\ufffd" in out) == (f"{out.count(chr(0xFFFD))} \ufffd in what was written: this model spells" in err)
+    assert len(err.splitlines()) <= 1
+
+
+def test_what_is_written_broken_is_said_and_what_is_whole_is_not(capfd: pytest.CaptureFixture[str]) -> None:
+    tokenizer = BytePairTokenizer.train("a", vocabulary=256)
+    tell_broken("whole \u9f98", tokenizer)
+    assert capfd.readouterr().err == ""
+    tell_broken("\ufffda\ufffd", tokenizer)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("2 \ufffd in what was written")
+    assert "--vocabulary" in line
