@@ -99,7 +99,8 @@ class Run:
             "seconds": 0.0, "training_seconds": 0.0, "reported": 0, "loss_sum": 0.0, "loss_steps": 0,
         }  # fmt: skip
         run = cls(directory, task, description, workers, None)
-        run._since = run._since if since is None or plan.training_alone else since
+        if since is not None:
+            run.count_from(since)
         return run
 
     @classmethod
@@ -160,6 +161,11 @@ class Run:
     def done(self) -> bool:
         out_of_patience = self.plan.patience is not None and self.best.waited >= self.plan.patience
         return out_of_patience or self.plan.progress(self.trainer.step_number, self._plan_seconds()) >= 1
+
+    def count_from(self, since: float) -> None:
+        """Lets the time of a run that is about to be trained count from an earlier moment (time.perf_counter)."""
+        if not self.plan.training_alone:
+            self._since = since
 
     def elapsed(self) -> float:
         """The seconds of the run that count, until now."""

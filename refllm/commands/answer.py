@@ -13,11 +13,13 @@ from refllm.commands.fitting import (
     carry_out,
     config_of_the_run,
     fresh_bert,
+    held_out_part,
     settings_to_fit,
     start_of,
     tuning_of,
 )
 from refllm.commands.verbs import Verb, add_verbs, run_verb
+from refllm.commands.wording import part_of, time_told
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.models import bert
@@ -95,12 +97,12 @@ def _task(prepared: Run) -> AnswerSpans:
 
 def conclude(prepared: Run) -> None:
     task = _task(prepared)
-    asked_about = [one for one, _, _ in task.held_out]
+    asked_about = [one for one, _, _ in held_out_part(task.held_out, prepared)]
     guessed = quality([one.answer for one in asked_about], [overlapping_sentence(one) for one in asked_about])
     summary = prepared.summarise(guessed)
-    print(f"\nOn the {len(asked_about):,} questions held out (the weights of step {summary['best_step']:,}):\n")
+    print(f"\nOn {part_of(summary, 'questions')} (the weights of step {summary['best_step']:,}):\n")
     print_table({"this model": {name: summary[name] for name in guessed}, "likeliest sentence": guessed})
     print(
-        f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
+        f"\n{time_told(summary, prepared)}. "
         f"Ask it: {command('answer', 'predict', prepared.directory)} --context TEXT --question TEXT"
     )

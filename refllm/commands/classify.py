@@ -14,6 +14,7 @@ from refllm.commands.fitting import (
     carry_out,
     config_of_the_run,
     fresh_bert,
+    held_out_part,
     settings_to_fit,
     start_of,
     tuning_of,
@@ -21,6 +22,7 @@ from refllm.commands.fitting import (
 from refllm.commands.label_report import baseline_labels, print_comparison
 from refllm.commands.labelling import add_column_arguments
 from refllm.commands.verbs import Verb, add_verbs, run_verb
+from refllm.commands.wording import part_of, time_told
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.metrics import accuracy
@@ -100,14 +102,14 @@ def _task(prepared: Run) -> Classify:
 
 def conclude(prepared: Run) -> None:
     task = _task(prepared)
-    wanted = [str(one.label) for one in task.read.validation]
-    guesses, note = baseline_labels(task.counts, task.read.train, [one.text for one in task.read.validation])
+    read = held_out_part(task.read.validation, prepared)
+    wanted = [str(one.label) for one in read]
+    guesses, note = baseline_labels(task.counts, task.read.train, [one.text for one in read])
     summary = prepared.summarise({name: accuracy(wanted, given) for name, given in guesses.items()})
-    print(f"\nOn the {len(wanted):,} texts held out (the weights of step {summary['best_step']:,}):\n")
+    print(f"\nOn {part_of(summary, 'texts')} (the weights of step {summary['best_step']:,}):\n")
     print_comparison(summary["accuracy"], summary["macro_f1"], wanted, guesses, task.labels)
     if note:
         print(note)
     print(
-        f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s. "
-        f'Label a text: {command("classify", "predict", prepared.directory)} "TEXT"'
+        f'\n{time_told(summary, prepared)}. Label a text: {command("classify", "predict", prepared.directory)} "TEXT"'
     )

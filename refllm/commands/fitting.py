@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,6 +17,7 @@ from refllm.commands.progress import carried_out, complete, make_longer
 from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.train import next_free
 from refllm.commands.wording import counted, length_of
+from refllm.data.batching import evenly
 from refllm.errors import UserError
 from refllm.finetune import TUNES, Tuning
 from refllm.invocation import command as typed_command
@@ -91,8 +93,11 @@ def carry_out(
     add_arguments: Callable[[argparse.ArgumentParser], None],
     new_run: Callable[[], Run],
     conclude: Callable[[Run], None],
+    afterwards: float = 1.0,
 ) -> int:
-    """`fit`: a new run, or one that is gone on with; the exit status."""
+    """`fit`: a new run, or one that is gone on with; the exit status. Of the minutes of a run so many seconds are kept
+    for `conclude`, beside the evaluation."""
+    since = time.perf_counter()
     keep_freed_memory()
     if options.resume:
         require_alone(options, add_arguments)
@@ -104,6 +109,8 @@ def carry_out(
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         prepared = new_run()
+        prepared.count_from(since)
+    prepared.afterwards = afterwards
     with prepared.trainer.workers, prepared.held(), lasting_output():
         introduce(prepared)
         if prepared.concluded:
@@ -166,6 +173,11 @@ def settings_to_fit(options: argparse.Namespace) -> Settings:
     """The usual ones for what is trained, under the flags."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     return settings_of({**FIT_SETTINGS, "lr": rate_of(options, FIT_SETTINGS["lr"]), **given}, options)
+
+
+def held_out_part(examples: Sequence[Any], prepared: Run) -> list[Any]:
+    """The held-out examples that the evaluation at the end has read: all, unless there was no time for that."""
+    return [examples[i] for i in evenly(len(examples), prepared.evaluate()["val_examples"]).tolist()]
 
 
 def introduce(prepared: Run) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +31,9 @@ from refllm.commands.fitting import (
 )
 from refllm.commands.rewriting import fitting, notes_on_bleu, print_table, scores
 from refllm.commands.verbs import Verb, add_verbs
+from refllm.commands.wording import part_of, time_told
+from refllm.data.batching import evenly
+from refllm.data.examples import Pair
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.models import encoder_decoder
@@ -41,7 +47,8 @@ from refllm.tokenizers.vocabulary import SPECIAL
 
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --encoder-layers and --decoder-layers"
 CHARACTERS_A_TOKEN = 100  # of the training pairs for each learnt token: with fewer, whole texts would become tokens
-SAMPLE = 200  # held-out pairs that the summary writes and measures
+TRIED = 32  # held-out pairs whose writing tells for how many more there is time
+WRITING, LEAST_WRITING = 0.1, 20.0  # share of the training that writing may take, and seconds that it may take anyway
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser, kind: Kind) -> None:
 def fit(options: argparse.Namespace, kind: Kind) -> int:
     return carry_out(
         options, command=kind.name, add_arguments=partial(add_fit_arguments, kind=kind),
-        new_run=lambda: new_run(options, kind), conclude=conclude,
+        new_run=lambda: new_run(options, kind), conclude=conclude, afterwards=math.inf,
     )  # fmt: skip
 
 
@@ -134,19 +141,43 @@ def _task(prepared: Run) -> SequencePairs:
 
 def conclude(prepared: Run) -> None:
     task = _task(prepared)
-    pairs = fitting(task.read.validation, tokenizer=task.tokenizer, context=task.config.context)[:SAMPLE]
-    print(f"\nWriting {len(pairs):,} of the texts held out, greedily ...", flush=True)
-    given = written(
-        task.full(prepared.trainer.parameters.tree), [pair.source for pair in pairs], config=task.config,
-        tokenizer=task.tokenizer, beams=1, device=prepared.settings.device, workers=prepared.trainer.workers,
-    )  # fmt: skip
+    held_out = fitting(task.read.validation, tokenizer=task.tokenizer, context=task.config.context)
+    prepared.evaluate()
+    print(f"\nWriting texts held out, {len(held_out):,} if there is time, greedily ...", flush=True)
+    pairs, given = written_in_time(prepared, held_out)
     wanted = [pair.target for pair in pairs]
     copied = scores(wanted, [pair.source for pair in pairs])
     summary = prepared.summarise({f"copy_{name}": value for name, value in copied.items()}, also=scores(wanted, given))
+    how_many = part_of({"val_examples": len(pairs), "val_of": len(held_out)}, "texts")
+    print(f"\nOn {how_many} (the weights of step {summary['best_step']:,}):\n")
     print_table({"greedy": scores(wanted, given), "copy of the source": copied})
     for note in notes_on_bleu(wanted):
         print(note)
     print(
-        f"\n{summary['steps']:,} steps in {summary['seconds']:.0f} s, the weights of step {summary['best_step']:,}. "
-        f"Measure it on all of them: {command(task.command, 'evaluate', prepared.directory)}"
+        f"\n{time_told(summary, prepared)}. "
+        f"Measure it on all of them, by beam search too: {command(task.command, 'evaluate', prepared.directory)}"
     )
+
+
+def written_in_time(prepared: Run, pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
+    """All the pairs, or as many of them as there is time for, evenly spread, and what the model writes for each: what
+    `evaluate` measures, if it is all."""
+    plan, task = prepared.plan, _task(prepared)
+    left = max(LEAST_WRITING, WRITING * prepared.training_seconds)
+    if plan.minutes is not None:
+        whole = 60 * plan.minutes
+        left = max(1.02 * whole - (prepared.elapsed() - plan.after_seconds), WRITING / 2 * whole)
+
+    def write(some: Sequence[Pair]) -> list[str]:
+        return written(
+            task.full(prepared.trainer.parameters.tree), [pair.source for pair in some], config=task.config,
+            tokenizer=task.tokenizer, beams=1, device=prepared.settings.device, workers=prepared.trainer.workers,
+        )  # fmt: skip
+
+    tried = [pairs[i] for i in evenly(len(pairs), TRIED).tolist()]
+    start = time.perf_counter()
+    given = write(tried)
+    each = (time.perf_counter() - start) / len(tried)
+    most = max(len(tried), int((left - each * len(tried)) / each))
+    some = [pairs[i] for i in evenly(len(pairs), most).tolist()]
+    return some, given if len(some) == len(tried) else write(some)

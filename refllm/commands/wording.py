@@ -26,6 +26,12 @@ def what_was_read(measured: dict[str, Any]) -> str:
     return "the held-out text" if read >= of else f"{read:,} of the {of:,} windows of the held-out text, evenly spread"
 
 
+def part_of(measured: dict[str, Any], what: str) -> str:
+    """The held-out examples that were read, as all or as some of them."""
+    read, of = measured["val_examples"], measured["val_of"]
+    return f"the {of:,} {what} held out" if read >= of else f"{read:,} of the {of:,} {what} held out, evenly spread"
+
+
 def time_told(summary: dict[str, Any], prepared: Run) -> str:
     """The steps of a run, and what has taken how long until now."""
     parts = {"reading": "reading_seconds", "training": "training_seconds", "evaluation": "evaluation_seconds"}

@@ -199,5 +199,5 @@ def spread(text: str, *, most: int, pieces: int = 100) -> str:
     for i in range(pieces):
         place = (len(text) - length) * i // max(1, pieces - 1)
         border = max(text.find(" ", place, place + length // 10), text.find("\n", place, place + length // 10))
-        found.append(text[max(border, place) : place + length])
+        found.append(text[max(border, place) if place else 0 : place + length])
     return "".join(found)

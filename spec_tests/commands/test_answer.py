@@ -46,6 +46,27 @@ def test_answers_about_contexts_that_were_held_out_are_found(learnt: Path) -> No
     assert 0 < summary["baselines"]["f1"] < 60
 
 
+def test_the_last_table_of_fit_is_that_of_evaluate_on_what_was_held_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how = ["--steps", "20", "--reports", "2", "--validation", "0.3", "--out", "r"]
+    shown = printed(capfd, "answer", "fit", written(tmp_path), *how, *TINY)
+    task = Run.resume(tmp_path / "r", Workers).task
+    held_out = tmp_path / "held_out.jsonl"
+    rows = [
+        {"context": one.context, "question": one.question, "answer": one.answer, "start": one.start}
+        for one, _, _ in task.held_out  # type: ignore[attr-defined]
+    ]
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    measured = printed(capfd, "answer", "evaluate", "r", str(held_out))
+    tables = [
+        [line for line in text.splitlines() if line.startswith(("this model", "likeliest sentence"))]
+        for text in (shown, measured)
+    ]
+    assert len(tables[0]) == 2
+    assert tables[0] == tables[1]
+
+
 def test_a_question_is_answered_by_words_of_the_context(
     learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -211,6 +211,22 @@ def test_naive_bayes_is_that_of_counted_words() -> None:
     assert baselines.naive_bayes(["\u200b"] * 4, list("abab"), ["x"]) is None
 
 
+def test_the_last_table_of_fit_is_that_of_evaluate_on_what_was_held_out(tmp_path: Path, capfd: Captured) -> None:
+    data = table(tmp_path / "data.csv", ROWS)
+    assert main(["classify", "fit", data, "--steps", "20", "--validation", "0.4", "--out", "r", *SMALL]) == 0
+    shown = capfd.readouterr().out
+    task: Any = Run.resume(tmp_path / "r", Workers).task
+    held_out = table(tmp_path / "held_out.csv", [(one.text, str(one.label)) for one in task.read.validation])
+    assert main(["classify", "evaluate", "r", held_out]) == 0
+    measured = capfd.readouterr().out
+    tables = [
+        [line for line in text.splitlines() if line.startswith(("    this model", "    most frequent label"))]
+        for text in (shown, measured)
+    ]
+    assert len(tables[0]) == 2
+    assert tables[0] == tables[1]
+
+
 @pytest.mark.parametrize("tune", [["all"], ["upper", "--upper", "1"], ["low-rank", "--rank", "2", "--alpha", "4"]])
 def test_a_pre_trained_bert_is_tuned(tmp_path: Path, capfd: Captured, tune: list[str]) -> None:
     text = "\n\n".join(f"# {a}\n\nThe {a} is here. The {b} is there." for a, b in ROWS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -60,6 +61,32 @@ def test_what_is_learnt_holds_for_pairs_that_were_held_out(learnt: Path, capfd: 
     assert summary["exact"] == found["scores"]["greedy"]["exact"]
     assert summary["baselines"]["copy_exact"] == 0
     assert summary["val_loss"] < 0.2
+
+
+@pytest.mark.parametrize("validation", ["0.1", "0.6"])  # of more pairs than were once measured
+def test_the_last_table_of_fit_is_that_of_evaluate(
+    tmp_path: Path, validation: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    how = ["--steps", "30", "--reports", "1", "--validation", validation, "--out", "r"]
+    shown = printed(capfd, "translate", "fit", *written(tmp_path / "data"), *how, *TINY)
+    held_out = len(PAIRS) - int(re.search(r": ([\d,]+) pairs to learn from", shown)[1].replace(",", ""))  # type: ignore[index]
+    assert f"On the {held_out:,} texts held out" in shown
+    measured = printed(capfd, "translate", "evaluate", "r", "--beams", "1")
+    rows = [line for line in shown.splitlines() if line.startswith(("greedy ", "copy of the source "))]
+    assert rows == [line for line in measured.splitlines() if line.startswith(("greedy ", "copy of the source "))]
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize("length", ["--steps", "--minutes"])
+def test_where_writing_all_takes_too_long_a_part_is_measured_and_it_is_said(
+    tmp_path: Path, length: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refllm.commands.pairs.TRIED", 3)
+    monkeypatch.setattr("refllm.commands.pairs.WRITING", 0.0)
+    monkeypatch.setattr("refllm.commands.pairs.LEAST_WRITING", 0.0)
+    how = [length, "3" if length == "--steps" else "0.0001", "--reports", "1", "--validation", "0.5", "--out", "r"]
+    shown = printed(capfd, "translate", "fit", *written(tmp_path / "data"), *how, *TINY)
+    assert re.search(r"On 3 of the \d+ texts held out, evenly spread", shown)
 
 
 def test_translations_are_printed_a_line_each_or_as_json(
@@ -151,7 +178,7 @@ def test_a_fit_that_is_interrupted_goes_on_by_its_own_command(
     assert "nothing left to do" in printed(capfd, "translate", "fit", "--resume", out)
     assert "is a run of translate" in refused("summarise", "fit", "--resume", out)
     assert "go on with it by refllm translate fit --resume" in refused("train", "--resume", out)
-    assert "leave out --steps" in refused("translate", "fit", "--resume", out, "--steps", "3")
+    assert "leave out --lr" in refused("translate", "fit", "--resume", out, "--lr", "3")
     assert "will not be overwritten" in refused("translate", "fit", *files, "--out", out, *TINY)
 
 
