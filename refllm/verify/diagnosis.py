@@ -91,7 +91,7 @@ class _Evidence:
         found = self._ranked(case, [self._weighed(case, suspect) for suspect in self._suspected(result)])
         if (best := self._causes(result, found)) or result.status == "convention":
             return best
-        if single := hints.single_precision(result.verdicts, self.dtype):
+        if single := hints.single_precision(result.verdicts, got, self.dtype):
             return single
         near = [str(s) for s in found if s.shared == "numbers"][: LINES - 1] if self.found is None else [UNKNOWN]
         return [*near, *hints.hints(case, got, self.dtype)]

@@ -42,13 +42,21 @@ def nothing_there(case: Case, response: Response) -> bool:
     return found
 
 
-def single_precision(verdicts: list[Verdict], dtype: str) -> list[str]:
+def single_precision(verdicts: list[Verdict], response: Response, dtype: str) -> list[str]:
     """A line if every number is right as far as float32 can hold it, in a run of float64."""
     wrong = [v for v in verdicts if v.wrong]
     share = UNIT["float64"] / UNIT["float32"]
     if dtype != "float64" or not wrong or not all(v.wrong == "values" and v.ratio * share <= 1 for v in wrong):
         return []
-    return [f"{wrong[0].name} is right as far as float32 reaches, not float64: is a part of it computed in float32?"]
+    name = wrong[0].name
+    y = {**{f"output {n}": x for n, x in response.outputs.items()},
+         **{f"gradient of {n}": x for n, x in (response.gradients or {}).items()}}.get(name)  # fmt: skip
+    if isinstance(y, numpy.ndarray) and numpy.array_equal(y, y.astype("float32"), equal_nan=True):
+        return [f"{name} holds numbers of float32, and is right as far as that reaches"]
+    return [
+        f"{name} is right as far as float32 reaches, not float64: is a part of it in float32, or a small constant "
+        "(an eps) another?"
+    ]
 
 
 def hints(case: Case, response: Response, dtype: str) -> list[str]:
@@ -77,12 +85,19 @@ def _hint(y: Array, t: Array, rounding: float, sizes: dict[str, int]) -> str:
         return ""
     factor = float((y * t).sum() / (t * t).sum())
     square = t.ndim > 1 and t.shape[-1] == t.shape[-2]
+    several = t.size > 1  # of one number every other is a multiple, and a neighbour
     scaled = _largest(y - factor * t) / max(1.0, abs(factor))
     likenesses = (
         (_largest(y + t), "is the truth with its sign turned"),
-        (scaled, f"is {_times(factor)} times the truth{_named(factor, sizes)}"),
+        (
+            scaled if several or _named(factor, sizes) else math.inf,
+            f"is {_times(factor)} times the truth{_named(factor, sizes)}",
+        ),
         (_largest(y - t.swapaxes(-1, -2)) if square else math.inf, "is the truth transposed"),
-        (_largest(y - t - (y - t).mean()), f"is the truth plus {(y - t).mean():.6g} in every element"),
+        (
+            _largest(y - t - (y - t).mean()) if several else math.inf,
+            f"is the truth plus {(y - t).mean():.6g} in every element",
+        ),
         (_largest(numpy.sort(y, axis=None) - numpy.sort(t, axis=None)), "has the truth's numbers in another order"),
     )
     return next((text for error, text in likenesses if error <= allowed), "") or _part(y, t, allowed)

@@ -249,3 +249,56 @@ def test_the_summary_says_what_explains_the_failures_of_which_nothing_is_said(go
     )
     assert diagnosis.summary(failures, [*said, *found["ATT-MASK/all-forbidden"].diagnosis]) == [rest]
     assert diagnosis.summary([], said) == []
+
+
+@pytest.mark.parametrize("changed", [lambda t: t * (1 + 1e-7), lambda t: t * (1 + 1e-7 * numpy.cos(t))])
+def test_no_hint_says_what_everybody_knows(changed: Callable[[Any], Any], golden: corpus.Corpus) -> None:
+    """A factor of 1, a correlation of 1.000."""
+    case = golden.cases["FFN/linear-rows"]
+    right = _truth(case)
+    found = hints.hints(case, replace(right, outputs={"y": changed(right.outputs["y"])}), "float64")
+    assert not any(" 1 times" in line or "1.000" in line for line in found)
+
+
+def test_one_number_is_no_multiple_of_its_truth(golden: corpus.Corpus) -> None:
+    case = next(c for c in golden.cases.values() if c.id == "CE/far-target")
+    response = replace(_truth(case), outputs={"y": numpy.asarray(36.4)})
+    assert hints.hints(case, response, "float64") == []
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_ratio_that_says_nothing_is_not_printed(dtype: str, golden: corpus.Corpus) -> None:
+    """Where rounding leaves an exact number, the tolerance is the least number that there is."""
+    case = next(c for c in golden.cases.values() if c.id == "SMX/softmax-nothing-left")
+    y = case.outputs["y"].value + 0.25
+    [verdict] = [v for v in runner.judge(case, Response({"y": y.astype(dtype)}, None), dtype, golden.C) if v.wrong]
+    assert "e+" not in verdict.message
+
+
+def test_an_overflow_of_the_squares_is_no_other_formula(golden: corpus.Corpus) -> None:
+    """x / inf is 0, and so is x divided by a mean square that is large."""
+
+    def rms_norm(x: Any, g: Any, *, eps: float) -> Any:
+        return x / numpy.sqrt((x * x).mean(-1, keepdims=True) + x.dtype.type(eps)) * g
+
+    cases = [c.values_alone() for c in golden.cases.values() if c.operation == "rms_norm"]
+    for chosen in (cases, [c for c in cases if c.id == "T5-REL/rms-large"]):
+        run = runner.run(Functions("mine", {"rms_norm": rms_norm}, {}), chosen, "float16", golden.C)
+        [failure] = [r for r in diagnosis.diagnosed(run, "float16") if r.failed]
+        assert failure.diagnosis == ["output y is zero as x / inf is: the squares of the inputs overflow in float16"]
+
+
+@pytest.mark.parametrize("operation", ["attention", "softmax"])
+def test_a_row_without_a_number_is_no_missing_shift_though_no_other_case_is_run(
+    operation: str, golden: corpus.Corpus
+) -> None:
+    def softmax(x: Any) -> Any:
+        e = numpy.exp(x - x.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    mine = Functions("mine", {"softmax": softmax, "attention": _attention(bottom_right=True)}, {})
+    for case in golden.cases.values():
+        if case.operation == operation:
+            run = runner.run(mine, [case.values_alone()], "float64", golden.C)
+            for result in diagnosis.diagnosed(run, "float64"):
+                assert not any("shift" in line for line in result.diagnosis)

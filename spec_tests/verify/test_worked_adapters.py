@@ -9,6 +9,7 @@ import pytest
 
 import refllm
 from refllm.verify import adapter, corpus, runner
+from refllm.verify.isolated import Isolated
 
 ROOT = Path(refllm.__file__).resolve().parents[1]
 ADAPTERS = {"torch": ROOT / "scripts/adapters/torch_adapter.py", "jax": ROOT / "scripts/adapters/jax_adapter.py"}
@@ -46,3 +47,40 @@ def test_a_worked_adapter_takes_few_lines_for_an_operation(golden: corpus.Corpus
     served = [name for name in operations if re.search(rf"^(\w+, )*{name}(, \w+)* = ", text, re.MULTILINE)]
     assert len(served) > 25
     assert len(text.splitlines()) <= 10 * len(served)
+
+
+CLIPPED = {"SGD/clip-above", "SGD/clip-one-large", "SGD/clip-exact"}  # divided by the norm plus 1e-6
+NOTHING = {"SMX/softmax-nothing-left", "CE/ignore-all", "CE/smoothed-ignore-all", "CTR/zero-row"}  # NaN
+LIBRARIES = {  # adapter: what must be installed, its operations put to the test, faults of the library, other choices
+    "scipy": ("scipy", {"softmax", "log_softmax", "gelu_erf", "silu", "cross_entropy"}, set(), NOTHING),
+    "sklearn": ("sklearn", {"softmax", "relu", "tanh", "cross_entropy", "sgd"}, {"CE/far-target"}, NOTHING),
+    "optax": ("optax", {"adam", "adamw", "sgd", "clip_by_global_norm"}, set(), set()),
+    "jax_nn": ("jax", {"silu", "gelu_erf", "relu"}, set(), set()),
+    "onnx": (
+        "onnx", {"softmax", "log_softmax", "cross_entropy", "rnn", "layer_norm", "adam"},
+        {"SMX/log-softmax-far-apart", "CE/far-target", "RNN/padding"}, NOTHING,
+    ),
+    "torch_modules": (
+        "torch", {"attention", "self_attention", "lstm", "adamw", "sgd", "cross_entropy", "clip_by_global_norm"},
+        set(), NOTHING | CLIPPED,
+    ),
+    "tinygrad": ("tinygrad", {"tanh", "multiply"}, {"RNN/tanh-near"}, set()),
+}  # fmt: skip
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_an_adapter_of_a_library_shows_its_faults_and_no_other(golden: corpus.Corpus, name: str) -> None:
+    """In float32. A dtype and a convention that differ are no faults, nor is a form of Adam that it documents."""
+    needed, operations, faults, choices = LIBRARIES[name]
+    pytest.importorskip(needed)
+    cases = [case for case in golden.cases.values() if case.operation in operations]
+    with Isolated(ROOT / "scripts/adapters" / f"{name}_adapter.py", 300.0) as implementation:
+        results = list(runner.run(implementation, cases, "float32", golden.C))
+    failed = {r.case.id for r in results if r.wrong and not (name == "onnx" and r.case.operation == "adam")}
+    known = {case.id for case in cases}
+    assert faults & known <= failed
+    assert failed <= faults | choices
+    assert all(
+        any(r.status in ("pass", "value", "dtype") for r in results if r.case.operation == o) for o in operations
+    )
