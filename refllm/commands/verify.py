@@ -179,7 +179,7 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
         bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
         results = runner.settled(list(bar), options.dtype, golden.C)
         results = _tried_alone(implementation, results, golden, options)
-    results = _diagnosed(results, options.dtype, options.search)
+    results = _diagnosed(results, options.dtype, golden.C, options.search)
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
     done = report.Report(
         implementation.name, _call(options), options.dtype, golden.C, golden.spec_version, results,
@@ -231,13 +231,16 @@ def _why_nothing(implementation: runner.Implementation, done: report.Report) -> 
     )
 
 
-def _diagnosed(results: list[runner.Result], dtype: str, seconds: float) -> list[runner.Result]:
+def _diagnosed(results: list[runner.Result], dtype: str, C: float, seconds: float) -> list[runner.Result]:
     if not any(result.failed for result in results):
         return results
-    from refllm.verify import diagnosis, search  # the bank of mutants, of which a run without failures needs nothing
+    from refllm.verify import diagnosis, noise, search  # with the bank, of which a run without failures needs nothing
 
-    found = search.explained(results, dtype, seconds) if seconds else None
-    return list(diagnosis.diagnosed(results, dtype, found=found))
+    if not seconds:
+        return list(diagnosis.diagnosed(results, dtype))
+    found = search.explained(results, dtype, seconds)
+    left = [r for r in results if r.case.operation not in found]
+    return list(diagnosis.diagnosed(results, dtype, found=found, lost=noise.recognised(left, dtype, C)))
 
 
 def _write_requests(directory: Path, cases: list[Case], dtype: str) -> int:

@@ -19,6 +19,7 @@ from refllm.verify import hints, mutants
 from refllm.verify.case import Answers, Case, Response
 from refllm.verify.imitations import Imitations, distance, equal
 from refllm.verify.mutants import Mutant
+from refllm.verify.noise import Noise
 from refllm.verify.runner import Result, declare
 from refllm.verify.search import Found
 from refllm.verify.suspects import Suspect, comparable, how_near, suspects
@@ -29,15 +30,18 @@ _KNOWN = Imitations()
 _ORDER = {mutant.id: order for order, mutant in enumerate(mutants.MUTANTS)}
 
 
+Cause = Mutant | Found | Noise
+
+
 class Explanation(str):
     """A line of a diagnosis that also knows what it names, a mutant or an edit of the specification, and the edit whose
     diff stands below it, if there is one."""
 
-    cause: Mutant | Found
-    edit: Found | None
+    cause: Cause
+    edit: Found | Noise | None
 
     @classmethod
-    def of(cls, text: object, cause: Mutant | Found, edit: Found | None = None) -> Explanation:
+    def of(cls, text: object, cause: Cause, edit: Found | Noise | None = None) -> Explanation:
         line = cls(text)
         line.cause, line.edit = cause, edit
         return line
@@ -49,13 +53,14 @@ def diagnosed(
     known: Imitations = _KNOWN,
     among: Collection[str] | None = None,
     found: Mapping[str, Found] | None = None,
+    lost: Mapping[str, Noise] | None = None,
 ) -> Iterator[Result]:
     """The same results, each wrong answer with its best explanations in words; none if nothing fits.
 
     `among` holds the ids of the mutants that are asked about, if not all are; `found` what the search found for each
-    operation, None if there was none.
+    operation, None if there was none, and `lost` by which form digits are lost.
     """
-    evidence = _Evidence(list(results), dtype, known, among, found)
+    evidence = _Evidence(list(results), dtype, known, among, found, lost or {})
     for result in evidence.results:
         yield replace(result, diagnosis=evidence.lines(result)) if result.failed else result
 
@@ -70,8 +75,10 @@ class _Evidence:
         known: Imitations,
         among: Collection[str] | None,
         found: Mapping[str, Found] | None,
+        lost: Mapping[str, Noise],
     ) -> None:
-        self.results, self.dtype, self.known, self.among, self.found = results, dtype, known, among, found
+        self.results, self.dtype, self.known, self.among = results, dtype, known, among
+        self.found, self.lost = found, lost
         self.wrong = [r for r in results if r.status in ("fail", "convention") and r.response is not None]
         self.right = [r for r in results if r.status in ("pass", "value")]
         self._suspects: dict[str, list[Suspect]] = {}
@@ -105,6 +112,9 @@ class _Evidence:
             edit = None
         if edit is not None and not (holding and holding[0].explained[0] >= len(edit.explained)):
             return [Explanation.of(_by_search(edit), edit, edit)]
+        noise = self.lost.get(result.case.operation)
+        if not holding and noise is not None and result.case.id in noise.explained:
+            return [Explanation.of(_by_lost_digits(noise), noise, noise)]
         return [Explanation.of(s, s.mutant, edit if n == 0 else None) for n, s in enumerate(holding)]
 
     def _zeros(self, result: Result) -> list[str]:
@@ -206,6 +216,13 @@ def _by_search(found: Found) -> str:
     return f"{share} of the specification with {both}{gradient}; found by search, no listed mistake{others}:"
 
 
+def _by_lost_digits(noise: Noise) -> str:
+    """A form that loses digits in a sentence."""
+    count = f"{len(noise.explained)} of {noise.wrong} wrong answers" if noise.wrong > 1 else "the answer"
+    about = f"{count} lose digits as {noise.form.about} does"
+    return f"{about}: the error grows with {noise.form.grows_with}; found by search, no listed mistake:"
+
+
 def _alone(ranked: list[Suspect]) -> list[Suspect]:
     """Where nothing is summed every formula is 0 / 0: no other is named beside the one that is about that."""
     return ranked[:1] if ranked and ranked[0].nothing and ranked[0].holds else ranked
@@ -218,9 +235,9 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
     all_names = [_names(result.diagnosis) for result in failures]
     left, lines = [names for names in all_names if not names & _names(said)], list[str]()
     while len(lines) < LINES and any(left):
-        best = min(set[Mutant | Found]().union(*left), key=lambda cause: (-_count(cause, left), _order(cause)))
+        best = min(set[Cause]().union(*left), key=lambda cause: (-_count(cause, left), _order(cause)))
         count = _count(best, all_names)
-        name = "the same edit" if isinstance(best, Found) else f"{best.about} ({best.id})"
+        name = f"{best.about} ({best.id})" if isinstance(best, Mutant) else "the same edit"
         lines.append(f"{count} of {len(all_names)} wrong answers are explained by {name}")
         left = [names for names in left if best not in names]
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
@@ -247,13 +264,13 @@ def _is_zero(result: Result) -> bool:
     return any(verdict.wrong == "zeros" for verdict in result.verdicts)
 
 
-def _names(diagnosis: list[str]) -> set[Mutant | Found]:
+def _names(diagnosis: list[str]) -> set[Cause]:
     return {line.cause for line in diagnosis if isinstance(line, Explanation)}
 
 
-def _count(cause: Mutant | Found, names: list[set[Mutant | Found]]) -> int:
+def _count(cause: Cause, names: list[set[Cause]]) -> int:
     return sum(cause in each for each in names)
 
 
-def _order(cause: Mutant | Found) -> int:
-    return -1 if isinstance(cause, Found) else _ORDER[cause.id]
+def _order(cause: Cause) -> int:
+    return _ORDER[cause.id] if isinstance(cause, Mutant) else -1

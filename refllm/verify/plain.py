@@ -87,7 +87,7 @@ def _is_of_the_text(x: Any) -> bool:
 
 
 @contextmanager
-def exchanged(functions: Mapping[FunctionType, Function]) -> Iterator[None]:
+def exchanged(functions: Mapping[Any, Function]) -> Iterator[None]:
     """In this context the text calls other functions in the place of these. For one thread."""
     try:
         for original, other in functions.items():
@@ -116,7 +116,7 @@ def _places(original: FunctionType) -> tuple[tuple[dict[str, Any], str], ...]:
 
 
 def answer(
-    case: Case, dtype: str, functions: Mapping[FunctionType, Function], *, traced: bool, values: bool = False
+    case: Case, dtype: str, functions: Mapping[Any, Function], *, traced: bool, values: bool = False
 ) -> Response | None:
     """What the text answers with these functions exchanged; None if it raises.
 

@@ -18,7 +18,7 @@ from itertools import combinations
 from typing import Any
 
 from refllm.verify import plain
-from refllm.verify.case import Case, Response
+from refllm.verify.case import Answers, Case, Response
 from refllm.verify.edits import Edit, edits
 from refllm.verify.imitations import equal, is_finite
 from refllm.verify.runner import Result
@@ -75,6 +75,12 @@ def _values_differ(result: Result) -> bool:
     return any(v.wrong and not v.name.startswith("gradient") for v in result.verdicts)
 
 
+def _is_rounding(result: Result, dtype: str) -> bool:
+    """Whether an answer is the truth but for lost digits, which no other formula explains."""
+    truth = Answers(result.case.outputs, result.case.gradients).response()
+    return result.response is not None and equal(result.case, result.response, truth, dtype)
+
+
 def _telling(results: list[Result]) -> Result:
     """The smallest case that is no degenerate one: a row of one number says little."""
     return next((r for r in results if all(x.size >= 4 for x in r.case.inputs.values())), results[0])
@@ -90,12 +96,18 @@ def _edits_of(operation: str) -> list[Edit]:
 class _Search:
     def __init__(self, results: list[Result], dtype: str, end: float) -> None:
         size = lambda result: sum(x.size for x in result.case.inputs.values())
-        self.wrong = sorted((r for r in results if r.status == "fail"), key=size)
+        failing = [r for r in results if r.status == "fail" and not _is_rounding(r, dtype)]
+        self.wrong = sorted(failing, key=size)
         self.right = sorted((r for r in results if r.status in ("pass", "value")), key=size)[:AGAINST]
         self.dtype, self.end = dtype, end
         self.operation = results[0].case.operation
 
     def best(self, known: Sequence[Edits] = ()) -> Found | None:
+        if not self.wrong:
+            return None
+        return self._best(known)
+
+    def _best(self, known: Sequence[Edits]) -> Found | None:
         """What explains most, at first among what explains an operation below this one. The search begins again from a
         case that the best so far leaves unexplained."""
         of_this = set(plain.called(self.operation))

@@ -34,8 +34,11 @@ def highest(x: Array) -> Array:
 def rounded(x: Array, dtype: str) -> Array:
     """x as it is after it was stored in a type of lower precision; the gradient passes."""
     values = getattr(x, "value", x)
-    near = to_bfloat16(values) if dtype == "bfloat16" else values.astype(dtype).astype(values.dtype)
-    return x + (near - values)
+    return x + (_stored(values, dtype) - values)
+
+
+def _stored(x: Array, dtype: str) -> Array:
+    return to_bfloat16(x) if dtype == "bfloat16" else x.astype(dtype).astype(x.dtype)
 
 
 def to_bfloat16(x: Array) -> Array:
@@ -59,11 +62,37 @@ def scatter_last(index: Array, x: Array, size: int) -> Array:
     return array.scatter_add(numpy.where(kept, index, size), x, size)
 
 
+def narrow_sum(x: Array, dtype: str) -> Array:
+    """The sum of every row, one number after the other in an accumulator of a narrow type; the gradient is a sum's."""
+    values = getattr(x, "value", x)
+    accumulated = numpy.zeros((*values.shape[:-1], 1), values.dtype)
+    for i in range(values.shape[-1]):
+        accumulated = _stored(accumulated + values[..., i : i + 1], dtype)
+    right = array.sum(x)
+    return right + (accumulated - getattr(right, "value", right))
+
+
+def narrow_mean(x: Array, dtype: str) -> Array:
+    return narrow_sum(x, dtype) / x.shape[-1]
+
+
+def narrow_matmul(a: Array, b: Array, dtype: str) -> Array:
+    """A product of matrices with an accumulator of a narrow type; the gradient is that of the product."""
+    right, (x, y) = a @ b, (getattr(z, "value", z) for z in (a, b))
+    accumulated = numpy.zeros(right.shape, x.dtype)
+    for i in range(x.shape[-1]):
+        accumulated = _stored(accumulated + x[..., i : i + 1] * y[..., i : i + 1, :], dtype)
+    return right + (accumulated - getattr(right, "value", right))
+
+
 OPERATIONS = spec.operations()  # one of which may be taken for another
 WORDS: dict[str, Any] = {
     **{name: value for name, value in vars(array).items() if not name.startswith("_")},
     "columns": columns,
     "highest": highest,
+    "narrow_matmul": narrow_matmul,
+    "narrow_mean": narrow_mean,
+    "narrow_sum": narrow_sum,
     "rounded": rounded,
     "scatter_last": scatter_last,
     "scatter_mean": scatter_mean,

@@ -27,6 +27,7 @@ from refllm.verify import words
 from refllm.verify.edits.expressions import alternatives
 from refllm.verify.edits.source import Changes, Source, apart, changed
 from refllm.verify.edits.statements import fixed_arguments, statements_changed
+from refllm.verify.edits.unstable import unstable
 
 _LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
 
@@ -112,6 +113,20 @@ def edits(function: FunctionType) -> Iterator[Edit]:
         if edit.source not in seen:
             seen.add(edit.source)
             yield edit
+
+
+@dataclass(frozen=True)
+class Unstable(Edit):
+    """An edit that changes nothing but the rounding: what it is, and what its error grows with."""
+
+    about: str = ""
+    grows_with: str = ""
+
+
+def unstable_forms(function: FunctionType) -> Iterator[Unstable]:
+    """The forms of a function that lose digits."""
+    for changes, about, grows_with in unstable(Source(source_of(function))):
+        yield Unstable(function, changes, 1.0, False, about, grows_with)
 
 
 def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool]]:
