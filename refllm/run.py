@@ -322,9 +322,9 @@ class Run:
             with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
+            go_on = "begin again" if self.saved is None else f"go on with --resume {quoted(self.directory)}"
             raise UserError(
-                f"cannot write {self.directory}/metrics.jsonl: {error.strerror}; free some space, then go on with "
-                f"--resume {quoted(self.directory)}"
+                f"cannot write {self.directory}/metrics.jsonl: {error.strerror}; free some space, then {go_on}"
             ) from None
         return line
 

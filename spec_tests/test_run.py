@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from refllm.parameters import named_leaves
 from refllm.run import Run, load_model
 from refllm.workers import Workers
 from spec_tests import tiny
+from spec_tests.faults import events, full
 from spec_tests.tiny import begin, bits, contents, metrics, train
 
 STEPS = 12
@@ -467,3 +469,17 @@ def test_what_is_added_to_a_run_with_patience_is_left_only_if_it_is_better(tmp_p
     assert {name: x.tobytes() for name, x in named_leaves(load_model(tmp_path / "run", "cpu").parameters)} == weights(
         run
     )
+
+
+@pytest.mark.parametrize(("report", "then"), [(1, "then begin again$"), (2, "then go on with --resume ")])
+def test_metrics_that_cannot_be_written_say_what_is_left(tmp_path: Path, report: int, then: str) -> None:
+    """Before the first save that is nothing."""
+    directory = tmp_path / "run"
+    run = begin(tmp_path, "run", steps=STEPS)
+    with events(lambda number: None) as seen:
+        train(run)
+    at = [number for number, event in enumerate(seen, 1) if event == "open metrics.jsonl"][report - 1]
+    shutil.rmtree(directory)
+    with events(full(at)), pytest.raises(UserError, match=rf"metrics.jsonl: No space left.*; free some space, {then}"):
+        train(begin(tmp_path, "run", steps=STEPS))
+    assert directory.exists() is (report == 2)
