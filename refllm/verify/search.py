@@ -61,10 +61,11 @@ def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -
             by_operation.setdefault(result.case.operation, []).append(result)
     failing = [held for held in by_operation.values() if any(r.status == "fail" for r in held)]
     failing.sort(key=lambda held: held[0].case.level)
+    right = frozenset(name for name, held in by_operation.items() if all(r.status == "pass" for r in held))
     end, found = time.perf_counter() + seconds, dict[str, Found]()
     for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
         share = (end - time.perf_counter()) / left
-        best = _Search(held, dtype, time.perf_counter() + share).best([f.edits for f in found.values()])
+        best = _Search(held, dtype, time.perf_counter() + share, right).best([f.edits for f in found.values()])
         if best is not None:
             found[held[0].case.operation] = best
     return found
@@ -87,14 +88,16 @@ def _telling(results: list[Result]) -> Result:
 
 
 @cache
-def _edits_of(operation: str) -> list[Edit]:
-    """All single edits of what an operation is made of, the likeliest first."""
-    found = [(edit.cost + depth / 8, edit) for depth, f in enumerate(plain.called(operation)) for edit in edits(f)]
+def _edits_of(operation: str, right: frozenset[str] = frozenset()) -> list[Edit]:
+    """All single edits of what an operation is made of, the likeliest first; what is `right` by itself stays."""
+    functions = [f for f in plain.called(operation) if f.__name__ not in right]
+    found = [(edit.cost + depth / 8, edit) for depth, f in enumerate(functions) for edit in edits(f)]
     return [edit for _, edit in sorted(found, key=lambda pair: pair[0])]
 
 
 class _Search:
-    def __init__(self, results: list[Result], dtype: str, end: float) -> None:
+    def __init__(self, results: list[Result], dtype: str, end: float, right: frozenset[str] = frozenset()) -> None:
+        self.edits = _edits_of(results[0].case.operation, right)
         size = lambda result: sum(x.size for x in result.case.inputs.values())
         failing = [r for r in results if r.status == "fail" and not _is_rounding(r, dtype)]
         self.wrong = sorted(failing, key=size)
@@ -115,7 +118,7 @@ class _Search:
         best = self._among(below, _telling(self.wrong)) if below else None
         if best is not None and len(best.explained) == best.wrong:
             return best
-        singles = [(edit,) for edit in _edits_of(self.operation)]
+        singles = [(edit,) for edit in self.edits]
         for _ in range(PRIMARY):
             left = [r for r in self.wrong if best is None or r.case.id not in best.explained]
             if not left:
@@ -128,7 +131,7 @@ class _Search:
         return best or self._among(self._pairs(), _telling(self.wrong), enough=1)
 
     def _pairs(self) -> Iterator[Edits]:
-        likely = _edits_of(self.operation)[:LIKELY]
+        likely = self.edits[:LIKELY]
         for i, j in sorted(combinations(range(len(likely)), 2), key=sum):
             one, other = likely[i], likely[j]
             if one.original is not other.original:

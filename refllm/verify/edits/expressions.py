@@ -241,7 +241,7 @@ def _is_value(text: Source, node: ast.expr) -> bool:
     parent = text.parents.get(node)
     if isinstance(node, ast.Tuple | ast.Lambda | ast.List | ast.Dict | ast.ListComp):
         return False
-    if isinstance(parent, ast.Assign):
+    if isinstance(parent, ast.Assign | ast.Dict):
         return True
     if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Div) and node is parent.right:
         return True
