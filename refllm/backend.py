@@ -37,6 +37,15 @@ def namespace(x: Array) -> Any:
     raise TypeError(f"expected a NumPy or CuPy array, got {type(x).__name__}; convert it first (numpy.asarray)")
 
 
+def is_array_class(kind: type) -> bool:
+    """Whether arrays of this class are what an operation takes: NumPy's and CuPy's own, and subclasses that only add
+    to them, as memmap does. A masked array loses its mask on the way, and `*` of a matrix is another product."""
+    if issubclass(kind, (numpy.ndarray, numpy.generic)):
+        return not (hasattr(kind, "filled") or issubclass(kind, numpy.matrix))
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and issubclass(kind, cupy.ndarray)
+
+
 def on_device(x: Array) -> bool:
     """Whether `x` lives on a GPU."""
     return namespace(x) is not numpy
@@ -181,6 +190,11 @@ def erfc(x: Array) -> Array:
     y *= numpy.exp(-(numpy.minimum(a, 40) ** 2))  # erfc(40) is below the smallest double, and 40^2 cannot overflow
     y /= 1 + 2 * a
     return numpy.where(x < 0, 2 - y, y)
+
+
+def zero_where_not(mask: Array, x: Array) -> Array:
+    """x where the mask is true, else 0: not their product, which would be NaN where x is NaN or infinite."""
+    return namespace(x).where(mask, x, 0).astype(x.dtype, copy=False)
 
 
 def row_blocks(x: Array, *others: Array, size: int = 1 << 16) -> Iterable[tuple[Array, ...]]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array, is_array_class, namespace
 from refllm.errors import UserError
 
 Tree: TypeAlias = Any  # dict[str, Tree] | list[Tree] | leaf
@@ -63,6 +63,39 @@ def require_fit(shapes: Tree, arrays: Mapping[str, Any]) -> None:
                 f"the checkpoint is not one of this model: {path} is {arrays[path].shape}, should be {shape}; "
                 "use another checkpoint"
             )
+
+
+def fits(tree: Tree, shapes: Tree, like: Array) -> bool:
+    """Whether a tree of arrays has the structure and the shapes of `shapes`, and the dtype of the array `like`."""
+    try:
+        if isinstance(shapes, tuple):
+            return tree.shape == shapes and tree.dtype == like.dtype and is_array_class(tree.__class__)
+        if len(tree) != len(shapes):
+            return False
+        names = shapes if isinstance(shapes, dict) else range(len(shapes))
+        return all(fits(tree[name], shapes[name], like) for name in names)
+    except (AttributeError, TypeError, LookupError):
+        return False
+
+
+def misfit(tree: Tree, shapes: Tree) -> str:
+    """What is wrong with a tree of parameters that does not fit, in words."""
+    wanted, given = dict(named_leaves(shapes)), dict(named_leaves(tree))
+    for path in [path for path in wanted if path not in given][:1]:
+        return f"{path} is missing"
+    for path in [path for path in given if path not in wanted][:1]:
+        return f"{path} is too many"
+    first: tuple[str, Any] | None = None
+    for path, shape in wanted.items():
+        leaf = given[path]
+        if not is_array_class(type(leaf)):
+            return f"{path} is no array of NumPy or CuPy, but {type(leaf).__name__}"
+        if leaf.shape != shape:
+            return f"{path} is {leaf.shape}, should be {shape}"
+        first = first or (path, leaf.dtype)
+        if leaf.dtype != first[1]:
+            return f"{path} is {leaf.dtype} but {first[0]} is {first[1]}"
+    return "lists and dicts are not where they should be"
 
 
 def for_decoding(p: Tree) -> Tree:

@@ -31,7 +31,8 @@ def _swapped(x: Any) -> Any:
 def _offset(x: Any) -> Any:
     """A slice from the middle of something larger, so that rows lie apart."""
     larger = numpy.full(tuple(n + 3 for n in x.shape), 7, x.dtype)
-    inside = larger[(*[slice(1, n + 1) for n in x.shape], ...)]
+    places: tuple[Any, ...] = (*[slice(1, n + 1) for n in x.shape], ...)
+    inside = larger[places]
     inside[...] = x
     return inside
 

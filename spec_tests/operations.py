@@ -5,10 +5,10 @@ There is no list of operations. A public function defined in a module of `refllm
 
     Shapes:  x (..., I); W (I, parts*heads*D); ids (...) in [0, V); keep bool (...) -> y[parts] (..., heads, T, D)
 
-Positional parameters are the differentiable arrays, in that order. Keyword-only parameters have no default; their
-values come from `KEYWORDS` by name, and an integer one may be a size in a shape. A dimension is a sum of products,
-`T+S-1` or `2*I`. `y[n]` is a tuple of n arrays, and `y () or, for "none", (...)` has the second shape when a keyword
-has that value.
+refllm itself reads the line, and checks it at every call (refllm/shapes.py has the grammar). Positional parameters are
+the differentiable arrays, in that order. Keyword-only parameters have no default; their values come from `KEYWORDS` by
+name, and an integer one may be a size in a shape. `y[n]` is a tuple of n arrays, and `y () or, for "none", (...)` has
+the second shape when a keyword has that value.
 """
 
 from __future__ import annotations
@@ -27,32 +27,16 @@ import numpy
 from hypothesis import strategies as st
 
 import refllm.ops
+from refllm.shapes import Declared, ShapesError, parse, sections
 
 Shape = tuple[int, ...]
 
 # No mean of nothing: the one refusal of an empty batch, which the operation's own test demands.
 NEEDS_AN_ELEMENT = {"mean_squared_error"}
 
-_ARRAY = re.compile(
-    r"(?P<name>\w+)(\[(?P<count>\w+)\])? (?P<boolean>bool )?\((?P<dimensions>[^()]*)\)"
-    r'( in \[0, (?P<bound>[\w*+]+)\))?( or, for "(?P<value>\w+)", \((?P<other>[^()]*)\))?'
-)
-
 
 class UndeclaredError(ValueError):
     """An operation that does not say what the tests must know. The message says what to add."""
-
-
-@dataclass(frozen=True)
-class Declared:
-    """One array of a `Shapes:` line."""
-
-    name: str
-    dimensions: tuple[str, ...]
-    count: str | None  # the keyword that says how many there are
-    boolean: bool
-    bound: str | None  # integers below the size of that name
-    other: tuple[str, tuple[str, ...]] | None  # a keyword's value, and the dimensions it brings
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,10 +79,10 @@ def declared(function: Callable[..., Any]) -> Operation:
     for section in ("Source", "Shapes", "Back"):
         if not parts.get(section):
             raise UndeclaredError(f"{name}: the docstring has no `{section}:` section; add one")
-    before, arrow, after = parts["Shapes"].partition("->")
-    if not arrow:
-        raise UndeclaredError(f"{name}: `Shapes:` has no `->`; write `x (..., C) -> y (..., C)`")
-    inputs, outputs = _arrays(name, before), _arrays(name, after)
+    try:
+        inputs, outputs = parse(name, parts["Shapes"])
+    except ShapesError as error:
+        raise UndeclaredError(str(error)) from error
 
     parameters = inspect.signature(function).parameters.values()
     for p in parameters:
@@ -108,7 +92,7 @@ def declared(function: Callable[..., Any]) -> Operation:
             raise UndeclaredError(f"{name}: parameter {p.name} has a default; every argument is said, remove it")
     positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
     keywords = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-    floating = tuple(a.name for a in inputs if not a.boolean and a.bound is None)
+    floating = tuple(a.name for a in inputs if a.kind == "float")
     if not positional or positional != floating:
         raise UndeclaredError(
             f"{name}: positional parameters are the differentiable arrays, in the order of `Shapes:`; "
@@ -123,40 +107,6 @@ def declared(function: Callable[..., Any]) -> Operation:
                 f"{name}: no values are known for keyword {keyword}; add a strategy to KEYWORDS in {__name__}"
             )
     return Operation(name, inputs, outputs, positional, keywords)
-
-
-def sections(docstring: str) -> dict[str, str]:
-    """`Name:  text` paragraphs of a docstring, continuation lines joined."""
-    found: dict[str, str] = {}
-    current = None
-    for line in inspect.cleandoc(docstring).splitlines():
-        if match := re.match(r"([A-Z]\w+):\s+(\S.*)", line):
-            current = match[1]
-            found[current] = match[2].strip()
-        elif current and line.startswith(" "):
-            found[current] += " " + line.strip()
-        else:
-            current = None
-    return found
-
-
-def _arrays(operation: str, text: str) -> tuple[Declared, ...]:
-    arrays = []
-    for part in text.split(";"):
-        match = _ARRAY.fullmatch(" ".join(part.split()))
-        if match is None:
-            raise UndeclaredError(
-                f"{operation}: `Shapes:` holds {part.strip()!r}, which is not `name (dimensions)`; "
-                f"the grammar stands at the top of {__name__}"
-            )
-        other = (match["value"], _dimensions(match["other"])) if match["value"] else None
-        dimensions, boolean = _dimensions(match["dimensions"]), match["boolean"] is not None
-        arrays.append(Declared(match["name"], dimensions, match["count"], boolean, match["bound"], other))
-    return tuple(arrays)
-
-
-def _dimensions(text: str) -> tuple[str, ...]:
-    return tuple(d.strip() for d in text.split(",") if d.strip())
 
 
 @dataclass(frozen=True)
@@ -266,7 +216,7 @@ def _causal(d: Draw) -> bool:
 def _allowed(d: Draw) -> Any:
     full = (*d.shape(d.operation.inputs[0].dimensions[:-1]), d.size("S"))  # of q (..., T, D), and of (..., H, T, D)
     shape = d.choose(None, full, full[-2:], (1, full[-1]), (full[-2], 1))
-    return None if shape is None else d.random.random(shape) < 0.6
+    return None if shape is None else numpy.asarray(d.random.random(shape) < 0.6)
 
 
 def _targets(d: Draw) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from spec_tests.layouts import LAYOUTS, relaid, relaid_tree
 from spec_tests.operations import Case
 
 Implementation = Callable[..., Any]
@@ -160,37 +161,19 @@ def _differences(run: Implementation, case: Case, dy: Arrays, number: int) -> An
 
 
 def memory_layout_does_not_matter(run: Implementation, case: Case) -> None:
-    """Transposed, reversed and gapped arrays give what contiguous ones give, to rounding."""
+    """Arrays in every layout (spec_tests/layouts.py) give what contiguous ones give, to rounding."""
     dy = case.cotangents()
     y, pull = evaluate(run, case)
     expected = (*y, *pull(dy))
     tolerance = 1e-11 if case.dtype == numpy.float64 else 1e-3
-    for layout, relaid in LAYOUTS.items():
-        keywords = {k: relaid(v) if isinstance(v, numpy.ndarray) else v for k, v in case.keywords.items()}
-        arrays = tuple(relaid(x) for x in case.arrays)
+    for layout in LAYOUTS:
+        keywords = relaid_tree(case.keywords, layout)
+        arrays = tuple(relaid(x, layout) for x in case.arrays)
         again, pull = evaluate(run, Case(case.operation, arrays, keywords, case.shapes, case.seed))
-        for number, (a, b) in enumerate(zip(expected, (*again, *pull(tuple(map(relaid, dy)))), strict=True)):
+        gradients = pull(tuple(relaid(d, layout) for d in dy))
+        for number, (a, b) in enumerate(zip(expected, (*again, *gradients), strict=True)):
             error = _largest(a - b)
             assert error <= tolerance * (1 + _largest(a)), f"{layout} arrays change result {number} by {error:.3g}"
-
-
-def _gapped(x: Any) -> Any:
-    return numpy.stack([x, x], axis=-1)[..., 0]
-
-
-def _reversed(x: Any) -> Any:
-    return numpy.flip(numpy.flip(x).copy())
-
-
-def _transposed(x: Any) -> Any:
-    return x.copy(order="F")
-
-
-LAYOUTS: dict[str, Callable[[Any], Any]] = {
-    "transposed": _transposed,
-    "reversed": _reversed,
-    "gapped": _gapped,
-}
 
 
 def huge_arguments_give_finite_results(run: Implementation, case: Case) -> None:

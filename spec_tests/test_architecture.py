@@ -22,6 +22,8 @@ LAYERS = [
     {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras"},
     {"backend"},
     {"shapes", "parameters", "watching"},
+    {"fit"},
+    {"differentiable"},
     {"numbers"},
     {"ops"},
     {"blocks"},

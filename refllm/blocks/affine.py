@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from refllm.backend import Array, namespace
+from refllm.differentiable import differentiable
 from refllm.ops.linear import linear, matmul
 from refllm.parameters import Tree
 
@@ -35,13 +36,14 @@ def affine(x: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tu
     return y, back
 
 
+@differentiable
 def project(
     x: Array, p: Tree, *, name: str, heads: int, parts: int
 ) -> tuple[tuple[Array, ...], Callable[..., tuple[Array, Tree]]]:
     """MHA: y = x W + b cut into `parts` arrays of H heads; as the operation `heads`, and without bias where p has none
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
-    Shapes:  x (..., T, I); W (I, parts H D); b (parts H D,) -> parts x (..., H, T, D)
+    Shapes:  x (..., T, I); W (I, parts*heads*D); b (parts*heads*D,) -> y[parts] (..., heads, T, D)
     """
     y, back_affine = affine(x, p, name=name)
     grid = (*x.shape[:-1], parts, heads, y.shape[-1] // (parts * heads))
@@ -60,7 +62,7 @@ def concatenated(a: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Arra
     """MHA: the heads side by side, then the output map: y = concat(a) W + b
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
-    Shapes:  a (..., H, T, D); W (H D, C); b (C,) -> y (..., T, C)
+    Shapes:  a (..., H, T, D); W (H*D, C); b (C,) -> y (..., T, C)
     """
     *leading, H, T, D = a.shape
     y, back_affine = affine(a.swapaxes(-2, -3).reshape(*leading, T, H * D), p, name=name)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from refllm.backend import Array
 from refllm.blocks.affine import affine_shapes, concatenated, project
+from refllm.differentiable import differentiable
 from refllm.ops.attention import attention
 from refllm.parameters import Tree
 
@@ -24,6 +25,7 @@ def cross_attention_shapes(width: int, heads: int, head_width: int, *, biases: b
     return affine_shapes(maps, biases=biases)
 
 
+@differentiable
 def cross_attention(
     x: Array, memory: Array, p: Tree, *, heads: int, scaled: bool, allowed: Array | None, cache: MemoryStore | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Tree]]]:
@@ -32,16 +34,14 @@ def cross_attention(
     Queries come from the decoder, keys and values from the output of the encoder. Without biases where p has none.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.3; documents 004 sec. 4.1. `scaled` = False leaves out
              the 1/√D as T5 does (Raffel et al. 2020, code): q is multiplied by √D before ATT divides by it.
-    Shapes:  x (n B, T, C); memory (B, S, C); Wq (C, H D); Wkv (C, 2 H D); Wo (H D, C); allowed bool (B, 1, 1, S) or
-             None -> y (n B, T, C)
+    Shapes:  memory (B, S, C); x (n*B, T, C); Wq (C, heads*D); Wkv (C, 2*heads*D); Wo (heads*D, C);
+             allowed bool (B, 1, 1, S), or None -> y (n*B, T, C)
     Special: n rows of x after each other share a row of memory (the beams of one source); it is not repeated for them.
              With a cache, keys and values are computed at the first use and the memory is not read again; then there
              is no pullback.
     Raises:  ValueError if the rows of memory do not divide those of x.
     """
     B, n = len(memory), len(x) // max(1, len(memory))
-    if n * B != len(x):
-        raise ValueError(f"cross_attention: x must have a multiple of the {B} rows of memory, got {len(x)}")
     (q,), back_q = project(x, p, name="q", heads=heads, parts=1)  # (n B, H, T, D)
     H, T, D = q.shape[1:]
     scale = 1.0 if scaled else math.sqrt(D)

@@ -11,6 +11,7 @@ from refllm.blocks.encoder_layer import maybe_gated
 from refllm.blocks.relative_self_attention import relative_self_attention
 from refllm.blocks.residual import RESIDUALS
 from refllm.blocks.self_attention import KeyValueStore
+from refllm.differentiable import differentiable
 from refllm.parameters import Tree
 
 
@@ -35,6 +36,7 @@ class Cache(Protocol):
         """Makes room for `tokens` more; their positions (T,)."""
 
 
+@differentiable
 def decoder_layer(
     x: Array,
     memory: Array,
@@ -56,9 +58,9 @@ def decoder_layer(
     x + f(N(x)) for norm = "pre", N(x + f(x)) for norm = "post"; N and the feed-forward layer as in `encoder_layer`.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1, 3.2.3; documents 004 sec. 4.1 (erratum E20: its
              self-attention is causal).
-    Shapes:  x (n B, T, C); memory (B, S, C); r (H, 2T-1), with a cache of K places (H, T+K-1), or None;
-             memory_allowed bool (B, 1, 1, S) or None; keep 3 x bool (n B, T, C) -> y (n B, T, C)
-    Special: n rows of x after each other share a row of memory.
+    Shapes:  memory (B, S, C); x (n*B, T, C); r (heads, T+K-1), or None; memory_allowed bool (B, 1, 1, S), or None;
+             keep[3] bool (n*B, T, C), or None -> y (n*B, T, C)
+    Special: n rows of x after each other share a row of memory. K is T, with a cache the places that it holds.
     """
     residual = RESIDUALS[norm]
     keep1, keep2, keep3 = keep if keep is not None else (None, None, None)

@@ -9,9 +9,11 @@ from refllm.blocks.feed_forward import feed_forward, feed_forward_without_biases
 from refllm.blocks.gated_feed_forward import gated_feed_forward
 from refllm.blocks.relative_self_attention import relative_self_attention
 from refllm.blocks.residual import RESIDUALS
+from refllm.differentiable import differentiable
 from refllm.parameters import Tree
 
 
+@differentiable
 def encoder_layer(
     x: Array,
     r: Array | None,
@@ -31,7 +33,8 @@ def encoder_layer(
 
     N is layer norm or RMS norm, and the feed-forward layer gated or not, by what p holds.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
-    Shapes:  x (B, S, C); r (H, 2S-1) or None; allowed bool (B, 1, 1, S) or None; keep 2 x bool (B, S, C) -> y (B, S, C)
+    Shapes:  x (B, S, C); r (heads, 2*S-1), or None; allowed bool (B, 1, 1, S), or None;
+             keep[2] bool (B, S, C), or None -> y (B, S, C)
     """
     residual = RESIDUALS[norm]
     keep1, keep2 = keep if keep is not None else (None, None)

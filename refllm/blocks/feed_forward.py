@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array
+from refllm.differentiable import differentiable
 from refllm.ops.activation import gelu_erf, gelu_tanh, relu
 from refllm.ops.linear import linear, matmul
 from refllm.parameters import Tree
@@ -16,6 +17,7 @@ def feed_forward_shapes(width: int, hidden: int) -> Tree:
     return {"W1": (width, hidden), "b1": (hidden,), "W2": (hidden, width), "b2": (width,)}
 
 
+@differentiable
 def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """FFN: y = f(x W1 + b1) W2 + b2,   f = relu, gelu_tanh or gelu_erf
 
@@ -34,6 +36,7 @@ def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable
     return y, back
 
 
+@differentiable
 def feed_forward_without_biases(
     x: Array, p: Tree, *, activation: str
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from refllm.backend import Array
 from refllm.blocks.feed_forward import ACTIVATIONS
+from refllm.differentiable import differentiable
 from refllm.ops.activation import silu
 from refllm.ops.linear import matmul
 from refllm.ops.multiply import multiply
@@ -18,6 +19,7 @@ def gated_feed_forward_shapes(width: int, hidden: int) -> Tree:
     return {"Wg": (width, hidden), "W1": (width, hidden), "W2": (hidden, width)}
 
 
+@differentiable
 def gated_feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """FFN, gate: y = (f(x Wg) * (x W1)) W2,   f = silu (SwiGLU), gelu_tanh or gelu_erf (GEGLU), relu (ReGLU)
 

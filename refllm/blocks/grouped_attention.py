@@ -7,6 +7,7 @@ from collections.abc import Callable
 from refllm.backend import Array
 from refllm.blocks.affine import concatenated, project
 from refllm.blocks.self_attention import KeyValueStore
+from refllm.differentiable import differentiable
 from refllm.ops.attention import attention, relative_attention
 from refllm.ops.repeat_heads import repeat_heads
 from refllm.ops.rotary import rotary_halves, rotary_interleaved
@@ -20,6 +21,7 @@ def grouped_attention_shapes(width: int, heads: int, kv_heads: int, head_width: 
     return {"Wq": (width, inner), "Wk": (width, shared), "Wv": (width, shared), "Wo": (inner, width)}
 
 
+@differentiable
 def grouped_attention(
     x: Array,
     r: Array | None,
@@ -39,12 +41,13 @@ def grouped_attention(
     Positions enter by the rotation of q and k, or by the bias r[distance] of every score, or not at all. No biases.
     Source:  Ainslie et al. 2023 (arXiv:2305.13245) sec. 2.2 (grouped queries); Su et al. 2021 (arXiv:2104.09864) sec.
              3.2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) for r.
-    Shapes:  x (B, T, C); r (H, T+S-1) or None; Wq (C, H D); Wk (C, G D); Wv (C, G D); Wo (H D, C); positions int (T,)
-             or (B, T); allowed bool (B, 1, 1, S) or None -> y (B, T, C)
+    Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wq (C, heads*D); Wk (C, kv_heads*D); Wv (C, kv_heads*D);
+             Wo (heads*D, C); positions int end of (..., T); allowed bool broadcast to (..., heads, T, S), or None
+             -> y (..., T, C)
     Special: rotation is "rotary" (halves), "rotary_interleaved" or None. Keys are cached after their rotation, G heads
              of them, and then rotated never again. Where r is None, so is its gradient.
     """
-    own = positions if positions.ndim == 1 else positions[:, None]  # (T,) or (B, 1, T), beside (B, H, T, D)
+    own = positions if positions.ndim < 2 else positions[:, None]  # (T,) or (B, 1, T), beside (B, H, T, D)
     (q,), back_q = project(x, p, name="q", heads=heads, parts=1)
     (k,), back_k = project(x, p, name="k", heads=kv_heads, parts=1)
     (v,), back_v = project(x, p, name="v", heads=kv_heads, parts=1)

@@ -9,6 +9,7 @@ from refllm.blocks.gated_feed_forward import gated_feed_forward, gated_feed_forw
 from refllm.blocks.grouped_attention import grouped_attention, grouped_attention_shapes
 from refllm.blocks.residual import pre_norm
 from refllm.blocks.self_attention import KeyValueStore
+from refllm.differentiable import differentiable
 from refllm.parameters import Tree
 
 
@@ -21,6 +22,7 @@ def llama_layer_shapes(width: int, heads: int, kv_heads: int, head_width: int, h
     }
 
 
+@differentiable
 def llama_layer(
     x: Array,
     r: Array | None,
@@ -40,8 +42,8 @@ def llama_layer(
     """MHA, FFN: h = x + MHA(RMS(x)),  y = h + FFN(RMS(h)), causal, with SwiGLU
 
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
-    Shapes:  x (B, T, C); r (H, T+S-1) or None; positions int (T,) or (B, T); allowed bool (B, 1, 1, S) or None; keep
-             2 x bool (B, T, C) -> y (B, T, C)
+    Shapes:  x (..., T, C); r (heads, T+S-1), or None; positions int end of (..., T);
+             allowed bool broadcast to (..., heads, T, S), or None; keep[2] bool (..., T, C), or None -> y (..., T, C)
     """
     keep1, keep2 = keep if keep is not None else (None, None)
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array, known, namespace, zero_where_not
+from refllm.differentiable import differentiable
 from refllm.ops.cross_entropy import smoothed_cross_entropy
 from refllm.ops.linear import matmul
 
 LOGITS = 1 << 21  # numbers in a block of logits: 8 MB in float32
 
 
+@differentiable
 def lm_loss(
     h: Array, W: Array, *, targets: Array, ignore: int | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """LMHEAD, NLL: y = Σ over places of -log softmax(h W)[target]
 
     Source:  documents 002 sec. 4.2; Press & Wolf 2017 (arXiv:1608.05859) for W = Eᵀ.
-    Shapes:  h (..., C); W (C, V); targets (...) -> y ()
+    Shapes:  h (..., C); W (C, V); targets (...) in [0, V) or `ignore` -> y ()
     Back:    dh = dy Σ_v dlogits Wᵀ;  dW = dy hᵀ dlogits
     Special: rows go through in blocks, and a block's gradient is formed while its logits are there, so that never more
              than a block of logits exists. A use that needs no gradient calls `matmul` and `cross_entropy`.
@@ -25,6 +27,7 @@ def lm_loss(
     return smoothed_lm_loss(h, W, targets=targets, ignore=ignore, smoothing=0.0)
 
 
+@differentiable
 def smoothed_lm_loss(
     h: Array, W: Array, *, targets: Array, ignore: int | None, smoothing: float
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
@@ -32,13 +35,15 @@ def smoothed_lm_loss(
 
     t = (1 - ε) onehot(target) + ε / V,   ε = smoothing; ε = 0 is `lm_loss`.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4.
-    Shapes:  h (..., C); W (C, V); targets (...) -> y ()
+    Shapes:  h (..., C); W (C, V); targets (...) in [0, V) or `ignore` -> y ()
     Back:    dh = dy Σ_v dlogits Wᵀ;  dW = dy hᵀ dlogits
     Special: as `lm_loss`.
     """
     xp = namespace(h)
     C, V = W.shape
     rows, flat_targets = h.reshape(-1, C), targets.reshape(-1)
+    if ignore is not None and not known(xp.isfinite(rows).all()):  # in dW, 0 times such a row would not be 0
+        rows = zero_where_not((flat_targets != ignore)[:, None], rows)
     size = max(1, LOGITS // V)
     loss, dh, dW = xp.zeros((), h.dtype), xp.empty(rows.shape, h.dtype), None
     one = xp.ones((), h.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.residual import maybe_dropout
+from refllm.differentiable import differentiable
 from refllm.ops.recurrent import lstm, rnn
 from refllm.parameters import Tree, from_names, named_leaves
 
@@ -47,15 +48,17 @@ def recurrent_state_shapes(width: int, *, cell: str) -> Tree:
     return {"h": (width,), "c": (width,)} if cell == "lstm" else {"h": (width,)}
 
 
+@differentiable
 def recurrent(
     x: Array, p: Tree, *, cell: str, valid: Array | None, state: Tree | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """RNN or LSTM, cell = "rnn" or "lstm", from a state of zeros
 
     Source:  Elman 1990; Hochreiter & Schmidhuber 1997; documents 003 sec. 4.1, 5.2.
-    Shapes:  x (B, T, I); Wx (I, N) or (I, 4N); Wh (N, N) or (N, 4N); b (N,) or (4N,); valid bool (B, T) -> y (B, T, N)
-    Special: with `state`, a dict of the arrays h (B, N) and for the LSTM c (B, N), the layer begins with these and puts
-             its last ones in their place; the pullback then serves the new tokens alone, so training uses none.
+    Shapes:  x (B, T, I); Wx (I, G*N); Wh (N, G*N); b (G*N,); valid bool (B, T), or None -> y (B, T, N)
+    Special: G is 1 for the RNN and 4 for the LSTM, its gates. With `state`, a dict of the arrays h (B, N) and for the
+             LSTM c (B, N), the layer begins with these and puts its last ones in their place; the pullback then serves
+             the new tokens alone, so training uses none.
     """
     xp = namespace(x)
     begin = state if state is not None else {name: xp.zeros((len(x), len(p["Wh"])), x.dtype) for name in ("h", "c")}
@@ -78,13 +81,14 @@ def recurrent(
     return y, back
 
 
+@differentiable
 def bidirectional(
     x: Array, p: Tree, *, cell: str, valid: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """BIRNN: y_t = (forward h_t, backward h_t) side by side; the backward states run from the last token to the first
 
     Source:  Schuster & Paliwal 1997; documents 003 sec. 2.3, 4.1 (erratum E17: it is two recurrences).
-    Shapes:  x (B, T, I); forward and backward as in `recurrent`; valid bool (B, T) -> y (B, T, 2N)
+    Shapes:  x (B, T, I); valid bool (B, T), or None -> y (B, T, 2*N)
     Special: where `valid` is false the states pass unchanged, so that texts of unequal length, padded on either side,
              have in both directions the states that each has alone.
     """
@@ -102,6 +106,7 @@ def bidirectional(
     return xp.concatenate([ahead, behind[:, ::-1]], axis=-1), back
 
 
+@differentiable
 def recurrent_layers(
     x: Array,
     p: Sequence[Tree],
@@ -115,9 +120,10 @@ def recurrent_layers(
     """RNN, LSTM or BIRNN, several layers: each reads the states of the one below; dropout after each
 
     A layer is bidirectional where its parameters are {"forward", "backward"}. The draws of dropout change what goes up
-    to the next layer, never what goes on to the next step.
+    to the next layer, never what goes on to the next step. M is N, the width of a state, and 2N where a layer is
+    bidirectional.
     Source:  Zaremba et al. 2014 (arXiv:1409.2329) sec. 3.1; documents 003 sec. 5.2 (two layers).
-    Shapes:  x (B, T, I); valid bool (B, T); keep L x bool (B, T, N or 2N) -> y (B, T, N or 2N)
+    Shapes:  x (B, T, I); valid bool (B, T), or None; keep[L] bool (B, T, M), or None -> y (B, T, M)
     """
     backs = []
     y = x

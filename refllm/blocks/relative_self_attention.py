@@ -8,6 +8,7 @@ from collections.abc import Callable
 from refllm.backend import Array
 from refllm.blocks.affine import affine_shapes, concatenated, project
 from refllm.blocks.self_attention import KeyValueStore
+from refllm.differentiable import differentiable
 from refllm.ops.attention import attention, relative_attention
 from refllm.parameters import Tree
 
@@ -17,6 +18,7 @@ def relative_self_attention_shapes(width: int, heads: int, head_width: int, *, b
     return affine_shapes({"qkv": (width, 3 * inner), "o": (inner, width)}, biases=biases)
 
 
+@differentiable
 def relative_self_attention(
     x: Array,
     r: Array | None,
@@ -33,10 +35,10 @@ def relative_self_attention(
     Without biases where p has none. Unlike `self_attention` it lets H D differ from C.
     Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1. `scaled` = False leaves out the 1/√D as T5 does (its
              code): q is multiplied by √D before ATT divides by it.
-    Shapes:  x (B, T, C); r (H, T+S-1) or None, which adds nothing; Wqkv (C, 3 H D); Wo (H D, C); allowed bool
-             (B, 1, 1, S) or None -> y (B, T, C)
-    Special: with a cache the keys are those that it holds, S of them, as in `self_attention`. Where r is None, so is
-             its gradient.
+    Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wqkv (C, 3*heads*D); Wo (heads*D, C);
+             allowed bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
+    Special: no r adds nothing. With a cache the keys are those that it holds, S of them, as in `self_attention`. Where
+             r is None, so is its gradient.
     """
     (q, k, v), back_qkv = project(x, p, name="qkv", heads=heads, parts=3)  # 3 x (B, H, T, D)
     if cache is not None:

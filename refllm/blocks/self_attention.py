@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from refllm.backend import Array
+from refllm.differentiable import differentiable
 from refllm.ops.attention import attention
 from refllm.ops.linear import heads as to_heads
 from refllm.ops.linear import linear
@@ -37,6 +38,7 @@ def self_attention_shapes(width: int) -> Tree:
     return {"Wqkv": (width, 3 * width), "bqkv": (3 * width,), "Wo": (width, width), "bo": (width,)}
 
 
+@differentiable
 def self_attention(
     x: Array, p: Tree, *, heads: int, causal: bool, allowed: Array | None, cache: KeyValueStore | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
@@ -44,7 +46,8 @@ def self_attention(
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2; documents 001 ch. 2, 002 sec. 5 (code), 003 sec.
              4.3.
-    Shapes:  x (B, T, C); Wqkv (C, 3C); bqkv (3C,); Wo (C, C); bo (C,); allowed bool (B, 1, T, S) -> y (B, T, C)
+    Shapes:  x (..., T, C); Wqkv (C, 3*C); bqkv (3*C,); Wo (C, C); bo (C,);
+             allowed bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
     Special: with a cache, k and v are appended to it and the queries attend all that it holds; the pullback then
              serves the new tokens alone, so training uses none. The gradient of the keys' bias is exactly zero:
              it shifts all scores of a query by the same amount.
@@ -58,7 +61,7 @@ def self_attention(
 
     def back(dy: Array) -> tuple[Array, Tree]:
         da, dWo, dbo = back_out(dy)
-        da = da.reshape(*x.shape[:-1], heads, -1).swapaxes(-2, -3)
+        da = da.reshape(*x.shape[:-1], heads, a.shape[-1]).swapaxes(-2, -3)
         dx, dWqkv, dbqkv = back_heads(*back_attention(da))
         return dx, {"Wqkv": dWqkv, "bqkv": dbqkv, "Wo": dWo, "bo": dbo}
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from refllm.backend import Array
+from refllm.backend import Array, namespace
 from refllm.blocks.residual import maybe_dropout, normalise
+from refllm.differentiable import differentiable
 from refllm.ops.embedding import embedding
 from refllm.ops.position import add_positions, sinusoidal
 from refllm.ops.relative import t5_bias_bidirectional, t5_bias_causal
@@ -46,6 +47,7 @@ def stack_shapes(
     return of
 
 
+@differentiable
 def stack_embedding(
     token: Array,
     p: Tree,
@@ -61,7 +63,7 @@ def stack_embedding(
     """EMB, PE-SIN, PE-LRN: y = drop(N(scale token[ids] + positions)); the token table belongs to both stacks
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.4, 3.5; Lewis et al. 2020 (arXiv:1910.13461), code.
-    Shapes:  token (V, C); ids (B, T) in [0, V); positions int (T,); keep bool (B, T, C) or None -> y (B, T, C)
+    Shapes:  token (V, C); ids (B, T) in [0, V); positions int (T,); keep bool (B, T, C), or None -> y (B, T, C)
     Back:    gives dtoken and the gradients of "position" and "embedding_norm", where p has them.
     """
     words, back_words = embedding(token, ids=ids)
@@ -109,6 +111,10 @@ def distance_bias(
     """
     if "relative" not in p:
         return None, lambda drs: {}
+    if not queries:  # no token looks at any
+        xp = namespace(p["relative"])
+        nothing = xp.zeros((p["relative"].shape[1], max(0, keys - 1)), p["relative"].dtype)
+        return nothing, lambda drs: {"relative": xp.zeros_like(p["relative"])}
     bias = t5_bias_causal if causal else t5_bias_bidirectional
     r, back_r = bias(p["relative"], queries=queries, keys=keys, farthest=farthest)
     return r, lambda drs: {"relative": back_r(sum(dr for dr in drs if dr is not None))}

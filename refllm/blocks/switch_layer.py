@@ -8,6 +8,7 @@ from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.blocks.residual import maybe_dropout, norm_shapes, pre_norm
 from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
+from refllm.differentiable import differentiable
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import matmul
 from refllm.ops.routing import combine, dispatch, expert_linear, expert_matmul, gate, load_balance
@@ -24,14 +25,15 @@ def switch_layer_shapes(width: int, hidden: int, experts: int, *, biases: bool) 
     return {"Wr": (C, E), "W1": (E, C, F), "b1": (E, F), "W2": (E, F, C), "b2": (E, C)}
 
 
+@differentiable
 def switch_layer(x: Array, p: Tree, *, activation: str, capacity: int, valid: Array | None) -> Balanced:
     """MOE: y_t = P_t[e] FFN_e(x_t),   P_t = softmax(x_t Wr),   e = argmax P_t;   and the load balance of each text
 
     An expert takes the first `capacity` tokens of a text that choose it; a later one overflows, and its y is 0, so that
     the residual connection alone passes it on. Of experts with the same probability the first is chosen.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2; documents 002 sec. 1.1.
-    Shapes:  x (..., T, C); Wr (C, E); W1 (E, C, F); b1 (E, F); W2 (E, F, C); b2 (E, C); valid bool (..., T)
-             -> y (..., T, C), balance (...)
+    Shapes:  x (..., T, C); Wr (C, E); W1 (E, C, F); b1 (E, F); W2 (E, F, C); b2 (E, C);
+             valid bool (..., T), or None -> y (..., T, C); balance (...)
     Back:    back(dy, dbalance). The choice has no gradient; the router learns by the probability that y is multiplied
              with, and by the balance.
     Special: where valid is false (padding; None: nowhere) a token takes no place, does not count and gets y = 0.
@@ -60,6 +62,7 @@ def switch_layer(x: Array, p: Tree, *, activation: str, capacity: int, valid: Ar
     return (y, balance), back
 
 
+@differentiable
 def expert_feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """MOE, FFN: y[e] = f(x[e] W1[e] + b1[e]) W2[e] + b2[e]; without the biases where p has none
 
@@ -89,6 +92,7 @@ def switch_transformer_layer_shapes(width: int, hidden: int, experts: int) -> Tr
     }
 
 
+@differentiable
 def switch_transformer_layer(
     x: Array,
     p: Tree,
@@ -107,7 +111,8 @@ def switch_transformer_layer(
     """MHA, MOE, LN: h = x + MHA(LN(x)),   y = h + MOE(LN(h)); and the load balance of each text
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) fig. 2; pre-norm as in Radford et al. 2019 sec. 2.3.
-    Shapes:  x (B, T, C); keep 2 x bool (B, T, C); valid bool (B, T) -> y (B, T, C), balance (B,)
+    Shapes:  x (B, T, C); allowed bool broadcast to (B, heads, T, S), or None; valid bool (B, T), or None;
+             keep[2] bool (B, T, C), or None -> y (B, T, C); balance (B,)
     Back:    back(dy, dbalance). The second sublayer is written out, since its pullback takes two gradients.
     """
     keep1, keep2 = keep if keep is not None else (None, None)

@@ -8,6 +8,7 @@ from refllm.backend import Array
 from refllm.blocks.feed_forward import feed_forward, feed_forward_shapes
 from refllm.blocks.residual import RESIDUALS, norm_shapes
 from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
+from refllm.differentiable import differentiable
 from refllm.parameters import Tree
 
 
@@ -20,6 +21,7 @@ def transformer_layer_shapes(width: int, hidden: int) -> Tree:
     }
 
 
+@differentiable
 def transformer_layer(
     x: Array,
     p: Tree,
@@ -38,7 +40,8 @@ def transformer_layer(
     for norm = "post"
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; documents 002 sec. 3.1.
-    Shapes:  x (B, T, C); keep 2 x bool (B, T, C) -> y (B, T, C)
+    Shapes:  x (..., T, C); allowed bool broadcast to (..., heads, T, S), or None; keep[2] bool (..., T, C), or None
+             -> y (..., T, C)
     """
     residual = RESIDUALS[norm]
     keep1, keep2 = keep if keep is not None else (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from refllm.backend import Array, namespace
@@ -54,10 +55,12 @@ def label_answer(p: Tree, *, segments: Array, label: int, answer: str, config: b
     def f(x: Array) -> tuple[Array, Callable[[Array], Array]]:
         xp, (N, T, C) = namespace(x), x.shape
         rows = xp.arange(N * T).reshape(N, T)
-        table: dict[str, Any] = {**p, "token": x.reshape(N * T, C)}
+        encoder: dict[str, Any] = {name: part for name, part in p.items() if name not in bert.OUTPUTS}
+        encoder["token"] = x.reshape(N * T, C)
         h, back_h = bert.encode(
-            table, ids=rows, segments=xp.broadcast_to(segments, (N, T)), allowed=None, config=config, keep=None
-        )
+            encoder, ids=rows, segments=xp.broadcast_to(segments, (N, T)), allowed=None,
+            config=replace(config, vocabulary=N * T, outputs=()), keep=None,
+        )  # fmt: skip
         logits, back_logits = bert.class_logits(h, p, keep=None, rate=0.0)
         z, back_z = (logits, None) if answer == "logit" else log_softmax(logits)
 

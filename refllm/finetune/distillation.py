@@ -16,6 +16,7 @@ from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import LOGITS
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.finetune.tuning import Tuned
 from refllm.objectives.causal import Causal
@@ -43,6 +44,7 @@ class Teacher:
             raise UserError(f"the share of the teacher must be between 0 and 1, got {self.share}")
 
 
+@differentiable
 def distillation_loss(
     logits: Array, *, teacher: Array, targets: Array, smoothing: float, temperature: float, share: float
 ) -> tuple[Array, Callable[[Array], Array]]:
@@ -147,15 +149,16 @@ class DistilledCausal:
         return y / totals, back
 
 
+@differentiable
 def distilled_lm_loss(
     h: Array, W: Array, *, teacher: Array, teacher_head: Array, targets: Array, temperature: float, share: float
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """LMHEAD, CE: y = Σ over places of `distillation_loss` of the logits h W and those of the teacher
 
     Source:  Hinton et al. 2015 (arXiv:1503.02531) sec. 2; the blocks as in `lm_loss`.
-    Shapes:  h (..., C); W (C, V); teacher (..., K), its hidden states; teacher_head (K, V); targets (...) -> y ()
+    Shapes:  h (..., C); W (C, V); teacher (..., K); teacher_head (K, V); targets (...) in [0, V) -> y ()
     Back:    dh = dy Σ_v dlogits Wᵀ;  dW = dy hᵀ dlogits
-    Special: as in `lm_loss` a block's gradient is formed while its logits are there.
+    Special: `teacher` are its hidden states. As in `lm_loss` a block's gradient is formed while its logits are there.
     """
     xp = namespace(h)
     C, V = W.shape

@@ -12,6 +12,7 @@ from typing import Any
 
 from refllm import checkpoint
 from refllm.backend import Array, namespace, to_host
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.finetune.tuning import Leaves, TrainedPart, Tuning, fresh_leaves, known_leaves, require_trained
 from refllm.parameters import Tree, named_leaves, require_fit
@@ -21,6 +22,7 @@ USUAL = rf"^token$|{ATTENTION}"  # a small model keeps most of what it knows of 
 MATRICES = r"layers\..*\.W"  # those of the feed-forward layers too
 
 
+@differentiable
 def low_rank(
     W: Array, A: Array, B: Array, *, scale: float
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:

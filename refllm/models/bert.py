@@ -27,11 +27,14 @@ from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.blocks.residual import maybe_dropout, norm_shapes
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.models.checks import (
+    require_draws,
     require_dropout,
     require_heads_divide_width,
     require_one_of,
+    require_parameters,
     require_positive,
     require_whole,
 )
@@ -118,18 +121,22 @@ def initial(config: Config, generator: Any) -> Tree:
     return from_names(shapes(config), leaves)
 
 
+@differentiable
 def encode(
     p: Tree, *, ids: Array, segments: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """BERT: the hidden states of all tokens
 
     Source:  Devlin et al. 2019 sec. 3 and fig. 2; documents 000 sec. 4.2.
-    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), false at the padding, or
-             None; keep 1 + 2L draws bool (B, T, C), in the order of use -> y (B, T, C)
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None -> y (B, T, C)
+    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
     Back:    the layers' pullbacks in reverse; gives "token", "position", "segment", "norm" and "layers".
-    Special: what stands in the padding does not reach the text; the states at the padding mean nothing.
+    Special: `allowed` is false at the padding. What stands there does not reach the text; the states at the padding
+             mean nothing.
     Raises:  UserError if the tokens outgrow the context.
     """
+    require_parameters("bert", p, config, shapes)
+    require_draws("bert", keep, dropout_widths, config)
     T = ids.shape[1]
     if T > config.context:
         raise UserError(f"bert: {T} tokens do not fit the {config.context} positions; cut the text, or raise context")
@@ -180,6 +187,7 @@ def dropout_widths(config: Config) -> tuple[int, ...]:
     return (config.width,) * (1 + 2 * config.layers)
 
 
+@differentiable
 def masked_transform(h: Array, p: Tree, *, config: Config) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """MLM: t = LN(f(h W + b)), what the decoder tokenᵀ and its bias make logits of
 
@@ -200,6 +208,7 @@ def masked_transform(h: Array, p: Tree, *, config: Config) -> tuple[Array, Calla
     return t, back
 
 
+@differentiable
 def masked_logits(h: Array, p: Tree, *, config: Config) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """MLM: logits of the word at each of some places, t tokenᵀ + bias
 
@@ -218,6 +227,7 @@ def masked_logits(h: Array, p: Tree, *, config: Config) -> tuple[Array, Callable
     return y, back
 
 
+@differentiable
 def pooled(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """BERT: one state for the whole text, tanh(h_[CLS] W + b); [CLS] is the first token
 
@@ -225,6 +235,8 @@ def pooled(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tre
     Shapes:  h (B, T, C) -> y (B, C)
     Back:    gives dh, zero but at [CLS], and the gradient of "pooler".
     """
+    if not h.shape[1]:
+        raise ValueError("pooled: h (B, T, C) needs a place for [CLS], the first token; got T = 0")
     z, back_linear = linear(h[:, 0], **p["pooler"])
     y, back_tanh = tanh(z)
 
@@ -237,6 +249,7 @@ def pooled(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tre
     return y, back
 
 
+@differentiable
 def pair_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """NSP, SOP: two classes for a pair of segments; 0: b comes after a, 1: it does not
 
@@ -247,13 +260,14 @@ def pair_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array
     return _logits_of_pooled(h, p, head="pair", keep=None, rate=0.0)
 
 
+@differentiable
 def class_logits(
     h: Array, p: Tree, *, keep: Array | None, rate: float
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """CLS: logits of the labels of a text, from its pooled state, with dropout before the last map
 
     Source:  Devlin et al. 2019 sec. 4.1 and code; documents 000 sec. 4.2.
-    Shapes:  h (B, T, C); keep bool (B, C) or None -> y (B, labels)
+    Shapes:  h (B, T, C); keep bool (B, C), or None -> y (B, labels)
     Back:    gives dh and the gradients of "pooler" and "classes".
     """
     return _logits_of_pooled(h, p, head="classes", keep=keep, rate=rate)
@@ -274,6 +288,7 @@ def _logits_of_pooled(
     return y, back
 
 
+@differentiable
 def span_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """TASKS, extractive question answering: logits of the answer's start (column 0) and of its end (column 1)
 

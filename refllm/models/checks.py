@@ -1,12 +1,46 @@
-"""What the configurations of the models ask of their fields; UserError with the remedy otherwise."""
+"""What the models ask of their configurations, UserError with the remedy otherwise, and of their parameters."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import Any
 
+from refllm.backend import Array
 from refllm.errors import UserError
+from refllm.parameters import Tree, fits, misfit
+
+
+def require_parameters(model: str, p: Tree, config: Any, shapes: Callable[[Any], Tree]) -> None:
+    """The parameters have the structure, the shapes and one dtype of what `shapes(config)` declares: ValueError
+    otherwise. Fewer layers, a norm without its shift or the table of a smaller vocabulary would give numbers too."""
+    tree = _declared(shapes, config)
+    try:
+        like = p["token"]
+    except (KeyError, TypeError, IndexError):
+        like = None
+    if like is None or not fits(p, tree, like):
+        raise ValueError(
+            f"{model}: the parameters are not those of the config: {misfit(p, tree)}; give those that were made with "
+            "it, or the config that they were made with"
+        )
+
+
+@lru_cache(maxsize=64)
+def _declared(shapes: Callable[[Any], Tree], config: Any) -> Tree:
+    return shapes(config)
+
+
+def require_draws(
+    model: str, keep: Sequence[Array] | None, widths: Callable[[Any], tuple[int, ...]], config: Any
+) -> None:
+    """As many draws of dropout as the model has uses for: ValueError otherwise. Each is checked where it is used."""
+    if keep is not None and len(keep) != len(widths(config)):
+        raise ValueError(
+            f"{model}: keep must be {len(widths(config))} draws, one for each use of dropout; got {len(keep)}. "
+            "Draw one for each of `dropout_widths(config)`"
+        )
 
 
 def require_whole(config: Any, *names: str, least: int = 1) -> None:

@@ -37,8 +37,16 @@ from refllm.blocks.gated_feed_forward import GATES
 from refllm.blocks.relative_self_attention import relative_self_attention_shapes
 from refllm.blocks.residual import RESIDUALS, norm_shapes
 from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_shapes
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.models.checks import require_dropout, require_one_of, require_positive, require_whole
+from refllm.models.checks import (
+    require_draws,
+    require_dropout,
+    require_one_of,
+    require_parameters,
+    require_positive,
+    require_whole,
+)
 from refllm.models.output import add_head_gradient, head, logits
 from refllm.parameters import Tree, from_names, named_leaves
 
@@ -150,18 +158,22 @@ def initial(config: Config, generator: Any) -> Tree:
     return from_names(shapes(config), leaves)
 
 
+@differentiable
 def encode(
     p: Tree, *, ids: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
 ) -> tuple[Array, Callable[[Array], Gradients]]:
     """ENCDEC: what the decoder reads of a source
 
     Source:  Vaswani et al. 2017 sec. 3.1; documents 004 sec. 4.1.
-    Shapes:  ids (B, S) in [0, V); allowed bool (B, S), false at the padding, or None; keep 1 + 2L draws bool (B, S, C),
-             in the order of use -> memory (B, S, C)
+    Shapes:  ids (B, S) in [0, V); allowed bool (B, S), or None -> memory (B, S, C)
+    Draws:   1 + 2L of `keep`, bool (B, S, C), in the order of use
     Back:    gives the gradients of "token" and "encoder".
-    Special: what stands in the padding does not reach the rest; the memory at the padding means nothing.
+    Special: `allowed` is false at the padding. What stands there does not reach the rest; the memory at the padding
+             means nothing.
     Raises:  UserError if the source is longer than the context.
     """
+    require_parameters("encoder_decoder", p, config, shapes)
+    require_draws("encoder_decoder", keep, lambda c: dropout_widths(c)[0], config)
     S = ids.shape[1]
     _require_room("source", S, config)
     stack = p["encoder"]
@@ -192,6 +204,7 @@ def encode(
     return memory, back
 
 
+@differentiable
 def decode(
     p: Tree,
     memory: Array,
@@ -205,13 +218,16 @@ def decode(
     """ENCDEC: the hidden states that the head makes the next token's distribution of; with `scaled_output` over √C
 
     Source:  Vaswani et al. 2017 sec. 3.1; Raffel et al. 2020, code (1/√C); documents 004 sec. 4.1.
-    Shapes:  memory (B, S, C); ids (n B, T) in [0, V); memory_allowed bool (B, S) or None; keep 1 + 3L draws bool
-             (n B, T, C), in the order of use -> y (n B, T, C)
+    Shapes:  memory (B, S, C); ids (n*B, T) in [0, V); memory_allowed bool (B, S), or None -> y (n*B, T, C)
+    Draws:   1 + 3L of `keep`, bool (n*B, T, C), in the order of use
     Back:    gives the gradients of "token" and "decoder", and that of the memory.
     Special: n rows of ids after each other read the same row of memory. With a cache, ids are the tokens after those
              that it holds, and keys and values of the memory are those of its first use.
     Raises:  UserError if the target is longer than the context.
     """
+    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
+        require_parameters("encoder_decoder", p, config, shapes)
+    require_draws("encoder_decoder", keep, lambda c: dropout_widths(c)[1], config)
     T = ids.shape[1]
     positions = namespace(ids).arange(T) if cache is None else cache.advance(T)
     length = T if cache is None else cache.length
@@ -247,6 +263,7 @@ def decode(
     return h * scale, back
 
 
+@differentiable
 def hidden_states(
     p: Tree,
     *,
@@ -259,8 +276,8 @@ def hidden_states(
     """ENCDEC: both halves, from the source and the target so far to the states before the head
 
     Source:  Vaswani et al. 2017 sec. 3.1; documents 004 sec. 4.1.
-    Shapes:  source (B, S); allowed bool (B, S) or None; ids (B, T); keep: the draws of `encode` and those of `decode`
-             -> y (B, T, C)
+    Shapes:  source (B, S) in [0, V); allowed bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, C)
+    Draws:   those of `encode` and those of `decode`, a pair
     Back:    back gives no gradient of the head, which is not used here.
     """
     keep_source, keep_target = keep if keep is not None else (None, None)
@@ -287,6 +304,7 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
     return config.decoder_layers, config.heads, config.head_width
 
 
+@differentiable
 def forward(
     p: Tree,
     *,
@@ -299,7 +317,9 @@ def forward(
     """ENCDEC, LMHEAD: the logits of the next token of the target, at every place of it
 
     Source:  documents 004 sec. 4.1.
-    Shapes:  source (B, S); allowed bool (B, S) or None; ids (B, T), which begins with the start token -> y (B, T, V)
+    Shapes:  source (B, S) in [0, V); allowed bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, V)
+    Draws:   as in `hidden_states`
+    Special: ids begin with the start token.
     """
     h, back_hidden = hidden_states(p, source=source, allowed=allowed, ids=ids, config=config, keep=keep)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

@@ -24,7 +24,15 @@ from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.blocks.residual import RESIDUALS, initial_residual, maybe_dropout, norm_shapes
 from refllm.blocks.self_attention import Cache
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
-from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.differentiable import differentiable
+from refllm.models.checks import (
+    require_draws,
+    require_dropout,
+    require_heads_divide_width,
+    require_one_of,
+    require_parameters,
+    require_whole,
+)
 from refllm.models.output import add_head_gradient, head, logits
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
@@ -84,16 +92,21 @@ def initial(config: Config, generator: Any) -> Tree:
     return initial_residual(shapes(config), generator, width=config.width, layers=config.layers)
 
 
+@differentiable
 def hidden_states(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """GPT: the hidden states after the last norm
 
     Source:  Radford et al. 2019 sec. 2.3; documents 002 sec. 4.2.
-    Shapes:  ids (B, T) in [0, V); keep 1 + 2L draws bool (B, T, C), in the order of use -> y (B, T, C)
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
+    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
+    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
+        require_parameters("gpt", p, config, shapes)
+    require_draws("gpt", keep, dropout_widths, config)
     T = ids.shape[1]
     if cache is not None:
         positions, allowed = cache.advance(T)
@@ -155,6 +168,7 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
     return config.layers, config.heads, config.width // config.heads
 
 
+@differentiable
 def forward(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:

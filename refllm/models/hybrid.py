@@ -37,8 +37,16 @@ from refllm.blocks.recurrent import (
 from refllm.blocks.residual import maybe_dropout
 from refllm.blocks.self_attention import Cache as KeyValueCache
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.models.checks import (
+    require_draws,
+    require_dropout,
+    require_heads_divide_width,
+    require_one_of,
+    require_parameters,
+    require_whole,
+)
 from refllm.models.output import logits
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
@@ -100,6 +108,10 @@ def shapes(config: Config) -> Tree:
     }
 
 
+def _shapes_without_head(config: Config) -> Tree:
+    return {name: shape for name, shape in shapes(config).items() if name != "head"}
+
+
 def initial(config: Config, generator: Any) -> Tree:
     """Initial parameters as float64 host arrays: the recurrent layers' as in blocks/recurrent.py; the embedding normal
     with deviation 1, near the size of the positions; the other matrices normal with deviation 1/√(their inputs);
@@ -131,14 +143,16 @@ class Cache(Protocol):
     def state(self) -> State: ...
 
 
+@differentiable
 def hidden_states(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """HYBRID as a language model: causal attention, and layers that run forward
 
     Source:  documents 003 sec. 4.3; erratum E9.
-    Shapes:  ids (B, T) in [0, V); keep 2 + L draws bool, in the order of use: (B, T, C) of the embedding and of the
-             attention, (B, T, N) of each layer -> y (B, T, N)
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, N)
+    Draws:   2 + L of `keep`, in the order of use: bool (B, T, C) of the embedding and of the attention, (B, T, N) of
+             each layer
     Back:    back gives no gradient of the head, which is not used here.
     Special: with a cache and a carried state the text goes on from there; the pullback then serves the new tokens
              alone.
@@ -149,26 +163,32 @@ def hidden_states(
             "a bidirectional model sees the future, so it cannot predict the next token or generate text (erratum E9); "
             "use bidirectional=False, or `encode` for whole texts"
         )
+    if cache is None or not cache.cache.length:  # what goes on from a cache has been looked at when it began
+        require_parameters("hybrid", p, config, shapes)
+    require_draws("hybrid", keep, dropout_widths, config)
     T = ids.shape[1]
     positions, allowed = (_positions(ids, config), None) if cache is None else cache.cache.advance(T)
     valid = None if cache is None else cache.state.advance(T)
     return _states(p, ids=ids, positions=positions, allowed=allowed, valid=valid, config=config, keep=keep, cache=cache)
 
 
+@differentiable
 def encode(
     p: Tree, *, ids: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """HYBRID, BIRNN: the states of whole texts; in both directions if the model is bidirectional
 
     Source:  documents 003 sec. 2.3, 4.1, 4.3.
-    Shapes:  ids (B, T) in [0, V); allowed bool (B, T), false at the padding, or None; keep 2 + L draws bool, in the
-             order of use: (B, T, C) of the embedding and of the attention, (B, T, N), bidirectional (B, T, 2N), of each
-             layer -> y (B, T, N), bidirectional (B, T, 2N)
+    Shapes:  ids (B, T) in [0, V); allowed bool (B, T), or None -> y (B, T, M)
+    Draws:   2 + L of `keep`, in the order of use: bool (B, T, C) of the embedding and of the attention, (B, T, M) of
+             each layer
     Back:    back gives no gradient of the head, which is not used here.
-    Special: padding, on either side, is attended by nothing and passes the recurrent states on unchanged. What stands
-             at its places in y is no state of the text's own.
+    Special: M = N, bidirectional 2N. Padding, where `allowed` is false, on either side, is attended by nothing and
+             passes the recurrent states on unchanged. What stands at its places in y is no state of the text's own.
     Raises:  ValueError if the tokens outgrow the context.
     """
+    require_parameters("hybrid", p, config, _shapes_without_head if isinstance(p, dict) and "head" not in p else shapes)
+    require_draws("hybrid", keep, dropout_widths, config)
     keys = None if allowed is None else allowed[:, None, None, :]  # (B, 1, 1, T): for every head and query
     return _states(
         p, ids=ids, positions=_positions(ids, config), allowed=keys, valid=allowed, config=config, keep=keep, cache=None
@@ -253,6 +273,7 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
     return dp
 
 
+@differentiable
 def forward(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:

@@ -25,8 +25,16 @@ from refllm.blocks.grouped_attention import ROTATIONS
 from refllm.blocks.llama_layer import llama_layer, llama_layer_shapes
 from refllm.blocks.residual import initial_residual, maybe_dropout
 from refllm.blocks.self_attention import Cache
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.models.checks import (
+    require_draws,
+    require_dropout,
+    require_heads_divide_width,
+    require_one_of,
+    require_parameters,
+    require_whole,
+)
 from refllm.models.output import add_head_gradient, head, logits
 from refllm.ops.embedding import embedding
 from refllm.ops.relative import alibi, t5_bias_causal
@@ -120,17 +128,22 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + between[: heads - power]
 
 
+@differentiable
 def hidden_states(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """LLAMA: the hidden states after the last norm
 
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
-    Shapes:  ids (B, T) in [0, V); keep 1 + 2L draws bool (B, T, C), in the order of use -> y (B, T, C)
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
+    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Special: a bias by distance is formed once and shared by the layers, so its gradient is summed over them.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
+    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
+        require_parameters("llama", p, config, shapes)
+    require_draws("llama", keep, dropout_widths, config)
     T = ids.shape[1]
     if cache is not None:
         positions, allowed = cache.advance(T)
@@ -183,6 +196,8 @@ def hidden_states(
 
 def _bias(p: Tree, config: Config, *, queries: int, keys: int) -> tuple[Array | None, Callable[[Any], Any]]:
     """What the scores of every layer get for the distance, (H, T+S-1); None where a rotation says it, or nothing."""
+    if not queries:
+        return _bias_of_nothing(p, config, keys=keys)
     if config.positions == "relative":
         return t5_bias_causal(p["relative"], queries=queries, keys=keys, farthest=FARTHEST)
     if config.positions != "alibi":
@@ -191,6 +206,15 @@ def _bias(p: Tree, config: Config, *, queries: int, keys: int) -> tuple[Array | 
     for h, slope in enumerate(alibi_slopes(config.heads)):
         m[h] = slope
     return alibi(m, queries=queries, keys=keys)
+
+
+def _bias_of_nothing(p: Tree, config: Config, *, keys: int) -> tuple[Array | None, Callable[[Any], Any]]:
+    """That of a text without a token, which no query looks at."""
+    if config.positions not in ("alibi", "relative"):
+        return None, lambda dr: None
+    xp = namespace(p["token"])
+    r = xp.zeros((config.heads, max(0, keys - 1)), p["token"].dtype)
+    return r, lambda dr: xp.zeros_like(p["relative"])
 
 
 def dropout_widths(config: Config) -> tuple[int, ...]:
@@ -203,6 +227,7 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
     return config.layers, config.kv_heads, config.head_width
 
 
+@differentiable
 def forward(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:

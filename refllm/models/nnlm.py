@@ -20,7 +20,8 @@ from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.residual import maybe_dropout
-from refllm.models.checks import require_dropout, require_whole
+from refllm.differentiable import differentiable
+from refllm.models.checks import require_draws, require_dropout, require_parameters, require_whole
 from refllm.models.output import logits
 from refllm.models.state import State
 from refllm.ops.activation import tanh
@@ -77,18 +78,23 @@ def initial(config: Config, generator: Any) -> Tree:
     return p
 
 
+@differentiable
 def hidden_states(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NNLM: all that the output layer is linear in: (tanh(d + x H), x if direct, 1) side by side
 
     Source:  Bengio et al. 2003 sec. 2, eq. (1).
-    Shapes:  ids (B, T) in [0, V), T of any length; keep 2 draws bool: (B, T, C) of the vectors, (B, T, N) of tanh
-             -> y (B, T, N + 1), with the direct connections (B, T, N + (n-1) C + 1)
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, M)
+    Draws:   2 of `keep`: bool (B, T, C) of the vectors, (B, T, N) of tanh
     Back:    gives no gradient of U, W and b, which `head` holds.
-    Special: with a carried state, which is the vectors of the last n - 2 tokens, the text goes on from there; the
+    Special: M = N + 1, with the direct connections N + (n-1) C + 1. T may have any length.
+             With a carried state, which is the vectors of the last n - 2 tokens, the text goes on from there; the
              pullback then serves the new tokens alone. Places of padding hold zeros, as those before the text do.
     """
+    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
+        require_parameters("nnlm", p, config, shapes)
+    require_draws("nnlm", keep, dropout_widths, config)
     B, T = ids.shape
     valid = None if cache is None else cache.advance(T)
     e, back_embedding = embedding(p["token"], ids=ids)
@@ -139,6 +145,7 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
     return dp
 
 
+@differentiable
 def forward(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:

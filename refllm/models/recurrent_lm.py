@@ -29,8 +29,9 @@ from refllm.blocks.recurrent import (
     recurrent_state_shapes,
 )
 from refllm.blocks.residual import maybe_dropout
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.models.checks import require_dropout, require_one_of, require_whole
+from refllm.models.checks import require_draws, require_dropout, require_one_of, require_parameters, require_whole
 from refllm.models.output import add_head_gradient, head, logits
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
@@ -100,18 +101,22 @@ def initial(config: Config, generator: Any) -> Tree:
     return p
 
 
+@differentiable
 def hidden_states(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """RNN-LM, LSTM-LM: the states of the last layer
 
     Source:  Mikolov et al. 2010 sec. 2; Zaremba et al. 2014 (arXiv:1409.2329) sec. 3; documents 003 sec. 5.2.
-    Shapes:  ids (B, T) in [0, V), T of any length; keep 1 + L draws bool, in the order of use: (B, T, C) of the
-             embedding, (B, T, N) of each layer -> y (B, T, N)
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, N)
+    Draws:   1 + L of `keep`, in the order of use: bool (B, T, C) of the embedding, (B, T, N) of each layer
     Back:    back gives no gradient of the head, which is not used here.
-    Special: with a carried state the layers go on from it and leave theirs in it; the pullback then serves the new
-             tokens alone. Where the state knows of padding, none of it enters.
+    Special: T may have any length. With a carried state the layers go on from it and leave theirs in it; the pullback
+             then serves the new tokens alone. Where the state knows of padding, none of it enters.
     """
+    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
+        require_parameters("recurrent_lm", p, config, shapes)
+    require_draws("recurrent_lm", keep, dropout_widths, config)
     valid = None if cache is None else cache.advance(ids.shape[1])
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=config.dropout)
@@ -142,6 +147,7 @@ def state_shapes(config: Config) -> Tree:
     return [recurrent_state_shapes(config.hidden, cell=config.cell) for _ in range(config.layers)]
 
 
+@differentiable
 def forward(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:

@@ -13,6 +13,7 @@ class State(Protocol):
     new contents by the model (generation/state.py)."""
 
     layers: Tree
+    length: int  # the places that it has gone on by
 
     def advance(self, tokens: int) -> Array | None:
         """Goes on by `tokens` places; which of them hold a token, (B, T), or None for all."""

@@ -31,8 +31,16 @@ from refllm.blocks.residual import initial_residual, maybe_dropout, norm_shapes
 from refllm.blocks.self_attention import Cache, KeyValueStore
 from refllm.blocks.switch_layer import switch_transformer_layer, switch_transformer_layer_shapes
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.models.checks import require_dropout, require_heads_divide_width, require_one_of, require_whole
+from refllm.models.checks import (
+    require_draws,
+    require_dropout,
+    require_heads_divide_width,
+    require_one_of,
+    require_parameters,
+    require_whole,
+)
 from refllm.models.output import logits
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
@@ -130,32 +138,41 @@ def initial(config: Config, generator: Any) -> Tree:
     return initial_residual(shapes(config), generator, width=config.width, layers=config.layers)
 
 
+@differentiable
 def balanced_states(p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None) -> States:
     """SWITCH in training: the hidden states after the last norm, tokens that overflow dropped; and the balance,
     Σ over the layers with experts of the mean over the texts of E Σ_e f_e P_e
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2; documents 002 sec. 1.1.
-    Shapes:  ids (B, T) in [0, V); keep 1 + 2L draws bool (B, T, C), in the order of use -> y (B, T, C), balance ()
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, C); balance ()
+    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
     Back:    back(dy, dbalance). The loss adds config.balance * balance to its mean over the tokens.
     Special: a mean over texts, so that the balances of two shards, weighted by their texts, are that of both together.
     Raises:  UserError if so short a text leaves an expert no place; ValueError if it is longer than the context.
     """
+    require_parameters("switch", p, config, shapes)
+    require_draws("switch", keep, dropout_widths, config)
     positions = _positions(ids, config)
     return _states(
         p, ids=ids, positions=positions, allowed=None, config=config, keep=keep, cache=None,
-        places=capacity(ids.shape[1], config),
+        places=capacity(ids.shape[1], config) if ids.shape[1] else 1,  # no token, and none that finds no place
     )  # fmt: skip
 
 
+@differentiable
 def hidden_states(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """SWITCH in use: the hidden states after the last norm, no token dropped
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1; documents 002 sec. 1.1, 4.2.
-    Shapes:  ids (B, T) in [0, V); keep 1 + 2L draws bool (B, T, C), in the order of use -> y (B, T, C)
+    Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
+    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
+    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
+        require_parameters("switch", p, config, shapes)
+    require_draws("switch", keep, dropout_widths, config)
     positions, allowed = (_positions(ids, config), None) if cache is None else cache.advance(ids.shape[1])
     (y, balance), back_states = _states(
         p, ids=ids, positions=positions, allowed=allowed, config=config, keep=keep, cache=cache, places=ids.shape[1]
@@ -188,6 +205,7 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
     return dp
 
 
+@differentiable
 def forward(
     p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:

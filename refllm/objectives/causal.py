@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import lm_loss
+from refllm.differentiable import declared_inputs, differentiable
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import Tree
 
@@ -30,6 +31,7 @@ class CausalModel(Protocol):
     def dropout_widths(self, config: Any) -> tuple[int, ...]: ...
 
 
+@differentiable
 def causal_loss(
     p: Tree,
     *,
@@ -46,7 +48,7 @@ def causal_loss(
     places that are not ignored. The balance has then been added once to the mean over the places.
     Source:  documents 002 sec. 3.3, 4.2; 004 sec. 2.3; the balance: Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2, eq.
              4, a loss that is added to the model's.
-    Shapes:  ids (B, T); targets (B, T) -> y ()
+    Shapes:  ids (B, T) in [0, V); targets (B, T) in [0, V) or `ignore` -> y ()
     Special: the balance is a mean over texts and N a number of places, so that with experts shards add up only where
              all texts have as many places that count. N is 1 if none does, as in the mean of `cross_entropy`.
     """
@@ -108,13 +110,15 @@ class Causal:
         return y / totals, lambda dy: back(dy / totals)
 
 
+@declared_inputs
 def sentence_log_probability(logits: Array, *, ids: Array, ignore: int | None) -> Array:
     """CHAIN: log P(x_2 ... x_T | x_1) = Σ_t log P(x_t | x_<t),   from the logits after x_1 ... x_{T-1}
 
     A sum of logarithms, since the product of a few hundred probabilities is no longer a floating-point number.
     Conditional on the first token (erratum E4): P(x_1) itself needs a token that begins every text.
     Source:  documents 002 sec. 4.2; Shannon 1948.
-    Shapes:  logits (B, T-1, V); ids (B, T-1): x_2 ... x_T -> y (B,)
+    Shapes:  logits (..., T, V); ids (..., T) in [0, V) or `ignore` -> y (...)
+    Special: ids are x_2 ... x_T of a sentence: one fewer than it has.
     """
     nll, _ = cross_entropy(logits, targets=ids, ignore=ignore, reduction="none")
     return -nll.sum(axis=-1)

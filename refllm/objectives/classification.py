@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from refllm.backend import Array
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
 from refllm.ops.cross_entropy import smoothed_cross_entropy
 from refllm.parameters import Tree
 
 
+@differentiable
 def class_nll(
     h: Array,
     p: Tree,
@@ -28,7 +30,8 @@ def class_nll(
 
     t = (1 - ε) onehot(label) + ε / labels,   ε = smoothing; with ε = 0 the inner sum is log P(label), to the bit.
     Source:  Devlin et al. 2019 sec. 4.1; Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; documents 000 sec. 4.2.
-    Shapes:  h (B, T, C); targets (B,) in [0, labels); weights (B,) or None; keep bool (B, C) or None -> y ()
+    Shapes:  h (B, T, C); targets (B,) in [0, labels); weights real (B,), or None; keep bool (B, C), or None
+             -> y ()
     Back:    gives dh and the gradients of "pooler" and "classes".
     """
     logits, back_logits = model.class_logits(h, p, keep=keep, rate=config.dropout)
@@ -41,6 +44,7 @@ def class_nll(
     return (each * w).sum(), lambda dy: back_logits(back_each(dy * w))
 
 
+@differentiable
 def classification_loss(
     p: Tree,
     *,
@@ -62,8 +66,9 @@ def classification_loss(
     give `class_weights[targets]`. The mean divides by the sum of the weights.
     Source:  Devlin et al. 2019 sec. 4.1; Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; documents 000 sec. 4.2, 4.3;
              003 sec. 5.2.
-    Shapes:  ids (B, T); segments (B, T); allowed bool (B, 1, 1, T) or None; targets (B,) in [0, labels);
-             weights (B,) or None; keep: the draws of `encode`, and one bool (B, C) for the pooled state -> y ()
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None;
+             targets (B,) in [0, labels); weights real (B,), or None -> y ()
+    Draws:   those of `encode`, and one of bool (B, C) for the pooled state
     """
     inside, pooled = (None, None) if keep is None else (keep[:-1], keep[-1])
     h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=inside)

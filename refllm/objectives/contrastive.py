@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from refllm.backend import Array, namespace
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.objectives.encoder import Encoder
 from refllm.ops.contrastive import info_nce, mean_pool
 from refllm.parameters import Tree
 
 
+@differentiable
 def sentence_vectors(
     p: Tree, *, model: Encoder, ids: Array, valid: Array, config: Any, keep: Sequence[Array] | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CTR: one vector for each sentence, the mean of an encoder's hidden states over its valid tokens
 
     Source:  Reimers & Gurevych 2019 (arXiv:1908.10084) sec. 3; documents 002 sec. 3.3.
-    Shapes:  ids (N, T) in [0, V); valid bool (N, T), false at the padding -> y (N, C)
+    Shapes:  ids (N, T) in [0, V); valid bool (N, T) -> y (N, C)
     Back:    gives the parameters that the encoder used.
     """
     h, back_encode = model.encode(
@@ -29,6 +31,7 @@ def sentence_vectors(
     return y, lambda dy: back_encode(back_pool(dy))
 
 
+@differentiable
 def contrastive_loss(
     p: Tree,
     *,
@@ -45,8 +48,8 @@ def contrastive_loss(
     A sum, as `causal_loss` is one. But a pair is told from the others given with it: cut into shards, a batch gives
     each pair fewer to be told from, and another loss.
     Source:  van den Oord et al. 2018 (arXiv:1807.03748) eq. 4; documents 002 sec. 3.3.
-    Shapes:  ids (N, 2, T), pairs of sentences; valid bool (N, 2, T); keep draws bool (2 N, T, C), those of a pair after
-             each other -> y ()
+    Shapes:  ids (N, 2, T) in [0, V); valid bool (N, 2, T) -> y ()
+    Draws:   those of `encode` for (2 N, T) tokens, those of a pair after each other
     Raises:  UserError for less than two pairs: there would be nothing to tell them from.
     """
     N, _, T = ids.shape

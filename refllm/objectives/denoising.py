@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from refllm.backend import Array, namespace
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.fit import require_indices
 from refllm.objectives.seq2seq import SequenceModel, dropout_shapes, of_both_halves, seq2seq_loss, shifted_right
 from refllm.parameters import Tree
 
 _IGNORE = -1
 
 
+@differentiable
 def denoising_loss(
     p: Tree,
     *,
@@ -33,10 +36,12 @@ def denoising_loss(
     both). A sum, as `causal_loss` is one.
     Source:  Lewis et al. 2020 (arXiv:1910.13461) sec. 2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 3.1.4; documents
              002 sec. 3.3.
-    Shapes:  source (B, S): x̃; allowed bool (B, S), false at the padding, or None; ids (B, T): x; counted bool (B, T),
-             false at the padding -> y ()
+    Shapes:  source (B, S) in [0, V); allowed bool (B, S), or None; ids (B, T) in [0, V); counted bool (B, T) -> y ()
+    Special: source is x̃, ids are x, counted is m; `allowed` and `counted` are false at the padding.
     """
     xp = namespace(ids)
+    require_indices("denoising_loss", ids=(ids, config.vocabulary))
+    ids = ids.astype("int64", copy=False)  # room for the number that is ignored
     return seq2seq_loss(
         p, model=model, source=source, allowed=allowed, inputs=shifted_right(ids, start=start, ignore=_IGNORE),
         targets=xp.where(counted, ids, _IGNORE), ignore=_IGNORE, smoothing=0.0, config=config, keep=keep,

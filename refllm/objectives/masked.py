@@ -8,13 +8,15 @@ from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import lm_loss
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.fit import require_indices
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
 from refllm.ops.embedding import embedding
 from refllm.parameters import Tree
-from refllm.shapes import require_indices
 
 
+@differentiable
 def masked_nll(
     h: Array, p: Tree, *, model: Encoder, positions: Array, targets: Array, ignore: int | None, config: Any
 ) -> Head:
@@ -32,7 +34,7 @@ def masked_nll(
         raise UserError("masked: the batch has no masked position; give longer texts, or mask a larger share of them")
     require_indices("masked", positions=(positions, T))
     xp = namespace(h)
-    places = positions + T * xp.arange(B)[:, None]
+    places = positions.astype("int64") + T * xp.arange(B)[:, None]  # unsigned ones added to signed would be floats
     rows, back_rows = embedding(h.reshape(B * T, C), ids=places)  # (B, M, C)
     t, back_transform = model.masked_transform(rows, p, config=config)
     # a bias is the weight of an input that is always 1
@@ -48,6 +50,7 @@ def masked_nll(
     return y, back
 
 
+@differentiable
 def masked_loss(
     p: Tree,
     *,
@@ -65,8 +68,9 @@ def masked_loss(
 
     A sum, as `causal_loss` is one; `counted` says what the mean divides by.
     Source:  Devlin et al. 2019 sec. 3.1; documents 000 sec. 3.2, 001 ch. 3 sec. 1.2, 004 sec. 4.3.
-    Shapes:  ids (B, T), corrupted; segments (B, T); allowed bool (B, 1, 1, T) or None; positions (B, M);
-             targets (B, M): the words that stood there, or `ignore` -> y ()
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None;
+             positions (B, M) in [0, T); targets (B, M) in [0, V) or `ignore` -> y ()
+    Special: ids are the corrupted text, targets the words that stood at the positions.
     Raises:  UserError if the batch has no masked position.
     """
     h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)

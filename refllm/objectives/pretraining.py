@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from refllm.backend import Array
+from refllm.differentiable import differentiable
 from refllm.objectives.encoder import Encoder, dropout_shapes
 from refllm.objectives.masked import counted, masked_nll
 from refllm.objectives.sentence_pair import pair_nll
 from refllm.parameters import Tree
 
 
+@differentiable
 def pretraining_loss(
     p: Tree,
     *,
@@ -31,7 +33,8 @@ def pretraining_loss(
 
     Two sums, because their means have different divisors: the objective is y[0] / places + y[1] / pairs.
     Source:  Devlin et al. 2019 sec. 3.1 and A.2; documents 000 sec. 3.2.
-    Shapes:  as in `masked_loss` and `pair_loss`, whose targets are `pair` (B,) here -> y[2] ()
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None; positions (B,
+             M) in [0, T); targets (B, M) in [0, V) or `ignore`; pair (B,) in [0, 2) or `ignore` -> y[2] ()
     """
     h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
     masked, back_masked = masked_nll(

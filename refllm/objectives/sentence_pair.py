@@ -6,16 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from refllm.backend import Array
+from refllm.differentiable import differentiable
 from refllm.objectives.encoder import Encoder, Head
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import Tree
 
 
+@differentiable
 def pair_nll(h: Array, p: Tree, *, model: Encoder, targets: Array, ignore: int | None) -> Head:
     """NSP, SOP: y = -Σ over pairs of log P(class of the pair), from the hidden states
 
     Source:  Devlin et al. 2019 sec. 3.1; Lan et al. 2020 (arXiv:1909.11942) sec. 3.1.
-    Shapes:  h (B, T, C); targets (B,): 0 in sequence, 1 not, or `ignore` -> y ()
+    Shapes:  h (B, T, C); targets (B,) in [0, 2) or `ignore` -> y ()
+    Special: 0 is in sequence, 1 is not.
     Back:    gives dh and the gradients of "pooler" and "pair".
     """
     logits, back_logits = model.pair_logits(h, p)
@@ -23,6 +26,7 @@ def pair_nll(h: Array, p: Tree, *, model: Encoder, targets: Array, ignore: int |
     return y, lambda dy: back_logits(back_nll(dy))
 
 
+@differentiable
 def pair_loss(
     p: Tree,
     *,
@@ -39,8 +43,9 @@ def pair_loss(
 
     NSP and SOP are one formula; what differs is how the pairs are made (data/sentences.py).
     Source:  Devlin et al. 2019 sec. 3.1; Lan et al. 2020 sec. 3.1; documents 000 sec. 3.2, 004 sec. 2.3.
-    Shapes:  ids (B, T); segments (B, T): 0 in [CLS] a [SEP], 1 in b [SEP]; allowed bool (B, 1, 1, T) or None;
-             targets (B,): 0 in sequence, 1 not, or `ignore` -> y ()
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None;
+             targets (B,) in [0, 2) or `ignore` -> y ()
+    Special: segments are 0 in [CLS] a [SEP], 1 in b [SEP]; targets 0 in sequence, 1 not.
     """
     h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
     y, back_head = pair_nll(h, p, model=model, targets=targets, ignore=ignore)

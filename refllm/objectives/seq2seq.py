@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import smoothed_lm_loss
+from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.parameters import Tree
 
@@ -36,6 +37,7 @@ def shifted_right(targets: Array, *, start: int, ignore: int) -> Array:
     return xp.where(before == ignore, start, before)
 
 
+@differentiable
 def seq2seq_loss(
     p: Tree,
     *,
@@ -54,8 +56,10 @@ def seq2seq_loss(
     A sum, as `causal_loss` is one. With smoothing, Σ_v t_v log P(v | ...) for log P(target | ...).
     Source:  Sutskever et al. 2014 (arXiv:1409.3215) sec. 2; Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4;
              documents 004 sec. 4.1.
-    Shapes:  source (B, S); allowed bool (B, S), false at the padding, or None; inputs (B, T), see `shifted_right`;
-             targets (B, T), `ignore` where none counts; keep: the draws of the encoder and those of the decoder -> y ()
+    Shapes:  source (B, S) in [0, V); allowed bool (B, S), or None; inputs (B, T) in [0, V);
+             targets (B, T) in [0, V) or `ignore` -> y ()
+    Draws:   those of the encoder and those of the decoder, a pair
+    Special: `allowed` is false at the padding; inputs are what `shifted_right` makes of the targets.
     """
     h, back_hidden = model.hidden_states(p, source=source, allowed=allowed, ids=inputs, config=config, keep=keep)
     y, back_head = smoothed_lm_loss(h, model.head(p, config), targets=targets, ignore=ignore, smoothing=smoothing)

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from refllm.backend import Array, known, namespace
+from refllm.differentiable import declared_inputs, differentiable
 from refllm.errors import UserError
+from refllm.fit import require_indices
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
 from refllm.objectives.masked import counted
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import Tree
 
 
+@differentiable
 def span_nll(h: Array, p: Tree, *, model: Encoder, possible: Array | None, targets: Array, ignore: int | None) -> Head:
     """TASKS, CE: y = -Σ over texts of (log P(start) + log P(end)), from the hidden states
 
     Each is a softmax over the places of the text where an answer may lie.
     Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
-    Shapes:  h (B, T, C); possible bool (B, T) or None; targets (B, 2): start and end, or `ignore` -> y ()
+    Shapes:  h (B, T, C); possible bool (B, T), or None; targets (B, 2) in [0, T) or `ignore` -> y ()
     Back:    gives dh, zero at places that are not possible, and the gradient of "span".
     Raises:  UserError if an answer lies at a place that is not possible.
     """
@@ -40,6 +43,7 @@ def span_nll(h: Array, p: Tree, *, model: Encoder, possible: Array | None, targe
     return y, back
 
 
+@differentiable
 def span_loss(
     p: Tree,
     *,
@@ -56,8 +60,10 @@ def span_loss(
     """TASKS, CE: y = -Σ over texts of (log P(start) + log P(end))
 
     Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
-    Shapes:  ids (B, T): [CLS] question [SEP] text [SEP]; segments (B, T); allowed bool (B, 1, 1, T) or None;
-             possible bool (B, T), where an answer may lie, or None; targets (B, 2) or `ignore` -> y ()
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None;
+             possible bool (B, T), or None; targets (B, 2) in [0, T) or `ignore` -> y ()
+    Special: ids are [CLS] question [SEP] text [SEP]; an answer may lie where `possible` is true; targets are its start
+             and its end.
     Raises:  UserError if an answer lies at a place that is not possible.
     """
     h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
@@ -70,11 +76,12 @@ def span_loss(
     return y, back
 
 
+@declared_inputs
 def best_spans(logits: Array, *, possible: Array | None, longest: int) -> Array:
     """TASKS: the start s and end e with the largest start_s + end_e, s <= e < s + longest, both possible
 
     Source:  Devlin et al. 2019 sec. 4.2 (the maximum scoring span with e >= s).
-    Shapes:  logits (B, T, 2); possible bool (B, T) or None -> spans (B, 2), integers
+    Shapes:  logits (B, T, 2); possible bool (B, T), or None -> spans int (B, 2)
     """
     xp = namespace(logits)
     T = logits.shape[1]
@@ -119,6 +126,7 @@ def _least(xp: Any, x: Array) -> float:
 
 def _require_possible(xp: Any, possible: Array, targets: Array, ignore: int | None) -> None:
     answered = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
+    require_indices("span_nll", targets=(xp.where(answered, targets, 0), possible.shape[1]))
     at_target = xp.take_along_axis(possible, xp.where(answered, targets, 0), axis=1)
     if known((answered & ~at_target).any()):
         raise UserError(

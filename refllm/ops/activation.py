@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 
 from refllm.backend import Array, erfc, namespace, row_blocks
-from refllm.shapes import require_floating
+from refllm.differentiable import differentiable
 
 _K0 = math.sqrt(2 / math.pi)  # math, not NumPy: a NumPy scalar would turn float32 arrays into float64
 _K1 = 0.044715 * _K0
 
 
+@differentiable
 def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """FFN: y = max(0, x)
 
@@ -19,10 +20,10 @@ def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Shapes:  x (...) -> y (...)
     Back:    dx = dy where x > 0, else 0 (0 at x = 0, a choice the derivative leaves open)
     """
-    require_floating("relu", x=x)
     return namespace(x).maximum(x, 0), lambda dy: dy * (x > 0)
 
 
+@differentiable
 def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """FFN: y = x s,   s = (1 + tanh u) / 2,   u = √(2/π) (x + 0.044715 x³)
 
@@ -32,7 +33,6 @@ def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Back:    dx = dy (s + 2 x s (1 - s) du/dx),   du/dx = √(2/π) (1 + 3 · 0.044715 x²)
     Special: tends to x and to 0 for x → ±∞, where s is exactly 1 and 0.
     """
-    require_floating("gelu_tanh", x=x)
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)  # only the derivative is kept for `back`
     for xi, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
@@ -54,6 +54,7 @@ def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     return y, lambda dy: dy * slope
 
 
+@differentiable
 def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """FFN: y = x Φ(x),   Φ(x) = (1 + erf(x / √2)) / 2, the normal distribution function
 
@@ -63,7 +64,6 @@ def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Back:    dx = dy (Φ(x) + x φ(x)),   φ(x) = exp(-x² / 2) / √(2π)
     Special: Φ is erfc(-x / √2) / 2, which keeps the small tail that 1 + erf loses.
     """
-    require_floating("gelu_erf", x=x)
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
     for a, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
@@ -78,6 +78,7 @@ def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     return y, lambda dy: dy * slope
 
 
+@differentiable
 def tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """RNN, NNLM, BERT: y = tanh(x)
 
@@ -86,12 +87,12 @@ def tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Back:    dx = dy (1 - y²)
     Special: exactly ±1 far from 0, where no gradient is left.
     """
-    require_floating("tanh", x=x)
     y = namespace(x).tanh(x)
     slope = 1 - y * y
     return y, lambda dy: dy * slope
 
 
+@differentiable
 def silu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """FFN: y = x σ(x),   σ(x) = 1 / (1 + e^-x)
 
@@ -101,7 +102,6 @@ def silu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Back:    dx = dy σ (1 + x (1 - σ))
     Special: tends to x and to 0 for x → ±∞. Only e^-|x| is formed, which neither overflows nor loses a small σ.
     """
-    require_floating("silu", x=x)
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
     for a, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from refllm.backend import Array, equal_entries, known, least, namespace, overflow_is_expected, running_maximum
-from refllm.shapes import require
+from refllm.differentiable import differentiable
 from refllm.watching import show
 
 QUERIES, KEYS = 64, 512  # the tile of scores that is formed at once; with several tiles of keys, 4 QUERIES high
 
 
+@differentiable
 def attention(
     q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:
@@ -25,18 +26,19 @@ def attention(
              softmax of one score is 1, not three weights), 002 sec. 3.1 and 4.1, 003 sec. 4.1, 004 sec. 4.2 (erratum
              E3: D is the width of one head's key, not of the embedding). Tiles with a running maximum: Milakov &
              Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
-    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); allowed bool (..., T, S) -> y (..., T, E)
+    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); allowed bool broadcast to (..., T, S), or None
+             -> y (..., T, E)
     Back:    dv = Pᵀ dy;  dP = dy vᵀ;  ds = P (dP - Σ_j P_j dP_j), where Σ_j P_j dP_j = Σ_e y_e dy_e;
              dq = ds k / √D;  dk = dsᵀ q / √D
     Special: a row with no key left gives y = 0 and no gradient. Memory grows with T + S: beyond one tile of keys the
              weights are formed again in `back`.
     Raises:  ValueError for shapes that do not agree or an `allowed` that is not boolean or does not broadcast.
     """
-    require("attention", "q (..., T, D); k (..., S, D); v (..., S, E)", q, k, v)
-    y, back = _attend(_Scores("attention", q, k, None, causal, allowed), v)
+    y, back = _attend(_Scores(q, k, None, causal, allowed), v)
     return y, lambda dy: back(dy)[:3]
 
 
+@differentiable
 def relative_attention(
     q: Array, k: Array, v: Array, r: Array, *, causal: bool, allowed: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array]]]:
@@ -47,8 +49,8 @@ def relative_attention(
     `alibi` make such an r. Masks as in `attention`.
     Source:  Shaw et al. 2018 (arXiv:1803.02155) for weights that know the distance; Raffel et al. 2020
              (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) sec. 3 for one number a distance.
-    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1); allowed bool (..., H, T, S)
-             -> y (..., H, T, E)
+    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1);
+             allowed bool broadcast to (..., H, T, S), or None -> y (..., H, T, E)
     Back:    that of `attention`;  dr[i] = Σ of ds over the places where s - t + T - 1 = i, and over the leading axes
     Special: those of `attention`. The bias is formed tile by tile, so memory still grows with T + S.
              r = -inf at a distance forbids it, and takes no gradient there. Where the bias is so large that the row's
@@ -56,26 +58,17 @@ def relative_attention(
              float32), counts as 0. That changes y by at most 2 S tiny max|v|.
     Raises:  as `attention`; ValueError if r is not (H, T+S-1).
     """
-    sizes = require("relative_attention", "q (..., H, T, D); k (..., H, S, D); v (..., H, S, E)", q, k, v)
-    wanted = sizes["H"], max(0, sizes["T"] + sizes["S"] - 1)
-    if r.shape != wanted or r.dtype != q.dtype:
-        raise ValueError(
-            f"relative_attention: r must be (H, T+S-1) = {wanted}, {q.dtype}, to match q (..., H, T, D) = {q.shape} "
-            f"and k (..., H, S, D) = {k.shape}; got {r.shape}, {r.dtype}"
-        )
-    y, back = _attend(_Scores("relative_attention", q, k, r, causal, allowed), v)
+    y, back = _attend(_Scores(q, k, r, causal, allowed), v)
     return y, lambda dy: _with_bias(back(dy))
 
 
 class _Scores:
     """The scores q kᵀ / √D + bias, a tile of queries n and keys m at a time; -inf where a query may not attend."""
 
-    def __init__(
-        self, operation: str, q: Array, k: Array, r: Array | None, causal: bool, allowed: Array | None
-    ) -> None:
+    def __init__(self, q: Array, k: Array, r: Array | None, causal: bool, allowed: Array | None) -> None:
         self.xp, self.q, self.k, self.r, self.causal = namespace(q), q, k, r, causal
         self.T, self.S, self.past = q.shape[-2], k.shape[-2], k.shape[-2] - q.shape[-2]
-        self.mask = None if allowed is None else _full_mask(self.xp, operation, allowed, (*q.shape[:-1], self.S))
+        self.mask = None if allowed is None else self.xp.broadcast_to(allowed, (*q.shape[:-1], self.S))
         self.scale = 1 / math.sqrt(q.shape[-1])
         # a bias may put most keys so far down that their weights are subnormal numbers, with which a CPU is slow
         self.lowest = -math.inf if r is None else math.log(self.xp.finfo(q.dtype).tiny)
@@ -239,15 +232,3 @@ def _largest_product_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array
         else:
             keys = keys.max(axis=-1, keepdims=True)
         return ((q * q) @ ones * keys)[..., None]
-
-
-def _full_mask(xp: Any, operation: str, allowed: Array, shape: tuple[int, ...]) -> Array:
-    """`allowed` as a boolean array of the scores' shape."""
-    if allowed.dtype.kind != "b":
-        raise ValueError(f"{operation}: allowed must be boolean, true = may attend; got {allowed.dtype}")
-    try:
-        return xp.broadcast_to(allowed, shape)
-    except ValueError:
-        raise ValueError(
-            f"{operation}: allowed must broadcast to (..., T, S) = {shape}, the scores of q and k; got {allowed.shape}"
-        ) from None

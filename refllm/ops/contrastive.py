@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array, namespace, zero_where_not
+from refllm.differentiable import differentiable
 from refllm.ops.cross_entropy import cross_entropy
-from refllm.shapes import require, require_floating
 
 
+@differentiable
 def mean_pool(h: Array, *, valid: Array | None) -> tuple[Array, Callable[[Array], Array]]:
     """CTR: y = mean of h over the valid tokens, one vector for a text
 
     Source:  Reimers & Gurevych 2019 (arXiv:1908.10084) sec. 3 (MEAN); documents 002 sec. 3.3.
-    Shapes:  h (..., T, C); valid bool (..., T) -> y (..., C)
+    Shapes:  h (..., T, C); valid bool (..., T), or None -> y (..., C)
     Back:    dh[t] = dy / (number of valid tokens), 0 where valid is false
     Special: valid = None takes every token. A text without a valid token gives zeros.
     """
-    require("mean_pool", "h (..., T, C)", h)
-    require_floating("mean_pool", h=h)
     xp = namespace(h)
     counts = xp.ones(h.shape[:-1], h.dtype) if valid is None else valid.astype(h.dtype)
-    require("mean_pool", "h (..., T, C); valid (..., T)", h, counts)
     weight = (counts / xp.maximum(counts.sum(axis=-1, keepdims=True), 1))[..., None]  # (..., T, 1)
+    taken = h if valid is None else zero_where_not(valid[..., None], h)
 
-    return (h * weight).sum(axis=-2), lambda dy: weight * dy[..., None, :]
+    return (taken * weight).sum(axis=-2), lambda dy: weight * dy[..., None, :]
 
 
+@differentiable
 def info_nce(a: Array, b: Array, *, temperature: float) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """CTR: y = mean over i of -log( exp(s_ii) / Σ_j exp(s_ij) ),   s_ij = cos(a_i, b_j) / temperature
 
@@ -40,8 +40,7 @@ def info_nce(a: Array, b: Array, *, temperature: float) -> tuple[Array, Callable
     Special: a row of zeros has no direction: its cosines and its gradient are 0. One pair alone has the loss 0.
     Raises:  ValueError if there is no pair, the shapes differ, or the temperature is not positive.
     """
-    N = require("info_nce", "a (N, C); b (N, C)", a, b)["N"]
-    require_floating("info_nce", a=a, b=b)
+    N = len(a)
     if N == 0 or not temperature > 0:
         raise ValueError(f"info_nce: needs a pair and a temperature above 0; got {N} pairs, temperature {temperature}")
     (n, back_n), (m, back_m) = _directions(a), _directions(b)

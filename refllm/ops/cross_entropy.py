@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from refllm.backend import Array, namespace
-from refllm.ops.softmax import _row_maximum, log_softmax
-from refllm.shapes import require, require_indices
+from refllm.backend import Array, known, namespace, zero_where_not
+from refllm.differentiable import differentiable
+from refllm.fit import require_indices
+from refllm.ops.softmax import _finite_for_nothing, _row_maximum, log_softmax
 
 _REDUCTIONS = ("mean", "sum", "none")
 
 
+@differentiable
 def cross_entropy(
     logits: Array, *, targets: Array, ignore: int | None, reduction: str
 ) -> tuple[Array, Callable[[Array], Array]]:
@@ -18,28 +21,29 @@ def cross_entropy(
 
     reduced by "mean", "sum" or "none" over the places; a place whose target is `ignore` does not count.
     Source:  documents 001 ch. 4 sec. 3 (erratum E2: terms with a zero target vanish), 000 sec. 4.3, 002 sec. 3.3.
-    Shapes:  logits (..., V); targets (...) in [0, V) -> y () or, for "none", (...)
+    Shapes:  logits (..., V); targets (...) in [0, V) or `ignore` -> y () or, for "none", (...)
     Back:    dlogits = w (p - onehot(target)),   w = dy / (number of counted places) for "mean", dy else
-    Special: where target = ignore, loss and gradient are 0; the mean over no place at all is 0.
+    Special: where target = ignore, loss and gradient are 0, whatever the logits there; the mean over no place is 0.
              Never log(softmax(z)): a loss of 1e4 keeps its digits.
     Raises:  ValueError for another reduction, IndexError if a target is neither ignored nor in [0, V).
     """
-    V = require("cross_entropy", "logits (..., V); targets (...)", logits, targets)["V"]
+    V = logits.shape[-1]
     _require_reduction("cross_entropy", reduction)
     xp = namespace(logits)
     counted = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
     index = xp.where(counted, targets, 0)
     require_indices("cross_entropy", targets=(index, V))
 
-    top = _row_maximum(xp, logits, "cross_entropy")
-    e = xp.exp(logits - top)
+    z, top = _with_row_maximum(xp, logits, counted, ignore, "cross_entropy")
+    e = xp.exp(z - top)
     total = e.sum(axis=-1)
-    at_target = xp.take_along_axis(logits, index[..., None], axis=-1)
-    loss = (xp.log(total) + (top - at_target)[..., 0]) * counted
+    at_target = xp.take_along_axis(z, index[..., None], axis=-1)
+    loss = xp.log(total) + (top - at_target)[..., 0]
+    loss = loss if ignore is None else zero_where_not(counted, loss)
     count = xp.maximum(counted.sum(), 1).astype(loss.dtype) if reduction == "mean" else 1
 
     def back(dy: Array) -> Array:
-        w = counted * (dy / count)
+        w = zero_where_not(counted, dy / count)
         rows = (e * (w / total)[..., None]).reshape(-1, V)
         rows[xp.arange(len(rows)), index.reshape(-1)] -= w.reshape(-1)
         return rows.reshape(logits.shape)
@@ -47,6 +51,7 @@ def cross_entropy(
     return loss if reduction == "none" else loss.sum() / count, back
 
 
+@differentiable
 def soft_cross_entropy(
     logits: Array, targets: Array, *, reduction: str
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
@@ -58,7 +63,7 @@ def soft_cross_entropy(
     Special: a term with t_j = 0 vanishes, also where log p_j = -inf (erratum E2). Rows of t need not sum to 1.
     Raises:  ValueError for another reduction.
     """
-    V = require("soft_cross_entropy", "logits (..., V); targets (..., V)", logits, targets)["V"]
+    V = logits.shape[-1]
     _require_reduction("soft_cross_entropy", reduction)
     xp = namespace(logits)
     log_p, back_log_softmax = log_softmax(logits)
@@ -72,6 +77,7 @@ def soft_cross_entropy(
     return loss if reduction == "none" else loss.sum() / count, back
 
 
+@differentiable
 def smoothed_cross_entropy(
     logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str
 ) -> tuple[Array, Callable[[Array], Array]]:
@@ -79,7 +85,7 @@ def smoothed_cross_entropy(
 
     = log Σ_j exp(z_j) - (1 - ε) z[target] - ε mean(z);   reduced as `cross_entropy`, places that are ignored likewise.
     Source:  Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4.
-    Shapes:  logits (..., V); targets (...) in [0, V) -> y () or, for "none", (...)
+    Shapes:  logits (..., V); targets (...) in [0, V) or `ignore` -> y () or, for "none", (...)
     Back:    dlogits = w (p - t),   w = dy / (number of counted places) for "mean", dy else
     Special: ε = 0 is `cross_entropy`, to the bit. Else every class has a share of t, so a logit of -inf costs inf.
     Raises:  ValueError if ε is not in [0, 1); else as `cross_entropy`.
@@ -88,14 +94,15 @@ def smoothed_cross_entropy(
         raise ValueError(f"smoothed_cross_entropy: smoothing must be at least 0 and below 1, got {smoothing}")
     if smoothing == 0:  # not the formula below: 0 · -inf is not 0
         return cross_entropy(logits, targets=targets, ignore=ignore, reduction=reduction)
-    V = require("smoothed_cross_entropy", "logits (..., V); targets (...)", logits, targets)["V"]
+    V = logits.shape[-1]
     _require_reduction("smoothed_cross_entropy", reduction)
     xp = namespace(logits)
     counted = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
     index = xp.where(counted, targets, 0)
     require_indices("smoothed_cross_entropy", targets=(index, V))
 
-    shifted = logits - _row_maximum(xp, logits, "smoothed_cross_entropy")
+    z, top = _with_row_maximum(xp, logits, counted, ignore, "smoothed_cross_entropy")
+    shifted = z - top
     e = xp.exp(shifted)
     total = e.sum(axis=-1)
     at_target = xp.take_along_axis(shifted, index[..., None], axis=-1)[..., 0]
@@ -104,12 +111,24 @@ def smoothed_cross_entropy(
     count = xp.maximum(counted.sum(), 1).astype(loss.dtype) if reduction == "mean" else 1
 
     def back(dy: Array) -> Array:
-        w = counted * (dy / count)
+        w = zero_where_not(counted, dy / count)
         rows = (e * (w / total)[..., None] - (w * (smoothing / V))[..., None]).reshape(-1, V)
         rows[xp.arange(len(rows)), index.reshape(-1)] -= (w * (1 - smoothing)).reshape(-1)
         return rows.reshape(logits.shape)
 
     return loss if reduction == "none" else loss.sum() / count, back
+
+
+def _with_row_maximum(
+    xp: Any, logits: Array, counted: Array, ignore: int | None, operation: str
+) -> tuple[Array, Array]:
+    """The logits and the maximum of each row. A row that does not count is zeros if its maximum is not finite: 0 times
+    what would come of it would not be 0."""
+    top = _row_maximum(logits, operation)
+    if ignore is None or known(xp.isfinite(top).all()):
+        return logits, _finite_for_nothing(xp, top)
+    z = zero_where_not(counted[..., None], logits)
+    return z, _finite_for_nothing(xp, z.max(axis=-1, keepdims=True))
 
 
 def _require_reduction(operation: str, reduction: str) -> None:

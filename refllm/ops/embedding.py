@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array, namespace, scatter_add
-from refllm.shapes import require, require_indices
+from refllm.differentiable import differentiable
+from refllm.fit import require_indices
 
 
+@differentiable
 def embedding(E: Array, *, ids: Array) -> tuple[Array, Callable[[Array], Array]]:
     """EMB: y = onehot(ids) E, that is, row `ids[...]` of E
 
@@ -17,12 +19,11 @@ def embedding(E: Array, *, ids: Array) -> tuple[Array, Callable[[Array], Array]]
     Back:    dE[v] = Σ of dy over the places where ids = v; a row that was not used gets zero.
     Raises:  IndexError if an id is not in [0, V). (Not checked on a device, where reading ids would wait for it.)
     """
-    V = require("embedding", "E (V, C); ids (...)", E, ids)["V"]
-    require_indices("embedding", ids=(ids, V))
+    require_indices("embedding", ids=(ids, len(E)))
 
     def back(dy: Array) -> Array:
         dE = namespace(E).zeros_like(E)
-        scatter_add(dE, ids.reshape(-1), dy.reshape(-1, E.shape[1]))
+        scatter_add(dE, ids.reshape(-1), dy.reshape(ids.size, E.shape[1]))
         return dE
 
     return E[ids], back

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array, namespace
-from refllm.shapes import require
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """LMHEAD, LINEAR without bias: y = x W
 
@@ -16,10 +17,10 @@ def matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Array, Ar
     Back:    dx = dy Wᵀ;  dW = Σ over rows of xᵀ dy
     Raises:  ValueError if the width of x is not the height of W.
     """
-    require("matmul", "x (..., I); W (I, O)", x, W)
     return _product(x, W)
 
 
+@differentiable
 def linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:
     """LINEAR: y = x W + b
 
@@ -28,10 +29,10 @@ def linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array], tuple
     Back:    dx = dy Wᵀ;  dW = Σ over rows of xᵀ dy;  db = Σ over rows of dy
     Raises:  ValueError if the width of x is not the height of W, or b is not (O,).
     """
-    require("linear", "x (..., I); W (I, O); b (O,)", x, W, b)
     return _affine(x, W, b)
 
 
+@differentiable
 def heads(
     x: Array, W: Array, b: Array, *, heads: int, parts: int
 ) -> tuple[tuple[Array, ...], Callable[..., tuple[Array, Array, Array]]]:
@@ -43,11 +44,8 @@ def heads(
     Back:    that of LINEAR, after the heads are put side by side again.
     Raises:  ValueError if parts * heads does not divide the width of W.
     """
-    O = require("heads", "x (..., T, I); W (I, O); b (O,)", x, W, b)["O"]
-    if O % (parts * heads):
-        raise ValueError(f"heads: the width of W must be parts * heads * D, a multiple of {parts} * {heads}; got {O}")
     y, back_affine = _affine(x, W, b)
-    grid = (*x.shape[:-1], parts, heads, O // (parts * heads))
+    grid = (*x.shape[:-1], parts, heads, len(b) // (parts * heads))
     y = y.reshape(grid)
 
     def back(*dparts: Array) -> tuple[Array, Array, Array]:

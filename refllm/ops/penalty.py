@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array
-from refllm.shapes import require_floating
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def l2_penalty(w: Array, *, strength: float) -> tuple[Array, Callable[[Array], Array]]:
     """L2: y = strength / 2 Σ w²
 
@@ -18,7 +19,6 @@ def l2_penalty(w: Array, *, strength: float) -> tuple[Array, Callable[[Array], A
     Back:    dw = dy strength w
     Raises:  ValueError if the strength is negative.
     """
-    require_floating("l2_penalty", w=w)
     if not strength >= 0:
         raise ValueError(f"l2_penalty: strength must be at least 0, got {strength}")
     return (w * (w * (strength / 2))).sum(), lambda dy: w * (dy * strength)

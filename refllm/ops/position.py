@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 
 from refllm.backend import Array, namespace, scatter_add
-from refllm.shapes import require, require_floating, require_indices
+from refllm.differentiable import differentiable
+from refllm.fit import require_indices
 
 
+@differentiable
 def sinusoidal(p: Array, *, width: int) -> tuple[Array, Callable[[Array], Array]]:
     """PE-SIN: y(p, 2i) = sin(p / 10000^(2i / C)),   y(p, 2i + 1) = cos(the same),   C = width
 
@@ -19,9 +21,6 @@ def sinusoidal(p: Array, *, width: int) -> tuple[Array, Callable[[Array], Array]
     Special: an odd width ends with a sine. Angles are formed in float64: at p = 10000 a float32 angle has three digits.
     Raises:  ValueError if p is not floating-point or the width is not positive.
     """
-    require_floating("sinusoidal", p=p)
-    if width < 1:
-        raise ValueError(f"sinusoidal: width must be at least 1, got {width}")
     xp = namespace(p)
     omega = xp.exp(xp.arange(0, width, 2, dtype="float64") * (-math.log(10000) / width))
     angle = p.astype("float64")[..., None] * omega
@@ -37,24 +36,19 @@ def sinusoidal(p: Array, *, width: int) -> tuple[Array, Callable[[Array], Array]
     return y, back
 
 
+@differentiable
 def add_positions(x: Array, P: Array, *, positions: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """PE-LRN: y = x + P[positions]: row `positions[t]` of the table is added to token t
 
     The table is learned (BERT, GPT) or holds PE-SIN. It has one row a position (erratum E12: not one a word).
     Source:  Devlin et al. 2019 sec. 3; Radford et al. 2018 sec. 3.1; documents 003 sec. 4.3 (code).
-    Shapes:  x (..., C); P (S, C); positions (..., ) in [0, S) -> y (..., C)
+    Shapes:  x (..., C); P (S, C); positions end of (...) in [0, S) -> y (..., C)
     Back:    dx = dy;  dP[s] = Σ of dy over the tokens at position s
     Special: positions may lack leading axes of x: (T,) serves every sequence of a batch (B, T, C).
     Raises:  IndexError if a position is not in [0, S).
     """
-    S = require("add_positions", "x (..., C); P (S, C)", x, P)["S"]
-    require_indices("add_positions", positions=(positions, S))
+    require_indices("add_positions", positions=(positions, len(P)))
     shared = x.ndim - 1 - positions.ndim  # leading axes of x that positions lacks
-    if shared < 0 or positions.shape != x.shape[shared:-1]:
-        raise ValueError(
-            f"add_positions: positions must have the shape of x without its last axis, or the end of it; "
-            f"got {positions.shape} for x {x.shape}"
-        )
 
     def back(dy: Array) -> tuple[Array, Array]:
         dP = namespace(P).zeros_like(P)

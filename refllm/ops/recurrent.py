@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from refllm.backend import Array, namespace, overflow_is_expected
-from refllm.shapes import require
+from refllm.backend import Array, namespace, overflow_is_expected, zero_where_not
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def rnn(
     x: Array, h: Array, Wx: Array, Wh: Array, b: Array, *, valid: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array, Array]]]:
@@ -19,17 +20,17 @@ def rnn(
 
     Where `valid` is false (None: nowhere) there is no token and the state passes unchanged, h_t = h_{t-1}.
     Source:  Elman 1990; Werbos 1990 for back-propagation through time; documents 003 sec. 4.1.
-    Shapes:  x (B, T, I); h (B, N); Wx (I, N); Wh (N, N); b (N,); valid bool (B, T) -> y (B, T, N)
+    Shapes:  x (B, T, I); h (B, N); Wx (I, N); Wh (N, N); b (N,); valid bool (B, T), or None -> y (B, T, N)
     Back:    from the last step to the first dh_t = dy_t + dz_{t+1} Whᵀ,   dz_t = dh_t (1 - h_t²); then dx = dz Wxᵀ;
              dh = dz_1 Whᵀ;  dWx = Σ x_tᵀ dz_t;  dWh = Σ h_{t-1}ᵀ dz_t;  db = Σ dz_t. Where a step is not valid,
              dz_t = 0 and dh_t passes to the step before.
     Special: the last state is y_T, also where the last steps are not valid.
     Raises:  ValueError for shapes that do not agree, or a `valid` that is not boolean (B, T).
     """
-    sizes = require("rnn", "x (B, T, I); h (B, N); Wx (I, N); Wh (N, N); b (N,)", x, h, Wx, Wh, b)
-    B, T, N = sizes["B"], sizes["T"], sizes["N"]
-    xp, live = namespace(x), _by_time("rnn", valid, x.shape[:2])
-    rows = x.swapaxes(0, 1).reshape(T * B, sizes["I"])
+    (B, T, I), N = x.shape, h.shape[1]
+    xp, live = namespace(x), None if valid is None else valid.T[..., None]  # (T, B, 1)
+    read = x if valid is None else zero_where_not(valid[..., None], x)  # what is no token enters no sum, were it NaN
+    rows = read.swapaxes(0, 1).reshape(T * B, I)
     z = (rows @ Wx + b).reshape(T, B, N)  # then tanh(z), in its place
     states = xp.empty((T + 1, B, N), x.dtype)  # h_0 ... h_T
     states[0] = h
@@ -54,6 +55,7 @@ def rnn(
     return states[1:].swapaxes(0, 1), back
 
 
+@differentiable
 def lstm(
     x: Array, h: Array, c: Array, Wx: Array, Wh: Array, b: Array, *, valid: Array | None
 ) -> tuple[tuple[Array, Array], Callable[[Array, Array], tuple[Array, Array, Array, Array, Array, Array]]]:
@@ -62,7 +64,7 @@ def lstm(
 
     Where `valid` is false (None: nowhere) there is no token and both states pass unchanged.
     Source:  Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the forget gate; documents 003 sec. 5.2 (code).
-    Shapes:  x (B, T, I); h (B, N); c (B, N); Wx (I, 4*N); Wh (N, 4*N); b (4*N,); valid bool (B, T)
+    Shapes:  x (B, T, I); h (B, N); c (B, N); Wx (I, 4*N); Wh (N, 4*N); b (4*N,); valid bool (B, T), or None
              -> y (B, T, N); c_T (B, N)
     Back:    from the last step to the first dh_t = dy_t + dz_{t+1} Whᵀ,   dc_t = f_{t+1} dc_{t+1} + dh_t o (1 - tanh²
              c_t);   dz_t = (dc_t g i(1-i), dc_t c_{t-1} f(1-f), dc_t i (1-g²), dh_t tanh(c_t) o(1-o)); the rest as in
@@ -70,12 +72,10 @@ def lstm(
     Special: σ(z) = 1 / (1 + e^-z) keeps its digits for z → -∞. The last state is y_T and c_T.
     Raises:  ValueError for shapes that do not agree, or a `valid` that is not boolean (B, T).
     """
-    sizes = require("lstm", "x (B, T, I); h (B, N); c (B, N); Wx (I, G); Wh (N, G); b (G,)", x, h, c, Wx, Wh, b)
-    B, T, N, G = sizes["B"], sizes["T"], sizes["N"], sizes["G"]
-    if G != 4 * N:
-        raise ValueError(f"lstm: Wx, Wh and b must be 4 N = {4 * N} wide, the four gates of h (B, N); got {G}")
-    xp, live = namespace(x), _by_time("lstm", valid, x.shape[:2])
-    rows = x.swapaxes(0, 1).reshape(T * B, sizes["I"])
+    (B, T, I), N, G = x.shape, h.shape[1], len(b)
+    xp, live = namespace(x), None if valid is None else valid.T[..., None]  # (T, B, 1)
+    read = x if valid is None else zero_where_not(valid[..., None], x)  # what is no token enters no sum, were it NaN
+    rows = read.swapaxes(0, 1).reshape(T * B, I)
     z = (rows @ Wx + b).reshape(T, B, G)
     gates = z.reshape(T, B, 4, N)  # the same memory: the gates take the place of what they are of
     states, cells = xp.empty((T + 1, B, N), x.dtype), xp.empty((T + 1, B, N), x.dtype)  # of the times 0 ... T
@@ -131,17 +131,6 @@ def _activate(gates: Array) -> None:
     xp.add(gates, 1, out=gates)
     xp.divide(1, gates, out=gates)
     gates[:, 2] = candidates
-
-
-def _by_time(operation: str, valid: Array | None, shape: tuple[int, ...]) -> Array | None:
-    """`valid` as (T, B, 1)."""
-    if valid is None:
-        return None
-    if valid.dtype.kind != "b" or valid.shape != shape:
-        raise ValueError(
-            f"{operation}: valid must be boolean (B, T) = {shape}, true = a token; got {valid.dtype} {valid.shape}"
-        )
-    return valid.T[..., None]
 
 
 def _products(rows: Array, states: Array, dz: Array, Wx: Array) -> tuple[Array, Array, Array, Array]:

@@ -11,9 +11,10 @@ from functools import lru_cache
 from numbers import Integral
 
 from refllm.backend import Array, namespace
-from refllm.shapes import require, require_floating
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def t5_bias_causal(E: Array, *, queries: int, keys: int, farthest: int) -> tuple[Array, Callable[[Array], Array]]:
     """T5-REL: r[distance] = row b of E,   b = n for n < K/2, else K/2 + ⌊log(n / (K/2)) / log(farthest / (K/2)) K/2⌋
 
@@ -27,13 +28,12 @@ def t5_bias_causal(E: Array, *, queries: int, keys: int, farthest: int) -> tuple
              no rounding moves a distance into its neighbour's bucket.
     Raises:  ValueError if queries or keys is not positive, or farthest is not above K/2.
     """
-    sizes = require("t5_bias_causal", "E (K, H)", E)
-    require_floating("t5_bias_causal", E=E)
-    before = _buckets("t5_bias_causal", sizes["K"], queries, keys, farthest, length=keys)
+    before = _buckets("t5_bias_causal", len(E), farthest, length=keys)
     later = slice(keys, queries + keys - 1)  # keys that no causal query sees
     return _spread(E, queries + keys - 1, [*_mirrored(before, keys), (0, later)])
 
 
+@differentiable
 def t5_bias_bidirectional(
     E: Array, *, queries: int, keys: int, farthest: int
 ) -> tuple[Array, Callable[[Array], Array]]:
@@ -47,18 +47,15 @@ def t5_bias_bidirectional(
     Special: row K is not used, for no distance above 0 has n = 0 (unless K = 1).
     Raises:  ValueError if the number of rows is odd; else as `t5_bias_causal`.
     """
-    rows = require("t5_bias_bidirectional", "E (K, H)", E)["K"]
-    require_floating("t5_bias_bidirectional", E=E)
-    if rows % 2:
-        raise ValueError(f"t5_bias_bidirectional: E must be (2 K, H), K buckets for either side; got {E.shape}")
+    rows = len(E)
     before, after = (
-        _buckets("t5_bias_bidirectional", rows // 2, queries, keys, farthest, length=length)
-        for length in (keys, queries)
+        _buckets("t5_bias_bidirectional", rows // 2, farthest, length=length) for length in (keys, queries)
     )
     ahead = [(rows // 2 + b, slice(max(n.start, 1) + keys - 1, n.stop + keys - 1)) for b, n in after if n.stop > 1]
     return _spread(E, queries + keys - 1, [*_mirrored(before, keys), *ahead])
 
 
+@differentiable
 def alibi(m: Array, *, queries: int, keys: int) -> tuple[Array, Callable[[Array], Array]]:
     """LONG, ALiBi: r[distance] = -m |distance|, one slope m a head
 
@@ -67,9 +64,6 @@ def alibi(m: Array, *, queries: int, keys: int) -> tuple[Array, Callable[[Array]
     Back:    dm = -Σ dr |distance|
     Raises:  ValueError if queries or keys is not positive.
     """
-    require("alibi", "m (H,)", m)
-    require_floating("alibi", m=m)
-    _require_lengths("alibi", queries, keys)
     distance = abs(namespace(m).arange(1 - keys, queries)).astype(m.dtype)
     return -m[:, None] * distance, lambda dr: -(dr @ distance)
 
@@ -96,11 +90,12 @@ def _mirrored(buckets: list[tuple[int, slice]], keys: int) -> list[tuple[int, sl
     return [(b, slice(keys - n.stop, keys - n.start)) for b, n in buckets]
 
 
-def _buckets(operation: str, K: int, queries: int, keys: int, farthest: int, *, length: int) -> list[tuple[int, slice]]:
+def _buckets(operation: str, K: int, farthest: int, *, length: int) -> list[tuple[int, slice]]:
     """Every bucket that has a distance below `length`, with its range of distances."""
-    _require_lengths(operation, queries, keys)
     if not isinstance(farthest, Integral):
         raise ValueError(f"{operation}: farthest must be a whole number; got {farthest}")
+    if K < 1:
+        raise ValueError(f"{operation}: E needs a row at least for every side, for its one bucket")
     if farthest <= K // 2:
         raise ValueError(f"{operation}: farthest must be above {K // 2}, half of the buckets; got {farthest}")
     starts = (*_first_distances(K, farthest), length)
@@ -127,10 +122,3 @@ def _root_above(power: int, m: int, *, least: int) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if middle**m >= power else (middle + 1, high)
     return low
-
-
-def _require_lengths(operation: str, queries: int, keys: int) -> None:
-    if not (isinstance(queries, Integral) and isinstance(keys, Integral)):
-        raise ValueError(f"{operation}: queries and keys must be whole numbers; got {queries} and {keys}")
-    if queries < 1 or keys < 1:
-        raise ValueError(f"{operation}: needs queries >= 1 and keys >= 1; got {queries} and {keys}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array, namespace
-from refllm.shapes import require, require_floating
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def repeat_heads(k: Array, *, groups: int) -> tuple[Array, Callable[[Array], Array]]:
     """LONG, grouped queries: head h of y is head h // groups of k
 
@@ -17,11 +18,7 @@ def repeat_heads(k: Array, *, groups: int) -> tuple[Array, Callable[[Array], Arr
     Back:    dk[g] = Σ of dy over the heads h with h // groups = g
     Raises:  ValueError if groups is not positive.
     """
-    sizes = require("repeat_heads", "k (..., G, S, D)", k)
-    require_floating("repeat_heads", k=k)
-    if groups < 1:
-        raise ValueError(f"repeat_heads: groups must be at least 1, got {groups}")
-    G, S, D = sizes["G"], sizes["S"], sizes["D"]
+    G, S, D = k.shape[-3:]
 
     def back(dy: Array) -> Array:
         return dy.reshape(*k.shape[:-3], G, groups, S, D).sum(axis=-3)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 
 from refllm.backend import Array, equal_entries, known, namespace, overflow_is_expected, row_blocks
-from refllm.shapes import require
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def rms_norm(x: Array, g: Array, *, eps: float) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """T5-REL, RMS norm: y = g n,   n = x / sqrt(mean(x²) + eps)
 
@@ -19,7 +20,7 @@ def rms_norm(x: Array, g: Array, *, eps: float) -> tuple[Array, Callable[[Array]
     Special: a row of zeros gives zeros, never NaN. Values whose squares overflow are scaled first.
     Raises:  ValueError if g is not (C,), C is 0, or eps is not positive.
     """
-    C = require("rms_norm", "x (..., C); g (C,)", x, g)["C"]
+    C = x.shape[-1]
     if C == 0 or not eps > 0:
         raise ValueError(f"rms_norm: needs C >= 1 and eps > 0; got C = {C}, eps = {eps}")
     xp = namespace(x)

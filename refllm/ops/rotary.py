@@ -6,16 +6,17 @@ import math
 from collections.abc import Callable
 
 from refllm.backend import Array, namespace
-from refllm.shapes import require, require_floating
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def rotary_halves(x: Array, *, positions: Array, base: float) -> tuple[Array, Callable[[Array], Array]]:
     """LONG, rotary: the pair (x_i, x_{i + D/2}) turned by the angle p base^(-2i/D), for i < D/2 and position p
 
     After it the product of a query and a key depends on their contents and their distance alone. The layout of
     GPT-NeoX and Llama: the pairs are (0, D/2), (1, D/2 + 1), ...; it is `rotary_interleaved` of permuted entries.
     Source:  Su et al. 2021 (arXiv:2104.09864) sec. 3.2.2; the order of the entries is that of GPT-NeoX's code.
-    Shapes:  x (..., T, 2*I) -> y (..., T, 2*I)
+    Shapes:  x (..., T, 2*I); positions int broadcast to (..., T) -> y (..., T, 2*I)
     Back:    dx = dy turned by the opposite angles
     Special: positions are integers, (T,) or whatever broadcasts to x without its last axis. Angles are formed in
              float64: at position 10000 a float32 angle has three digits.
@@ -32,12 +33,13 @@ def rotary_halves(x: Array, *, positions: Array, base: float) -> tuple[Array, Ca
     return turned(x, sin), lambda dy: turned(dy, -sin)
 
 
+@differentiable
 def rotary_interleaved(x: Array, *, positions: Array, base: float) -> tuple[Array, Callable[[Array], Array]]:
     """LONG, rotary: the pair (x_{2i}, x_{2i+1}) turned by the angle p base^(-2i/D), for i < D/2 and position p
 
     The layout of the paper and of GPT-J: the pairs are (0, 1), (2, 3), ...
     Source:  Su et al. 2021 (arXiv:2104.09864) sec. 3.2.2, equations 15 and 34.
-    Shapes:  x (..., T, 2*I) -> y (..., T, 2*I)
+    Shapes:  x (..., T, 2*I); positions int broadcast to (..., T) -> y (..., T, 2*I)
     Back:    dx = dy turned by the opposite angles
     Special: as `rotary_halves`.
     Raises:  as `rotary_halves`.
@@ -62,18 +64,9 @@ def _turn(a: Array, b: Array, cos: Array, sin: Array, into_a: Array, into_b: Arr
 
 def _angles(operation: str, x: Array, positions: Array, base: float) -> tuple[Array, Array]:
     """cos and sin of p base^(-2i/D), (..., T, D/2) or what broadcasts to it, in the dtype of x."""
-    D = require(operation, "x (..., T, D)", x)["D"]
-    require_floating(operation, x=x)
-    if D % 2 or base <= 0:
-        raise ValueError(f"{operation}: needs an even D, to turn pairs, and base > 0; got D = {D}, base = {base}")
-    if positions.dtype.kind not in "iu":
-        raise ValueError(f"{operation}: positions must be integers, got {positions.dtype}")
-    lead = x.shape[x.ndim - 1 - positions.ndim : -1]
-    if positions.ndim >= x.ndim or any(n not in (1, m) for n, m in zip(positions.shape, lead, strict=True)):
-        raise ValueError(
-            f"{operation}: positions must broadcast to (..., T) = {x.shape[:-1]}, x without its last axis; "
-            f"got {positions.shape}"
-        )
+    D = x.shape[-1]
+    if not base > 0:
+        raise ValueError(f"{operation}: base must be above 0, got {base}")
     xp = namespace(x)
     omega = xp.exp(xp.arange(0, D, 2, dtype="float64") * (-math.log(base) / D)) if D else xp.empty(0)
     angle = positions.astype("float64")[..., None] * omega

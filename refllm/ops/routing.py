@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from refllm.backend import Array, namespace, scatter_add
-from refllm.shapes import require, require_indices
+from refllm.backend import Array, namespace, scatter_add, zero_where_not
+from refllm.differentiable import differentiable
+from refllm.fit import require_indices
 
 
+@differentiable
 def gate(p: Array, *, chosen: Array) -> tuple[Array, Callable[[Array], Array]]:
     """MOE: y = p[chosen], the probability of the expert that takes the token
 
@@ -23,7 +25,7 @@ def gate(p: Array, *, chosen: Array) -> tuple[Array, Callable[[Array], Array]]:
     Back:    dp = dy at the chosen expert, 0 at the others
     Raises:  IndexError if a choice is not in [0, E).
     """
-    E = require("gate", "p (..., E); chosen (...)", p, chosen)["E"]
+    E = p.shape[-1]
     require_indices("gate", chosen=(chosen, E))
     xp = namespace(p)
 
@@ -33,25 +35,26 @@ def gate(p: Array, *, chosen: Array) -> tuple[Array, Callable[[Array], Array]]:
     return xp.take_along_axis(p, chosen[..., None], axis=-1)[..., 0], back
 
 
+@differentiable
 def load_balance(p: Array, *, chosen: Array, valid: Array | None) -> tuple[Array, Callable[[Array], Array]]:
     """MOE: y = E Σ_e f_e P_e,   f_e the share of the tokens whose expert is e, P_e the mean probability of e
 
     1 when the tokens are spread evenly, E when all of them, surely, go to one expert. The factor α is the objective's.
     A text is a group with a value of its own, so that a batch may be cut into shards.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2, eq. 4 to 6; documents 002 sec. 1.1.
-    Shapes:  p (..., T, E); chosen (..., T) in [0, E); valid bool (..., T) -> y (...)
+    Shapes:  p (..., T, E); chosen (..., T) in [0, E); valid bool (..., T), or None -> y (...)
     Back:    dp[t, e] = dy E f_e / T: f counts choices and has no gradient
     Special: where valid is false a token does not count, nor in T; None counts all. A token that overflows counts.
              With no token to count, y is 0.
     Raises:  IndexError if a choice is not in [0, E).
     """
-    E = require("load_balance", "p (..., T, E); chosen (..., T)", p, chosen)["E"]
+    E = p.shape[-1]
     require_indices("load_balance", chosen=(chosen, E))
     xp = namespace(p)
     counts = (xp.ones(chosen.shape, p.dtype) if valid is None else valid.astype(p.dtype))[..., None]  # (..., T, 1)
     tokens = xp.maximum(counts.sum(axis=-2), 1)  # (..., 1)
     f = ((xp.arange(E) == chosen[..., None]) * counts).sum(axis=-2) / tokens  # (..., E)
-    mean = (p * counts).sum(axis=-2) / tokens
+    mean = ((p if valid is None else zero_where_not(valid[..., None], p)) * counts).sum(axis=-2) / tokens
 
     def back(dy: Array) -> Array:
         return counts * (E * dy[..., None] * f / tokens)[..., None, :]
@@ -59,6 +62,7 @@ def load_balance(p: Array, *, chosen: Array, valid: Array | None) -> tuple[Array
     return E * (f * mean).sum(axis=-1), back
 
 
+@differentiable
 def dispatch(x: Array, *, slots: Array, experts: int, capacity: int) -> tuple[Array, Callable[[Array], Array]]:
     """MOE: y[e, k] = the token x[t] that has the slot of place k of expert e
 
@@ -68,20 +72,19 @@ def dispatch(x: Array, *, slots: Array, experts: int, capacity: int) -> tuple[Ar
     Special: a slot without a token holds zeros; of several tokens with one slot y holds the sum.
     Raises:  ValueError if the capacity is zero, IndexError if a slot does not exist.
     """
-    C = require("dispatch", "x (..., T, C); slots (..., T)", x, slots)["C"]
-    if capacity < 1:
-        raise ValueError(f"dispatch: capacity must be at least 1, got {capacity}; raise the capacity factor")
+    C = x.shape[-1]
     rows = _numbered_through("dispatch", slots, experts * capacity)
     groups = math.prod(x.shape[:-2])
     y = namespace(x).zeros((groups * experts * capacity + 1, C), x.dtype)
-    scatter_add(y, rows, x.reshape(-1, C))
+    scatter_add(y, rows, x.reshape(len(rows), C))
 
     def back(dy: Array) -> Array:
-        return _taken(dy.reshape(-1, C), rows).reshape(x.shape)
+        return _taken(dy.reshape(len(y) - 1, C), rows).reshape(x.shape)
 
     return y[:-1].reshape(*x.shape[:-2], experts, capacity, C), back
 
 
+@differentiable
 def combine(z: Array, g: Array, *, slots: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """MOE: y[t] = g[t] z[e, k],   place k of expert e being the slot of token t
 
@@ -91,19 +94,19 @@ def combine(z: Array, g: Array, *, slots: Array) -> tuple[Array, Callable[[Array
     Special: a token without a slot gets zeros, and only the residual connection passes it on.
     Raises:  IndexError if a slot does not exist.
     """
-    sizes = require("combine", "z (..., E, K, C); g (..., T); slots (..., T)", z, g, slots)
-    C = sizes["C"]
-    rows = _numbered_through("combine", slots, sizes["E"] * sizes["K"])
-    taken = _taken(z.reshape(-1, C), rows).reshape(*g.shape, C)
+    E, K, C = z.shape[-3:]
+    rows = _numbered_through("combine", slots, E * K)
+    taken = _taken(z.reshape(math.prod(z.shape[:-1]), C), rows).reshape(*g.shape, C)
 
     def back(dy: Array) -> tuple[Array, Array]:
         dz = namespace(z).zeros((math.prod(z.shape[:-1]) + 1, C), z.dtype)
-        scatter_add(dz, rows, (g[..., None] * dy).reshape(-1, C))
+        scatter_add(dz, rows, (g[..., None] * dy).reshape(len(rows), C))
         return dz[:-1].reshape(z.shape), (dy * taken).sum(axis=-1)
 
     return g[..., None] * taken, back
 
 
+@differentiable
 def expert_matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """MOE, LINEAR without bias: y[e] = x[e] W[e], each expert with a matrix of its own
 
@@ -112,16 +115,16 @@ def expert_matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Ar
     Back:    dx[e] = dy[e] W[e]ᵀ;  dW[e] = Σ over rows of x[e]ᵀ dy[e]
     Raises:  ValueError if x and W have not the same number of experts, or the width of x is not the height of W.
     """
-    O = require("expert_matmul", "x (..., E, K, I); W (E, I, O)", x, W)["O"]
     rows = _by_expert(x)
 
     def back(dy: Array) -> tuple[Array, Array]:
         drows = _by_expert(dy)
         return _by_group(drows @ W.swapaxes(1, 2), x.shape), rows.swapaxes(1, 2) @ drows
 
-    return _by_group(rows @ W, (*x.shape[:-1], O)), back
+    return _by_group(rows @ W, (*x.shape[:-1], W.shape[-1])), back
 
 
+@differentiable
 def expert_linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:
     """MOE, LINEAR: y[e] = x[e] W[e] + b[e], each expert with a matrix and a bias of its own
 
@@ -131,7 +134,6 @@ def expert_linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array]
     Special: a slot without a token gets the bias; `combine` does not read it.
     Raises:  ValueError if x, W and b have not the same number of experts, or their widths do not fit.
     """
-    require("expert_linear", "x (..., E, K, I); W (E, I, O); b (E, O)", x, W, b)
     y, back_product = expert_matmul(x, W)
     y += b[:, None, :]
 
@@ -146,7 +148,7 @@ def _numbered_through(operation: str, slots: Array, size: int) -> Array:
     require_indices(operation, slots=(slots, size + 1))
     xp = namespace(slots)
     groups = math.prod(slots.shape[:-1])
-    by_group = slots.reshape(groups, slots.shape[-1])
+    by_group = slots.reshape(groups, slots.shape[-1]).astype("int64")  # unsigned ones added to signed would be floats
     return xp.where(by_group < size, by_group + size * xp.arange(groups)[:, None], groups * size).reshape(-1)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from refllm.backend import Array, namespace
-from refllm.shapes import require_floating
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """SMX: y_i = exp(x_i) / Σ_j exp(x_j)
 
@@ -20,7 +21,7 @@ def softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Raises:  ValueError if x is not floating-point or the axis is empty.
     """
     xp = namespace(x)
-    y = xp.exp(x - _row_maximum(xp, x, "softmax"))
+    y = xp.exp(x - _finite_for_nothing(xp, _row_maximum(x, "softmax")))
     total = y.sum(axis=-1, keepdims=True)
     y /= xp.where(total == 0, 1, total).astype(x.dtype)
 
@@ -32,6 +33,7 @@ def softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     return y, back
 
 
+@differentiable
 def log_softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """SMX: y_i = x_i - log Σ_j exp(x_j)
 
@@ -42,7 +44,7 @@ def log_softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Raises:  ValueError if x is not floating-point or the axis is empty.
     """
     xp = namespace(x)
-    y = x - _row_maximum(xp, x, "log_softmax")
+    y = x - _finite_for_nothing(xp, _row_maximum(x, "log_softmax"))
     total = xp.exp(y).sum(axis=-1, keepdims=True)
     y -= xp.log(xp.where(total == 0, 1, total)).astype(x.dtype)
 
@@ -52,10 +54,12 @@ def log_softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     return y, back
 
 
-def _row_maximum(xp: Any, x: Array, operation: str) -> Array:
-    """The row maximum; 0 for a row of only -inf, which no finite shift would change."""
-    require_floating(operation, x=x)
-    if x.ndim == 0 or x.shape[-1] == 0:
+def _row_maximum(x: Array, operation: str) -> Array:
+    if x.shape[-1] == 0:
         raise ValueError(f"{operation}: x (..., V) needs at least one entry in its last axis; got shape {x.shape}")
-    top = x.max(axis=-1, keepdims=True)
-    return xp.where(xp.isneginf(top), 0, top).astype(x.dtype)
+    return x.max(axis=-1, keepdims=True)
+
+
+def _finite_for_nothing(xp: Any, top: Array) -> Array:
+    """The maxima, 0 for that of a row of only -inf, which no finite shift would change."""
+    return xp.where(xp.isneginf(top), 0, top).astype(top.dtype)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from refllm.backend import Array, namespace
-from refllm.shapes import require
+from refllm.backend import Array, namespace, zero_where_not
+from refllm.differentiable import differentiable
 
 
+@differentiable
 def window(
     x: Array, past: Array, *, places: int, valid: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
@@ -17,19 +18,13 @@ def window(
     nowhere) there is no token, and zeros stand for x_t.
     Source:  Bengio et al. 2003 sec. 2, eq. (1): the vector x of the last n-1 = `places` words; documents 001
              ch. 1.
-    Shapes:  x (B, T, C); past (B, places-1, C); valid bool (B, T) -> y (B, T, places*C)
+    Shapes:  x (B, T, C); past (B, places-1, C); valid bool (B, T), or None -> y (B, T, places*C)
     Back:    dx_t = Σ_k dy_{t+k}[k],   dy_t[k] being the part of dy_t that stands for x_{t-k}; dpast likewise
     Raises:  ValueError if places is not positive, past does not have places - 1 rows, or valid is not boolean (B, T).
     """
-    if places < 1:
-        raise ValueError(f"window: places must be at least 1, got {places}")
-    B, T, C = (require("window", "x (B, T, C); past (B, P, C)", x, past)[letter] for letter in "BTC")
-    if past.shape[1] != places - 1:
-        raise ValueError(f"window: past must be (B, places - 1, C) = {(B, places - 1, C)}; got {past.shape}")
-    if valid is not None and (valid.dtype.kind != "b" or valid.shape != (B, T)):
-        raise ValueError(f"window: valid must be boolean (B, T) = {(B, T)}; got {valid.dtype} {valid.shape}")
+    T, C = x.shape[1:]
     xp = namespace(x)
-    seen = xp.concatenate([past, x if valid is None else x * valid[..., None]], axis=1)
+    seen = xp.concatenate([past, x if valid is None else zero_where_not(valid[..., None], x)], axis=1)
     offsets = range(places - 1, -1, -1)  # of x_t, x_{t-1}, ... in `seen`, for t = 1
     y = xp.concatenate([seen[:, i : i + T] for i in offsets], axis=-1)
 
@@ -38,6 +33,6 @@ def window(
         for k, i in enumerate(offsets):
             dseen[:, i : i + T] += dy[..., k * C : (k + 1) * C]
         dx = dseen[:, places - 1 :]
-        return dx if valid is None else dx * valid[..., None], dseen[:, : places - 1].copy()
+        return dx if valid is None else zero_where_not(valid[..., None], dx), dseen[:, : places - 1].copy()
 
     return y, back

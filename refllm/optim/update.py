@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from refllm.backend import Array, namespace, row_blocks
-from refllm.shapes import require
+from refllm.differentiable import declared_inputs
+from refllm.fit import require_array
 
 
+@declared_inputs
 def sgd(
     p: Array, g: Array, v: Array, *, lr: float, momentum: float, decay: float, out: tuple[Array, Array] | None = None
 ) -> tuple[Array, Array]:
@@ -24,9 +26,9 @@ def sgd(
     Source:  Sutskever et al. 2013, in the form of most frameworks (lr outside the velocity); documents 004 sec. 3.2.
     Shapes:  p (...); g (...); v (...) -> p' (...); v' (...)
     """
-    require("sgd", "p (...); g (...); v (...)", p, g, v)
     xp = namespace(p)
-    new_p, new_v = _room("sgd", g, ("p", p), ("v", v), out=out)
+    _require_out("sgd", {"p": p, "v": v}, out)
+    new_p, new_v = _room(g, (p, v), out)
     gradient = g + decay * p if decay else g
     xp.multiply(v, momentum, out=new_v)
     new_v += gradient
@@ -34,6 +36,7 @@ def sgd(
     return _delivered((new_p, new_v), out)
 
 
+@declared_inputs
 def adam(
     p: Array,
     g: Array,
@@ -56,13 +59,13 @@ def adam(
              sec. 4.3, 003 sec. 5.2.
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
-    _require("adam", p, g, m, v, step, beta1, beta2)
+    _require("adam", step, beta1, beta2)
     gradient = g + decay * p if decay else g
-    new = _room("adam", g, ("p", p), ("m", m), ("v", v), out=out)
-    _step(p, gradient, m, v, new, step, lr, beta1, beta2, eps, 1.0)
-    return _delivered(new, out)
+    _require_out("adam", {"p": p, "m": m, "v": v}, out)
+    return _step(p, gradient, m, v, step, lr, beta1, beta2, eps, 1.0, out)
 
 
+@declared_inputs
 def adamw(
     p: Array,
     g: Array,
@@ -83,36 +86,37 @@ def adamw(
              sec. 5.2 (code).
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
-    _require("adamw", p, g, m, v, step, beta1, beta2)
-    new = _room("adamw", g, ("p", p), ("m", m), ("v", v), out=out)
-    _step(p, g, m, v, new, step, lr, beta1, beta2, eps, 1 - lr * decay)
-    return _delivered(new, out)
+    _require("adamw", step, beta1, beta2)
+    _require_out("adamw", {"p": p, "m": m, "v": v}, out)
+    return _step(p, g, m, v, step, lr, beta1, beta2, eps, 1 - lr * decay, out)
 
 
-def _require(rule: str, p: Array, g: Array, m: Array, v: Array, step: int, beta1: float, beta2: float) -> None:
-    require(rule, "p (...); g (...); m (...); v (...)", p, g, m, v)
+def _require(rule: str, step: int, beta1: float, beta2: float) -> None:
     if step < 1:
         raise ValueError(f"{rule}: step counts from 1; got {step}")
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"{rule}: needs 0 <= beta < 1 for both; got {beta1} and {beta2}")
 
 
-def _room(rule: str, g: Array, *arguments: tuple[str, Array], out: Sequence[Array] | None) -> tuple[Array, ...]:
-    """Where a step may write while it reads: the arrays of `out`, if each is the argument of its name in C order and
+def _room(g: Array, arguments: tuple[Array, ...], out: Sequence[Array] | None) -> tuple[Array, ...]:
+    """Where a step may write while it reads: the arrays of `out`, if each is the argument of its place in C order and
     none holds the gradient too; else new ones in C order, since only those have a flat view."""
-    if out is not None:
-        _require_out(rule, arguments, out)
-        own = zip(out, arguments, strict=True)
-        if all(o is x and o.flags.c_contiguous and not namespace(o).shares_memory(o, g) for o, (_, x) in own):
-            return tuple(out)
-    return tuple([namespace(x).empty(x.shape, x.dtype) for _, x in arguments])
+    if out is not None and all(
+        o is x and o.flags.c_contiguous and not namespace(o).shares_memory(o, g)
+        for o, x in zip(out, arguments, strict=True)
+    ):
+        return tuple(out)
+    return tuple([namespace(x).empty(x.shape, x.dtype) for x in arguments])
 
 
-def _require_out(rule: str, arguments: Sequence[tuple[str, Array]], out: Sequence[Array]) -> None:
+def _require_out(rule: str, arguments: dict[str, Array], out: Sequence[Array] | None) -> None:
+    if out is None:
+        return
     if len(out) != len(arguments):
-        names = ", ".join(f"{name}'" for name, _ in arguments)
+        names = ", ".join(f"{name}'" for name in arguments)
         raise ValueError(f"{rule}: out must be the arrays ({names}); got {len(out)}")
-    for i, (o, (name, x)) in enumerate(zip(out, arguments, strict=True)):
+    for i, (o, (name, x)) in enumerate(zip(out, arguments.items(), strict=True)):
+        require_array(rule, f"{name}' of out", o)
         if o.shape != x.shape or o.dtype != x.dtype:
             raise ValueError(
                 f"{rule}: {name}' of out must be (...) = {x.shape}, {x.dtype}, as {name} is; got {o.shape}, {o.dtype}"
@@ -138,18 +142,18 @@ def _step(
     g: Array,
     m: Array,
     v: Array,
-    new: tuple[Array, ...],
     step: int,
     lr: float,
     beta1: float,
     beta2: float,
     eps: float,
     shrink: float,
-) -> None:
+    out: Sequence[Array] | None,
+) -> tuple[Any, ...]:
     """p' = shrink p - lr m̂ / (√v̂ + eps), the corrections folded in: with a = 1-β1^step and b = √(1-β2^step),
-    lr m̂ / (√v̂ + eps) = (lr b / a) m' / (√v' + b eps). In pieces that stay in the cache, into the arrays `new`, which
-    are in C order: their flat views are not copies."""
-    xp = namespace(p)
+    lr m̂ / (√v̂ + eps) = (lr b / a) m' / (√v' + b eps). In pieces that stay in the cache, into arrays in C order:
+    their flat views are not copies."""
+    xp, new = namespace(p), _room(g, (p, m, v), out)
     correction = math.sqrt(1 - beta2**step)
     rate = lr * correction / (1 - beta1**step)
     flat = [z.reshape(-1) for z in (p, g, m, v, *new)]
@@ -167,3 +171,4 @@ def _step(
         t *= rate
         xp.multiply(pi, shrink, out=new_pi)
         new_pi -= t
+    return _delivered(new, out)

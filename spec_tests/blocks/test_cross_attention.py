@@ -39,7 +39,7 @@ def test_rows_that_share_a_memory_read_as_with_a_memory_each() -> None:
 
 
 def test_a_memory_that_does_not_divide_the_rows_is_refused() -> None:
-    with pytest.raises(ValueError, match="x must have a multiple of the 2 rows of memory, got 3"):
+    with pytest.raises(ValueError, match=r"x must be .n\*B, T, C. = .n\*2, T, 6. to match memory .*; got .3, 3, 6"):
         read(RANDOM.standard_normal((3, T, C)), MEMORY)
 
 

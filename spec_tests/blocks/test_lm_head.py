@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.blocks import lm_head
-from refllm.blocks.lm_head import lm_loss
+from refllm.blocks.lm_head import lm_loss, smoothed_lm_loss
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.ops.linear import matmul
 
@@ -59,3 +59,20 @@ def test_a_text_without_tokens_costs_nothing() -> None:
     assert loss == 0
     assert dh.shape == (0, T, C)
     assert not dW.any()
+
+
+@pytest.mark.parametrize("nothing", [numpy.nan, numpy.inf, -numpy.inf])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_row_that_is_ignored_contributes_exactly_nothing(nothing: float, smoothing: float) -> None:
+    """Whatever stands there, forward and back: 0 times it is not always 0."""
+    random = numpy.random.default_rng(0)
+    h, W, dy = random.standard_normal((5, 3)), random.standard_normal((3, 4)), random.standard_normal(())
+    targets = numpy.array([1, -1, 3, -1, 0])
+    results = []
+    for what in (0, nothing):
+        rows = numpy.where((targets != -1)[:, None], h, what)
+        y, back = smoothed_lm_loss(rows, W, targets=targets, ignore=-1, smoothing=smoothing)
+        results.append([y, *back(numpy.asarray(dy))])
+    for a, b in zip(*results, strict=True):
+        assert numpy.array_equal(a, b)
+    assert not results[1][1][targets == -1].any()

@@ -198,5 +198,5 @@ def test_every_expert_is_a_feed_forward_layer_of_its_own(biases: bool) -> None:
 
 
 def test_a_capacity_of_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match="capacity must be at least 1, got 0; raise the capacity factor"):
+    with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
         layer(X, parameters(), capacity=0)

@@ -319,7 +319,7 @@ def test_with_fewer_keys_than_queries_the_first_queries_see_none(attention: Impl
 @pytest.mark.parametrize(
     ("allowed", "message"),
     [
-        (numpy.ones((3, 2)), "attention: allowed must be boolean, true = may attend; got float64"),
+        (numpy.ones((3, 2)), "attention: allowed must be boolean, got float64; convert it with .astype"),
         (numpy.ones((2, 3), bool), r"attention: allowed must broadcast to \(..., T, S\) = \(3, 2\)"),
         (numpy.ones((4, 3, 2), bool), r"attention: allowed must broadcast to .*; got \(4, 3, 2\)"),
     ],

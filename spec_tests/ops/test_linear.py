@@ -85,7 +85,7 @@ def test_the_error_names_the_argument_the_shapes_and_the_letters(
     x = numpy.ones((2, 3))
     with pytest.raises(ValueError, match=re.escape("matmul: W must be (I, O) = (3, O) to match x (..., I) = (2, 3)")):
         matmul(x, numpy.ones((4, 5)))
-    message = "linear: b must be (O,) = (5,) to match x (..., I) = (2, 3); got (4,)"
+    message = "linear: b must be (O,) = (5,) to match W (I, O) = (3, 5); got (4,)"
     with pytest.raises(ValueError, match=re.escape(message)):
         linear(x, numpy.ones((3, 5)), numpy.ones(4))
 
@@ -98,5 +98,5 @@ def test_two_float_dtypes_are_refused(linear: Implementation) -> None:
 
 @pytest.mark.own
 def test_heads_that_do_not_divide_the_width_are_refused(heads: Implementation) -> None:
-    with pytest.raises(ValueError, match=r"heads: .* a multiple of 3 \* 2; got 8"):
+    with pytest.raises(ValueError, match=r"heads: W must be .* = \(2, 3\*2\*D\) to match x .*; got \(2, 8\)"):
         heads(numpy.ones((4, 2)), numpy.ones((2, 8)), numpy.ones(8), heads=2, parts=3)

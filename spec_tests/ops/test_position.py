@@ -91,5 +91,7 @@ def test_a_position_beyond_the_table_is_refused(add_positions: Implementation) -
 
 @pytest.mark.own
 def test_positions_of_another_shape_are_refused(add_positions: Implementation) -> None:
-    with pytest.raises(ValueError, match=r"add_positions: positions must have the shape of x .* got \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"positions must be the end of \(\.\.\.,\) = \(3,\) to match x .*; got \(2,\)"
+    ):
         add_positions(numpy.zeros((3, 2)), numpy.zeros((5, 2)), positions=numpy.array([3, 4]))

@@ -195,14 +195,23 @@ def test_a_sequence_of_no_steps_passes_the_state(cell: str, subject: Subject) ->
 
 @pytest.mark.own
 @every_cell
-@pytest.mark.parametrize("valid", [numpy.ones((2, 4), bool), numpy.ones((2, 3)), numpy.ones(3, bool)], ids=str)
-def test_a_valid_that_is_no_mask_of_places_is_refused(cell: str, valid: Any, subject: Subject) -> None:
-    with pytest.raises(ValueError, match=rf"{cell}: valid must be boolean \(B, T\) = \(2, 3\), true = a token; got"):
+@pytest.mark.parametrize(
+    ("valid", "says"),
+    [
+        (numpy.ones((2, 4), bool), r"must be \(B, T\) = \(2, 3\) to match x \(B, T, I\) = \(2, 3, 3\); got \(2, 4\)"),
+        (numpy.ones((2, 3)), "must be boolean, got float64"),
+        (numpy.ones(3, bool), r"must be \(B, T\) = \(2, 3\) .*; got \(3,\)"),
+    ],
+)
+def test_a_valid_that_is_no_mask_of_places_is_refused(cell: str, valid: Any, says: str, subject: Subject) -> None:
+    with pytest.raises(ValueError, match=f"{cell}: valid {says}"):
         run(subject, cell, *arguments(cell, 2, 3, 3, 2), valid=valid)
 
 
 @pytest.mark.own
 def test_weights_that_are_not_four_gates_wide_are_refused(subject: Subject) -> None:
     x, h, c, *_ = arguments("lstm", 2, 3, 3, 2)
-    with pytest.raises(ValueError, match=r"lstm: Wx, Wh and b must be 4 N = 8 wide, the four gates of h .B, N.; got 6"):
+    with pytest.raises(
+        ValueError, match=r"lstm: Wx must be \(I, 4\*N\) = \(., 8\) to match x .* and h .*; got \(., 6\)"
+    ):
         run(subject, "lstm", x, h, c, numpy.ones((3, 6)), numpy.ones((2, 6)), numpy.ones(6))

@@ -122,17 +122,17 @@ def test_alibi_falls_by_its_slope_at_every_place(
 @pytest.mark.parametrize(
     ("name", "table", "changes", "says"),
     [
-        ("t5_bias_causal", numpy.ones((8, 2)), {"queries": 0}, "needs queries >= 1 and keys >= 1; got 0 and 5"),
+        ("t5_bias_causal", numpy.ones((8, 2)), {"queries": 0}, "queries must be at least 1, got 0"),
         ("t5_bias_causal", numpy.ones((8, 2)), {"farthest": 4}, "farthest must be above 4, half of the buckets; got 4"),
         ("t5_bias_causal", numpy.ones(8), {}, r"E must be \(K, H\)"),
         ("t5_bias_causal", numpy.ones((8, 2), int), {}, "E must be floating-point"),
-        ("t5_bias_bidirectional", numpy.ones((7, 2)), {}, r"E must be \(2 K, H\), .*; got \(7, 2\)"),
+        ("t5_bias_bidirectional", numpy.ones((7, 2)), {}, r"E must be \(2\*K, H\); got \(7, 2\)"),
         ("t5_bias_bidirectional", numpy.ones((8, 2)), {"farthest": 2}, "farthest must be above 2"),
         ("t5_bias_causal", numpy.ones((8, 2)), {"farthest": math.inf}, "farthest must be a whole number; got inf"),
         ("t5_bias_causal", numpy.ones((8, 2)), {"farthest": math.nan}, "farthest must be a whole number; got nan"),
-        ("t5_bias_causal", numpy.ones((8, 2)), {"queries": 4.0}, "queries and keys must be whole numbers; got 4.0"),
-        ("alibi", numpy.ones(2), {"keys": math.inf}, "queries and keys must be whole numbers; got 4 and inf"),
-        ("alibi", numpy.ones(2), {"keys": 0}, "needs queries >= 1 and keys >= 1; got 4 and 0"),
+        ("t5_bias_causal", numpy.ones((8, 2)), {"queries": 4.0}, "queries must be a whole number, got 4.0"),
+        ("alibi", numpy.ones(2), {"keys": math.inf}, "keys must be a whole number, got inf"),
+        ("alibi", numpy.ones(2), {"keys": 0}, "keys must be at least 1, got 0"),
     ],
 )
 @pytest.mark.own
@@ -140,5 +140,5 @@ def test_what_makes_no_sense_is_refused(
     subject: Subject, name: str, table: Any, changes: dict[str, Any], says: str
 ) -> None:
     sizes = {"queries": 4, "keys": 5} | ({} if name == "alibi" else {"farthest": 20})
-    with pytest.raises(ValueError, match=f"{name}: {says}"):
+    with pytest.raises((ValueError, TypeError), match=f"{name}: {says}"):
         subject.operation(name)(table, **{**sizes, **changes})

@@ -102,10 +102,10 @@ def test_the_first_pair_turns_by_one_radian_a_place(rotary: Implementation) -> N
 @pytest.mark.parametrize(
     ("width", "positions", "base", "says"),
     [
-        (3, numpy.arange(2), 10000.0, "needs an even D, to turn pairs, and base > 0; got D = 3"),
-        (4, numpy.arange(2), 0.0, "needs an even D, .* and base > 0; got D = 4, base = 0.0"),
+        (3, numpy.arange(2), 10000.0, r"x must be \(..., T, 2\*I\); got \(5, 2, 3\)"),
+        (4, numpy.arange(2), 0.0, "base must be above 0, got 0.0"),
         (4, numpy.arange(2.0), 10000.0, "positions must be integers, got float64"),
-        (4, numpy.arange(3), 10000.0, r"positions must broadcast to \(..., T\) = \(5, 2\), .*; got \(3,\)"),
+        (4, numpy.arange(3), 10000.0, r"positions must broadcast to \(..., T\) = \(5, 2\) to match x .*; got \(3,\)"),
         (4, numpy.zeros((1, 5, 2), int), 10000.0, r"positions must broadcast to .*; got \(1, 5, 2\)"),
     ],
 )

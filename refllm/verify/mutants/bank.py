@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, wraps
 from typing import Any
@@ -51,6 +52,14 @@ class Equivalent:
     function: Function
     proof: str
     within: str = "refllm"
+
+
+def with_layers(config: Any, number: int, name: str = "layers") -> Any:
+    """The config of a model of so many layers, none at all included, which no config allows: for a mutant that skips
+    some of those that it is given."""
+    other = copy(config)
+    object.__setattr__(other, name, number)
+    return other
 
 
 @contextmanager

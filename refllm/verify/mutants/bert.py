@@ -20,7 +20,7 @@ from refllm.ops.position import add_positions
 from refllm.parameters import Tree, map_leaves
 from refllm.verify.families import bert as family
 from refllm.verify.mutants.autodiff import differentiable
-from refllm.verify.mutants.bank import Function, Mutant, planted
+from refllm.verify.mutants.bank import Function, Mutant, planted, with_layers
 
 BERT = bert.__name__
 _encode, _transform, _pooled, _pair, _masked = (
@@ -175,8 +175,9 @@ def _divided_by_masked(p: Tree, **how: Any) -> Any:
     return pretraining(pair=lambda pairs: len(pairs) / masked)(p, **how)
 
 
-def _without_last_layer(p: Tree, **how: Any) -> tuple[Array, Function]:
-    y, back = _encode({**p, "layers": p["layers"][:-1]}, **how)
+def _without_last_layer(p: Tree, *, config: Any, **how: Any) -> tuple[Array, Function]:
+    fewer = with_layers(config, config.layers - 1)
+    y, back = _encode({**p, "layers": p["layers"][:-1]}, config=fewer, **how)
     rest = p["layers"][-1:]
     return y, lambda dy: {**(dp := back(dy)), "layers": [*dp["layers"], *map_leaves(numpy.zeros_like, rest)]}
 

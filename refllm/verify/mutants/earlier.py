@@ -19,11 +19,11 @@ from refllm.ops.window import window
 from refllm.parameters import Tree, map_leaves
 from refllm.verify.families import earlier as family
 from refllm.verify.mutants.autodiff import Node, constant, differentiable, exp, sigmoid, stack
-from refllm.verify.mutants.bank import Function, Mutant
+from refllm.verify.mutants.bank import Function, Mutant, with_layers
 
 HYBRID, NNLM, RECURRENT_LM = (model.__name__ for model in (hybrid, nnlm, recurrent_lm))
 _recurrent, _nnlm_states, _nnlm_forward = recurrent, nnlm.hidden_states, nnlm.forward
-_loss, _sinusoidal = family.loss, sinusoidal
+_loss, _sinusoidal, _recurrent_states = family.loss, sinusoidal, recurrent_lm.hidden_states
 
 
 def _same(x: Array) -> Array:
@@ -59,23 +59,12 @@ def windows(
     return changed
 
 
-def with_parameters(original: Function, change: Callable[[Tree], Tree], back: Callable[[Tree, Tree], Tree]) -> Function:
-    """A model of changed parameters; back(dp, p) is the gradient of what was not changed."""
-
-    def changed(p: Tree, *rest: Any, **how: Any) -> tuple[Any, Function]:
-        y, right = original(change(p), *rest, **how)
-        return y, lambda dy: back(right(dy), p)
-
-    return changed
-
-
-def _without_last(p: Tree) -> Tree:
-    return {**p, "layers": p["layers"][:-1]} if len(p["layers"]) > 1 else p
-
-
-def _zeros_for_last(dp: Tree, p: Tree) -> Tree:
-    missing = p["layers"][len(dp["layers"]) :]
-    return {**dp, "layers": [*dp["layers"], *map_leaves(numpy.zeros_like, missing)]}
+def _without_last_layer(p: Tree, *, config: Any, **how: Any) -> tuple[Array, Function]:
+    """A layer fewer, where there are several."""
+    kept = max(1, len(p["layers"]) - 1)
+    y, back = _recurrent_states({**p, "layers": p["layers"][:kept]}, config=with_layers(config, kept), **how)
+    missing = p["layers"][kept:]
+    return y, lambda dy: {**(dp := back(dy)), "layers": [*dp["layers"], *map_leaves(numpy.zeros_like, missing)]}
 
 
 def _detached_head(dp: Tree, dhead: Array, config: Any) -> Tree:
@@ -211,7 +200,7 @@ MUTANTS = [
     Mutant("NNLM/no-direct", nnlm.forward, "a window model without its direct connections", _without("W")),
     Mutant("NNLM/no-output-bias", nnlm.forward, "a window model without the bias of its output", _without("b")),
     Mutant("RNN-LM/last-layer-skipped", recurrent_lm.hidden_states, "a recurrent model without its last layer",
-           with_parameters(recurrent_lm.hidden_states, _without_last, _zeros_for_last)),
+           _without_last_layer),
     Mutant("RNN-LM/back-tied-head-dropped", recurrent_lm.add_head_gradient, "a recurrent model whose tied head gives "
            "the embedding no gradient", _detached_head, within=recurrent_lm.__name__),
     Mutant("RNN-LM/targets-not-shifted", family.loss, "a recurrent model that is asked for the word it has just read",

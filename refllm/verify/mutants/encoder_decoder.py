@@ -22,7 +22,7 @@ from refllm.ops.relative import t5_bias_bidirectional, t5_bias_causal
 from refllm.parameters import Tree, map_leaves
 from refllm.verify.families import encoder_decoder as family
 from refllm.verify.mutants.autodiff import Node, differentiable
-from refllm.verify.mutants.bank import Function, Mutant, planted
+from refllm.verify.mutants.bank import Function, Mutant, planted, with_layers
 from refllm.verify.mutants.loss import pick
 from refllm.verify.mutants.softmax import log_share
 
@@ -123,9 +123,9 @@ def _memory_without_gradient(p: Tree, memory: Array, **how: Any) -> Any:
     return y, pulled
 
 
-def _without_last_layer(p: Tree, **how: Any) -> Any:
-    stack = p["encoder"]
-    y, back = _encode({**p, "encoder": {**stack, "layers": stack["layers"][:-1]}}, **how)
+def _without_last_layer(p: Tree, *, config: model.Config, **how: Any) -> Any:
+    stack, fewer = p["encoder"], with_layers(config, config.encoder_layers - 1, "encoder_layers")
+    y, back = _encode({**p, "encoder": {**stack, "layers": stack["layers"][:-1]}}, config=fewer, **how)
 
     def pulled(dy: Array) -> Any:
         dp = back(dy)

@@ -15,7 +15,7 @@ from refllm.ops.softmax import softmax
 from refllm.parameters import Tree, is_decayed, map_leaves
 from refllm.verify import reference
 from refllm.verify.mutants.autodiff import Node, differentiable, exp
-from refllm.verify.mutants.bank import Function, Mutant, planted
+from refllm.verify.mutants.bank import Function, Mutant, planted, with_layers
 from refllm.verify.mutants.loss import pick
 from refllm.verify.mutants.softmax import log_share
 
@@ -31,9 +31,10 @@ def _no_norm(x: Node, g: Node, b: Node, *, eps: float) -> Node:
 def layers(order: Callable[[list[int]], list[int]], states: Function = hidden_states) -> Function:
     """A model's states, a GPT's, from layers that are those of other numbers: order([0, 1, ...])."""
 
-    def changed(p: Tree, **how: Any) -> tuple[Array, Function]:
+    def changed(p: Tree, *, config: Any, **how: Any) -> tuple[Array, Function]:
         chosen = order(list(range(len(p["layers"]))))
-        y, back = states({**p, "layers": [p["layers"][i] for i in chosen]}, **how)
+        fewer = with_layers(config, len(chosen))
+        y, back = states({**p, "layers": [p["layers"][i] for i in chosen]}, config=fewer, **how)
 
         def collected(dy: Array) -> Tree:
             dp = back(dy)

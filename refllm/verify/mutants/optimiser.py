@@ -20,16 +20,6 @@ def _corrected(moment: Array, beta: Any, step: Any) -> Array:
     return moment / (1 - beta**step)
 
 
-def _into_new(f: Callable[..., tuple[Array, Array, Array]]) -> Function:
-    """f with the arguments of `_step`, whose results it writes into the arrays `new`."""
-
-    def into(p: Array, g: Array, m: Array, v: Array, new: tuple[Array, ...], *how: Any) -> None:
-        for room, x in zip(new, f(p, g, m, v, *how), strict=True):
-            room[...] = x
-
-    return into
-
-
 def step(
     *,
     first: Moment = lambda m, g, beta: beta * m + (1 - beta) * g,
@@ -44,10 +34,9 @@ def step(
 ) -> Function:
     """Adam's step (of adam and adamw) with a part of it exchanged."""
 
-    @_into_new
     def changed(
         p: Array, g: Array, m: Array, v: Array, step: int, lr: float, beta1: float, beta2: float, eps: float,
-        shrink: float,
+        shrink: float, out: Any,
     ) -> tuple[Array, Array, Array]:  # fmt: skip
         b1, b2 = (beta2, beta1) if swap else (beta1, beta2)
         with numpy.errstate(all="ignore"):
@@ -61,9 +50,8 @@ def step(
     return changed
 
 
-@_into_new
 def _eps_before_correction(p: Array, g: Array, m: Array, v: Array, step: int, lr: float, beta1: float, beta2: float,
-                           eps: float, shrink: float) -> tuple[Array, Array, Array]:  # fmt: skip
+                           eps: float, shrink: float, out: Any) -> tuple[Array, Array, Array]:  # fmt: skip
     new_m, new_v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
     rate = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
     return shrink * p - rate * new_m / (numpy.sqrt(new_v) + eps), new_m, new_v
