@@ -34,10 +34,12 @@ class Reader:
             raise MalformedError(f"{self.where}: says level {record.get('level')!r:.20}, its file {level}")
         if not level:
             return self._stored(record)
-        inputs = {name: self._numbers(x, f"inputs.{name}") for name, x in self._object(record, "inputs").items()}
+        inputs = {name: self._tensor(x, f"inputs.{name}") for name, x in self._object(record, "inputs").items()}
         outputs, gradients = self._truths(record, "outputs"), self._truths(record, "gradients")
         cotangents = {n: self._numbers(x, f"cotangents.{n}") for n, x in self._object(record, "cotangents").items()}
         self._agree(outputs, cotangents, inputs, gradients)
+        self._refuse_idle_nan(inputs, {**{f"outputs.{n}": t.value for n, t in outputs.items()},
+                                       **{f"gradients.{n}": t.value for n, t in gradients.items()}})  # fmt: skip
         if not outputs and record["operation"] != "resume":
             raise MalformedError(f"{self.where}: has no outputs, so there is nothing to verify")
         return Case(
@@ -85,9 +87,9 @@ class Reader:
         return self.tensors[name][1]
 
     def _numbers(self, value: Any, what: str) -> Array:
-        """A tensor of numbers to compute with: infinities have a meaning, NaN has none."""
+        """A tensor whose entries are all numbers."""
         x = self._tensor(value, what)
-        if x.dtype.kind == "f" and numpy.isnan(x).any():
+        if _holds_nan(x):
             raise MalformedError(f"{self.where}, {what}: holds NaN, where a number must be")
         return x
 
@@ -97,7 +99,7 @@ class Reader:
             what = f"{group}.{name}"
             if not isinstance(entry, dict) or "value" not in entry:
                 raise MalformedError(f"{self.where}, {what}: must hold a value")
-            value = self._numbers(entry["value"], what)
+            value = self._tensor(entry["value"], what)
             if "condition" not in entry and value.dtype.kind == "f":
                 raise MalformedError(f"{self.where}, {what}: a floating-point value needs its condition")
             found[name] = Truth(value, *(self._condition(entry, each, value, what) for each in ("condition", "wide")))
@@ -128,6 +130,15 @@ class Reader:
         if gradients and {n: t.value.shape for n, t in gradients.items()} != {n: x.shape for n, x in inputs.items()}:
             raise MalformedError(f"{self.where}: the gradients must have the names and shapes of the inputs")
 
+    def _refuse_idle_nan(self, inputs: dict[str, Array], answers: dict[str, Array]) -> None:
+        """NaN as an answer follows from what is not finite, and NaN as an input has NaN for an answer."""
+        given = {f"inputs.{name}": x for name, x in inputs.items()}
+        held = [name for name, x in answers.items() if _holds_nan(x)]
+        asked = [name for name, x in given.items() if _holds_nan(x)]
+        finite = all(numpy.isfinite(x).all() for x in inputs.values() if x.dtype.kind == "f")
+        for name in (asked if not held else []) or (held if finite else []):
+            raise MalformedError(f"{self.where}, {name}: holds NaN, where a number must be")
+
     def _keyword(self, value: Any, name: str) -> Any:
         if value is None or isinstance(value, str | int | float | bool):
             return value
@@ -155,3 +166,7 @@ class Reader:
                 if {n: t.value.shape for n, t in held.items()} != {n: t.value.shape for n, t in like.items()} and held:
                     raise MalformedError(f"{self.where}, {key}: must hold the same names and shapes as the case")
         return found
+
+
+def _holds_nan(x: Array) -> bool:
+    return x.dtype.kind == "f" and bool(numpy.isnan(x).any())

@@ -228,7 +228,7 @@ def _representable(x: Array, dtype: str) -> bool:
         return True
     near = cast(x, dtype).astype("float64")
     with numpy.errstate(invalid="ignore"):  # infinities are equal or not, which the first comparison settles
-        return bool(((near == x) | (numpy.abs(near - x) <= UNIT[dtype] * numpy.abs(x))).all())
+        return bool(((near == x) | numpy.isnan(x) | (numpy.abs(near - x) <= UNIT[dtype] * numpy.abs(x))).all())
 
 
 def _noise(case: Case, dtype: str, C: float) -> float:

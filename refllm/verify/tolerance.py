@@ -37,14 +37,14 @@ class Worst:
 
 
 def tolerance(truth: Truth, dtype: str, C: float) -> Array:
-    """The largest error allowed of each element: 0 where the truth is exact (an integer, a boolean) or infinite."""
+    """The largest error allowed of each element: 0 where the truth is exact (an integer, a boolean), infinite or NaN."""
     if truth.condition is None:
         return numpy.zeros(truth.value.shape)
     size = numpy.abs(truth.value)
-    size = numpy.where(numpy.isinf(size), 0, size)  # beside an infinity the finite numbers keep their own tolerance
+    size = numpy.where(numpy.isfinite(size), size, 0)  # beside an infinity the numbers keep their own tolerance
     row = size.max(axis=-1, keepdims=True) if size.ndim and size.shape[-1] else size
     allowed = C * UNIT[dtype] * (condition(truth, dtype) + size + row) + TINY[dtype]
-    return numpy.where(numpy.isinf(truth.value), 0, allowed)
+    return numpy.where(numpy.isfinite(truth.value), allowed, 0)
 
 
 def condition(truth: Truth, dtype: str) -> Array:
@@ -55,13 +55,14 @@ def condition(truth: Truth, dtype: str) -> Array:
 
 
 def ratios(y: Array, truth: Truth, dtype: str, C: float) -> Array:
-    """Error / tolerance of each element, as float64: 0 where equal, infinite for NaN and where nothing is allowed."""
+    """Error / tolerance of each element, as float64: 0 where equal, infinite where one of the two is NaN, and where
+    nothing is allowed."""
     value = truth.value.astype("float64")
     got = y.astype("float64")
     with numpy.errstate(all="ignore"):
         ratio = numpy.abs(got - value) / tolerance(truth, dtype, C)
     ratio = numpy.where(numpy.isnan(ratio), numpy.inf, ratio)
-    return numpy.where(got == value, 0.0, ratio)
+    return numpy.where((got == value) | (numpy.isnan(got) & numpy.isnan(value)), 0.0, ratio)
 
 
 def worst(y: Array, truth: Truth, dtype: str, C: float) -> Worst | None:
@@ -76,7 +77,7 @@ def worst(y: Array, truth: Truth, dtype: str, C: float) -> Worst | None:
 
 
 def _ulp(got: float, truth: float, dtype: str) -> float:
-    if got == truth:
+    if got == truth or (math.isnan(got) and math.isnan(truth)):
         return 0.0
     if not math.isfinite(got) or not math.isfinite(truth):
         return math.inf

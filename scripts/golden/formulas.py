@@ -34,13 +34,15 @@ def mean(terms: Sequence[Node]) -> Node:
 
 def each(f: Callable[..., Any], *arrays: Array) -> Array:
     """f applied element by element, with broadcasting."""
-    return np.asarray(np.frompyfunc(f, len(arrays), 1)(*arrays), dtype=object)
+    with np.errstate(invalid="ignore"):  # NaN is an answer here, not an accident
+        return np.asarray(np.frompyfunc(f, len(arrays), 1)(*arrays), dtype=object)
 
 
-def rows(f: Callable[[Array], Any], x: Array) -> Array:
-    """f applied to every row along the last axis; f returns a row or one number."""
+def rows(f: Callable[[Array], Any], x: Array, width: int | None = None) -> Array:
+    """f applied to every row along the last axis; f returns a row or one number. `width` is what it returns, for an x
+    without rows."""
     results = [np.asarray(f(x[i]), dtype=object) for i in np.ndindex(x.shape[:-1])]
-    shape = x.shape[:-1] + (results[0].shape if results else (x.shape[-1],))
+    shape = x.shape[:-1] + (results[0].shape if results else (x.shape[-1] if width is None else width,))
     y = np.empty(shape, dtype=object)
     for i, result in zip(np.ndindex(x.shape[:-1]), results, strict=True):
         y[(*i, ...)] = result
@@ -62,7 +64,7 @@ def reduce(losses: Array, reduction: str, count: int) -> Array:
 
 def matmul(x: Array, W: Array) -> Array:
     """LMHEAD, FFN, MHA: y_o = sum_i x_i W_io."""
-    return rows(lambda row: [dot(row, W[:, o]) for o in range(W.shape[1])], x)
+    return rows(lambda row: [dot(row, W[:, o]) for o in range(W.shape[1])], x, W.shape[1])
 
 
 def linear(x: Array, W: Array, b: Array) -> Array:

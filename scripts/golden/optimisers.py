@@ -68,21 +68,25 @@ def _power(b: Node, n: int) -> Node:
 
 
 def clip_by_global_norm(g: list[Array], *, clip: float) -> dict[str, Any]:
-    """norm = sqrt(sum of all squares over all arrays);  g' = g min(1, clip / norm)."""
+    """norm = sqrt(sum of all squares over all arrays);  g' = g min(1, clip / norm): where a gradient is infinite or NaN,
+    the norm is, and g' is what follows from it."""
     norm = sqrt(total(a * a for array in g for a in array.flat))
-    if norm.value > clip:
+    if not norm.value <= clip:
         scale = clip / norm
         g = [array * scale for array in g]
     return {"norm": np.asarray(norm, dtype=object), "g": g}
 
 
 def warmup_cosine(*, step: int, peak: float, warmup: int, total: int, floor: float) -> Array:
-    """Linear from peak/warmup at step 1 to peak at `warmup`, half a cosine down to `floor` at `total`, floor after.
+    """Linear from peak/warmup at step 1 to peak at `warmup`, half a cosine down to `floor` at `total`, floor after; no
+    cosine where the warm-up is all.
 
     The floor is the end of the cosine, not a constant: who computes 1 + cos(pi) may be left with its rounding.
     """
     if step < warmup:
         rate = constant(peak) * step / warmup
+    elif warmup == total:
+        rate = constant(floor)
     else:
         progress = constant(min(step, total) - warmup) / (total - warmup)
         rate = floor + (constant(peak) - floor) * (1 + cos(constant(mp.pi) * progress)) / 2

@@ -166,13 +166,14 @@ def conditions(outputs: Sequence[Node]) -> tuple[np.ndarray, np.ndarray]:
             adjoints.setdefault(node.order, np.zeros(len(chunk)))[i] += 1
         S, W = result[:, start : start + CHUNK]
         for node in reversed(nodes):
-            adjoint = adjoints.pop(node.order)
-            if mp.isfinite(node.value):  # a forbidden score, -inf, is not rounded
-                part = W if node.wide else S
-                part += np.abs(adjoint) * abs(float(node.value))
+            adjoint = adjoints.pop(node.order, None)
+            if adjoint is None or not mp.isfinite(node.value):
+                continue  # a forbidden score, -inf, is not rounded, nor is what is infinite or NaN a rounding
+            part = W if node.wide else S
+            part += np.abs(adjoint) * abs(float(node.value))
             values = [parent.value for parent in node.parents]
             for parent, derivative in zip(node.parents, _derivatives(node, values, node.value), strict=True):
-                flow = adjoint * float(derivative)
+                flow = adjoint * (float(derivative) if mp.isfinite(parent.value) else 0)
                 if parent.order in adjoints:
                     adjoints[parent.order] += flow
                 else:

@@ -131,7 +131,7 @@ def measure(case: Case, variant: Mapping[str, Any], precisions: tuple[int, int] 
         digits = precisions[n % 2]
         with forms.reading(n):
             other, other_S, other_W = _measured(evaluate(case, digits, variant), digits)
-        if other != values:
+        if not np.array_equal(other, values, equal_nan=True):
             raise ArithmeticError(f"{case.id}: reading {n}, with {digits} digits, gives another float64 value")
         S, W = np.maximum(S, other_S), np.maximum(W, other_W)
     numbers = iter(zip(values, map(round_up, S), map(round_up, W), strict=True))

@@ -68,6 +68,7 @@ def attention() -> list[Case]:
         ),
         _case("ATT/width-one", "d_k = 1: the scale is 1", T=3, S=3, D=1, E=2),
         _case("ATT/wide-key", "d_k = 16: without 1/sqrt(d_k) every score is 4 times too large", T=2, S=3, D=16, E=1),
+        _case("ATT/no-batch", "an empty batch", T=2, S=3, D=2, E=2, batch=(0, 2)),
         _case("ATT/batch-and-heads", "two leading dimensions (B, H)", T=2, S=3, D=2, E=2, batch=(2, 2)),
         _case(
             "ATT/large-scores",

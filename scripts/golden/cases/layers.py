@@ -44,9 +44,14 @@ def layer_norm() -> list[Case]:
             [[240, 241, 243, 239, 238, 241, 240], [-250, -251, -249, -255, -250, -252, -247]],
         ),
         _norm("wide", "C = 16", normal("wide", 1, 16)),
+        _norm("eps-1e-6", "eps = 1e-6 (ViT), variances of about 1e-6", normal("eps-1e-6", 2, 4, scale=1e-3), eps=1e-6),
+        _norm("eps-1e-3", "eps = 1e-3 (Keras), variances of about 1e-4", normal("eps-1e-3", 2, 4, scale=1e-2), eps=1e-3),
+        _norm("eps-1e-12", "eps = 1e-12, variances of about it", normal("eps-1e-12", 2, 4, scale=1e-6), eps=1e-12),
+        _norm("no-rows", "an empty batch has empty answers and gradients of zeros for g and b", np.zeros((0, 4))),
     ]
 
 
+TAIL = np.array([-4.0, -4.5, -5.0, -5.5, -3.5])
 GRID = np.concatenate([np.arange(-8.0, 8.5, 1.0), [-0.5, -0.125, 0.125, 0.5]])
 NEAR = bfloat16([-3.3, -2.7, -2.2, -1.4, -0.75, -1e-3, 0.0, 1e-3, 0.75, 1.4, 2.2, 2.7, 3.3])
 
@@ -71,12 +76,20 @@ def relu() -> list[Case]:
     return [*_activation("relu"), Case("FFN/relu-at-zero", "relu", "the derivative at exactly 0 is 0", {"x": x}, {})]
 
 
+def _tails(operation: str, about: str) -> list[Case]:
+    name = operation.replace("_", "-")
+    return [
+        Case(f"FFN/{name}-tail", operation, about, {"x": TAIL}, {}),
+        Case(f"FFN/{name}-tail-rows", operation, f"{about}; a row each", {"x": TAIL[:, None]}, {}),
+    ]
+
+
 def gelu_erf() -> list[Case]:
-    return _activation("gelu_erf")
+    return [*_activation("gelu_erf"), *_tails("gelu_erf", "tail values alone: 1 + erf has lost their digits")]
 
 
 def gelu_tanh() -> list[Case]:
-    return _activation("gelu_tanh")
+    return [*_activation("gelu_tanh"), *_tails("gelu_tanh", "tail values alone, where the forms differ by their size")]
 
 
 def dropout() -> list[Case]:

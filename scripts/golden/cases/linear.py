@@ -27,6 +27,7 @@ def linear() -> list[Case]:
             2,
             bias=True,
         ),
+        _linear("FFN/linear-no-rows", "an empty batch: gradients of zeros for W and b", (0, 3), 2, bias=True),
         _linear("FFN/linear-one-by-one", "every axis has one element", (1, 1), 1, bias=True),
         _linear("LMHEAD/linear-to-vocabulary", "the output layer h W + b, vocabulary 7", (3, 4), 7, bias=True),
     ]
@@ -39,6 +40,7 @@ def matmul() -> list[Case]:
         _linear("LMHEAD/matmul-vector", "no leading dimension", (3,), 2, bias=False),
         _linear("LMHEAD/matmul-rows", "the output layer without a bias, vocabulary 7", (3, 4), 7, bias=False),
         _linear("LMHEAD/matmul-square", "x W is not x W^T", (2, 3), 3, bias=False),
+        _linear("LMHEAD/matmul-no-rows", "an empty batch: a gradient of zeros for W", (0, 3), 4, bias=False),
         _linear("LMHEAD/matmul-batch", "two leading dimensions", (2, 2, 3), 4, bias=False),
         Case(
             "EMB/e7-one-hot",

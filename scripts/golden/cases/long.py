@@ -33,6 +33,11 @@ def rms_norm() -> list[Case]:
         case("large-eps", "eps = 0.25 inside the root, not beside it", normal("large-eps", 2, 4), eps=0.25),
         case("large", "numbers of thousands: eps is nothing", normal("large", 2, 4, scale=4096.0)),
         case("wide", "C = 16", normal("wide", 1, 16)),
+        case("eps-1e-5", "eps = 1e-5 (Llama 2), mean squares of about 1e-6", normal("eps-1e-5", 2, 4, scale=1e-3),
+             eps=1e-5),
+        case("eps-1e-3", "eps = 1e-3, mean squares of about 1e-4", normal("eps-1e-3", 2, 4, scale=1e-2), eps=1e-3),
+        case("eps-1e-8", "eps = 1e-8, mean squares of about 1e-8", normal("eps-1e-8", 2, 4, scale=1e-4), eps=1e-8),
+        case("no-rows", "an empty batch has empty answers and a gradient of zeros for the gain", np.zeros((0, 4))),
     ]  # fmt: skip
 
 
@@ -76,6 +81,9 @@ def _rotary(layout: str) -> list[Case]:
              [[[0, 1, 2]], [[0, 0, 1]]]),
         case("per-entry", "positions (B, T) of x (B, T, D), in no order", (2, 3, 4), [[3, 0, 9], [2, 2, 1]]),
         case("base-500000", "the base of Llama 3", (3, 8), [1, 30, 900], base=500000.0),
+        case("context-131072", "positions up to 131071, as in Llama 3.1: a float32 angle has lost its turn",
+             (3, 8), [65537, 100003, 131071], base=500000.0),
+        case("context-131072-base-10000", "the same with the base of 2021", (3, 8), [65537, 100003, 131071]),
         case("far", "positions about 16000: an angle of thousands needs all of its digits", (4, 8),
              [1000, 4095, 16000, 16383]),
         case("far-base-500000", "the same with the base of Llama 3", (2, 8), [8191, 131071], base=500000.0),

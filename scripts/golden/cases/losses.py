@@ -45,10 +45,24 @@ def _both(operation: str) -> list[Case]:
     ]
 
 
+UNEVEN = [[1000.0, 999.0], [0.0, 1.0], [-1000.0, -999.5]]
+
+
+def _uneven(operation: str) -> list[Case]:
+    name = operation.replace("_", "-")
+    about = "rows of very different size: the shift is the maximum of the row, not of all"
+    none = "an empty batch has empty answers"
+    return [
+        _rows(operation, f"{name}-uneven-rows", about, UNEVEN),
+        Case(f"SMX/{name}-no-rows", operation, none, {"x": np.zeros((0, 4))}, {}),
+    ]
+
+
 def softmax() -> list[Case]:
     inf = math.inf
     return [
         *_both("softmax"),
+        *_uneven("softmax"),
         _rows(
             "softmax",
             "softmax-minus-infinity",
@@ -67,6 +81,7 @@ def softmax() -> list[Case]:
 def log_softmax() -> list[Case]:
     return [
         *_both("log_softmax"),
+        *_uneven("log_softmax"),
         _rows(
             "log_softmax",
             "log-softmax-far-apart",
@@ -120,6 +135,28 @@ def cross_entropy() -> list[Case]:
             [[1, 2, 3], [0, -1, -1]],
             ignore=-1,
         ),
+        _indices(
+            "CE/ignore-wraps",
+            "ignore = -2, which read as an index from the end is a class",
+            x,
+            [3, -2, 0, -2],
+            ignore=-2,
+        ),
+        _indices(
+            "CE/ignore-hundred-wraps",
+            "ignore = -100 among 104 classes, where it is class 4 from the end",
+            Draw("CE/hundred").normal(2, 104),
+            [7, -100],
+            ignore=-100,
+        ),
+        _indices(
+            "CE/uneven-rows",
+            "rows of very different size: the shift is the maximum of the row, not of all",
+            UNEVEN,
+            [0, 0, 1],
+            reduction="none",
+        ),
+        _indices("CE/no-rows", "an empty batch: no loss, and no gradient", np.zeros((0, 5)), np.zeros(0), reduction="sum"),
         _indices("CE/ignore-all", "nothing left: the mean is 0, not NaN", x[:2], [-100, -100], ignore=-100),
         _indices(
             "CE/large-logits",
@@ -249,6 +286,8 @@ def smoothed_cross_entropy() -> list[Case]:
         case("batch", "logits (B, T, V)", x.reshape(2, 2, 5), [[0, 4], [2, 2]], 0.125),
         case("ignore", "an ignored place costs nothing, not its share of smoothing either, and is not counted", x,
              [3, -100, 0, -100], 0.25, ignore=-100),
+        case("ignore-wraps", "ignore = -2, which read as an index from the end is a class", x, [3, -2, 0, -2], 0.25,
+             ignore=-2),
         case("ignore-none", "its loss is 0", x, [-1, 2, -1, 0], 0.25, ignore=-1, reduction="none"),
         case("ignore-all", "nothing left: 0, not NaN", x[:2], [-1, -1], 0.25, ignore=-1),
         case("large", "beyond the range of exp: a sure answer costs its share of the other classes", LARGE, [0, 2, 1],

@@ -266,6 +266,10 @@ def sample() -> list[Case]:
         ),
         case("top-p", "the token that crosses 0.5 is kept", [[1.0, 0.0, 2.0, -1.0]] * 4, quarters, top_p=0.75),
         case("top-p-small", "at least one token stays", [[1.0, 0.0, 2.0, -1.0]] * 4, quarters, top_p=0.125),
+        case("top-p-tiny", "top_p = 2^-10 is below every probability: the first token stays", [[1.0, 0.0, 2.0, -1.0]] * 4,
+             quarters, top_p=2.0**-10),
+        case("top-p-least", "top_p = 2^-60, where 1 - top_p is 1 in every precision: the first token stays",
+             [[0.0, 1.0, 0.5, -1.0]] * 4, quarters, top_p=2.0**-60),
         case(
             "top-p-tie",
             "equal probabilities: the lower index counts as larger",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def sgd() -> list[Case]:
 def _adaptive(operation: str, slug: str, about: str, shape: tuple[int, ...], step: int, **more: Any) -> Case:
     """A first step starts from zero moments, a later one from moments that are there."""
     id = f"{operation.upper()}/{slug}"
-    draw, old = Draw(id), float(step > 1)
+    draw, old = Draw(id), more.pop("moments", float(step > 1))
     gradient = draw.normal(*shape, scale=more.pop("scale", 1.0))
     inputs = {
         "p": draw.normal(*shape),
@@ -91,6 +92,21 @@ def _shared(operation: str) -> list[Case]:
         ),
         case(
             "zero-gradient-later", "no gradient in this step: the moments shrink and still move p", (3,), 5, scale=0.0
+        ),
+        case(
+            "zero-gradient-no-decay",
+            "nothing pulls at all, no gradient, no moments, no decay: the step is 0 / (0 + eps) = 0, not NaN",
+            (3,),
+            1,
+            scale=0.0,
+        ),
+        case(
+            "zero-gradient-no-decay-later",
+            "the same at step 50",
+            (2, 2),
+            50,
+            scale=0.0,
+            moments=0.0,
         ),
         case("decay-first", "weight decay 0.5 at step 1", (4,), 1, decay=0.5),
         case("decay", "weight decay 0.1 at step 7, matrix", (2, 3), 7, decay=0.1),
@@ -135,6 +151,19 @@ def clip_by_global_norm() -> list[Case]:
         ),
         case("exact", "norm 5 of (3, 4), limit 1", 1.0, [np.array([3.0]), np.array([4.0])]),
         case("zero", "zero gradients stay zero, not NaN", 1.0, [np.zeros(3), np.zeros((2, 1))]),
+        case(
+            "infinite",
+            "an infinite norm is reported; clip / inf is 0, so that 0 is left of finite gradients and NaN (inf times 0) "
+            "of the infinite one, which must not vanish",
+            1.0,
+            [np.array([1.0, math.inf]), np.array([[-2.0]])],
+        ),
+        case(
+            "nan",
+            "a gradient that is NaN makes the norm NaN, and with it every gradient",
+            1.0,
+            [np.array([1.0, math.nan]), np.array([[-2.0]])],
+        ),
     ]
 
 
@@ -162,4 +191,7 @@ def warmup_cosine() -> list[Case]:
         case(7, "no floor: down to 0", warmup=2, total=9, floor=0.0, peak=0.001),
         case(9, "no floor: 0 at the end", warmup=2, total=9, floor=0.0, peak=0.001),
         case(12, "no floor: 0 past the end", warmup=2, total=9, floor=0.0, peak=0.001),
+        case(3, "the warm-up is all: the line upwards, without a division by total - warmup", warmup=4, total=4),
+        case(5, "the warm-up is all: past the end the floor", warmup=4, total=4),
+        case(1, "neither warm-up nor cosine: past the end at once", warmup=0, total=0),
     ]
