@@ -125,7 +125,8 @@ def _require_known(name: str, value: str, given: str, golden: corpus.Corpus) -> 
     """UserError if the golden files know no such convention."""
     known: dict[str, set[str]] = {}
     for case in golden.cases.values():
-        for pair in [*(f"{n}={v}" for n, v in case.conventions.items()), *case.alternatives]:
+        pairs = [pair for key in case.alternatives for pair in key.split(",")]
+        for pair in [*(f"{n}={v}" for n, v in case.conventions.items()), *pairs]:
             known.setdefault(pair.partition("=")[0], set()).add(pair.partition("=")[2])
     if value not in known.get(name, ()):
         listed = "; ".join(f"{n}={' or '.join(sorted(values))}" for n, values in sorted(known.items()))

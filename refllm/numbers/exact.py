@@ -97,7 +97,8 @@ class Exact:
 
 def _each(f: Callable[..., Any], *arrays: Array) -> Array:
     """f element by element, with broadcasting."""
-    return _objects(numpy.frompyfunc(f, len(arrays), 1)(*arrays))
+    with numpy.errstate(invalid="ignore"):  # NaN is an answer here, as where a gradient is infinite
+        return _objects(numpy.frompyfunc(f, len(arrays), 1)(*arrays))
 
 
 def _nodes(x: Any) -> Array:

@@ -63,7 +63,7 @@ def clip_by_global_norm(g: list[Array], *, clip: float) -> tuple[Array, list[Arr
     for x in g[1:]:
         squares = squares + total(x * x)
     norm = sqrt(squares)
-    return norm, [x * (clip / norm) for x in g] if norm > clip else g
+    return norm, g if norm <= clip else [x * (clip / norm) for x in g]
 
 
 def warmup_cosine(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:

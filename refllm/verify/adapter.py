@@ -25,6 +25,7 @@ from typing import Any
 import numpy
 
 from refllm.errors import UserError
+from refllm.parameters import Tree, named_leaves
 from refllm.verify.case import CARRIERS, Case, FaultError, MisshapenError, Response, UnsupportedError
 
 BY_ARRAYS = ("float64", "float32", "float16")  # precisions that the dtype of the arrays says; the others need DTYPES
@@ -53,8 +54,10 @@ class Functions:
             function = self.functions[case.operation]
             if self.use_dtype is not None:
                 _call("use_dtype", self.use_dtype, dtype)
-            returned = _call(case.operation, function, *case.arguments(dtype), **case.keyword_arguments())
+            arguments = case.arguments(dtype)
+            returned = _call(case.operation, function, *arguments, **case.keyword_arguments())
             y, back, taps = _parts(returned, case.operation)
+            _require_unchanged(case, arguments, dtype)
             try:
                 outputs = case.flat_outputs(y)
                 if back is None or not case.gradients:
@@ -172,6 +175,16 @@ def _parts(returned: Any, operation: str) -> tuple[Any, Callable[..., Any] | Non
             raise FaultError(f"{operation} returned nothing (None) as its value")
         return y, back, taps
     return returned, None, {}
+
+
+def _require_unchanged(case: Case, arguments: list[Tree], dtype: str) -> None:
+    """FaultError if an operation with a gradient wrote into an argument: whoever gave it still needs it."""
+    if not case.gradients:
+        return  # an optimiser may update in place
+    for name, given, own in zip(case.order, arguments, case.arguments(dtype), strict=True):
+        for (leaf, x), (_, was) in zip(named_leaves(given, name), named_leaves(own, name), strict=True):
+            if not numpy.array_equal(x, was, equal_nan=x.dtype.kind == "f"):
+                raise FaultError(f"{case.operation} wrote into its argument {leaf}; it must work on a copy")
 
 
 def _call(what: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:

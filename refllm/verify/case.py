@@ -98,15 +98,15 @@ class Case:
 
         The truth under the convention of the file then stands among the alternatives.
         """
-        changed = {name: value for name, value in declared.items() if self.conventions.get(name, value) != value}
+        changed = {name: declared[name] for name, own in self.conventions.items() if declared.get(name, own) != own}
         if not changed:
             return self
         key = ",".join(f"{name}={value}" for name, value in changed.items())
         if key not in self.alternatives:
             return None
-        answers, (name, _) = self.alternatives[key], next(iter(changed.items()))
+        answers = self.alternatives[key]
         others = {other: truth for other, truth in self.alternatives.items() if other != key}
-        others[f"{name}={self.conventions[name]}"] = Answers(self.outputs, self.gradients)
+        others[",".join(f"{name}={self.conventions[name]}" for name in changed)] = Answers(self.outputs, self.gradients)
         gradients = answers.gradients
         return replace(
             self, outputs=answers.outputs, gradients=gradients, alternatives=others,

@@ -35,11 +35,13 @@ class Reader:
         if not level:
             return self._stored(record)
         inputs = {name: self._tensor(x, f"inputs.{name}") for name, x in self._object(record, "inputs").items()}
-        outputs, gradients = self._truths(record, "outputs"), self._truths(record, "gradients")
+        finite = all(numpy.isfinite(x).all() for x in inputs.values() if x.dtype.kind == "f")
+        outputs, gradients = (self._truths(record, group, nan=not finite) for group in ("outputs", "gradients"))
         cotangents = {n: self._numbers(x, f"cotangents.{n}") for n, x in self._object(record, "cotangents").items()}
         self._agree(outputs, cotangents, inputs, gradients)
-        self._refuse_idle_nan(inputs, {**{f"outputs.{n}": t.value for n, t in outputs.items()},
-                                       **{f"gradients.{n}": t.value for n, t in gradients.items()}})  # fmt: skip
+        if not any(_holds_nan(truth.value) for truth in outputs.values()):
+            for name, x in inputs.items():
+                self._require_numbers(x, f"inputs.{name}")
         if not outputs and record["operation"] != "resume":
             raise MalformedError(f"{self.where}: has no outputs, so there is nothing to verify")
         return Case(
@@ -88,31 +90,36 @@ class Reader:
 
     def _numbers(self, value: Any, what: str) -> Array:
         """A tensor whose entries are all numbers."""
-        x = self._tensor(value, what)
+        return self._require_numbers(self._tensor(value, what), what)
+
+    def _require_numbers(self, x: Array, what: str) -> Array:
         if _holds_nan(x):
             raise MalformedError(f"{self.where}, {what}: holds NaN, where a number must be")
         return x
 
-    def _truths(self, record: dict[str, Any], group: str) -> dict[str, Truth]:
+    def _truths(self, record: dict[str, Any], group: str, *, nan: bool = False) -> dict[str, Truth]:
+        """`nan`: whether NaN can be an answer. It follows from an input that is not finite, or from a convention."""
         found = {}
         for name, entry in self._object(record, group).items():
             what = f"{group}.{name}"
             if not isinstance(entry, dict) or "value" not in entry:
                 raise MalformedError(f"{self.where}, {what}: must hold a value")
-            value = self._tensor(entry["value"], what)
+            value = (self._tensor if nan else self._numbers)(entry["value"], what)
             if "condition" not in entry and value.dtype.kind == "f":
                 raise MalformedError(f"{self.where}, {what}: a floating-point value needs its condition")
-            found[name] = Truth(value, *(self._condition(entry, each, value, what) for each in ("condition", "wide")))
+            wide = self._object(self._object(record, "wide"), group)
+            condition = self._condition(entry, "condition", value, what)
+            found[name] = Truth(value, condition, self._condition(wide, name, value, f"wide.{what}"))
         return found
 
     def _condition(self, entry: dict[str, Any], name: str, value: Array, what: str) -> Array | None:
         if name not in entry:
             return None
-        condition = self._numbers(entry[name], f"{what}.{name}")
+        condition = self._numbers(entry[name], f"{what}.condition")
         if condition.shape != value.shape or not (condition >= 0).all():
-            raise MalformedError(f"{self.where}, {what}: the {name} must have the value's shape and no negative")
+            raise MalformedError(f"{self.where}, {what}: the condition must have the value's shape and no negative")
         if not numpy.isfinite(condition).all():
-            raise MalformedError(f"{self.where}, {what}: the {name} must be finite, or anything would pass")
+            raise MalformedError(f"{self.where}, {what}: the condition must be finite, or anything would pass")
         return condition
 
     def _agree(
@@ -129,15 +136,6 @@ class Reader:
             raise MalformedError(f"{self.where}: the cotangents must have the names and shapes of the outputs")
         if gradients and {n: t.value.shape for n, t in gradients.items()} != {n: x.shape for n, x in inputs.items()}:
             raise MalformedError(f"{self.where}: the gradients must have the names and shapes of the inputs")
-
-    def _refuse_idle_nan(self, inputs: dict[str, Array], answers: dict[str, Array]) -> None:
-        """NaN as an answer follows from what is not finite, and NaN as an input has NaN for an answer."""
-        given = {f"inputs.{name}": x for name, x in inputs.items()}
-        held = [name for name, x in answers.items() if _holds_nan(x)]
-        asked = [name for name, x in given.items() if _holds_nan(x)]
-        finite = all(numpy.isfinite(x).all() for x in inputs.values() if x.dtype.kind == "f")
-        for name in (asked if not held else []) or (held if finite else []):
-            raise MalformedError(f"{self.where}, {name}: holds NaN, where a number must be")
 
     def _keyword(self, value: Any, name: str) -> Any:
         if value is None or isinstance(value, str | int | float | bool):
@@ -159,9 +157,10 @@ class Reader:
     ) -> dict[str, Answers]:
         found = {}
         for key, value in self._object(record, "alternatives").items():
-            if not isinstance(value, dict) or key.partition("=")[0] not in self._object(record, "conventions"):
+            named = {pair.partition("=")[0] for pair in key.split(",")}
+            if not isinstance(value, dict) or not named <= set(self._object(record, "conventions")):
                 raise MalformedError(f"{self.where}: {key!r:.60} is no alternative to a convention of the case")
-            found[key] = Answers(self._truths(value, "outputs"), self._truths(value, "gradients"))
+            found[key] = Answers(*(self._truths(value, group, nan=True) for group in ("outputs", "gradients")))
             for held, like in ((found[key].outputs, outputs), (found[key].gradients, gradients)):
                 if {n: t.value.shape for n, t in held.items()} != {n: t.value.shape for n, t in like.items()} and held:
                     raise MalformedError(f"{self.where}, {key}: must hold the same names and shapes as the case")

@@ -37,7 +37,7 @@ class Worst:
 
 
 def tolerance(truth: Truth, dtype: str, C: float) -> Array:
-    """The largest error allowed of each element: 0 where the truth is exact (an integer, a boolean), infinite or NaN."""
+    """The largest error allowed of each element: 0 where the truth is exact (an integer, a boolean) or not finite."""
     if truth.condition is None:
         return numpy.zeros(truth.value.shape)
     size = numpy.abs(truth.value)

@@ -16,8 +16,7 @@ class Case:
     """One question to an implementation.
 
     `inputs` are flat, dotted names (see tree.py), in the order of the positional arguments. `gradient` asks for the
-    gradient of every input; the cotangents are drawn unless given. An alternative names "convention=value" and the
-    keywords under which the formula follows it.
+    gradient of every input; the cotangents are drawn unless given.
     """
 
     id: str
@@ -28,8 +27,6 @@ class Case:
     gradient: bool = True
     cotangents: Mapping[str, np.ndarray] = field(default_factory=dict)
     taps: bool = False
-    conventions: Mapping[str, str] = field(default_factory=dict)
-    alternatives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     erratum: str | None = None
     printed: Any = None
 

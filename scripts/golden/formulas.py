@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from mpmath import mp, mpf
 
+from golden.conventions import meets
 from golden.forms import form
-from golden.tape import Node, constant, cos, erf, erfc, exp, log, logsumexp, number, sin, sqrt, tanh, total
+from golden.tape import Node, constant, cos, erf, erfc, exp, gradients, log, logsumexp, number, sin, sqrt, tanh, total
 
 Array = Any  # a NumPy array of nodes, or a vector of them; the type of its elements is beyond NumPy's types
 Tap = Callable[[str, Any], None]
 INFINITY = float("inf")
+NAN = float("nan")
 
 
 def untapped(name: str, value: Any) -> None:
@@ -49,14 +51,20 @@ def rows(f: Callable[[Array], Any], x: Array, width: int | None = None) -> Array
     return y
 
 
-def reduce(losses: Array, reduction: str, count: int) -> Array:
-    """The sum, the sum over `count` (0 where nothing counts), or the losses themselves."""
+def reduce(losses: Array, reduction: str, count: int, empty_mean: str = "zero") -> Array:
+    """The sum, the sum over `count`, or the losses themselves."""
     if reduction == "none":
         return losses
     loss = total(losses.flat)
     if reduction == "mean":
-        loss = loss / count if count else constant(0)
+        loss = loss / count if count else nothing(empty_mean)
     return np.asarray(loss, dtype=object)
+
+
+def nothing(empty_mean: str) -> Node:
+    """The mean of no number."""
+    meets("empty_mean")
+    return constant(0 if empty_mean == "zero" else NAN)
 
 
 # --- linear maps -----------------------------------------------------------------------------------------------------
@@ -87,11 +95,12 @@ def embedding(E: Array, *, ids: Array) -> Array:
     return E[ids]
 
 
-def sinusoidal(p: Array, *, width: int, layout: str = "interleaved") -> Array:
+def sinusoidal(p: Array, *, width: int, sinusoidal_layout: str = "interleaved") -> Array:
     """PE-SIN (Vaswani 2017, 3.5): PE(p, 2i) = sin(p / 10000^(2i/d)), PE(p, 2i+1) = cos(p / 10000^(2i/d))."""
     angles = [p / constant(mp.power(10000, mpf(2 * i) / width)) for i in range((width + 1) // 2)]
     sines, cosines = [each(sin, a) for a in angles], [each(cos, a) for a in angles]
-    if layout == "halves":
+    meets("sinusoidal_layout")
+    if sinusoidal_layout == "halves":
         return np.stack(sines + cosines, axis=-1)
     return np.stack([wave for pair in zip(sines, cosines, strict=True) for wave in pair][:width], axis=-1)
 
@@ -148,33 +157,62 @@ def _finite(row: Sequence[Node]) -> list[Node]:
     return [x for x in row if x.value != -INFINITY]
 
 
-def softmax(x: Array) -> Array:
-    return rows(softmax_row, x)
+def softmax(x: Array, *, empty_softmax: str = "zeros") -> Array:
+    def share(row: Array) -> list[Node]:
+        if _finite(row):
+            return softmax_row(row)
+        meets("empty_softmax")
+        return [constant(0 if empty_softmax == "zeros" else NAN)] * len(row)
+
+    return rows(share, x)
 
 
 def log_softmax(x: Array) -> Array:
     return rows(log_softmax_row, x)
 
 
-def cross_entropy(logits: Array, *, targets: Array, ignore: int | None, reduction: str) -> Array:
+def cross_entropy(
+    logits: Array, *, targets: Array, ignore: int | None, reduction: str, empty_mean: str = "zero"
+) -> Array:
     """CE, NLL: -log p_target; a target equal to `ignore` costs nothing and is not counted by the mean."""
     losses = np.empty(targets.shape, dtype=object)
     counted = np.ones(targets.shape, dtype=bool) if ignore is None else targets != ignore
     for i in np.ndindex(targets.shape):
         losses[i] = -log_softmax_row(logits[i])[targets[i]] if counted[i] else constant(0)
-    return reduce(losses, reduction, int(counted.sum()))
+    return reduce(losses, reduction, int(counted.sum()), empty_mean)
 
 
-def soft_cross_entropy(logits: Array, targets: Array, *, reduction: str) -> Array:
+def soft_cross_entropy(logits: Array, targets: Array, *, reduction: str, soft_targets: str = "any-sum") -> Array:
     """CE: -sum_i y_i log p_i for a distribution y; the mean is over rows."""
     losses = np.empty(logits.shape[:-1], dtype=object)
     for i in np.ndindex(losses.shape):
         losses[i] = -dot(targets[i], log_softmax_row(logits[i]))
+        if total(targets[i]).value != 1:
+            meets("soft_targets")
+            losses[i] = _as_if_one(losses[i], logits[i], targets[i], soft_targets)
     return reduce(losses, reduction, losses.size)
 
 
+def _as_if_one(loss: Any, x: Array, y: Array, soft_targets: str) -> Any:
+    """The loss of targets that are taken to sum to 1: logsumexp(x) - sum_i y_i x_i, with the gradient p - y; or the
+    right value with this gradient."""
+    if soft_targets == "any-sum":
+        return loss
+    fused = _logsumexp(x, form("log_softmax")) - dot(y, x)
+    if soft_targets == "sum-to-one":
+        return fused
+    right = Node(loss.value, (loss, *x), lambda *_: (1, *[0] * len(x)))
+    slopes = gradients([fused], [constant(1)], list(x)), gradients([loss], [constant(1)], list(x))
+    return right + total(_flowing(a - b, z) for a, b, z in zip(*slopes, x, strict=True))
+
+
+def _flowing(slope: Any, z: Any) -> Any:
+    """Nothing, with that slope."""
+    return slope * (z - Node(z.value))
+
+
 def smoothed_cross_entropy(
-    logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str
+    logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str, empty_mean: str = "zero"
 ) -> Array:
     """CE with label smoothing (Szegedy 2016, 7; Vaswani 2017, 5.4): the distribution asked for is
     (1 - smoothing) onehot(target) + smoothing / V."""
@@ -184,15 +222,15 @@ def smoothed_cross_entropy(
     for i in np.ndindex(targets.shape):
         log_p = log_softmax_row(logits[i]) if counted[i] else []
         losses[i] = -((1 - share) * log_p[targets[i]] + share * mean(log_p)) if counted[i] else constant(0)
-    return reduce(losses, reduction, int(counted.sum()))
+    return reduce(losses, reduction, int(counted.sum()), empty_mean)
 
 
-def mean_pool(h: Array, *, valid: Array | None) -> Array:
+def mean_pool(h: Array, *, valid: Array | None, empty_mean: str = "zero") -> Array:
     """CTR (Reimers 2019, 3): the mean over the valid tokens of a text; zeros if it has none."""
     y = np.empty((*h.shape[:-2], h.shape[-1]), dtype=object)
     for text in np.ndindex(h.shape[:-2]):
         tokens = h[text] if valid is None else h[text][valid[text]]
-        y[text] = [mean(column) if len(column) else constant(0) for column in tokens.T]
+        y[text] = [mean(column) if len(column) else nothing(empty_mean) for column in tokens.T]
     return y
 
 
@@ -242,10 +280,20 @@ def perplexity(logits: Array, *, ids: Array) -> Array:
 # --- attention -------------------------------------------------------------------------------------------------------
 
 
+def _without_key(scores: Callable[[], list[Node]], V: Array, empty_row: str) -> list[Node]:
+    """Zeros; NaN; the mean of all values, where every score is replaced by one number; the same where one number is
+    added that is so large that the scores vanish beside it: then their gradient is that of equal scores."""
+    meets("empty_row")
+    if empty_row in ("zeros", "nan"):
+        return [constant(0 if empty_row == "zeros" else NAN)] * V.shape[-1]
+    if empty_row == "mean":
+        return [mean(column) for column in V.T]
+    equal = shares([Node(mpf(0), (score,), lambda a, y: (1,)) for score in scores()])
+    return [dot(equal, column) for column in V.T]
+
+
 def _mixed(scores: Sequence[Node], V: Array) -> list[Node]:
-    """sum_s softmax_s(scores) v_s; without a key zeros."""
-    if not scores:
-        return [constant(0)] * V.shape[-1]
+    """sum_s softmax_s(scores) v_s."""
     if form("attention") == "weights first":
         weights = softmax_row(scores)
         return [dot(weights, V[:, e]) for e in range(V.shape[-1])]
@@ -260,7 +308,8 @@ def attention(
     *,
     causal: bool,
     allowed: Array | None,
-    alignment: str = "bottom-right",
+    causal_alignment: str = "bottom-right",
+    empty_row: str = "zeros",
     bias: Array | None = None,
     scaled: bool = True,
     tap: Tap = untapped,
@@ -275,7 +324,9 @@ def attention(
     if allowed is not None:
         may &= allowed
     if causal:
-        may &= np.arange(S) <= np.arange(T)[:, None] + (S - T if alignment == "bottom-right" else 0)
+        may &= np.arange(S) <= np.arange(T)[:, None] + (S - T if causal_alignment == "bottom-right" else 0)
+        if T != S:
+            meets("causal_alignment")
     y = np.empty((*q.shape[:-1], v.shape[-1]), dtype=object)
     if bias is not None:
         bias = np.broadcast_to(bias, may.shape)
@@ -283,15 +334,20 @@ def attention(
         *batch, t = i
         K, V = k[*batch], v[*batch]
         keys = np.flatnonzero(may[i])
-        scores = [dot(q[i], K[s]) for s in keys]
-        if scaled:
-            scores = [score / sqrt(constant(D)) for score in scores]
-        if bias is not None:
-            scores = [score + bias[i][s] for score, s in zip(scores, keys, strict=True)]
+
+        def scored(keys: Any, i: Any = i, K: Array = K) -> list[Node]:
+            scores = [dot(q[i], K[s]) for s in keys]
+            if scaled:
+                scores = [score / sqrt(constant(D)) for score in scores]
+            if bias is not None:
+                scores = [score + bias[i][s] for score, s in zip(scores, keys, strict=True)]
+            return scores
+
+        scores = scored(keys)
         if tap is not untapped:  # for nobody, the weights would double the exponentials, the most expensive part
             tap(f"scores.{t}", np.asarray(scores, dtype=object))
             tap(f"weights.{t}", np.asarray(softmax_row(scores), dtype=object))
-        y[i] = _mixed(scores, V[keys])
+        y[i] = _mixed(scores, V[keys]) if scores else _without_key(lambda: scored(range(S)), V, empty_row)
     return y
 
 
@@ -318,9 +374,17 @@ def over_root(row: Sequence[Node], square: Node) -> list[Node]:
     return [a * r for a in row]
 
 
-def relu(x: Array) -> Array:
+def relu(x: Array, *, relu_at_zero: str = "0") -> Array:
     """FFN: max(0, x); the derivative at 0 is 0."""
-    return each(lambda a: a if number(a) > 0 else constant(0), x)
+    slope = {"0": mpf(0), "1": mpf(1), "half": mpf("0.5")}[relu_at_zero]
+
+    def at(a: Node) -> Node:
+        if number(a) != 0:
+            return a if number(a) > 0 else constant(0)
+        meets("relu_at_zero")
+        return Node(mpf(0), (a,), lambda a, y: (slope,)) if slope else constant(0)
+
+    return each(at, x)
 
 
 def gelu_erf(x: Array) -> Array:

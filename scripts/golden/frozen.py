@@ -45,7 +45,7 @@ def _canonical(tree: Any, store: Mapping[str, np.ndarray]) -> Any:
             return _canonical(store[tree["tensor"]], store)
         if "dtype" in tree:
             return _inline(tree)
-        return {name: _canonical(branch, store) for name, branch in tree.items() if name not in ("condition", "wide")}
+        return {name: _canonical(branch, store) for name, branch in tree.items() if name != "condition"}
     if isinstance(tree, list):
         return [_canonical(branch, store) for branch in tree]
     return number(tree)

@@ -5,6 +5,8 @@ The identifiers (LONG, T5-REL ...) are those of the specification.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from mpmath import mp, mpf
 
@@ -75,11 +77,13 @@ def repeat_heads(k: Array, *, groups: int) -> Array:
 # --- a bias of the scores by the distance of key and query -----------------------------------------------------------
 
 
-def relative_attention(q: Array, k: Array, v: Array, r: Array, *, causal: bool, allowed: Array | None) -> Array:
+def relative_attention(
+    q: Array, k: Array, v: Array, r: Array, *, causal: bool, allowed: Array | None, **conventions: Any
+) -> Array:
     """T5-REL, LONG: attention with the score of query t and key s raised by r[h, s - t + T - 1]."""
     T, S = q.shape[-2], k.shape[-2]
     bias = r[:, np.arange(S) - np.arange(T)[:, None] + T - 1]  # (H, T, S)
-    return attention(q, k, v, causal=causal, allowed=allowed, bias=bias)
+    return attention(q, k, v, causal=causal, allowed=allowed, bias=bias, **conventions)
 
 
 def distances(queries: int, keys: int) -> list[int]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mpmath import mp
+from mpmath import mp, mpf
 
+from golden.conventions import meets
 from golden.families import LOSSES
 from golden.forms import form
 from golden.formulas import Array, Tap, each, untapped
@@ -17,10 +18,20 @@ from golden.tape import Node, constant, cos, gradients, number, settled, sqrt, t
 from golden.tree import Tree, flatten, nest
 
 
-def sgd(p: Array, g: Array, v: Array, *, lr: float, momentum: float) -> dict[str, Array]:
+def sgd(
+    p: Array, g: Array, v: Array, *, lr: float, momentum: float, sgd_velocity: str = "of-gradients",
+    sgd_damping: str = "none",
+) -> dict[str, Array]:  # fmt: skip
     """SGD: v' = momentum v + g;  p' = p - lr v'."""
-    v = momentum * v + g
-    return {"p": p - lr * v, "v": v}
+    meets("sgd_velocity")
+    meets("sgd_damping")
+    g = g if sgd_damping == "none" else (1 - constant(momentum)) * g
+    if sgd_velocity == "of-gradients":
+        v = momentum * v + g
+        return {"p": p - lr * v, "v": v}
+    sign = 1 if sgd_velocity == "rate-inside" else -1
+    v = momentum * v + sign * (lr * g)
+    return {"p": p - sign * v, "v": v}
 
 
 def adam(p: Array, g: Array, m: Array, v: Array, *, decay: float, **keywords: Any) -> dict[str, Array]:
@@ -28,10 +39,25 @@ def adam(p: Array, g: Array, m: Array, v: Array, *, decay: float, **keywords: An
     return _adam(p, p, g + decay * p, m, v, **keywords)
 
 
-def adamw(p: Array, g: Array, m: Array, v: Array, *, lr: float, decay: float, **keywords: Any) -> dict[str, Array]:
+def adamw(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    lr: float,
+    decay: float,
+    decay_order: str = "before-step",
+    **keywords: Any,
+) -> dict[str, Array]:
     """ADAMW: the decay acts on the parameter alone, p (1 - lr decay), and the moments never see it."""
-    shrunk = p * (1 - constant(lr) * decay)
-    return _adam(shrunk, p, g, m, v, lr=lr, **keywords)
+    shrink = 1 - constant(lr) * decay
+    if decay:
+        meets("decay_order")
+    if decay_order == "before-step":
+        return _adam(p * shrink, p, g, m, v, lr=lr, **keywords)
+    new = _adam(p, p, g, m, v, lr=lr, **keywords)
+    return {**new, "p": new["p"] * shrink}
 
 
 def _adam(
@@ -46,20 +72,23 @@ def _adam(
     beta1: float,
     beta2: float,
     eps: float,
-    eps_inside: bool = False,
+    adam_eps: str = "outside-root",
 ) -> dict[str, Array]:
     """m' = b1 m + (1-b1) g;  v' = b2 v + (1-b2) g^2;  p' = start - lr mhat / (sqrt(vhat) + eps),
     mhat = m' / (1 - b1^step), vhat = v' / (1 - b2^step). Steps count from 1."""
     b1, b2 = constant(beta1), constant(beta2)
+    meets("adam_eps")
     first, second = 1 - _power(b1, step), 1 - _power(b2, step)
     v = b2 * v + (1 - b2) * (g * g)
-    if form("adam") == "folded" and not eps_inside:
-        m = m + (1 - b1) * (g - m)
+    folded = form("adam") == "folded" and adam_eps == "outside-root"
+    if folded or adam_eps == "before-correction":
+        m = m + (1 - b1) * (g - m) if folded else b1 * m + (1 - b1) * g
         turn = sqrt(second)
-        return {"p": start - (lr * turn / first) * m / (each(sqrt, v) + eps * turn), "m": m, "v": v}
+        root = each(sqrt, v) + (eps * turn if folded else eps)
+        return {"p": start - (lr * turn / first) * m / root, "m": m, "v": v}
     m = b1 * m + (1 - b1) * g
     mhat, vhat = m / first, v / second
-    root = each(sqrt, vhat + eps) if eps_inside else each(sqrt, vhat) + eps
+    root = each(sqrt, vhat + eps) if adam_eps == "inside-root" else each(sqrt, vhat) + eps
     return {"p": start - lr * mhat / root, "m": m, "v": v}
 
 
@@ -67,17 +96,24 @@ def _power(b: Node, n: int) -> Node:
     return Node(b.value**n, (b,), lambda b, y: (n * y / b if number(b) != 0 else 0,))
 
 
-def clip_by_global_norm(g: list[Array], *, clip: float) -> dict[str, Any]:
-    """norm = sqrt(sum of all squares over all arrays);  g' = g min(1, clip / norm): where a gradient is infinite or NaN,
-    the norm is, and g' is what follows from it."""
+def clip_by_global_norm(
+    g: list[Array], *, clip: float, clip_eps: str = "none", clip_infinite: str = "by-formula"
+) -> dict[str, Any]:
+    """norm = sqrt(sum of all squares over all arrays);  g' = g min(1, clip / norm). Where a gradient is infinite or
+    NaN the norm is, and g' is what follows from it."""
     norm = sqrt(total(a * a for array in g for a in array.flat))
-    if not norm.value <= clip:
-        scale = clip / norm
+    if not norm.value <= clip - (0 if clip_eps == "none" else mpf("1e-6")):
+        meets("clip_eps" if mp.isfinite(norm.value) else "clip_infinite")
+        scale = clip / (norm if clip_eps == "none" else norm + mpf("1e-6"))
+        if clip_infinite == "all-nan" and not mp.isfinite(norm.value):
+            scale = constant(float("nan"))
         g = [array * scale for array in g]
     return {"norm": np.asarray(norm, dtype=object), "g": g}
 
 
-def warmup_cosine(*, step: int, peak: float, warmup: int, total: int, floor: float) -> Array:
+def warmup_cosine(
+    *, step: int, peak: float, warmup: int, total: int, floor: float, warmup_is_all: str = "floor"
+) -> Array:
     """Linear from peak/warmup at step 1 to peak at `warmup`, half a cosine down to `floor` at `total`, floor after; no
     cosine where the warm-up is all.
 
@@ -87,6 +123,9 @@ def warmup_cosine(*, step: int, peak: float, warmup: int, total: int, floor: flo
         rate = constant(peak) * step / warmup
     elif warmup == total:
         rate = constant(floor)
+        if step == total:
+            meets("warmup_is_all")
+            rate = constant(floor if warmup_is_all == "floor" else peak)
     else:
         progress = constant(min(step, total) - warmup) / (total - warmup)
         rate = floor + (constant(peak) - floor) * (1 + cos(constant(mp.pi) * progress)) / 2

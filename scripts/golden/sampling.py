@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from mpmath import mpf
 
+from golden.conventions import meets
 from golden.families import MODELS
 from golden.formulas import Array, shares
 from golden.tape import constant
@@ -31,19 +32,29 @@ def _gaps(level: Any, values: list[Any]) -> list[Any]:
     return [abs(level - x) for x in values if x != level]
 
 
-def choose(logits: list[Any], *, temperature: float, top_k: int | None, top_p: float | None, uniform: float) -> Choice:
+def choose(
+    logits: list[Any], *, temperature: float, top_k: int | None, top_p: float | None, uniform: float,
+    top_k_ties: str = "lower-index", top_p_ties: str = "lower-index",
+) -> Choice:  # fmt: skip
     """The token at the point `uniform` in [0, 1) of the distribution that temperature, top-k and top-p leave."""
     margins = []
-    kept = sorted(range(len(logits)), key=lambda i: (-logits[i], i))  # of equal ones the lower index first
+    kept = _by_size(range(len(logits)), logits, top_k_ties)
     if top_k is not None and top_k < len(kept):
         margins += _gaps(logits[kept[top_k - 1]], logits)
+        if logits[kept[top_k - 1]] == logits[kept[top_k]]:
+            meets("top_k_ties")
+        while top_k_ties == "all" and top_k < len(kept) and logits[kept[top_k]] == logits[kept[top_k - 1]]:
+            top_k += 1
         kept = kept[:top_k]
+    kept = _by_size(kept, logits, top_p_ties)
     weights = shares([constant(logits[i] / mpf(temperature)) for i in kept])
     p = [w.value for w in weights]
     if top_p is not None:
         sums = list(_running(p))
         count = next((n for n, s in enumerate(sums, start=1) if s >= top_p), len(sums))
         margins += _gaps(mpf(top_p), sums[:-1])
+        if count < len(p) and p[count] == p[count - 1]:
+            meets("top_p_ties")
         margins += _gaps(p[count - 1], p)  # which of two equals stays is settled by the index
         kept, p = kept[:count], [x / sums[count - 1] for x in p[:count]]
     order = sorted(range(len(kept)), key=lambda n: kept[n])
@@ -51,6 +62,11 @@ def choose(logits: list[Any], *, temperature: float, top_k: int | None, top_p: f
     margins += [abs(s - mpf(uniform)) for s in sums]
     place = next(n for n, s in enumerate(sums) if s > uniform)
     return kept[order[place]], min(margins)
+
+
+def _by_size(tokens: Any, logits: list[Any], ties: str) -> list[int]:
+    """The largest first; of equal ones that of the lower index, or of the higher."""
+    return sorted(tokens, key=lambda i: (-logits[i], -i if ties == "higher-index" else i))
 
 
 def _running(values: list[Any]) -> Any:
@@ -61,13 +77,14 @@ def _running(values: list[Any]) -> Any:
 
 
 def sample(
-    logits: Array, *, temperature: float, top_k: int | None, top_p: float | None, uniforms: Array
+    logits: Array, *, temperature: float, top_k: int | None, top_p: float | None, uniforms: Array, **conventions: str
 ) -> dict[str, Any]:
     """One token for every row of logits."""
     ids, margins = np.empty(uniforms.shape, np.int64), []
     for i in np.ndindex(uniforms.shape):
         row = [x.value for x in logits[i]]
-        ids[i], margin = choose(row, temperature=temperature, top_k=top_k, top_p=top_p, uniform=uniforms[i])
+        how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, **conventions}
+        ids[i], margin = choose(row, uniform=uniforms[i], **how)
         margins.append(margin)
     return {"ids": ids, "margin": _scalar(min(margins))}
 

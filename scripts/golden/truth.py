@@ -10,6 +10,7 @@ below what 400 digits resolve is zero in float64 and nothing is left to judgemen
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
@@ -19,6 +20,7 @@ from mpmath import mp, mpf
 from golden import (
     beam,
     bert,
+    conventions,
     earlier,
     encoder_decoder,
     forms,
@@ -38,6 +40,7 @@ from golden.tree import Tree, flatten, nest
 
 PRECISIONS = (400, 450)  # decimal digits
 MARGIN = 2**-6  # no sampled decision may be nearer to a tie than this
+FEW = 20  # decimal digits that show which conventions a formula meets
 GUARD = 12  # digits that the arithmetic of the longest case may lose
 UP = Context(prec=3, rounding=ROUND_CEILING)
 
@@ -189,20 +192,53 @@ def record(case: Case) -> dict[str, Any]:
     }
     truth = measure(case, {})
     if "margin" in truth["outputs"]:
-        found["margin"] = float(truth["outputs"].pop("margin")["value"])
-        if found["margin"] < MARGIN:
-            raise ArithmeticError(f"{case.id}: a decision is {found['margin']:.1e} from a tie; draw other uniforms")
+        found["margin"] = _margin(case, truth)
     if case.gradient:
         found["cotangents"] = {name: case.cotangent(name, t["value"].shape) for name, t in truth["outputs"].items()}
     found |= {part: truth[part] for part in ("outputs", "gradients", "taps") if truth.get(part)}
-    if case.conventions:
-        found["conventions"] = dict(case.conventions)
-        found["alternatives"] = {
-            name: {part: arrays for part, arrays in measure(case, variant).items() if arrays}
-            for name, variant in case.alternatives.items()
-        }
+    if wide := _wide(truth):
+        found["wide"] = wide
+    if followed := _followed(case):
+        found["conventions"] = followed
+        if case.operation in conventions.OF_OPERATION:
+            found["alternatives"] = {key: _alternative(case, how) for key, how in conventions.others(followed).items()}
     if case.erratum:
         found["erratum"] = case.erratum
         if case.printed is not None:
             found["printed"] = case.printed
     return found
+
+
+def _wide(truth: Tree) -> Tree:
+    """The wide conditions, taken out of the truth: {"outputs": {name: array}, ...} of those that there are."""
+    taken = {part: {n: t.pop("wide") for n, t in held.items() if "wide" in t} for part, held in truth.items()}
+    return {part: arrays for part, arrays in taken.items() if arrays}
+
+
+def _margin(case: Case, truth: Tree) -> float:
+    margin = float(truth["outputs"].pop("margin")["value"])
+    if margin < MARGIN:
+        raise ArithmeticError(f"{case.id}: a decision is {margin:.1e} from a tie; draw other uniforms")
+    return margin
+
+
+def _followed(case: Case) -> dict[str, str]:
+    """The conventions that the formula meets, in the reading of the case or in one that follows others."""
+    own = conventions.OF_OPERATION.get(case.operation, ())
+    forward = replace(case, gradient=False, taps=False)
+    with conventions.watched() as met:
+        for variant in ({}, *conventions.others(dict.fromkeys(own, "")).values()):
+            evaluate(forward, FEW, variant)
+    return conventions.followed(met)
+
+
+def _alternative(case: Case, how: Mapping[str, str]) -> Tree:
+    """The answers under other conventions. Where they hold NaN no gradient is asked for: what flows back through NaN
+    is nobody's formula."""
+    truth = measure(case, how)
+    if "margin" in truth["outputs"]:
+        _margin(case, truth)
+    outputs = truth["outputs"]
+    if any(y["value"].dtype.kind == "f" and np.isnan(y["value"]).any() for y in outputs.values()):
+        return {"outputs": outputs}
+    return {part: truth[part] for part in ("outputs", "gradients") if truth.get(part)}

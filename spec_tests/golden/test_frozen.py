@@ -100,5 +100,7 @@ def test_the_writer_appends_a_new_case_and_refuses_a_changed_one(
     monkeypatch.setattr(make_golden, "FILES", [File(relu.path, 1, lambda: [other, *relu.cases[1:3]])])
     capsys.readouterr()
     assert make_golden.main(arguments) == 1
-    assert f"the contents of {other.id} have changed; give what is new a new id" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith(f"{relu.path}: the contents of {other.id}")
+    assert said.endswith("have changed; give what is new a new id\n")
     assert (tmp_path / relu.path).read_bytes() == before

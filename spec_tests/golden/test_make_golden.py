@@ -208,11 +208,13 @@ def test_cotangents_are_random_and_outputs_are_not_all_zero() -> None:
         for case in file.cases:
             stored = on_disk(case)
             for cotangent in stored.get("cotangents", {}).values():
-                assert cotangent.size == 1 or len(np.unique(cotangent)) > 1, case.id
-                assert cotangent.any(), case.id
+                assert cotangent.size <= 1 or len(np.unique(cotangent)) > 1, case.id
+                assert cotangent.any() or not cotangent.size, case.id
             values = [output["value"] for output in stored.get("outputs", {}).values()]
             floor = case.operation == "warmup_cosine" or "one-class" in case.id
-            assert not values or case.id in zeros_are_right or floor or any(v.any() for v in values), case.id
+            empty = any(not x.size for x in stored.get("inputs", {}).values())
+            right = empty or floor or case.id in zeros_are_right
+            assert not values or right or any(v.any() for v in values), case.id
 
 
 SPECS = [

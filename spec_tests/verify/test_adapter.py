@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 
 from refllm.errors import UserError
-from refllm.verify import adapter, corpus
+from refllm.verify import adapter, corpus, reference
+from refllm.verify.adapter import Functions
 from refllm.verify.case import FaultError, UnsupportedError
 
 Write = Callable[[str], Path]
@@ -111,3 +113,19 @@ def test_a_syntax_error_in_what_an_adapter_imports_is_named_by_its_place(write: 
     (tmp_path / "broken_beside_it.py").write_text("x = 1\ny = (\n")
     with pytest.raises(UserError, match=r"SyntaxError: .* \(broken_beside_it.py, line 2\)$"):
         adapter.from_file(write("import broken_beside_it"))
+
+
+def test_an_operation_that_overwrites_its_argument_is_a_fault_and_an_optimiser_is_not(golden: corpus.Corpus) -> None:
+    def softmax(x: Any) -> Any:
+        y, back = reference.functions()["softmax"](x)
+        x[...] = y
+        return x, back
+
+    def sgd(p: Any, g: Any, v: Any, **how: Any) -> Any:
+        p[...], v[...] = reference.functions()["sgd"](p, g, v, **how)
+        return p, v
+
+    mine = Functions("mine", {"softmax": softmax, "sgd": sgd}, {})
+    assert mine.respond(golden.cases["SGD/momentum"], "float64").outputs
+    with pytest.raises(FaultError, match="softmax wrote into its argument x"):
+        mine.respond(golden.cases["SMX/softmax-rows"], "float64")

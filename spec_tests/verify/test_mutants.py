@@ -110,8 +110,10 @@ def test_the_levels_above_the_first_death_change_no_other_figure(
 
 
 def test_no_mutant_raises_where_refllm_does_not(golden: corpus.Corpus, known: imitations.Imitations) -> None:
-    """An exception would be a death that proves nothing."""
+    """An exception would be a death that proves nothing. Where a batch is empty a maximum or a mean has nothing to
+    take, and there the mutants are not asked."""
     cases = [c for c in golden.cases.values() if c.level in (1, 2) and c.operation != "resume"]
+    cases = [c for c in cases if all(x.size for x in c.inputs.values())]
     answered = {r.case.id for r in _run(golden, cases) if r.status != "fault"}
     raised = [
         (mutant.id, case.id)

@@ -14,6 +14,9 @@ from refllm.verify.isolated import Isolated
 ROOT = Path(refllm.__file__).resolve().parents[1]
 ADAPTERS = {"torch": ROOT / "scripts/adapters/torch_adapter.py", "jax": ROOT / "scripts/adapters/jax_adapter.py"}
 
+# pytorch/pytorch#187806: GELU as 1 + erf, which has no digits left of a small tail
+FAULTS = {"torch": {"FFN/gelu-erf-tail", "FFN/gelu-erf-tail-rows"}}
+
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
@@ -25,7 +28,7 @@ def test_a_framework_passes_every_case_that_its_adapter_serves(
     implementation = adapter.from_file(ADAPTERS[framework])
     results = list(runner.run(implementation, golden.cases.values(), dtype, golden.C))
     failures = {r.case.id: r.reason or [v.message for v in r.verdicts if v.wrong] for r in results if r.failed}
-    assert failures == {}
+    assert set(failures) == FAULTS.get(framework, set()), failures
     assert sum(r.status == "pass" for r in results) > 150
 
 

@@ -101,7 +101,7 @@ class Node:
 
     def mean(self, axis: Any = -1, keepdims: bool = True) -> Node:
         total = self.sum(axis, keepdims)
-        return total * (total.value.size / self.value.size)
+        return total * (total.value.size / max(1, self.value.size))
 
 
 def constant(x: Node) -> Node:

@@ -56,6 +56,7 @@ def searched(
     goes_on: bool = False,
     enough: Callable[[int], int] = lambda beams: beams,
     bounded: bool = True,
+    prompted: bool = False,
     order: Callable[[list[Text], Callable[[Text], float]], list[Text]] = lambda found, key: sorted(found, key=key),
 ) -> Function:
     """Beam search with a part exchanged, from scratch at every step."""
@@ -66,8 +67,10 @@ def searched(
     ) -> tuple[Array, Array]:  # fmt: skip
         end = end_as(end)
 
+        prompt = (0,) * (ids.shape[-1] if prompted else 0)
+
         def value(text: Text) -> float:
-            return score(text, length_penalty, end)
+            return score(Text(prompt + text.tokens, text.log_p), length_penalty, end)
 
         def ended(text: Text) -> bool:
             return text.tokens[-1] == end or len(text.tokens) == new_tokens
@@ -140,9 +143,11 @@ MUTANTS = [
            searched(score=lambda text, penalty, end: text.sum * len(text.tokens) ** penalty)),
     Mutant("GEN/beam-length-without-end", _search, "beam search that does not count the end token in the length",
            searched(score=_without_end)),
+    Mutant("GEN/beam-length-with-prompt", _search, "beam search that counts the prompt in the length",
+           searched(prompted=True), "https://github.com/huggingface/transformers/issues/26624"),
     Mutant("GEN/beam-end-ignored", _search, "beam search that never ends a text", searched(end_as=lambda end: None)),
     Mutant("GEN/beam-finished-go-on", _search, "beam search that goes on with texts that have ended",
-           searched(goes_on=True)),
+           searched(goes_on=True), "https://github.com/facebookresearch/ParlAI/issues/2058"),
     Mutant("GEN/beam-last-word", _search, "beam search by the probability of the last word, not of the text",
            searched(rank=lambda text: text.log_p[-1])),
     Mutant("GEN/beam-own-best", _search, "beam search whose texts each go on with their own best word",

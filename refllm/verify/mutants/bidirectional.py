@@ -100,7 +100,7 @@ MUTANTS = [
     Mutant("BIRNN/weights-exchanged", bidirectional, "a bidirectional layer with the weights of the two ways exchanged",
            _exchanged_ways),
     Mutant("BIRNN/padding-read", bidirectional, "a bidirectional layer whose way back begins in the padding",
-           both_ways(mask=lambda valid: None)),
+           both_ways(mask=lambda valid: None), "https://github.com/pytorch/pytorch/issues/1811"),
     Mutant("BIRNN/padding-not-turned", bidirectional, "a bidirectional layer whose mask is not turned for the way back",
            both_ways(turn_mask=_same)),
     Mutant("BIRNN/back-forward-alone", bidirectional, "a bidirectional layer whose input has the gradient of the way "

@@ -147,13 +147,16 @@ MUTANTS = [
     Mutant("CE/smoothed-entropy", smoothed_cross_entropy, "label smoothing with the sign of its uniform part turned",
            smoothed(smooth=lambda own, all_, eps, V: (1 - eps) * own - eps / V * all_)),
     Mutant("CE/smoothed-ignored-too", smoothed_cross_entropy, "label smoothing whose uniform part counts ignored "
-           "places", smoothed(ignored_too=True)),
+           "places", smoothed(ignored_too=True), "https://github.com/pytorch/pytorch/issues/73205"),
     Mutant("CE/smoothed-mean-over-all", smoothed_cross_entropy, "label smoothing averaged over all places, ignored "
            "ones too", smoothed(mean=lambda loss, counted: average(loss))),
     Mutant("CE/smoothed-sum-for-mean", smoothed_cross_entropy, "label smoothing summed where the mean is asked for",
            smoothed(mean=lambda loss, counted: loss.sum(None, keepdims=False))),
     Mutant("CE/back-smoothed-not-uniform", smoothed_cross_entropy, "label smoothing whose gradient leaves out the "
            "uniform part", _without_uniform),
+    Mutant("CTR/shift-along-columns", info_nce, "InfoNCE shifted by the maximum of every column, not of the row",
+           contrast(loss=lambda s: average(-_own(log_share(s - s.value.max(axis=0))))),
+           "https://github.com/AdaptiveMotorControlLab/CEBRA/issues/48"),
     Mutant("CTR/no-temperature", info_nce, "InfoNCE without the temperature", contrast(heat=lambda s, t: s)),
     Mutant("CTR/temperature-multiplied", info_nce, "InfoNCE with the similarity multiplied by the temperature",
            contrast(heat=lambda s, t: s * t)),

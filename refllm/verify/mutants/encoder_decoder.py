@@ -257,7 +257,7 @@ MUTANTS = [
     Mutant("DAE/counts-the-others", denoising_loss, "denoising that counts the places that were not corrupted",
            _counting(numpy.invert)),
     Mutant("GEN/memory-mask-forgotten", model.decode, "translating without the mask of the source",
-           _mask_forgotten),
+           _mask_forgotten, "https://github.com/speechbrain/speechbrain/issues/1107"),
     Mutant("GEN/end-ignored", write, "writing that goes on behind the end token", written(end=None)),
     Mutant("GEN/starts-with-zero", write, "translating that begins with token 0 instead of the start token",
            _from_zero),

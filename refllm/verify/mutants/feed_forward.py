@@ -25,6 +25,13 @@ def _normal(x: Node, width: float = math.sqrt(2)) -> Node:
     return elementwise(x, 0.5 * erfc(-x.value / width), density)
 
 
+def _one_plus_erf(x: Node) -> Node:
+    """Half of 1 + erf, whose sum is rounded beside 1."""
+    right = _normal(x)
+    y = numpy.where(x.value < 0, 0.5 * (1 - (1 - 2 * right.value)), right.value)
+    return Node(y.astype(x.value.dtype), (right, lambda d: d))
+
+
 def _gate(x: Node, scale: float = ROOT, cubic: float = 0.044715) -> Node:
     """The factor of x in the tanh form of GELU."""
     return 0.5 * (1 + tanh((x + x * x * x * cubic) * scale))
@@ -104,6 +111,8 @@ MUTANTS = [
            _mask_of_gradient),
     Mutant("FFN/gelu-tanh-is-erf", gelu_tanh, "GELU exactly (erf) instead of its tanh form",
            differentiable(RIGHT["gelu_erf"]), G + "kyutai-labs/pocket-tts/pull/278"),
+    Mutant("FFN/gelu-erf-tail-lost", gelu_erf, "GELU with 1 + erf, which has no digits left of a small tail",
+           differentiable(lambda x: x * _one_plus_erf(x)), G + "pytorch/pytorch/issues/187806"),
     Mutant("FFN/gelu-erf-is-tanh", gelu_erf, "GELU's tanh form instead of the exact one",
            differentiable(RIGHT["gelu_tanh"])),
     Mutant("FFN/gelu-tanh-is-sigmoid", gelu_tanh, "GELU as x sigmoid(1.702 x)",

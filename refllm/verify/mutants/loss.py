@@ -49,6 +49,14 @@ def nll(
     return changed
 
 
+@differentiable
+def _from_the_end(logits: Node, *, targets: Array, ignore: int | None, reduction: str) -> Node:
+    places = pick(-log_share(logits), targets % logits.shape[-1])
+    if reduction == "none":
+        return places
+    return _mean(places, numpy.ones(targets.shape, bool)) if reduction == "mean" else places.sum(None, keepdims=False)
+
+
 def _of_sentences(loss: Node, counted: Array) -> Node:
     """The mean over the sentences of each one's mean."""
     if loss.value.ndim < 2:
@@ -143,6 +151,10 @@ MUTANTS = [
            nll(ignored=lambda targets, ignore: numpy.ones(targets.shape, bool))),
     Mutant("CE/ignore-only-100", cross_entropy, "cross-entropy that ignores -100 alone, whatever `ignore` says",
            nll(ignored=lambda targets, ignore: targets != -100)),
+    Mutant("CE/ignore-only-minus-one", cross_entropy, "cross-entropy that ignores -1 alone, whatever `ignore` says",
+           nll(ignored=lambda targets, ignore: targets != -1), G + "chainer/chainer/issues/2715"),
+    Mutant("CE/ignored-from-the-end", cross_entropy, "cross-entropy that reads an ignored target from the end of the "
+           "classes", _from_the_end),
     Mutant("CE/zero-always-ignored", cross_entropy, "cross-entropy that takes target 0 for padding and ignores it",
            nll(ignored=lambda targets, ignore: (targets != ignore) & (targets != 0))),
     Mutant("CE/back-ignored", cross_entropy, "cross-entropy that ignores places in the value and not in the gradient",

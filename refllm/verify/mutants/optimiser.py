@@ -35,9 +35,9 @@ def step(
     """Adam's step (of adam and adamw) with a part of it exchanged."""
 
     def changed(
-        p: Array, g: Array, m: Array, v: Array, step: int, lr: float, beta1: float, beta2: float, eps: float,
-        shrink: float, out: Any,
-    ) -> tuple[Array, Array, Array]:  # fmt: skip
+        p: Array, g: Array, m: Array, v: Array, new: tuple[Array, ...], step: int, lr: float, beta1: float,
+        beta2: float, eps: float, shrink: float,
+    ) -> None:  # fmt: skip
         b1, b2 = (beta2, beta1) if swap else (beta1, beta2)
         with numpy.errstate(all="ignore"):
             new_m, new_v = first(m, g, b1), second(v, g, b2)
@@ -45,16 +45,23 @@ def step(
             mhat = correct1(m if old else new_m, numpy.float64(b1), at)
             vhat = correct2(v if old else new_v, numpy.float64(b2), at)
             new_p = shrink * p - lr * direction(mhat, vhat, eps)
-        return new_p, *((mhat, vhat) if store else (new_m, new_v))
+        _put(new, new_p, *((mhat, vhat) if store else (new_m, new_v)))
 
     return changed
 
 
-def _eps_before_correction(p: Array, g: Array, m: Array, v: Array, step: int, lr: float, beta1: float, beta2: float,
-                           eps: float, shrink: float, out: Any) -> tuple[Array, Array, Array]:  # fmt: skip
+def _put(new: tuple[Array, ...], *results: Array) -> None:
+    for array, result in zip(new, results, strict=True):
+        array[...] = result
+
+
+def _eps_before_correction(
+    p: Array, g: Array, m: Array, v: Array, new: tuple[Array, ...], step: int, lr: float, beta1: float, beta2: float,
+    eps: float, shrink: float,
+) -> None:  # fmt: skip
     new_m, new_v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
     rate = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-    return shrink * p - rate * new_m / (numpy.sqrt(new_v) + eps), new_m, new_v
+    _put(new, shrink * p - rate * new_m / (numpy.sqrt(new_v) + eps), new_m, new_v)
 
 
 def decayed(after: Callable[[Array, Array, float, float], Array]) -> Function:
@@ -125,13 +132,14 @@ MUTANTS = [
     Mutant("ADAM/correction-not-a-power", _step, "Adam that corrects by 1 - beta, every step as the first",
            step(correct1=lambda m, b, t: m / (1 - b), correct2=lambda v, b, t: v / (1 - b)),
            G + "eriklindernoren/ML-From-Scratch/issues/35"),
-    Mutant("ADAM/corrected-moments-stored", _step, "Adam that stores the corrected moments", step(store=True)),
+    Mutant("ADAM/corrected-moments-stored", _step, "Adam that stores the corrected moments", step(store=True),
+           G + "frgfm/Holocron/issues/1"),
     Mutant("ADAM/step-from-zero", _step, "Adam whose steps count from 0", step(count=lambda t: t - 1)),
     Mutant("ADAM/step-from-two", _step, "Adam whose steps count from 2", step(count=lambda t: t + 1)),
     Mutant("ADAM/eps-inside", _step, "Adam with eps inside the root",
            step(direction=lambda m, v, eps: m / numpy.sqrt(v + eps))),
     Mutant("ADAM/eps-before-correction", _step, "Adam with eps beside √v before its correction",
-           _eps_before_correction),
+           _eps_before_correction, G + "aiqm/torchani/issues/261"),
     Mutant("ADAM/no-eps", _step, "Adam without eps", step(direction=lambda m, v, eps: m / numpy.sqrt(v))),
     Mutant("ADAM/no-root", _step, "Adam divided by the second moment, not its root",
            step(direction=lambda m, v, eps: m / (v + eps))),
@@ -160,7 +168,7 @@ MUTANTS = [
     Mutant("ADAMW/decay-not-by-rate", adamw, "AdamW with the decay not multiplied by lr",
            decayed(lambda p, new, lr, decay: new - decay * p), G + "pytorch/pytorch/pull/4429"),
     Mutant("ADAMW/decay-after-step", adamw, "AdamW that decays after the step, not before",
-           decayed(lambda p, new, lr, decay: new * (1 - lr * decay))),
+           decayed(lambda p, new, lr, decay: new * (1 - lr * decay)), G + "huggingface/transformers/issues/14539"),
     Mutant("ADAMW/decay-ignored", adamw, "AdamW without decay", decayed(lambda p, new, lr, decay: new)),
     Mutant("ADAMW/decay-sign", adamw, "AdamW whose decay lets parameters grow",
            decayed(lambda p, new, lr, decay: new + lr * decay * p)),

@@ -123,6 +123,10 @@ def _time_first(x: Node, t: int) -> Node:
     return x[t] if x.shape[0] == x.shape[1] else x[:, t]
 
 
+def _of_the_first(b: Node) -> Node:
+    return b[numpy.arange(b.shape[-1]) % (b.shape[-1] // 4)]
+
+
 def _hard(z: Node) -> Node:
     """The sigmoid that early Keras has: a line from 0 to 1, clipped."""
     line = 0.2 * z + 0.5
@@ -199,6 +203,9 @@ MUTANTS = [
            gated(cut=_ordered("figo"))),
     Mutant("LSTM/no-bias", lstm, "an LSTM without the bias",
            gated(total=lambda x, h, c, Wx, Wh, b: x @ Wx + h @ Wh)),
+    Mutant("LSTM/one-bias", lstm, "an LSTM whose four gates share one bias, that of the input gate",
+           gated(total=lambda x, h, c, Wx, Wh, b: x @ Wx + h @ Wh + _of_the_first(b)),
+           "https://github.com/ddbourgin/numpy-ml/issues/42"),
     Mutant("LSTM/bias-twice", lstm, "an LSTM with its bias twice, loaded into both biases of a framework",
            gated(total=lambda x, h, c, Wx, Wh, b: x @ Wx + h @ Wh + b + b)),
     Mutant("LSTM/forget-bias", lstm, "an LSTM that adds 1 to the forget gate in every step, not only at the start of "
@@ -239,7 +246,8 @@ MUTANTS = [
     Mutant("LSTM/back-state-truncated", lstm, "an LSTM whose gradient goes back along the cell alone",
            gated(before=lambda h, c: (constant(h), c))),
     Mutant("LSTM/back-last-cell", lstm, "an LSTM that drops the gradient of the cell it returns",
-           gated(last=lambda h, c: constant(c))),
+           gated(last=lambda h, c: constant(c)),
+           "https://github.com/deeplearning4j/deeplearning4j/issues/8838"),
     Mutant("LSTM/back-output-slope", lstm, "an LSTM without the derivative of tanh over the cell",
            gated(out=lambda o, c: o * _through(c))),
     Mutant("LSTM/back-first-step-alone", lstm, "an LSTM whose gradients of the weights are overwritten in every step",

@@ -134,7 +134,7 @@ MUTANTS = [
            balance(lambda p, f, w: (_means(p, w) * _means(p, w)).sum(keepdims=False) * float(p.shape[-1]))),
     Mutant("MOE/balance-choices", load_balance, "the load balance of the choices alone, E Σ f²: no gradient",
            balance(lambda p, f, w: ((0.0 * _means(p, w) + _shares(f, w)) * _shares(f, w)).sum(keepdims=False)
-                   * float(p.shape[-1]))),
+                   * float(p.shape[-1])), "https://github.com/huggingface/transformers/issues/28093"),
     Mutant("MOE/balance-token-by-token", load_balance, "the load balance as the mean of E f P at every token",
            balance(lambda p, f, w: (p * f * w).sum((-1, -2), keepdims=False) * float(p.shape[-1]))),
     Mutant("MOE/balance-over-batch", load_balance, "the load balance of the whole batch in the place of each text's",

@@ -103,6 +103,12 @@ def _without_the_crossing(p: Array, top_p: float) -> Array:
     return numpy.where(kept.any(axis=-1, keepdims=True), kept, numpy.where(_rank(p) == 0, p, 0))
 
 
+def _what_is_not_covered(p: Array, top_p: float) -> Array:
+    """In float32, as there: the sums from the least probable on that are beyond 1 - top_p."""
+    up_to = (1 - _before(p)).astype("float32")
+    return numpy.where(up_to > numpy.float32(1 - top_p), p, 0)
+
+
 def _ascending(p: Array, top_p: float) -> Array:
     return numpy.where(1 - _before(p) - p < top_p, p, 0)
 
@@ -162,7 +168,11 @@ MUTANTS = [
     Mutant("GEN/top-p-without-crossing", choose, "sampling without the token that crosses top_p",
            sampled(top_p=_without_the_crossing), "https://github.com/fishaudio/fish-speech/pull/1171"),
     Mutant("GEN/top-p-one-more", choose, "sampling with one token more when top_p is reached exactly",
-           sampled(top_p=lambda p, mass: numpy.where(_before(p) <= mass, p, 0))),
+           sampled(top_p=lambda p, mass: numpy.where(_before(p) <= mass, p, 0)),
+           "https://github.com/huggingface/transformers/issues/18976"),
+    Mutant("GEN/top-p-least-masks-all", choose, "sampling whose top_p drops what 1 - top_p covers, the least probable "
+           "first: a tiny top_p drops all", sampled(top_p=_what_is_not_covered),
+           "https://github.com/ml-explore/mlx-lm/issues/1912"),
     Mutant("GEN/top-p-complement", choose, "sampling that takes top_p for the mass to be dropped",
            sampled(top_p=lambda p, mass: _nucleus(p, 1 - mass)),
            "https://github.com/lucidrains/x-transformers/issues/184"),

@@ -19,7 +19,9 @@ def schedule(
     *,
     up: Callable[[float, float, float], float] = lambda step, peak, warmup: peak * step / warmup,
     down: Callable[[float], float] = lambda t: (1 + math.cos(math.pi * t)) / 2,
-    progress: Callable[[float, float, float], float] = lambda s, warmup, total: (s - warmup) / (total - warmup),
+    progress: Callable[[float, float, float], float] = lambda s, warmup, total: (
+        (s - warmup) / (total - warmup) if total > warmup else 1.0
+    ),
     bounded: bool = True,
     scaled: Callable[[float, float, float], float] = lambda part, peak, floor: floor + (peak - floor) * part,
 ) -> Function:
@@ -29,9 +31,13 @@ def schedule(
         if step < warmup:
             return up(step, peak, warmup)
         t = progress(step, warmup, total)
-        return scaled(down(min(t, 1.0) if bounded else t), peak, floor)
+        return scaled(down(1.0 if bounded and t > 1 else t), peak, floor)
 
     return changed
+
+
+def _over_nothing(step: float, warmup: float, total: float) -> float:
+    return (step - warmup) / (total - warmup) if total > warmup else math.nan
 
 
 def clipped(factor: Callable[[list[Array], float], Any], norm: bool = True) -> Function:
@@ -82,7 +88,7 @@ MUTANTS = [
     Mutant("ADAMW/no-warmup", warmup_cosine, "a schedule without a warm-up",
            schedule(up=lambda step, peak, warmup: peak)),
     Mutant("ADAMW/cosine-from-start", warmup_cosine, "a cosine over all steps, the warm-up among them",
-           schedule(progress=lambda s, warmup, total: s / total)),
+           schedule(progress=lambda s, warmup, total: s / max(1, total))),
     Mutant("ADAMW/cosine-to-zero", warmup_cosine, "a cosine that ends at 0 instead of the floor",
            schedule(scaled=lambda part, peak, floor: peak * part)),
     Mutant("ADAMW/floor-as-share", warmup_cosine, "a schedule that takes the floor for a share of the peak",
@@ -99,6 +105,8 @@ MUTANTS = [
            down=lambda t: math.cos(math.pi * t / 2))),
     Mutant("ADAMW/linear-decay", warmup_cosine, "a straight line down instead of a cosine",
            schedule(down=lambda t: 1 - t)),
+    Mutant("ADAMW/divided-by-nothing", warmup_cosine, "a schedule that divides by total - warm-up where they are equal",
+           schedule(progress=_over_nothing), G + "deepspeedai/DeepSpeed/issues/8142"),
     Mutant("ADAMW/constant", warmup_cosine, "a rate that stays at its peak", schedule(down=lambda t: 1.0)),
     Mutant("SGD/clip-each", clip_by_global_norm, "clipping of every array by its own norm", _each_by_itself,
            G + "huggingface/transformers/issues/581"),
@@ -109,7 +117,7 @@ MUTANTS = [
     Mutant("SGD/clip-turned", clip_factor, "gradients multiplied by max(1, clip / norm)",
            clipped(lambda g, limit: max(1.0, limit / _root(g)) if limit < math.inf and _root(g) else 1.0)),
     Mutant("SGD/clip-eps", clip_factor, "clipping by clip / (norm + 1e-6)",
-           clipped(lambda g, limit: min(1.0, limit / (_root(g) + 1e-6)))),
+           clipped(lambda g, limit: numpy.minimum(1.0, limit / (_root(g) + 1e-6)))),
     Mutant("SGD/clip-by-square", clip_factor, "clipping by the squared norm", other_norm(lambda g: _root(g) ** 2)),
     Mutant("SGD/clip-sum-of-norms", clip_factor, "clipping by the sum of the arrays' norms",
            other_norm(lambda g: sum(_root([x]) for x in g))),

@@ -39,6 +39,10 @@ def _not_negative(x: Node) -> Array:
     return numpy.maximum(top(x), 0)
 
 
+def _largest(x: Node) -> Any:
+    return x.value.max(initial=-math.inf)
+
+
 def _axis(x: Node, axis: int) -> int:
     return axis if len(x.shape) >= -axis else -1
 
@@ -73,6 +77,9 @@ MUTANTS = [
     Mutant("SMX/shift-not-negative", softmax, "softmax shifted by the row maximum only if that is above 0",
            differentiable(lambda x: exp(x - _not_negative(x)) / exp(x - _not_negative(x)).sum()),
            G + "FluxML/NNlib.jl/pull/43"),
+    Mutant("SMX/shift-global", softmax, "softmax shifted by the largest of all entries, not of the row",
+           differentiable(lambda x: exp(x - _largest(x)) / exp(x - _largest(x)).sum()),
+           G + "keras-team/keras/issues/9606"),
     Mutant("SMX/nan-if-nothing", softmax, "softmax whose row of only -infinity is NaN",
            differentiable(_nan_if_nothing)),
     Mutant("SMX/base-two", softmax, "softmax with powers of 2 instead of e", differentiable(lambda x: share(x * LN2))),
@@ -89,6 +96,9 @@ MUTANTS = [
     Mutant("SMX/log-of-softmax", log_softmax, "log(softmax(x)): small probabilities are lost",
            differentiable(lambda x: log(share(x)))),
     Mutant("SMX/log-with-eps", log_softmax, "log(softmax(x) + 1e-9)", differentiable(lambda x: log(share(x) + 1e-9))),
+    Mutant("SMX/log-shift-global", log_softmax, "log-softmax shifted by the largest of all entries, not of the row",
+           differentiable(lambda x: x - _largest(x) - log(exp(x - _largest(x)).sum())),
+           G + "keras-team/keras/issues/9606"),
     Mutant("SMX/log-base-two", log_softmax, "log-softmax with the logarithm to base 2",
            differentiable(lambda x: log_share(x) / LN2)),
     Mutant("SMX/log-back-of-one", log_softmax, "log-softmax whose gradient is dy - softmax(x), without Σ dy",

@@ -10,10 +10,6 @@ import numpy as np
 
 from golden.case import Case, Draw, bfloat16
 
-ALIGNED: dict[str, Any] = {
-    "conventions": {"causal_alignment": "bottom-right"},
-    "alternatives": {"causal_alignment=top-left": {"alignment": "top-left"}},
-}
 SURE = [[1.0, 0.5], [1.25, -0.5], [0.75, 1.0]]  # queries that a key (2048, 1) meets with scores beyond 1000
 
 
@@ -109,7 +105,6 @@ def attention() -> list[Case]:
             D=3,
             E=2,
             causal=True,
-            **ALIGNED,
         ),
         _case(
             "ATT-MASK/causal-one-query",
@@ -119,7 +114,6 @@ def attention() -> list[Case]:
             D=3,
             E=2,
             causal=True,
-            **ALIGNED,
         ),
         _case(
             "ATT-MASK/causal-longer-queries",
@@ -129,7 +123,6 @@ def attention() -> list[Case]:
             D=2,
             E=2,
             causal=True,
-            **ALIGNED,
         ),
         _case(
             "ATT-MASK/causal-batch-heads",

@@ -45,7 +45,9 @@ def layer_norm() -> list[Case]:
         ),
         _norm("wide", "C = 16", normal("wide", 1, 16)),
         _norm("eps-1e-6", "eps = 1e-6 (ViT), variances of about 1e-6", normal("eps-1e-6", 2, 4, scale=1e-3), eps=1e-6),
-        _norm("eps-1e-3", "eps = 1e-3 (Keras), variances of about 1e-4", normal("eps-1e-3", 2, 4, scale=1e-2), eps=1e-3),
+        _norm(
+            "eps-1e-3", "eps = 1e-3 (Keras), variances of about 1e-4", normal("eps-1e-3", 2, 4, scale=1e-2), eps=1e-3
+        ),
         _norm("eps-1e-12", "eps = 1e-12, variances of about it", normal("eps-1e-12", 2, 4, scale=1e-6), eps=1e-12),
         _norm("no-rows", "an empty batch has empty answers and gradients of zeros for g and b", np.zeros((0, 4))),
     ]

@@ -106,8 +106,6 @@ def _sinusoidal(id: str, about: str, positions: Any, width: int, **more: Any) ->
         about,
         {"p": np.array(positions, dtype=np.float64)},
         {"width": width},
-        conventions={"sinusoidal_layout": "interleaved"},
-        alternatives={"sinusoidal_layout=halves": {"layout": "halves"}},
         **more,
     )
 

@@ -45,7 +45,7 @@ def _both(operation: str) -> list[Case]:
     ]
 
 
-UNEVEN = [[1000.0, 999.0], [0.0, 1.0], [-1000.0, -999.5]]
+UNEVEN = [[1000.0, 996.0], [0.0, 1.0], [-1000.0, -996.0]]
 
 
 def _uneven(operation: str) -> list[Case]:
@@ -156,7 +156,9 @@ def cross_entropy() -> list[Case]:
             [0, 0, 1],
             reduction="none",
         ),
-        _indices("CE/no-rows", "an empty batch: no loss, and no gradient", np.zeros((0, 5)), np.zeros(0), reduction="sum"),
+        _indices(
+            "CE/no-rows", "an empty batch: no loss, and no gradient", np.zeros((0, 5)), np.zeros(0), reduction="sum"
+        ),
         _indices("CE/ignore-all", "nothing left: the mean is 0, not NaN", x[:2], [-100, -100], ignore=-100),
         _indices(
             "CE/large-logits",

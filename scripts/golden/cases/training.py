@@ -64,8 +64,6 @@ def _adaptive(operation: str, slug: str, about: str, shape: tuple[int, ...], ste
         inputs,
         {"step": step, **RATES, **more},
         gradient=False,
-        conventions={"adam_eps": "outside-root"},
-        alternatives={"adam_eps=inside-root": {"eps_inside": True}},
     )
 
 
@@ -153,7 +151,7 @@ def clip_by_global_norm() -> list[Case]:
         case("zero", "zero gradients stay zero, not NaN", 1.0, [np.zeros(3), np.zeros((2, 1))]),
         case(
             "infinite",
-            "an infinite norm is reported; clip / inf is 0, so that 0 is left of finite gradients and NaN (inf times 0) "
+            "an infinite norm is reported; clip / inf is 0, which leaves 0 of finite gradients and NaN (inf times 0) "
             "of the infinite one, which must not vanish",
             1.0,
             [np.array([1.0, math.inf]), np.array([[-2.0]])],
@@ -192,6 +190,7 @@ def warmup_cosine() -> list[Case]:
         case(9, "no floor: 0 at the end", warmup=2, total=9, floor=0.0, peak=0.001),
         case(12, "no floor: 0 past the end", warmup=2, total=9, floor=0.0, peak=0.001),
         case(3, "the warm-up is all: the line upwards, without a division by total - warmup", warmup=4, total=4),
+        case(4, "the warm-up is all: its end is the end, and the floor", warmup=4, total=4),
         case(5, "the warm-up is all: past the end the floor", warmup=4, total=4),
         case(1, "neither warm-up nor cosine: past the end at once", warmup=0, total=0),
     ]
