@@ -66,7 +66,8 @@ def sgd(p: Array, g: Array, v: Array, *, lr: float, momentum: float) -> tuple[Ar
 
 def clip_by_global_norm(g: list[Array], *, clip: float) -> tuple[Array, list[Array]]:
     norm, factor = clip_factor(g, limit=clip)
-    return norm, [x * factor for x in g]
+    with numpy.errstate(invalid="ignore"):  # an infinite gradient times 0
+        return norm, [x * factor for x in g]
 
 
 def schedule(*, step: int, peak: float, warmup: float, total: float, floor: float) -> float:
