@@ -35,9 +35,9 @@ def step(
     """Adam's step (of adam and adamw) with a part of it exchanged."""
 
     def changed(
-        p: Array, g: Array, m: Array, v: Array, new: tuple[Array, ...], step: int, lr: float, beta1: float,
-        beta2: float, eps: float, shrink: float,
-    ) -> None:  # fmt: skip
+        p: Array, g: Array, m: Array, v: Array, step: int, lr: float, beta1: float, beta2: float, eps: float,
+        shrink: float, out: Any,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         b1, b2 = (beta2, beta1) if swap else (beta1, beta2)
         with numpy.errstate(all="ignore"):
             new_m, new_v = first(m, g, b1), second(v, g, b2)
@@ -45,23 +45,18 @@ def step(
             mhat = correct1(m if old else new_m, numpy.float64(b1), at)
             vhat = correct2(v if old else new_v, numpy.float64(b2), at)
             new_p = shrink * p - lr * direction(mhat, vhat, eps)
-        _put(new, new_p, *((mhat, vhat) if store else (new_m, new_v)))
+        return new_p, *((mhat, vhat) if store else (new_m, new_v))
 
     return changed
 
 
-def _put(new: tuple[Array, ...], *results: Array) -> None:
-    for array, result in zip(new, results, strict=True):
-        array[...] = result
-
-
 def _eps_before_correction(
-    p: Array, g: Array, m: Array, v: Array, new: tuple[Array, ...], step: int, lr: float, beta1: float, beta2: float,
-    eps: float, shrink: float,
-) -> None:  # fmt: skip
+    p: Array, g: Array, m: Array, v: Array, step: int, lr: float, beta1: float, beta2: float, eps: float, shrink: float,
+    out: Any,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     new_m, new_v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
     rate = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-    _put(new, shrink * p - rate * new_m / (numpy.sqrt(new_v) + eps), new_m, new_v)
+    return shrink * p - rate * new_m / (numpy.sqrt(new_v) + eps), new_m, new_v
 
 
 def decayed(after: Callable[[Array, Array, float, float], Array]) -> Function:
