@@ -137,7 +137,7 @@ class NodeMathematics:
     sin = _function("sin", mp.sin)
     cos = _function("cos", mp.cos)
     erfc = _function("erfc", mp.erfc)
-    sqrt = _function("sqrt", lambda x: mp.sqrt(x) if abs(x) > mpf(10) ** (-7 * mp.dps // 4) else mpf(0))
+    sqrt = _function("sqrt", lambda x: mpf(0) if abs(x) <= mpf(10) ** (-7 * mp.dps // 4) else mp.sqrt(x))
 
     @staticmethod
     def power(x: Any, n: Any) -> Node:
