@@ -65,21 +65,23 @@ def require_fit(shapes: Tree, arrays: Mapping[str, Any]) -> None:
             )
 
 
-def fits(tree: Tree, shapes: Tree, like: Array) -> bool:
-    """Whether a tree of arrays has the structure and the shapes of `shapes`, and the dtype of the array `like`."""
-    try:
-        if isinstance(shapes, tuple):
-            return tree.shape == shapes and tree.dtype == like.dtype and is_array_class(tree.__class__)
-        if len(tree) != len(shapes):
-            return False
-        names = shapes if isinstance(shapes, dict) else range(len(shapes))
-        return all(fits(tree[name], shapes[name], like) for name in names)
-    except (AttributeError, TypeError, LookupError):
+def surely_fits(tree: Tree, shapes: Tree, kind: Any, dtype: Any) -> bool:
+    """Whether a tree has the structure and the shapes of `shapes`, every leaf being an array of that very class and
+    dtype. What a training step can afford to ask; where it says no, `misfit` knows."""
+    if shapes.__class__ is tuple:
+        return bool(tree.__class__ is kind and tree.shape == shapes and tree.dtype is dtype)
+    if tree.__class__ is not shapes.__class__ or len(tree) != len(shapes):
         return False
+    if shapes.__class__ is list:
+        return all(surely_fits(child, shape, kind, dtype) for child, shape in zip(tree, shapes, strict=True))
+    for name, shape in shapes.items():
+        if name not in tree or not surely_fits(tree[name], shape, kind, dtype):
+            return False
+    return True
 
 
-def misfit(tree: Tree, shapes: Tree) -> str:
-    """What is wrong with a tree of parameters that does not fit, in words."""
+def misfit(tree: Tree, shapes: Tree) -> str | None:
+    """What is wrong with a tree of parameters, in words; None if it fits."""
     wanted, given = dict(named_leaves(shapes)), dict(named_leaves(tree))
     for path in [path for path in wanted if path not in given][:1]:
         return f"{path} is missing"
@@ -95,7 +97,15 @@ def misfit(tree: Tree, shapes: Tree) -> str:
         first = first or (path, leaf.dtype)
         if leaf.dtype != first[1]:
             return f"{path} is {leaf.dtype} but {first[0]} is {first[1]}"
-    return "lists and dicts are not where they should be"
+    return None if _same_structure(tree, shapes) else "lists and dicts are not where they should be"
+
+
+def _same_structure(tree: Tree, shapes: Tree) -> bool:
+    if isinstance(shapes, dict):
+        return isinstance(tree, dict) and all(_same_structure(tree[name], shapes[name]) for name in shapes)
+    if isinstance(shapes, list):
+        return isinstance(tree, list) and all(map(_same_structure, tree, shapes))
+    return True
 
 
 def for_decoding(p: Tree) -> Tree:

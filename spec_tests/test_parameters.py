@@ -18,8 +18,10 @@ from refllm.parameters import (
     from_names,
     is_decayed,
     map_leaves,
+    misfit,
     named_leaves,
     require_fit,
+    surely_fits,
 )
 from spec_tests.gradients import random_tree, shapes_of
 
@@ -113,3 +115,26 @@ def test_arrays_that_fit_pass_and_others_are_named() -> None:
         require_fit(MODEL, {**arrays, "head": numpy.zeros(2)})
     with pytest.raises(UserError, match=r"token is .2, 3., should be .3, 2."):
         require_fit(MODEL, {**arrays, "token": numpy.zeros((2, 3))})
+
+
+def test_what_does_not_fit_is_said_in_words_and_what_fits_is_not() -> None:
+    shapes = {"token": (3, 2), "layers": [{"g": (2,)}, {"g": (2,)}]}
+    tree = from_names(shapes, {path: numpy.zeros(shape) for path, shape in named_leaves(shapes)})
+    kind, dtype = numpy.ndarray, numpy.dtype("float64")
+    assert surely_fits(tree, shapes, kind, dtype)
+    assert misfit(tree, shapes) is None
+    swapped = map_leaves(lambda x: x.astype(">f8"), tree)  # of one dtype, though not of the usual object
+    assert not surely_fits(swapped, shapes, kind, dtype)
+    assert misfit(swapped, shapes) is None
+    for wrong, says in (
+        ({"token": tree["token"]}, "layers.0.g is missing"),
+        ({**tree, "more": numpy.zeros(1)}, "more is too many"),
+        ({**tree, "layers": tree["layers"][:1]}, "layers.1.g is missing"),
+        ({**tree, "layers": dict(enumerate(tree["layers"]))}, "lists and dicts are not where they should be"),
+        ({**tree, "token": numpy.zeros((2, 3))}, r"token is (2, 3), should be (3, 2)"),
+        ({**tree, "token": [1.0]}, "token is missing"),
+        ({**tree, "token": 1.0}, "token is no array of NumPy or CuPy, but float"),
+        ({**tree, "layers": [{"g": numpy.zeros(2, "float32")}] * 2}, "layers.0.g is float32 but token is float64"),
+    ):
+        assert not surely_fits(wrong, shapes, kind, dtype)
+        assert misfit(wrong, shapes) == says

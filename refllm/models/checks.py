@@ -7,23 +7,23 @@ from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
-from refllm.backend import Array
+from refllm.backend import Array, is_array_class
 from refllm.errors import UserError
-from refllm.parameters import Tree, fits, misfit
+from refllm.parameters import Tree, misfit, surely_fits
 
 
 def require_parameters(model: str, p: Tree, config: Any, shapes: Callable[[Any], Tree]) -> None:
     """The parameters have the structure, the shapes and one dtype of what `shapes(config)` declares: ValueError
     otherwise. Fewer layers, a norm without its shift or the table of a smaller vocabulary would give numbers too."""
     tree = _declared(shapes, config)
-    try:
-        like = p["token"]
-    except (KeyError, TypeError, IndexError):
-        like = None
-    if like is None or not fits(p, tree, like):
+    like = p["token"] if isinstance(p, dict) and "token" in p else None
+    if like is not None and is_array_class(type(like)) and surely_fits(p, tree, type(like), like.dtype):
+        return
+    wrong = misfit(p, tree)
+    if wrong is not None:
         raise ValueError(
-            f"{model}: the parameters are not those of the config: {misfit(p, tree)}; give those that were made with "
-            "it, or the config that they were made with"
+            f"{model}: the parameters are not those of the config: {wrong}; give those that were made with it, or the "
+            "config that they were made with"
         )
 
 
