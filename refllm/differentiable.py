@@ -126,9 +126,14 @@ _ONE = """    shape, dtype = y.shape, y.dtype
             _require(dy, ((shape, dtype),))
         return back(*dy)
 """
-_SEVERAL = """    wanted = tuple([(one.shape, one.dtype) for one in y])
+_SEVERAL = """    wanted = [(one.shape, one.dtype, True) for one in y]
     def checked_back(*dy):
-        _require(dy, wanted)
+        try:
+            fits = [(one.shape, one.dtype, one.__class__ in _plain) for one in dy] == wanted
+        except AttributeError:
+            fits = False
+        if not fits:
+            _require(dy, [(shape, dtype) for shape, dtype, _ in wanted])
         return back(*dy)
 """
 
