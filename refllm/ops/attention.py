@@ -109,18 +109,25 @@ class _Scores:
         """The part of r that a tile needs: from its last query and first key to its first query and last key."""
         return slice(m.start - n.stop + self.T, m.stop - n.start + self.T - 1)
 
-    def tame(self) -> Array | None:
+    def tame(self, v: Array) -> Array | None:
         """(..., T, 1): the queries whose scores cannot be large, since |s| <= ‖q‖ max‖k‖ + max|r| over the keys in
-        sight. Finding that out costs more than it saves for a few queries, as in decoding: None then."""
+        sight. Finding that out costs more than it saves for a few queries, as in decoding: None then.
+
+        The weights of a tame row are between tiny^0.4 and tiny^-0.4. So that no product with them overflows or becomes
+        subnormal, v is then between tiny^0.2 and tiny^-0.2."""
         xp, q = self.xp, self.q
-        if q.shape[-1] > self.T:
+        if q.shape[-1] > self.T or self.S == 0:
             return None
-        limit = math.log(xp.finfo(q.dtype).max) * 2 / 3
+        tiny = float(xp.finfo(q.dtype).tiny)
+        limit = -0.4 * math.log(tiny)
         if self.r is not None and self.r.size:
-            limit = -0.4 * self.lowest  # no weight of a tame row is taken for 0, nor is a product with it subnormal
-            limit = xp.maximum(limit - abs(self.r).max(axis=-1), 0).astype(q.dtype)[:, None, None]
+            limit = xp.maximum(limit - abs(self.r).max(axis=-1), 0).astype(q.dtype)[:, None]
         limit = limit / self.scale
-        return _largest_product_squared(xp, q, self.k, self.causal) < limit * limit
+        with overflow_is_expected():
+            products = (q * q) @ equal_entries(xp, q.shape[-1], 1, q.dtype)
+            products *= _largest_in_sight(xp, self.k, self.T, self.causal)  # Cauchy and Schwarz
+            values = _largest_in_sight(xp, v, self.T, self.causal)
+        return ((products < limit * limit) & (values > tiny**0.4) & (values < tiny**-0.4))[..., None]
 
 
 def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array | None]]]:
@@ -128,7 +135,7 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
     q, k, r, xp = scores.q, scores.k, scores.r, scores.xp
     # P = e / total,   e = exp(s - top). Any `top` gives the same P; the running maximum of the row is always safe,
     # and 0 where the scores are tame.
-    tame, lowest = scores.tame(), least(xp, q.dtype) / 2  # finite: a row without keys must not give NaN
+    tame, lowest = scores.tame(v), least(xp, q.dtype) / 2  # finite: a row without keys must not give NaN
     total, y = xp.empty((*q.shape[:-1], 1), q.dtype), _with_places_outside(xp, (*q.shape[:-1], v.shape[-1]), v.dtype)
     top = None if tame is not None and known(tame.all()) else xp.empty(total.shape, q.dtype)
     kept: list[Array] = []
@@ -218,17 +225,11 @@ def _later(xp: Any, size: int, dtype: Any) -> Array:
     return xp.where(index >= index[:, None], -math.inf, 0).astype(dtype)
 
 
-def _largest_product_squared(xp: Any, q: Array, k: Array, causal: bool) -> Array:
-    """A bound of a query's squared products with the keys by Cauchy and Schwarz, ‖q_t‖² max‖k_s‖², that no key out of a
-    causal query's sight enters: otherwise a later token could change an earlier output in its last bit."""
-    if k.shape[-2] == 0:
-        return xp.zeros((*q.shape[:-1], 1), q.dtype)
-    ones = equal_entries(xp, q.shape[-1], 1, q.dtype)
-    with overflow_is_expected():
-        keys = (k * k) @ ones
-        if causal:
-            last = xp.arange(q.shape[-2]) + (k.shape[-2] - q.shape[-2])  # the last key that a query sees
-            keys = running_maximum(keys)[..., xp.maximum(last, 0)]
-        else:
-            keys = keys.max(axis=-1, keepdims=True)
-        return ((q * q) @ ones * keys)[..., None]
+def _largest_in_sight(xp: Any, x: Array, T: int, causal: bool) -> Array:
+    """(..., T), or (..., 1) for all: the largest squared norm among the rows of x (..., S, N) that a query sees. None
+    out of a causal query's sight enters: otherwise a later token could change an earlier output in its last bit."""
+    squares = (x * x) @ equal_entries(xp, x.shape[-1], 1, x.dtype)
+    if not causal:
+        return squares.max(axis=-1, keepdims=True)
+    last = xp.arange(T) + (x.shape[-2] - T)  # the last key that a query sees
+    return running_maximum(squares)[..., xp.maximum(last, 0)]

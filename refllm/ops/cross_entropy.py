@@ -24,7 +24,7 @@ def cross_entropy(
     Shapes:  logits (..., V); targets (...) in [0, V) or `ignore` -> y () or, for "none", (...)
     Back:    dlogits = w (p - onehot(target)),   w = dy / (number of counted places) for "mean", dy else
     Special: where target = ignore, loss and gradient are 0, whatever the logits there; the mean over no place is 0.
-             Never log(softmax(z)): a loss of 1e4 keeps its digits.
+             A target whose logit is -inf costs inf. Never log(softmax(z)): a loss of 1e4 keeps its digits.
     Raises:  ValueError for another reduction, IndexError if a target is neither ignored nor in [0, V).
     """
     V = logits.shape[-1]
@@ -36,7 +36,7 @@ def cross_entropy(
 
     z, top = _with_row_maximum(xp, logits, counted, ignore, "cross_entropy")
     e = xp.exp(z - top)
-    total = e.sum(axis=-1)
+    total = _sum_of_exponentials(xp, e)
     at_target = xp.take_along_axis(z, index[..., None], axis=-1)
     loss = xp.log(total) + (top - at_target)[..., 0]
     loss = loss if ignore is None else zero_where_not(counted, loss)
@@ -104,7 +104,7 @@ def smoothed_cross_entropy(
     z, top = _with_row_maximum(xp, logits, counted, ignore, "smoothed_cross_entropy")
     shifted = z - top
     e = xp.exp(shifted)
-    total = e.sum(axis=-1)
+    total = _sum_of_exponentials(xp, e)
     at_target = xp.take_along_axis(shifted, index[..., None], axis=-1)[..., 0]
     expected = at_target * (1 - smoothing) + shifted.sum(axis=-1) * (smoothing / V)  # Σ_j t_j z_j
     loss = xp.where(counted, xp.log(total) - expected, 0).astype(logits.dtype)
@@ -129,6 +129,12 @@ def _with_row_maximum(
         return logits, _finite_for_nothing(xp, top)
     z = zero_where_not(counted[..., None], logits)
     return z, _finite_for_nothing(xp, z.max(axis=-1, keepdims=True))
+
+
+def _sum_of_exponentials(xp: Any, e: Array) -> Array:
+    """Z of every row; 1 for a row of only -inf, as in `log_softmax`."""
+    total = e.sum(axis=-1)
+    return xp.where(total == 0, 1, total).astype(e.dtype)
 
 
 def _require_reduction(operation: str, reduction: str) -> None:

@@ -42,7 +42,8 @@ def smoothed_cross_entropy(
     counted = everywhere(targets.shape) if ignore is None else targets != ignore
     index = where(counted, targets, 0)
     log_p, _ = log_softmax(logits)
-    losses = -((1 - smoothing) * pick(log_p, index) + smoothing * mean(log_p)[..., 0])
+    nothing = (log_p == float("-inf")) & (smoothing == 0)  # 0 · ∞, whose limit is 0
+    losses = -((1 - smoothing) * pick(log_p, index) + smoothing * mean(where(nothing, 0, log_p))[..., 0])
     y, reduced_back = reduced(where(counted, losses, 0), reduction, int(counted.sum()))
 
     def smoothed_cross_entropy_back(dy: Array) -> Array:

@@ -1,6 +1,6 @@
 """Softmax, and its logarithm."""
 
-from refllm.spec.array import Array, Pullback, exp, is_zero, log, sum, top
+from refllm.spec.array import Array, Pullback, exp, is_zero, log, sum, top, where
 
 
 def softmax(x: Array) -> tuple[Array, Pullback]:
@@ -25,7 +25,7 @@ def softmax(x: Array) -> tuple[Array, Pullback]:
 
 
 def log_softmax(x: Array) -> tuple[Array, Pullback]:
-    """SMX: y_i = x_i - log Σ_j e^{x_j}
+    """SMX: y_i = x_i - log Σ_j e^{x_j};   a row of only -∞ stays so
 
     Source:  as `softmax`.
     Shapes:  x (..., N) -> y (..., N)
@@ -35,7 +35,8 @@ def log_softmax(x: Array) -> tuple[Array, Pullback]:
     array([[-1000.,     0.]])
     """
     c = x - top(x)
-    y = c - log(sum(exp(c)))
+    Z = sum(exp(c))
+    y = c - log(where(Z == 0, 1, Z))
 
     def log_softmax_back(dy: Array) -> Array:
         return dy - exp(y) * sum(dy)

@@ -252,6 +252,19 @@ def test_a_score_far_above_the_others_selects_its_value(
     assert (dv.sum(axis=1) == numpy.where(numpy.arange(S) == S - 1, 4, 0)).all()
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1e-8, 1e8, 1e15, 1e30])
+@pytest.mark.parametrize("score", [-50.0, -30.0, 30.0, 50.0])
+def test_values_keep_their_digits_however_small_or_large(attention: Implementation, score: float, size: float) -> None:
+    """All scores of a row may be far from 0: e^score times a value leaves the range of float32, P does not."""
+    q, k = numpy.full((8, 4), 1, numpy.float32), numpy.full((3, 4), score / 2, numpy.float32)
+    v = numpy.full((3, 2), size, numpy.float32)
+    y, back = attention(q, k, v, causal=False, allowed=None)
+    numpy.testing.assert_allclose(y, numpy.full((8, 2), size), rtol=1e-6)
+    dq, _, dv = back(numpy.ones((8, 2), numpy.float32))
+    numpy.testing.assert_allclose(dv, numpy.full((3, 2), 8 / 3), rtol=1e-6)
+    assert abs(dq).max() <= 1e-5 * size * abs(score)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_gradients_of_micro_batches_are_those_of_the_batch(
     attention: Implementation, random: Generator, causal: bool

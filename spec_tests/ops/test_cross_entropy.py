@@ -237,3 +237,29 @@ def test_a_target_out_of_range_is_refused_with_smoothing_too(smoothed_cross_entr
         smoothed_cross_entropy(
             numpy.zeros((1, 5)), targets=numpy.array([7]), ignore=None, smoothing=0.1, reduction="sum"
         )
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "smoothed_cross_entropy"])
+@pytest.mark.parametrize("logit", [-INF, math.nan, INF])
+def test_an_ignored_place_costs_nothing_whatever_its_logits_are(subject: Subject, name: str, logit: float) -> None:
+    """Also where class 0, which an ignored target is read as, is forbidden, and where every class is."""
+    smoothing = {"smoothing": 0.1} if name == "smoothed_cross_entropy" else {}
+    logits = numpy.random.default_rng(0).normal(size=(4, 5))
+    targets = numpy.array([2, -1, -1, 3])
+    spoiled = logits.copy()
+    spoiled[1, 0], spoiled[2] = logit, logit
+    for reduction in ("mean", "sum", "none"):
+        with numpy.errstate(all="ignore"):
+            y, back = subject.operation(name)(spoiled, targets=targets, ignore=-1, reduction=reduction, **smoothing)
+            dlogits = back(numpy.ones(y.shape))
+        clean, back = subject.operation(name)(logits, targets=targets, ignore=-1, reduction=reduction, **smoothing)
+        assert numpy.array_equal(y, clean)
+        assert numpy.array_equal(dlogits, back(numpy.ones(y.shape)))
+        assert not dlogits[1:3].any()
+
+
+def test_a_target_that_is_forbidden_costs_infinity(cross_entropy: Implementation) -> None:
+    logits = numpy.array([[-INF, -INF, -INF], [-INF, 0.0, 1.0]])
+    with numpy.errstate(all="ignore"):
+        y, _ = cross_entropy(logits, targets=numpy.array([1, 0]), ignore=None, reduction="none")
+    assert (y == INF).all()

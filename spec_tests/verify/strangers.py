@@ -100,7 +100,7 @@ def smoothing_forgets_the_target_share(
     return losses if reduction == "none" else losses.sum() / (max(1, counted.sum()) if reduction == "mean" else 1)
 
 
-@stranger("smoothed_cross_entropy", "sum(log_p)")
+@stranger("smoothed_cross_entropy", "sum(where(nothing, 0, log_p))")
 def smoothing_without_the_number_of_classes(
     logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str
 ) -> Array:

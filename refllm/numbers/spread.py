@@ -1,0 +1,318 @@
+"""Values beside the variance of their rounding error: how far a right implementation may be from the truth.
+
+x, W = lift(x), lift(W)                what enters is exact
+y, back = linear(x, W, b)              any text of refllm/spec
+y.value                                in float64
+deviation(y, u)                        the standard deviation of the error of y, for the unit roundoff u
+
+The condition of a number (exact.py) adds up what all roundings could do together, so it grows like the length of a
+sum. At the size of kernels that decides nothing. But roundings have random signs, and what they do together grows like
+the root of the length:
+
+    y = f(a, b, ...)  is computed as  f(a + δa, b + δb, ...) (1 + ε)   hence, to first order and for independent errors,
+    Var y = (∂f/∂a)² Var a + (∂f/∂b)² Var b + ... + Var(ε) y²
+
+Where one intermediate is used twice its error comes twice, and the two are not independent: they may add up or cancel,
+which this does not see. spec_tests/numbers/test_spread.py measures how far the prediction holds all the same.
+
+Where and how an implementation rounds is its `Arithmetic`. Every value carries one, and the words of the text are
+methods of it, so that a plan of what is stored in which type has its place there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.numbers.rules import DERIVATIVES
+from refllm.spec import array
+from refllm.spec.array import Floats
+
+# Var(ε) in units of u². A result y = 2^e m with 1 <= m < 2 is off by up to u 2^e, every error being as likely:
+# u² 4^e / 3 = u² y² / (3 m²). Leading digits are such that log m is even in [0, log 2), which gives 1 / m² the mean
+# 3 / (8 log 2):
+ROUNDING = 1 / (8 * math.log(2))
+
+SHORT = 2.0**8  # a number of eight significant bits is exact in every type, bfloat16 included
+
+
+class Spread:
+    """An array of values, and of the variances of their rounding errors in units of u²."""
+
+    __array_ufunc__ = None  # an array on the left leaves the operation to this one
+
+    def __init__(self, value: Any, variance: Any, arithmetic: Arithmetic) -> None:
+        self.value: Array = numpy.asarray(value, float)
+        self.variance: Array = numpy.broadcast_to(variance, self.value.shape)
+        self.arithmetic = arithmetic
+
+    @property
+    def mathematics(self) -> Any:
+        return self.arithmetic
+
+    shape = property(lambda self: self.value.shape)
+    ndim = property(lambda self: self.value.ndim)
+    size = property(lambda self: self.value.size)
+    T = property(lambda self: self.moved(lambda x: x.T))
+
+    def moved(self, f: Callable[[Array], Array]) -> Spread:
+        """f of the values and of the variances: for what rounds nothing."""
+        return Spread(f(self.value), f(self.variance), self.arithmetic)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: Any) -> Spread:
+        return self.moved(lambda x: x[index])
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def reshape(self, *shape: Any) -> Spread:
+        return self.moved(lambda x: x.reshape(*shape))
+
+    def swapaxes(self, a: int, b: int) -> Spread:
+        return self.moved(lambda x: x.swapaxes(a, b))
+
+    def __neg__(self) -> Spread:
+        return Spread(-self.value, self.variance, self.arithmetic)
+
+    @staticmethod
+    def _operator(name: str) -> tuple[Any, Any]:
+        def forward(a: Spread, b: Any) -> Spread:
+            found: Spread = getattr(a.arithmetic, name)(a, a.arithmetic.lifted(b))
+            return found
+
+        def reflected(b: Spread, a: Any) -> Spread:
+            found: Spread = getattr(b.arithmetic, name)(b.arithmetic.lifted(a), b)
+            return found
+
+        return forward, reflected
+
+    @staticmethod
+    def _comparison(f: Any) -> Any:
+        return lambda a, b: f(a.value, b.value if isinstance(b, Spread) else b)
+
+    __add__, __radd__ = _operator("plus")
+    __sub__, __rsub__ = _operator("minus")
+    __mul__, __rmul__ = _operator("times")
+    __truediv__, __rtruediv__ = _operator("over")
+    __matmul__, __rmatmul__ = _operator("matmul")
+    __eq__, __ne__ = _comparison(numpy.equal), _comparison(numpy.not_equal)
+    __lt__, __le__ = _comparison(numpy.less), _comparison(numpy.less_equal)
+    __gt__, __ge__ = _comparison(numpy.greater), _comparison(numpy.greater_equal)
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _function(name: str) -> Any:
+    f, derivative = getattr(Floats, name), DERIVATIVES[name]
+
+    def of(self: Arithmetic, x: Any) -> Spread:
+        a = self.lifted(x)
+        with numpy.errstate(all="ignore"), array.scalars(array.Scalars):  # how steep it is need not be known so well
+            y = f(a.value)
+            slope = derivative(a.value, y)
+            own = 0 if name == "sqrt" else ROUNDING * y * y  # a root is rounded correctly
+            flat = is_flat(a.value, slope)
+            return self.rounded(y, _weighed(slope, a.variance) + numpy.where(flat, 0, own), flat)
+
+    def is_flat(x: Array, slope: Array) -> Array:
+        """Where the value is exact, as that of tanh far from 0: it does not change from half way on. Where it has just
+        ceased to change, the next digit of 1 - 1e-17 is the error."""
+        flat: Array = slope == 0
+        return flat & (derivative(x / 2, f(x / 2)) == 0) if flat.any() else flat
+
+    return of
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """Where and how an implementation rounds, and the vocabulary of the text for values with a spread.
+
+    Every result is rounded once; what a function of a libm gives is off by about two roundings. A sum is taken by
+    accumulators of at most `chain` terms each, one after the other in no particular order, and what they hold is
+    summed in the same way.
+    A result below the smallest normal number of the type may become 0: `underflow` is that number in units of u.
+    """
+
+    chain: int = 64
+    underflow: float = 2.0 ** (-126 + 24)  # of float32, and enough for bfloat16
+
+    exp, log, sqrt, tanh = _function("exp"), _function("log"), _function("sqrt"), _function("tanh")
+    sigmoid, sin, cos, erfc = _function("sigmoid"), _function("sin"), _function("cos"), _function("erfc")
+
+    def rounded(self, y: Any, variance: Any, exact: Any) -> Spread:
+        """The result y of operands whose errors give it this variance, after its own rounding; `exact` says where there
+        is none."""
+        with numpy.errstate(all="ignore"):
+            own = numpy.where(exact, 0, ROUNDING * y * y + self.underflow**2)
+            return Spread(y, numpy.where(numpy.isfinite(y), variance + own, 0), self)
+
+    def lifted(self, x: Any) -> Spread:
+        """What stands beside a value with a spread: a plain number is rounded to the type when it is not short."""
+        return x if isinstance(x, Spread) else self.rounded(numpy.asarray(x, float), 0.0, _is_short(x))
+
+    # --- of two operands ---------------------------------------------------------------------------------------------
+
+    def plus(self, a: Spread, b: Spread) -> Spread:
+        with numpy.errstate(all="ignore"):
+            return self.rounded(a.value + b.value, a.variance + b.variance, _is_nothing(a) | _is_nothing(b))
+
+    def minus(self, a: Spread, b: Spread) -> Spread:
+        return self.plus(a, -b)
+
+    def times(self, a: Spread, b: Spread) -> Spread:
+        with numpy.errstate(all="ignore"):
+            variance = _weighed(b.value, a.variance) + _weighed(a.value, b.variance)
+            return self.rounded(a.value * b.value, variance, _is_power_of_two(a) | _is_power_of_two(b))
+
+    def over(self, a: Spread, b: Spread) -> Spread:
+        with numpy.errstate(all="ignore"):
+            y = a.value / b.value
+            variance = _weighed(1 / b.value, a.variance) + _weighed(y / b.value, b.variance)
+            return self.rounded(y, variance, _is_power_of_two(b) | _is_nothing(a))
+
+    @property
+    def pi(self) -> Any:
+        return self.lifted(math.pi)
+
+    def power(self, x: Any, n: Any) -> Spread:
+        a, b = self.lifted(x), self.lifted(n)
+        with numpy.errstate(all="ignore"):
+            y = numpy.power(a.value, b.value)
+            slope = numpy.where(b.value == 0, 0, b.value * numpy.power(a.value, b.value - 1))
+            variance = _weighed(slope, a.variance) + _weighed(y * numpy.log(a.value), b.variance)
+            return self.rounded(y, variance, (b.value == 1) & (b.variance == 0))
+
+    def ratio(self, a: Any, b: Any) -> Spread:
+        return self.over(self.lifted(a), self.lifted(b))
+
+    # --- sums --------------------------------------------------------------------------------------------------------
+
+    def sum(self, x: Spread, axis: int, keepdims: bool) -> Spread:
+        def total(terms: Array) -> Array:
+            return terms.sum(axis=axis, keepdims=keepdims)
+
+        return self._summed(total(x.value), total(x.variance), total(x.value * x.value), total(~_is_nothing(x)))
+
+    def matmul(self, a: Spread, b: Spread) -> Spread:
+        """Every product is rounded and then added. Fused multiplication saves the first, which weighs little."""
+        with numpy.errstate(all="ignore"):
+            squares = a.value**2 @ b.value**2
+            arrived = a.value**2 @ b.variance + a.variance @ b.value**2
+        count = (~_is_nothing(a)).astype(float) @ (~_is_nothing(b)).astype(float)
+        simple = (~_is_power_of_two(a)).astype(float) @ (~_is_power_of_two(b)).astype(float) == 0
+        products = numpy.where(simple, 0, ROUNDING * squares + count * self.underflow**2)
+        return self._summed(a.value @ b.value, arrived + products, squares, count)
+
+    def scatter_add(self, index: Array, x: Spread, size: int) -> Spread:
+        def total(terms: Array) -> Array:
+            return Floats.scatter_add(index, terms, size)
+
+        count = total((~_is_nothing(x)).astype(float))
+        return self._summed(total(x.value), total(x.variance), total(x.value * x.value), count)
+
+    def _summed(self, y: Array, variance: Array, squares: Array, count: Array) -> Spread:
+        """The sum y of `count` terms that are not 0; their squares add up to `squares`, their variances to `variance`.
+
+        Every partial sum is rounded. Of terms with the mean μ, and the variance v about it, any k have a sum whose
+        square is k v + k² μ² in the mean. In a chain of n terms k goes from 2 to n, and Σ k = n (n + 1) / 2 - 1,
+        Σ k² = n (n + 1) (2 n + 1) / 6 - 1. What the chains hold has the mean n μ and the variance n v.
+        """
+        with numpy.errstate(all="ignore"):
+            N = numpy.maximum(count, 1).astype(float)
+            mean = y / N
+            about = numpy.maximum(squares / N - mean * mean, 0)
+            partial = numpy.zeros(numpy.shape(y))
+            while True:
+                chains = numpy.ceil(N / self.chain)
+                n = N / chains
+                linear, square = n * (n + 1) / 2 - 1, n * (n + 1) * (2 * n + 1) / 6 - 1
+                partial = partial + chains * (linear * about + square * mean * mean)
+                if (chains == 1).all():
+                    break
+                N, mean, about = chains, n * mean, n * about
+            return Spread(y, numpy.where(numpy.isfinite(y), variance + ROUNDING * partial, 0), self)
+
+    # --- what rounds nothing -----------------------------------------------------------------------------------------
+
+    def where(self, mask: Array, x: Any, y: Any) -> Spread:
+        a, b = self.lifted(x), self.lifted(y)
+        return Spread(numpy.where(mask, a.value, b.value), numpy.where(mask, a.variance, b.variance), self)
+
+    def like(self, x: Any, other: Any) -> Spread:
+        """A plain array is rounded when it takes the type of one with a spread."""
+        return self.lifted(x)
+
+    def constant(self, x: Spread) -> Spread:
+        return x
+
+    def top(self, x: Spread) -> Spread:
+        """What is subtracted from a row and cancels: its error does too."""
+        return Spread(Floats.top(x.value), 0.0, self)
+
+    def is_zero(self, x: Spread) -> Spread:
+        return Spread(Floats.is_zero(x.value), 0.0, self)
+
+    def spread(self, x: Spread, shape: tuple[int, ...]) -> Spread:
+        return x.moved(lambda each: numpy.broadcast_to(each, shape))
+
+    def stack(self, parts: Sequence[Any], axis: int) -> Spread:
+        return self._joined(numpy.stack, parts, axis)
+
+    def concatenate(self, parts: Sequence[Any], axis: int) -> Spread:
+        return self._joined(numpy.concatenate, parts, axis)
+
+    def _joined(self, join: Callable[..., Array], parts: Sequence[Any], axis: int) -> Spread:
+        own = [self.lifted(x) for x in parts]
+        return Spread(join([x.value for x in own], axis), join([x.variance for x in own], axis), self)
+
+
+def _weighed(slope: Array, variance: Array) -> Array:
+    """slope² variance, and 0 for what has no error, also where the slope is infinite."""
+    return numpy.where(variance == 0, 0, slope * slope * variance)
+
+
+def _is_short(x: Array) -> Array:
+    """Where x has at most eight significant bits, 0 and infinities included."""
+    mantissa = numpy.frexp(x)[0] * SHORT
+    return (mantissa == numpy.rint(mantissa)) | numpy.isinf(x)
+
+
+def _is_nothing(x: Spread) -> Array:
+    """Where x is exactly 0: adding it rounds nothing."""
+    return (x.value == 0) & (x.variance == 0)
+
+
+def _is_power_of_two(x: Spread) -> Array:
+    """Where x is exactly 0 or a power of two: a product with it is not rounded."""
+    return (x.variance == 0) & numpy.isin(numpy.frexp(x.value)[0], (-0.5, 0.0, 0.5))
+
+
+def lift(x: Any, arithmetic: Arithmetic | None = None) -> Any:
+    """Floats as exact values. Trees are lifted leaf by leaf; plain numbers, whole ones, booleans and texts stay."""
+    if isinstance(x, dict):
+        return {name: lift(branch, arithmetic) for name, branch in x.items()}
+    if isinstance(x, list | tuple):
+        return type(x)(lift(branch, arithmetic) for branch in x)
+    floats = isinstance(x, numpy.ndarray | numpy.generic) and x.dtype.kind == "f"
+    return Spread(x, 0.0, arithmetic or Arithmetic()) if floats else x
+
+
+@contextlib.contextmanager
+def plain_numbers_round(arithmetic: Arithmetic) -> Iterator[None]:
+    """In this context what the text makes of plain numbers alone, like √D or wavelengths, is rounded at every step too.
+    Outside it is computed in float64, and rounded once where it meets a value with a spread."""
+    with array.scalars(arithmetic):
+        yield
+
+
+def deviation(y: Spread, u: float) -> Array:
+    """The standard deviation of the rounding error of every element of y, for the unit roundoff u."""
+    return u * numpy.sqrt(y.variance)
