@@ -48,7 +48,7 @@ def as_spread(x: Any) -> Spread:
 
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_the_error_against_the_exact_number_is_predicted(level: int) -> None:
-    """Measured: a root mean square of 0.3 to 0.5, and 4.3 the largest of 42,000 numbers. The golden number is rounded too.
+    """Measured: a root mean square of 0.3 to 0.5, and 4.3 the largest of 42,000. The golden number is rounded too.
     Where tanh has ceased to change, the difference from 1, at most u², is beyond float64."""
     z = []
     for case in cases(level):
