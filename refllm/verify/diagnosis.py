@@ -187,15 +187,18 @@ class _Evidence:
         )
 
     def _conventions(self, case: Case, got: Response) -> list[str]:
-        """The alternatives of the case that the answer is equal to, and that no right answer contradicts."""
-        lines = list[str]()
+        """The alternatives of the case that the answer is equal to, and that no right answer contradicts; none of them
+        asks for more than another."""
+        lines, enough = list[str](), list[set[str]]()
         if equal(case, got, Answers(case.outputs, case.gradients).response(), self.dtype):
             return lines  # here nothing tells one from the other
         for key, answers in case.alternatives.items():
             far, same = distance(case, got, answers.response(), self.dtype)
             peers = (result for result in self.right if result.case.operation == case.operation)
-            if same and all(self._follows(result, key) for result in peers):
+            asked = set(key.split(","))
+            if same and not any(less <= asked for less in enough) and all(self._follows(r, key) for r in peers):
                 lines.append(declare(case, key, f", {how_near(far)}"))
+                enough.append(asked)
         return lines
 
     def _follows(self, right: Result, key: str) -> bool:
@@ -243,7 +246,8 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
     unknown = [
         (r, _seen(r)) for r, names in zip(failures, all_names, strict=True)
-        if not names and r is not failures[0] and not (r.response is None and _seen(r) == _seen(failures[0]))
+        if not names and not _by_convention(r) and r is not failures[0]
+        and not (r.response is None and _seen(r) == _seen(failures[0]))
     ]  # fmt: skip
     if unknown:
         ids = ", ".join(r.case.id for r, _ in unknown[:3]) + (", …" if unknown[3:] else "")
@@ -258,6 +262,10 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
 def _seen(result: Result) -> str:
     """What is seen of a failure that no known mistake explains."""
     return next((line for line in [*result.diagnosis, result.reason] if line), "")
+
+
+def _by_convention(result: Result) -> bool:
+    return any(line.startswith("matches the convention ") for line in result.diagnosis)
 
 
 def _is_zero(result: Result) -> bool:

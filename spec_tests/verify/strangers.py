@@ -435,7 +435,9 @@ def clip_always(g: list[Array], *, clip: float) -> Any:
 def cosine_over_all_steps(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
     if step < warmup:
         return peak * step / warmup
-    return floor + (peak - floor) * (1 + math.cos(math.pi * min(1, (step - warmup) / total))) / 2
+    if step >= total:
+        return floor
+    return floor + (peak - floor) * (1 + math.cos(math.pi * (step - warmup) / total)) / 2
 
 
 @stranger("warmup_cosine", "peak - floor", "floor")
