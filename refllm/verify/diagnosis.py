@@ -240,8 +240,11 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
     while len(lines) < LINES and any(left):
         best = min(set[Cause]().union(*left), key=lambda cause: (-_count(cause, left), _order(cause)))
         count = _count(best, all_names)
-        name = f"{best.about} ({best.id})" if isinstance(best, Mutant) else "the same edit"
-        lines.append(f"{count} of {len(all_names)} wrong answers are explained by {name}")
+        share = f"{count} of {len(all_names)} wrong answers are explained by"
+        if isinstance(best, Mutant):
+            lines.append(f"{share} {best.about} ({best.id})")
+        else:
+            lines.append(Explanation.of(f"{share} an edit of the specification:", best, best))
         left = [names for names in left if best not in names]
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
     unknown = [

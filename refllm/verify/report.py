@@ -188,6 +188,7 @@ def _operation(report: Report, first: Result, failures: list[Result]) -> list[st
         lines += _wrapped("also ", ", ".join(result.case.id for result in more))
     for line in _otherwise(first, wrong):
         lines += _wrapped("  - ", line)
+        lines += [f"      {text}" for text in diff_of(line)]
     return lines + [line for group in _groups(first, failures) for line in _wrapped("", group, "  ")]
 
 
