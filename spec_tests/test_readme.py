@@ -33,7 +33,7 @@ def test_the_verifier_says_what_is_printed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["verify", "my_attention.py", "--values", "--only", "attention"]) == 1
-    (printed,) = re.findall(r"ends so:\n\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (printed,) = re.findall(r"got wrong:\n\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     rounding = re.compile(r"to \d(\.\d+)?e-\d+|= \S+ times")  # the size of a rounding error is the machine's
     output = rounding.sub("", " ".join(capsys.readouterr().out.split()))
     assert rounding.sub("", " ".join(printed.split())) in output
