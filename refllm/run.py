@@ -19,31 +19,27 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import refllm
 from refllm import checkpoint
-from refllm.backend import Array, generator, namespace, to_device, to_host
+from refllm.backend import Array, generator, namespace, to_host
 from refllm.directory import RESUMABLE, is_left, occupied, require_empty, require_not_held
 from refllm.errors import UserError
 from refllm.finetune.stored import require_floating
-from refllm.invocation import command, quoted
-from refllm.models import LANGUAGE_MODELS
-from refllm.parameters import Tree, count, from_names, named_leaves, require_fit
+from refllm.invocation import quoted
+from refllm.parameters import count, named_leaves
 from refllm.plan import Best, Plan, criterion
-from refllm.state_file import is_a, made_of
+from refllm.resumable import require_numbers, require_resumable, step_of
+from refllm.state_file import made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.stored import damage_refused, stored_model
 from refllm.timing import Timing, affordable, kept_of, of_plan
-from refllm.tokenizers import Tokenizer
 from refllm.train import Settings, Trainer
 from refllm.workers import WorkerEndedError, Workers
-
-MOST_SHARDS = 1 << 12  # of a run that is gone on with
 
 
 class Run:
@@ -112,7 +108,7 @@ class Run:
                 f"{directory} holds nothing to go on with: its training ended before it had saved anything; begin it "
                 f"again with --out {quoted(directory)}"
             )
-        _require_resumable(directory, checkpoint.load(directory / "checkpoint")[0])
+        require_resumable(directory, checkpoint.load(directory / "checkpoint")[0])
         with occupied(directory, until=RESUMABLE, fresh=False):
             return cls._resumed(directory, workers)
 
@@ -120,14 +116,14 @@ class Run:
     def _resumed(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
         stored = stored_model(directory)
         description, read, saved = stored.description, stored.groups, checkpoint.stamp(directory / "checkpoint")
-        _require_resumable(directory, description)
+        require_resumable(directory, description)
         groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
         groups |= {group: read(group) for group in ("best", "trained") if group in description["files"]}
         groups["weights"] = groups.pop("trained", groups["weights"])
         for arrays in groups.values():
             require_floating(arrays)
         with damage_refused(directory):
-            _require_numbers(description)
+            require_numbers(description)
             settings = made_of(Settings, description["settings"])
             run = cls(
                 directory, load_task(description), description, workers(settings.shards, settings.blas_threads), groups
@@ -136,7 +132,7 @@ class Run:
         metrics = directory / "metrics.jsonl"
         if metrics.exists():
             lines = metrics.read_text("utf-8", "replace").splitlines()
-            kept = [line for line in lines if _step_of(line) <= description["step"]]
+            kept = [line for line in lines if step_of(line) <= description["step"]]
             if kept != lines:
                 checkpoint.write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
         checkpoint.tidy(directory / "checkpoint")
@@ -425,67 +421,3 @@ def refuse_divergence(number: float, *, step: int, remedy: str) -> None:
     """UserError if a loss, or a sum with one, is infinite or not a number."""
     if not math.isfinite(number):
         raise UserError(f"the loss is no longer a number at step {step}: the training diverged; {remedy}")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run made: parameters, and all that is needed to use them."""
-
-    model: ModuleType
-    config: Any
-    parameters: Tree
-    tokenizer: Tokenizer
-    description: dict[str, Any]
-
-
-def load_model(directory: Path, device: str) -> Trained:
-    """The model of a run, to generate or score with, or to go on from."""
-    stored = stored_model(directory)
-    arrays = stored.weights()
-    require_fit(stored.shapes, arrays)
-    parameters = from_names(stored.shapes, {name: to_device(x, device) for name, x in arrays.items()})
-    return Trained(stored.model, stored.config, parameters, stored.tokenizer, stored.description)
-
-
-def load_language_model(directory: Path, device: str) -> Trained:
-    """As `load_model`; UserError for a model that does not predict the next token from those before it."""
-    trained = load_model(directory, device)
-    name = trained.description["model"]
-    if name not in (*LANGUAGE_MODELS, "ngram"):
-        raise UserError(
-            f"the model in {directory} is of the kind {name}, which does not predict the next token; "
-            f"give the run of one that does ({', '.join((*LANGUAGE_MODELS, 'ngram'))})"
-        )
-    return trained
-
-
-def _require_resumable(directory: Path, description: dict[str, Any]) -> None:
-    """UserError for what was not made by steps, and for what was made of another run."""
-    if description.get("model") == "ngram":
-        raise UserError(
-            f"{directory} is a run of an n-gram model, which counts once and has nothing to go on with; train anew"
-        )
-    if "compressed" in description:
-        raise UserError(f"{directory} was made by {command('compress')}, which cannot be gone on with; compress again")
-
-
-def _require_numbers(description: dict[str, Any]) -> None:
-    """TypeError unless what a run has counted are numbers that it can have."""
-    for name, kind, least in (
-        ("reported", "int", 0), ("loss_steps", "int", 0), ("seconds", "float", 0), ("training_seconds", "float", 0),
-        ("loss_sum", "float", -math.inf),
-    ):  # fmt: skip
-        value = description[name]
-        if not is_a(value, kind) or not least <= value < math.inf:
-            raise TypeError(f"{name} {str(value)[:40]}")
-    shards = description["settings"]["shards"]
-    if not is_a(shards, "int") or shards > MOST_SHARDS:
-        raise TypeError(f"shards {str(shards)[:40]}")
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of metrics; infinite for one that was cut short."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return math.inf

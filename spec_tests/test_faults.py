@@ -16,8 +16,9 @@ import pytest
 from refllm import checkpoint
 from refllm.directory import is_left
 from refllm.errors import UserError
-from refllm.run import Run, load_model
+from refllm.run import Run
 from refllm.tasks.start import begun_from
+from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.faults import Dead, Fault, events, failing_once, full, interrupted, killed

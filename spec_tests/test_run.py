@@ -20,7 +20,8 @@ from refllm.errors import UserError
 from refllm.models import gpt
 from refllm.objectives.causal import causal_loss
 from refllm.parameters import named_leaves
-from refllm.run import Run, load_model
+from refllm.run import Run
+from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.faults import events, full

@@ -14,9 +14,10 @@ import pytest
 
 from refllm import checkpoint
 from refllm.errors import UserError
-from refllm.run import Run, load_model
+from refllm.run import Run
 from refllm.state_file import made_of
 from refllm.tasks.start import begun_from
+from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.tasks import test_classify as classify

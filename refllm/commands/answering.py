@@ -16,8 +16,8 @@ from refllm.data.questions import asked
 from refllm.data.sentences import sentences
 from refllm.errors import UserError
 from refllm.metrics import answer_words
-from refllm.run import Trained
 from refllm.tasks.span import answers, quality
+from refllm.trained import Trained
 from refllm.workers import Workers, available_cores, require_threads
 
 OF_FIT: dict[str, Any] = {"task": "span", "learns": "answers", "by": ("answer fit",)}

@@ -11,7 +11,7 @@ from refllm.commands.generate import LESS_MEMORY, add_run_argument, add_sampling
 from refllm.commands.texts import tell_broken
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
-from refllm.run import Trained
+from refllm.trained import Trained
 
 DESCRIPTION = """Talk with the language model of a run: it goes on after each line of yours, to the end of its own line.
 It has learnt to continue texts, nothing else; --you and --it mark the speakers as in the texts that it learnt from.

@@ -25,12 +25,13 @@ from refllm.finetune.pruning import SCOPES, magnitude_masks, pruned, pruned_tuni
 from refllm.finetune.stored import packed
 from refllm.parameters import Tree, count, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run, Trained, load_model, refuse_divergence
+from refllm.run import Run, refuse_divergence
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.classify import Classify
 from refllm.tasks.labels import label_log_probabilities, most_probable
 from refllm.train import Settings, Trainer
+from refllm.trained import Trained, load_model
 from refllm.workers import Workers, available_cores, require_threads
 
 DESCRIPTION = """Make a smaller model of the one of a run, and show what that costs: size, speed and quality on the

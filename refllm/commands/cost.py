@@ -9,11 +9,11 @@ from typing import Any
 
 from refllm.extras import how_to_install
 from refllm.parameters import count
-from refllm.run import load_model
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.classify import Classify
 from refllm.tasks.language import Language
+from refllm.trained import load_model
 from refllm.workers import Workers
 
 ROUNDS = 3

@@ -19,7 +19,7 @@ from refllm.errors import UserError
 from refllm.explain.classifier import ANSWERS, BASELINES
 from refllm.explain.explanation import AttentionMap, Explanation, Grid, LabelScores, chosen_map
 from refllm.explain.figures import signed, told_change, told_missing
-from refllm.run import load_model
+from refllm.trained import load_model
 
 DESCRIPTION = """Why a run says what it says of a text: what each token accounts for in a label (integrated gradients
 or gradient times input), and the attention weights of every layer and head.

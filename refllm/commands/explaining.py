@@ -18,11 +18,11 @@ from refllm.explain.classifier import baseline_vectors, label_answer, word_vecto
 from refllm.explain.explanation import AttentionMap, Explanation, LabelScores
 from refllm.models import bert, encoder_decoder
 from refllm.parameters import Tree, map_leaves
-from refllm.run import Trained
 from refllm.tasks.labels import label_log_probabilities, most_probable
 from refllm.tasks.writing import written
 from refllm.tokenizers.pieces import piece_of
 from refllm.tokenizers.vocabulary import SPECIAL
+from refllm.trained import Trained
 from refllm.workers import Workers
 
 TOLERANCE = 1e-3  # of the change from the baseline to the text: what integrated gradients may miss of it

@@ -16,8 +16,8 @@ from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
 from refllm.invocation import command
 from refllm.parameters import for_decoding
-from refllm.run import Trained, load_language_model
 from refllm.tokenizers import default_start
+from refllm.trained import Trained, load_language_model
 
 DESCRIPTION = """Write text with the model of a run, to the terminal as it comes.
 

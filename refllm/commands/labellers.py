@@ -14,7 +14,6 @@ from refllm.data.classification import MARKS, by_length, marked_texts
 from refllm.data.examples import Example, read_labelled
 from refllm.errors import UserError
 from refllm.invocation import command
-from refllm.run import Trained, load_model
 from refllm.tasks.labels import (
     PROMPT,
     label_log_probabilities,
@@ -22,6 +21,7 @@ from refllm.tasks.labels import (
     most_probable,
     sentence_labels,
 )
+from refllm.trained import Trained, load_model
 from refllm.workers import Workers
 
 Text: TypeAlias = tuple[str, str]  # and where it comes from

@@ -16,10 +16,10 @@ from refllm.data.sentences import sentences
 from refllm.errors import UserError
 from refllm.extras import how_to_install, how_to_install_package
 from refllm.metrics import bleu_and_chrf, bleu_tokenizer, has_sacrebleu, rouge_l
-from refllm.run import Trained
 from refllm.tasks.dictionary import learn_dictionary, word_by_word
 from refllm.tasks.seq2seq import read_data
 from refllm.tasks.writing import token_counts, written
+from refllm.trained import Trained
 from refllm.workers import Workers, available_cores, require_threads
 
 NAMES = {"translate": "translation", "summarise": "summary"}  # of what is written, in JSON

@@ -14,9 +14,9 @@ from refllm.data.corpus import read_text
 from refllm.errors import UserError
 from refllm.metrics import bits_per_character, bits_per_token, perplexity
 from refllm.ops.cross_entropy import cross_entropy
-from refllm.run import load_language_model
 from refllm.tokenizers import gives_back, unknown_share
 from refllm.tokenizers.pieces import completed, piece_of
+from refllm.trained import load_language_model
 
 DESCRIPTION = """The chain-rule probability and perplexity of a text under the model of a run, given its first token.
 

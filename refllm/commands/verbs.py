@@ -10,7 +10,7 @@ from typing import NamedTuple
 from refllm.backend import allow_tf32, device_namespace
 from refllm.errors import UserError
 from refllm.invocation import command, retold
-from refllm.run import Trained, load_model
+from refllm.trained import Trained, load_model
 
 
 class Verb(NamedTuple):

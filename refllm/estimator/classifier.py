@@ -31,12 +31,12 @@ from refllm.models.checks import require_one_of
 from refllm.parameters import Tree, map_leaves
 from refllm.plan import Plan
 from refllm.presets import CLASSIFY_SIZES, DTYPES, FIT_EPOCHS, FIT_SETTINGS, rates
-from refllm.run import load_model
 from refllm.tasks.classify import SPLIT_SEED, Classify, Labelled
 from refllm.tasks.labels import label_log_probabilities
 from refllm.tasks.start import begun_from
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
+from refllm.trained import load_model
 from refllm.workers import Workers
 
 

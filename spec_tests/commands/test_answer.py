@@ -11,7 +11,8 @@ from refllm.cli import main
 from refllm.models import bert
 from refllm.parameters import count
 from refllm.presets import FIT_SETTINGS, rates
-from refllm.run import Run, load_model
+from refllm.run import Run
+from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests.commands.conftest import Refused, leave_the_allocator_alone
 from spec_tests.tasks.test_span import ROWS, written

@@ -12,7 +12,7 @@ import pytest
 
 from refllm.cli import main
 from refllm.commands import chat
-from refllm.run import load_language_model
+from refllm.trained import load_language_model
 from spec_tests.commands.conftest import Refused
 
 Said = Callable[..., list[str]]

@@ -15,7 +15,7 @@ from refllm.cli import main
 from refllm.commands.choices import ARCHITECTURE, SWITCHES, shared_heads
 from refllm.models import by_name
 from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS
-from refllm.run import load_model
+from refllm.trained import load_model
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
 

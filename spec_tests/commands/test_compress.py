@@ -19,11 +19,12 @@ from refllm.finetune.pruning import sparsity_of
 from refllm.models import bert, gpt
 from refllm.parameters import map_leaves, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run, Trained, load_model
+from refllm.run import Run
 from refllm.tasks import load
 from refllm.tasks.classify import Classify, read_data
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Trainer
+from refllm.trained import Trained, load_model
 from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused

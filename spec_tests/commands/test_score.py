@@ -12,7 +12,7 @@ import pytest
 from refllm.cli import main
 from refllm.models import gpt
 from refllm.objectives.causal import sentence_log_probability
-from refllm.run import load_model
+from refllm.trained import load_model
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
 

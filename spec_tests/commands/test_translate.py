@@ -16,7 +16,8 @@ from refllm.metrics import has_sacrebleu
 from refllm.models import encoder_decoder
 from refllm.parameters import count
 from refllm.presets import PRESETS
-from refllm.run import Run, load_model
+from refllm.run import Run
+from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused, leave_the_allocator_alone

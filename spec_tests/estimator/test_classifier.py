@@ -19,7 +19,7 @@ from refllm.estimator import TextClassifier, conventions
 from refllm.estimator.conventions import NotFittedError, seed_of
 from refllm.parameters import named_leaves
 from refllm.presets import CLASSIFY_SIZES, FIT_EPOCHS, FIT_SETTINGS
-from refllm.run import load_model
+from refllm.trained import load_model
 from spec_tests.commands.conftest import leave_the_allocator_alone
 from spec_tests.tasks.test_classify import ROWS
 

@@ -15,11 +15,12 @@ from refllm.models import bert
 from refllm.objectives.classification import Classification
 from refllm.parameters import from_names, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run, load_model
+from refllm.run import Run
 from refllm.tasks import load
 from refllm.tasks.classify import Classify, read_data
 from refllm.tasks.start import begun_from
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
+from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests import tiny
 

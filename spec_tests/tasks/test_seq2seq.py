@@ -15,11 +15,12 @@ from refllm.models import encoder_decoder
 from refllm.ops.softmax import log_softmax
 from refllm.parameters import from_names, map_leaves, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run, load_model
+from refllm.run import Run
 from refllm.tasks import load
 from refllm.tasks.seq2seq import SequencePairs, read_data
 from refllm.tasks.start import begun_from
 from refllm.tokenizers.marked import MarkedTokenizer
+from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.pairs import PAIRS, written

@@ -17,11 +17,12 @@ from refllm.models import bert
 from refllm.ops.softmax import log_softmax
 from refllm.parameters import map_leaves, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run, load_model
+from refllm.run import Run
 from refllm.tasks import load
 from refllm.tasks.span import LONGEST, AnswerSpans, answers, read_data
 from refllm.tasks.start import begun_from
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
+from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests import tiny
 
