@@ -28,7 +28,8 @@ def test_a_framework_passes_every_case_that_its_adapter_serves(
     implementation = adapter.from_file(ADAPTERS[framework])
     results = list(runner.run(implementation, golden.cases.values(), dtype, golden.C))
     failures = {r.case.id: r.reason or [v.message for v in r.verdicts if v.wrong] for r in results if r.failed}
-    assert set(failures) == FAULTS.get(framework, set()), failures
+    lost = FAULTS.get(framework, set()) if dtype != "bfloat16" else set()  # whose 8 bits the tail has left
+    assert set(failures) == lost, failures
     assert sum(r.status == "pass" for r in results) > 150
 
 
@@ -36,7 +37,8 @@ def test_a_framework_passes_every_case_that_its_adapter_serves(
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_example_of_the_documentation_works_as_it_stands(golden: corpus.Corpus, tmp_path: Path, dtype: str) -> None:
     pytest.importorskip("torch")
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/conformance.md").read_text(encoding="utf-8"), re.DOTALL)
+    page = (ROOT / "docs/conformance.md").read_text(encoding="utf-8")
+    [code] = [c for c in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def layer_norm" in c]
     (tmp_path / "my_adapter.py").write_text(code)
     cases = [case for case in golden.cases.values() if case.operation == "layer_norm"]
     results = list(runner.run(adapter.from_file(tmp_path / "my_adapter.py"), cases, dtype, golden.C))
@@ -53,7 +55,7 @@ def test_a_worked_adapter_takes_few_lines_for_an_operation(golden: corpus.Corpus
 
 
 CLIPPED = {"SGD/clip-above", "SGD/clip-one-large", "SGD/clip-exact"}  # divided by the norm plus 1e-6
-NOTHING = {"SMX/softmax-nothing-left", "CE/ignore-all", "CE/smoothed-ignore-all", "CTR/zero-row"}  # NaN
+NOTHING = {"SMX/softmax-nothing-left", "CE/ignore-all", "CE/no-rows", "CE/smoothed-ignore-all", "CTR/zero-row"}  # NaN
 LIBRARIES = {  # adapter: what must be installed, its operations put to the test, faults of the library, other choices
     "scipy": ("scipy", {"softmax", "log_softmax", "gelu_erf", "silu", "cross_entropy"}, set(), NOTHING),
     "sklearn": ("sklearn", {"softmax", "relu", "tanh", "cross_entropy", "sgd"}, {"CE/far-target"}, NOTHING),
