@@ -3,6 +3,7 @@
  *     cc -std=c99 -O2 -o consumer consumer.c -lm               (add -DREAL=float for single precision)
  *     ./consumer check golden/L1/attention.json ...            reads the cases, prints what fails
  *     refllm verify --cmd './consumer answer {request} {response}' --level 1 --dtype float64
+ *     ./consumer answer REQUEST RESPONSE [REQUEST RESPONSE ...]          several in one go
  *
  * Exit status: 0 all that ran is right, 1 something is wrong, 2 could not run. To check code of your own, put it in
  * place of an operation below; the rest stays. Arrays are row-major; n counts rows, dX is the gradient of X.
@@ -133,17 +134,21 @@ static int takings;
 
 static void *take(size_t count, size_t size) {
     if (count > limit) die("asks for an array of more numbers than its file has bytes");
-    void *memory = takings < 128 ? calloc(count, size) : NULL;
+    void *memory = takings < 128 ? calloc(count ? count : 1, size) : NULL;  /* none may have no address */
     if (!memory) die("not enough memory");
     return taken[takings++] = memory;
 }
 
 static void release(void) { while (takings) free(taken[--takings]); }
 
+/* An axis may be empty. The others are limited all the same: loops run over them. */
 static array fresh(int rank, const size_t *shape) {
     array a = {.rank = rank, .count = 1};
+    size_t others = 1;
     for (int i = 0; i < rank; i++) {
-        if (a.count > limit / shape[i]) die("asks for an array of more numbers than its file has bytes");
+        size_t size = shape[i] ? shape[i] : 1;
+        if (others > limit / size) die("asks for an array of more numbers than its file has bytes");
+        others *= size;
         a.count *= a.shape[i] = shape[i];
     }
     a.at = take(a.count, sizeof *a.at);
@@ -152,6 +157,13 @@ static array fresh(int rank, const size_t *shape) {
 
 static array like(array a) { return fresh(a.rank, a.shape); }
 static size_t last(array a) { return a.rank ? a.shape[a.rank - 1] : 1; }
+
+/* How many rows along the last axis: also where they are empty. */
+static size_t rows_of(array a) {
+    size_t rows = 1;
+    for (int i = 0; i + 1 < a.rank; i++) rows *= a.shape[i];
+    return rows;
+}
 
 static bool same_shape(array a, array b) {
     return a.rank == b.rank && !memcmp(a.shape, b.shape, (size_t)a.rank * sizeof *a.shape);
@@ -164,7 +176,7 @@ static array tensor(json v, const char *name, const char *dtype) {
     if (!is(stored, dtype) && !(is(stored, "float32") && !strcmp(dtype, "float64"))) die("%s must be %s", name, dtype);
     for (json s = first(member(v, "shape"), '['); s; s = following(s)) {
         double size = number(s);
-        if (rank == AXES || !(size >= 1 && size <= MOST && size == floor(size))) die("%s has no possible shape", name);
+        if (rank == AXES || !(size >= 0 && size <= MOST && size == floor(size))) die("%s has no possible shape", name);
         shape[rank++] = (size_t)size;
     }
     array a = fresh(rank, shape);
@@ -206,7 +218,7 @@ static void linear(call *c) {
     array x = c->in[0], W = c->in[1], b = c->in[2];
     need(x.rank && W.rank == 2 && last(x) == W.shape[0], "x W: the widths differ");
     need(!b.at || (b.rank == 1 && b.count == W.shape[1]), "b does not have the width of the output");
-    size_t I = W.shape[0], O = W.shape[1], rows = x.count / I, shape[AXES];
+    size_t I = W.shape[0], O = W.shape[1], rows = rows_of(x), shape[AXES];
     memcpy(shape, x.shape, sizeof shape);
     shape[x.rank - 1] = O;
     array y = fresh(x.rank, shape);
@@ -273,13 +285,15 @@ static void layer_norm(call *c) {
     }
 }
 
-/* p = softmax(x); a row of only -inf gives zeros. Returns log sum exp(x). */
+/* p = softmax(x); a row of only -inf gives zeros, one with NaN or inf only NaN. Returns log sum exp(x), 0 if the sum is. */
 static real softmax_row(const real *x, real *p, size_t width) {
     real top = -INFINITY, sum = 0;
     for (size_t i = 0; i < width; i++)
         if (x[i] > top) top = x[i];
-    for (size_t i = 0; i < width; i++) sum += p[i] = top > (real)-INFINITY ? exp(x[i] - top) : 0;
-    for (size_t i = 0; i < width && sum > 0; i++) p[i] /= sum;
+    if (top == (real)-INFINITY) top = 0;
+    for (size_t i = 0; i < width; i++) sum += p[i] = exp(x[i] - top);
+    if (sum == 0) sum = 1;
+    for (size_t i = 0; i < width; i++) p[i] /= sum;
     return top + log(sum);
 }
 
@@ -301,7 +315,9 @@ static void cross_entropy(call *c) {
     bool mean = is(reduction, "mean"), each = is(reduction, "none");
     size_t V = last(logits), kept = 0;
     need(mean || each || is(reduction, "sum"), "the reduction must be mean, sum or none");
-    need(logits.rank == targets.rank + 1 && logits.count == targets.count * V, "one target a row of logits is needed");
+    array rows = logits;
+    rows.rank--;
+    need(logits.rank && same_shape(rows, targets), "one target a row of logits is needed");
     for (size_t n = 0; n < targets.count; n++) kept += *ignore == 'n' || targets.exact[n] != number(ignore);
     real weight = mean && kept ? 1 / (real)kept : 1, *p = take(V, sizeof *p);
     array y = each ? like(targets) : fresh(0, NULL);
@@ -378,7 +394,7 @@ static void attention(call *c) {
     real *p = take(S, sizeof *p), *dp = take(S, sizeof *dp);
     const real scale = 1 / sqrt((real)D);
     bool backward = begin(c, y);
-    for (size_t row = 0; row < q.count / D; row++) {
+    for (size_t row = 0; row < rows_of(q); row++) {
         size_t n = row / T, t = row % T;
         const real *qt = q.at + row * D, *kn = k.at + n * S * D, *vn = v.at + n * S * E;
         for (size_t s = 0; s < S; s++) {
@@ -486,24 +502,37 @@ static json read_file(const char *path) {
     return blank(text);
 }
 
-/* |y - t| <= C u (S + |t| + max|t| along the last axis) + tiny */
-static bool judge(array y, json truth, const char *what, double C) {
-    const double u = single ? ldexp(1, -24) : ldexp(1, -53), tiny = single ? (double)FLT_MIN : DBL_MIN;
-    array t = tensor(member(truth, "value"), what, "float64");
-    array S = tensor(member(truth, "condition"), what, "float64");
+/* A condition, which bounds nothing unless it is a finite number. */
+static array condition(json v, array t, const char *what) {
+    array S = tensor(v, what, "float64");
     need(same_shape(t, S), "value and condition differ in shape");
+    for (size_t i = 0; i < S.count; i++)
+        need(S.exact[i] >= 0 && isfinite(S.exact[i]), "a condition is not a finite number from 0 on");
+    return S;
+}
+
+/* |y - t| <= C (u (S + |t| + max|t| along the last axis) + 2^-53 W) + tiny; only NaN meets NaN, only infinity infinity */
+static bool judge(array y, json record, const char *group, const char *name, double C) {
+    const double u = single ? ldexp(1, -24) : ldexp(1, -53), tiny = single ? (double)FLT_MIN : DBL_MIN;
+    char what[64];
+    snprintf(what, sizeof what, "%s%s", strcmp(group, "gradients") ? "" : "gradient ", name);
+    json truth = member(member(record, group), name), wide = find(record, "wide");
+    wide = wide ? find(wide, group) : NULL;
+    wide = wide ? find(wide, name) : NULL;
+    array t = tensor(member(truth, "value"), what, "float64");
+    array S = condition(member(truth, "condition"), t, what), W = wide ? condition(wide, t, what) : (array){0};
     if (!same_shape(y, t)) {
         printf("FAIL %s: %s has another shape\n", case_id, what);
         return false;
     }
     size_t width = last(t);
     for (size_t i = 0; i < t.count; i++) {
-        need(S.exact[i] >= 0 && isfinite(S.exact[i]), "a condition is not a finite number from 0 on");
         double row = 0, got = (double)y.at[i], value = t.exact[i];
         for (size_t j = i - i % width; j < i - i % width + width; j++)
             if (isfinite(t.exact[j]) && fabs(t.exact[j]) > row) row = fabs(t.exact[j]);
-        double allowed = isfinite(value) ? C * u * (S.exact[i] + fabs(value) + row) + tiny : 0;
-        if (got == value || fabs(got - value) <= allowed) continue;
+        double error = u * (S.exact[i] + fabs(value) + row) + (wide ? ldexp(W.exact[i], -53) : 0);
+        double allowed = isfinite(value) ? C * error + tiny : 0;
+        if (got == value || (isnan(got) && isnan(value)) || fabs(got - value) <= allowed) continue;
         printf("FAIL %s: %s[%zu] is %.9g, the truth %.9g: %.3g times the tolerance\n", case_id, what, i, got, value,
                fabs(got - value) / allowed);
         return false;
@@ -513,14 +542,11 @@ static bool judge(array y, json truth, const char *what, double C) {
 
 static bool passes(const operation *op, json record, double C) {
     call c = run(op, record);
-    json outputs = member(record, "outputs"), gradients = find(record, "gradients");
-    bool good = true;
-    for (int i = 0; op->out[i]; i++) good &= judge(c.out[i], member(outputs, op->out[i]), op->out[i], C);
+    bool good = true, gradients = find(record, "gradients") != NULL;
+    for (int i = 0; op->out[i]; i++) good &= judge(c.out[i], record, "outputs", op->out[i], C);
     for (int i = 0; op->in[i] && gradients; i++) {
-        char what[32];
-        snprintf(what, sizeof what, "gradient %s", op->in[i]);
         need(c.grad[i].at != NULL, "gradients stand where there are none");
-        good &= judge(c.grad[i], member(gradients, op->in[i]), what, C);
+        good &= judge(c.grad[i], record, "gradients", op->in[i], C);
     }
     return good;
 }
@@ -554,7 +580,7 @@ static int check(int count, char **paths) {
     return failed ? 1 : passed ? 0 : 2;
 }
 
-/* ---- answer REQUEST RESPONSE: for refllm verify --cmd ---- */
+/* ---- answer REQUEST RESPONSE ...: for refllm verify ---- */
 
 static void put(FILE *file, const char *name, array a, bool more) {
     fprintf(file, "\"%s\": {\"dtype\": \"%s\", \"shape\": [", name, single ? "float32" : "float64");
@@ -569,7 +595,7 @@ static void put(FILE *file, const char *name, array a, bool more) {
     fputs(more ? "]},\n" : "]}\n", file);
 }
 
-static int answer(const char *request, const char *response) {
+static void answer(const char *request, const char *response) {
     char paths[2][4096];
     snprintf(paths[0], sizeof paths[0], "%s/request.json", request);
     snprintf(paths[1], sizeof paths[1], "%s/response.json", response);
@@ -587,12 +613,14 @@ static int answer(const char *request, const char *response) {
     if (fclose(file)) die("%s", strerror(errno));
     release();
     free(text);
-    return 0;
 }
 
 int main(int count, char **words) {
     if (count >= 3 && !strcmp(words[1], "check")) return check(count - 2, words + 2);
-    if (count == 4 && !strcmp(words[1], "answer")) return answer(words[2], words[3]);
-    fputs("usage: consumer check golden/L1/FILE.json ... | consumer answer REQUEST RESPONSE\n", stderr);
+    if (count >= 4 && count % 2 == 0 && !strcmp(words[1], "answer")) {
+        for (int i = 2; i < count; i += 2) answer(words[i], words[i + 1]);
+        return 0;
+    }
+    fputs("usage: consumer check golden/L1/FILE.json ... | consumer answer REQUEST RESPONSE ...\n", stderr);
     return 2;
 }

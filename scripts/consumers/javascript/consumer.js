@@ -3,6 +3,7 @@
 //
 //     node consumer.js check golden/L1/attention.json ...        reads the cases, prints what fails
 //     refllm verify --cmd 'node consumer.js answer {request} {response}' --level 1
+//     node consumer.js answer REQUEST RESPONSE [REQUEST RESPONSE ...]     several in one go
 //
 // Exit status: 0 all that ran is right, 1 something is wrong, 2 could not run. To check code of your own, put it in
 // place of an operation below; the rest stays. Arrays are flat and row-major, dX is the gradient of X.
@@ -24,31 +25,35 @@ const product = (sizes) => sizes.reduce((a, b) => a * b, 1);
 const last = (x) => (x.shape.length ? x.shape.at(-1) : 1);
 const sameShape = (x, y) => x.shape.length === y.shape.length && x.shape.every((size, i) => size === y.shape[i]);
 
+// An axis may be empty. The others are limited all the same: loops run over them.
 function zeros(shape) {
-  need(product(shape) <= 1 << 22, 'asks for an array of more than 4 million numbers');
+  need(product(shape.filter((size) => size > 0)) <= 1 << 22, 'asks for an array of more than 4 million numbers');
   return { shape, data: new Float64Array(product(shape)) };
 }
 
 const like = (x) => zeros(x.shape);
+const rowsOf = (x) => product(x.shape.slice(0, -1)); // along the last axis, also where they are empty
 const map = (x, f) => ({ shape: x.shape, data: Float64Array.from(x.data, f) });
 
 const SPECIAL = { NaN: NaN, Infinity: Infinity, '-Infinity': -Infinity };
 const isObject = (x) => typeof x === 'object' && x !== null && !Array.isArray(x);
 
 function readNumber(x, dtype, name) {
-  const value = dtype === 'float64' && typeof x === 'string' && Object.hasOwn(SPECIAL, x) ? SPECIAL[x] : x;
-  need(typeof value === (dtype === 'bool' ? 'boolean' : 'number'), `${name}: ${JSON.stringify(x)} is not a ${dtype}`);
-  need(value === SPECIAL[x] || dtype === 'bool' || Number.isFinite(value), `${name}: a number is beyond float64`);
-  need(dtype !== 'int64' || Number.isSafeInteger(value), `${name}: ${x} is not an integer, or too large`);
-  return Number(value);
+  if (dtype === 'float64' && typeof x === 'string' && Object.hasOwn(SPECIAL, x)) return SPECIAL[x];
+  need(typeof x === (dtype === 'bool' ? 'boolean' : 'number'), `${name}: ${JSON.stringify(x)} is not a ${dtype}`);
+  need(dtype === 'bool' || Number.isFinite(x), `${name}: a number is beyond float64`);
+  need(dtype !== 'int64' || Number.isSafeInteger(x), `${name}: ${x} is not an integer, or too large`);
+  return Number(x);
 }
 
 function tensor(record, name, dtype = 'float64') {
   need(isObject(record) && record.dtype === dtype, `${name} must be a tensor of ${dtype}`);
   const { shape, data } = record;
-  const sizes = Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 1);
+  const sizes = Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 0);
   need(sizes && Array.isArray(data) && data.length === product(shape), `${name}: shape and data do not agree`);
-  return { shape, data: Float64Array.from(data, (x) => readNumber(x, dtype, name)) };
+  const read = zeros(shape);
+  data.forEach((x, i) => { read.data[i] = readNumber(x, dtype, name); });
+  return read;
 }
 
 // ---- The operations: (arrays, keywords) -> [outputs, back], where back(dy) gives the gradient of every array.
@@ -58,7 +63,7 @@ function linear([x, W, b]) {
   need(x.shape.length && W.shape.length === 2 && last(x) === W.shape[0], 'x W: the widths differ');
   need(!b || (b.shape.length === 1 && b.shape[0] === W.shape[1]), 'b does not have the width of the output');
   const [I, O] = W.shape;
-  const rows = x.data.length / I;
+  const rows = rowsOf(x);
   const y = zeros([...x.shape.slice(0, -1), O]);
   for (let n = 0; n < rows; n++) {
     for (let o = 0; o < O; o++) {
@@ -135,12 +140,15 @@ function layerNorm([x, g, b], { eps }) {
   }];
 }
 
-// p = softmax(row); a row of only -Infinity gives zeros. whole = log sum exp(row).
+// p = softmax(row); a row of only -Infinity gives zeros, one with NaN or Infinity only NaN.
+// whole = log sum exp(row), 0 if the sum is.
 function softmaxRow(row) {
-  const top = row.reduce((a, b) => Math.max(a, b), -Infinity);
-  const e = row.map((v) => (top > -Infinity ? Math.exp(v - top) : 0));
-  const sum = e.reduce((a, b) => a + b, 0);
-  return { p: sum > 0 ? e.map((v) => v / sum) : e, whole: top + Math.log(sum) };
+  const most = row.reduce((a, b) => Math.max(a, b), -Infinity);
+  const top = most === -Infinity ? 0 : most;
+  const e = row.map((v) => Math.exp(v - top));
+  const all = e.reduce((a, b) => a + b, 0);
+  const sum = all === 0 ? 1 : all;
+  return { p: e.map((v) => v / sum), whole: top + Math.log(sum) };
 }
 
 function softmax([x]) {
@@ -183,27 +191,26 @@ function crossEntropy([logits], keywords) {
   }];
 }
 
-// erf(x): the series whose terms have one sign where it is short, a continued fraction for 1 - erf beyond.
-function erf(x) {
-  const z = Math.abs(x);
-  if (z > 6) return Math.sign(x);
-  if (z < 2.5) {
+// 1 - erf(x): a series of erf where few digits cancel, a continued fraction beyond, which keeps those of the tail.
+function erfc(x) {
+  if (x < 0) return 2 - erfc(-x);
+  if (x < 1) {
     let [term, sum] = [x, x];
-    for (let n = 1; Math.abs(term) > 1e-18 * Math.abs(sum); n++) {
+    for (let n = 1; term > 1e-18 * sum; n++) {
       term *= (2 * x * x) / (2 * n + 1);
       sum += term;
     }
-    return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
+    return 1 - (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
   }
-  let fraction = z;
-  for (let n = 60; n > 0; n--) fraction = z + n / 2 / fraction;
-  return Math.sign(x) * (1 - Math.exp(-z * z) / Math.sqrt(Math.PI) / fraction);
+  let fraction = x;
+  for (let n = 200; n > 0; n--) fraction = x + n / 2 / fraction;
+  return Math.exp(-x * x) / Math.sqrt(Math.PI) / fraction;
 }
 
 // y = f(x), with the slope of f
 const eachElement = (f, slope) => ([x]) => [[map(x, f)], (dy) => [map(x, (v, i) => slope(v) * dy.data[i])]];
 
-const share = (x) => (1 + erf(x / Math.SQRT2)) / 2;
+const share = (x) => erfc(-x / Math.SQRT2) / 2;
 const density = (x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
 const geluErf = eachElement((x) => x * share(x), (x) => share(x) + x * density(x));
 
@@ -269,7 +276,7 @@ function attention([q, k, v], keywords) {
         dv.data[c * E + e] += dy.data[r * E + e] * weights.data[w];
       }
     });
-    const along = new Float64Array(weights.data.length / S);
+    const along = new Float64Array(rowsOf(weights));
     each((r, c, w) => { along[r] += weights.data[w] * dw.data[w]; });
     each((r, c, w) => {
       const dscore = weights.data[w] * (dw.data[w] - along[r]) * scale;
@@ -333,20 +340,24 @@ function readJson(file) {
   return record;
 }
 
-// What is wrong with y, or null: |y - t| <= C u (S + |t| + max|t| along the last axis) + tiny
-function fault(y, truth, name, C) {
+// What is wrong with y, or null: |y - t| <= C (u (S + |t| + max|t| along the last axis) + 2^-53 W) + tiny; only NaN
+// meets NaN, only infinity infinity. u is 2^-53 here.
+function fault(y, truth, wide, name, C) {
   need(isObject(truth), `${name} is missing`);
   const [t, S] = [tensor(truth.value, name), tensor(truth.condition, name)];
-  need(sameShape(t, S) && S.data.every((s) => s >= 0 && s < Infinity), `${name}: value and condition do not agree`);
+  const W = wide === undefined ? like(t) : tensor(wide, name);
+  for (const x of [S, W]) {
+    need(sameShape(t, x) && x.data.every((s) => s >= 0 && s < Infinity), `${name}: value and condition do not agree`);
+  }
   if (!y || !sameShape(y, t)) return `${name} has another shape`;
   const size = (v) => (Number.isFinite(v) ? Math.abs(v) : 0);
-  const W = last(t);
   for (let i = 0; i < t.data.length; i++) {
-    const start = i - (i % W);
-    const row = t.data.subarray(start, start + W).reduce((a, v) => Math.max(a, size(v)), 0);
+    const start = i - (i % last(t));
+    const row = t.data.subarray(start, start + last(t)).reduce((a, v) => Math.max(a, size(v)), 0);
     const [got, value] = [y.data[i], t.data[i]];
-    const allowed = Number.isFinite(value) ? C * 2 ** -53 * (S.data[i] + Math.abs(value) + row) + 2 ** -1022 : 0;
-    if (got !== value && !(Math.abs(got - value) <= allowed)) {
+    const error = 2 ** -53 * (S.data[i] + Math.abs(value) + row + W.data[i]);
+    const allowed = Number.isFinite(value) ? C * error + 2 ** -1022 : 0;
+    if (!Object.is(got + 0, value + 0) && !(Math.abs(got - value) <= allowed)) { // NaN is NaN; -0 + 0 is 0
       const ratio = (Math.abs(got - value) / allowed).toPrecision(3);
       return `${name}[${i}] is ${got}, the truth ${value}: ${ratio} times the tolerance`;
     }
@@ -369,7 +380,8 @@ function checkFile(file, count) {
     for (const group of ['outputs', 'gradients']) {
       for (const [name, truth] of Object.entries(record[group] ?? {})) {
         const what = group === 'outputs' ? name : `gradient ${name}`;
-        faults.push(withName(record.id, () => fault(found[group][name], truth, what, calibration.C)));
+        const wide = record.wide?.[group]?.[name];
+        faults.push(withName(record.id, () => fault(found[group][name], truth, wide, what, calibration.C)));
       }
     }
     need(faults.length, `${record.id}: holds nothing to compare with`);
@@ -387,7 +399,7 @@ function check(files) {
   return count.passed ? 0 : 2;
 }
 
-// ---- answer REQUEST RESPONSE: for refllm verify --cmd
+// ---- answer REQUEST RESPONSE ...: for refllm verify
 
 function written({ shape, data }) {
   return { dtype: 'float64', shape, data: Array.from(data, (x) => (Number.isFinite(x) ? x : String(x))) };
@@ -404,7 +416,6 @@ function answer(request, response) {
     ? { outputs: each(found.outputs), gradients: each(found.gradients) }
     : { skip: 'it does not have this operation in this dtype' };
   fs.writeFileSync(path.join(response, 'response.json'), `${JSON.stringify(reply)}\n`);
-  return 0;
 }
 
 // The name of the file or the case before what is wrong with it.
@@ -420,8 +431,11 @@ function withName(name, f) {
 function main([way, ...words]) {
   try {
     if (way === 'check' && words.length) return check(words);
-    if (way === 'answer' && words.length === 2) return answer(...words);
-    throw new Malformed('usage: node consumer.js check golden/L1/FILE.json ... | answer REQUEST RESPONSE');
+    if (way === 'answer' && words.length && words.length % 2 === 0) {
+      for (let i = 0; i < words.length; i += 2) answer(words[i], words[i + 1]);
+      return 0;
+    }
+    throw new Malformed('usage: node consumer.js check golden/L1/FILE.json ... | answer REQUEST RESPONSE ...');
   } catch (error) {
     if (!(error instanceof Malformed) && error.code === undefined) throw error;
     console.error(error.message.replace(/[^\x20-\x7e]+/g, ' '));
