@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy
 
 from refllm.errors import UserError
-from refllm.extras import how_to_install
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +71,8 @@ def device_namespace(device: str) -> Any:
         import cupy
         import cupyx.scipy.special  # noqa: F401  (erfc lives there)
     except ImportError:
+        from refllm.extras import how_to_install  # here, since what it needs takes a tenth of NumPy's time to import
+
         raise UserError(
             f"--device cuda needs CuPy, which is not installed: {how_to_install('gpu-cuda13', 'cupy-cuda13x>=14')} "
             "(or the same with 12, to match the driver), or use --device cpu"

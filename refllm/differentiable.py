@@ -1,8 +1,8 @@
 """`@differentiable`: what a docstring's `Shapes:` line says is checked, on the way in and on the way back.
 
-The line is read once, when the function is defined. At a call the shapes and dtypes of the arrays that it declares are
-looked up among those that were found to fit before; only new ones are compared with the line. The pullback is wrapped:
-each gradient that it is given must have the shape and dtype of the value that was returned.
+The line is read once, at the first call. At a call the shapes and dtypes of the arrays that it declares are looked up
+among those that were found to fit before; only new ones are compared with the line. The pullback is wrapped: each
+gradient that it is given must have the shape and dtype of the value that was returned.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import inspect
 import linecache
 import operator
 import re
-from collections.abc import Callable, Iterable
-from functools import update_wrapper
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from refllm.fit import Fit, require_array
@@ -21,6 +22,8 @@ from refllm.shapes import Declared, ShapesError, parse, sections, written
 F = TypeVar("F", bound=Callable[..., Any])
 
 CARRIED = ("cache", "state", "states")  # a block that goes on from these leaves the checks to its operations
+_PLAIN: set[type] = set()  # classes of arrays that were found to be good
+_look = operator.attrgetter("__class__", "shape", "dtype")
 ADMITTED = 4096  # signatures that a function remembers; decoding brings one for every length of a text
 
 
@@ -41,6 +44,8 @@ def contract(function: Callable[..., Any]) -> Contract:
         raise ShapesError(f"{name}: the docstring has no `Shapes:` section; add one")
     inputs, outputs = parse(name, line)
     parameters = inspect.signature(function).parameters
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
+        raise ShapesError(f"{name}: a starred parameter hides what is passed; name every argument")
     arguments = tuple(a for a in inputs if a.name in parameters)
     sizes = " ".join(" ".join((*a.dimensions, a.count or "")) for a in (*inputs, *outputs))
     letters = set(re.findall(r"[^\W\d]\w*", sizes))
@@ -49,21 +54,45 @@ def contract(function: Callable[..., Any]) -> Contract:
 
 def differentiable(function: F) -> F:
     """A function (arrays) -> (y, back) that refuses arrays, and gradients of y, which do not fit its `Shapes:` line."""
-    return _with_a_door(function, contract(function), guarded=True)
+    return _with_a_door(function, guarded=True)
 
 
 def declared_inputs(function: F) -> F:
     """A function without a pullback that refuses arrays which do not fit its `Shapes:` line."""
-    return _with_a_door(function, contract(function), guarded=False)
+    return _with_a_door(function, guarded=False)
 
 
-def _with_a_door(function: F, declared: Contract, *, guarded: bool) -> F:
+def _with_a_door(function: F, *, guarded: bool) -> F:
     """The function with a check before it and, if it is to be `guarded`, one in its pullback.
 
     The checks are written out as source for the signature at hand, as dataclasses are: in decoding, where arrays are
-    small, a loop over arguments would cost more than some operations.
+    small, a loop over arguments would cost more than some operations. To read some fifty lines and to compile as many
+    sources would make up a third of the time of an import: both wait for the first call, whose code then gives its
+    place to the one that was written.
     """
+    names: dict[str, Any] = {}
+    door = FunctionType(_first_call.__code__, names, function.__name__)
+
+    def write() -> None:
+        written_out = _written_out(function, names, guarded=guarded)
+        door.__defaults__, door.__kwdefaults__ = written_out.__defaults__, written_out.__kwdefaults__
+        door.__code__ = written_out.__code__
+
+    names.update(_write=write, _door=door)
+    return cast(F, update_wrapper(door, function))
+
+
+def _first_call(*arguments: Any, **keywords: Any) -> Any:
+    """The code of every door until its first call; the names that are missing here are in the door's own globals."""
+    _write()  # type: ignore[name-defined]  # noqa: F821
+    return _door(*arguments, **keywords)  # type: ignore[name-defined]  # noqa: F821
+
+
+def _written_out(function: Callable[..., Any], names: dict[str, Any], *, guarded: bool) -> Any:
+    """The door as a function whose globals are `names`."""
+    declared = contract(function)
     admitted: set[Any] = set()
+    latest: list[Any] = [None]
 
     def admit(seen: Any, arguments: dict[str, Any]) -> None:
         sizes = {name: _whole_number(declared.name, name, arguments[name]) for name in declared.numbers}
@@ -72,29 +101,28 @@ def _with_a_door(function: F, declared: Contract, *, guarded: bool) -> F:
             admitted.clear()
         if seen is not None:
             admitted.add(seen)
+            latest[0] = seen
 
     source = _source(function, declared, guarded=guarded)
     place = f"<the door of {function.__module__}.{function.__qualname__}>"
     linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)
-    defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
-    names: dict[str, Any] = {
-        "_function": function, "_defaults": defaults, "_admitted": admitted, "_admit": admit, "_plain": _PLAIN,
-        "_require": lambda dy, wanted: _require_gradients(declared, dy, wanted),
-    }  # fmt: skip
+    names.update(
+        _function=function, _defaults={p.name: p.default for p in inspect.signature(function).parameters.values()},
+        _admitted=admitted, _latest=latest, _admit=admit,
+        _declared=declared, _bound=partial, _look=_look, _back_of_one=_back_of_one, _back_of_several=_back_of_several,
+    )  # fmt: skip
     exec(compile(source, place, "exec"), names)
-    return cast(F, update_wrapper(names[function.__name__], function))
+    return names[function.__name__]
 
 
 def _source(function: Callable[..., Any], declared: Contract, *, guarded: bool) -> str:
     parameters = inspect.signature(function).parameters.values()
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
-        raise ShapesError(f"{declared.name}: a starred parameter hides what is passed; name every argument")
     takes = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     says = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     signature = [p.name if p.default is p.empty else f"{p.name}=_defaults[{p.name!r}]" for p in parameters]
     signature[len(takes) : len(takes)] = ["*"] if says else []
     key = [part for a in declared.inputs for part in _seen(a)]
-    key += [part for name in declared.numbers for part in (name, f"{name}.__class__")]  # 4.0 is equal to 4
+    key += [part for name in declared.numbers for part in (f"{name}.__class__", name)]  # 4.0 is equal to 4
     arguments = ", ".join(f"{name!r}: {name}" for name in (*[a.name for a in declared.inputs], *declared.numbers))
     call = f"_function({', '.join([*takes, *[f'{name}={name}' for name in says]])})"
     kept = [name for name in says if name in CARRIED and function.__module__.startswith("refllm.blocks.")]
@@ -102,11 +130,11 @@ def _source(function: Callable[..., Any], declared: Contract, *, guarded: bool) 
     several = len(declared.outputs) > 1 or declared.outputs[0].count is not None
     end = f"    return {call}\n"
     if guarded:
-        end = f"    y, back = {call}\n{_SEVERAL if several else _ONE}    return y, checked_back\n"
+        end = f"    y, back = {call}\n{_SEVERAL if several else _ONE}"
     return f"""def {function.__name__}({", ".join(signature)}):
 {go_on}    try:
         seen = ({"".join(f"{part}, " for part in key)})
-        new = seen not in _admitted
+        new = seen != _latest[0] and seen not in _admitted  # comparing takes half as long as hashing
     except (AttributeError, TypeError):  # no array, or no size: the door says which
         seen, new = None, True
     if new:
@@ -114,32 +142,38 @@ def _source(function: Callable[..., Any], declared: Contract, *, guarded: bool) 
 {end}"""
 
 
-# The pullbacks that are returned. They hold shapes, and not y itself, which may be large and done with.
-_ONE = """    shape, dtype = y.shape, y.dtype
-    def checked_back(*dy):
-        try:
-            (one,) = dy
-            fits = one.shape == shape and one.dtype is dtype and one.__class__ in _plain
-        except (AttributeError, ValueError):
-            fits = False
-        if not fits:
-            _require(dy, ((shape, dtype),))
-        return back(*dy)
-"""
-_SEVERAL = """    wanted = [(one.shape, one.dtype, True) for one in y]
-    def checked_back(*dy):
-        try:
-            fits = [(one.shape, one.dtype, one.__class__ in _plain) for one in dy] == wanted
-        except AttributeError:
-            fits = False
-        if not fits:
-            _require(dy, [(shape, dtype) for shape, dtype, _ in wanted])
-        return back(*dy)
-"""
+# What stands at the end of a door. The pullbacks hold shapes, and not y itself, which may be large and done with. They
+# are bound arguments of one function, and not closures of every door, which a step would find in no cache.
+_ONE = "    return y, _bound(_back_of_one, _declared, y.shape, y.dtype, back)\n"
+_SEVERAL = "    return y, _bound(_back_of_several, _declared, [*map(_look, y)], back)\n"
+
+
+def _back_of_one(
+    declared: Contract, shape: Any, dtype: Any, back: Callable[..., Any], dy: Any = ..., /, *more: Any
+) -> Any:
+    """The gradients that `back` gives for one of y. Not *dy: to pack and unpack it takes longer than the check."""
+    try:
+        fits = dy.shape == shape and dy.dtype is dtype and dy.__class__ in _PLAIN and not more
+    except AttributeError:
+        fits = False
+    if not fits:
+        _require_gradients(declared, () if dy is ... else (dy, *more), [(shape, dtype)])
+    return back(dy)
+
+
+def _back_of_several(declared: Contract, wanted: list[Any], back: Callable[..., Any], /, *dy: Any) -> Any:
+    """The gradients that `back` gives for one of each value, of which `wanted` are class, shape and dtype."""
+    try:
+        fits = [*map(_look, dy)] == wanted
+    except AttributeError:
+        fits = False
+    if not fits:
+        _require_gradients(declared, dy, [(shape, dtype) for _, shape, dtype in wanted])
+    return back(*dy)
 
 
 def _seen(declared: Declared) -> list[str]:
-    """Source of what the door looks at of an argument."""
+    """Source of what the door looks at of an argument: its class first, so that only what is alike is compared."""
     parts = [f"{{0}}.{attribute}" for attribute in ("__class__", "shape", "dtype")]
     if declared.count is not None:
         each = f"tuple([({', '.join(parts).format('z')}) for z in {declared.name}])"
@@ -158,12 +192,9 @@ def _whole_number(operation: str, name: str, value: Any) -> int:
     return number
 
 
-_PLAIN: set[type] = set()  # classes of arrays that were found to be good
-
-
-def _require_gradients(declared: Contract, dy: tuple[Any, ...], wanted: Iterable[tuple[Any, Any]]) -> None:
+def _require_gradients(declared: Contract, dy: tuple[Any, ...], wanted: list[tuple[Any, Any]]) -> None:
     """TypeError or ValueError unless these are gradients of values of the wanted shapes and dtypes."""
-    values = _values(declared, list(wanted))
+    values = _values(declared, wanted)
     if len(dy) != len(values):
         names = " and ".join(name for name, *_ in values)
         raise TypeError(

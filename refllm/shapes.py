@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 Term = tuple[int, tuple[str, ...]]  # sign, factors
 
-_ARRAY = re.compile(
+_ARRAY = (  # compiled when the first line is read, not at the import
     r"(?P<name>\w+'?)(\[(?P<count>\w+)\])? ((?P<kind>bool|int|real) )?((?P<how>broadcast to|end of) )?"
     r"\((?P<dimensions>[^()]*)\)( in \[0, (?P<bound>[\w*+]+)\))?(?P<ignore> or `ignore`)?(?P<optional>,? or None)?"
     r'( or, for "(?P<value>\w+)", \((?P<other>[^()]*)\))?'
@@ -82,7 +82,7 @@ def parse(operation: str, line: str) -> tuple[tuple[Declared, ...], tuple[Declar
 def _arrays(operation: str, text: str) -> list[Declared]:
     arrays = []
     for part in text.split(";"):
-        match = _ARRAY.fullmatch(" ".join(part.split()))
+        match = re.fullmatch(_ARRAY, " ".join(part.split()))
         if match is None:
             raise ShapesError(
                 f"{operation}: `Shapes:` holds {part.strip()!r}, which is not `name (dimensions)`; "

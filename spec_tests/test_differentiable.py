@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -13,9 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import refllm
 from refllm.differentiable import ADMITTED, declared_inputs, differentiable
 from refllm.fit import require_indices
 from refllm.shapes import ShapesError
+from spec_tests import examples
+from spec_tests.operations import operation_functions
+
+DECORATORS = {differentiable.__name__, declared_inputs.__name__}
 
 
 def checked(line: str, signature: str, value: str = "x * 1") -> Callable[..., Any]:
@@ -202,6 +211,13 @@ def test_a_gradient_that_is_not_one_of_y_is_refused(dy: Any, error: type[Excepti
         back(dy)
 
 
+def test_another_number_of_gradients_is_refused() -> None:
+    y, back = LAYER_NORM(numpy.zeros((2, 3)), numpy.zeros(3))
+    for dys, got in (((), 0), ((y, y), 2)):
+        with pytest.raises(TypeError, match=rf"^op: back takes 1 gradient, of y; got {got}$"):
+            back(*dys)
+
+
 def test_of_several_values_the_one_is_named() -> None:
     _, back = SEVERAL(numpy.zeros((2, 3)))
     back(numpy.zeros((2, 3)), numpy.zeros(2))
@@ -269,12 +285,82 @@ def test_the_function_looks_as_it_was_written_and_its_frame_can_be_read() -> Non
         ("y = x\n\nShapes:  x of T -> y (T,)", "x", "f: `Shapes:` holds 'x of T'"),
     ],
 )
-def test_a_line_that_cannot_be_read_stops_the_import(docstring: str, signature: str, message: str) -> None:
+def test_a_line_that_cannot_be_read_stops_every_call(docstring: str, signature: str, message: str) -> None:
+    for decorate in (differentiable, declared_inputs):
+        op = decorate(undocumented(docstring, signature))
+        for _ in range(2):
+            with pytest.raises(ShapesError, match=message):
+                op(numpy.zeros(3))
+            with pytest.raises(ShapesError, match=message):
+                assert_it_can_be_called(op)
+
+
+def undocumented(docstring: str, signature: str) -> Callable[..., Any]:
     names: dict[str, Any] = {}
     exec(f"def f({signature}): ...", names)
     names["f"].__doc__ = docstring
-    with pytest.raises(ShapesError, match=message):
-        differentiable(names["f"])
+    function: Callable[..., Any] = names["f"]
+    return function
+
+
+def decorated() -> Iterator[tuple[str, str]]:
+    """Module and name of every function of the package that stands under a decorator of refllm/differentiable.py."""
+    package = Path(refllm.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        source = path.read_text(encoding="utf-8")
+        if "from refllm.differentiable import" not in source:  # the mutants have a decorator of that name, too
+            continue
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef) and DECORATORS & {ast.unparse(d) for d in node.decorator_list}:
+                yield module, node.name
+
+
+def assert_it_can_be_called(function: Callable[..., Any]) -> None:
+    """A call without arguments reads the line, and goes no further than Python's own complaint."""
+    with pytest.raises(TypeError, match="missing"):
+        function()
+
+
+@pytest.mark.parametrize(("module", "name"), list(decorated()))
+def test_the_line_of_every_function_of_the_package_can_be_read(module: str, name: str) -> None:
+    """The line is read at the first call, so that an import stays fast: here is where a wrong one is found."""
+    function = getattr(importlib.import_module(module), name)
+    assert hasattr(function, "__wrapped__")
+    assert_it_can_be_called(function)
+
+
+def test_every_decorated_function_was_found() -> None:
+    found = set(decorated())
+    assert {(function.__module__, function.__name__) for _, function in examples.functions()} <= found
+    assert {(function.__module__, function.__name__) for function in operation_functions()} <= found
+    assert {module for module, _ in found} >= {"refllm.optim.update", "refllm.finetune.low_rank"}
+
+
+def test_the_first_call_is_like_every_other() -> None:
+    def f(x: Any, g: Any = None, *, eps: float = 2.0) -> Any:
+        """y = x
+
+        Shapes:  x (T,); g (T,), or None -> y (T,)
+        """
+        return (x, g, eps), lambda dy: dy
+
+    x = numpy.zeros(3)
+    once = declared_inputs(f)
+    assert inspect.signature(once) == inspect.signature(f)
+    first, again = once(x), once(x)
+    assert first[0] == again[0] == (x, None, 2.0)
+    assert declared_inputs(f)(x, x, eps=1.0)[0] == (x, x, 1.0)
+    with pytest.raises(ValueError, match=r"f: x must be \(T,\)"):
+        declared_inputs(f)(numpy.zeros((3, 3)))
+
+
+def test_threads_may_share_a_first_call() -> None:
+    for _ in range(20):
+        op = checked("x (T,) -> y (T,)", "x")
+        with ThreadPoolExecutor(4) as pool:
+            values = list(pool.map(lambda n, op=op: op(numpy.ones(n))[0].sum(), range(8)))
+        assert values == list(range(8))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from refllm.backend import Array, equal_entries, known, least, namespace, overflow_is_expected, running_maximum
@@ -30,8 +31,9 @@ def attention(
              -> y (..., T, E)
     Back:    dv = Pᵀ dy;  dP = dy vᵀ;  ds = P (dP - Σ_j P_j dP_j), where Σ_j P_j dP_j = Σ_e y_e dy_e;
              dq = ds k / √D;  dk = dsᵀ q / √D
-    Special: a row with no key left gives y = 0 and no gradient. Memory grows with T + S: beyond one tile of keys the
-             weights are formed again in `back`.
+    Special: a row with no key left gives y = 0 and no gradient. A key and a value that `allowed` forbids must be finite
+             all the same, padding too: their weight is 0, and 0 times NaN or infinity is NaN. Memory grows with T + S:
+             beyond one tile of keys the weights are formed again in `back`.
     Raises:  ValueError for shapes that do not agree or an `allowed` that is not boolean or does not broadcast.
     """
     y, back = _attend(_Scores(q, k, None, causal, allowed), v)
@@ -219,8 +221,10 @@ def _diagonal_sums(xp: Any, x: Array) -> Array:
     return equal_entries(xp, h, 1, x.dtype) @ sheared
 
 
+@lru_cache(maxsize=16)
 def _later(xp: Any, size: int, dtype: Any) -> Array:
-    """What is added to the scores of a block of queries with the keys after its first: -inf for j >= i, else 0."""
+    """What is added to the scores of a block of queries with the keys after its first: -inf for j >= i, else 0. All
+    layers get the same array, to which nothing is written."""
     index = xp.arange(size)
     return xp.where(index >= index[:, None], -math.inf, 0).astype(dtype)
 

@@ -49,7 +49,7 @@ def layer_norm(
 
     def back(dy: Array) -> tuple[Array, Array, Array]:
         drows = dy.reshape(-1, C)
-        dx, dg, ones = xp.empty(drows.shape, dy.dtype), xp.zeros_like(g), xp.ones(len(drows), dy.dtype)
+        dx, dg, ones = xp.empty(drows.shape, dy.dtype), xp.zeros_like(g), equal_entries(xp, len(drows), 1, dy.dtype)
         g_mean = g / C  # z @ g_mean is mean(g z)
         for dyi, dxi, ni, ri, one in row_blocks(drows, dx, n, r, ones):
             t = dyi * ni

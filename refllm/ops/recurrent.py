@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from refllm.backend import Array, namespace, overflow_is_expected, zero_where_not
+from refllm.backend import Array, equal_entries, namespace, overflow_is_expected, zero_where_not
 from refllm.differentiable import differentiable
 
 
@@ -139,4 +139,4 @@ def _products(rows: Array, states: Array, dz: Array, Wx: Array) -> tuple[Array, 
     flat = dz.reshape(T * B, G)
     dx = (flat @ Wx.T).reshape(T, B, len(Wx)).swapaxes(0, 1)
     dWh = states[:-1].reshape(T * B, states.shape[-1]).T @ flat
-    return dx, rows.T @ flat, dWh, namespace(dz).ones(T * B, dz.dtype) @ flat
+    return dx, rows.T @ flat, dWh, equal_entries(namespace(dz), T * B, 1, dz.dtype) @ flat

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.differentiable import differentiable
@@ -68,6 +70,11 @@ def _angles(operation: str, x: Array, positions: Array, base: float) -> tuple[Ar
     if not base > 0:
         raise ValueError(f"{operation}: base must be above 0, got {base}")
     xp = namespace(x)
-    omega = xp.exp(xp.arange(0, D, 2, dtype="float64") * (-math.log(base) / D)) if D else xp.empty(0)
-    angle = positions.astype("float64")[..., None] * omega
+    angle = positions.astype("float64")[..., None] * _frequencies(xp, D, base)
     return xp.cos(angle).astype(x.dtype), xp.sin(angle).astype(x.dtype)
+
+
+@lru_cache(maxsize=16)
+def _frequencies(xp: Any, D: int, base: float) -> Array:
+    """base^(-2i/D), (D/2,), in float64: the same for every layer and token, and never written to."""
+    return xp.exp(xp.arange(0, D, 2, dtype="float64") * (-math.log(base) / D)) if D else xp.empty(0)
