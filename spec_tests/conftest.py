@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import hypothesis
 import pytest
 from threadpoolctl import threadpool_limits
 
-from spec_tests import devices
+from refllm.verify import corpus
+from spec_tests import devices, gradients
 from spec_tests import subject as subjects
 
 # Deterministic: the same examples on every machine and in every run, so that a failure is one for everybody.
@@ -18,11 +20,11 @@ hypothesis.settings.register_profile(
     "spec",
     derandomize=True,
     deadline=None,
-    max_examples=30,
+    max_examples=15,
     report_multiple_bugs=False,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-hypothesis.settings.load_profile("spec")
+hypothesis.settings.register_profile("slow", hypothesis.settings.get_profile("spec"), max_examples=30)
 
 
 _SUBJECT = pytest.StashKey[subjects.Subject]()
@@ -47,6 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
     missing = [name for name in (config.getoption("--require") or "").split(",") if name and find_spec(name) is None]
     if missing:
         raise pytest.UsageError(f"--require: this Python has no {', '.join(missing)}")
+    hypothesis.settings.load_profile("slow" if config.getoption("--slow") else "spec")
+    gradients.EVERY_ELEMENT = config.getoption("--slow")
+    corpus.load = _read_once(corpus.load)
     config.stash[_SUBJECT] = _chosen(config.getoption("--adapter"), config.getoption("--device"))
 
 
@@ -55,6 +60,20 @@ def _limit_blas() -> None:
     threadpool_limits(1, user_api="blas")
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+
+def _read_once(load: Callable[[Path], corpus.Corpus]) -> Callable[[Path], corpus.Corpus]:
+    """The golden files of the checkout are read once a process. What a folder must be is tested with other folders."""
+    kept: list[corpus.Corpus] = []
+
+    def once(root: Path) -> corpus.Corpus:
+        if root != corpus.folder(None):
+            return load(root)
+        if not kept:
+            kept.append(load(root))
+        return kept[0]
+
+    return once
 
 
 def _chosen(path: str | None, device: str) -> subjects.Subject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,11 +78,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-@pytest.mark.parametrize("minutes", [0.5, 1.0])
-@pytest.mark.parametrize("reports", [1, 10, 100])
-@pytest.mark.parametrize("reading", [0.0, 0.01, 0.4], ids="reading {:.0%}".format)
-@pytest.mark.parametrize("examples", [3, 640, 3_800, 140_000], ids="of {}".format)
-@pytest.mark.parametrize(("step", "ratio"), [(0.01, 3.0), (0.05, 1.5), (0.05, 6.0), (0.4, 3.0)])
+def lengths() -> Iterator[Any]:
+    """All combinations; by default those in which every two values meet."""
+    axes: list[list[Any]] = [
+        [0.5, 1.0], [1, 10, 100], [0.0, 0.01, 0.4], [3, 640, 3_800, 140_000],
+        [(0.01, 3.0), (0.05, 1.5), (0.05, 6.0), (0.4, 3.0)],
+    ]  # fmt: skip
+    for place in itertools.product(*(range(len(axis)) for axis in axes)):
+        minutes, reports, reading, examples, (step, ratio) = (axis[i] for axis, i in zip(axes, place, strict=True))
+        name = f"{minutes} min, {reports} reports, reading {reading:.0%}, of {examples}, {step}, {ratio}"
+        marks = () if sum(place) % 4 == 0 else pytest.mark.slow
+        yield pytest.param(minutes, reports, reading, examples, step, ratio, id=name, marks=marks)
+
+
+def test_by_default_every_two_lengths_meet() -> None:
+    met = {pair for each in lengths() if not each.marks for pair in itertools.combinations(enumerate(each.values), 2)}
+    assert met == {pair for each in lengths() for pair in itertools.combinations(enumerate(each.values), 2)}
+
+
+@pytest.mark.parametrize(("minutes", "reports", "reading", "examples", "step", "ratio"), list(lengths()))
 def test_a_run_by_minutes_ends_when_they_do_however_much_is_held_out(
     tmp_path: Path, clock: Clock, minutes: float, reports: int, reading: float, examples: int, step: float, ratio: float
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,14 +25,16 @@ class Imitations:
 
     def __init__(self) -> None:
         self._responses: dict[tuple[str, str, str], tuple[Case, Response | None]] = {}
-        self._sites: dict[str, tuple[Case, frozenset[Site]]] = {}
+        self._relevant: dict[str, tuple[Case, list[Mutant]]] = {}
 
     def relevant(self, case: Case) -> list[Mutant]:
         """The mutants of the functions that refllm calls for this case."""
-        known = self._sites.get(case.id)
+        known = self._relevant.get(case.id)
         if known is None or known[0] is not case:
-            known = self._sites[case.id] = (case, _called(case))
-        return [mutant for mutant in mutants.MUTANTS if (mutant.original, mutant.within) in known[1]]
+            called = _called(case)
+            own = [mutant for mutant in mutants.MUTANTS if (mutant.original, mutant.within) in called]
+            known = self._relevant[case.id] = (case, own)
+        return known[1]
 
     def response(self, mutant: Mutant, case: Case, dtype: str) -> Response | None:
         """What the mutant answers; None if it raises."""
@@ -136,6 +139,10 @@ def _apart(a: Any, b: Any) -> tuple[float, float]:
     if not arrays or a.shape != b.shape or a.dtype.kind not in "fiub":
         return numpy.inf, 1.0
     x, y = a.astype("float64", copy=False), b.astype("float64", copy=False)
+    with numpy.errstate(all="ignore"):
+        apart = float(abs(x - y).max(initial=0))
+    if math.isfinite(apart):  # so are all of both
+        return apart, float(abs(y).max(initial=0))
     both = numpy.isfinite(x) & numpy.isfinite(y)
     if not both.all():
         if not _same_kind(x[~both], y[~both]):

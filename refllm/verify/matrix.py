@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +51,28 @@ class Table:
 
 
 def measure(
-    cases: Iterable[Case], dtype: str, C: float, *, known: Imitations, whole: bool, every: bool = True
+    cases: Iterable[Case],
+    dtype: str,
+    C: float,
+    *,
+    known: Imitations,
+    whole: bool,
+    every: bool = True,
+    asked: Collection[str] | None = None,
 ) -> Table:
     """Runs every mutant on the cases that call what it imitates; `dtype` where a mutant asks for none of its own.
 
     A mutant of which no case calls that survives; unless `every`, it is left out, as where the cases are a choice.
     Without `whole` a mutant is left after the first level on which it dies. That is all that its diagnosis looks at;
     what is missing is whether the levels above would find it too.
+
+    `asked` holds the ids of the mutants that the diagnosis is asked about, if not all are. The others are left at the
+    first case that they get wrong, and named nothing.
     """
     trial = _Trial(known, cases, dtype, C)
     bank = [mutant for mutant in mutants.MUTANTS if every or trial.relevant[mutant.id]]
-    failing = {mutant.id: trial.failing(mutant, whole) for mutant in bank}
+    wanted = {mutant.id for mutant in bank} if asked is None else set(asked)
+    failing = {mutant.id: trial.failing(mutant, whole, mutant.id in wanted) for mutant in bank}
     levels = {identity: found[0].level if found else 0 for identity, found in failing.items()}
     deaths = []
     for mutant in bank:
@@ -70,7 +81,7 @@ def measure(
             first.setdefault(case.level, case.id)
         peers = {other for other, level in levels.items() if level == levels[mutant.id]}
         applies = Counter(case.level for case in trial.relevant[mutant.id])
-        named = trial.named(mutant, levels[mutant.id], peers) if first else []
+        named = trial.named(mutant, levels[mutant.id], peers) if first and mutant.id in wanted else []
         deaths.append(Death(mutant, first, {level: applies[level] for level in LEVELS}, named))
     return Table(deaths)
 
@@ -81,6 +92,7 @@ class _Trial:
     def __init__(self, known: Imitations, cases: Iterable[Case], dtype: str, C: float) -> None:
         self.known, self.dtype, self.C = known, dtype, C
         self.relevant: dict[str, list[Case]] = defaultdict(list)  # the cases that call what a mutant imitates, by level
+        self._calls: set[tuple[str, str]] = set()  # the same pairs of mutant and case
         self._on_level: dict[int, list[Case]] = defaultdict(list)
         self._unharmed: dict[tuple[str, str], runner.Result] = {}
         self._unfit: dict[tuple[str, str], bool] = {}
@@ -89,12 +101,15 @@ class _Trial:
                 self._on_level[case.level].append(case)
                 for mutant in known.relevant(case):
                     self.relevant[mutant.id].append(case)
+                    self._calls.add((mutant.id, case.id))
 
-    def failing(self, mutant: Mutant, whole: bool) -> list[Case]:
-        """The cases that the mutant gets wrong: all of the first level on which it dies; if `whole`, then one of each
-        level above."""
+    def failing(self, mutant: Mutant, whole: bool, all_of_the_first: bool) -> list[Case]:
+        """The cases that the mutant gets wrong: all of the first level on which it dies, or one alone; if `whole`, then
+        one of each level above."""
         found: list[Case] = []
         for case in self.relevant[mutant.id]:
+            if found and case.level == found[0].level and not all_of_the_first:
+                continue
             if found and case.level > found[0].level:
                 if not whole:
                     break
@@ -135,7 +150,7 @@ class _Trial:
 
     def _result(self, mutant: Mutant, case: Case, dtype: str) -> runner.Result:
         """What the report says of a mutant on a case."""
-        if any(case is each for each in self.relevant[mutant.id]) and self._fits(case, dtype):
+        if (mutant.id, case.id) in self._calls and self._fits(case, dtype):
             response = self.known.response(mutant, case, dtype)
             if response is None:
                 return runner.Result(case, "error", "the mutant raised")

@@ -57,23 +57,27 @@ def condition(truth: Truth, dtype: str) -> Array:
 def ratios(y: Array, truth: Truth, dtype: str, C: float) -> Array:
     """Error / tolerance of each element, as float64: 0 where equal, infinite where one of the two is NaN, and where
     nothing is allowed."""
-    value = truth.value.astype("float64")
-    got = y.astype("float64")
+    return _ratios(y, truth, tolerance(truth, dtype, C))
+
+
+def _ratios(y: Array, truth: Truth, allowed: Array) -> Array:
+    value = truth.value.astype("float64", copy=False)
+    got = y.astype("float64", copy=False)
     with numpy.errstate(all="ignore"):
-        ratio = numpy.abs(got - value) / tolerance(truth, dtype, C)
+        ratio = numpy.abs(got - value) / allowed
     ratio = numpy.where(numpy.isnan(ratio), numpy.inf, ratio)
     return numpy.where((got == value) | (numpy.isnan(got) & numpy.isnan(value)), 0.0, ratio)
 
 
 def worst(y: Array, truth: Truth, dtype: str, C: float) -> Worst | None:
     """The worst element; None if there is no element."""
-    ratio = ratios(y, truth, dtype, C)
+    allowed = tolerance(truth, dtype, C)
+    ratio = _ratios(y, truth, allowed)
     if not ratio.size:
         return None
     index = tuple(int(i) for i in numpy.unravel_index(int(ratio.argmax()), ratio.shape))
     got, value = float(y[index]), float(truth.value[index])
-    allowed = float(tolerance(truth, dtype, C)[index])
-    return Worst(index, got, value, allowed, float(ratio[index]), _ulp(got, value, dtype))
+    return Worst(index, got, value, float(allowed[index]), float(ratio[index]), _ulp(got, value, dtype))
 
 
 def _ulp(got: float, truth: float, dtype: str) -> float:

@@ -8,10 +8,19 @@ from spec_tests.strict_cupy import absent
 
 
 @every_device
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_every_golden_case_passes_on_a_device(device: Device, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "more"),
+    [
+        ("float32", []),
+        ("float64", ["--level", "2"]),
+        pytest.param("float64", [], marks=pytest.mark.slow),
+    ],
+)
+def test_every_golden_case_passes_on_a_device(
+    device: Device, dtype: str, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with device.present():
-        assert cli.main(["verify", "--self", "--device", "cuda", "--dtype", dtype]) == 0
+        assert cli.main(["verify", "--self", "--device", "cuda", "--dtype", dtype, *more]) == 0
     out = capsys.readouterr().out
     assert "refllm on cuda" in out
     assert "skipped" not in out

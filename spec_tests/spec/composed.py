@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import pytest
 
+from golden import margins
 from refllm.numbers import exact
 from refllm.numbers.exact import Exact
 from refllm.parameters import named_leaves
@@ -32,7 +33,7 @@ def cases(*levels: int) -> list[Any]:
     operation."""
     found = [case for case in golden().cases.values() if case.level in levels and case.operation != "resume"]
     least = {case.operation: case.id for case in sorted(found, key=work, reverse=True)}.values()
-    slow = {case.id for case in found if case.level > 2 and work(case) > 6000} - set(least)
+    slow = {case.id for case in found if case.level > 2 and work(case) > 3000} - set(least)
     return [pytest.param(case, id=case.id, marks=pytest.mark.slow if case.id in slow else ()) for case in found]
 
 
@@ -45,8 +46,8 @@ def work(case: Case) -> int:
 
 
 def require_golden(case: Case) -> None:
-    """Outputs, taps and gradients of the hand-written pullback are the very doubles of the golden file, and the
-    gradients are those of the tape to 300 digits."""
+    """Outputs, taps and gradients of the hand-written pullback are the very doubles of the golden file, the gradients
+    are those of the tape to 300 digits, and the margin of the decisions is in what the text names."""
     with exact.digits(exactly.DIGITS):
         found = exactly.evaluate(case, TEXT[case.operation])
         for name, truth in case.outputs.items():
@@ -56,6 +57,10 @@ def require_golden(case: Case) -> None:
             assert list(named) == list(case.taps)
             for name, truth in case.taps.items():
                 numpy.testing.assert_array_equal(as_floats(named[name]), truth.value, name)
+        if case.margin is not None:
+            inputs = [exact.lift(x) for x in case.arguments("float64")]
+            outputs = list(found.outputs.values())
+            assert float(margins.margin(case.operation, inputs, case.keywords, outputs, found.taps)) == case.margin
         assert found.by_hand.keys() == (case.gradients.keys() if has_pullback(case) else set())
         for name, gradient in found.by_hand.items():
             assert exactly.furthest(gradient, found.by_tape[name]) < -300, name

@@ -91,8 +91,11 @@ def test_the_text_names_all_that_a_reader_needs(report: Report) -> None:
     assert all(len(line) <= WIDTH for line in text.splitlines() if not line.startswith("    "))
 
 
-@pytest.mark.parametrize("name", ["mine.py", "my-adapter.py", "class.py", "2nd it's.py", "kind of.v2.py"])
-@pytest.mark.parametrize("returns", ["y", "y, back", "y, back, {}"])
+NAMES = ["mine.py", "my-adapter.py", "class.py", "2nd it's.py", "kind of.v2.py"]
+RETURNS = [*((name, "y, back") for name in NAMES), ("2nd it's.py", "y"), ("2nd it's.py", "y, back, {}")]
+
+
+@pytest.mark.parametrize(("name", "returns"), RETURNS)
 def test_the_python_snippet_runs_whatever_the_file_is_called(
     name: str, returns: str, golden: corpus.Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,26 +85,42 @@ def planted(mutant: Mutant | Equivalent) -> Iterator[None]:
 @contextmanager
 def traced(sites: frozenset[Site]) -> Iterator[set[Site]]:
     """In this context the set grows by the sites that refllm calls. For one thread."""
-    called: set[Site] = set()
+    probes, called = _probes(sites), set[Site]()
+    before = probes.called
+    try:
+        probes.called = called
+        for place, name, _, probe in probes.places:
+            _put(place, name, probe)
+        yield called
+    finally:
+        probes.called = before
+        for place, name, original, _ in probes.places:
+            _put(place, name, original)
 
-    def probe(original: Function, here: frozenset[Site]) -> Function:
+
+@dataclass
+class _Probes:
+    """What stands in the place of functions while they are traced; made once, since every case is traced by itself."""
+
+    called: set[Site]
+    places: list[tuple[Any, str, Function, Function]]
+
+    def of(self, original: Function, here: frozenset[Site]) -> Function:
         @wraps(original)
         def through(*arguments: Any, **keywords: Any) -> Any:
-            called.update(here)
+            self.called.update(here)
             return original(*arguments, **keywords)
 
         return through
 
-    try:
-        for place, name, original, here in _sites_by_place(sites):
-            _put(place, name, probe(original, here))
-        yield called
-    finally:
-        for place, name, original, _ in _sites_by_place(sites):
-            _put(place, name, original)
-
 
 @cache
+def _probes(sites: frozenset[Site]) -> _Probes:
+    made = _Probes(set(), [])
+    made.places += [(p, name, original, made.of(original, here)) for p, name, original, here in _sites_by_place(sites)]
+    return made
+
+
 def _sites_by_place(sites: frozenset[Site]) -> list[tuple[Any, str, Function, frozenset[Site]]]:
     """Every place of these sites, the function that is held there, and the sites that it belongs to: a module's, and
     those of the packages around it."""
