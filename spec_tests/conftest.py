@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--require: this Python has no {', '.join(missing)}")
     hypothesis.settings.load_profile("slow" if config.getoption("--slow") else "spec")
     gradients.EVERY_ELEMENT = config.getoption("--slow")
-    corpus.load = _read_once(corpus.load)
+    corpus.load = _read_once(corpus.load)  # type: ignore[assignment]
     config.stash[_SUBJECT] = _chosen(config.getoption("--adapter"), config.getoption("--device"))
 
 

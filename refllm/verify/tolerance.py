@@ -57,7 +57,12 @@ def condition(truth: Truth, dtype: str) -> Array:
 def ratios(y: Array, truth: Truth, dtype: str, C: float) -> Array:
     """Error / tolerance of each element, as float64: 0 where equal, infinite where one of the two is NaN, and where
     nothing is allowed."""
-    return _ratios(y, truth, tolerance(truth, dtype, C))
+    return _ratios(y, truth, _allowed(truth, dtype, C))
+
+
+def _allowed(truth: Truth, dtype: str, C: float) -> Array:
+    with numpy.errstate(all="ignore"):
+        return tolerance(truth, dtype, C)
 
 
 def _ratios(y: Array, truth: Truth, allowed: Array) -> Array:
@@ -71,7 +76,7 @@ def _ratios(y: Array, truth: Truth, allowed: Array) -> Array:
 
 def worst(y: Array, truth: Truth, dtype: str, C: float) -> Worst | None:
     """The worst element; None if there is no element."""
-    allowed = tolerance(truth, dtype, C)
+    allowed = _allowed(truth, dtype, C)
     ratio = _ratios(y, truth, allowed)
     if not ratio.size:
         return None

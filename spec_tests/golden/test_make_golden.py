@@ -91,7 +91,7 @@ def test_of_a_file_with_long_cases_the_others_are_regenerated_byte_for_byte(file
     assert not {case.id for case in file.cases} <= LONG
     for case, record in zip(file.cases, stored, strict=True):
         if case.id not in LONG:
-            made = writer.inline({**make_golden.record(case), "level": 1})
+            made = writer.inline({**truth.record(case), "level": 1})
             assert writer.dumps(made) == writer.dumps(record), f"{case.id} differs: run scripts/make_golden.py"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spec_tests.operations import Case, Operation, cases
@@ -37,7 +37,6 @@ def line_of(run: Implementation, *arrays: Any, what: str, **keywords: Any) -> st
 
 @every_operation
 @pytest.mark.host
-@settings(max_examples=25)
 @given(data=st.data())
 def test_a_gradient_that_is_not_one_of_the_value_is_refused(
     operation: Operation, subject: Subject, data: st.DataObject
@@ -71,7 +70,6 @@ def _wrong_arrays(case: Case, number: int) -> Iterator[tuple[str, Any]]:
 
 @every_operation
 @pytest.mark.host
-@settings(max_examples=25)
 @given(data=st.data())
 def test_an_array_that_is_not_the_declared_one_is_refused(
     operation: Operation, subject: Subject, data: st.DataObject
@@ -91,7 +89,6 @@ def test_an_array_that_is_not_the_declared_one_is_refused(
 
 @every_operation
 @pytest.mark.host
-@settings(max_examples=25)
 @given(data=st.data())
 def test_a_size_that_two_arrays_share_is_one_size(operation: Operation, subject: Subject, data: st.DataObject) -> None:
     """An array with a longer axis whose letter, or whose leading axes, another array has too is refused."""

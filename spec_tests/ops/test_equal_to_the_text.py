@@ -42,7 +42,6 @@ def assert_near(found: dict[str, Array]) -> None:
 
 @pytest.mark.own  # others have other conventions at the edges, and round where the text does not
 @every_operation
-@settings(max_examples=30)
 @given(data=st.data())
 def test_an_operation_is_its_text(name: str, subject: Subject, data: st.DataObject) -> None:
     assert name in TEXT, f"{name} has no plain text: write its formula and its pullback in refllm/spec"

@@ -93,7 +93,7 @@ def test_the_pullback_is_linear(operation: Operation, subject: Subject, data: st
 
 
 @every_operation
-@settings(max_examples=50)
+@settings(max_examples=2 * settings().max_examples)
 @given(data=st.data())
 def test_gradients_agree_with_differences(operation: Operation, subject: Subject, data: st.DataObject) -> None:
     case = data.draw(cases(operation, **DOUBLE, **ORDINARY, **SMALL))
