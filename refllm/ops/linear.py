@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from refllm.backend import Array, equal_entries, namespace
@@ -57,13 +58,18 @@ def heads(
     return tuple([y[..., part, :, :].swapaxes(-2, -3) for part in range(parts)]), back
 
 
+def _rows(x: Array, width: int) -> Array:
+    """All rows in one matrix, also rows of no number, whose count a shape with -1 leaves open."""
+    return x.reshape(-1, width) if width else x.reshape(math.prod(x.shape[:-1]), 0)
+
+
 def _product(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """y = x W, for arrays that were checked."""
-    rows = x.reshape(-1, len(W))  # one product for the whole batch
+    rows = _rows(x, len(W))  # one product for the whole batch
     y = rows.dot(W)  # half as dear a call as @, which a decoding step feels
 
     def back(dy: Array) -> tuple[Array, Array]:
-        dy = dy.reshape(-1, W.shape[1])
+        dy = _rows(dy, W.shape[1])
         # dW takes the memory order of W: with W = Eᵀ, dWᵀ is then as contiguous as E
         dW = rows.T @ dy if W.flags.c_contiguous else (dy.T @ rows).T
         return (dy @ W.T).reshape(x.shape), dW
@@ -77,7 +83,7 @@ def _affine(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array], tupl
     y += b
 
     def back(dy: Array) -> tuple[Array, Array, Array]:
-        dy = dy.reshape(-1, len(b))
+        dy = _rows(dy, len(b))
         ones = equal_entries(namespace(dy), len(dy), 1, dy.dtype)
         return *back_product(dy), ones @ dy  # a product sums rows up to three times as fast as sum(axis=0)
 

@@ -100,3 +100,17 @@ def test_two_float_dtypes_are_refused(linear: Implementation) -> None:
 def test_heads_that_do_not_divide_the_width_are_refused(heads: Implementation) -> None:
     with pytest.raises(ValueError, match=r"heads: W must be .* = \(2, 3\*2\*D\) to match x .*; got \(2, 8\)"):
         heads(numpy.ones((4, 2)), numpy.ones((2, 8)), numpy.ones(8), heads=2, parts=3)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("inner", "outer"), [(0, 3), (3, 0), (0, 0)])
+def test_a_map_from_nothing_or_to_nothing_is_its_bias_or_empty(
+    inner: int, outer: int, dtype: str, linear: Implementation
+) -> None:
+    x, W, b = numpy.ones((2, 4, inner), dtype), numpy.ones((inner, outer), dtype), numpy.full(outer, 2, dtype)
+    y, back = linear(x, W, b)
+    numpy.testing.assert_array_equal(y, numpy.full((2, 4, outer), 2, dtype))
+    dx, dW, db = back(numpy.ones((2, 4, outer), dtype))
+    assert (dx.shape, dW.shape) == (x.shape, W.shape)
+    numpy.testing.assert_array_equal(dx, numpy.full(x.shape, outer, dtype))
+    numpy.testing.assert_array_equal(db, numpy.full(outer, 8, dtype))
