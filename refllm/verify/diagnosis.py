@@ -11,6 +11,7 @@ rules it out.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -83,6 +84,7 @@ class _Evidence:
         self.right = [r for r in results if r.status in ("pass", "value")]
         self._suspects: dict[str, list[Suspect]] = {}
         self._weights: dict[tuple[str, str], dict[str, Any]] = {}
+        self._in_single: dict[str, int] = {}
         self._ties: dict[tuple[str, int], tuple[int, bool, int]] = {}
 
     def lines(self, result: Result) -> list[str]:
@@ -96,12 +98,41 @@ class _Evidence:
     def _equal_to(self, result: Result, case: Case, got: Response) -> list[str]:
         """The mistakes that the answer is that of; where there is none, what it has in common with the truth."""
         found = self._ranked(case, [self._weighed(case, suspect) for suspect in self._suspected(result)])
-        if (best := self._causes(result, found)) or result.status == "convention":
-            return best
-        if single := hints.single_precision(result.verdicts, got, self.dtype):
+        best, single = self._causes(result, found), self._in_single_precision(result)
+        if single and not any(2 * self._explains(line) > self._singles(case.operation) for line in best):
             return single
+        if best or result.status == "convention":
+            return best
         near = [str(s) for s in found if s.shared == "numbers"][: LINES - 1] if self.found is None else [UNKNOWN]
         return [*near, *hints.hints(case, got, self.dtype)]
+
+    def _in_single_precision(self, result: Result) -> list[str]:
+        """That the answer is right as far as float32 reaches, if not as the case asks then under a convention."""
+        case, got = result.case, result.response
+        if self.dtype != "float64" or result.status != "fail" or got is None:
+            return []
+        if single := hints.single_precision(result.verdicts, got, self.dtype):
+            return single
+        for key, answers in case.alternatives.items():
+            if equal(case, got, answers.response(), "float32"):
+                return [f"right under the convention {key} as far as float32 reaches, not float64"]
+        return []
+
+    def _singles(self, operation: str) -> int:
+        """How many wrong answers to the operation are right as far as float32 reaches: what explains no more than
+        half of them is no better reason."""
+        if operation not in self._in_single:
+            wrong = [r for r in self.wrong if r.case.operation == operation]
+            self._in_single[operation] = sum(bool(self._in_single_precision(r)) for r in wrong)
+        return self._in_single[operation]
+
+    def _explains(self, line: str) -> int:
+        """How many wrong answers to its operation a cause explains."""
+        cause = line.cause if isinstance(line, Explanation) else None
+        if isinstance(cause, Found | Noise):
+            return len(cause.explained)
+        counts = [w["explained"][0] for (name, _), w in self._weights.items() if cause and name == cause.id]
+        return max(counts, default=0)
 
     def _causes(self, result: Result, ranked: list[Suspect]) -> list[str]:
         """What the answer is equal to: known mistakes, or the edit of the specification that explains more of them. An
@@ -221,8 +252,8 @@ def _by_search(found: Found) -> str:
 
 def _by_lost_digits(noise: Noise) -> str:
     """A form that loses digits in a sentence."""
-    count = f"{len(noise.explained)} of {noise.wrong} wrong answers" if noise.wrong > 1 else "the answer"
-    about = f"{count} lose digits as {noise.form.about} does"
+    share = f"{len(noise.explained)} of {noise.wrong} wrong answers lose"
+    about = f"{share if noise.wrong > 1 else 'the answer loses'} digits as {noise.form.about} does"
     return f"{about}: the error grows with {noise.form.grows_with}; found by search, no listed mistake:"
 
 
@@ -252,14 +283,20 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         if not names and not _by_convention(r) and r is not failures[0]
         and not (r.response is None and _seen(r) == _seen(failures[0]))
     ]  # fmt: skip
-    if unknown:
-        ids = ", ".join(r.case.id for r, _ in unknown[:3]) + (", …" if unknown[3:] else "")
-        seen = next((line for _, line in unknown if line), "")
-        lines.append(
-            f"{len(unknown)} of {len(all_names)} wrong answers are explained by no known mistake ({ids})"
-            f"{': ' + seen if seen and seen != UNKNOWN else ''}"
-        )
+    lines += _unknown(unknown, len(all_names))
     return lines
+
+
+def _unknown(unknown: list[tuple[Result, str]], wrong: int) -> list[str]:
+    """How many answers no known mistake explains, and what is seen of most of them."""
+    if not unknown:
+        return []
+    ids = ", ".join(r.case.id for r, _ in unknown[:3]) + (", …" if unknown[3:] else "")
+    said = Counter(line for _, line in unknown if line)
+    [(seen, times)] = said.most_common(1) or [("", 0)]
+    share = "" if times == len(unknown) else f"{times} of them "
+    more = f": {share}{seen}" if seen and seen != UNKNOWN else ""
+    return [f"{len(unknown)} of {wrong} wrong answers are explained by no known mistake ({ids}){more}"]
 
 
 def _seen(result: Result) -> str:

@@ -43,10 +43,11 @@ def nothing_there(case: Case, response: Response) -> bool:
 
 
 def single_precision(verdicts: list[Verdict], response: Response, dtype: str) -> list[str]:
-    """A line if every number is right as far as float32 can hold it, in a run of float64."""
-    wrong = [v for v in verdicts if v.wrong]
+    """A line if every number is right as far as float32 can hold it, in a run of float64, whatever dtype it has."""
     share = UNIT["float64"] / UNIT["float32"]
-    if dtype != "float64" or not wrong or not all(v.wrong == "values" and v.ratio * share <= 1 for v in wrong):
+    wrong = [v for v in verdicts if v.wrong == "values"]
+    others = any(v.wrong not in ("", "values", "dtype") for v in verdicts)
+    if dtype != "float64" or not wrong or others or not all(v.ratio * share <= 1 for v in wrong):
         return []
     name = wrong[0].name
     y = {**{f"output {n}": x for n, x in response.outputs.items()},

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 
 from refllm.verify import plain
+from refllm.verify.case import Response
 from refllm.verify.edits import Unstable, unstable_forms
 from refllm.verify.runner import Result, judged
 
@@ -71,7 +73,22 @@ def _as_wrong(form: Unstable, result: Result, dtype: str, C: float) -> bool:
             return False
         if verdict.wrong and not _near(verdict.ratio, beside.ratio):
             return False
-    return True
+    return _lost_alike(result, other)
+
+
+def _lost_alike(result: Result, other: Result) -> bool:
+    """Whether two answers are not finite in the same places."""
+    mine, theirs = (_tensors(r.response) for r in (result, other) if r.response is not None)
+    return all(
+        numpy.array_equal(numpy.isfinite(x), numpy.isfinite(theirs[name]))
+        for name, x in mine.items()
+        if name in theirs and isinstance(x, numpy.ndarray) and x.dtype.kind == "f"
+    )
+
+
+def _tensors(response: Response) -> dict[str, Any]:
+    gradients = response.gradients or {}
+    return {f"output {n}": x for n, x in response.outputs.items()} | {f"gradient {n}": x for n, x in gradients.items()}
 
 
 def _near(a: float, b: float) -> bool:

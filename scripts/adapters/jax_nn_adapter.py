@@ -24,10 +24,10 @@ def attend(q, k, v, *, causal, allowed):
     leading, T, S = q.shape[:-2], q.shape[-2], k.shape[-2]
     if v.shape[-1] != q.shape[-1]:
         raise NotImplementedError("queries and values are of one width")
-    q, k, v = (z.reshape(-1, 1, *z.shape[-2:]) if z.ndim < 4 else z for z in (q, k, v))
+    q, k, v = (z.reshape(len(z) if z.ndim == 3 else 1, 1, *z.shape[-2:]) if z.ndim < 4 else z for z in (q, k, v))
     q, k, v = (z.swapaxes(1, 2) for z in (q, k, v))
     y = jax.nn.dot_product_attention(q, k, v, mask=masked(allowed, causal, T, S, len(leading)))
-    return y.swapaxes(1, 2).reshape(*leading, T, -1)
+    return y.swapaxes(1, 2).reshape(*leading, T, v.shape[-1])
 
 
 attention, relu, silu, tanh = map(differentiable, (attend, jax.nn.relu, jax.nn.silu, jnp.tanh))

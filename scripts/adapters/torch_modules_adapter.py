@@ -33,14 +33,15 @@ def attend(q, k, v, *, causal, allowed):
     return F.scaled_dot_product_attention(*wide, **how).reshape(*q.shape[:-1], v.shape[-1])
 
 
-def many_heads(x, memory, weights, heads, mask):
+def many_heads(x, memory, weights, heads, mask, need_weights=False):
+    """With `need_weights` it computes the scores by themselves, without a fused kernel."""
     C = x.shape[-1]
     module = nn.MultiheadAttention(C, heads, batch_first=True, dtype=x.dtype)
     x, memory = (z if z.ndim == 3 else z[None] for z in (x, memory))
     if mask is not None:
         shape = (len(x), heads, x.shape[1], memory.shape[1])
         mask = ~mask.reshape((1,) * (4 - mask.ndim) + mask.shape).expand(shape).reshape(-1, *shape[2:])
-    return applied(module, x, memory, memory, weights=weights, attn_mask=mask, need_weights=False)[0]
+    return applied(module, x, memory, memory, weights=weights, attn_mask=mask, need_weights=need_weights)[0]
 
 
 def attend_self(x, p, *, heads, causal, allowed):
@@ -56,7 +57,7 @@ def read(x, memory, p, *, heads, scaled, allowed):
         raise NotImplementedError("it is scaled, has biases, and heads as wide as the model over their number")
     weights = {"in_proj_weight": torch.cat([p["Wq"], p["Wkv"]], 1).T, "in_proj_bias": torch.cat([p["bq"], p["bkv"]])}
     weights |= {"out_proj.weight": p["Wo"].T, "out_proj.bias": p["bo"]}
-    return many_heads(x, memory, weights, heads, allowed).reshape(x.shape)
+    return many_heads(x, memory, weights, heads, allowed, need_weights=True).reshape(x.shape)
 
 
 def recurrent(make, x, states, Wx, Wh, b, valid):

@@ -319,3 +319,34 @@ def test_a_row_without_a_number_is_no_missing_shift_though_no_other_case_is_run(
             run = runner.run(mine, [case.values_alone()], "float64", golden.C)
             for result in diagnosis.diagnosed(run, "float64"):
                 assert not any("shift" in line for line in result.diagnosis)
+
+
+def _attention_in_float32(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
+    """Its softmax in float32; a row without a key is NaN."""
+    s = q @ k.swapaxes(-1, -2) / numpy.sqrt(q.shape[-1])
+    T, S = s.shape[-2:]
+    s = numpy.where(numpy.tri(T, S, S - T, dtype=bool), s, -numpy.inf) if causal else s
+    s = (s if allowed is None else numpy.where(allowed, s, -numpy.inf)).astype("float32")
+    with numpy.errstate(invalid="ignore"):
+        e = numpy.exp(s - s.max(-1, keepdims=True, initial=-1e30))
+        e = numpy.where(numpy.isinf(s), 0, e)
+        return (e / e.sum(-1, keepdims=True)).astype("float64") @ v
+
+
+def test_an_answer_in_float32_is_said_to_be_so_before_what_explains_a_few_answers(golden: corpus.Corpus) -> None:
+    failures = _diagnosed(golden, "attention", _attention_in_float32)
+    assert len(failures) > 20
+    for id, failure in failures.items():
+        assert "as far as" in failure.diagnosis[0] or failure.status == "convention", (id, failure.diagnosis)
+    assert failures["ATT-MASK/forbidden-row"].status == "fail"
+    assert failures["ATT-MASK/forbidden-row"].diagnosis[0].startswith("right under the convention empty_row=nan as far")
+
+
+def test_a_loss_of_float32_with_a_gradient_of_float64_is_in_single_precision(golden: corpus.Corpus) -> None:
+    case = golden.cases["CE/mean"]
+    truth = _truth(case)
+    narrow = {name: x.astype("float32") for name, x in truth.outputs.items()}
+    rounded = {name: x.astype("float32").astype("float64") for name, x in (truth.gradients or {}).items()}
+    result = runner.judged(case, replace(truth, outputs=narrow, gradients=rounded), "float64", golden.C)
+    [explained] = diagnosis.diagnosed([result], "float64")
+    assert explained.diagnosis == ["gradient of logits holds numbers of float32, and is right as far as that reaches"]
