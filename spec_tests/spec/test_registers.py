@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,14 @@ def written_files() -> list[Path]:
     )
 
 
-def docstrings(path: Path) -> Iterator[tuple[str, str]]:
+@functools.cache
+def docstrings(path: Path) -> list[tuple[str, str]]:
     """Name and docstring of the module and all that is defined in it."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
-            yield getattr(node, "name", "the module"), text
+    return [
+        (getattr(node, "name", "the module"), text)
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node))
+    ]
 
 
 def ids_at_the_head(docstring: str) -> list[str]:
