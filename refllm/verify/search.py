@@ -106,13 +106,10 @@ class _Search:
         self.operation = results[0].case.operation
 
     def best(self, known: Sequence[Edits] = ()) -> Found | None:
+        """What explains most, at first among what explains an operation below this one. The search begins again from a
+        case that the best so far leaves unexplained. None where nothing is wrong but digits."""
         if not self.wrong:
             return None
-        return self._best(known)
-
-    def _best(self, known: Sequence[Edits]) -> Found | None:
-        """What explains most, at first among what explains an operation below this one. The search begins again from a
-        case that the best so far leaves unexplained."""
         of_this = set(plain.called(self.operation))
         below = [edits for edits in known if {edit.original for edit in edits} <= of_this]
         best = self._among(below, _telling(self.wrong)) if below else None
