@@ -67,10 +67,10 @@ class Plan:
             position, total = 1 + 1000 * self.progress(step, seconds), 1000.0
         return warmup_cosine(
             position,
-            peak=settings.lr,
+            max_lr=settings.lr,
             warmup=settings.warmup * total,
             total=total,
-            floor=settings.lr * settings.floor,
+            min_lr=settings.lr * settings.floor,
         )
 
 

@@ -1,6 +1,6 @@
 """The grammar of a docstring's `Shapes:` line. What it says holds: refllm/differentiable.py checks it at every call.
 
-    Shapes:  x (..., T, I); W (I, parts*heads*D); valid bool (..., T), or None -> y[parts] (..., heads, T, D)
+    Shapes:  x (..., T, I); W (I, parts*heads*D); token_mask bool (..., T), or None -> y[parts] (..., heads, T, D)
 
 `name (dimensions)` is floating-point, `name bool (...)` a mask, `name int (...)` or `name (...) in [0, V)` indices,
 `name real (...)` numbers of any kind. `...` is any number of leading axes, the same for all. A dimension is a sum of

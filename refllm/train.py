@@ -87,7 +87,7 @@ class Objective(Protocol):
         ...
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: Any, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: Any, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         """The share of these rows in the mean loss of the batch, and its pullback to the parameters."""
         ...
@@ -158,12 +158,12 @@ class Trainer:
             return None
         B = len(named_leaves(batch)[0][1])
         n = slice(B * part // shards, B * (part + 1) // shards)
-        keep = self._dropout_draws(self.objective.dropout_shapes(batch), step)
+        dropout_mask = self._dropout_draws(self.objective.dropout_shapes(batch), step)
         loss, back = self.objective.loss(
             self.parameters.tree,
             map_leaves(lambda x: x[n], batch),
             totals=totals,
-            keep=None if keep is None else [draw[n] for draw in keep],
+            dropout_mask=None if dropout_mask is None else [draw[n] for draw in dropout_mask],
         )
         for path, gradient in named_leaves(back(namespace(loss).ones((), loss.dtype))):
             self._gradients[part].views[path][...] = gradient
@@ -197,10 +197,10 @@ class Trainer:
             return None
         draws = generator(self.settings.seed, _DROPOUT_STREAM + step)
         drawn = draws.integers(0, 1 << 16, size=sum(map(math.prod, shapes)), dtype="uint16")
-        keep = to_device(drawn < round((1 << 16) * (1 - rate)), self.settings.device)
+        dropout_mask = to_device(drawn < round((1 << 16) * (1 - rate)), self.settings.device)
         parts, start = [], 0
         for shape in shapes:
-            parts.append(keep[start : start + math.prod(shape)].reshape(shape))
+            parts.append(dropout_mask[start : start + math.prod(shape)].reshape(shape))
             start += math.prod(shape)
         return parts
 
@@ -209,7 +209,7 @@ def negative_log_likelihood(
     p: Tree, *, model: ModuleType, config: Any, ids: Array, targets: Array, ignore: int
 ) -> Array:
     """NLL of the targets (B, T) that are not ignored, a block of logits at a time, without a gradient."""
-    h, _ = model.hidden_states(p, ids=ids, config=config, keep=None, cache=None)
+    h, _ = model.hidden_states(p, ids=ids, config=config, dropout_mask=None, cache=None)
     W, rows = model.head(p, config), h.reshape(-1, h.shape[-1])
     flat, size = targets.reshape(-1), max(1, LOGITS // W.shape[1])
     total = namespace(h).zeros((), "float64")

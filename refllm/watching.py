@@ -16,14 +16,14 @@ from refllm.backend import Array
 
 @dataclass(frozen=True)
 class Attended:
-    """The arguments of one call of `attention`, or of `relative_attention` if r is not None, and its value y."""
+    """The arguments of one call of `attention`, or of `biased_attention` if r is not None, and its value y."""
 
     q: Array
     k: Array
     v: Array
     r: Array | None
     causal: bool
-    allowed: Array | None
+    attention_mask: Array | None
     y: Array
 
 
@@ -41,8 +41,10 @@ def watched() -> Iterator[list[Attended]]:
         _onlooker.reset(token)
 
 
-def show(q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, allowed: Array | None, y: Array) -> None:
+def show(
+    q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, attention_mask: Array | None, y: Array
+) -> None:
     """For the operations: an onlooker, if there is one, sees this."""
     seen = _onlooker.get()
     if seen is not None:
-        seen.append(Attended(q, k, v, r, causal, allowed, y))
+        seen.append(Attended(q, k, v, r, causal, attention_mask, y))

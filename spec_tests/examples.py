@@ -187,15 +187,15 @@ def example(module: ModuleType, function: Callable[..., Any], name: str, config:
             arguments["config"] = config
         elif parameter == "model":
             arguments["model"] = language_models.model_of(config)
-        elif parameter not in [a.name for a in declared.inputs] and parameter not in (*CHOICES, "keep"):
+        elif parameter not in [a.name for a in declared.inputs] and parameter not in (*CHOICES, "dropout_mask"):
             raise LookupError(f"{label}: say in {__name__} what its {parameter} may be")
         elif parameter in CHOICES:
             arguments[parameter] = CHOICES[parameter]
     numbers = {n: v for n, v in arguments.items() if isinstance(v, int)}
     for array in declared.inputs:
         arguments[array.name] = _array(array, {**sizes, **numbers}, random, function.__name__)
-    if "keep" not in arguments and "keep" in inspect.signature(function).parameters:
-        arguments["keep"] = _draws(function, config, arguments)
+    if "dropout_mask" not in arguments and "dropout_mask" in inspect.signature(function).parameters:
+        arguments["dropout_mask"] = _draws(function, config, arguments)
     made = Example(function, declared, arguments, label)
     _put_right(made)
     return made
@@ -257,11 +257,11 @@ def _draws(function: Callable[..., Any], config: Any, arguments: dict[str, Any])
 def _put_right(made: Example) -> None:
     """What a line does not say: where an answer may lie, that a place is not masked twice, positions of a text."""
     arguments = made.arguments
-    if "possible" in arguments:
-        arguments["possible"][:] = True
-        arguments["possible"][:, -1] = False
-        arguments["targets"] = arguments["targets"] % (arguments["possible"].shape[1] - 1)
+    if "answer_mask" in arguments:
+        arguments["answer_mask"][:] = True
+        arguments["answer_mask"][:, -1] = False
+        arguments["targets"] = arguments["targets"] % (arguments["answer_mask"].shape[1] - 1)
     if "positions" in arguments and made.function.__name__ in ("masked_nll", "masked_loss", "pretraining_loss"):
         arguments["positions"] = numpy.array([[0, 2, 4], [3, 1, 2]])
     if made.function.__name__ == "switch_layer":
-        arguments["valid"] = None
+        arguments["token_mask"] = None

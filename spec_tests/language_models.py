@@ -109,7 +109,7 @@ def tokens(B: int, T: int, seed: int = 0) -> Any:
 
 
 def logits(p: Tree, ids: Any, config: Any, cache: Any = None) -> Any:
-    return model_of(config).forward(p, ids=ids, config=config, keep=None, cache=cache)[0]
+    return model_of(config).forward(p, ids=ids, config=config, dropout_mask=None, cache=cache)[0]
 
 
 def draws(config: Any, B: int, T: int) -> list[Any]:

@@ -3,7 +3,8 @@
 There is no list of operations. A public function defined in a module of `refllm.ops` is one; its signature and the
 `Shapes:` line of its docstring say which arrays it takes and returns:
 
-    Shapes:  x (..., I); W (I, parts*heads*D); ids (...) in [0, V); keep bool (...) -> y[parts] (..., heads, T, D)
+    Shapes:  x (..., I); W (I, parts*heads*D); ids (...) in [0, V); dropout_mask bool (...) -> y[parts] (..., heads, T,
+             D)
 
 refllm itself reads the line, and checks it at every call (refllm/shapes.py has the grammar). Positional parameters are
 the differentiable arrays, in that order. Keyword-only parameters have no default; their values come from `KEYWORDS` by
@@ -213,7 +214,7 @@ def _causal(d: Draw) -> bool:
     return d.choose(True, False) if d.size("S") >= d.size("T") else False
 
 
-def _allowed(d: Draw) -> Any:
+def _attention_mask(d: Draw) -> Any:
     full = (*d.shape(d.operation.inputs[0].dimensions[:-1]), d.size("S"))  # of q (..., T, D), and of (..., H, T, D)
     shape = d.choose(None, full, full[-2:], (1, full[-1]), (full[-2], 1))
     return None if shape is None else numpy.asarray(d.random.random(shape) < 0.6)
@@ -230,12 +231,12 @@ def _positions(d: Draw) -> Any:
     return d.indices(full[len(full) - axes :], "S")
 
 
-def _valid(d: Draw) -> Any:
-    return d.choose(None, d.array("valid"))
+def _token_mask(d: Draw) -> Any:
+    return d.choose(None, d.array("token_mask"))
 
 
 KEYWORDS: dict[str, Callable[[Draw], Any]] = {
-    "allowed": _allowed,
+    "attention_mask": _attention_mask,
     "base": lambda d: d.choose(10000.0, 500.0),
     "capacity": lambda d: d.choose(1, 2, 3),
     "causal": _causal,
@@ -256,7 +257,7 @@ KEYWORDS: dict[str, Callable[[Draw], Any]] = {
     "smoothing": lambda d: d.choose(0.0, 0.1, 0.5),
     "targets": _targets,
     "temperature": lambda d: d.choose(1.0, 0.5, 0.2),
-    "valid": _valid,
+    "token_mask": _token_mask,
     "width": lambda d: d.choose(1, 2, 3, 6),
 }
 

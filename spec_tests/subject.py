@@ -13,6 +13,7 @@ import pytest
 
 from refllm.errors import UserError
 from refllm.verify import adapter as verified
+from refllm.verify import keywords
 from spec_tests import devices
 from spec_tests.operations import operation_functions
 
@@ -102,4 +103,5 @@ def adapter(path: Path) -> Subject:
         found = verified.from_file(path, stays=True)
     except UserError as error:
         raise pytest.UsageError(f"--adapter {error}") from None
-    return Subject("adapter", {name: verified.quiet(f, found.folder) for name, f in found.functions.items()})
+    functions = {name: verified.quiet(f, found.folder) for name, f in found.functions.items()}
+    return Subject("adapter", keywords.from_adapter(functions))

@@ -164,18 +164,21 @@ def test_a_masked_array_does_not_lose_its_mask_unseen() -> None:
 
 
 def test_what_may_be_left_out_is_none() -> None:
-    op = checked("x (B, T); valid bool (B, T), or None; keep[2] bool (T,), or None -> y (B, T)", "x, *, valid, keep")
+    op = checked(
+        "x (B, T); token_mask bool (B, T), or None; dropout_mask[2] bool (T,), or None -> y (B, T)",
+        "x, *, token_mask, dropout_mask",
+    )
     x, mask = numpy.zeros((2, 3)), numpy.ones((2, 3), bool)
-    op(x, valid=None, keep=None)
-    op(x, valid=mask, keep=(mask[0], mask[1]))
-    with pytest.raises(ValueError, match=r"op: valid must be \(B, T\) = \(2, 3\)"):
-        op(x, valid=mask[:1], keep=None)
-    op(x, valid=None, keep=mask)  # its rows
+    op(x, token_mask=None, dropout_mask=None)
+    op(x, token_mask=mask, dropout_mask=(mask[0], mask[1]))
+    with pytest.raises(ValueError, match=r"op: token_mask must be \(B, T\) = \(2, 3\)"):
+        op(x, token_mask=mask[:1], dropout_mask=None)
+    op(x, token_mask=None, dropout_mask=mask)  # its rows
     for wrong, got in (([mask[0]] * 3, "3"), (mask[:1], "1"), (mask[0], "3"), (7, "int"), (iter(mask), "iterator")):
-        with pytest.raises(TypeError, match=f"op: keep must be 2 arrays; got {got}"):
-            op(x, valid=None, keep=wrong)
-    with pytest.raises(ValueError, match=r"op: keep must be \(T,\) = \(3,\)"):
-        op(x, valid=None, keep=[mask[0], mask[0, :2]])
+        with pytest.raises(TypeError, match=f"op: dropout_mask must be 2 arrays; got {got}"):
+            op(x, token_mask=None, dropout_mask=wrong)
+    with pytest.raises(ValueError, match=r"op: dropout_mask must be \(T,\) = \(3,\)"):
+        op(x, token_mask=None, dropout_mask=[mask[0], mask[0, :2]])
 
 
 def test_names_that_are_no_arguments_are_entries_of_the_parameters() -> None:

@@ -247,28 +247,28 @@ def test_a_config_that_the_parameters_were_not_made_with_is_refused(example: Exa
         except (TypeError, UserError):
             continue
         if shapes(other) != shapes(config):
-            refused(partial(example.run, config=other, keep=None), by=model, what=str(change))
+            refused(partial(example.run, config=other, dropout_mask=None), by=model, what=str(change))
     assert example.run(p=map_leaves(numpy.copy, p))
 
 
 @every_whole_model
 def test_another_number_of_draws_is_refused(example: Example) -> None:
-    keep, function = example.arguments["keep"], example.function.__name__
-    if not keep or function in ("classification_loss", "contrastive_loss", "sentence_vectors"):
+    dropout_mask, function = example.arguments["dropout_mask"], example.function.__name__
+    if not dropout_mask or function in ("classification_loss", "contrastive_loss", "sentence_vectors"):
         return
-    for wrong in _draws_too_few_or_many(keep):
-        refused(partial(example.run, keep=wrong), what="draws")
+    for wrong in _draws_too_few_or_many(dropout_mask):
+        refused(partial(example.run, dropout_mask=wrong), what="draws")
 
 
-def _draws_too_few_or_many(keep: Any) -> Iterator[Any]:
-    if isinstance(keep, tuple):
-        for one in _draws_too_few_or_many(keep[0]):
-            yield one, keep[1]
-        for one in _draws_too_few_or_many(keep[1]):
-            yield keep[0], one
+def _draws_too_few_or_many(dropout_mask: Any) -> Iterator[Any]:
+    if isinstance(dropout_mask, tuple):
+        for one in _draws_too_few_or_many(dropout_mask[0]):
+            yield one, dropout_mask[1]
+        for one in _draws_too_few_or_many(dropout_mask[1]):
+            yield dropout_mask[0], one
     else:
-        yield keep[:-1]
-        yield [*keep, keep[-1]]
+        yield dropout_mask[:-1]
+        yield [*dropout_mask, dropout_mask[-1]]
 
 
 @every_whole_model
@@ -288,7 +288,7 @@ def test_an_empty_batch_and_an_empty_text_give_the_right_shapes_or_one_line(exam
         changes |= {a.name: _rows(example, a, letter) for a in example.contract.inputs if f"n*{letter}" in a.dimensions}
         line = ""
         try:
-            y, back = example.run(**changes, keep=None)
+            y, back = example.run(**changes, dropout_mask=None)
         except REFUSALS as error:
             line = str(error)
         if line:

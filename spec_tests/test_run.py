@@ -127,7 +127,7 @@ def test_the_validation_scores_every_character_of_the_held_out_text_once(tmp_pat
     assert sum(seen) == len(parts.validation) == task.validation_tokens
     p = run.trainer.parameters.tree
     nll = sum(
-        causal_loss(p, model=gpt, ids=i[None], targets=t[None], ignore=-1, config=task.config, keep=None)[0]
+        causal_loss(p, model=gpt, ids=i[None], targets=t[None], ignore=-1, config=task.config, dropout_mask=None)[0]
         for piece in windows
         for i, t in zip(*piece, strict=True)
     )

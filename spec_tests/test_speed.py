@@ -90,7 +90,7 @@ def test_the_straightforward_step_computes_the_same() -> None:
     tokens = random.integers(0, 11, (3, 8))
     loss, gradient = straightforward.gradients(p, tokens, heads=2, eps=config.eps)
     y, back = causal_loss(
-        p, model=gpt, ids=tokens[:, :-1], targets=tokens[:, 1:], ignore=None, config=config, keep=None
+        p, model=gpt, ids=tokens[:, :-1], targets=tokens[:, 1:], ignore=None, config=config, dropout_mask=None
     )
     assert loss == pytest.approx(float(y) / 21, rel=1e-13)
     for (name, ours), (_, theirs) in zip(

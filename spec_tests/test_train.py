@@ -62,7 +62,7 @@ def test_a_step_is_the_mean_loss_its_clipped_gradient_and_adamw_with_decay_of_ma
         batch = tokens()
         loss = trainer.step(batch, lr=0.02)
     y, back = causal_loss(
-        before, model=gpt, ids=batch[:, :-1], targets=batch[:, 1:], ignore=None, config=CONFIG, keep=None
+        before, model=gpt, ids=batch[:, :-1], targets=batch[:, 1:], ignore=None, config=CONFIG, dropout_mask=None
     )
     places = 5 * CONFIG.context
     gradient = back(numpy.array(1 / places))
@@ -133,9 +133,11 @@ def test_draws_have_the_shapes_that_are_asked_for() -> None:
 
 @pytest.mark.parametrize("rate", [0.001, 0.999])
 def test_even_an_extreme_rate_of_dropout_is_neither_all_nor_nothing(rate: float) -> None:
-    keep: Any = numpy.array(trained(steps=0, dropout=rate)._dropout_draws([(100, 16, CONFIG.width)] * 5, 1))
-    assert keep.mean() == pytest.approx(1 - rate, abs=5 * math.sqrt(rate * (1 - rate) / keep.size) + 2**-17)
-    assert 0 < keep.sum() < keep.size
+    dropout_mask: Any = numpy.array(trained(steps=0, dropout=rate)._dropout_draws([(100, 16, CONFIG.width)] * 5, 1))
+    assert dropout_mask.mean() == pytest.approx(
+        1 - rate, abs=5 * math.sqrt(rate * (1 - rate) / dropout_mask.size) + 2**-17
+    )
+    assert 0 < dropout_mask.sum() < dropout_mask.size
 
 
 def test_a_few_steps_on_one_text_learn_it() -> None:
@@ -181,7 +183,7 @@ def test_the_nll_without_a_gradient_is_the_objectives(block: int, monkeypatch: p
     p, batch = trained(dtype="float64").parameters.tree, tokens()
     ids, targets = batch[:, :-1], numpy.where(batch[:, 1:] == 3, -1, batch[:, 1:])
     nll = negative_log_likelihood(p, model=gpt, config=CONFIG, ids=ids, targets=targets, ignore=-1)
-    exact, _ = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=-1, config=CONFIG, keep=None)
+    exact, _ = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=-1, config=CONFIG, dropout_mask=None)
     assert nll == pytest.approx(exact, rel=1e-12)
 
 

@@ -27,7 +27,14 @@ def cross_attention_shapes(width: int, heads: int, head_width: int, *, biases: b
 
 @differentiable
 def cross_attention(
-    x: Array, memory: Array, p: Tree, *, heads: int, scaled: bool, allowed: Array | None, cache: MemoryStore | None
+    x: Array,
+    memory: Array,
+    p: Tree,
+    *,
+    heads: int,
+    scaled: bool,
+    attention_mask: Array | None,
+    cache: MemoryStore | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Tree]]]:
     """XATT: q = x Wq + bq;  k, v = memory Wkv + bkv;   y = concat(ATT of each head) Wo + bo
 
@@ -35,7 +42,7 @@ def cross_attention(
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.3; documents 004 sec. 4.1. `scaled` = False leaves out
              the 1/√D as T5 does (Raffel et al. 2020, code): q is multiplied by √D before ATT divides by it.
     Shapes:  memory (B, S, C); x (n*B, T, C); Wq (C, heads*D); Wkv (C, 2*heads*D); Wo (heads*D, C);
-             allowed bool (B, 1, 1, S), or None -> y (n*B, T, C)
+             attention_mask bool (B, 1, 1, S), or None -> y (n*B, T, C)
     Special: n rows of x after each other share a row of memory (the beams of one source); it is not repeated for them.
              With a cache, keys and values are computed at the first use and the memory is not read again; then there
              is no pullback.
@@ -54,7 +61,7 @@ def cross_attention(
     def apart(z: Array) -> Array:
         return z.reshape(B, H, n, T, D).swapaxes(1, 2).reshape(n * B, H, T, D)
 
-    a, back_attention = attention(beside(q) * scale, k, v, causal=False, allowed=allowed)
+    a, back_attention = attention(beside(q) * scale, k, v, causal=False, attention_mask=attention_mask)
     y, back_out = concatenated(apart(a), p, name="o")
 
     def back(dy: Array) -> tuple[Array, Array, Tree]:

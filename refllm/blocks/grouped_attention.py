@@ -8,7 +8,7 @@ from refllm.backend import Array
 from refllm.blocks.affine import concatenated, project
 from refllm.blocks.self_attention import KeyValueStore
 from refllm.differentiable import differentiable
-from refllm.ops.attention import attention, relative_attention
+from refllm.ops.attention import attention, biased_attention
 from refllm.ops.repeat_heads import repeat_heads
 from refllm.ops.rotary import rotary_halves, rotary_interleaved
 from refllm.parameters import Tree
@@ -33,7 +33,7 @@ def grouped_attention(
     positions: Array,
     base: float,
     causal: bool,
-    allowed: Array | None,
+    attention_mask: Array | None,
     cache: KeyValueStore | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
     """MHA, LONG: q = x Wq in H heads, k, v = x Wk, x Wv in G heads;   y = concat(ATT(q_h, k_g, v_g)) Wo,   g = h G // H
@@ -42,8 +42,8 @@ def grouped_attention(
     Source:  Ainslie et al. 2023 (arXiv:2305.13245) sec. 2.2 (grouped queries); Su et al. 2021 (arXiv:2104.09864) sec.
              3.2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) for r.
     Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wq (C, heads*D); Wk (C, kv_heads*D); Wv (C, kv_heads*D);
-             Wo (heads*D, C); positions int end of (..., T); allowed bool broadcast to (..., heads, T, S), or None
-             -> y (..., T, C)
+             Wo (heads*D, C); positions int end of (..., T); attention_mask bool broadcast to (..., heads, T, S), or
+             None -> y (..., T, C)
     Special: rotation is "rotary" (halves), "rotary_interleaved" or None. Keys are cached after their rotation, G heads
              of them, and then rotated never again. Where r is None, so is its gradient.
     """
@@ -58,9 +58,9 @@ def grouped_attention(
     all_k, back_repeat_k = repeat_heads(k, groups=heads // kv_heads)
     all_v, back_repeat_v = repeat_heads(v, groups=heads // kv_heads)
     attended: tuple[Array, Callable[[Array], tuple[Array, ...]]] = (
-        attention(q, all_k, all_v, causal=causal, allowed=allowed)
+        attention(q, all_k, all_v, causal=causal, attention_mask=attention_mask)
         if r is None
-        else relative_attention(q, all_k, all_v, r, causal=causal, allowed=allowed)
+        else biased_attention(q, all_k, all_v, r, causal=causal, attention_mask=attention_mask)
     )
     a, back_attention = attended
     y, back_out = concatenated(a, p, name="o")

@@ -33,9 +33,9 @@ def llama_layer(
     rotation: str | None,
     positions: Array,
     base: float,
-    allowed: Array | None,
+    attention_mask: Array | None,
     eps: float,
-    keep: tuple[Array, Array] | None,
+    dropout_mask: tuple[Array, Array] | None,
     rate: float,
     cache: KeyValueStore | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
@@ -43,14 +43,15 @@ def llama_layer(
 
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
     Shapes:  x (..., T, C); r (heads, T+S-1), or None; positions int end of (..., T);
-             allowed bool broadcast to (..., heads, T, S), or None; keep[2] bool (..., T, C), or None -> y (..., T, C)
+             attention_mask bool broadcast to (..., heads, T, S), or None; dropout_mask[2] bool (..., T, C), or None ->
+             y (..., T, C)
     """
-    keep1, keep2 = keep if keep is not None else (None, None)
+    dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         a, back_a = grouped_attention(
             z, r, p["attention"], heads=heads, kv_heads=kv_heads, rotation=rotation, positions=positions, base=base,
-            causal=True, allowed=allowed, cache=cache,
+            causal=True, attention_mask=attention_mask, cache=cache,
         )  # fmt: skip
 
         def back(da: Array) -> tuple[Array, Tree]:
@@ -62,8 +63,8 @@ def llama_layer(
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return gated_feed_forward(z, p["feed_forward"], activation="silu")
 
-    h, back1 = pre_norm(x, p["norm1"], attend, eps=eps, keep=keep1, rate=rate)
-    y, back2 = pre_norm(h, p["norm2"], feed, eps=eps, keep=keep2, rate=rate)
+    h, back1 = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=dropout_mask1, rate=rate)
+    y, back2 = pre_norm(h, p["norm2"], feed, eps=eps, dropout_mask=dropout_mask2, rate=rate)
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
         dh, dnorm2, dfeed = back2(dy)

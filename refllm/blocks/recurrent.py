@@ -50,12 +50,12 @@ def recurrent_state_shapes(width: int, *, cell: str) -> Tree:
 
 @differentiable
 def recurrent(
-    x: Array, p: Tree, *, cell: str, valid: Array | None, state: Tree | None
+    x: Array, p: Tree, *, cell: str, token_mask: Array | None, state: Tree | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """RNN or LSTM, cell = "rnn" or "lstm", from a state of zeros
 
     Source:  Elman 1990; Hochreiter & Schmidhuber 1997; documents 003 sec. 4.1, 5.2.
-    Shapes:  x (B, T, I); Wx (I, G*N); Wh (N, G*N); b (G*N,); valid bool (B, T), or None -> y (B, T, N)
+    Shapes:  x (B, T, I); Wx (I, G*N); Wh (N, G*N); b (G*N,); token_mask bool (B, T), or None -> y (B, T, N)
     Special: G is 1 for the RNN and 4 for the LSTM, its gates. With `state`, a dict of the arrays h (B, N) and for the
              LSTM c (B, N), the layer begins with these and puts its last ones in their place; the pullback then serves
              the new tokens alone, so training uses none.
@@ -63,9 +63,9 @@ def recurrent(
     xp = namespace(x)
     begin = state if state is not None else {name: xp.zeros((len(x), len(p["Wh"])), x.dtype) for name in ("h", "c")}
     if cell == "rnn":
-        y, back_rnn = rnn(x, begin["h"], p["Wx"], p["Wh"], p["b"], valid=valid)
+        y, back_rnn = rnn(x, begin["h"], p["Wx"], p["Wh"], p["b"], token_mask=token_mask)
     else:
-        (y, c), back_lstm = lstm(x, begin["h"], begin["c"], p["Wx"], p["Wh"], p["b"], valid=valid)
+        (y, c), back_lstm = lstm(x, begin["h"], begin["c"], p["Wx"], p["Wh"], p["b"], token_mask=token_mask)
     if state is not None:
         state["h"] = y[:, -1].copy()
         if cell == "lstm":
@@ -83,19 +83,19 @@ def recurrent(
 
 @differentiable
 def bidirectional(
-    x: Array, p: Tree, *, cell: str, valid: Array | None
+    x: Array, p: Tree, *, cell: str, token_mask: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """BIRNN: y_t = (forward h_t, backward h_t) side by side; the backward states run from the last token to the first
 
     Source:  Schuster & Paliwal 1997; documents 003 sec. 2.3, 4.1 (erratum E17: it is two recurrences).
-    Shapes:  x (B, T, I); valid bool (B, T), or None -> y (B, T, 2*N)
-    Special: where `valid` is false the states pass unchanged, so that texts of unequal length, padded on either side,
-             have in both directions the states that each has alone.
+    Shapes:  x (B, T, I); token_mask bool (B, T), or None -> y (B, T, 2*N)
+    Special: where `token_mask` is false the states pass unchanged, so that texts of unequal length, padded on either
+             side, have in both directions the states that each has alone.
     """
     xp = namespace(x)
-    turned = None if valid is None else valid[:, ::-1]
-    ahead, back_ahead = recurrent(x, p["forward"], cell=cell, valid=valid, state=None)
-    behind, back_behind = recurrent(x[:, ::-1], p["backward"], cell=cell, valid=turned, state=None)
+    turned = None if token_mask is None else token_mask[:, ::-1]
+    ahead, back_ahead = recurrent(x, p["forward"], cell=cell, token_mask=token_mask, state=None)
+    behind, back_behind = recurrent(x[:, ::-1], p["backward"], cell=cell, token_mask=turned, state=None)
     N = ahead.shape[-1]
 
     def back(dy: Array) -> tuple[Array, Tree]:
@@ -112,9 +112,9 @@ def recurrent_layers(
     p: Sequence[Tree],
     *,
     cell: str,
-    valid: Array | None,
+    token_mask: Array | None,
     states: Sequence[Tree] | None,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
     rate: float,
 ) -> tuple[Array, Callable[[Array], tuple[Array, list[Tree]]]]:
     """RNN, LSTM or BIRNN, several layers: each reads the states of the one below; dropout after each
@@ -123,17 +123,17 @@ def recurrent_layers(
     to the next layer, never what goes on to the next step. M is N, the width of a state, and 2N where a layer is
     bidirectional.
     Source:  Zaremba et al. 2014 (arXiv:1409.2329) sec. 3.1; documents 003 sec. 5.2 (two layers).
-    Shapes:  x (B, T, I); valid bool (B, T), or None; keep[L] bool (B, T, M), or None -> y (B, T, M)
+    Shapes:  x (B, T, I); token_mask bool (B, T), or None; dropout_mask[L] bool (B, T, M), or None -> y (B, T, M)
     """
     backs = []
     y = x
     for i, layer in enumerate(p):
         if "backward" in layer:
-            y, back_layer = bidirectional(y, layer, cell=cell, valid=valid)
+            y, back_layer = bidirectional(y, layer, cell=cell, token_mask=token_mask)
         else:
             state = None if states is None else states[i]
-            y, back_layer = recurrent(y, layer, cell=cell, valid=valid, state=state)
-        y, back_drop = maybe_dropout(y, keep=None if keep is None else keep[i], rate=rate)
+            y, back_layer = recurrent(y, layer, cell=cell, token_mask=token_mask, state=state)
+        y, back_drop = maybe_dropout(y, dropout_mask=None if dropout_mask is None else dropout_mask[i], rate=rate)
         backs.append((back_layer, back_drop))
 
     def back(dy: Array) -> tuple[Array, list[Tree]]:

@@ -9,7 +9,7 @@ from refllm.backend import Array
 from refllm.blocks.affine import affine_shapes, concatenated, project
 from refllm.blocks.self_attention import KeyValueStore
 from refllm.differentiable import differentiable
-from refllm.ops.attention import attention, relative_attention
+from refllm.ops.attention import attention, biased_attention
 from refllm.parameters import Tree
 
 
@@ -27,7 +27,7 @@ def relative_self_attention(
     heads: int,
     scaled: bool,
     causal: bool,
-    allowed: Array | None,
+    attention_mask: Array | None,
     cache: KeyValueStore | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
     """MHA, T5-REL: MHA with the bias r[distance] added to every score; q, k, v = x Wqkv + bqkv
@@ -36,7 +36,7 @@ def relative_self_attention(
     Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1. `scaled` = False leaves out the 1/√D as T5 does (its
              code): q is multiplied by √D before ATT divides by it.
     Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wqkv (C, 3*heads*D); Wo (heads*D, C);
-             allowed bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
+             attention_mask bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
     Special: no r adds nothing. With a cache the keys are those that it holds, S of them, as in `self_attention`. Where
              r is None, so is its gradient.
     """
@@ -44,7 +44,7 @@ def relative_self_attention(
     if cache is not None:
         k, v = cache.extend(k, v)  # (B, H, S, D)
     scale = 1.0 if scaled else math.sqrt(q.shape[-1])
-    a, back_attention = _attend(q * scale, k, v, r, causal=causal, allowed=allowed)
+    a, back_attention = _attend(q * scale, k, v, r, causal=causal, attention_mask=attention_mask)
     y, back_out = concatenated(a, p, name="o")
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
@@ -57,9 +57,9 @@ def relative_self_attention(
 
 
 def _attend(
-    q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, allowed: Array | None
+    q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array | None]]]:
     if r is not None:
-        return relative_attention(q, k, v, r, causal=causal, allowed=allowed)
-    y, back = attention(q, k, v, causal=causal, allowed=allowed)
+        return biased_attention(q, k, v, r, causal=causal, attention_mask=attention_mask)
+    y, back = attention(q, k, v, causal=causal, attention_mask=attention_mask)
     return y, lambda dy: (*back(dy), None)

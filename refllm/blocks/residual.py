@@ -54,14 +54,14 @@ def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array]
     return y, back
 
 
-def maybe_dropout(x: Array, *, keep: Array | None, rate: float) -> tuple[Array, Callable[[Array], Array]]:
+def maybe_dropout(x: Array, *, dropout_mask: Array | None, rate: float) -> tuple[Array, Callable[[Array], Array]]:
     """DROP where a draw is given; nothing where none is, which is how inference is said."""
-    if keep is None:
+    if dropout_mask is None:
         return x, lambda dy: dy
-    return dropout(x, keep=keep, rate=rate)
+    return dropout(x, dropout_mask=dropout_mask, rate=rate)
 
 
-def pre_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, keep: Array | None, rate: float) -> Residual:
+def pre_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, dropout_mask: Array | None, rate: float) -> Residual:
     """LN, pre-norm: y = x + drop(f(LN(x))), or with RMS norm for LN, by what `norm` holds
 
     Source:  Xiong et al. 2020 (arXiv:2002.04745) fig. 1; Radford et al. 2019 sec. 2.3 (GPT-2).
@@ -69,7 +69,7 @@ def pre_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, keep: Array | Non
     """
     n, back_norm = normalise(x, norm, eps=eps)
     a, back_f = f(n)
-    d, back_drop = maybe_dropout(a, keep=keep, rate=rate)
+    d, back_drop = maybe_dropout(a, dropout_mask=dropout_mask, rate=rate)
 
     def back(dy: Array) -> tuple[Array, Tree, Tree]:
         dn, dp = back_f(back_drop(dy))
@@ -80,14 +80,14 @@ def pre_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, keep: Array | Non
     return x + d, back
 
 
-def post_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, keep: Array | None, rate: float) -> Residual:
+def post_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, dropout_mask: Array | None, rate: float) -> Residual:
     """LN, post-norm: y = LN(x + drop(f(x)))
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; documents 002 sec. 3.1 step 4.
     Shapes:  x (..., C) -> y (..., C)
     """
     a, back_f = f(x)
-    d, back_drop = maybe_dropout(a, keep=keep, rate=rate)
+    d, back_drop = maybe_dropout(a, dropout_mask=dropout_mask, rate=rate)
     y, back_norm = normalise(x + d, norm, eps=eps)
 
     def back(dy: Array) -> tuple[Array, Tree, Tree]:

@@ -40,14 +40,14 @@ def self_attention_shapes(width: int) -> Tree:
 
 @differentiable
 def self_attention(
-    x: Array, p: Tree, *, heads: int, causal: bool, allowed: Array | None, cache: KeyValueStore | None
+    x: Array, p: Tree, *, heads: int, causal: bool, attention_mask: Array | None, cache: KeyValueStore | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """MHA: q, k, v = x Wqkv + bqkv cut into H heads;   y = concat(ATT of each head) Wo + bo
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2; documents 001 ch. 2, 002 sec. 5 (code), 003 sec.
              4.3.
     Shapes:  x (..., T, C); Wqkv (C, 3*C); bqkv (3*C,); Wo (C, C); bo (C,);
-             allowed bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
+             attention_mask bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
     Special: with a cache, k and v are appended to it and the queries attend all that it holds; the pullback then
              serves the new tokens alone, so training uses none. The gradient of the keys' bias is exactly zero:
              it shifts all scores of a query by the same amount.
@@ -55,7 +55,7 @@ def self_attention(
     (q, k, v), back_heads = to_heads(x, p["Wqkv"], p["bqkv"], heads=heads, parts=3)  # 3 x (B, H, T, D)
     if cache is not None:
         k, v = cache.extend(k, v)  # (B, H, S, D)
-    a, back_attention = attention(q, k, v, causal=causal, allowed=allowed)  # (B, H, T, D)
+    a, back_attention = attention(q, k, v, causal=causal, attention_mask=attention_mask)  # (B, H, T, D)
     side_by_side = a.swapaxes(-2, -3).reshape(x.shape)
     y, back_out = linear(side_by_side, p["Wo"], p["bo"])
 

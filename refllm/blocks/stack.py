@@ -57,19 +57,19 @@ def stack_embedding(
     scale: float,
     waves: bool,
     eps: float,
-    keep: Array | None,
+    dropout_mask: Array | None,
     rate: float,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """EMB, PE-SIN, PE-LRN: y = drop(N(scale token[ids] + positions)); the token table belongs to both stacks
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.4, 3.5; Lewis et al. 2020 (arXiv:1910.13461), code.
-    Shapes:  token (V, C); ids (B, T) in [0, V); positions int (T,); keep bool (B, T, C), or None -> y (B, T, C)
+    Shapes:  token (V, C); ids (B, T) in [0, V); positions int (T,); dropout_mask bool (B, T, C), or None -> y (B, T, C)
     Back:    gives dtoken and the gradients of "position" and "embedding_norm", where p has them.
     """
     words, back_words = embedding(token, ids=ids)
     placed, back_placed = stack_positions(words * scale, p, positions=positions, waves=waves)
     normed, back_norm = maybe_norm(placed, p, name="embedding_norm", eps=eps)
-    y, back_drop = maybe_dropout(normed, keep=keep, rate=rate)
+    y, back_drop = maybe_dropout(normed, dropout_mask=dropout_mask, rate=rate)
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dplaced, dnorm = back_norm(back_drop(dy))

@@ -26,25 +26,25 @@ def switch_layer_shapes(width: int, hidden: int, experts: int, *, biases: bool) 
 
 
 @differentiable
-def switch_layer(x: Array, p: Tree, *, activation: str, capacity: int, valid: Array | None) -> Balanced:
+def switch_layer(x: Array, p: Tree, *, activation: str, capacity: int, token_mask: Array | None) -> Balanced:
     """MOE: y_t = P_t[e] FFN_e(x_t),   P_t = softmax(x_t Wr),   e = argmax P_t;   and the load balance of each text
 
     An expert takes the first `capacity` tokens of a text that choose it; a later one overflows, and its y is 0, so that
     the residual connection alone passes it on. Of experts with the same probability the first is chosen.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2; documents 002 sec. 1.1.
     Shapes:  x (..., T, C); Wr (C, E); W1 (E, C, F); b1 (E, F); W2 (E, F, C); b2 (E, C);
-             valid bool (..., T), or None -> y (..., T, C); balance (...)
+             token_mask bool (..., T), or None -> y (..., T, C); balance (...)
     Back:    back(dy, dbalance). The choice has no gradient; the router learns by the probability that y is multiplied
              with, and by the balance.
-    Special: where valid is false (padding; None: nowhere) a token takes no place, does not count and gets y = 0.
+    Special: where token_mask is false (padding; None: nowhere) a token takes no place, does not count and gets y = 0.
              The tokens of a text compete with each other alone: neither other texts nor later tokens change y.
     Raises:  ValueError if the capacity is zero.
     """
     scores, back_scores = matmul(x, p["Wr"])
     P, back_softmax = softmax(scores)
     chosen = P.argmax(axis=-1)
-    slots = _slots(chosen, valid=valid, experts=P.shape[-1], capacity=capacity)
-    balance, back_balance = load_balance(P, chosen=chosen, valid=valid)
+    slots = _slots(chosen, token_mask=token_mask, experts=P.shape[-1], capacity=capacity)
+    balance, back_balance = load_balance(P, chosen=chosen, token_mask=token_mask)
     g, back_gate = gate(P, chosen=chosen)
     z, back_dispatch = dispatch(x, slots=slots, experts=P.shape[-1], capacity=capacity)  # (..., E, capacity, C)
     a, back_experts = expert_feed_forward(z, p, activation=activation)
@@ -99,31 +99,33 @@ def switch_transformer_layer(
     *,
     heads: int,
     causal: bool,
-    allowed: Array | None,
+    attention_mask: Array | None,
     activation: str,
     capacity: int,
-    valid: Array | None,
+    token_mask: Array | None,
     eps: float,
-    keep: tuple[Array, Array] | None,
+    dropout_mask: tuple[Array, Array] | None,
     rate: float,
     cache: KeyValueStore | None,
 ) -> Balanced:
     """MHA, MOE, LN: h = x + MHA(LN(x)),   y = h + MOE(LN(h)); and the load balance of each text
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) fig. 2; pre-norm as in Radford et al. 2019 sec. 2.3.
-    Shapes:  x (B, T, C); allowed bool broadcast to (B, heads, T, S), or None; valid bool (B, T), or None;
-             keep[2] bool (B, T, C), or None -> y (B, T, C); balance (B,)
+    Shapes:  x (B, T, C); attention_mask bool broadcast to (B, heads, T, S), or None; token_mask bool (B, T), or None;
+             dropout_mask[2] bool (B, T, C), or None -> y (B, T, C); balance (B,)
     Back:    back(dy, dbalance). The second sublayer is written out, since its pullback takes two gradients.
     """
-    keep1, keep2 = keep if keep is not None else (None, None)
+    dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        return self_attention(z, p["attention"], heads=heads, causal=causal, allowed=allowed, cache=cache)
+        return self_attention(z, p["attention"], heads=heads, causal=causal, attention_mask=attention_mask, cache=cache)
 
-    h, back_attend = pre_norm(x, p["norm1"], attend, eps=eps, keep=keep1, rate=rate)
+    h, back_attend = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=dropout_mask1, rate=rate)
     n, back_norm = layer_norm(h, p["norm2"]["g"], p["norm2"]["b"], eps=eps)
-    (a, balance), back_switch = switch_layer(n, p["switch"], activation=activation, capacity=capacity, valid=valid)
-    d, back_drop = maybe_dropout(a, keep=keep2, rate=rate)
+    (a, balance), back_switch = switch_layer(
+        n, p["switch"], activation=activation, capacity=capacity, token_mask=token_mask
+    )
+    d, back_drop = maybe_dropout(a, dropout_mask=dropout_mask2, rate=rate)
 
     def back(dy: Array, dbalance: Array) -> tuple[Array, Tree]:
         dn, dswitch = back_switch(back_drop(dy), dbalance)
@@ -135,15 +137,15 @@ def switch_transformer_layer(
     return (h + d, balance), back
 
 
-def _slots(chosen: Array, *, valid: Array | None, experts: int, capacity: int) -> Array:
+def _slots(chosen: Array, *, token_mask: Array | None, experts: int, capacity: int) -> Array:
     """The slot of every token (ops/routing.py): place k of its expert if k tokens before it chose the same one.
 
-    Shapes:  chosen (..., T) in [0, experts); valid bool (..., T) -> (..., T) in [0, experts * capacity]
+    Shapes:  chosen (..., T) in [0, experts); token_mask bool (..., T) -> (..., T) in [0, experts * capacity]
     """
     xp = namespace(chosen)
     takes = xp.arange(experts) == chosen[..., None]  # (..., T, E)
-    if valid is not None:
-        takes = takes & valid[..., None]
+    if token_mask is not None:
+        takes = takes & token_mask[..., None]
     up_to_it = xp.take_along_axis(takes.cumsum(axis=-2), chosen[..., None], axis=-1)[..., 0]  # itself included
     has_place = takes.any(axis=-1) & (up_to_it <= capacity)
     return xp.where(has_place, chosen * capacity + up_to_it - 1, experts * capacity)

@@ -29,10 +29,10 @@ def transformer_layer(
     norm: str,
     heads: int,
     causal: bool,
-    allowed: Array | None,
+    attention_mask: Array | None,
     activation: str,
     eps: float,
-    keep: tuple[Array, Array] | None,
+    dropout_mask: tuple[Array, Array] | None,
     rate: float,
     cache: KeyValueStore | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
@@ -40,20 +40,20 @@ def transformer_layer(
     for norm = "post"
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; documents 002 sec. 3.1.
-    Shapes:  x (..., T, C); allowed bool broadcast to (..., heads, T, S), or None; keep[2] bool (..., T, C), or None
-             -> y (..., T, C)
+    Shapes:  x (..., T, C); attention_mask bool broadcast to (..., heads, T, S), or None; dropout_mask[2] bool
+             (..., T, C), or None -> y (..., T, C)
     """
     residual = RESIDUALS[norm]
-    keep1, keep2 = keep if keep is not None else (None, None)
+    dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        return self_attention(z, p["attention"], heads=heads, causal=causal, allowed=allowed, cache=cache)
+        return self_attention(z, p["attention"], heads=heads, causal=causal, attention_mask=attention_mask, cache=cache)
 
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return feed_forward(z, p["feed_forward"], activation=activation)
 
-    h, back1 = residual(x, p["norm1"], attend, eps=eps, keep=keep1, rate=rate)
-    y, back2 = residual(h, p["norm2"], feed, eps=eps, keep=keep2, rate=rate)
+    h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=dropout_mask1, rate=rate)
+    y, back2 = residual(h, p["norm2"], feed, eps=eps, dropout_mask=dropout_mask2, rate=rate)
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dh, dnorm2, dfeed = back2(dy)

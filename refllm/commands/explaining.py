@@ -85,7 +85,9 @@ def _of_bert(p: Tree, trained: Trained, text: str, asked: Asked) -> Explanation:
     ids, segments = to_device(host, asked.device), to_device(host_segments, asked.device)
     tokens = token_names(host.tolist(), tokenizer)
     maps = attention_maps(
-        lambda: bert.encode(p, ids=ids[None], segments=segments[None], allowed=None, config=config, keep=None)
+        lambda: bert.encode(
+            p, ids=ids[None], segments=segments[None], attention_mask=None, config=config, dropout_mask=None
+        )
     )
     named = [_map(str(i), x, tokens, tokens) for i, x in enumerate(maps, start=1)]
     if trained.description.get("task") != "classify":
@@ -131,7 +133,9 @@ def _of_language_model(p: Tree, trained: Trained, text: str, asked: Asked) -> Ex
         )
         host = host[-trained.config.context :]
     ids, tokens = to_device(host, asked.device)[None], token_names(host.tolist(), trained.tokenizer)
-    maps = attention_maps(lambda: trained.model.forward(p, ids=ids, config=trained.config, keep=None, cache=None))
+    maps = attention_maps(
+        lambda: trained.model.forward(p, ids=ids, config=trained.config, dropout_mask=None, cache=None)
+    )
     named = [_map(str(i), x, tokens, tokens) for i, x in enumerate(maps, start=1)]
     return Explanation(text, tokens, None, None, named)
 
@@ -152,7 +156,7 @@ def _of_encoder_decoder(p: Tree, trained: Trained, text: str, asked: Asked) -> E
     tokens, read = (token_names(ids.tolist(), tokenizer) for ids in (source, before))
     there, ids = (to_device(part, asked.device)[None] for part in (source, before))
     maps = attention_maps(
-        lambda: encoder_decoder.forward(p, source=there, allowed=None, ids=ids, config=config, keep=None)
+        lambda: encoder_decoder.forward(p, source=there, attention_mask=None, ids=ids, config=config, dropout_mask=None)
     )
     n = config.encoder_layers
     named = [_map(f"encoder.{i + 1}", x, tokens, tokens) for i, x in enumerate(maps[:n])]

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     log_p = []
     for window, wanted in zip(*windows(tokens, context=context, stride=max(1, context // 2)), strict=True):
         ids, targets = to_device(window[None], options.device), to_device(wanted[None], options.device)
-        logits, _ = model.forward(p, ids=ids, config=config, keep=None, cache=None)
+        logits, _ = model.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)
         nll, _ = cross_entropy(logits, targets=targets, ignore=-1, reduction="none")
         log_p += [-float(x) for x in to_host(nll)[0][wanted >= 0]]
     total = math.fsum(log_p)

@@ -51,8 +51,8 @@ def balanced_weights(labels: Sequence[str], *, of: Sequence[str]) -> list[float]
 class ClassBatches:
     """Batches for refllm/objectives/classification.py in an order that can be stopped and gone on with.
 
-    A batch has `ids` (B, T), `segments` (B, T), `allowed` (B, 1, 1, T), `targets` (B,) and, with weights of the labels,
-    `weights` (B,); T is the longest text of the batch.
+    A batch has `ids` (B, T), `segments` (B, T), `attention_mask` (B, 1, 1, T), `targets` (B,) and, with weights of the
+    labels, `weights` (B,); T is the longest text of the batch.
     """
 
     def __init__(

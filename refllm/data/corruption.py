@@ -143,17 +143,17 @@ def principal_sentences(sentences: Sequence[Ids], *, count: int) -> Places:
 
 
 def denoising_batch(pairs: Sequence[Pair], *, pad: int, counted: Sequence[Places] | None = None) -> dict[str, Any]:
-    """Sources and targets as the batch of objectives/denoising.py: source (B, S), allowed (B, S), ids (B, T), counted
-    (B, T). `counted` says for each target which of its places have a loss; all of them if None.
+    """Sources and targets as the batch of objectives/denoising.py: source (B, S), attention_mask (B, S), ids (B, T),
+    counted (B, T). `counted` says for each target which of its places have a loss; all of them if None.
     """
     sources, targets = zip(*pairs, strict=True)
     source, ids = padded(sources, value=pad), padded(targets, value=pad)
     lengths = (np.array([len(text) for text in texts])[:, None] for texts in (sources, targets))
-    allowed, inside = (np.arange(rows.shape[1]) < n for rows, n in zip((source, ids), lengths, strict=True))
+    attention_mask, inside = (np.arange(rows.shape[1]) < n for rows, n in zip((source, ids), lengths, strict=True))
     if counted is not None:
         for row, places in zip(inside, counted, strict=True):
             row[: len(places)] &= places
-    return {"source": source, "allowed": allowed, "ids": ids, "counted": inside}
+    return {"source": source, "attention_mask": attention_mask, "ids": ids, "counted": inside}
 
 
 def _count(length: int, share: float) -> int:

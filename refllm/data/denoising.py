@@ -42,7 +42,7 @@ class InfilledWindows:
         self.windows = Batches(tokens, context=_length(context), batch=batch, generator=generator)
 
     def next_batch(self) -> dict[str, Any]:
-        """The next windows as source (B, S), allowed (B, S), ids (B, T) and counted (B, T)."""
+        """The next windows as source (B, S), attention_mask (B, S), ids (B, T) and counted (B, T)."""
         pairs = [self._corrupted(window[1:]) for window in self.windows.next_batch()]
         return denoising_batch(pairs, pad=self.special.pad)
 

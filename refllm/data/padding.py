@@ -36,13 +36,13 @@ def attended(lengths: Sequence[int] | NDArray[np.integer[Any]], *, longest: int)
 
 def padded_batch(examples: Sequence[tuple[NDArray[Any], NDArray[Any]]], *, pad: int) -> dict[str, NDArray[Any]]:
     """Ids and segments of each text (data/sentences.py::marked) as what an encoder takes: ids (B, T), segments (B, T),
-    allowed (B, 1, 1, T)."""
+    attention_mask (B, 1, 1, T)."""
     ids = padded([text for text, _ in examples], value=pad)
     lengths = [len(text) for text, _ in examples]
     return {
         "ids": ids,
         "segments": padded([segments for _, segments in examples], value=0),
-        "allowed": attended(lengths, longest=ids.shape[1]),
+        "attention_mask": attended(lengths, longest=ids.shape[1]),
     }
 
 

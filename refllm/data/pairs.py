@@ -60,10 +60,11 @@ def encoded_pairs(pairs: Iterable[Pair], *, tokenizer: Any, context: int) -> tup
 
 
 def pair_batch(pairs: Sequence[IdPair], *, special: SpecialIds) -> dict[str, NDArray[Any]]:
-    """The batch of objectives/seq2seq.py: source (B, S), allowed bool (B, S), targets (B, T), IGNORE at the padding."""
+    """The batch of objectives/seq2seq.py: source (B, S), attention_mask bool (B, S), targets (B, T),
+    IGNORE at the padding."""
     made = denoising_batch(pairs, pad=special.pad)
     targets = np.where(made["counted"], made["ids"], IGNORE)
-    return {"source": made["source"], "allowed": made["allowed"], "targets": targets}
+    return {"source": made["source"], "attention_mask": made["attention_mask"], "targets": targets}
 
 
 def by_length(lengths: Sequence[int], *, batch: int) -> list[list[int]]:

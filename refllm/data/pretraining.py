@@ -22,8 +22,8 @@ class PretrainingBatches:
     """Batches for the objective of refllm/objectives/pretraining.py, in an order that can be stopped and gone on with.
 
     Every epoch draws its pairs and their order anew, and every batch its masked words. A batch has `ids` (B, T),
-    `segments` (B, T), `allowed` (B, 1, 1, T), `positions` (B, M), `targets` (B, M) and `pair` (B,), where T is the
-    longest of the batch and at most `context`.
+    `segments` (B, T), `attention_mask` (B, 1, 1, T), `positions` (B, M), `targets` (B, M) and `pair` (B,), where T is
+    the longest of the batch and at most `context`.
 
     All is drawn from `generator` (numpy.random.default_rng), from which nothing else may draw: then `state()` and
     `from_state` continue bit for bit.

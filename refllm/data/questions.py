@@ -71,11 +71,11 @@ def asked(context: str, question: str, *, tokenizer: Any) -> Asked:
 def question_batch(
     read: Sequence[Asked], targets: Sequence[tuple[int, int]] | None, *, special: SpecialIds
 ) -> dict[str, NDArray[Any]]:
-    """The batch of objectives/span.py: ids, segments (B, T), allowed (B, 1, 1, T), possible bool (B, T), which is true
-    within the context, and targets (B, 2) if they are known."""
+    """The batch of objectives/span.py: ids, segments (B, T), attention_mask (B, 1, 1, T), answer_mask bool (B, T),
+    which is true within the context, and targets (B, 2) if they are known."""
     made = padded_batch([(one.ids, one.segments) for one in read], pad=special.pad)
     inside = [np.isin(np.arange(len(one.ids)), one.begin + np.arange(len(one.characters))) for one in read]
-    made["possible"] = padded(inside, value=0).astype(bool)
+    made["answer_mask"] = padded(inside, value=0).astype(bool)
     if targets is not None:
         made["targets"] = np.array(targets, np.int64)
     return made

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from refllm.backend import Array, namespace
-from refllm.ops.attention import attention, relative_attention
+from refllm.ops.attention import attention, biased_attention
 from refllm.watching import Attended, watched
 
 
@@ -21,8 +21,8 @@ def attention_weights(seen: Attended) -> Array:
     xp, S = namespace(k), k.shape[-2]
     unit = xp.broadcast_to(xp.eye(S, dtype=k.dtype), (*k.shape[:-2], S, S))
     if seen.r is None:
-        return attention(seen.q, k, unit, causal=seen.causal, allowed=seen.allowed)[0]
-    return relative_attention(seen.q, k, unit, seen.r, causal=seen.causal, allowed=seen.allowed)[0]
+        return attention(seen.q, k, unit, causal=seen.causal, attention_mask=seen.attention_mask)[0]
+    return biased_attention(seen.q, k, unit, seen.r, causal=seen.causal, attention_mask=seen.attention_mask)[0]
 
 
 def attention_maps(forward: Callable[[], Any]) -> list[Array]:

@@ -58,10 +58,10 @@ def label_answer(p: Tree, *, segments: Array, label: int, answer: str, config: b
         encoder: dict[str, Any] = {name: part for name, part in p.items() if name not in bert.OUTPUTS}
         encoder["token"] = x.reshape(N * T, C)
         h, back_h = bert.encode(
-            encoder, ids=rows, segments=xp.broadcast_to(segments, (N, T)), allowed=None,
-            config=replace(config, vocabulary=N * T, outputs=()), keep=None,
+            encoder, ids=rows, segments=xp.broadcast_to(segments, (N, T)), attention_mask=None,
+            config=replace(config, vocabulary=N * T, outputs=()), dropout_mask=None,
         )  # fmt: skip
-        logits, back_logits = bert.class_logits(h, p, keep=None, rate=0.0)
+        logits, back_logits = bert.class_logits(h, p, dropout_mask=None, rate=0.0)
         z, back_z = (logits, None) if answer == "logit" else log_softmax(logits)
 
         def back(dy: Array) -> Array:

@@ -87,13 +87,13 @@ class DistilledClassification:
         return self.student.dropout_shapes(batch)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: float, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: float, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         model, config = self.student.model, self.student.config
-        text = {name: batch[name] for name in ("ids", "segments", "allowed")}
-        inside, pooled = (None, None) if keep is None else (keep[:-1], keep[-1])
-        h, back_h = model.encode(p, **text, config=config, keep=inside)
-        z, back_z = model.class_logits(h, p, keep=pooled, rate=config.dropout)
+        text = {name: batch[name] for name in ("ids", "segments", "attention_mask")}
+        inside, pooled = (None, None) if dropout_mask is None else (dropout_mask[:-1], dropout_mask[-1])
+        h, back_h = model.encode(p, **text, config=config, dropout_mask=inside)
+        z, back_z = model.class_logits(h, p, dropout_mask=pooled, rate=config.dropout)
         each, back_each = distillation_loss(
             z, teacher=self._taught(text), targets=batch["targets"], smoothing=self.student.smoothing,
             temperature=self.teacher.temperature, share=self.teacher.share,
@@ -109,8 +109,8 @@ class DistilledClassification:
 
     def _taught(self, text: dict[str, Array]) -> Array:
         t = self.teacher
-        h, _ = t.model.encode(t.parameters, **text, config=t.config, keep=None)
-        logits: Array = t.model.class_logits(h, t.parameters, keep=None, rate=0.0)[0]
+        h, _ = t.model.encode(t.parameters, **text, config=t.config, dropout_mask=None)
+        logits: Array = t.model.class_logits(h, t.parameters, dropout_mask=None, rate=0.0)[0]
         return logits
 
 
@@ -131,12 +131,12 @@ class DistilledCausal:
         return self.student.dropout_shapes(batch)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         model, config, t = self.student.model, self.student.config, self.teacher
         ids, targets = batch[:, :-1], batch[:, 1:]
-        taught, _ = t.model.hidden_states(t.parameters, ids=ids, config=t.config, keep=None, cache=None)
-        h, back_hidden = model.hidden_states(p, ids=ids, config=config, keep=keep, cache=None)
+        taught, _ = t.model.hidden_states(t.parameters, ids=ids, config=t.config, dropout_mask=None, cache=None)
+        h, back_hidden = model.hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)
         y, back_head = distilled_lm_loss(
             h, model.head(p, config), teacher=taught, teacher_head=t.model.head(t.parameters, t.config),
             targets=targets, temperature=t.temperature, share=t.share,

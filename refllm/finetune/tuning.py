@@ -103,10 +103,10 @@ class Tuned:
         return shapes
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: Any, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: Any, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         full, back_full = self.tuning.expand(p)
-        y, back = self.objective.loss(full, batch, totals=totals, keep=keep)
+        y, back = self.objective.loss(full, batch, totals=totals, dropout_mask=dropout_mask)
         return y, lambda dy: back_full(back(dy))
 
 

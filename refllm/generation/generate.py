@@ -21,7 +21,7 @@ class Generator(Protocol):
     then is a KeyValueCache, a CarriedState, or both.
     """
 
-    def forward(self, p: Tree, *, ids: Array, config: Any, keep: Any, cache: Any) -> tuple[Array, Any]: ...
+    def forward(self, p: Tree, *, ids: Array, config: Any, dropout_mask: Any, cache: Any) -> tuple[Array, Any]: ...
 
 
 def last_logits(p: Tree, *, model: Any, ids: Array, config: Any, cache: Any) -> Array:
@@ -31,9 +31,9 @@ def last_logits(p: Tree, *, model: Any, ids: Array, config: Any, cache: Any) -> 
     Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
     """
     if not hasattr(model, "hidden_states"):  # a table of counts
-        y, _ = model.forward(p, ids=ids, config=config, keep=None, cache=cache)
+        y, _ = model.forward(p, ids=ids, config=config, dropout_mask=None, cache=cache)
         return to_host(y[:, -1])
-    h, _ = model.hidden_states(p, ids=ids, config=config, keep=None, cache=cache)
+    h, _ = model.hidden_states(p, ids=ids, config=config, dropout_mask=None, cache=cache)
     return logits_of_last(h, p, model=model, config=config)
 
 

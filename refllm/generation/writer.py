@@ -37,10 +37,20 @@ class Writer(Protocol):
 class SequenceModel(Protocol):
     """What the file of an encoder-decoder offers to be written with."""
 
-    def encode(self, p: Tree, *, ids: Array, allowed: Array | None, config: Any, keep: None) -> tuple[Array, Any]: ...
+    def encode(
+        self, p: Tree, *, ids: Array, attention_mask: Array | None, config: Any, dropout_mask: None
+    ) -> tuple[Array, Any]: ...
 
     def decode(
-        self, p: Tree, memory: Array, *, ids: Array, memory_allowed: Array | None, config: Any, keep: None, cache: Any
+        self,
+        p: Tree,
+        memory: Array,
+        *,
+        ids: Array,
+        memory_mask: Array | None,
+        config: Any,
+        dropout_mask: None,
+        cache: Any,
     ) -> tuple[Array, Any]: ...
 
     def head(self, p: Tree, config: Any) -> Array: ...
@@ -76,17 +86,17 @@ class CausalWriter:
 
 
 class SequenceWriter:
-    """An encoder-decoder that writes targets of sources (B, S), which it reads once; `allowed` (B, S) or None.
+    """An encoder-decoder that writes targets of sources (B, S), which it reads once; `attention_mask` (B, S) or None.
 
     Raises:  UserError if `room`, the tokens of the target with its start, or the source is beyond the context.
     """
 
     def __init__(
-        self, p: Tree, *, model: SequenceModel, config: Any, source: Array, allowed: Array | None, room: int
+        self, p: Tree, *, model: SequenceModel, config: Any, source: Array, attention_mask: Array | None, room: int
     ) -> None:
         _require_room(room, config)
-        self.p, self.model, self.config, self.allowed = p, model, config, allowed
-        self.memory, _ = model.encode(p, ids=source, allowed=allowed, config=config, keep=None)
+        self.p, self.model, self.config, self.attention_mask = p, model, config, attention_mask
+        self.memory, _ = model.encode(p, ids=source, attention_mask=attention_mask, config=config, dropout_mask=None)
         layers, heads, head_width = model.cache_shape(config)
         text = KeyValueCache(
             batch=len(source), layers=layers, heads=heads, room=room, head_width=head_width, padding=None,
@@ -97,8 +107,8 @@ class SequenceWriter:
 
     def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
         h, _ = self.model.decode(
-            self.p, self.memory, ids=namespace(self.memory).asarray(ids), memory_allowed=self.allowed,
-            config=self.config, keep=None, cache=self.store,
+            self.p, self.memory, ids=namespace(self.memory).asarray(ids), memory_mask=self.attention_mask,
+            config=self.config, dropout_mask=None, cache=self.store,
         )  # fmt: skip
         return logits_of_last(h, self.p, model=self.model, config=self.config)
 

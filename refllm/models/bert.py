@@ -123,20 +123,27 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def encode(
-    p: Tree, *, ids: Array, segments: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
+    p: Tree,
+    *,
+    ids: Array,
+    segments: Array,
+    attention_mask: Array | None,
+    config: Config,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """BERT: the hidden states of all tokens
 
     Source:  Devlin et al. 2019 sec. 3 and fig. 2; documents 000 sec. 4.2.
-    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None -> y (B, T, C)
-    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None -> y (B,
+             T, C)
+    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
     Back:    the layers' pullbacks in reverse; gives "token", "position", "segment", "norm" and "layers".
-    Special: `allowed` is false at the padding. What stands there does not reach the text; the states at the padding
-             mean nothing.
+    Special: `attention_mask` is false at the padding. What stands there does not reach the text; the states at the
+             padding mean nothing.
     Raises:  UserError if the tokens outgrow the context.
     """
     require_parameters("bert", p, config, shapes)
-    require_draws("bert", keep, dropout_widths, config)
+    require_draws("bert", dropout_mask, dropout_widths, config)
     T = ids.shape[1]
     if T > config.context:
         raise UserError(f"bert: {T} tokens do not fit the {config.context} positions; cut the text, or raise context")
@@ -145,7 +152,7 @@ def encode(
     placed, back_position = add_positions(words, p["position"], positions=namespace(ids).arange(T))
     e, back_segment = add_positions(placed, p["segment"], positions=segments)  # a row of a table for each token, too
     n, back_norm = layer_norm(e, **p["norm"], eps=config.eps)
-    x, back_drop = maybe_dropout(n, keep=None if keep is None else keep[0], rate=rate)
+    x, back_drop = maybe_dropout(n, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=rate)
     backs = []
     for i, layer in enumerate(p["layers"]):
         x, back_layer = transformer_layer(
@@ -154,10 +161,10 @@ def encode(
             norm="post",
             heads=config.heads,
             causal=False,
-            allowed=allowed,
+            attention_mask=attention_mask,
             activation=config.activation,
             eps=config.eps,
-            keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
+            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
             rate=rate,
             cache=None,
         )
@@ -257,27 +264,27 @@ def pair_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array
     Shapes:  h (B, T, C) -> y (B, 2)
     Back:    gives dh and the gradients of "pooler" and "pair".
     """
-    return _logits_of_pooled(h, p, head="pair", keep=None, rate=0.0)
+    return _logits_of_pooled(h, p, head="pair", dropout_mask=None, rate=0.0)
 
 
 @differentiable
 def class_logits(
-    h: Array, p: Tree, *, keep: Array | None, rate: float
+    h: Array, p: Tree, *, dropout_mask: Array | None, rate: float
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """CLS: logits of the labels of a text, from its pooled state, with dropout before the last map
 
     Source:  Devlin et al. 2019 sec. 4.1 and code; documents 000 sec. 4.2.
-    Shapes:  h (B, T, C); keep bool (B, C), or None -> y (B, labels)
+    Shapes:  h (B, T, C); dropout_mask bool (B, C), or None -> y (B, labels)
     Back:    gives dh and the gradients of "pooler" and "classes".
     """
-    return _logits_of_pooled(h, p, head="classes", keep=keep, rate=rate)
+    return _logits_of_pooled(h, p, head="classes", dropout_mask=dropout_mask, rate=rate)
 
 
 def _logits_of_pooled(
-    h: Array, p: Tree, *, head: str, keep: Array | None, rate: float
+    h: Array, p: Tree, *, head: str, dropout_mask: Array | None, rate: float
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     c, back_pooled = pooled(h, p)
-    d, back_drop = maybe_dropout(c, keep=keep, rate=rate)
+    d, back_drop = maybe_dropout(c, dropout_mask=dropout_mask, rate=rate)
     y, back_linear = linear(d, **p[head])
 
     def back(dy: Array) -> tuple[Array, Tree]:

@@ -33,13 +33,13 @@ def _declared(shapes: Callable[[Any], Tree], config: Any) -> Tree:
 
 
 def require_draws(
-    model: str, keep: Sequence[Array] | None, widths: Callable[[Any], tuple[int, ...]], config: Any
+    model: str, dropout_mask: Sequence[Array] | None, widths: Callable[[Any], tuple[int, ...]], config: Any
 ) -> None:
     """As many draws of dropout as the model has uses for: ValueError otherwise. Each is checked where it is used."""
-    if keep is not None and len(keep) != len(widths(config)):
+    if dropout_mask is not None and len(dropout_mask) != len(widths(config)):
         raise ValueError(
-            f"{model}: keep must be {len(widths(config))} draws, one for each use of dropout; got {len(keep)}. "
-            "Draw one for each of `dropout_widths(config)`"
+            f"{model}: dropout_mask must be {len(widths(config))} draws, one for each use of dropout; "
+            f"got {len(dropout_mask)}. Draw one for each of `dropout_widths(config)`"
         )
 
 

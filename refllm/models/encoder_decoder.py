@@ -160,33 +160,39 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def encode(
-    p: Tree, *, ids: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
+    p: Tree, *, ids: Array, attention_mask: Array | None, config: Config, dropout_mask: Sequence[Array] | None
 ) -> tuple[Array, Callable[[Array], Gradients]]:
     """ENCDEC: what the decoder reads of a source
 
     Source:  Vaswani et al. 2017 sec. 3.1; documents 004 sec. 4.1.
-    Shapes:  ids (B, S) in [0, V); allowed bool (B, S), or None -> memory (B, S, C)
-    Draws:   1 + 2L of `keep`, bool (B, S, C), in the order of use
+    Shapes:  ids (B, S) in [0, V); attention_mask bool (B, S), or None -> memory (B, S, C)
+    Draws:   1 + 2L of `dropout_mask`, bool (B, S, C), in the order of use
     Back:    gives the gradients of "token" and "encoder".
-    Special: `allowed` is false at the padding. What stands there does not reach the rest; the memory at the padding
-             means nothing.
+    Special: `attention_mask` is false at the padding. What stands there does not reach the rest; the memory at the
+             padding means nothing.
     Raises:  UserError if the source is longer than the context.
     """
     require_parameters("encoder_decoder", p, config, shapes)
-    require_draws("encoder_decoder", keep, lambda c: dropout_widths(c)[0], config)
+    require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)[0], config)
     S = ids.shape[1]
     _require_room("source", S, config)
     stack = p["encoder"]
     x, back_embed = _embedded(
-        p["token"], stack, ids, namespace(ids).arange(S), config=config, keep=None if keep is None else keep[0]
+        p["token"],
+        stack,
+        ids,
+        namespace(ids).arange(S),
+        config=config,
+        dropout_mask=None if dropout_mask is None else dropout_mask[0],
     )
     r, back_r = distance_bias(stack, queries=S, keys=S, causal=False, farthest=config.farthest)
     backs = []
     for i, layer in enumerate(stack["layers"]):
         x, back_layer = encoder_layer(
-            x, r, layer, norm=config.norm, heads=config.heads, scaled=_scaled(config), allowed=_over_heads(allowed),
+            x, r, layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
+            attention_mask=_over_heads(attention_mask),
             activation=config.activation, eps=config.eps, rate=config.dropout,
-            keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
+            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
         )  # fmt: skip
         backs.append(back_layer)
     memory, back_norm = maybe_norm(x, stack, name="norm", eps=config.eps)
@@ -210,16 +216,16 @@ def decode(
     memory: Array,
     *,
     ids: Array,
-    memory_allowed: Array | None,
+    memory_mask: Array | None,
     config: Config,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
     cache: Cache | None,
 ) -> tuple[Array, Callable[[Array], tuple[Gradients, Array]]]:
     """ENCDEC: the hidden states that the head makes the next token's distribution of; with `scaled_output` over √C
 
     Source:  Vaswani et al. 2017 sec. 3.1; Raffel et al. 2020, code (1/√C); documents 004 sec. 4.1.
-    Shapes:  memory (B, S, C); ids (n*B, T) in [0, V); memory_allowed bool (B, S), or None -> y (n*B, T, C)
-    Draws:   1 + 3L of `keep`, bool (n*B, T, C), in the order of use
+    Shapes:  memory (B, S, C); ids (n*B, T) in [0, V); memory_mask bool (B, S), or None -> y (n*B, T, C)
+    Draws:   1 + 3L of `dropout_mask`, bool (n*B, T, C), in the order of use
     Back:    gives the gradients of "token" and "decoder", and that of the memory.
     Special: n rows of ids after each other read the same row of memory. With a cache, ids are the tokens after those
              that it holds, and keys and values of the memory are those of its first use.
@@ -227,21 +233,23 @@ def decode(
     """
     if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
         require_parameters("encoder_decoder", p, config, shapes)
-    require_draws("encoder_decoder", keep, lambda c: dropout_widths(c)[1], config)
+    require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)[1], config)
     T = ids.shape[1]
     positions = namespace(ids).arange(T) if cache is None else cache.advance(T)
     length = T if cache is None else cache.length
     _require_room("target", length, config)
     stack = p["decoder"]
-    x, back_embed = _embedded(p["token"], stack, ids, positions, config=config, keep=None if keep is None else keep[0])
+    x, back_embed = _embedded(
+        p["token"], stack, ids, positions, config=config, dropout_mask=None if dropout_mask is None else dropout_mask[0]
+    )
     r, back_r = distance_bias(stack, queries=T, keys=length, causal=True, farthest=config.farthest)
     backs = []
     for i, layer in enumerate(stack["layers"]):
         x, back_layer = decoder_layer(
             x, memory, r, layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
-            memory_allowed=_over_heads(memory_allowed), activation=config.activation, eps=config.eps,
+            memory_mask=_over_heads(memory_mask), activation=config.activation, eps=config.eps,
             rate=config.dropout, cache=None if cache is None else cache.layers[i],
-            keep=None if keep is None else (keep[1 + 3 * i], keep[2 + 3 * i], keep[3 + 3 * i]),
+            dropout_mask=None if dropout_mask is None else _three(dropout_mask, first=1 + 3 * i),
         )  # fmt: skip
         backs.append(back_layer)
     h, back_norm = maybe_norm(x, stack, name="norm", eps=config.eps)
@@ -268,21 +276,25 @@ def hidden_states(
     p: Tree,
     *,
     source: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     ids: Array,
     config: Config,
-    keep: tuple[Sequence[Array], Sequence[Array]] | None,
+    dropout_mask: tuple[Sequence[Array], Sequence[Array]] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """ENCDEC: both halves, from the source and the target so far to the states before the head
 
     Source:  Vaswani et al. 2017 sec. 3.1; documents 004 sec. 4.1.
-    Shapes:  source (B, S) in [0, V); allowed bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, C)
+    Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, C)
     Draws:   those of `encode` and those of `decode`, a pair
     Back:    back gives no gradient of the head, which is not used here.
     """
-    keep_source, keep_target = keep if keep is not None else (None, None)
-    memory, back_encode = encode(p, ids=source, allowed=allowed, config=config, keep=keep_source)
-    h, back_decode = decode(p, memory, ids=ids, memory_allowed=allowed, config=config, keep=keep_target, cache=None)
+    source_dropout_mask, target_dropout_mask = dropout_mask if dropout_mask is not None else (None, None)
+    memory, back_encode = encode(
+        p, ids=source, attention_mask=attention_mask, config=config, dropout_mask=source_dropout_mask
+    )
+    h, back_decode = decode(
+        p, memory, ids=ids, memory_mask=attention_mask, config=config, dropout_mask=target_dropout_mask, cache=None
+    )
 
     def back(dh: Array) -> Tree:
         d, dmemory = back_decode(dh)
@@ -309,28 +321,30 @@ def forward(
     p: Tree,
     *,
     source: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     ids: Array,
     config: Config,
-    keep: tuple[Sequence[Array], Sequence[Array]] | None,
+    dropout_mask: tuple[Sequence[Array], Sequence[Array]] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """ENCDEC, LMHEAD: the logits of the next token of the target, at every place of it
 
     Source:  documents 004 sec. 4.1.
-    Shapes:  source (B, S) in [0, V); allowed bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, V)
+    Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, V)
     Draws:   as in `hidden_states`
     Special: ids begin with the start token.
     """
-    h, back_hidden = hidden_states(p, source=source, allowed=allowed, ids=ids, config=config, keep=keep)
+    h, back_hidden = hidden_states(
+        p, source=source, attention_mask=attention_mask, ids=ids, config=config, dropout_mask=dropout_mask
+    )
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)
 
 
 def _embedded(
-    token: Array, stack: Tree, ids: Array, positions: Array, *, config: Config, keep: Array | None
+    token: Array, stack: Tree, ids: Array, positions: Array, *, config: Config, dropout_mask: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Gradients]]]:
     return stack_embedding(
         token, stack, ids=ids, positions=positions, scale=math.sqrt(config.width) if config.scaled_embedding else 1.0,
-        waves=config.positions == "sinusoidal", eps=config.eps, keep=keep, rate=config.dropout,
+        waves=config.positions == "sinusoidal", eps=config.eps, dropout_mask=dropout_mask, rate=config.dropout,
     )  # fmt: skip
 
 
@@ -339,8 +353,12 @@ def _scaled(config: Config) -> bool:
     return config.positions != "relative"
 
 
-def _over_heads(allowed: Array | None) -> Array | None:
-    return None if allowed is None else allowed[:, None, None, :]
+def _three(draws: Sequence[Array], *, first: int) -> tuple[Array, Array, Array]:
+    return draws[first], draws[first + 1], draws[first + 2]
+
+
+def _over_heads(attention_mask: Array | None) -> Array | None:
+    return None if attention_mask is None else attention_mask[:, None, None, :]
 
 
 def _require_room(what: str, tokens: int, config: Config) -> None:

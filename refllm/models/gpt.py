@@ -94,33 +94,33 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """GPT: the hidden states after the last norm
 
     Source:  Radford et al. 2019 sec. 2.3; documents 002 sec. 4.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
-    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
+    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
     if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
         require_parameters("gpt", p, config, shapes)
-    require_draws("gpt", keep, dropout_widths, config)
+    require_draws("gpt", dropout_mask, dropout_widths, config)
     T = ids.shape[1]
     if cache is not None:
-        positions, allowed = cache.advance(T)
+        positions, attention_mask = cache.advance(T)
     elif T > config.context:
         raise ValueError(f"gpt: {T} tokens do not fit the context of {config.context}; give fewer")
     else:
-        positions, allowed = namespace(ids).arange(T), None
+        positions, attention_mask = namespace(ids).arange(T), None
 
     rate = config.dropout
     scale = math.sqrt(config.width) if config.scaled_embedding else 1.0
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     table = p["position"] if config.positions == "learned" else _sinusoidal_table(p["token"], config)
     e, back_positions = add_positions(e * scale, table, positions=positions)
-    x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=rate)
+    x, back_drop = maybe_dropout(e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=rate)
     backs = []
     for i, layer in enumerate(p["layers"]):
         x, back_layer = transformer_layer(
@@ -129,10 +129,10 @@ def hidden_states(
             norm=config.norm,
             heads=config.heads,
             causal=True,
-            allowed=allowed,
+            attention_mask=attention_mask,
             activation=config.activation,
             eps=config.eps,
-            keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
+            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
             rate=rate,
             cache=None if cache is None else cache.layers[i],
         )
@@ -159,7 +159,7 @@ def hidden_states(
 
 
 def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `keep` holds: one after the embedding, two a layer."""
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: one after the embedding, two a layer."""
     return (config.width,) * (1 + 2 * config.layers)
 
 
@@ -170,14 +170,14 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """GPT, LMHEAD: the logits of the next token at every position
 
     Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
-    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)
 
 

@@ -145,14 +145,14 @@ class Cache(Protocol):
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """HYBRID as a language model: causal attention, and layers that run forward
 
     Source:  documents 003 sec. 4.3; erratum E9.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, N)
-    Draws:   2 + L of `keep`, in the order of use: bool (B, T, C) of the embedding and of the attention, (B, T, N) of
-             each layer
+    Draws:   2 + L of `dropout_mask`, in the order of use: bool (B, T, C) of the embedding and of the attention,
+             (B, T, N) of each layer
     Back:    back gives no gradient of the head, which is not used here.
     Special: with a cache and a carried state the text goes on from there; the pullback then serves the new tokens
              alone.
@@ -165,33 +165,49 @@ def hidden_states(
         )
     if cache is None or not cache.cache.length:  # what goes on from a cache has been looked at when it began
         require_parameters("hybrid", p, config, shapes)
-    require_draws("hybrid", keep, dropout_widths, config)
+    require_draws("hybrid", dropout_mask, dropout_widths, config)
     T = ids.shape[1]
-    positions, allowed = (_positions(ids, config), None) if cache is None else cache.cache.advance(T)
-    valid = None if cache is None else cache.state.advance(T)
-    return _states(p, ids=ids, positions=positions, allowed=allowed, valid=valid, config=config, keep=keep, cache=cache)
+    positions, attention_mask = (_positions(ids, config), None) if cache is None else cache.cache.advance(T)
+    token_mask = None if cache is None else cache.state.advance(T)
+    return _states(
+        p,
+        ids=ids,
+        positions=positions,
+        attention_mask=attention_mask,
+        token_mask=token_mask,
+        config=config,
+        dropout_mask=dropout_mask,
+        cache=cache,
+    )
 
 
 @differentiable
 def encode(
-    p: Tree, *, ids: Array, allowed: Array | None, config: Config, keep: Sequence[Array] | None
+    p: Tree, *, ids: Array, attention_mask: Array | None, config: Config, dropout_mask: Sequence[Array] | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """HYBRID, BIRNN: the states of whole texts; in both directions if the model is bidirectional
 
     Source:  documents 003 sec. 2.3, 4.1, 4.3.
-    Shapes:  ids (B, T) in [0, V); allowed bool (B, T), or None -> y (B, T, M)
-    Draws:   2 + L of `keep`, in the order of use: bool (B, T, C) of the embedding and of the attention, (B, T, M) of
-             each layer
+    Shapes:  ids (B, T) in [0, V); attention_mask bool (B, T), or None -> y (B, T, M)
+    Draws:   2 + L of `dropout_mask`, in the order of use: bool (B, T, C) of the embedding and of the attention,
+             (B, T, M) of each layer
     Back:    back gives no gradient of the head, which is not used here.
-    Special: M = N, bidirectional 2N. Padding, where `allowed` is false, on either side, is attended by nothing and
-             passes the recurrent states on unchanged. What stands at its places in y is no state of the text's own.
+    Special: M = N, bidirectional 2N. Padding, where `attention_mask` is false, on either side, is attended by nothing
+             and passes the recurrent states on unchanged. What stands at its places in y is no state of the text's own.
     Raises:  ValueError if the tokens outgrow the context.
     """
     require_parameters("hybrid", p, config, _shapes_without_head if isinstance(p, dict) and "head" not in p else shapes)
-    require_draws("hybrid", keep, dropout_widths, config)
-    keys = None if allowed is None else allowed[:, None, None, :]  # (B, 1, 1, T): for every head and query
+    require_draws("hybrid", dropout_mask, dropout_widths, config)
+    keys = None if attention_mask is None else attention_mask[:, None, None, :]  # for every head and query
     return _states(
-        p, ids=ids, positions=_positions(ids, config), allowed=keys, valid=allowed, config=config, keep=keep, cache=None
+        p,
+        ids=ids,
+        positions=_positions(ids, config),
+        attention_mask=keys,
+        token_mask=attention_mask,
+        config=config,
+        dropout_mask=dropout_mask,
+        cache=None,
     )
 
 
@@ -207,34 +223,34 @@ def _states(
     *,
     ids: Array,
     positions: Array,
-    allowed: Array | None,
-    valid: Array | None,
+    attention_mask: Array | None,
+    token_mask: Array | None,
     config: Config,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
     cache: Cache | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
-    """`allowed` (B, 1, 1, S) is for the attention, `valid` (B, T) for the recurrent layers."""
+    """`attention_mask` (B, 1, 1, S) is for the attention, `token_mask` (B, T) for the recurrent layers."""
     xp, rate = namespace(ids), config.dropout
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     table, _ = sinusoidal(xp.arange(config.context, dtype=e.dtype), width=config.width)
     placed, back_positions = add_positions(e, table, positions=positions)
-    x, back_drop_x = maybe_dropout(placed, keep=None if keep is None else keep[0], rate=rate)
+    x, back_drop_x = maybe_dropout(placed, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=rate)
     a, back_attention = self_attention(
         x,
         p["attention"],
         heads=config.heads,
         causal=not config.bidirectional,
-        allowed=allowed,
+        attention_mask=attention_mask,
         cache=None if cache is None else cache.cache.layers[0],
     )
-    gathered, back_drop_a = maybe_dropout(a, keep=None if keep is None else keep[1], rate=rate)
+    gathered, back_drop_a = maybe_dropout(a, dropout_mask=None if dropout_mask is None else dropout_mask[1], rate=rate)
     y, back_layers = recurrent_layers(
         gathered,
         p["layers"],
         cell=config.cell,
-        valid=valid,
+        token_mask=token_mask,
         states=None if cache is None else cache.state.layers,
-        keep=None if keep is None else keep[2:],
+        dropout_mask=None if dropout_mask is None else dropout_mask[2:],
         rate=rate,
     )
 
@@ -248,7 +264,8 @@ def _states(
 
 
 def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `keep` holds: after the embedding, the attention and each layer."""
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: after the embedding, the
+    attention and each layer."""
     return (config.width, config.width, *[config.seen] * config.layers)
 
 
@@ -275,7 +292,7 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """HYBRID, LMHEAD: the logits of the next token at every position
 
@@ -283,5 +300,5 @@ def forward(
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     Raises:  UserError if the model is bidirectional; ValueError if the tokens outgrow the context.
     """
-    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

@@ -130,33 +130,33 @@ def alibi_slopes(heads: int) -> list[float]:
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """LLAMA: the hidden states after the last norm
 
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
-    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
+    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Special: a bias by distance is formed once and shared by the layers, so its gradient is summed over them.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
     if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
         require_parameters("llama", p, config, shapes)
-    require_draws("llama", keep, dropout_widths, config)
+    require_draws("llama", dropout_mask, dropout_widths, config)
     T = ids.shape[1]
     if cache is not None:
-        positions, allowed = cache.advance(T)
+        positions, attention_mask = cache.advance(T)
     elif T > config.context:
         raise ValueError(
             f"llama: {T} tokens do not fit the context of {config.context}; give fewer, or a config with a larger one"
         )
     else:
-        positions, allowed = namespace(ids).arange(T), None
+        positions, attention_mask = namespace(ids).arange(T), None
 
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     r, back_bias = _bias(p, config, queries=T, keys=T if cache is None else cache.length)
-    x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=config.dropout)
+    x, back_drop = maybe_dropout(e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=config.dropout)
     backs = []
     for i, layer in enumerate(p["layers"]):
         x, back_layer = llama_layer(
@@ -168,9 +168,9 @@ def hidden_states(
             rotation=config.positions if config.positions in ROTATIONS else None,
             positions=positions,
             base=config.base,
-            allowed=allowed,
+            attention_mask=attention_mask,
             eps=config.eps,
-            keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
+            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
             rate=config.dropout,
             cache=None if cache is None else cache.layers[i],
         )
@@ -218,7 +218,7 @@ def _bias_of_nothing(p: Tree, config: Config, *, keys: int) -> tuple[Array | Non
 
 
 def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `keep` holds: one after the embedding, two a layer."""
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: one after the embedding, two a layer."""
     return (config.width,) * (1 + 2 * config.layers)
 
 
@@ -229,12 +229,12 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """LLAMA, LMHEAD: the logits of the next token at every position
 
     Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
-    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

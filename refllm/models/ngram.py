@@ -243,7 +243,7 @@ def state_shapes(config: Config) -> Tree:
 
 
 def forward(
-    p: Tree, *, ids: Tokens, config: Config, keep: None, cache: Any
+    p: Tree, *, ids: Tokens, config: Config, dropout_mask: None, cache: Any
 ) -> tuple[NDArray[np.float64], Callable[[Any], Tree]]:
     """NGRAM: y = log p(w | the tokens up to the place) for every w
 
@@ -253,8 +253,8 @@ def forward(
     """
     model, past = of_tree(p, config), config.order - 1
     before = np.zeros((len(ids), past), np.int64) if cache is None else cache.layers["last"]
-    valid = None if cache is None else cache.advance(ids.shape[1])
-    codes = ids + 1 if valid is None else np.where(valid, ids + 1, 0)
+    token_mask = None if cache is None else cache.advance(ids.shape[1])
+    codes = ids + 1 if token_mask is None else np.where(token_mask, ids + 1, 0)
     text = np.concatenate([before, codes], axis=1)
     if cache is not None:
         cache.layers = {"last": text[:, text.shape[1] - past :]}

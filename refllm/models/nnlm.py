@@ -80,13 +80,13 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NNLM: all that the output layer is linear in: (tanh(d + x H), x if direct, 1) side by side
 
     Source:  Bengio et al. 2003 sec. 2, eq. (1).
     Shapes:  ids (B, T) in [0, V) -> y (B, T, M)
-    Draws:   2 of `keep`: bool (B, T, C) of the vectors, (B, T, N) of tanh
+    Draws:   2 of `dropout_mask`: bool (B, T, C) of the vectors, (B, T, N) of tanh
     Back:    gives no gradient of U, W and b, which `head` holds.
     Special: M = N + 1, with the direct connections N + (n-1) C + 1. T may have any length.
              With a carried state, which is the vectors of the last n - 2 tokens, the text goes on from there; the
@@ -94,19 +94,23 @@ def hidden_states(
     """
     if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
         require_parameters("nnlm", p, config, shapes)
-    require_draws("nnlm", keep, dropout_widths, config)
+    require_draws("nnlm", dropout_mask, dropout_widths, config)
     B, T = ids.shape
-    valid = None if cache is None else cache.advance(T)
+    token_mask = None if cache is None else cache.advance(T)
     e, back_embedding = embedding(p["token"], ids=ids)
     xp, n, C, N = namespace(e), config.order, config.width, config.hidden
-    e_kept, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=config.dropout)
+    e_kept, back_drop = maybe_dropout(
+        e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=config.dropout
+    )
     past = xp.zeros((B, n - 2, C), e.dtype) if cache is None else cache.layers["past"]
-    x, back_window = window(e_kept, past, places=n - 1, valid=valid)
+    x, back_window = window(e_kept, past, places=n - 1, token_mask=token_mask)
     if cache is not None:
         cache.layers["past"] = x[:, -1].reshape(B, n - 1, C)[:, : n - 2][:, ::-1].copy()
     z, back_linear = linear(x, p["H"], p["d"])
     a, back_tanh = tanh(z)
-    a_kept, back_drop_hidden = maybe_dropout(a, keep=None if keep is None else keep[1], rate=config.dropout)
+    a_kept, back_drop_hidden = maybe_dropout(
+        a, dropout_mask=None if dropout_mask is None else dropout_mask[1], rate=config.dropout
+    )
     parts = [a_kept, x, xp.ones((B, T, 1), e.dtype)] if config.direct else [a_kept, xp.ones((B, T, 1), e.dtype)]
 
     def back(dy: Array) -> Tree:
@@ -120,7 +124,7 @@ def hidden_states(
 
 
 def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `keep` holds: of the vectors, and of the units of tanh."""
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: of the vectors, and of the units of tanh."""
     return config.width, config.hidden
 
 
@@ -147,12 +151,12 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NNLM, LMHEAD: the logits of the next token at every position
 
     Source:  Bengio et al. 2003 sec. 2, eq. (1); documents 001 ch. 1.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
-    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

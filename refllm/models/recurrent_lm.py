@@ -103,30 +103,30 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """RNN-LM, LSTM-LM: the states of the last layer
 
     Source:  Mikolov et al. 2010 sec. 2; Zaremba et al. 2014 (arXiv:1409.2329) sec. 3; documents 003 sec. 5.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, N)
-    Draws:   1 + L of `keep`, in the order of use: bool (B, T, C) of the embedding, (B, T, N) of each layer
+    Draws:   1 + L of `dropout_mask`, in the order of use: bool (B, T, C) of the embedding, (B, T, N) of each layer
     Back:    back gives no gradient of the head, which is not used here.
     Special: T may have any length. With a carried state the layers go on from it and leave theirs in it; the pullback
              then serves the new tokens alone. Where the state knows of padding, none of it enters.
     """
     if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
         require_parameters("recurrent_lm", p, config, shapes)
-    require_draws("recurrent_lm", keep, dropout_widths, config)
-    valid = None if cache is None else cache.advance(ids.shape[1])
+    require_draws("recurrent_lm", dropout_mask, dropout_widths, config)
+    token_mask = None if cache is None else cache.advance(ids.shape[1])
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
-    x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=config.dropout)
+    x, back_drop = maybe_dropout(e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=config.dropout)
     y, back_layers = recurrent_layers(
         x,
         p["layers"],
         cell=config.cell,
-        valid=valid,
+        token_mask=token_mask,
         states=None if cache is None else cache.layers,
-        keep=None if keep is None else keep[1:],
+        dropout_mask=None if dropout_mask is None else dropout_mask[1:],
         rate=config.dropout,
     )
 
@@ -138,7 +138,8 @@ def hidden_states(
 
 
 def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `keep` holds: one after the embedding, one after each layer."""
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: one after the embedding, one
+    after each layer."""
     return (config.width, *[config.hidden] * config.layers)
 
 
@@ -149,12 +150,12 @@ def state_shapes(config: Config) -> Tree:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: State | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """RNN-LM, LSTM-LM, LMHEAD: the logits of the next token at every position
 
     Source:  documents 002 sec. 4.2, 003 sec. 5.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
-    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

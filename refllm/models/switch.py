@@ -139,43 +139,50 @@ def initial(config: Config, generator: Any) -> Tree:
 
 
 @differentiable
-def balanced_states(p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None) -> States:
+def balanced_states(p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None) -> States:
     """SWITCH in training: the hidden states after the last norm, tokens that overflow dropped; and the balance,
     Σ over the layers with experts of the mean over the texts of E Σ_e f_e P_e
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2; documents 002 sec. 1.1.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C); balance ()
-    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
+    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
     Back:    back(dy, dbalance). The loss adds config.balance * balance to its mean over the tokens.
     Special: a mean over texts, so that the balances of two shards, weighted by their texts, are that of both together.
     Raises:  UserError if so short a text leaves an expert no place; ValueError if it is longer than the context.
     """
     require_parameters("switch", p, config, shapes)
-    require_draws("switch", keep, dropout_widths, config)
+    require_draws("switch", dropout_mask, dropout_widths, config)
     positions = _positions(ids, config)
     return _states(
-        p, ids=ids, positions=positions, allowed=None, config=config, keep=keep, cache=None,
+        p, ids=ids, positions=positions, attention_mask=None, config=config, dropout_mask=dropout_mask, cache=None,
         places=capacity(ids.shape[1], config) if ids.shape[1] else 1,  # no token, and none that finds no place
     )  # fmt: skip
 
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """SWITCH in use: the hidden states after the last norm, no token dropped
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1; documents 002 sec. 1.1, 4.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
-    Draws:   1 + 2L of `keep`, bool (B, T, C), in the order of use
+    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
     if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
         require_parameters("switch", p, config, shapes)
-    require_draws("switch", keep, dropout_widths, config)
-    positions, allowed = (_positions(ids, config), None) if cache is None else cache.advance(ids.shape[1])
+    require_draws("switch", dropout_mask, dropout_widths, config)
+    positions, attention_mask = (_positions(ids, config), None) if cache is None else cache.advance(ids.shape[1])
     (y, balance), back_states = _states(
-        p, ids=ids, positions=positions, allowed=allowed, config=config, keep=keep, cache=cache, places=ids.shape[1]
+        p,
+        ids=ids,
+        positions=positions,
+        attention_mask=attention_mask,
+        config=config,
+        dropout_mask=dropout_mask,
+        cache=cache,
+        places=ids.shape[1],
     )
 
     def back(dy: Array) -> Tree:
@@ -185,7 +192,7 @@ def hidden_states(
 
 
 def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `keep` holds: one after the embedding, two a layer."""
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: one after the embedding, two a layer."""
     return (config.width,) * (1 + 2 * config.layers)
 
 
@@ -207,14 +214,14 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, keep: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """SWITCH in use, LMHEAD: the logits of the next token at every position, no token dropped
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1; documents 002 sec. 4.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
-    h, back_hidden = hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
+    h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)
 
 
@@ -230,24 +237,24 @@ def _states(
     *,
     ids: Array,
     positions: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     config: Config,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
     cache: Cache | None,
     places: int,
 ) -> States:
     """The hidden states and the balance, with so many places for an expert in each text."""
     words, back_words = embedding(p["token"], ids=ids)  # (B, T, C)
     e, back_positions = add_positions(words, p["position"], positions=positions)
-    x, back_drop = maybe_dropout(e, keep=None if keep is None else keep[0], rate=config.dropout)
+    x, back_drop = maybe_dropout(e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=config.dropout)
     balance, backs = namespace(x).zeros((), x.dtype), []
     for i, layer in enumerate(p["layers"]):
         (x, of_layer), back_layer = _layer(
             x,
             layer,
-            allowed=allowed,
+            attention_mask=attention_mask,
             config=config,
-            keep=None if keep is None else (keep[1 + 2 * i], keep[2 + 2 * i]),
+            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
             cache=None if cache is None else cache.layers[i],
             places=places,
         )
@@ -276,22 +283,22 @@ def _layer(
     x: Array,
     p: Tree,
     *,
-    allowed: Array | None,
+    attention_mask: Array | None,
     config: Config,
-    keep: tuple[Array, Array] | None,
+    dropout_mask: tuple[Array, Array] | None,
     cache: KeyValueStore | None,
     places: int,
 ) -> States:
     """A layer and the mean of its texts' balances, 0 for one without experts."""
     xp = namespace(x)
     given: dict[str, Any] = {
-        "heads": config.heads, "causal": True, "allowed": allowed, "activation": config.activation, "eps": config.eps,
-        "keep": keep, "rate": config.dropout, "cache": cache,
+        "heads": config.heads, "causal": True, "attention_mask": attention_mask, "activation": config.activation,
+        "eps": config.eps, "dropout_mask": dropout_mask, "rate": config.dropout, "cache": cache,
     }  # fmt: skip
     if "switch" not in p:
         y, back_dense = transformer_layer(x, p, norm="pre", **given)
         return (y, xp.zeros((), x.dtype)), lambda dy, dbalance: back_dense(dy)
-    (y, balances), back_switch = switch_transformer_layer(x, p, capacity=places, valid=None, **given)
+    (y, balances), back_switch = switch_transformer_layer(x, p, capacity=places, token_mask=None, **given)
     texts = max(1, len(balances))
 
     def back(dy: Array, dbalance: Array) -> Tree:

@@ -21,7 +21,7 @@ class CausalModel(Protocol):
     """
 
     def hidden_states(
-        self, p: Tree, *, ids: Array, config: Any, keep: Sequence[Array] | None, cache: Any
+        self, p: Tree, *, ids: Array, config: Any, dropout_mask: Sequence[Array] | None, cache: Any
     ) -> tuple[Array, Callable[[Array], Tree]]: ...
 
     def head(self, p: Tree, config: Any) -> Array: ...
@@ -40,7 +40,7 @@ def causal_loss(
     targets: Array,
     ignore: int | None,
     config: Any,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NLL: y = -Σ over places of log P(target | the tokens up to the place);   + α balance N where there are experts
 
@@ -53,8 +53,10 @@ def causal_loss(
              all texts have as many places that count. N is 1 if none does, as in the mean of `cross_entropy`.
     """
     if hasattr(model, "balanced_states"):
-        return _balanced_loss(p, model=model, ids=ids, targets=targets, ignore=ignore, config=config, keep=keep)
-    h, back_hidden = model.hidden_states(p, ids=ids, config=config, keep=keep, cache=None)
+        return _balanced_loss(
+            p, model=model, ids=ids, targets=targets, ignore=ignore, config=config, dropout_mask=dropout_mask
+        )
+    h, back_hidden = model.hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)
     y, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
 
     def back(dy: Array) -> Tree:
@@ -72,9 +74,9 @@ def _balanced_loss(
     targets: Array,
     ignore: int | None,
     config: Any,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
-    (h, balance), back_states = model.balanced_states(p, ids=ids, config=config, keep=keep)
+    (h, balance), back_states = model.balanced_states(p, ids=ids, config=config, dropout_mask=dropout_mask)
     nll, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
     xp = namespace(targets)
     counted = targets.size if ignore is None else xp.maximum((targets != ignore).sum(), 1).astype(nll.dtype)
@@ -102,10 +104,16 @@ class Causal:
         return [(B, T, width) for width in self.model.dropout_widths(self.config)]
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = causal_loss(
-            p, model=self.model, ids=batch[:, :-1], targets=batch[:, 1:], ignore=None, config=self.config, keep=keep
+            p,
+            model=self.model,
+            ids=batch[:, :-1],
+            targets=batch[:, 1:],
+            ignore=None,
+            config=self.config,
+            dropout_mask=dropout_mask,
         )
         return y / totals, lambda dy: back(dy / totals)
 

@@ -23,18 +23,18 @@ def class_nll(
     targets: Array,
     weights: Array | None,
     smoothing: float,
-    keep: Array | None,
+    dropout_mask: Array | None,
     config: Any,
 ) -> Head:
     """CLS, CE: y = -Σ over texts of w Σ_v t_v log P(v), from the hidden states; w = 1 without weights
 
     t = (1 - ε) onehot(label) + ε / labels,   ε = smoothing; with ε = 0 the inner sum is log P(label), to the bit.
     Source:  Devlin et al. 2019 sec. 4.1; Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; documents 000 sec. 4.2.
-    Shapes:  h (B, T, C); targets (B,) in [0, labels); weights real (B,), or None; keep bool (B, C), or None
+    Shapes:  h (B, T, C); targets (B,) in [0, labels); weights real (B,), or None; dropout_mask bool (B, C), or None
              -> y ()
     Back:    gives dh and the gradients of "pooler" and "classes".
     """
-    logits, back_logits = model.class_logits(h, p, keep=keep, rate=config.dropout)
+    logits, back_logits = model.class_logits(h, p, dropout_mask=dropout_mask, rate=config.dropout)
     how: dict[str, Any] = {"targets": targets, "ignore": None, "smoothing": smoothing}
     if weights is None:
         y, back_nll = smoothed_cross_entropy(logits, **how, reduction="sum")
@@ -51,12 +51,12 @@ def classification_loss(
     model: Encoder,
     ids: Array,
     segments: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     targets: Array,
     weights: Array | None,
     smoothing: float,
     config: Any,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CLS, CE, label smoothing: y = -Σ over texts of w Σ_v t_v log P(v | [CLS] x [SEP])
 
@@ -66,14 +66,16 @@ def classification_loss(
     give `class_weights[targets]`. The mean divides by the sum of the weights.
     Source:  Devlin et al. 2019 sec. 4.1; Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; documents 000 sec. 4.2, 4.3;
              003 sec. 5.2.
-    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None;
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
              targets (B,) in [0, labels); weights real (B,), or None -> y ()
     Draws:   those of `encode`, and one of bool (B, C) for the pooled state
     """
-    inside, pooled = (None, None) if keep is None else (keep[:-1], keep[-1])
-    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=inside)
+    inside, pooled = (None, None) if dropout_mask is None else (dropout_mask[:-1], dropout_mask[-1])
+    h, back_h = model.encode(
+        p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=inside
+    )
     y, back_head = class_nll(
-        h, p, model=model, targets=targets, weights=weights, smoothing=smoothing, keep=pooled, config=config
+        h, p, model=model, targets=targets, weights=weights, smoothing=smoothing, dropout_mask=pooled, config=config
     )
 
     def back(dy: Array) -> Tree:
@@ -105,11 +107,11 @@ class Classification:
         return [*dropout_shapes(self.model, self.config, batch["ids"]), (len(batch["ids"]), self.config.width)]
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: float, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: float, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = classification_loss(
-            p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
+            p, model=self.model, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],
             targets=batch["targets"], weights=batch.get("weights"), smoothing=self.smoothing, config=self.config,
-            keep=keep,
+            dropout_mask=dropout_mask,
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)

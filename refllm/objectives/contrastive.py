@@ -16,18 +16,23 @@ from refllm.parameters import Tree
 
 @differentiable
 def sentence_vectors(
-    p: Tree, *, model: Encoder, ids: Array, valid: Array, config: Any, keep: Sequence[Array] | None
+    p: Tree, *, model: Encoder, ids: Array, token_mask: Array, config: Any, dropout_mask: Sequence[Array] | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
-    """CTR: one vector for each sentence, the mean of an encoder's hidden states over its valid tokens
+    """CTR: one vector for each sentence, the mean of an encoder's hidden states over its tokens
 
     Source:  Reimers & Gurevych 2019 (arXiv:1908.10084) sec. 3; documents 002 sec. 3.3.
-    Shapes:  ids (N, T) in [0, V); valid bool (N, T) -> y (N, C)
+    Shapes:  ids (N, T) in [0, V); token_mask bool (N, T) -> y (N, C)
     Back:    gives the parameters that the encoder used.
     """
     h, back_encode = model.encode(
-        p, ids=ids, segments=namespace(ids).zeros_like(ids), allowed=valid[:, None, None, :], config=config, keep=keep
+        p,
+        ids=ids,
+        segments=namespace(ids).zeros_like(ids),
+        attention_mask=token_mask[:, None, None, :],
+        config=config,
+        dropout_mask=dropout_mask,
     )
-    y, back_pool = mean_pool(h, valid=valid)
+    y, back_pool = mean_pool(h, token_mask=token_mask)
     return y, lambda dy: back_encode(back_pool(dy))
 
 
@@ -37,10 +42,10 @@ def contrastive_loss(
     *,
     model: Encoder,
     ids: Array,
-    valid: Array,
+    token_mask: Array,
     temperature: float,
     config: Any,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CTR: y = -Σ over pairs of log( exp(s_ii) / Σ_j exp(s_ij) ),   s_ij = cos(a_i, b_j) / temperature
 
@@ -48,7 +53,7 @@ def contrastive_loss(
     A sum, as `causal_loss` is one. But a pair is told from the others given with it: cut into shards, a batch gives
     each pair fewer to be told from, and another loss.
     Source:  van den Oord et al. 2018 (arXiv:1807.03748) eq. 4; documents 002 sec. 3.3.
-    Shapes:  ids (N, 2, T) in [0, V); valid bool (N, 2, T) -> y ()
+    Shapes:  ids (N, 2, T) in [0, V); token_mask bool (N, 2, T) -> y ()
     Draws:   those of `encode` for (2 N, T) tokens, those of a pair after each other
     Raises:  UserError for less than two pairs: there would be nothing to tell them from.
     """
@@ -56,7 +61,12 @@ def contrastive_loss(
     if N < 2:
         raise UserError(f"contrastive: a batch needs at least two pairs of sentences, got {N}; raise the batch")
     vectors, back_vectors = sentence_vectors(
-        p, model=model, ids=ids.reshape(2 * N, T), valid=valid.reshape(2 * N, T), config=config, keep=keep
+        p,
+        model=model,
+        ids=ids.reshape(2 * N, T),
+        token_mask=token_mask.reshape(2 * N, T),
+        config=config,
+        dropout_mask=dropout_mask,
     )
     y, back_nce = info_nce(vectors[0::2], vectors[1::2], temperature=temperature)
 
@@ -70,7 +80,7 @@ def contrastive_loss(
 
 @dataclass(frozen=True)
 class Contrastive:
-    """The mean of `contrastive_loss` over pairs of adjacent sentences: ids and valid (N, 2, T)."""
+    """The mean of `contrastive_loss` over pairs of adjacent sentences: ids and token_mask (N, 2, T)."""
 
     model: Encoder
     config: Any
@@ -84,11 +94,11 @@ class Contrastive:
         return [(*batch["ids"].shape, width) for width in self.model.dropout_widths(self.config)]
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
-        sentences = None if keep is None else [draw.reshape(-1, *draw.shape[2:]) for draw in keep]
+        sentences = None if dropout_mask is None else [draw.reshape(-1, *draw.shape[2:]) for draw in dropout_mask]
         y, back = contrastive_loss(
-            p, model=self.model, ids=batch["ids"], valid=batch["valid"], temperature=self.temperature,
-            config=self.config, keep=sentences,
+            p, model=self.model, ids=batch["ids"], token_mask=batch["token_mask"], temperature=self.temperature,
+            config=self.config, dropout_mask=sentences,
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)

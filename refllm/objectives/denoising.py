@@ -22,12 +22,12 @@ def denoising_loss(
     *,
     model: SequenceModel,
     source: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     ids: Array,
     counted: Array,
     start: int,
     config: Any,
-    keep: tuple[Sequence[Array], Sequence[Array]] | None,
+    dropout_mask: tuple[Sequence[Array], Sequence[Array]] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """DAE: y = -Σ_t m_t log P(x_t | x̃, x_1 ... x_{t-1}),   x̃ the corrupted text, m_t whether place t counts
 
@@ -36,15 +36,18 @@ def denoising_loss(
     both). A sum, as `causal_loss` is one.
     Source:  Lewis et al. 2020 (arXiv:1910.13461) sec. 2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 3.1.4; documents
              002 sec. 3.3.
-    Shapes:  source (B, S) in [0, V); allowed bool (B, S), or None; ids (B, T) in [0, V); counted bool (B, T) -> y ()
-    Special: source is x̃, ids are x, counted is m; `allowed` and `counted` are false at the padding.
+    Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; ids (B, T) in [0, V); counted bool (B, T) ->
+             y ()
+    Special: source is x̃, ids are x, counted is m; `attention_mask` and `counted` are false at the padding.
     """
     xp = namespace(ids)
     require_indices("denoising_loss", ids=(ids, config.vocabulary))
     ids = ids.astype("int64", copy=False)  # room for the number that is ignored
     return seq2seq_loss(
-        p, model=model, source=source, allowed=allowed, inputs=shifted_right(ids, start=start, ignore=_IGNORE),
-        targets=xp.where(counted, ids, _IGNORE), ignore=_IGNORE, smoothing=0.0, config=config, keep=keep,
+        p, model=model, source=source, attention_mask=attention_mask,
+        inputs=shifted_right(ids, start=start, ignore=_IGNORE),
+        targets=xp.where(counted, ids, _IGNORE), ignore=_IGNORE, smoothing=0.0, config=config,
+        dropout_mask=dropout_mask,
     )  # fmt: skip
 
 
@@ -52,7 +55,7 @@ def denoising_loss(
 class Denoising:
     """The mean of `denoising_loss` over the places that count.
 
-    A batch: source (B, S), allowed bool (B, S), ids (B, T), counted bool (B, T).
+    A batch: source (B, S), attention_mask bool (B, S), ids (B, T), counted bool (B, T).
     """
 
     model: SequenceModel
@@ -69,11 +72,11 @@ class Denoising:
         return dropout_shapes(self.model, self.config, batch["source"].shape, batch["ids"].shape)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = denoising_loss(
-            p, model=self.model, source=batch["source"], allowed=batch["allowed"], ids=batch["ids"],
+            p, model=self.model, source=batch["source"], attention_mask=batch["attention_mask"], ids=batch["ids"],
             counted=batch["counted"], start=self.start, config=self.config,
-            keep=of_both_halves(keep, self.model, self.config),
+            dropout_mask=of_both_halves(dropout_mask, self.model, self.config),
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)

@@ -15,14 +15,21 @@ class Encoder(Protocol):
     """Hidden states of a text, the heads on them, and the gradient put together from the parts that each gives."""
 
     def encode(
-        self, p: Tree, *, ids: Array, segments: Array, allowed: Array | None, config: Any, keep: Sequence[Array] | None
+        self,
+        p: Tree,
+        *,
+        ids: Array,
+        segments: Array,
+        attention_mask: Array | None,
+        config: Any,
+        dropout_mask: Sequence[Array] | None,
     ) -> tuple[Array, Callable[[Array], Tree]]: ...
 
     def masked_transform(self, h: Array, p: Tree, *, config: Any) -> Head: ...
 
     def pair_logits(self, h: Array, p: Tree) -> Head: ...
 
-    def class_logits(self, h: Array, p: Tree, *, keep: Array | None, rate: float) -> Head: ...
+    def class_logits(self, h: Array, p: Tree, *, dropout_mask: Array | None, rate: float) -> Head: ...
 
     def span_logits(self, h: Array, p: Tree) -> Head: ...
 

@@ -57,23 +57,25 @@ def masked_loss(
     model: Encoder,
     ids: Array,
     segments: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     positions: Array,
     targets: Array,
     ignore: int | None,
     config: Any,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """MLM: y = -Σ over the selected places of log P(word | the corrupted text)
 
     A sum, as `causal_loss` is one; `counted` says what the mean divides by.
     Source:  Devlin et al. 2019 sec. 3.1; documents 000 sec. 3.2, 001 ch. 3 sec. 1.2, 004 sec. 4.3.
-    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None;
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
              positions (B, M) in [0, T); targets (B, M) in [0, V) or `ignore` -> y ()
     Special: ids are the corrupted text, targets the words that stood at the positions.
     Raises:  UserError if the batch has no masked position.
     """
-    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
+    h, back_h = model.encode(
+        p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask
+    )
     y, back_head = masked_nll(
         h, p, model=model, positions=positions, targets=targets, ignore=ignore, config=config
     )  # fmt: skip
@@ -111,10 +113,11 @@ class Masked:
         return dropout_shapes(self.model, self.config, batch["ids"])
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = masked_loss(
-            p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
-            positions=batch["positions"], targets=batch["targets"], ignore=self.ignore, config=self.config, keep=keep,
+            p, model=self.model, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],
+            positions=batch["positions"], targets=batch["targets"], ignore=self.ignore, config=self.config,
+            dropout_mask=dropout_mask,
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)

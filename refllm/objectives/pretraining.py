@@ -21,22 +21,25 @@ def pretraining_loss(
     model: Encoder,
     ids: Array,
     segments: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     positions: Array,
     targets: Array,
     pair: Array,
     ignore: int | None,
     config: Any,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[tuple[Array, Array], Callable[[Array, Array], Tree]]:
     """MLM, NSP: y = (Σ over the selected places of the masked loss, Σ over the pairs of the pair loss)
 
     Two sums, because their means have different divisors: the objective is y[0] / places + y[1] / pairs.
     Source:  Devlin et al. 2019 sec. 3.1 and A.2; documents 000 sec. 3.2.
-    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None; positions (B,
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
+             positions (B,
              M) in [0, T); targets (B, M) in [0, V) or `ignore`; pair (B,) in [0, 2) or `ignore` -> y[2] ()
     """
-    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
+    h, back_h = model.encode(
+        p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask
+    )
     masked, back_masked = masked_nll(
         h, p, model=model, positions=positions, targets=targets, ignore=ignore, config=config
     )  # fmt: skip
@@ -68,12 +71,12 @@ class Pretraining:
         return dropout_shapes(self.model, self.config, batch["ids"])
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: tuple[int, int], keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: tuple[int, int], dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         (masked, pairs), back = pretraining_loss(
-            p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
+            p, model=self.model, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],
             positions=batch["positions"], targets=batch["targets"], pair=batch["pair"], ignore=self.ignore,
-            config=self.config, keep=keep,
+            config=self.config, dropout_mask=dropout_mask,
         )  # fmt: skip
         places, examples = totals
         return masked / places + pairs / examples, lambda dy: back(dy / places, dy / examples)

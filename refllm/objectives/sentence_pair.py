@@ -33,21 +33,23 @@ def pair_loss(
     model: Encoder,
     ids: Array,
     segments: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     targets: Array,
     ignore: int | None,
     config: Any,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NSP, SOP: y = -Σ over pairs of log P(class of the pair)
 
     NSP and SOP are one formula; what differs is how the pairs are made (data/sentences.py).
     Source:  Devlin et al. 2019 sec. 3.1; Lan et al. 2020 sec. 3.1; documents 000 sec. 3.2, 004 sec. 2.3.
-    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None;
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
              targets (B,) in [0, 2) or `ignore` -> y ()
     Special: segments are 0 in [CLS] a [SEP], 1 in b [SEP]; targets 0 in sequence, 1 not.
     """
-    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
+    h, back_h = model.encode(
+        p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask
+    )
     y, back_head = pair_nll(h, p, model=model, targets=targets, ignore=ignore)
 
     def back(dy: Array) -> Tree:

@@ -17,7 +17,7 @@ class SequenceModel(Protocol):
     """What a model file offers to this objective."""
 
     def hidden_states(
-        self, p: Tree, *, source: Array, allowed: Array | None, ids: Array, config: Any, keep: Any
+        self, p: Tree, *, source: Array, attention_mask: Array | None, ids: Array, config: Any, dropout_mask: Any
     ) -> tuple[Array, Callable[[Array], Tree]]: ...
 
     def head(self, p: Tree, config: Any) -> Array: ...
@@ -43,25 +43,27 @@ def seq2seq_loss(
     *,
     model: SequenceModel,
     source: Array,
-    allowed: Array | None,
+    attention_mask: Array | None,
     inputs: Array,
     targets: Array,
     ignore: int,
     smoothing: float,
     config: Any,
-    keep: tuple[Sequence[Array], Sequence[Array]] | None,
+    dropout_mask: tuple[Sequence[Array], Sequence[Array]] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NLL, label smoothing: y = -Σ over places of log P(target | the source, the inputs up to the place)
 
     A sum, as `causal_loss` is one. With smoothing, Σ_v t_v log P(v | ...) for log P(target | ...).
     Source:  Sutskever et al. 2014 (arXiv:1409.3215) sec. 2; Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4;
              documents 004 sec. 4.1.
-    Shapes:  source (B, S) in [0, V); allowed bool (B, S), or None; inputs (B, T) in [0, V);
+    Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; inputs (B, T) in [0, V);
              targets (B, T) in [0, V) or `ignore` -> y ()
     Draws:   those of the encoder and those of the decoder, a pair
-    Special: `allowed` is false at the padding; inputs are what `shifted_right` makes of the targets.
+    Special: `attention_mask` is false at the padding; inputs are what `shifted_right` makes of the targets.
     """
-    h, back_hidden = model.hidden_states(p, source=source, allowed=allowed, ids=inputs, config=config, keep=keep)
+    h, back_hidden = model.hidden_states(
+        p, source=source, attention_mask=attention_mask, ids=inputs, config=config, dropout_mask=dropout_mask
+    )
     y, back_head = smoothed_lm_loss(h, model.head(p, config), targets=targets, ignore=ignore, smoothing=smoothing)
 
     def back(dy: Array) -> Tree:
@@ -75,7 +77,7 @@ def seq2seq_loss(
 class Seq2Seq:
     """The mean of `seq2seq_loss` over the targets that count.
 
-    A batch: source (B, S), allowed bool (B, S), targets (B, T), which are `ignore` at the padding.
+    A batch: source (B, S), attention_mask bool (B, S), targets (B, T), which are `ignore` at the padding.
     """
 
     model: SequenceModel
@@ -94,13 +96,14 @@ class Seq2Seq:
         return dropout_shapes(self.model, self.config, batch["source"].shape, batch["targets"].shape)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         targets = batch["targets"]
         y, back = seq2seq_loss(
-            p, model=self.model, source=batch["source"], allowed=batch["allowed"],
+            p, model=self.model, source=batch["source"], attention_mask=batch["attention_mask"],
             inputs=shifted_right(targets, start=self.start, ignore=self.ignore), targets=targets, ignore=self.ignore,
-            smoothing=self.smoothing, config=self.config, keep=of_both_halves(keep, self.model, self.config),
+            smoothing=self.smoothing, config=self.config,
+            dropout_mask=of_both_halves(dropout_mask, self.model, self.config),
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)
 
@@ -114,10 +117,10 @@ def dropout_shapes(
 
 
 def of_both_halves(
-    keep: Sequence[Array] | None, model: SequenceModel, config: Any
+    dropout_mask: Sequence[Array] | None, model: SequenceModel, config: Any
 ) -> tuple[Sequence[Array], Sequence[Array]] | None:
     """The draws of `dropout_shapes`, those of the encoder apart from those of the decoder."""
-    if keep is None:
+    if dropout_mask is None:
         return None
     encoder = len(model.dropout_widths(config)[0])
-    return keep[:encoder], keep[encoder:]
+    return dropout_mask[:encoder], dropout_mask[encoder:]

@@ -17,27 +17,29 @@ from refllm.parameters import Tree
 
 
 @differentiable
-def span_nll(h: Array, p: Tree, *, model: Encoder, possible: Array | None, targets: Array, ignore: int | None) -> Head:
+def span_nll(
+    h: Array, p: Tree, *, model: Encoder, answer_mask: Array | None, targets: Array, ignore: int | None
+) -> Head:
     """TASKS, CE: y = -Σ over texts of (log P(start) + log P(end)), from the hidden states
 
     Each is a softmax over the places of the text where an answer may lie.
     Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
-    Shapes:  h (B, T, C); possible bool (B, T), or None; targets (B, 2) in [0, T) or `ignore` -> y ()
-    Back:    gives dh, zero at places that are not possible, and the gradient of "span".
-    Raises:  UserError if an answer lies at a place that is not possible.
+    Shapes:  h (B, T, C); answer_mask bool (B, T), or None; targets (B, 2) in [0, T) or `ignore` -> y ()
+    Back:    gives dh, zero where answer_mask is false, and the gradient of "span".
+    Raises:  UserError if an answer lies where answer_mask is false.
     """
     xp = namespace(h)
     logits, back_logits = model.span_logits(h, p)
     scores = logits.swapaxes(1, 2)  # (B, 2, T)
-    if possible is not None:
-        _require_possible(xp, possible, targets, ignore)
-        scores = xp.where(possible[:, None, :], scores, _least(xp, scores)).astype(scores.dtype)
+    if answer_mask is not None:
+        _require_answers_inside(xp, answer_mask, targets, ignore)
+        scores = xp.where(answer_mask[:, None, :], scores, _least(xp, scores)).astype(scores.dtype)
     y, back_nll = cross_entropy(scores, targets=targets, ignore=ignore, reduction="sum")
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dscores = back_nll(dy)
-        if possible is not None:
-            dscores *= possible[:, None, :]
+        if answer_mask is not None:
+            dscores *= answer_mask[:, None, :]
         return back_logits(dscores.swapaxes(1, 2))
 
     return y, back
@@ -50,24 +52,26 @@ def span_loss(
     model: Encoder,
     ids: Array,
     segments: Array,
-    allowed: Array | None,
-    possible: Array | None,
+    attention_mask: Array | None,
+    answer_mask: Array | None,
     targets: Array,
     ignore: int | None,
     config: Any,
-    keep: Sequence[Array] | None,
+    dropout_mask: Sequence[Array] | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """TASKS, CE: y = -Σ over texts of (log P(start) + log P(end))
 
     Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
-    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); allowed bool (B, 1, 1, T), or None;
-             possible bool (B, T), or None; targets (B, 2) in [0, T) or `ignore` -> y ()
-    Special: ids are [CLS] question [SEP] text [SEP]; an answer may lie where `possible` is true; targets are its start
-             and its end.
-    Raises:  UserError if an answer lies at a place that is not possible.
+    Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
+             answer_mask bool (B, T), or None; targets (B, 2) in [0, T) or `ignore` -> y ()
+    Special: ids are [CLS] question [SEP] text [SEP]; an answer may lie where `answer_mask` is true; targets are its
+             start and its end.
+    Raises:  UserError if an answer lies where answer_mask is false.
     """
-    h, back_h = model.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=keep)
-    y, back_head = span_nll(h, p, model=model, possible=possible, targets=targets, ignore=ignore)
+    h, back_h = model.encode(
+        p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask
+    )
+    y, back_head = span_nll(h, p, model=model, answer_mask=answer_mask, targets=targets, ignore=ignore)
 
     def back(dy: Array) -> Tree:
         dh, dhead = back_head(dy)
@@ -77,20 +81,20 @@ def span_loss(
 
 
 @declared_inputs
-def best_spans(logits: Array, *, possible: Array | None, longest: int) -> Array:
-    """TASKS: the start s and end e with the largest start_s + end_e, s <= e < s + longest, both possible
+def best_spans(logits: Array, *, answer_mask: Array | None, longest: int) -> Array:
+    """TASKS: the start s and end e with the largest start_s + end_e, s <= e < s + longest, both in answer_mask
 
     Source:  Devlin et al. 2019 sec. 4.2 (the maximum scoring span with e >= s).
-    Shapes:  logits (B, T, 2); possible bool (B, T), or None -> spans int (B, 2)
+    Shapes:  logits (B, T, 2); answer_mask bool (B, T), or None -> spans int (B, 2)
     """
     xp = namespace(logits)
     T = logits.shape[1]
     place = xp.arange(T)
     ahead = place - place[:, None]  # e - s
-    valid = ((ahead >= 0) & (ahead < longest))[None]
-    if possible is not None:
-        valid = valid & possible[:, :, None] & possible[:, None, :]
-    scores = xp.where(valid, logits[:, :, None, 0] + logits[:, None, :, 1], _least(xp, logits))
+    inside = ((ahead >= 0) & (ahead < longest))[None]
+    if answer_mask is not None:
+        inside = inside & answer_mask[:, :, None] & answer_mask[:, None, :]
+    scores = xp.where(inside, logits[:, :, None, 0] + logits[:, None, :, 1], _least(xp, logits))
     best = scores.reshape(len(logits), T * T).argmax(axis=1)
     return xp.stack([best // T, best % T], axis=1)
 
@@ -110,25 +114,26 @@ class Span:
         return dropout_shapes(self.model, self.config, batch["ids"])
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, keep: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = span_loss(
-            p, model=self.model, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
-            possible=batch["possible"], targets=batch["targets"], ignore=self.ignore, config=self.config, keep=keep,
+            p, model=self.model, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],
+            answer_mask=batch["answer_mask"], targets=batch["targets"], ignore=self.ignore, config=self.config,
+            dropout_mask=dropout_mask,
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)
 
 
 def _least(xp: Any, x: Array) -> float:
-    """A score whose exponential is 0, finite so that a text without any possible place gives no NaN."""
+    """A score whose exponential is 0, finite so that a text with no place for an answer gives no NaN."""
     return float(xp.finfo(x.dtype).min) / 2
 
 
-def _require_possible(xp: Any, possible: Array, targets: Array, ignore: int | None) -> None:
+def _require_answers_inside(xp: Any, answer_mask: Array, targets: Array, ignore: int | None) -> None:
     answered = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
-    require_indices("span_nll", targets=(xp.where(answered, targets, 0), possible.shape[1]))
-    at_target = xp.take_along_axis(possible, xp.where(answered, targets, 0), axis=1)
+    require_indices("span_nll", targets=(xp.where(answered, targets, 0), answer_mask.shape[1]))
+    at_target = xp.take_along_axis(answer_mask, xp.where(answered, targets, 0), axis=1)
     if known((answered & ~at_target).any()):
         raise UserError(
-            "span: an answer starts or ends where none may lie; move it, mark the place as possible, or leave it out"
+            "span: an answer starts or ends where none may lie; move it, set answer_mask there, or leave it out"
         )

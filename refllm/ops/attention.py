@@ -16,33 +16,34 @@ QUERIES, KEYS = 64, 512  # the tile of scores that is formed at once; with sever
 
 @differentiable
 def attention(
-    q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None
+    q: Array, k: Array, v: Array, *, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array]]]:
     """ATT, ATT-MASK: y = P v,   P = softmax(q kᵀ / √D) over the keys that a query may attend
 
     Causal: query t attends the keys up to t + S - T, so that the last query sees every key (a cache holds the first
-    S - T); with fewer keys than queries the first T - S see none. `allowed` is a boolean mask, true = may attend, or
-    None; both hold together.
+    S - T); with fewer keys than queries the first T - S see none. `attention_mask` is a boolean mask, true = may
+    attend, or None; both hold together.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.1, 3.2.3; documents 001 ch. 4 sec. 1 (erratum E1: the
              softmax of one score is 1, not three weights), 002 sec. 3.1 and 4.1, 003 sec. 4.1, 004 sec. 4.2 (erratum
              E3: D is the width of one head's key, not of the embedding). Tiles with a running maximum: Milakov &
              Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
-    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); allowed bool broadcast to (..., T, S), or None
+    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); attention_mask bool broadcast to (..., T, S), or None
              -> y (..., T, E)
     Back:    dv = Pᵀ dy;  dP = dy vᵀ;  ds = P (dP - Σ_j P_j dP_j), where Σ_j P_j dP_j = Σ_e y_e dy_e;
              dq = ds k / √D;  dk = dsᵀ q / √D
-    Special: a row with no key left gives y = 0 and no gradient. A key and a value that `allowed` forbids must be finite
+    Special: a row with no key left gives y = 0 and no gradient. A key and a value that `attention_mask` forbids must be
+             finite
              all the same, padding too: their weight is 0, and 0 times NaN or infinity is NaN. Memory grows with T + S:
              beyond one tile of keys the weights are formed again in `back`.
-    Raises:  ValueError for shapes that do not agree or an `allowed` that is not boolean or does not broadcast.
+    Raises:  ValueError for shapes that do not agree or an `attention_mask` that is not boolean or does not broadcast.
     """
-    y, back = _attend(_Scores(q, k, None, causal, allowed), v)
+    y, back = _attend(_Scores(q, k, None, causal, attention_mask), v)
     return y, lambda dy: back(dy)[:3]
 
 
 @differentiable
-def relative_attention(
-    q: Array, k: Array, v: Array, r: Array, *, causal: bool, allowed: Array | None
+def biased_attention(
+    q: Array, k: Array, v: Array, r: Array, *, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array]]]:
     """ATT, T5-REL, LONG: y = P v,   P = softmax(q kᵀ / √D + bias),   bias of query t and key s = r[s - t + T - 1]
 
@@ -52,7 +53,7 @@ def relative_attention(
     Source:  Shaw et al. 2018 (arXiv:1803.02155) for weights that know the distance; Raffel et al. 2020
              (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) sec. 3 for one number a distance.
     Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1);
-             allowed bool broadcast to (..., H, T, S), or None -> y (..., H, T, E)
+             attention_mask bool broadcast to (..., H, T, S), or None -> y (..., H, T, E)
     Back:    that of `attention`;  dr[i] = Σ of ds over the places where s - t + T - 1 = i, and over the leading axes
     Special: those of `attention`. The bias is formed tile by tile, so memory still grows with T + S.
              r = -inf at a distance forbids it, and takes no gradient there. Where the bias is so large that the row's
@@ -60,17 +61,17 @@ def relative_attention(
              float32), counts as 0. That changes y by at most 2 S tiny max|v|.
     Raises:  as `attention`; ValueError if r is not (H, T+S-1).
     """
-    y, back = _attend(_Scores(q, k, r, causal, allowed), v)
+    y, back = _attend(_Scores(q, k, r, causal, attention_mask), v)
     return y, lambda dy: _with_bias(back(dy))
 
 
 class _Scores:
     """The scores q kᵀ / √D + bias, a tile of queries n and keys m at a time; -inf where a query may not attend."""
 
-    def __init__(self, q: Array, k: Array, r: Array | None, causal: bool, allowed: Array | None) -> None:
+    def __init__(self, q: Array, k: Array, r: Array | None, causal: bool, attention_mask: Array | None) -> None:
         self.xp, self.q, self.k, self.r, self.causal = namespace(q), q, k, r, causal
         self.T, self.S, self.past = q.shape[-2], k.shape[-2], k.shape[-2] - q.shape[-2]
-        self.mask = None if allowed is None else self.xp.broadcast_to(allowed, (*q.shape[:-1], self.S))
+        self.mask = None if attention_mask is None else self.xp.broadcast_to(attention_mask, (*q.shape[:-1], self.S))
         self.scale = 1 / math.sqrt(q.shape[-1])
         # a bias may put most keys so far down that their weights are subnormal numbers, with which a CPU is slow
         self.lowest = -math.inf if r is None else math.log(self.xp.finfo(q.dtype).tiny)
@@ -165,7 +166,7 @@ def _attend(scores: _Scores, v: Array) -> tuple[Array, Callable[[Array], tuple[A
             kept.append(e)
     inverse = 1 / (total + (total == 0))  # a row without keys has y = 0 already
     y *= inverse
-    show(q, k, v, r, causal=scores.causal, allowed=scores.mask, y=y)
+    show(q, k, v, r, causal=scores.causal, attention_mask=scores.mask, y=y)
 
     def back(dy: Array) -> tuple[Array, Array, Array, Array | None]:
         dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)

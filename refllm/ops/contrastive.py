@@ -10,18 +10,18 @@ from refllm.ops.cross_entropy import cross_entropy
 
 
 @differentiable
-def mean_pool(h: Array, *, valid: Array | None) -> tuple[Array, Callable[[Array], Array]]:
-    """CTR: y = mean of h over the valid tokens, one vector for a text
+def mean_pool(h: Array, *, token_mask: Array | None) -> tuple[Array, Callable[[Array], Array]]:
+    """CTR: y = mean of h over the tokens that token_mask marks, one vector for a text
 
     Source:  Reimers & Gurevych 2019 (arXiv:1908.10084) sec. 3 (MEAN); documents 002 sec. 3.3.
-    Shapes:  h (..., T, C); valid bool (..., T), or None -> y (..., C)
-    Back:    dh[t] = dy / (number of valid tokens), 0 where valid is false
-    Special: valid = None takes every token. A text without a valid token gives zeros.
+    Shapes:  h (..., T, C); token_mask bool (..., T), or None -> y (..., C)
+    Back:    dh[t] = dy / (number of these tokens), 0 at the others
+    Special: token_mask = None takes every token. A text without a token gives zeros.
     """
     xp = namespace(h)
-    counts = xp.ones(h.shape[:-1], h.dtype) if valid is None else valid.astype(h.dtype)
+    counts = xp.ones(h.shape[:-1], h.dtype) if token_mask is None else token_mask.astype(h.dtype)
     weight = (counts / xp.maximum(counts.sum(axis=-1, keepdims=True), 1))[..., None]  # (..., T, 1)
-    taken = h if valid is None else zero_where_not(valid[..., None], h)
+    taken = h if token_mask is None else zero_where_not(token_mask[..., None], h)
 
     return (taken * weight).sum(axis=-2), lambda dy: weight * dy[..., None, :]
 

@@ -14,22 +14,24 @@ from refllm.differentiable import differentiable
 
 @differentiable
 def rnn(
-    x: Array, h: Array, Wx: Array, Wh: Array, b: Array, *, valid: Array | None
+    x: Array, h: Array, Wx: Array, Wh: Array, b: Array, *, token_mask: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array, Array]]]:
     """RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b),   y = h_1 ... h_T,   h_0 = h
 
-    Where `valid` is false (None: nowhere) there is no token and the state passes unchanged, h_t = h_{t-1}.
+    Where `token_mask` is false (None: nowhere) there is no token and the state passes unchanged, h_t = h_{t-1}.
     Source:  Elman 1990; Werbos 1990 for back-propagation through time; documents 003 sec. 4.1.
-    Shapes:  x (B, T, I); h (B, N); Wx (I, N); Wh (N, N); b (N,); valid bool (B, T), or None -> y (B, T, N)
+    Shapes:  x (B, T, I); h (B, N); Wx (I, N); Wh (N, N); b (N,); token_mask bool (B, T), or None -> y (B, T, N)
     Back:    from the last step to the first dh_t = dy_t + dz_{t+1} Whᵀ,   dz_t = dh_t (1 - h_t²); then dx = dz Wxᵀ;
-             dh = dz_1 Whᵀ;  dWx = Σ x_tᵀ dz_t;  dWh = Σ h_{t-1}ᵀ dz_t;  db = Σ dz_t. Where a step is not valid,
+             dh = dz_1 Whᵀ;  dWx = Σ x_tᵀ dz_t;  dWh = Σ h_{t-1}ᵀ dz_t;  db = Σ dz_t. Where there is no token,
              dz_t = 0 and dh_t passes to the step before.
-    Special: the last state is y_T, also where the last steps are not valid.
-    Raises:  ValueError for shapes that do not agree, or a `valid` that is not boolean (B, T).
+    Special: the last state is y_T, also where the last places have no token.
+    Raises:  ValueError for shapes that do not agree, or a `token_mask` that is not boolean (B, T).
     """
     (B, T, I), N = x.shape, h.shape[1]
-    xp, live = namespace(x), None if valid is None else valid.T[..., None]  # (T, B, 1)
-    read = x if valid is None else zero_where_not(valid[..., None], x)  # what is no token enters no sum, were it NaN
+    xp, live = namespace(x), None if token_mask is None else token_mask.T[..., None]  # (T, B, 1)
+    read = (
+        x if token_mask is None else zero_where_not(token_mask[..., None], x)
+    )  # what is no token enters no sum, were it NaN
     rows = read.swapaxes(0, 1).reshape(T * B, I)
     z = (rows @ Wx + b).reshape(T, B, N)  # then tanh(z), in its place
     states = xp.empty((T + 1, B, N), x.dtype)  # h_0 ... h_T
@@ -57,24 +59,26 @@ def rnn(
 
 @differentiable
 def lstm(
-    x: Array, h: Array, c: Array, Wx: Array, Wh: Array, b: Array, *, valid: Array | None
+    x: Array, h: Array, c: Array, Wx: Array, Wh: Array, b: Array, *, token_mask: Array | None
 ) -> tuple[tuple[Array, Array], Callable[[Array, Array], tuple[Array, Array, Array, Array, Array, Array]]]:
     """LSTM: i, f, g, o = σ, σ, tanh, σ of the quarters of x_t Wx + h_{t-1} Wh + b:   input, forget, cell, output;
     c_t = f c_{t-1} + i g,   h_t = o tanh(c_t),   y = h_1 ... h_T,   h_0 = h,   c_0 = c;   also c_T is returned
 
-    Where `valid` is false (None: nowhere) there is no token and both states pass unchanged.
+    Where `token_mask` is false (None: nowhere) there is no token and both states pass unchanged.
     Source:  Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the forget gate; documents 003 sec. 5.2 (code).
-    Shapes:  x (B, T, I); h (B, N); c (B, N); Wx (I, 4*N); Wh (N, 4*N); b (4*N,); valid bool (B, T), or None
+    Shapes:  x (B, T, I); h (B, N); c (B, N); Wx (I, 4*N); Wh (N, 4*N); b (4*N,); token_mask bool (B, T), or None
              -> y (B, T, N); c_T (B, N)
     Back:    from the last step to the first dh_t = dy_t + dz_{t+1} Whᵀ,   dc_t = f_{t+1} dc_{t+1} + dh_t o (1 - tanh²
              c_t);   dz_t = (dc_t g i(1-i), dc_t c_{t-1} f(1-f), dc_t i (1-g²), dh_t tanh(c_t) o(1-o)); the rest as in
-             RNN. Where a step is not valid, dz_t = 0, and dh_t and dc_t pass to the step before.
+             RNN. Where there is no token, dz_t = 0, and dh_t and dc_t pass to the step before.
     Special: σ(z) = 1 / (1 + e^-z) keeps its digits for z → -∞. The last state is y_T and c_T.
-    Raises:  ValueError for shapes that do not agree, or a `valid` that is not boolean (B, T).
+    Raises:  ValueError for shapes that do not agree, or a `token_mask` that is not boolean (B, T).
     """
     (B, T, I), N, G = x.shape, h.shape[1], len(b)
-    xp, live = namespace(x), None if valid is None else valid.T[..., None]  # (T, B, 1)
-    read = x if valid is None else zero_where_not(valid[..., None], x)  # what is no token enters no sum, were it NaN
+    xp, live = namespace(x), None if token_mask is None else token_mask.T[..., None]  # (T, B, 1)
+    read = (
+        x if token_mask is None else zero_where_not(token_mask[..., None], x)
+    )  # what is no token enters no sum, were it NaN
     rows = read.swapaxes(0, 1).reshape(T * B, I)
     z = (rows @ Wx + b).reshape(T, B, G)
     gates = z.reshape(T, B, 4, N)  # the same memory: the gates take the place of what they are of

@@ -36,25 +36,27 @@ def gate(p: Array, *, chosen: Array) -> tuple[Array, Callable[[Array], Array]]:
 
 
 @differentiable
-def load_balance(p: Array, *, chosen: Array, valid: Array | None) -> tuple[Array, Callable[[Array], Array]]:
+def load_balance(p: Array, *, chosen: Array, token_mask: Array | None) -> tuple[Array, Callable[[Array], Array]]:
     """MOE: y = E Σ_e f_e P_e,   f_e the share of the tokens whose expert is e, P_e the mean probability of e
 
     1 when the tokens are spread evenly, E when all of them, surely, go to one expert. The factor α is the objective's.
     A text is a group with a value of its own, so that a batch may be cut into shards.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2, eq. 4 to 6; documents 002 sec. 1.1.
-    Shapes:  p (..., T, E); chosen (..., T) in [0, E); valid bool (..., T), or None -> y (...)
+    Shapes:  p (..., T, E); chosen (..., T) in [0, E); token_mask bool (..., T), or None -> y (...)
     Back:    dp[t, e] = dy E f_e / T: f counts choices and has no gradient
-    Special: where valid is false a token does not count, nor in T; None counts all. A token that overflows counts.
+    Special: where token_mask is false a token does not count, nor in T; None counts all. A token that overflows counts.
              With no token to count, y is 0.
     Raises:  IndexError if a choice is not in [0, E).
     """
     E = p.shape[-1]
     require_indices("load_balance", chosen=(chosen, E))
     xp = namespace(p)
-    counts = (xp.ones(chosen.shape, p.dtype) if valid is None else valid.astype(p.dtype))[..., None]  # (..., T, 1)
+    counts = (xp.ones(chosen.shape, p.dtype) if token_mask is None else token_mask.astype(p.dtype))[
+        ..., None
+    ]  # (..., T, 1)
     tokens = xp.maximum(counts.sum(axis=-2), 1)  # (..., 1)
     f = ((xp.arange(E) == chosen[..., None]) * counts).sum(axis=-2) / tokens  # (..., E)
-    mean = ((p if valid is None else zero_where_not(valid[..., None], p)) * counts).sum(axis=-2) / tokens
+    mean = ((p if token_mask is None else zero_where_not(token_mask[..., None], p)) * counts).sum(axis=-2) / tokens
 
     def back(dy: Array) -> Array:
         return counts * (E * dy[..., None] * f / tokens)[..., None, :]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 
 
-def warmup_cosine(step: float, *, peak: float, warmup: float, total: float, floor: float) -> float:
-    """ADAMW (schedule): linear from peak / warmup at step 1 to peak at step `warmup`, then half a cosine down to
-    `floor` at step `total`, and `floor` after
+def warmup_cosine(step: float, *, max_lr: float, warmup: float, total: float, min_lr: float) -> float:
+    """ADAMW (schedule): linear from max_lr / warmup at step 1 to max_lr at step `warmup`, then half a cosine down to
+    `min_lr` at step `total`, and `min_lr` after
 
-        lr = peak step / warmup                                                     for step < warmup
-        lr = floor + (peak - floor) (1 + cos(π (step - warmup) / (total - warmup))) / 2   else
+        lr = max_lr step / warmup                                                   for step < warmup
+        lr = min_lr + (max_lr - min_lr) (1 + cos(π (step - warmup) / (total - warmup))) / 2   else
 
     Source:  Loshchilov & Hutter 2017 (arXiv:1608.03983) eq. 5 without restarts; warm-up as Vaswani et al. 2017
              sec. 5.3. Steps count from 1, so that the first step moves.
     """
     if step < warmup:
-        return peak * step / warmup
+        return max_lr * step / warmup
     if step >= total:
-        return floor
-    return floor + (peak - floor) * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+        return min_lr
+    return min_lr + (max_lr - min_lr) * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2

@@ -1,7 +1,7 @@
 """The specification: one plain text, in which every operation is its formula and its pullback, derived by hand.
 
     from refllm.spec.attention import attention
-    y, back = attention(q, k, v, causal=True, allowed=None)
+    y, back = attention(q, k, v, causal=True, attention_mask=None)
     dq, dk, dv = back(dy)
 
 It is evaluated on floats, on exact numbers, on traced ones and on numbers with the spread of their rounding error

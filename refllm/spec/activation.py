@@ -104,16 +104,16 @@ def multiply(a: Array, b: Array) -> tuple[Array, Pullback]:
     return a * b, multiply_back
 
 
-def dropout(x: Array, *, keep: Array, rate: float) -> tuple[Array, Pullback]:
-    """DROP: y = x keep / (1 - rate), the inverted form: the expectation of y is x, and inference does nothing
+def dropout(x: Array, *, dropout_mask: Array, rate: float) -> tuple[Array, Pullback]:
+    """DROP: y = x m / (1 - rate), the inverted form: the expectation of y is x, and inference does nothing
 
-    Randomness is data: `keep` is a boolean array, true with probability 1 - rate, drawn by the caller.
+    Randomness is data: m is `dropout_mask`, a boolean array, true with probability 1 - rate, drawn by the caller.
     Source:  Srivastava et al. 2014; documents 000 sec. 4.4 Q3.
-    Shapes:  x (...); keep bool (...) -> y (...)
-    Back:    dx = dy keep / (1 - rate)
+    Shapes:  x (...); dropout_mask bool (...) -> y (...)
+    Back:    dx = dy m / (1 - rate)
     """
 
     def dropout_back(dy: Array) -> Array:
-        return where(keep, dy / (1 - rate), 0)
+        return where(dropout_mask, dy / (1 - rate), 0)
 
-    return where(keep, x / (1 - rate), 0), dropout_back
+    return where(dropout_mask, x / (1 - rate), 0), dropout_back

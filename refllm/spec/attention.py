@@ -4,28 +4,29 @@ from refllm.spec.array import Array, Pullback, arange, scatter_add, sqrt, sum, s
 from refllm.spec.softmax import softmax
 
 
-def attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> tuple[Array, Pullback]:
+def attention(q: Array, k: Array, v: Array, *, causal: bool, attention_mask: Array | None) -> tuple[Array, Pullback]:
     """ATT, ATT-MASK: y = P v,   P = softmax(q kᵀ / √D) over the keys that a query may attend
 
-    Causal: query t attends the keys up to t + S - T, so that the last query sees every key. `allowed` is a boolean
-    mask, true = may attend. A row with no key left gives zeros.
+    Causal: query t attends the keys up to t + S - T, so that the last query sees every key. `attention_mask` is a
+    boolean mask, true = may attend. A row with no key left gives zeros.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.1, 3.2.3; documents 001 ch. 4 sec. 1 (erratum E1: the
              softmax of one score is 1), 002 sec. 3.1 (erratum E3: D is the width of one head's key).
-    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); allowed bool (..., T, S) -> y (..., T, E)
+    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); attention_mask bool (..., T, S) -> y (..., T, E)
     Back:    y_te = Σ_s P_ts v_se        hence   dv = Pᵀ dy   and   dP = dy vᵀ
              ∂P_tj/∂s_ti = P_tj ([i = j] - P_ti)   hence   ds_ti = Σ_j dP_tj ∂P_tj/∂s_ti = P_ti (dP_ti - Σ_j P_tj dP_tj)
              s_ts = Σ_d q_td k_sd / √D   hence   dq = ds k / √D   and   dk = dsᵀ q / √D
              A forbidden key has P = 0, so ds = 0 there: nothing more is needed for the masks.
 
-    >>> attention(array([[1., 0.]]), array([[1., 0.], [0., 1.]]), array([[2.], [4.]]), causal=False, allowed=None)[0]
+    >>> q, k, v = array([[1., 0.]]), array([[1., 0.], [0., 1.]]), array([[2.], [4.]])
+    >>> attention(q, k, v, causal=False, attention_mask=None)[0]
     array([[2.6604769]])
     """
     (T, D), S = q.shape[-2:], k.shape[-2]
     s = q @ swap(k) / sqrt(D)
     if causal:
         s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
-    if allowed is not None:
-        s = where(allowed, s, float("-inf"))
+    if attention_mask is not None:
+        s = where(attention_mask, s, float("-inf"))
     P, softmax_back = softmax(s)
     y = P @ v
 
@@ -40,8 +41,8 @@ def attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | No
     return y, attention_back
 
 
-def relative_attention(
-    q: Array, k: Array, v: Array, r: Array, *, causal: bool, allowed: Array | None
+def biased_attention(
+    q: Array, k: Array, v: Array, r: Array, *, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Pullback]:
     """ATT, T5-REL, LONG: y = P v,   P = softmax(q kᵀ / √D + bias),   bias of query t and key s = r[s - t + T - 1]
 
@@ -49,7 +50,7 @@ def relative_attention(
     `t5_bias_bidirectional` and `alibi` make such an r. Masks as in `attention`.
     Source:  Shaw et al. 2018 (arXiv:1803.02155) for weights that know the distance; Raffel et al. 2020
              (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) sec. 3 for one number a distance.
-    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1); allowed bool (..., H, T, S)
+    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1); attention_mask bool (..., H, T, S)
              -> y (..., H, T, E)
     Back:    that of `attention`;   dr[i] = Σ of ds over the places where s - t + T - 1 = i, and over the leading axes
     """
@@ -58,15 +59,15 @@ def relative_attention(
     s = q @ swap(k) / sqrt(D) + r[:, place]
     if causal:
         s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
-    if allowed is not None:
-        s = where(allowed, s, float("-inf"))
+    if attention_mask is not None:
+        s = where(attention_mask, s, float("-inf"))
     P, softmax_back = softmax(s)
 
-    def relative_attention_back(dy: Array) -> tuple[Array, Array, Array, Array]:
+    def biased_attention_back(dy: Array) -> tuple[Array, Array, Array, Array]:
         dv = swap(P) @ dy
         ds = softmax_back(dy @ swap(v))
         dbias = sum(ds.reshape(-1, H, T, S), axis=0, keepdims=False)
         dr = scatter_add(place, dbias.swapaxes(0, 2).swapaxes(0, 1), r.shape[-1]).T
         return ds @ k / sqrt(D), swap(ds) @ q / sqrt(D), dv, dr
 
-    return P @ v, relative_attention_back
+    return P @ v, biased_attention_back

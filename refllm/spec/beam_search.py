@@ -24,20 +24,23 @@ class Text(NamedTuple):
 
 
 def beam_search(
-    p: Tree, *, model: Callable[..., tuple[Array, Pullback]], ids: Array, source: Array | None, allowed: Array | None,
-    end: int | None, new_tokens: int, beams: int, length_penalty: float, config: Tree,
+    p: Tree, *, model: Callable[..., tuple[Array, Pullback]], ids: Array, source: Array | None,
+    attention_mask: Array | None, end: int | None, new_tokens: int, beams: int, length_penalty: float, config: Tree,
 ) -> tuple[Array, Array]:  # fmt: skip
     """GEN: the `beams` best texts behind each row of ids, by log P(text) / length^length_penalty, best first; the end
     token counts, and -1 stands behind it
 
     Source:  Wu et al. 2016 (arXiv:1609.08144) sec. 7; documents 002 sec. 3.2.
-    Shapes:  ids (B, T); source (B, S); allowed bool (B, S) -> ids (B, beams, N), scores (B, beams)
+    Shapes:  ids (B, T); source (B, S); attention_mask bool (B, S) -> ids (B, beams, N), scores (B, beams)
     """
     found, scores = [], []
     for b, prompt in enumerate(ids):
         reading: Tree = {"config": config}
         if source is not None:
-            reading |= {"source": source[b : b + 1], "allowed": None if allowed is None else allowed[b : b + 1]}
+            reading |= {
+                "source": source[b : b + 1],
+                "attention_mask": None if attention_mask is None else attention_mask[b : b + 1],
+            }
 
         def after(tokens: list[int], prompt: Array = prompt, reading: Tree = reading) -> Array:
             return log_softmax(next_logits(p, model, [*prompt, *tokens], **reading))[0]

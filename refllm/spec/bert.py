@@ -27,17 +27,17 @@ from refllm.spec.tree import complete, plus
 
 
 def bert(
-    p: Tree, *, ids: Array, segments: Array, allowed: Array | None, output: str, config: Tree
+    p: Tree, *, ids: Array, segments: Array, attention_mask: Array | None, output: str, config: Tree
 ) -> tuple[Array, Pullback]:
     """BERT: the states of all tokens, and what a head makes of them
 
     "hidden" the states (B, T, C); "masked" the logits of a word at every place (B, T, V); "pair" two classes (B, 2);
     "classes" (B, labels); "span" start and end (B, T, 2).
     Source:  Devlin et al. 2019 (arXiv:1810.04805) sec. 3, 4.
-    Shapes:  ids (B, T) in [0, V); segments (B, T); allowed bool (B, 1, 1, T) -> y
+    Shapes:  ids (B, T) in [0, V); segments (B, T); attention_mask bool (B, 1, 1, T) -> y
     Back:    the gradient of a parameter that this output does not use is 0
     """
-    h, states_back = bert_states(p, ids=ids, segments=segments, allowed=allowed, config=config)
+    h, states_back = bert_states(p, ids=ids, segments=segments, attention_mask=attention_mask, config=config)
     heads = {"hidden": hidden_head, "masked": masked_head, "pair": class_head, "classes": class_head, "span": span_head}
     y, head_back = heads[output](h, p, output, config)
 
@@ -48,17 +48,19 @@ def bert(
     return y, bert_back
 
 
-def bert_states(p: Tree, *, ids: Array, segments: Array, allowed: Array | None, config: Tree) -> tuple[Array, Pullback]:
+def bert_states(
+    p: Tree, *, ids: Array, segments: Array, attention_mask: Array | None, config: Tree
+) -> tuple[Array, Pullback]:
     """BERT: x = LN(token[ids] + position + segment[segments]);   h = layer_L( ... layer_1(x)), post-norm, both sides
 
     Source:  Devlin et al. 2019 (arXiv:1810.04805) sec. 3, fig. 2.
-    Shapes:  ids (B, T) in [0, V); segments (B, T); allowed bool (B, 1, 1, T) -> h (B, T, C)
+    Shapes:  ids (B, T) in [0, V); segments (B, T); attention_mask bool (B, 1, 1, T) -> h (B, T, C)
     """
 
     def layer(x: Array, p: Tree) -> tuple[Array, Pullback]:
         return transformer_layer(
-            x, p, norm="post", heads=config["heads"], causal=False, allowed=allowed, activation=config["activation"],
-            eps=config["eps"],
+            x, p, norm="post", heads=config["heads"], causal=False, attention_mask=attention_mask,
+            activation=config["activation"], eps=config["eps"],
         )  # fmt: skip
 
     words, token_back = embedding(p["token"], ids=ids)
@@ -153,18 +155,18 @@ def span_head(h: Array, p: Tree, output: str, config: Tree) -> tuple[Array, Pull
 
 
 def pretraining_loss(
-    p: Tree, *, ids: Array, segments: Array, allowed: Array | None, targets: Array, ignore: int | None, pairs: Array,
-    config: Tree,
+    p: Tree, *, ids: Array, segments: Array, attention_mask: Array | None, targets: Array, ignore: int | None,
+    pairs: Array, config: Tree,
 ) -> tuple[tuple[Array, Array], Pullback]:  # fmt: skip
     """MLM, NSP: the mean of -log P(word) over the masked places, those whose target is not ignored, and the mean of
     -log P(class of the pair) over the texts; the training loss is their sum
 
     Source:  Devlin et al. 2019 (arXiv:1810.04805) sec. 3.1, A.2 (erratum E16: the sum is over the masked places).
-    Shapes:  ids (B, T) in [0, V); segments (B, T); allowed bool (B, 1, 1, T); targets (B, T) in [0, V); pairs (B,)
-             -> masked (), pair ()
+    Shapes:  ids (B, T) in [0, V); segments (B, T); attention_mask bool (B, 1, 1, T); targets (B, T) in [0, V); pairs
+             (B,) -> masked (), pair ()
     Back:    takes the gradients of both; dh is the sum of what the two heads give
     """
-    h, states_back = bert_states(p, ids=ids, segments=segments, allowed=allowed, config=config)
+    h, states_back = bert_states(p, ids=ids, segments=segments, attention_mask=attention_mask, config=config)
     words, words_back = masked_head(h, p, "masked", config)
     with part("pair"):
         classes, classes_back = class_head(h, p, "pair", config)
@@ -181,16 +183,18 @@ def pretraining_loss(
 
 
 def classifier_loss(
-    p: Tree, *, ids: Array, segments: Array, allowed: Array | None, targets: Array, weights: Array | None,
+    p: Tree, *, ids: Array, segments: Array, attention_mask: Array | None, targets: Array, weights: Array | None,
     smoothing: float, config: Tree,
 ) -> tuple[Array, Pullback]:  # fmt: skip
     """CLS: y = Σ_n w_n loss_n / Σ_n w_n,   loss_n = -log P(label of text n), or that against smoothed labels
 
     One prediction a text (erratum E13). All weights are 1 where none are given.
     Source:  Devlin et al. 2019 (arXiv:1810.04805) sec. 4.1; Szegedy et al. 2016 (arXiv:1512.00567) sec. 7.
-    Shapes:  ids (B, T) in [0, V); segments (B, T); allowed bool (B, 1, 1, T); targets (B,); weights (B,) -> y ()
+    Shapes:  ids (B, T) in [0, V); segments (B, T); attention_mask bool (B, 1, 1, T); targets (B,); weights (B,) -> y ()
     """
-    logits, bert_back = bert(p, ids=ids, segments=segments, allowed=allowed, output="classes", config=config)
+    logits, bert_back = bert(
+        p, ids=ids, segments=segments, attention_mask=attention_mask, output="classes", config=config
+    )
     losses, losses_back = smoothed_cross_entropy(
         logits, targets=targets, ignore=None, smoothing=smoothing, reduction="none"
     )
@@ -203,17 +207,24 @@ def classifier_loss(
 
 
 def span_loss(
-    p: Tree, *, ids: Array, segments: Array, allowed: Array | None, possible: Array | None, targets: Array, config: Tree
+    p: Tree,
+    *,
+    ids: Array,
+    segments: Array,
+    attention_mask: Array | None,
+    answer_mask: Array | None,
+    targets: Array,
+    config: Tree,
 ) -> tuple[Array, Pullback]:
     """TASKS: y = mean over the texts, and over start and end, of -log P(place), a softmax over the possible places
 
     Source:  Devlin et al. 2019 (arXiv:1810.04805) sec. 4.2.
-    Shapes:  ids (B, T) in [0, V); segments (B, T); allowed bool (B, 1, 1, T); possible bool (B, T); targets (B, 2)
-             -> y ()
+    Shapes:  ids (B, T) in [0, V); segments (B, T); attention_mask bool (B, 1, 1, T); answer_mask bool (B, T); targets
+             (B, 2) -> y ()
     """
-    scores, bert_back = bert(p, ids=ids, segments=segments, allowed=allowed, output="span", config=config)
+    scores, bert_back = bert(p, ids=ids, segments=segments, attention_mask=attention_mask, output="span", config=config)
     z = swap(scores)
-    may_be = (everywhere(ids.shape) if possible is None else possible)[:, None, :]
+    may_be = (everywhere(ids.shape) if answer_mask is None else answer_mask)[:, None, :]
     y, cross_entropy_back = cross_entropy(
         where(may_be, z, float("-inf")), targets=targets, ignore=None, reduction="mean"
     )

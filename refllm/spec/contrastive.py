@@ -4,14 +4,14 @@ from refllm.spec.array import Array, Pullback, arange, everywhere, is_zero, like
 from refllm.spec.cross_entropy import cross_entropy
 
 
-def mean_pool(h: Array, *, valid: Array | None) -> tuple[Array, Pullback]:
-    """CTR: y = mean of h over the valid tokens, one vector for a text; zeros for a text without one
+def mean_pool(h: Array, *, token_mask: Array | None) -> tuple[Array, Pullback]:
+    """CTR: y = mean of h over the tokens that token_mask marks, one vector for a text; zeros for a text without one
 
     Source:  Reimers & Gurevych 2019 (arXiv:1908.10084) sec. 3 (MEAN); documents 002 sec. 3.3.
-    Shapes:  h (..., T, C); valid bool (..., T) -> y (..., C)
-    Back:    dh[t] = dy / count, 0 where valid is false
+    Shapes:  h (..., T, C); token_mask bool (..., T) -> y (..., C)
+    Back:    dh[t] = dy / count, 0 where token_mask is false
     """
-    counted = (everywhere(h.shape[:-1]) if valid is None else valid)[..., None]
+    counted = (everywhere(h.shape[:-1]) if token_mask is None else token_mask)[..., None]
     count = like(counted.sum(axis=-2).clip(1), h)
 
     def mean_pool_back(dy: Array) -> Array:

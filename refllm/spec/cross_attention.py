@@ -8,14 +8,14 @@ from refllm.spec.self_attention import unscaled
 
 
 def cross_attention(
-    x: Array, memory: Array, p: Tree, *, heads: int, scaled: bool, allowed: Array | None
+    x: Array, memory: Array, p: Tree, *, heads: int, scaled: bool, attention_mask: Array | None
 ) -> tuple[Array, Pullback]:
     """XATT: q = x Wq + bq;   k, v = memory Wkv + bkv;   y = concat(attention of each head) Wo + bo
 
     Queries come from the decoder, keys and values from the output of the encoder. Biases where p has them, and, not
     `scaled`, without the 1/√D, as in T5.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.3; documents 004 sec. 4.1.
-    Shapes:  x (..., T, C); memory (..., S, C); Wq (C, I); Wkv (C, 2*I); Wo (I, C); allowed bool (..., 1, S)
+    Shapes:  x (..., T, C); memory (..., S, C); Wq (C, I); Wkv (C, 2*I); Wo (I, C); attention_mask bool (..., 1, S)
              -> y (..., T, C)
     Back:    gives dx, dmemory and dp
     """
@@ -23,7 +23,7 @@ def cross_attention(
     kv, kv_back = affine(memory, p, "kv")
     k, v = kv[..., : q.shape[-1]], kv[..., q.shape[-1] :]
     q_cut = cut(q, heads) if scaled else unscaled(cut(q, heads))
-    a, attention_back = attention(q_cut, cut(k, heads), cut(v, heads), causal=False, allowed=allowed)
+    a, attention_back = attention(q_cut, cut(k, heads), cut(v, heads), causal=False, attention_mask=attention_mask)
     y, out_back = affine(joined(a), p, "o")
 
     def cross_attention_back(dy: Array) -> tuple[Array, Array, Tree]:

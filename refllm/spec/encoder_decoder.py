@@ -10,23 +10,23 @@ from refllm.spec.transformer_layer import decoder_layer, encoder_layer
 
 
 def encoder_decoder(
-    p: Tree, *, source: Array, allowed: Array | None, ids: Array, config: Tree
+    p: Tree, *, source: Array, attention_mask: Array | None, ids: Array, config: Tree
 ) -> tuple[Array, Pullback]:
     """ENCDEC: memory = encoder(source);   h = decoder(ids, memory);   logits = h W,   W = tokenᵀ if tied
 
-    The logits are those of the next token at every place of the target; with "scaled_output" h / √C. `allowed` is false
-    at the padding of the source, for the encoder and for cross-attention.
+    The logits are those of the next token at every place of the target; with "scaled_output" h / √C. `attention_mask`
+    is false at the padding of the source, for the encoder and for cross-attention.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Lewis et al. 2020 (arXiv:1910.13461); Raffel et al. 2020
              (arXiv:1910.10683) sec. 2.1; documents 004 sec. 4.1.
-    Shapes:  source (B, S) in [0, V); allowed bool (B, S); ids (B, T) in [0, V) -> logits (B, T, V)
+    Shapes:  source (B, S) in [0, V); attention_mask bool (B, S); ids (B, T) in [0, V) -> logits (B, T, V)
     Back:    the token table is used by both halves, and, tied, by the output layer too
     """
-    keys = None if allowed is None else allowed[:, None, None, :]
+    keys = None if attention_mask is None else attention_mask[:, None, None, :]
     c, tied = sqrt(config["width"]), config["tied"]
     with part("encoder"):
-        memory, encoder_back = encoder(p["token"], p["encoder"], ids=source, allowed=keys, config=config)
+        memory, encoder_back = encoder(p["token"], p["encoder"], ids=source, attention_mask=keys, config=config)
     with part("decoder"):
-        h, decoder_back = decoder(p["token"], p["decoder"], memory, ids=ids, allowed=keys, config=config)
+        h, decoder_back = decoder(p["token"], p["decoder"], memory, ids=ids, attention_mask=keys, config=config)
     scaled = h / c if config["scaled_output"] else h
     logits, head_back = matmul(scaled, p["token"].T if tied else p["head"])
 
@@ -40,17 +40,17 @@ def encoder_decoder(
     return tap("logits", logits), encoder_decoder_back
 
 
-def encoder(token: Array, p: Tree, *, ids: Array, allowed: Array | None, config: Tree) -> tuple[Array, Pullback]:
+def encoder(token: Array, p: Tree, *, ids: Array, attention_mask: Array | None, config: Tree) -> tuple[Array, Pullback]:
     """ENCDEC, the encoder: embedding and positions, layers in both directions, a last norm where they are pre-norm
 
     Source:  as `encoder_decoder`.
-    Shapes:  token (V, C); ids (B, S) in [0, V); allowed bool (B, 1, 1, S) -> h (B, S, C)
+    Shapes:  token (V, C); ids (B, S) in [0, V); attention_mask bool (B, 1, 1, S) -> h (B, S, C)
     Back:    gives dtoken and dp
     """
     r, bias_back = t5_bias(p, t5_bias_bidirectional, places=ids.shape[-1], config=config)
 
     def layer(x: Array, p: Tree) -> tuple[Array, Pullback]:
-        return encoder_layer(x, p, r, allowed=allowed, **of_layers(config))
+        return encoder_layer(x, p, r, attention_mask=attention_mask, **of_layers(config))
 
     x, bottom_back = bottom(token, p, ids=ids, config=config)
     y, layers_back = through(x, p["layers"], layer)
@@ -66,18 +66,18 @@ def encoder(token: Array, p: Tree, *, ids: Array, allowed: Array | None, config:
 
 
 def decoder(
-    token: Array, p: Tree, memory: Array, *, ids: Array, allowed: Array | None, config: Tree
+    token: Array, p: Tree, memory: Array, *, ids: Array, attention_mask: Array | None, config: Tree
 ) -> tuple[Array, Pullback]:
     """ENCDEC, the decoder: as the encoder, but causal, and every layer reads the memory
 
     Source:  as `encoder_decoder`.
-    Shapes:  token (V, C); memory (B, S, C); ids (B, T) in [0, V); allowed bool (B, 1, 1, S) -> h (B, T, C)
+    Shapes:  token (V, C); memory (B, S, C); ids (B, T) in [0, V); attention_mask bool (B, 1, 1, S) -> h (B, T, C)
     Back:    gives dtoken, dp and dmemory, the sum over the layers
     """
     r, bias_back = t5_bias(p, t5_bias_causal, places=ids.shape[-1], config=config)
 
     def layer(x: Array, p: Tree) -> tuple[Array, Pullback]:
-        return decoder_layer(x, p, memory, r, allowed=allowed, **of_layers(config))
+        return decoder_layer(x, p, memory, r, attention_mask=attention_mask, **of_layers(config))
 
     x, bottom_back = bottom(token, p, ids=ids, config=config)
     y, layers_back = through(x, p["layers"], layer)
@@ -137,17 +137,17 @@ def t5_bias(p: Tree, bias: Pullback, *, places: int, config: Tree) -> tuple[Arra
 
 
 def seq2seq_loss(
-    p: Tree, *, source: Array, allowed: Array | None, targets: Array, start: int, ignore: int, smoothing: float,
+    p: Tree, *, source: Array, attention_mask: Array | None, targets: Array, start: int, ignore: int, smoothing: float,
     config: Tree,
 ) -> tuple[Array, Pullback]:  # fmt: skip
     """NLL: the mean over the targets that are not ignored of -log P(target | source, the targets before), smoothed
 
     The decoder reads `start` and every target but the last.
     Source:  Sutskever et al. 2014 (arXiv:1409.3215) sec. 2; Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4.
-    Shapes:  source (B, S) in [0, V); allowed bool (B, S); targets (B, T) in [0, V) -> y ()
+    Shapes:  source (B, S) in [0, V); attention_mask bool (B, S); targets (B, T) in [0, V) -> y ()
     """
     ids = shifted(where(targets == ignore, start, targets), start)  # behind an ignored target nothing is counted
-    logits, model_back = encoder_decoder(p, source=source, allowed=allowed, ids=ids, config=config)
+    logits, model_back = encoder_decoder(p, source=source, attention_mask=attention_mask, ids=ids, config=config)
     y, cross_entropy_back = smoothed_cross_entropy(
         logits, targets=targets, ignore=ignore, smoothing=smoothing, reduction="mean"
     )
@@ -159,14 +159,16 @@ def seq2seq_loss(
 
 
 def denoising_loss(
-    p: Tree, *, source: Array, allowed: Array | None, ids: Array, counted: Array, start: int, config: Tree
+    p: Tree, *, source: Array, attention_mask: Array | None, ids: Array, counted: Array, start: int, config: Tree
 ) -> tuple[Array, Pullback]:
     """DAE: the mean over the counted places of -log P(x_t | the corrupted text, x_1 ... x_{t-1})
 
     Source:  Lewis et al. 2020 (arXiv:1910.13461) sec. 2; documents 002 sec. 3.3.
-    Shapes:  source (B, S) in [0, V); allowed bool (B, S); ids (B, T) in [0, V); counted bool (B, T) -> y ()
+    Shapes:  source (B, S) in [0, V); attention_mask bool (B, S); ids (B, T) in [0, V); counted bool (B, T) -> y ()
     """
-    logits, model_back = encoder_decoder(p, source=source, allowed=allowed, ids=shifted(ids, start), config=config)
+    logits, model_back = encoder_decoder(
+        p, source=source, attention_mask=attention_mask, ids=shifted(ids, start), config=config
+    )
     y, cross_entropy_back = cross_entropy(logits, targets=where(counted, ids, -1), ignore=-1, reduction="mean")
 
     def denoising_loss_back(dy: Array) -> Tree:

@@ -49,17 +49,20 @@ def next_logits(p: Tree, model: Model, tokens: list[int], **how: Tree) -> Array:
 
 
 def translate(
-    p: Tree, *, source: Array, allowed: Array | None, start: int, end: int | None, new_tokens: int, config: Tree
+    p: Tree, *, source: Array, attention_mask: Array | None, start: int, end: int | None, new_tokens: int, config: Tree
 ) -> tuple[Array, Array]:
     """GEN, ENCDEC: the most probable token at every step, from `start` on, until `end`, which is the last, or
     `new_tokens`; and the logits. Behind the end there is no token (-1) and no logit (0).
 
     Source:  Sutskever et al. 2014 (arXiv:1409.3215) sec. 3.2; documents 004 sec. 4.1.
-    Shapes:  source (B, S); allowed bool (B, S) -> ids (B, N), logits (B, N, V)
+    Shapes:  source (B, S); attention_mask bool (B, S) -> ids (B, N), logits (B, N, V)
     """
     texts, logits = [], []
     for b in range(len(source)):
-        reading = {"source": source[b : b + 1], "allowed": None if allowed is None else allowed[b : b + 1]}
+        reading = {
+            "source": source[b : b + 1],
+            "attention_mask": None if attention_mask is None else attention_mask[b : b + 1],
+        }
         tokens, seen = list[int](), list[Array]()
         while len(tokens) < new_tokens and end not in tokens:
             last = next_logits(p, encoder_decoder, [start, *tokens], **reading, config=config)

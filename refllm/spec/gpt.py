@@ -20,7 +20,7 @@ def gpt(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
 
     def layer(x: Array, p: Tree) -> tuple[Array, Pullback]:
         return transformer_layer(
-            x, p, norm=config["norm"], heads=config["heads"], causal=True, allowed=None,
+            x, p, norm=config["norm"], heads=config["heads"], causal=True, attention_mask=None,
             activation=config["activation"], eps=config["eps"],
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ def hybrid(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
     Source:  documents 003 sec. 4.3.
     Shapes:  ids (B, T) in [0, V) -> logits (B, T, V)
     """
-    h, states_back = hybrid_states(p, ids=ids, allowed=None, config=config)
+    h, states_back = hybrid_states(p, ids=ids, attention_mask=None, config=config)
     logits, head_back = matmul(h, p["head"])
 
     def hybrid_back(dlogits: Array) -> Tree:
@@ -26,22 +26,22 @@ def hybrid(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
     return tap("logits", logits), hybrid_back
 
 
-def hybrid_states(p: Tree, *, ids: Array, allowed: Array | None, config: Tree) -> tuple[Array, Pullback]:
+def hybrid_states(p: Tree, *, ids: Array, attention_mask: Array | None, config: Tree) -> tuple[Array, Pullback]:
     """HYBRID: x = token[ids] + PE-SIN;   a = MHA(x), without residual and norm;   h = layer_L( ... layer_1(a))
 
-    Bidirectional, attention and layers see the whole text (erratum E9); otherwise both see the past alone. `allowed` is
-    false at the padding.
+    Bidirectional, attention and layers see the whole text (erratum E9); otherwise both see the past alone.
+    `attention_mask` is false at the padding.
     Source:  documents 003 sec. 4.1, 4.3 (erratum E12).
-    Shapes:  ids (B, T) in [0, V); allowed bool (B, T) -> h (B, T, N)
+    Shapes:  ids (B, T) in [0, V); attention_mask bool (B, T) -> h (B, T, N)
     Back:    the head is not used here: its gradient is 0
     """
-    T, keys = ids.shape[-1], None if allowed is None else allowed[:, None, None, :]
+    T, keys = ids.shape[-1], None if attention_mask is None else attention_mask[:, None, None, :]
     words, embedding_back = embedding(p["token"], ids=ids)
     x = tap("embedding", words + sinusoidal(like(arange(T), words), width=words.shape[-1])[0])
     a, attention_back = self_attention(
-        x, p["attention"], heads=config["heads"], causal=not config["bidirectional"], allowed=keys
+        x, p["attention"], heads=config["heads"], causal=not config["bidirectional"], attention_mask=keys
     )
-    h, layers_back = recurrent_layers(tap("attention", a), p["layers"], cell=config["cell"], valid=allowed)
+    h, layers_back = recurrent_layers(tap("attention", a), p["layers"], cell=config["cell"], token_mask=attention_mask)
 
     def hybrid_states_back(dh: Array) -> Tree:
         da, dlayers = layers_back(dh)

@@ -26,7 +26,7 @@ def llama(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
     def layer(x: Array, p: Tree) -> tuple[Array, Pullback]:
         return llama_layer(
             x, p, r, heads=config["heads"], kv_heads=config["kv_heads"], rotation=rotation,
-            positions=arange(T), base=config["base"], allowed=None, eps=config["eps"],
+            positions=arange(T), base=config["base"], attention_mask=None, eps=config["eps"],
         )  # fmt: skip
 
     x, embedding_back = embedding(p["token"], ids=ids)

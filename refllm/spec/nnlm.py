@@ -19,7 +19,7 @@ def nnlm(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
     places, direct = config["order"] - 1, config["direct"]
     words, embedding_back = embedding(p["token"], ids=ids)
     past = zeros((ids.shape[0], places - 1, words.shape[-1]), words)
-    x, window_back = window(words, past, places=places, valid=None)
+    x, window_back = window(words, past, places=places, token_mask=None)
     z, hidden_back = linear(tap("window", x), p["H"], p["d"])
     a, tanh_back = tanh(z)
     y, out_back = linear(tap("hidden", a), p["U"], p["b"])

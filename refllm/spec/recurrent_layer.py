@@ -4,15 +4,15 @@ from refllm.spec.array import Array, Pullback, Tree, concatenate, tap, zeros
 from refllm.spec.recurrent import lstm, rnn
 
 
-def recurrent_layer(x: Array, p: Tree, *, cell: str, valid: Array | None) -> tuple[Array, Pullback]:
+def recurrent_layer(x: Array, p: Tree, *, cell: str, token_mask: Array | None) -> tuple[Array, Pullback]:
     """RNN, LSTM: the states of a layer that begins with zeros
 
     Source:  as `rnn` and `lstm`.
-    Shapes:  x (B, T, I); Wx (I, G); Wh (N, G); b (G,); valid bool (B, T) -> y (B, T, N)
+    Shapes:  x (B, T, I); Wx (I, G); Wh (N, G); b (G,); token_mask bool (B, T) -> y (B, T, N)
     """
     h = zeros((x.shape[0], p["Wh"].shape[0]), x)
     if cell == "rnn":
-        y, rnn_back = rnn(x, h, p["Wx"], p["Wh"], p["b"], valid=valid)
+        y, rnn_back = rnn(x, h, p["Wx"], p["Wh"], p["b"], token_mask=token_mask)
 
         def rnn_layer_back(dy: Array) -> tuple[Array, Tree]:
             dx, _, dWx, dWh, db = rnn_back(dy)
@@ -20,7 +20,7 @@ def recurrent_layer(x: Array, p: Tree, *, cell: str, valid: Array | None) -> tup
 
         return y, rnn_layer_back
 
-    (y, _), lstm_back = lstm(x, h, h, p["Wx"], p["Wh"], p["b"], valid=valid)
+    (y, _), lstm_back = lstm(x, h, h, p["Wx"], p["Wh"], p["b"], token_mask=token_mask)
 
     def lstm_layer_back(dy: Array) -> tuple[Array, Tree]:
         dx, _, _, dWx, dWh, db = lstm_back(dy, h)  # nothing comes back through the last cell
@@ -29,17 +29,17 @@ def recurrent_layer(x: Array, p: Tree, *, cell: str, valid: Array | None) -> tup
     return y, lstm_layer_back
 
 
-def bidirectional(x: Array, p: Tree, *, cell: str, valid: Array | None) -> tuple[Array, Pullback]:
+def bidirectional(x: Array, p: Tree, *, cell: str, token_mask: Array | None) -> tuple[Array, Pullback]:
     """BIRNN: at every place the state of a layer that comes from the first word, and beside it that of another layer,
     which comes from the last
 
     Source:  Schuster & Paliwal 1997; documents 003 sec. 4.1.
-    Shapes:  x (B, T, I); valid bool (B, T) -> y (B, T, N+N)
+    Shapes:  x (B, T, I); token_mask bool (B, T) -> y (B, T, N+N)
     Back:    x is used twice, so dx is the sum of what comes back from both
     """
-    turned = None if valid is None else valid[:, ::-1]
-    ahead, forward_back = recurrent_layer(x, p["forward"], cell=cell, valid=valid)
-    behind, backward_back = recurrent_layer(x[:, ::-1], p["backward"], cell=cell, valid=turned)
+    turned = None if token_mask is None else token_mask[:, ::-1]
+    ahead, forward_back = recurrent_layer(x, p["forward"], cell=cell, token_mask=token_mask)
+    behind, backward_back = recurrent_layer(x[:, ::-1], p["backward"], cell=cell, token_mask=turned)
     N = ahead.shape[-1]
 
     def bidirectional_back(dy: Array) -> tuple[Array, Tree]:
@@ -50,16 +50,16 @@ def bidirectional(x: Array, p: Tree, *, cell: str, valid: Array | None) -> tuple
     return concatenate([ahead, behind[:, ::-1]], axis=-1), bidirectional_back
 
 
-def recurrent_layers(x: Array, layers: list[Tree], *, cell: str, valid: Array | None) -> tuple[Array, Pullback]:
+def recurrent_layers(x: Array, layers: list[Tree], *, cell: str, token_mask: Array | None) -> tuple[Array, Pullback]:
     """RNN-LM, LSTM-LM, HYBRID: each layer over the states of the one below
 
     Source:  Mikolov et al. 2010; Sundermeyer et al. 2012; documents 003 sec. 4.3.
-    Shapes:  x (B, T, I); valid bool (B, T) -> y (B, T, N)
+    Shapes:  x (B, T, I); token_mask bool (B, T) -> y (B, T, N)
     """
     backs = []
     for n, p in enumerate(layers):
         run = bidirectional if "backward" in p else recurrent_layer
-        x, layer_back = run(x, p, cell=cell, valid=valid)
+        x, layer_back = run(x, p, cell=cell, token_mask=token_mask)
         x = tap(f"layers.{n}", x)
         backs.append(layer_back)
 

@@ -17,7 +17,7 @@ def recurrent_lm(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]
     Shapes:  ids (B, T) in [0, V) -> logits (B, T, V)
     """
     x, embedding_back = embedding(p["token"], ids=ids)
-    h, layers_back = recurrent_layers(tap("embedding", x), p["layers"], cell=config["cell"], valid=None)
+    h, layers_back = recurrent_layers(tap("embedding", x), p["layers"], cell=config["cell"], token_mask=None)
     logits, head_back = matmul(h, p["token"].T if config["tied"] else p["head"])
 
     def recurrent_lm_back(dlogits: Array) -> Tree:

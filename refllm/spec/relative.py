@@ -1,7 +1,7 @@
 """What attention adds to a score for the distance of key and query: learned by buckets, or falling linearly.
 
 Entry i of r (H, T+S-1) is for the distance i - (S - 1) from the place of the query to that of the key, where the T
-queries are the last of S places: see `relative_attention`.
+queries are the last of S places: see `biased_attention`.
 """
 
 from refllm.spec.array import Array, Pullback, arange, integers, like, scatter_add, sum

@@ -38,16 +38,16 @@ def gate(p: Array, *, chosen: Array) -> tuple[Array, Pullback]:
     return pick(p, chosen), gate_back
 
 
-def load_balance(p: Array, *, chosen: Array, valid: Array | None) -> tuple[Array, Pullback]:
+def load_balance(p: Array, *, chosen: Array, token_mask: Array | None) -> tuple[Array, Pullback]:
     """MOE: y = E Σ_e f_e P_e,   f_e the share of the tokens whose expert is e, P_e the mean probability of e
 
-    A token that is not valid does not count; with no token to count, y is 0.
+    A token where token_mask is false does not count; with no token to count, y is 0.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2, eq. 4 to 6; documents 002 sec. 1.1.
-    Shapes:  p (..., T, E); chosen (..., T) in [0, E); valid bool (..., T) -> y (...)
+    Shapes:  p (..., T, E); chosen (..., T) in [0, E); token_mask bool (..., T) -> y (...)
     Back:    dp[t, e] = dy E f_e / count: f counts choices and has no gradient
     """
     E = p.shape[-1]
-    counted = (everywhere(chosen.shape) if valid is None else valid)[..., None]
+    counted = (everywhere(chosen.shape) if token_mask is None else token_mask)[..., None]
     count = like(counted.sum(axis=-2).clip(1), p)
     f = like((one_hot(chosen, E) & counted).sum(axis=-2), p) / count
     P = sum(where(counted, p, 0), axis=-2, keepdims=False) / count

@@ -2,7 +2,7 @@
 
 from refllm.spec.affine import affine
 from refllm.spec.array import Array, Pullback, Tree, concatenate, sqrt
-from refllm.spec.attention import attention, relative_attention
+from refllm.spec.attention import attention, biased_attention
 from refllm.spec.heads import cut, joined
 from refllm.spec.linear import heads as projected
 from refllm.spec.linear import linear, matmul
@@ -10,15 +10,18 @@ from refllm.spec.repeat_heads import repeat_heads
 from refllm.spec.rotary import rotary_halves, rotary_interleaved
 
 
-def self_attention(x: Array, p: Tree, *, heads: int, causal: bool, allowed: Array | None) -> tuple[Array, Pullback]:
+def self_attention(
+    x: Array, p: Tree, *, heads: int, causal: bool, attention_mask: Array | None
+) -> tuple[Array, Pullback]:
     """MHA: q, k, v = x Wqkv + bqkv cut into heads;   y = concat(attention of each head) Wo + bo
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2; documents 002 sec. 3.1 step 2 (erratum E3: √D is that
              of one head).
-    Shapes:  x (..., T, C); Wqkv (C, 3*C); bqkv (3*C,); Wo (C, C); bo (C,); allowed bool (..., 1, T) -> y (..., T, C)
+    Shapes:  x (..., T, C); Wqkv (C, 3*C); bqkv (3*C,); Wo (C, C); bo (C,); attention_mask bool (..., 1, T) -> y
+             (..., T, C)
     """
     (q, k, v), projected_back = projected(x, p["Wqkv"], p["bqkv"], heads=heads, parts=3)
-    a, attention_back = attention(q, k, v, causal=causal, allowed=allowed)
+    a, attention_back = attention(q, k, v, causal=causal, attention_mask=attention_mask)
     y, out_back = linear(joined(a), p["Wo"], p["bo"])
 
     def self_attention_back(dy: Array) -> tuple[Array, Tree]:
@@ -31,19 +34,21 @@ def self_attention(x: Array, p: Tree, *, heads: int, causal: bool, allowed: Arra
 
 
 def relative_self_attention(
-    x: Array, p: Tree, r: Array | None, *, heads: int, scaled: bool, causal: bool, allowed: Array | None
+    x: Array, p: Tree, r: Array | None, *, heads: int, scaled: bool, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Pullback]:
     """MHA, T5-REL: as `self_attention`, with the bias r of every distance, biases where p has them, and, not `scaled`,
     without the 1/√D
 
     Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1, and its code for the missing 1/√D.
-    Shapes:  x (..., T, C); r (H, T+T-1); Wqkv (C, 3*I); Wo (I, C); allowed bool (..., 1, T) -> y (..., T, C)
+    Shapes:  x (..., T, C); r (H, T+T-1); Wqkv (C, 3*I); Wo (I, C); attention_mask bool (..., 1, T) -> y (..., T, C)
     Back:    gives dx, dp and, where there is an r, dr
     """
     qkv, qkv_back = affine(x, p, "qkv")
     I = qkv.shape[-1] // 3
     q, k, v = (cut(qkv[..., n * I : (n + 1) * I], heads) for n in range(3))
-    a, attention_back = maybe_biased(q if scaled else unscaled(q), k, v, r, causal=causal, allowed=allowed)
+    a, attention_back = maybe_biased(
+        q if scaled else unscaled(q), k, v, r, causal=causal, attention_mask=attention_mask
+    )
     y, out_back = affine(joined(a), p, "o")
 
     def relative_self_attention_back(dy: Array) -> tuple[Array, ...]:
@@ -62,29 +67,29 @@ def unscaled(q: Array) -> Array:
 
 
 def maybe_biased(
-    q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, allowed: Array | None
+    q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Pullback]:
-    """ATT: `attention`, or `relative_attention` where there is an r
+    """ATT: `attention`, or `biased_attention` where there is an r
 
     Source:  as these.
-    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1); allowed bool (..., T, S)
+    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1); attention_mask bool (..., T, S)
              -> y (..., H, T, E)
     """
     if r is None:
-        return attention(q, k, v, causal=causal, allowed=allowed)
-    return relative_attention(q, k, v, r, causal=causal, allowed=allowed)
+        return attention(q, k, v, causal=causal, attention_mask=attention_mask)
+    return biased_attention(q, k, v, r, causal=causal, attention_mask=attention_mask)
 
 
 def grouped_attention(
     x: Array, p: Tree, r: Array | None, *, heads: int, kv_heads: int, rotation: str | None, positions: Array,
-    base: float, causal: bool, allowed: Array | None,
+    base: float, causal: bool, attention_mask: Array | None,
 ) -> tuple[Array, Pullback]:  # fmt: skip
     """LONG, grouped queries: query head h attends the keys of head h // (heads / kv_heads); queries and keys are turned
     by their positions, values are not
 
     Source:  Ainslie et al. 2023 (arXiv:2305.13245) sec. 2.2; Su et al. 2021 (arXiv:2104.09864) sec. 3.2.2.
     Shapes:  x (..., T, C); Wq (C, H*D); Wk (C, G*D); Wv (C, G*D); Wo (H*D, C); r (H, T+T-1); positions (..., T);
-             allowed bool (..., 1, T) -> y (..., T, C)
+             attention_mask bool (..., 1, T) -> y (..., T, C)
     Back:    gives dx, the sum of what comes back through q, k and v; dp; and, where there is an r, dr
     """
     groups = heads // kv_heads
@@ -94,7 +99,7 @@ def grouped_attention(
     k_turned, k_turn_back = maybe_turned(cut(k, kv_heads), rotation, positions=own, base=base)
     k_repeated, k_repeat_back = repeat_heads(k_turned, groups=groups)
     v_repeated, v_repeat_back = repeat_heads(cut(v, kv_heads), groups=groups)
-    a, attention_back = maybe_biased(q_turned, k_repeated, v_repeated, r, causal=causal, allowed=allowed)
+    a, attention_back = maybe_biased(q_turned, k_repeated, v_repeated, r, causal=causal, attention_mask=attention_mask)
     y, out_back = matmul(joined(a), p["Wo"])
 
     def grouped_attention_back(dy: Array) -> tuple[Array, ...]:

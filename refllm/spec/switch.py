@@ -61,12 +61,12 @@ def balanced(p: Tree, *, ids: Array, capacity: int, config: Tree) -> tuple[tuple
         with part(f"layers.{n}"):
             if "switch" in layer:
                 (x, of_texts), back = switch_transformer_layer(
-                    x, layer, causal=True, allowed=None, capacity=capacity, valid=None, **how
+                    x, layer, causal=True, attention_mask=None, capacity=capacity, token_mask=None, **how
                 )
                 balances.append(total(of_texts) / of_texts.size)
                 backs.append((back, of_texts))
             else:
-                x, back = transformer_layer(x, layer, norm="pre", causal=True, allowed=None, **how)
+                x, back = transformer_layer(x, layer, norm="pre", causal=True, attention_mask=None, **how)
                 backs.append((back, None))
     h, norm_back = normalised(x, p["norm"], eps=config["eps"])
     logits, head_back = matmul(tap("norm", h), p["token"].T)

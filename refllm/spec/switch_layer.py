@@ -10,13 +10,14 @@ from refllm.spec.softmax import softmax
 
 
 def switch_layer(
-    x: Array, p: Tree, *, activation: str, capacity: int, valid: Array | None
+    x: Array, p: Tree, *, activation: str, capacity: int, token_mask: Array | None
 ) -> tuple[tuple[Array, Array], Pullback]:
     """MOE: y_t = P_t[e] FFN_e(x_t),   P_t = softmax(x_t Wr),   e = argmax P_t;   and the load balance of each text
 
-    An expert takes the first `capacity` valid tokens of a text that choose it; the others have y = 0.
+    An expert takes the first `capacity` tokens of a text that choose it and that token_mask marks; the others have
+    y = 0.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2; documents 002 sec. 1.1.
-    Shapes:  x (..., T, C); Wr (C, E); W1 (E, C, F); b1 (E, F); W2 (E, F, C); b2 (E, C); valid bool (..., T)
+    Shapes:  x (..., T, C); Wr (C, E); W1 (E, C, F); b1 (E, F); W2 (E, F, C); b2 (E, C); token_mask bool (..., T)
              -> y (..., T, C), balance (...)
     Back:    the choice has no gradient: the router learns by the probability that y is multiplied with, and by the
              balance, so dP is the sum of two; and dx of two, through the experts and through the router
@@ -24,12 +25,12 @@ def switch_layer(
     scores, scores_back = matmul(x, p["Wr"])
     P, softmax_back = softmax(tap("scores", scores))
     E, chosen = P.shape[-1], most_probable(scores)
-    slots = slots_of(chosen, experts=E, capacity=capacity, valid=valid)
+    slots = slots_of(chosen, experts=E, capacity=capacity, token_mask=token_mask)
     z, dispatch_back = dispatch(x, slots=slots, experts=E, capacity=capacity)
     a, experts_back = expert_feed_forward(z, p, activation=activation)
     g, gate_back = gate(P, chosen=chosen)
     y, combine_back = combine(a, g, slots=slots)
-    balance, balance_back = load_balance(P, chosen=chosen, valid=valid)
+    balance, balance_back = load_balance(P, chosen=chosen, token_mask=token_mask)
 
     def switch_layer_back(dy: Array, dbalance: Array) -> tuple[Array, Tree]:
         da, dg = combine_back(dy)
@@ -46,18 +47,18 @@ def most_probable(scores: Array) -> Array:
     return (scores == top(scores)).argmax(axis=-1)
 
 
-def slots_of(chosen: Array, *, experts: int, capacity: int, valid: Array | None) -> Array:
+def slots_of(chosen: Array, *, experts: int, capacity: int, token_mask: Array | None) -> Array:
     """MOE: place k of its expert, if k tokens of the text before it chose the same one and k is below the capacity
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2 and fig. 3.
-    Shapes:  chosen (..., T); valid bool (..., T) -> (..., T), experts * capacity for a token that has none
+    Shapes:  chosen (..., T); token_mask bool (..., T) -> (..., T), experts * capacity for a token that has none
 
-    >>> slots_of(array([0, 1, 0, 0]), experts=2, capacity=2, valid=None)  # expert 0 has no place for the last token
+    >>> slots_of(array([0, 1, 0, 0]), experts=2, capacity=2, token_mask=None)  # the last token has no place
     array([0, 2, 1, 4])
     """
     takes = one_hot(chosen, experts)
-    if valid is not None:
-        takes = takes & valid[..., None]
+    if token_mask is not None:
+        takes = takes & token_mask[..., None]
     k = pick(takes.cumsum(axis=-2), chosen) - 1
     return where(takes.any(axis=-1) & (k < capacity), chosen * capacity + k, experts * capacity)
 
@@ -83,23 +84,23 @@ def expert_feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, P
 
 
 def switch_transformer_layer(
-    x: Array, p: Tree, *, heads: int, causal: bool, allowed: Array | None, activation: str, capacity: int,
-    valid: Array | None, eps: float,
+    x: Array, p: Tree, *, heads: int, causal: bool, attention_mask: Array | None, activation: str, capacity: int,
+    token_mask: Array | None, eps: float,
 ) -> tuple[tuple[Array, Array], Pullback]:  # fmt: skip
     """MHA, MOE, LN: h = x + MHA(LN(x)),   y = h + MOE(LN(h)); and the load balance of each text
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) fig. 2; pre-norm as in Radford et al. 2019 sec. 2.3.
-    Shapes:  x (..., T, C); valid bool (..., T) -> y (..., T, C), balance (...)
+    Shapes:  x (..., T, C); token_mask bool (..., T) -> y (..., T, C), balance (...)
     Back:    takes the gradients of both
     """
 
     def attend(h: Array, p: Tree) -> tuple[Array, Pullback]:
-        return self_attention(h, p, heads=heads, causal=causal, allowed=allowed)
+        return self_attention(h, p, heads=heads, causal=causal, attention_mask=attention_mask)
 
     h, attend_back = residual(x, p, 1, "attention", attend, norm="pre", eps=eps)
     n, norm_back = normalised(h, p["norm2"], eps=eps)
     (a, balance), switch_back = switch_layer(
-        tap("norm2", n), p["switch"], activation=activation, capacity=capacity, valid=valid
+        tap("norm2", n), p["switch"], activation=activation, capacity=capacity, token_mask=token_mask
     )
     y = tap("residual2", h + tap("switch", a))
 

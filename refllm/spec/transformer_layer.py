@@ -8,16 +8,16 @@ from refllm.spec.self_attention import grouped_attention, relative_self_attentio
 
 
 def transformer_layer(
-    x: Array, p: Tree, *, norm: str, heads: int, causal: bool, allowed: Array | None, activation: str, eps: float
+    x: Array, p: Tree, *, norm: str, heads: int, causal: bool, attention_mask: Array | None, activation: str, eps: float
 ) -> tuple[Array, Pullback]:
     """MHA, FFN, LN: self-attention, then feed-forward, each in its residual; norm "pre" or "post"
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Radford et al. 2019 sec. 2.3; documents 002 sec. 3.1.
-    Shapes:  x (..., T, C); allowed bool (..., 1, T) -> y (..., T, C)
+    Shapes:  x (..., T, C); attention_mask bool (..., 1, T) -> y (..., T, C)
     """
 
     def attend(h: Array, p: Tree) -> tuple[Array, Pullback]:
-        return self_attention(h, p, heads=heads, causal=causal, allowed=allowed)
+        return self_attention(h, p, heads=heads, causal=causal, attention_mask=attention_mask)
 
     def feed(h: Array, p: Tree) -> tuple[Array, Pullback]:
         return feed_forward(h, p, activation=activation)
@@ -35,19 +35,19 @@ def transformer_layer(
 
 def llama_layer(
     x: Array, p: Tree, r: Array | None, *, heads: int, kv_heads: int, rotation: str | None, positions: Array,
-    base: float, allowed: Array | None, eps: float,
+    base: float, attention_mask: Array | None, eps: float,
 ) -> tuple[Array, Pullback]:  # fmt: skip
     """LONG: h = x + attention(RMS(x)),   y = h + SwiGLU(RMS(h)); causal
 
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
-    Shapes:  x (..., T, C); r (H, T+T-1); positions (..., T); allowed bool (..., 1, T) -> y (..., T, C)
+    Shapes:  x (..., T, C); r (H, T+T-1); positions (..., T); attention_mask bool (..., 1, T) -> y (..., T, C)
     Back:    gives dx, dp and, where there is an r, dr
     """
 
     def attend(h: Array, p: Tree) -> tuple[Array, Pullback]:
         return grouped_attention(
             h, p, r, heads=heads, kv_heads=kv_heads, rotation=rotation, positions=positions, base=base, causal=True,
-            allowed=allowed,
+            attention_mask=attention_mask,
         )  # fmt: skip
 
     def feed(h: Array, p: Tree) -> tuple[Array, Pullback]:
@@ -65,19 +65,19 @@ def llama_layer(
 
 
 def encoder_layer(
-    x: Array, p: Tree, r: Array | None, *, norm: str, heads: int, scaled: bool, allowed: Array | None, activation: str,
-    eps: float,
+    x: Array, p: Tree, r: Array | None, *, norm: str, heads: int, scaled: bool, attention_mask: Array | None,
+    activation: str, eps: float,
 ) -> tuple[Array, Pullback]:  # fmt: skip
     """MHA, FFN, LN: as `transformer_layer`, in both directions, with what T5 changes: see `relative_self_attention`
 
     The norm is RMS norm, and the feed-forward layer gated or without biases, where p says so.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
-    Shapes:  x (..., S, C); r (H, S+S-1); allowed bool (..., 1, S) -> y (..., S, C)
+    Shapes:  x (..., S, C); r (H, S+S-1); attention_mask bool (..., 1, S) -> y (..., S, C)
     Back:    gives dx, dp and, where there is an r, dr
     """
 
     def attend(h: Array, p: Tree) -> tuple[Array, Pullback]:
-        return relative_self_attention(h, p, r, heads=heads, scaled=scaled, causal=False, allowed=allowed)
+        return relative_self_attention(h, p, r, heads=heads, scaled=scaled, causal=False, attention_mask=attention_mask)
 
     def feed(h: Array, p: Tree) -> tuple[Array, Pullback]:
         return maybe_gated(h, p, activation=activation)
@@ -94,21 +94,24 @@ def encoder_layer(
 
 
 def decoder_layer(
-    x: Array, p: Tree, memory: Array, r: Array | None, *, norm: str, heads: int, scaled: bool, allowed: Array | None,
-    activation: str, eps: float,
+    x: Array, p: Tree, memory: Array, r: Array | None, *, norm: str, heads: int, scaled: bool,
+    attention_mask: Array | None, activation: str, eps: float,
 ) -> tuple[Array, Pullback]:  # fmt: skip
     """MHA, XATT, FFN, LN: causal self-attention, attention to the memory, feed-forward, each in its residual
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1, 3.2.3; documents 004 sec. 4.1.
-    Shapes:  x (..., T, C); memory (..., S, C); r (H, T+T-1); allowed bool (..., 1, S), of the memory -> y (..., T, C)
+    Shapes:  x (..., T, C); memory (..., S, C); r (H, T+T-1); attention_mask bool (..., 1, S), of the memory -> y
+             (..., T, C)
     Back:    gives dx, dp, dmemory and, where there is an r, dr
     """
 
     def attend(h: Array, p: Tree) -> tuple[Array, Pullback]:
-        return relative_self_attention(h, p, r, heads=heads, scaled=scaled, causal=True, allowed=None)
+        return relative_self_attention(h, p, r, heads=heads, scaled=scaled, causal=True, attention_mask=None)
 
     def read(h: Array, p: Tree) -> tuple[Array, Pullback]:
-        y, cross_attention_back = cross_attention(h, memory, p, heads=heads, scaled=scaled, allowed=allowed)
+        y, cross_attention_back = cross_attention(
+            h, memory, p, heads=heads, scaled=scaled, attention_mask=attention_mask
+        )
 
         def read_back(dy: Array) -> tuple[Array, Tree, Array]:
             dh, dmemory, dp = cross_attention_back(dy)

@@ -66,15 +66,15 @@ def clip_by_global_norm(g: list[Array], *, clip: float) -> tuple[Array, list[Arr
     return norm, g if norm <= clip else [x * (clip / norm) for x in g]
 
 
-def warmup_cosine(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
-    """ADAMW (schedule): linear from peak / warmup at step 1 to peak at step `warmup`, then half a cosine down to
-    `floor` at step `total`, and `floor` after
+def warmup_cosine(*, step: int, max_lr: float, warmup: int, total: int, min_lr: float) -> float:
+    """ADAMW (schedule): linear from max_lr / warmup at step 1 to max_lr at step `warmup`, then half a cosine down to
+    `min_lr` at step `total`, and `min_lr` after
 
     Source:  Loshchilov & Hutter 2017 (arXiv:1608.03983) eq. 5 without restarts; warm-up as Vaswani et al. 2017
              (arXiv:1706.03762) sec. 5.3. Steps count from 1, so that the first step moves.
     """
     if step < warmup:
-        return peak * step / warmup
+        return max_lr * step / warmup
     if step >= total:
-        return floor
-    return floor + (peak - floor) * (1 + cos(pi() * ratio(step - warmup, total - warmup))) / 2
+        return min_lr
+    return min_lr + (max_lr - min_lr) * (1 + cos(pi() * ratio(step - warmup, total - warmup))) / 2

@@ -81,7 +81,12 @@ class TextInfilling:
         def one(batch: Tree) -> float:
             there = map_leaves(lambda x: to_device(x, device), batch)
             y, _ = denoising_loss(
-                p, model=encoder_decoder, **there, start=self.tokenizer.special.cls, config=self.config, keep=None
+                p,
+                model=encoder_decoder,
+                **there,
+                start=self.tokenizer.special.cls,
+                config=self.config,
+                dropout_mask=None,
             )
             return float(to_host(y))
 

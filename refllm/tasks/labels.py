@@ -30,8 +30,8 @@ def label_log_probabilities(
     def one(piece: Piece) -> list[tuple[int, list[float]]]:
         numbers, host = piece
         batch = map_leaves(lambda x: to_device(x, device), host)
-        h, _ = bert.encode(p, **batch, config=config, keep=None)
-        logits, _ = bert.class_logits(h, p, keep=None, rate=0.0)
+        h, _ = bert.encode(p, **batch, config=config, dropout_mask=None)
+        logits, _ = bert.class_logits(h, p, dropout_mask=None, rate=0.0)
         return list(zip(numbers, to_host(log_softmax(logits)[0]).tolist(), strict=True))
 
     rows = dict(chain.from_iterable(workers.map(one, pieces)))
@@ -92,7 +92,7 @@ def sentence_labels(
         raise UserError(f"a label has {longest} tokens, more than the context of {config.context}; give shorter labels")
     read = given[-(config.context + 1 - longest) :]
     ids, targets = continued(read, answers, ignore=-1)
-    logits, _ = model.forward(p, ids=to_device(ids, device), config=config, keep=None, cache=None)
+    logits, _ = model.forward(p, ids=to_device(ids, device), config=config, dropout_mask=None, cache=None)
     nll, _ = cross_entropy(logits, targets=to_device(targets, device), ignore=-1, reduction="none")
     return [-math.fsum(row) for row in to_host(nll).tolist()], len(given) - len(read)
 

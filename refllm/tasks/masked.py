@@ -112,12 +112,17 @@ class MaskedPretraining:
 
     def _measured(self, p: Tree, batch: Tree) -> tuple[float, ...]:
         (masked, pairs), _ = pretraining_loss(
-            p, model=bert, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"],
+            p, model=bert, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],
             positions=batch["positions"], targets=batch["targets"], pair=batch["pair"], ignore=-1, config=self.config,
-            keep=None,
+            dropout_mask=None,
         )  # fmt: skip
         h, _ = bert.encode(
-            p, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"], config=self.config, keep=None
+            p,
+            ids=batch["ids"],
+            segments=batch["segments"],
+            attention_mask=batch["attention_mask"],
+            config=self.config,
+            dropout_mask=None,
         )
         xp, targets = namespace(h), batch["targets"]
         rows = xp.take_along_axis(h, xp.maximum(batch["positions"], 0)[..., None], axis=1)

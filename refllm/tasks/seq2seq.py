@@ -155,9 +155,9 @@ def nll(p: Tree, batch: Tree, *, config: encoder_decoder.Config, start: int) -> 
     """Total NLL of the targets of a batch, in nats."""
     targets = batch["targets"]
     y, _ = seq2seq_loss(
-        p, model=encoder_decoder, source=batch["source"], allowed=batch["allowed"],
+        p, model=encoder_decoder, source=batch["source"], attention_mask=batch["attention_mask"],
         inputs=shifted_right(targets, start=start, ignore=IGNORE), targets=targets, ignore=IGNORE, smoothing=0.0,
-        config=config, keep=None,
+        config=config, dropout_mask=None,
     )  # fmt: skip
     return float(to_host(y))
 

@@ -197,16 +197,21 @@ def _read(
         batch = question_batch([read[i][1] for i in piece], wanted, special=tokenizer.special)
         there = map_leaves(lambda x: to_device(x, device), batch)
         h, _ = bert.encode(
-            p, ids=there["ids"], segments=there["segments"], allowed=there["allowed"], config=config, keep=None
+            p,
+            ids=there["ids"],
+            segments=there["segments"],
+            attention_mask=there["attention_mask"],
+            config=config,
+            dropout_mask=None,
         )
         logits, _ = bert.span_logits(h, p)
-        spans = to_host(best_spans(logits, possible=there["possible"], longest=LONGEST)).tolist()
+        spans = to_host(best_spans(logits, answer_mask=there["answer_mask"], longest=LONGEST)).tolist()
         for i, (first, last) in zip(piece, spans, strict=True):
             context, known = read[i]
             found[i] = known.text_of(context, first, last)
         if wanted is None:
             return 0.0
-        y, _ = span_nll(h, p, model=bert, possible=there["possible"], targets=there["targets"], ignore=None)
+        y, _ = span_nll(h, p, model=bert, answer_mask=there["answer_mask"], targets=there["targets"], ignore=None)
         return float(to_host(y))
 
     nll = sum(workers.map(one, by_length([len(known.ids) for _, known in read], batch=READING_BATCH)))

@@ -41,9 +41,11 @@ def written(
 
     def one(piece: list[int]) -> None:
         batch = denoising_batch([(sources[i], sources[i]) for i in piece], pad=special.pad)
-        source, allowed = (to_device(batch[name], device) for name in ("source", "allowed"))
+        source, attention_mask = (to_device(batch[name], device) for name in ("source", "attention_mask"))
         room = min(config.context, 2 * source.shape[1] + 20)
-        writer = SequenceWriter(p, model=encoder_decoder, config=config, source=source, allowed=allowed, room=room)
+        writer = SequenceWriter(
+            p, model=encoder_decoder, config=config, source=source, attention_mask=attention_mask, room=room
+        )
         start = namespace(source).full((len(piece), 1), special.cls)
         found = beam_search(
             writer, ids=start, new_tokens=room, end=special.sep, beams=beams, length_penalty=LENGTH_PENALTY

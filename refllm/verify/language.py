@@ -19,7 +19,7 @@ def logits(model: Any, stages: Stages) -> Callable[..., Answer]:
 
     def answer(p: Tree, *, ids: Array, config: dict[str, Any]) -> Answer:
         batch = ids if ids.ndim == 2 else ids[None]
-        y, back = model.forward(p, ids=batch, config=model.Config(**config), keep=None, cache=None)
+        y, back = model.forward(p, ids=batch, config=model.Config(**config), dropout_mask=None, cache=None)
         found = taps.values(stages(p, ids=batch, config=config), {})
         if ids.ndim == 2:
             return y, back, found
@@ -33,7 +33,7 @@ def loss(model: Any, stages: Stages) -> Callable[..., Answer]:
 
     def answer(p: Tree, *, ids: Array, targets: Array, ignore: int | None, config: dict[str, Any]) -> Answer:
         total, back = causal_loss(
-            p, model=model, ids=ids, targets=targets, ignore=ignore, config=model.Config(**config), keep=None
+            p, model=model, ids=ids, targets=targets, ignore=ignore, config=model.Config(**config), dropout_mask=None
         )
         count = targets.size if ignore is None else int((targets != ignore).sum())
         share = total.dtype.type(1 / max(1, count))

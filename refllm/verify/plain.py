@@ -17,6 +17,7 @@ from refllm.numbers.traced import differentiated
 from refllm.parameters import Tree
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
+from refllm.verify.keywords import as_golden, own_name
 from refllm.verify.runner import respond
 
 Function = Callable[..., Any]
@@ -35,7 +36,8 @@ def operations() -> dict[str, Function]:
 
 
 def interface(words: Mapping[str, Function]) -> dict[str, Function]:
-    """What these functions are to the golden files: models by name, no cache, nothing but what a case says."""
+    """What these functions are to the golden files, with their names and keywords: models by name, no cache, nothing
+    but what a case says."""
 
     def without_bias(name: str) -> Function:
         return lambda x, p, **how: words[name](x, p, None, **how)
@@ -50,7 +52,7 @@ def interface(words: Mapping[str, Function]) -> dict[str, Function]:
     def classifier_loss(p: Tree, weights: Array | None = None, smoothing: float = 0.0, **how: Any) -> Any:
         return words["classifier_loss"](p, weights=weights, smoothing=smoothing, **how)
 
-    return {
+    own: dict[str, Function] = {
         **words,
         **{name: without_bias(name) for name in ("grouped_attention", "llama_layer")},
         **{name: with_loss(name) for name in ("train_step", "train")},
@@ -58,13 +60,14 @@ def interface(words: Mapping[str, Function]) -> dict[str, Function]:
         "classifier_loss": classifier_loss,
         "translate": lambda p, cache, **how: words["translate"](p, **how),
     }
+    return as_golden(own)
 
 
 @cache
 def called(operation: str) -> tuple[FunctionType, ...]:
     """The functions of the text that an operation is made of: itself first, then those it calls, and so on."""
     found: dict[FunctionType, None] = {}
-    waiting: list[Any] = [text()[operation]]
+    waiting: list[Any] = [text()[own_name(operation)]]
     while waiting:
         function = waiting.pop(0)
         if function in found:

@@ -27,13 +27,14 @@ from refllm.optim.clip import clip_factor
 from refllm.optim.schedule import warmup_cosine
 from refllm.parameters import Tree, is_decayed, map_leaves
 from refllm.verify import families, taps
+from refllm.verify.keywords import as_golden
 
 DTYPES = ("float64", "float32")
 Pullback = Callable[[Array], Any]
 
 
 def functions() -> dict[str, Callable[..., Any]]:
-    """Every operation of the golden files."""
+    """Every operation of the golden files, with their names and keywords."""
     own: tuple[Any, ...] = (
         linear.linear, linear.matmul, linear.heads, embedding.embedding, position.sinusoidal, position.add_positions,
         attention.attention, softmax.softmax, softmax.log_softmax, cross_entropy.cross_entropy,
@@ -49,7 +50,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     found = {function.__name__: function for function in own} | defined_here
     for family in families.modules():
         found |= family.functions()
-    return found
+    return as_golden(found)
 
 
 def identity(x: Array) -> Array:
@@ -70,23 +71,23 @@ def clip_by_global_norm(g: list[Array], *, clip: float) -> tuple[Array, list[Arr
         return norm, [x * factor for x in g]
 
 
-def schedule(*, step: int, peak: float, warmup: float, total: float, floor: float) -> float:
-    return warmup_cosine(step, peak=peak, warmup=warmup, total=total, floor=floor)
+def schedule(*, step: int, max_lr: float, warmup: float, total: float, min_lr: float) -> float:
+    return warmup_cosine(step, max_lr=max_lr, warmup=warmup, total=total, min_lr=min_lr)
 
 
-def attend(x: Array, p: Tree, *, heads: int, causal: bool, allowed: Array | None) -> tuple[Array, Pullback]:
-    return self_attention(x, p, heads=heads, causal=causal, allowed=allowed, cache=None)
+def attend(x: Array, p: Tree, *, heads: int, causal: bool, attention_mask: Array | None) -> tuple[Array, Pullback]:
+    return self_attention(x, p, heads=heads, causal=causal, attention_mask=attention_mask, cache=None)
 
 
 def layer(x: Array, p: Tree, **how: Any) -> tuple[Array, Pullback, dict[str, Array]]:
-    y, back = transformer_layer(x, p, **how, keep=None, rate=0.0, cache=None)
+    y, back = transformer_layer(x, p, **how, dropout_mask=None, rate=0.0, cache=None)
     return y, back, taps.values(taps.layer_stages(p, "x", "", **how), {"x": x})
 
 
 def logits(p: Tree, *, ids: Array, config: dict[str, Any]) -> tuple[Array, Pullback, dict[str, Array]]:
     """Ids (T,) are a batch of one."""
     batch = ids if ids.ndim == 2 else ids[None]
-    y, back = gpt.forward(p, ids=batch, config=gpt.Config(**config), keep=None, cache=None)
+    y, back = gpt.forward(p, ids=batch, config=gpt.Config(**config), dropout_mask=None, cache=None)
     found = taps.values(taps.gpt_stages(p, ids=batch, config=config), {})
     if ids.ndim == 2:
         return y, back, found
@@ -98,7 +99,7 @@ def loss(
 ) -> tuple[Array, Pullback, dict[str, Array]]:
     """The mean over the targets that count; 0 if there is none."""
     total, back_total = causal_loss(
-        p, model=gpt, ids=ids, targets=targets, ignore=ignore, config=gpt.Config(**config), keep=None
+        p, model=gpt, ids=ids, targets=targets, ignore=ignore, config=gpt.Config(**config), dropout_mask=None
     )
     count = targets.size if ignore is None else int((targets != ignore).sum())
     share = 1 / max(1, count)

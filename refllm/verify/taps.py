@@ -25,6 +25,7 @@ from refllm.ops.position import add_positions, sinusoidal
 from refllm.parameters import Tree
 from refllm.verify import families
 from refllm.verify.case import Case, Truth
+from refllm.verify.keywords import from_golden
 from refllm.verify.tolerance import ratios
 
 
@@ -41,7 +42,7 @@ Sublayer: TypeAlias = tuple[str, Callable[[Array], Array], Callable[[Array], Arr
 
 
 def layer_stages(
-    p: Tree, x: str, prefix: str, *, norm: str, heads: int, causal: bool, allowed: Array | None, activation: str,
+    p: Tree, x: str, prefix: str, *, norm: str, heads: int, causal: bool, attention_mask: Array | None, activation: str,
     eps: float,
 ) -> list[Stage]:  # fmt: skip
     """The six stages of a Transformer layer on the value `x`; the last is its output."""
@@ -53,7 +54,9 @@ def layer_stages(
         return layer_norm(z, **p["norm2"], eps=eps)[0]
 
     def attended(z: Array) -> Array:
-        return self_attention(z, p["attention"], heads=heads, causal=causal, allowed=allowed, cache=None)[0]
+        return self_attention(z, p["attention"], heads=heads, causal=causal, attention_mask=attention_mask, cache=None)[
+            0
+        ]
 
     def fed(z: Array) -> Array:
         return feed_forward(z, p["feed_forward"], activation=activation)[0]
@@ -98,7 +101,7 @@ def gpt_stages(p: Tree, *, ids: Array, config: dict[str, Any]) -> list[Stage]:
     stages = [Stage("embedding", (), embed)]
     same = {name: config[name] for name in ("norm", "heads", "activation", "eps")}
     for i, layer in enumerate(p["layers"]):
-        stages += layer_stages(layer, stages[-1].name, f"layers.{i}.", causal=True, allowed=None, **same)
+        stages += layer_stages(layer, stages[-1].name, f"layers.{i}.", causal=True, attention_mask=None, **same)
     if config["norm"] == "pre":
         stages.append(Stage("norm", (stages[-1].name,), lambda z: layer_norm(z, **p["norm"], eps=config["eps"])[0]))
     head = gpt.head(p, gpt.Config(**config))
@@ -116,7 +119,7 @@ def values(stages: list[Stage], given: Mapping[str, Array]) -> dict[str, Array]:
 def stages_of(case: Case, dtype: str) -> tuple[list[Stage], dict[str, Array]]:
     """The stages of a case, in float64 if asked so, and the values that they begin with; none if it has no stages."""
     arguments = dict(zip(case.order, case.arguments(dtype), strict=True))
-    keywords = case.keyword_arguments()
+    keywords = from_golden(case.keyword_arguments())
     if case.operation == "transformer_layer":
         return layer_stages(arguments["p"], "x", "", **keywords), {"x": arguments["x"]}
     if case.operation in ("gpt", "gpt_loss", "train_step") and keywords.get("model", "gpt") == "gpt":

@@ -77,7 +77,7 @@ class Side:
 
             def share(i: int) -> Any:
                 n = slice(4 * i // self.threads, 4 * (i + 1) // self.threads)
-                y, back = attention(q[:, n], k[:, n], v[:, n], causal=True, allowed=None)
+                y, back = attention(q[:, n], k[:, n], v[:, n], causal=True, attention_mask=None)
                 return y, *back(dy[:, n])
 
             return self.workers.map(share, range(self.threads))

@@ -53,7 +53,7 @@ class Batch:
         return np.arange(self.ids.shape[1]) < self.lengths[:, None]
 
     @property
-    def allowed(self) -> Any:
+    def attention_mask(self) -> Any:
         return self.attended[:, None, None, :]
 
 
@@ -79,7 +79,8 @@ def draw(config: bert.Config, rng: np.random.Generator, rows: int = 3) -> Batch:
 def ours(kind: str, p: Tree, config: bert.Config, b: Batch) -> tuple[Any, Tree]:
     """The mean loss and its gradient."""
     inputs: dict[str, Any] = {
-        "model": bert, "ids": b.ids, "segments": b.segments, "allowed": b.allowed, "config": config, "keep": None,
+        "model": bert, "ids": b.ids, "segments": b.segments, "attention_mask": b.attention_mask, "config": config,
+        "dropout_mask": None,
     }  # fmt: skip
     if kind == "pretraining":
         (masked, pairs), back = pretraining_loss(
@@ -91,7 +92,7 @@ def ours(kind: str, p: Tree, config: bert.Config, b: Batch) -> tuple[Any, Tree]:
         y, back_tree = classification_loss(p, targets=b.labels, weights=None, smoothing=0.0, **inputs)
         share = np.asarray(1 / len(b.labels), y.dtype)
     else:
-        y, back_tree = span_loss(p, possible=None, targets=b.spans, ignore=None, **inputs)
+        y, back_tree = span_loss(p, answer_mask=None, targets=b.spans, ignore=None, **inputs)
         share = np.asarray(1 / b.spans.size, y.dtype)
     return y * share, back_tree(share)
 

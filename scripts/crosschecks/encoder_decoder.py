@@ -61,20 +61,20 @@ def compare(name: str, config: encoder_decoder.Config, dtype: str, seed: int) ->
     rng = np.random.default_rng(seed)
     p = random_parameters(config, rng, dtype)
     source, targets = rng.integers(0, config.vocabulary, (3, 11)), rng.integers(0, config.vocabulary, (3, 9))
-    allowed = np.arange(11) < np.array([11, 7, 1])[:, None]
+    attention_mask = np.arange(11) < np.array([11, 7, 1])[:, None]
     targets[1, 5:] = targets[2, 1:] = IGNORE
     inputs = shifted_right(targets, start=START, ignore=IGNORE)
     count, smoothing = int((targets != IGNORE).sum()), SMOOTHING.get(name, 0.0)
 
     loss, back = seq2seq_loss(
-        p, model=encoder_decoder, source=source, allowed=allowed, inputs=inputs, targets=targets, ignore=IGNORE,
-        smoothing=smoothing, config=config, keep=None,
+        p, model=encoder_decoder, source=source, attention_mask=attention_mask, inputs=inputs, targets=targets,
+        ignore=IGNORE, smoothing=smoothing, config=config, dropout_mask=None,
     )  # fmt: skip
     ours = dict(named_leaves(back(np.asarray(1 / count, dtype))))
 
     model = twin(config, p)
     logits = model.module(
-        input_ids=torch.tensor(source), attention_mask=torch.tensor(allowed).long(),
+        input_ids=torch.tensor(source), attention_mask=torch.tensor(attention_mask).long(),
         decoder_input_ids=torch.tensor(inputs), use_cache=False,
     ).logits  # fmt: skip
     reference = torch.nn.functional.cross_entropy(
@@ -98,14 +98,16 @@ def compare_beams(config: encoder_decoder.Config, seed: int, *, length_penalty: 
 
     rng = np.random.default_rng(seed)
     p = random_parameters(config, rng, "float32")
-    source, allowed = rng.integers(3, config.vocabulary, (3, 11)), np.arange(11) < np.array([11, 7, 1])[:, None]
+    source, attention_mask = rng.integers(3, config.vocabulary, (3, 11)), np.arange(11) < np.array([11, 7, 1])[:, None]
     beams, longest = 4, 12
     theirs = twin(config, p).module.generate(
-        input_ids=torch.tensor(source), attention_mask=torch.tensor(allowed).long(), num_beams=beams,
+        input_ids=torch.tensor(source), attention_mask=torch.tensor(attention_mask).long(), num_beams=beams,
         num_return_sequences=beams, max_new_tokens=longest, length_penalty=length_penalty, early_stopping="never",
         do_sample=False, use_cache=False, return_dict_in_generate=True, output_scores=True,
     )  # fmt: skip
-    writer = SequenceWriter(p, model=encoder_decoder, config=config, source=source, allowed=allowed, room=longest)
+    writer = SequenceWriter(
+        p, model=encoder_decoder, config=config, source=source, attention_mask=attention_mask, room=longest
+    )
     start = np.full((3, 1), START)
     ours = [
         text

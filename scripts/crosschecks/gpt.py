@@ -103,7 +103,7 @@ def check(torch: Any, config: gpt.Config, dtype: str, seed: int) -> dict[str, fl
     targets[0, 0] = -1
     count = int((targets >= 0).sum())
 
-    loss, back = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=-1, config=config, keep=None)
+    loss, back = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=-1, config=config, dropout_mask=None)
     gradient = dict(named_leaves(back(np.asarray(1 / count, dtype))))
 
     leaves = {name: torch.tensor(a, requires_grad=True) for name, a in named_leaves(p)}

@@ -60,7 +60,7 @@ def check(config: llama.Config, dtype: str, seed: int) -> dict[str, Any]:
     ids, targets = rng.integers(0, config.vocabulary, (2, 3, config.context))
     targets[0, 0] = -1
     count = int((targets >= 0).sum())
-    loss, back = causal_loss(p, model=llama, ids=ids, targets=targets, ignore=-1, config=config, keep=None)
+    loss, back = causal_loss(p, model=llama, ids=ids, targets=targets, ignore=-1, config=config, dropout_mask=None)
     gradient = dict(named_leaves(back(np.asarray(1 / count, dtype))))
     reference, gradients = theirs(config, dtype, p, ids, targets)
     largest = max(float(np.abs(g).max()) for g in gradients.values())

@@ -72,12 +72,12 @@ def _of_stack(cell: str, layers: int, two_way: bool, packed: bool) -> Callable[[
         p = _random(shapes, rng, dtype)
         B, T = len(LENGTHS), int(LENGTHS.max())
         x = rng.standard_normal((B, T, I)).astype(dtype)
-        valid = np.arange(T) < LENGTHS[:, None] if packed else None
+        token_mask = np.arange(T) < LENGTHS[:, None] if packed else None
         weights = rng.standard_normal((B, T, 2 * N if two_way else N)).astype(dtype)
-        if valid is not None:
-            weights *= valid[..., None]
+        if token_mask is not None:
+            weights *= token_mask[..., None]
 
-        y, back = recurrent_layers(x, p, cell=cell, valid=valid, states=None, keep=None, rate=0.0)
+        y, back = recurrent_layers(x, p, cell=cell, token_mask=token_mask, states=None, dropout_mask=None, rate=0.0)
         dx, dp = back(weights)
 
         module = _module(torch, cell, I, N, p, two_way)
@@ -104,7 +104,7 @@ def _of_state(cell: str) -> Callable[[str, int], dict[str, Any]]:
         states = [rng.standard_normal((3, N)).astype(dtype) for _ in range(2 if cell == "lstm" else 1)]
         weights = [rng.standard_normal(shape).astype(dtype) for shape in [(3, 12, N), *[(3, N)] * (len(states) - 1)]]
         run: Callable[..., Any] = lstm if cell == "lstm" else rnn
-        value, back = run(x, *states, *p[0].values(), valid=None)
+        value, back = run(x, *states, *p[0].values(), token_mask=None)
         values = value if isinstance(value, tuple) else (value,)
         names = ["x", *("h", "c")[: len(states)], *(f"0.{name}" for name in p[0])]
         gradient = dict(zip(names, back(*weights), strict=True))
@@ -135,14 +135,14 @@ def _of_model(config: Any) -> Callable[[str, int], dict[str, Any]]:
         ids = rng.integers(0, config.vocabulary, (3, min(config.context, 13)))
         targets = rng.integers(0, config.vocabulary, ids.shape)
         targets[0, -1] = IGNORE
-        allowed = None
+        attention_mask = None
         if getattr(config, "bidirectional", False):
-            allowed = np.arange(ids.shape[1]) < LENGTHS[:, None]
-            targets[~allowed] = IGNORE
+            attention_mask = np.arange(ids.shape[1]) < LENGTHS[:, None]
+            targets[~attention_mask] = IGNORE
         count = int((targets >= 0).sum())
         loss, back = causal_loss(
-            p, model=_Encoder(allowed) if allowed is not None else model,  # type: ignore[arg-type]
-            ids=ids, targets=targets, ignore=IGNORE, config=config, keep=None,
+            p, model=_Encoder(attention_mask) if attention_mask is not None else model,  # type: ignore[arg-type]
+            ids=ids, targets=targets, ignore=IGNORE, config=config, dropout_mask=None,
         )  # fmt: skip
         gradient = dict(named_leaves(back(np.asarray(1 / count, dtype))))
 
@@ -150,11 +150,11 @@ def _of_model(config: Any) -> Callable[[str, int], dict[str, Any]]:
         tree, modules = from_names(model.shapes(config), leaves), {}
         if "layers" in p:
             modules["layers"] = _module(
-                torch, config.cell, config.width, config.hidden, p["layers"], allowed is not None
+                torch, config.cell, config.width, config.hidden, p["layers"], attention_mask is not None
             )
         if "attention" in p:
             modules["attention"] = _attention(torch, config, p["attention"])
-        logits = _torch_logits(torch, tree, modules, torch.tensor(ids), allowed, config)
+        logits = _torch_logits(torch, tree, modules, torch.tensor(ids), attention_mask, config)
         reference = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), torch.tensor(targets).flatten(), ignore_index=IGNORE
         )
@@ -175,14 +175,14 @@ class _Encoder:
 
     head, add_head_gradient = staticmethod(hybrid.head), staticmethod(hybrid.add_head_gradient)
 
-    def __init__(self, allowed: Any) -> None:
-        self.allowed = allowed
+    def __init__(self, attention_mask: Any) -> None:
+        self.attention_mask = attention_mask
 
-    def hidden_states(self, p: Tree, *, ids: Any, config: Any, keep: Any, cache: Any) -> Any:
-        return hybrid.encode(p, ids=ids, allowed=self.allowed, config=config, keep=keep)
+    def hidden_states(self, p: Tree, *, ids: Any, config: Any, dropout_mask: Any, cache: Any) -> Any:
+        return hybrid.encode(p, ids=ids, attention_mask=self.attention_mask, config=config, dropout_mask=dropout_mask)
 
 
-def _torch_logits(torch: Any, p: Tree, modules: dict[str, Any], ids: Any, allowed: Any, config: Any) -> Any:
+def _torch_logits(torch: Any, p: Tree, modules: dict[str, Any], ids: Any, attention_mask: Any, config: Any) -> Any:
     F, T = torch.nn.functional, ids.shape[1]
     x = F.embedding(ids, p["token"])
     if isinstance(config, nnlm.Config):
@@ -194,10 +194,10 @@ def _torch_logits(torch: Any, p: Tree, modules: dict[str, Any], ids: Any, allowe
         return _run(torch, modules["layers"], x, None) @ (p["token"].T if config.tied else p["head"])
     table, _ = sinusoidal(np.arange(T, dtype=np.float64), width=config.width)
     x = x + torch.tensor(table, dtype=x.dtype)
-    future = None if allowed is not None else torch.ones(T, T, dtype=torch.bool).triu(1)
-    padding = None if allowed is None else torch.tensor(~allowed)
+    future = None if attention_mask is not None else torch.ones(T, T, dtype=torch.bool).triu(1)
+    padding = None if attention_mask is None else torch.tensor(~attention_mask)
     a, _ = modules["attention"](x, x, x, attn_mask=future, key_padding_mask=padding, need_weights=False)
-    return _run(torch, modules["layers"], a, None if allowed is None else LENGTHS) @ p["head"]
+    return _run(torch, modules["layers"], a, None if attention_mask is None else LENGTHS) @ p["head"]
 
 
 def _run(torch: Any, module: Any, x: Any, lengths: Any) -> Any:

@@ -100,7 +100,7 @@ def _layer(sizes: tuple[int, ...], dtype: str, rng: np.random.Generator) -> tupl
         lambda shape: np.asarray(rng.standard_normal(shape), dtype), switch_layer_shapes(C, F, E, biases=False)
     )
     x, dy = rng.standard_normal((2, 3, T, C)).astype(dtype)
-    (y, balance), back = switch_layer(x, p, activation="relu", capacity=capacity, valid=None)
+    (y, balance), back = switch_layer(x, p, activation="relu", capacity=capacity, token_mask=None)
     dx, dp = back(dy, np.full(3, BALANCE / 3, dtype))
     ours = float((y * dy).sum() + BALANCE * balance.mean()), {"x": dx, **dp}
 
@@ -140,7 +140,7 @@ def _or_zeros(weight: Any) -> Any:
 def _decoder_in_training(config: switch.Config, dtype: str, rng: np.random.Generator) -> tuple[Result, Result]:
     """The mean loss of the tokens and BALANCE times the balance, with tokens dropped."""
     p, ids, targets = _drawn(config, dtype, rng)
-    (h, balance), back = switch.balanced_states(p, ids=ids, config=config, keep=None)
+    (h, balance), back = switch.balanced_states(p, ids=ids, config=config, dropout_mask=None)
     loss, dh, dhead = _head(h, p, targets)
     gradient = switch.add_head_gradient(back(dh, np.asarray(BALANCE, dtype)), dhead, config)
     ours = float(loss + BALANCE * balance), dict(named_leaves(gradient))
@@ -152,7 +152,7 @@ def _decoder_in_training(config: switch.Config, dtype: str, rng: np.random.Gener
 def _decoder_in_use(config: switch.Config, dtype: str, rng: np.random.Generator) -> tuple[Result, Result]:
     """The mean loss of the tokens, none dropped."""
     p, ids, targets = _drawn(config, dtype, rng)
-    h, back = switch.hidden_states(p, ids=ids, config=config, keep=None, cache=None)
+    h, back = switch.hidden_states(p, ids=ids, config=config, dropout_mask=None, cache=None)
     loss, dh, dhead = _head(h, p, targets)
     ours = float(loss), dict(named_leaves(switch.add_head_gradient(back(dh), dhead, config)))
     tree, leaves = _tensors(p)

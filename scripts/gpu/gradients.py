@@ -86,7 +86,7 @@ def _gpt(config: gpt.Config, dtype: str) -> float:
 
 def _loss_and_gradients(p: Tree, tokens: Any, config: gpt.Config) -> dict[str, Any]:
     ids, targets = tokens[:, :-1], tokens[:, 1:]
-    loss, back = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=None, config=config, keep=None)
+    loss, back = causal_loss(p, model=gpt, ids=ids, targets=targets, ignore=None, config=config, dropout_mask=None)
     mean = loss / ids.size
     return {"loss": mean, **dict(named_leaves(back(mean / loss)))}
 

@@ -87,7 +87,7 @@ def _generation(sizes: Sizes) -> Once:
 def _attention(sizes: Sizes) -> Once:
     """Causal, value and gradients."""
     q, k, v, dy = (to_device(a, "cuda") for a in sizes.attention_arrays())
-    return lambda: attention(q, k, v, causal=True, allowed=None)[1](dy)
+    return lambda: attention(q, k, v, causal=True, attention_mask=None)[1](dy)
 
 
 TASKS: dict[str, Callable[[Sizes], Once]] = {

@@ -23,7 +23,7 @@ ALLOWED = numpy.arange(S) < numpy.array([4, 2])[:, None, None, None]
 
 
 def read(x: Any, memory: Any, p: Any = P, **changes: Any) -> Any:
-    how: dict[str, Any] = {"heads": H, "scaled": True, "allowed": None, "cache": None, **changes}
+    how: dict[str, Any] = {"heads": H, "scaled": True, "attention_mask": None, "cache": None, **changes}
     return cross_attention(x, memory, p, **how)[0]
 
 
@@ -34,8 +34,8 @@ def test_the_order_of_the_memory_does_not_matter() -> None:
 
 def test_rows_that_share_a_memory_read_as_with_a_memory_each() -> None:
     x = RANDOM.standard_normal((3 * B, T, C))
-    each = read(x, MEMORY.repeat(3, axis=0), allowed=ALLOWED.repeat(3, axis=0))
-    numpy.testing.assert_allclose(read(x, MEMORY, allowed=ALLOWED), each, rtol=1e-12, atol=1e-14)
+    each = read(x, MEMORY.repeat(3, axis=0), attention_mask=ALLOWED.repeat(3, axis=0))
+    numpy.testing.assert_allclose(read(x, MEMORY, attention_mask=ALLOWED), each, rtol=1e-12, atol=1e-14)
 
 
 def test_a_memory_that_does_not_divide_the_rows_is_refused() -> None:
@@ -45,7 +45,7 @@ def test_a_memory_that_does_not_divide_the_rows_is_refused() -> None:
 
 def test_padding_of_the_memory_is_not_read() -> None:
     alone = read(X[1:], MEMORY[1:, :2])
-    numpy.testing.assert_allclose(read(X, MEMORY, allowed=ALLOWED)[1:], alone, rtol=1e-12, atol=1e-14)
+    numpy.testing.assert_allclose(read(X, MEMORY, attention_mask=ALLOWED)[1:], alone, rtol=1e-12, atol=1e-14)
 
 
 def test_without_the_scale_scores_are_the_plain_products() -> None:
@@ -58,7 +58,7 @@ def test_with_a_cache_the_memory_is_read_once_and_there_is_no_pullback() -> None
     cache = MemoryCache()
     first = read(X[:, :1], MEMORY, cache=cache)
     y, back = cross_attention(
-        X[:, 1:], numpy.full_like(MEMORY, numpy.nan), P, heads=H, scaled=True, allowed=None, cache=cache
+        X[:, 1:], numpy.full_like(MEMORY, numpy.nan), P, heads=H, scaled=True, attention_mask=None, cache=cache
     )
     whole = read(X, MEMORY)
     numpy.testing.assert_allclose(numpy.concatenate([first, y], axis=1), whole, rtol=1e-12, atol=1e-14)
@@ -68,9 +68,9 @@ def test_with_a_cache_the_memory_is_read_once_and_there_is_no_pullback() -> None
 
 def test_a_bias_of_zero_is_plain_self_attention() -> None:
     p = random_tree(relative_self_attention_shapes(C, H, C // H, biases=True), seed=1)
-    plain = self_attention(X, p, heads=H, causal=True, allowed=None, cache=None)[0]
+    plain = self_attention(X, p, heads=H, causal=True, attention_mask=None, cache=None)[0]
     for r in (None, numpy.zeros((H, 2 * T - 1))):
-        y = relative_self_attention(X, r, p, heads=H, scaled=True, causal=True, allowed=None, cache=None)[0]
+        y = relative_self_attention(X, r, p, heads=H, scaled=True, causal=True, attention_mask=None, cache=None)[0]
         numpy.testing.assert_allclose(y, plain, rtol=1e-12, atol=1e-14)
 
 
@@ -79,7 +79,7 @@ def test_with_a_large_bias_at_distance_minus_one_every_place_reads_the_one_befor
     p = random_tree(relative_self_attention_shapes(C, H, D, biases=False), seed=2)
     r = numpy.zeros((H, 2 * T - 1))
     r[:, T - 2] = 1e3
-    y = relative_self_attention(X, r, p, heads=H, scaled=True, causal=False, allowed=None, cache=None)[0]
+    y = relative_self_attention(X, r, p, heads=H, scaled=True, causal=False, attention_mask=None, cache=None)[0]
     values = X @ p["Wqkv"][:, 2 * H * D :] @ p["Wo"]
     numpy.testing.assert_allclose(y[:, 1:], values[:, :-1], rtol=1e-10, atol=1e-12)
 
@@ -87,7 +87,7 @@ def test_with_a_large_bias_at_distance_minus_one_every_place_reads_the_one_befor
 def test_with_a_cache_the_bias_belongs_to_the_last_places() -> None:
     p = random_tree(relative_self_attention_shapes(C, H, D, biases=False), seed=2)
     r = RANDOM.standard_normal((H, 2 * T - 1))
-    how: dict[str, Any] = {"heads": H, "scaled": False, "causal": True, "allowed": None}
+    how: dict[str, Any] = {"heads": H, "scaled": False, "causal": True, "attention_mask": None}
     whole = relative_self_attention(X, r, p, **how, cache=None)[0]
     store = KeyValueCache(batch=B, layers=1, heads=H, room=T, head_width=D, padding=None, like=X)
     store.advance(2)

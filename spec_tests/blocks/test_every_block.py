@@ -43,7 +43,7 @@ class Sizes:
     def x(self) -> tuple[int, int, int]:
         return self.B, self.T, self.width
 
-    def keep(self, seed: int) -> Any:
+    def dropout_mask(self, seed: int) -> Any:
         return numpy.random.default_rng(seed).random(self.x) < 0.7
 
 
@@ -86,16 +86,22 @@ def grouped_case(rotation: str | None, *, biased: bool, layer: bool) -> Callable
 
     def case(s: Sizes) -> Case:
         D, positions = 2 * s.D, numpy.arange(s.T) + numpy.arange(s.B)[:, None]
-        allowed = numpy.arange(s.T) >= numpy.arange(s.B)[:, None, None, None]
+        attention_mask = numpy.arange(s.T) >= numpy.arange(s.B)[:, None, None, None]
         same: dict[str, Any] = {
             "heads": s.H, "kv_heads": 1, "rotation": rotation, "positions": positions, "base": 100.0,
-            "allowed": allowed, "cache": None,
+            "attention_mask": attention_mask, "cache": None,
         }  # fmt: skip
 
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
             if layer:
                 y, back = llama_layer(
-                    a["x"], a.get("r"), a["p"], **same, eps=1e-5, keep=(s.keep(4), s.keep(5)), rate=0.3
+                    a["x"],
+                    a.get("r"),
+                    a["p"],
+                    **same,
+                    eps=1e-5,
+                    dropout_mask=(s.dropout_mask(4), s.dropout_mask(5)),
+                    rate=0.3,
                 )
             else:
                 y, back = grouped_attention(a["x"], a.get("r"), a["p"], **same, causal=True)
@@ -115,10 +121,12 @@ def grouped_case(rotation: str | None, *, biased: bool, layer: bool) -> Callable
 
 def attention_case(*, causal: bool, padded: bool) -> Callable[[Sizes], Case]:
     def case(s: Sizes) -> Case:
-        allowed = numpy.arange(s.T) >= numpy.arange(s.B)[:, None, None, None] if padded else None
+        attention_mask = numpy.arange(s.T) >= numpy.arange(s.B)[:, None, None, None] if padded else None
 
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
-            y, back = self_attention(a["x"], a["p"], heads=s.H, causal=causal, allowed=allowed, cache=None)
+            y, back = self_attention(
+                a["x"], a["p"], heads=s.H, causal=causal, attention_mask=attention_mask, cache=None
+            )
             return y, lambda dy: dict(zip(("x", "p"), back(dy), strict=True))
 
         return block, {"x": s.x, "p": self_attention_shapes(s.width)}
@@ -131,12 +139,14 @@ def cross_attention_case(*, biases: bool, padded: bool) -> Callable[[Sizes], Cas
 
     def case(s: Sizes) -> Case:
         S, D = s.T + 1, s.D + 1
-        allowed = numpy.arange(S) <= numpy.arange(s.B)[:, None, None, None] if padded else None
+        attention_mask = numpy.arange(S) <= numpy.arange(s.B)[:, None, None, None] if padded else None
 
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
             x = a["x"].repeat(2, axis=0)
             x[1::2] *= 2
-            y, back = cross_attention(x, a["memory"], a["p"], heads=s.H, scaled=biases, allowed=allowed, cache=None)
+            y, back = cross_attention(
+                x, a["memory"], a["p"], heads=s.H, scaled=biases, attention_mask=attention_mask, cache=None
+            )
 
             def pull(dy: Any) -> Tree:
                 dx, dmemory, dp = back(numpy.stack([dy, 3 * dy], axis=1).reshape(y.shape))
@@ -154,11 +164,18 @@ def relative_case(*, causal: bool, biases: bool, biased: bool) -> Callable[[Size
     """Heads of another width than C / H; the last places of the second row are padding."""
 
     def case(s: Sizes) -> Case:
-        D, allowed = s.D + 1, numpy.arange(s.T) <= s.T - 1 - numpy.arange(s.B)[:, None, None, None]
+        D, attention_mask = s.D + 1, numpy.arange(s.T) <= s.T - 1 - numpy.arange(s.B)[:, None, None, None]
 
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
             y, back = relative_self_attention(
-                a["x"], a.get("r"), a["p"], heads=s.H, scaled=biases, causal=causal, allowed=allowed, cache=None
+                a["x"],
+                a.get("r"),
+                a["p"],
+                heads=s.H,
+                scaled=biases,
+                causal=causal,
+                attention_mask=attention_mask,
+                cache=None,
             )
 
             def pull(dy: Any) -> Tree:
@@ -188,10 +205,10 @@ def stack_layer_case(order: str, *, decoder: bool, biased: bool, drop: bool) -> 
         p |= {f"norm{len(p) // 2 + 1}": norm, "feed_forward": feed}
         shapes: Tree = {"x": s.x} | ({"memory": (s.B, S, C)} if decoder else {})
         shapes |= ({"r": (s.H, 2 * s.T - 1)} if biased else {}) | {"p": p}
-        keep = tuple(s.keep(seed) for seed in range(3 if decoder else 2)) if drop else None
+        dropout_mask = tuple(s.dropout_mask(seed) for seed in range(3 if decoder else 2)) if drop else None
         same: dict[str, Any] = {
-            "norm": order, "heads": s.H, "scaled": not biased, "activation": "gelu_erf", "eps": 0.1, "keep": keep,
-            "rate": 0.3,
+            "norm": order, "heads": s.H, "scaled": not biased, "activation": "gelu_erf", "eps": 0.1,
+            "dropout_mask": dropout_mask, "rate": 0.3,
         }  # fmt: skip
 
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
@@ -199,9 +216,9 @@ def stack_layer_case(order: str, *, decoder: bool, biased: bool, drop: bool) -> 
             found: Any
             if decoder:
                 seen = numpy.arange(S) <= numpy.arange(s.B)[:, None, None, None]
-                found = decoder_layer(a["x"], a["memory"], r, p, **same, memory_allowed=seen, cache=None)
+                found = decoder_layer(a["x"], a["memory"], r, p, **same, memory_mask=seen, cache=None)
             else:
-                found = encoder_layer(a["x"], r, p, **same, allowed=None)
+                found = encoder_layer(a["x"], r, p, **same, attention_mask=None)
             y, back = found
             return y, lambda dy: dict(zip(shapes, (d for d in back(dy) if d is not None), strict=True))
 
@@ -218,7 +235,7 @@ def residual_case(order: str, *, drop: bool, rms: bool = False) -> Callable[[Siz
                 a["norm"],
                 lambda z: feed_forward(z, a["p"], activation="gelu_erf"),
                 eps=1e-5,
-                keep=s.keep(3) if drop else None,
+                dropout_mask=s.dropout_mask(3) if drop else None,
                 rate=0.3,
             )
             return y, lambda dy: dict(zip(("x", "norm", "p"), back(dy), strict=True))
@@ -233,8 +250,8 @@ def layer_case(order: str, activation: str, *, drop: bool) -> Callable[[Sizes], 
     def case(s: Sizes) -> Case:
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
             y, back = transformer_layer(
-                a["x"], a["p"], norm=order, heads=s.H, causal=True, allowed=None, activation=activation, eps=1e-5,
-                keep=(s.keep(4), s.keep(5)) if drop else None, rate=0.3, cache=None,
+                a["x"], a["p"], norm=order, heads=s.H, causal=True, attention_mask=None, activation=activation,
+                eps=1e-5, dropout_mask=(s.dropout_mask(4), s.dropout_mask(5)) if drop else None, rate=0.3, cache=None,
             )  # fmt: skip
             return y, lambda dy: dict(zip(("x", "p"), back(dy), strict=True))
 

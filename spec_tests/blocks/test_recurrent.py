@@ -29,12 +29,21 @@ VALID = {"whole": None, "padded": numpy.array([[True, True, False], [False, True
 
 
 def stack(
-    cell: str, *, two_way: bool, valid: Any = None, keep: Any = None, layers: int = 2, B: int = 2, T: int = 3
+    cell: str,
+    *,
+    two_way: bool,
+    token_mask: Any = None,
+    dropout_mask: Any = None,
+    layers: int = 2,
+    B: int = 2,
+    T: int = 3,
 ) -> tuple[Any, Tree]:
     """The layers as a function of one tree, and its shapes."""
 
     def block(a: Tree) -> Any:
-        y, back = recurrent_layers(a["x"], a["p"], cell=cell, valid=valid, states=None, keep=keep, rate=0.3)
+        y, back = recurrent_layers(
+            a["x"], a["p"], cell=cell, token_mask=token_mask, states=None, dropout_mask=dropout_mask, rate=0.3
+        )
         return y, lambda dy: dict(zip(("x", "p"), back(dy), strict=True))
 
     return block, {
@@ -48,10 +57,10 @@ def draws(two_way: bool, layers: int = 2) -> Any:
 
 @every_cell
 @both_ways
-@pytest.mark.parametrize("valid", VALID.values(), ids=VALID)
+@pytest.mark.parametrize("token_mask", VALID.values(), ids=VALID)
 @pytest.mark.parametrize("drop", [False, True], ids=["no dropout", "dropout"])
-def test_gradients_agree_with_differences(cell: str, two_way: bool, valid: Any, drop: bool) -> None:
-    block, shapes = stack(cell, two_way=two_way, valid=valid, keep=draws(two_way) if drop else None)
+def test_gradients_agree_with_differences(cell: str, two_way: bool, token_mask: Any, drop: bool) -> None:
+    block, shapes = stack(cell, two_way=two_way, token_mask=token_mask, dropout_mask=draws(two_way) if drop else None)
     assert_gradients_agree(block, random_tree(shapes, seed=1), seed=2)
 
 
@@ -66,7 +75,7 @@ def test_gradients_agree_with_differences_at_odd_sizes(cell: str, two_way: bool,
 @every_cell
 @both_ways
 def test_arguments_are_only_read_and_back_repeats_itself(cell: str, two_way: bool) -> None:
-    block, shapes = stack(cell, two_way=two_way, valid=VALID["padded"])
+    block, shapes = stack(cell, two_way=two_way, token_mask=VALID["padded"])
     assert_pure(block, random_tree(shapes, seed=1))
 
 
@@ -74,7 +83,7 @@ def test_arguments_are_only_read_and_back_repeats_itself(cell: str, two_way: boo
 @both_ways
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtypes_and_shapes_are_kept(cell: str, two_way: bool, dtype: str) -> None:
-    block, shapes = stack(cell, two_way=two_way, valid=VALID["padded"])
+    block, shapes = stack(cell, two_way=two_way, token_mask=VALID["padded"])
     y, back = block(map_leaves(lambda leaf: leaf.astype(dtype), random_tree(shapes, seed=1)))
     assert (y.shape, y.dtype) == ((2, 3, 4 if two_way else 2), dtype)
     got = [(name, d.shape, d.dtype) for name, d in named_leaves(back(numpy.ones_like(y)))]
@@ -85,9 +94,9 @@ def test_dtypes_and_shapes_are_kept(cell: str, two_way: bool, dtype: str) -> Non
 def test_the_backward_states_are_the_forward_states_of_the_text_read_backwards(cell: str) -> None:
     p = random_tree({"forward": recurrent_shapes(3, 2, cell=cell), "backward": recurrent_shapes(3, 2, cell=cell)}, 0)
     x = numpy.random.default_rng(0).standard_normal((2, 5, 3))
-    y, _ = bidirectional(x, p, cell=cell, valid=None)
-    ahead, _ = recurrent(x, p["forward"], cell=cell, valid=None, state=None)
-    behind, _ = recurrent(x[:, ::-1], p["backward"], cell=cell, valid=None, state=None)
+    y, _ = bidirectional(x, p, cell=cell, token_mask=None)
+    ahead, _ = recurrent(x, p["forward"], cell=cell, token_mask=None, state=None)
+    behind, _ = recurrent(x[:, ::-1], p["backward"], cell=cell, token_mask=None, state=None)
     assert numpy.array_equal(y, numpy.concatenate([ahead, behind[:, ::-1]], axis=-1))
 
 
@@ -103,12 +112,12 @@ def test_a_padded_text_has_the_states_that_it_has_alone(
     _, shapes = stack(cell, two_way=two_way)
     p, x = random_tree(shapes["p"], 0), numpy.random.default_rng(0).standard_normal((2, 6, 3))
     place = numpy.arange(6)
-    valid = (place >= numpy.array(left)[:, None]) & (place < 6 - numpy.array(right)[:, None])
-    how: dict[str, Any] = {"cell": cell, "states": None, "keep": None, "rate": 0.0}
-    y, _ = recurrent_layers(x, p, valid=valid, **how)
+    token_mask = (place >= numpy.array(left)[:, None]) & (place < 6 - numpy.array(right)[:, None])
+    how: dict[str, Any] = {"cell": cell, "states": None, "dropout_mask": None, "rate": 0.0}
+    y, _ = recurrent_layers(x, p, token_mask=token_mask, **how)
     for row in range(2):
-        alone, _ = recurrent_layers(x[row : row + 1][:, valid[row]], p, valid=None, **how)
-        numpy.testing.assert_allclose(y[row, valid[row]], alone[0], rtol=1e-12, atol=1e-14)
+        alone, _ = recurrent_layers(x[row : row + 1][:, token_mask[row]], p, token_mask=None, **how)
+        numpy.testing.assert_allclose(y[row, token_mask[row]], alone[0], rtol=1e-12, atol=1e-14)
 
 
 @every_cell
@@ -117,7 +126,7 @@ def test_a_padded_text_has_the_states_that_it_has_alone(
 def test_a_carried_state_makes_pieces_the_whole(cell: str, chunks: list[int]) -> None:
     _, shapes = stack(cell, two_way=False)
     p, x = random_tree(shapes["p"], 0), numpy.random.default_rng(0).standard_normal((2, sum(chunks), 3))
-    how: dict[str, Any] = {"cell": cell, "valid": None, "keep": None, "rate": 0.0}
+    how: dict[str, Any] = {"cell": cell, "token_mask": None, "dropout_mask": None, "rate": 0.0}
     whole, _ = recurrent_layers(x, p, states=None, **how)
     states = [map_leaves(lambda s: numpy.zeros((2, *s)), recurrent_state_shapes(2, cell=cell)) for _ in p]
     ends = itertools.accumulate(chunks)
@@ -133,12 +142,12 @@ def test_dropout_after_a_layer_never_touches_its_own_next_step(cell: str) -> Non
     """All of the first layer dropped leaves the second with no input; its own states are those without dropout."""
     _, shapes = stack(cell, two_way=False)
     p, x = random_tree(shapes["p"], 0), numpy.random.default_rng(0).standard_normal((2, 3, 3))
-    keep = numpy.ones((2, 2, 3, 2), bool)
-    keep[0, :, 1:] = False  # of the first layer at all but the first step
-    how: dict[str, Any] = {"cell": cell, "valid": None, "states": None, "rate": 0.5}
-    y, _ = recurrent_layers(x, p, keep=list(keep), **how)
-    below, _ = recurrent(x, p[0], cell=cell, valid=None, state=None)
-    above, _ = recurrent(2 * below * keep[0], p[1], cell=cell, valid=None, state=None)
+    dropout_mask = numpy.ones((2, 2, 3, 2), bool)
+    dropout_mask[0, :, 1:] = False  # of the first layer at all but the first step
+    how: dict[str, Any] = {"cell": cell, "token_mask": None, "states": None, "rate": 0.5}
+    y, _ = recurrent_layers(x, p, dropout_mask=list(dropout_mask), **how)
+    below, _ = recurrent(x, p[0], cell=cell, token_mask=None, state=None)
+    above, _ = recurrent(2 * below * dropout_mask[0], p[1], cell=cell, token_mask=None, state=None)
     numpy.testing.assert_allclose(y, 2 * above, rtol=1e-13)
 
 

@@ -23,23 +23,23 @@ def itself(z: Any) -> Any:
 
 
 def test_pre_norm_passes_its_input_through_a_sublayer_that_gives_nothing() -> None:
-    y, back = pre_norm(X, NORM, nothing, eps=1e-5, keep=None, rate=0.5)
+    y, back = pre_norm(X, NORM, nothing, eps=1e-5, dropout_mask=None, rate=0.5)
     assert numpy.array_equal(y, X)
     assert numpy.array_equal(back(X)[0], X)
 
 
 def test_pre_norm_adds_the_sublayer_of_the_normalised_input() -> None:
-    y, _ = pre_norm(X, NORM, itself, eps=1e-5, keep=None, rate=0.5)
+    y, _ = pre_norm(X, NORM, itself, eps=1e-5, dropout_mask=None, rate=0.5)
     assert numpy.array_equal(y, X + layer_norm(X, NORM["g"], NORM["b"], eps=1e-5)[0])
 
 
 def test_post_norm_normalises_the_sum() -> None:
-    y, _ = post_norm(X, NORM, itself, eps=1e-5, keep=None, rate=0.5)
+    y, _ = post_norm(X, NORM, itself, eps=1e-5, dropout_mask=None, rate=0.5)
     assert numpy.array_equal(y, layer_norm(2 * X, NORM["g"], NORM["b"], eps=1e-5)[0])
 
 
 @pytest.mark.parametrize("residual", [pre_norm, post_norm])
 def test_dropout_acts_on_the_sublayer_and_never_on_the_residual_path(residual: Any) -> None:
-    dropped, _ = residual(X, NORM, itself, eps=1e-5, keep=numpy.zeros(X.shape, bool), rate=0.5)
-    without, _ = residual(X, NORM, nothing, eps=1e-5, keep=None, rate=0.5)
+    dropped, _ = residual(X, NORM, itself, eps=1e-5, dropout_mask=numpy.zeros(X.shape, bool), rate=0.5)
+    without, _ = residual(X, NORM, nothing, eps=1e-5, dropout_mask=None, rate=0.5)
     assert numpy.array_equal(dropped, without)

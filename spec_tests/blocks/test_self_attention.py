@@ -38,22 +38,22 @@ def by_the_formula(x: Any, p: Any, *, causal: bool) -> Any:
 @pytest.mark.parametrize("causal", [False, True])
 def test_it_is_the_formula_written_out(causal: bool) -> None:
     x = states(2, 5)
-    y, _ = self_attention(x, P, heads=H, causal=causal, allowed=None, cache=None)
+    y, _ = self_attention(x, P, heads=H, causal=causal, attention_mask=None, cache=None)
     numpy.testing.assert_allclose(y, [by_the_formula(row, P, causal=causal) for row in x], rtol=1e-12, atol=1e-13)
 
 
 @given(order=st.permutations(range(5)))
 def test_without_positions_and_mask_permuting_tokens_permutes_the_result(order: list[int]) -> None:
     x = states(2, 5)
-    y, _ = self_attention(x, P, heads=H, causal=False, allowed=None, cache=None)
-    permuted, _ = self_attention(x[:, order], P, heads=H, causal=False, allowed=None, cache=None)
+    y, _ = self_attention(x, P, heads=H, causal=False, attention_mask=None, cache=None)
+    permuted, _ = self_attention(x[:, order], P, heads=H, causal=False, attention_mask=None, cache=None)
     numpy.testing.assert_allclose(permuted, y[:, order], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_gradient_of_the_key_bias_is_zero_and_that_of_the_others_is_not(causal: bool) -> None:
     x = states(3, 7)
-    _, back = self_attention(x, P, heads=H, causal=causal, allowed=None, cache=None)
+    _, back = self_attention(x, P, heads=H, causal=causal, attention_mask=None, cache=None)
     _, dp = back(states(3, 7, seed=2))
     query, key, value = numpy.split(dp["bqkv"], 3)
     assert abs(key).max() < 1e-14
@@ -68,6 +68,6 @@ def test_changing_a_token_leaves_what_comes_before_it_bit_identical(dtype: str, 
     x = states(2, 7).astype(dtype)
     other = x.copy()
     other[:, t:] = states(2, 7 - t, seed=3)
-    y, z = (self_attention(a, p, heads=H, causal=True, allowed=None, cache=None)[0] for a in (x, other))
+    y, z = (self_attention(a, p, heads=H, causal=True, attention_mask=None, cache=None)[0] for a in (x, other))
     assert numpy.array_equal(y[:, :t], z[:, :t])
     assert (y[:, t:] != z[:, t:]).any(axis=-1).all()

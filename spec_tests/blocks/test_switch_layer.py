@@ -36,11 +36,11 @@ def parameters(*, experts: int = E, biases: bool = True, seed: int = 1) -> Tree:
     return p
 
 
-def layer(x: Any, p: Tree, *, capacity: int = T, valid: Any = None, activation: str = "gelu_tanh") -> Any:
-    return switch_layer(x, p, activation=activation, capacity=capacity, valid=valid)
+def layer(x: Any, p: Tree, *, capacity: int = T, token_mask: Any = None, activation: str = "gelu_tanh") -> Any:
+    return switch_layer(x, p, activation=activation, capacity=capacity, token_mask=token_mask)
 
 
-def by_hand(x: Any, p: Tree, *, capacity: int, valid: Any = None) -> tuple[Any, Any]:
+def by_hand(x: Any, p: Tree, *, capacity: int, token_mask: Any = None) -> tuple[Any, Any]:
     """Token by token: y and the expert that took it, or -1."""
     y, takers = numpy.zeros_like(x), numpy.full(x.shape[:2], -1)
     for text in range(len(x)):
@@ -48,7 +48,7 @@ def by_hand(x: Any, p: Tree, *, capacity: int, valid: Any = None) -> tuple[Any, 
         for t, token in enumerate(x[text]):
             P, _ = softmax(token @ p["Wr"])
             e = int(P.argmax())
-            if (valid is None or valid[text, t]) and room[e]:
+            if (token_mask is None or token_mask[text, t]) and room[e]:
                 room[e] -= 1
                 expert = {name: p[name][e] for name in ("W1", "b1", "W2", "b2")}
                 y[text, t], takers[text, t] = P[e] * feed_forward(token, expert, activation="gelu_tanh")[0], e
@@ -69,32 +69,34 @@ def in_one_row(block: Callable[[Tree], Any]) -> Block:
     return call
 
 
-@pytest.mark.parametrize("valid", [None, LENGTHS], ids=["whole", "padded"])
+@pytest.mark.parametrize("token_mask", [None, LENGTHS], ids=["whole", "padded"])
 @pytest.mark.parametrize("capacity", [1, 2, 3, T])
-def test_a_token_goes_to_its_expert_while_there_is_room(capacity: int, valid: Any) -> None:
+def test_a_token_goes_to_its_expert_while_there_is_room(capacity: int, token_mask: Any) -> None:
     p = parameters()
-    (y, _), _ = layer(X, p, capacity=capacity, valid=valid)
-    expected, takers = by_hand(X, p, capacity=capacity, valid=valid)
+    (y, _), _ = layer(X, p, capacity=capacity, token_mask=token_mask)
+    expected, takers = by_hand(X, p, capacity=capacity, token_mask=token_mask)
     numpy.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-14)
     assert set(takers[LENGTHS]) == ({0, 1, 2} if capacity == T else {-1, 0, 1, 2})  # so the case shows what it should
 
 
 @pytest.mark.parametrize("biases", [True, False])
-@pytest.mark.parametrize(("capacity", "valid"), [(1, None), (2, LENGTHS), (T, None)], ids=["one", "padded", "room"])
-def test_gradients_agree_with_differences(biases: bool, capacity: int, valid: Any) -> None:
-    block = in_one_row(lambda a: layer(a["x"], a["p"], capacity=capacity, valid=valid))
+@pytest.mark.parametrize(
+    ("capacity", "token_mask"), [(1, None), (2, LENGTHS), (T, None)], ids=["one", "padded", "room"]
+)
+def test_gradients_agree_with_differences(biases: bool, capacity: int, token_mask: Any) -> None:
+    block = in_one_row(lambda a: layer(a["x"], a["p"], capacity=capacity, token_mask=token_mask))
     assert_gradients_agree(block, {"x": X.copy(), "p": parameters(biases=biases)})
 
 
-@pytest.mark.parametrize("valid", [None, LENGTHS], ids=["whole", "padded"])
-def test_a_whole_layers_gradients_agree_with_differences(valid: Any) -> None:
+@pytest.mark.parametrize("token_mask", [None, LENGTHS], ids=["whole", "padded"])
+def test_a_whole_layers_gradients_agree_with_differences(token_mask: Any) -> None:
     p = random_tree(switch_transformer_layer_shapes(C, F, E), seed=2)
     p["switch"]["Wr"] *= 4
-    keep = tuple(RANDOM.random((2, B, T, C)) < 0.7)
+    dropout_mask = tuple(RANDOM.random((2, B, T, C)) < 0.7)
     block = in_one_row(
         lambda a: switch_transformer_layer(
-            a["x"], a["p"], heads=2, causal=True, allowed=None, activation="gelu_erf", capacity=2, valid=valid,
-            eps=1e-5, keep=keep, rate=0.3, cache=None,
+            a["x"], a["p"], heads=2, causal=True, attention_mask=None, activation="gelu_erf", capacity=2,
+            token_mask=token_mask, eps=1e-5, dropout_mask=dropout_mask, rate=0.3, cache=None,
         )
     )  # fmt: skip
     assert_gradients_agree(block, {"x": X.copy(), "p": p})
@@ -146,8 +148,8 @@ def test_padding_takes_no_place_and_changes_nothing(pad: float) -> None:
     """Before the text too, where it would come first."""
     p, n = parameters(), 3
     padded = numpy.concatenate([numpy.full((B, n, C), pad), X], axis=1)
-    valid = numpy.broadcast_to(numpy.arange(n + T) >= n, (B, n + T))
-    (y, balance), _ = layer(padded, p, capacity=2, valid=valid)
+    token_mask = numpy.broadcast_to(numpy.arange(n + T) >= n, (B, n + T))
+    (y, balance), _ = layer(padded, p, capacity=2, token_mask=token_mask)
     (z, alone), _ = layer(X, p, capacity=2)
     numpy.testing.assert_allclose(y[:, n:], z, rtol=1e-12, atol=1e-14)
     numpy.testing.assert_allclose(balance, alone, rtol=1e-12)

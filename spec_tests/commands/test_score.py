@@ -31,7 +31,7 @@ def test_the_score_is_the_chain_rule_in_every_form(trained: Path, capfd: pytest.
     found = load_model(trained, "cpu")
     p, config, tokenizer = found.parameters, found.config, found.tokenizer
     ids = tokenizer.encode(SHORT)[None]
-    logits, _ = gpt.forward(p, ids=ids[:, :-1], config=config, keep=None, cache=None)
+    logits, _ = gpt.forward(p, ids=ids[:, :-1], config=config, dropout_mask=None, cache=None)
     log_p = float(sentence_log_probability(logits, ids=ids[:, 1:], ignore=None)[0])
     n = len(SHORT) - 1
     result = scored(trained, SHORT, capfd)

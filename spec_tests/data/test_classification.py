@@ -58,7 +58,9 @@ def test_an_epoch_has_every_text_once_with_its_target_and_the_weight_of_its_labe
     for _ in range(3):
         batch = made.next_batch()
         assert batch["weights"].tolist() == [[0.5, 1.5, 3.0][target] for target in batch["targets"]]
-        assert batch["allowed"].sum(axis=(1, 2, 3)).tolist() == (batch["ids"] != SPECIAL.pad).sum(axis=1).tolist()
+        assert (
+            batch["attention_mask"].sum(axis=(1, 2, 3)).tolist() == (batch["ids"] != SPECIAL.pad).sum(axis=1).tolist()
+        )
         for row, target in zip(batch["ids"], batch["targets"], strict=True):
             seen.append((TOKENIZER.decode(row[row > SPECIAL.mask]), int(target)))
     assert sorted(seen) == [("a", 0), ("a b c d", 2), ("b c", 1), ("d", 0), ("e f", 1)]
@@ -81,7 +83,7 @@ def test_reading_by_length_reads_every_text_once_and_pads_little(lengths: list[i
     pieces = by_length(texts, pad=0, batch=batch)
     assert sorted(number for numbers, _ in pieces for number in numbers) == list(range(len(lengths)))
     for numbers, made in pieces:
-        assert made["allowed"].sum(axis=(1, 2, 3)).tolist() == [lengths[number] for number in numbers]
+        assert made["attention_mask"].sum(axis=(1, 2, 3)).tolist() == [lengths[number] for number in numbers]
     longest = [made["ids"].shape[1] for _, made in pieces]
     assert longest == sorted(longest)
 

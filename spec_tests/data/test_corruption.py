@@ -168,7 +168,7 @@ def test_a_batch_pads_both_sides_and_counts_no_padding() -> None:
     batch = denoising_batch(pairs, pad=0)
     assert {name: array.tolist() for name, array in batch.items()} == {
         "source": [[1, 2], [4, 0]],
-        "allowed": [[True, True], [True, False]],
+        "attention_mask": [[True, True], [True, False]],
         "ids": [[3, 0, 0], [5, 6, 7]],
         "counted": [[True, False, False], [True, True, True]],
     }

@@ -26,8 +26,8 @@ def test_the_target_is_a_stretch_of_the_text_and_the_source_what_masks_leave_of_
     batches = windows(context=context)
     for _ in range(30):
         batch = batches.next_batch()
-        for source, allowed, ids in zip(batch["source"], batch["allowed"], batch["ids"], strict=True):
-            read = source[allowed].tolist()
+        for source, attention_mask, ids in zip(batch["source"], batch["attention_mask"], batch["ids"], strict=True):
+            read = source[attention_mask].tolist()
             assert ids[-1] == read[-1] == SPECIAL.sep
             assert len(ids) == context >= len(read)
             assert any(ids[:-1].tolist() == TOKENS[i : i + context - 1].tolist() for i in range(len(TOKENS)))

@@ -31,7 +31,7 @@ def test_a_batch_for_an_encoder_has_ids_segments_and_allowed_keys() -> None:
     batch = padded_batch(examples, pad=9)
     assert batch["ids"].tolist() == [[2, 7, 3, 9, 9], [2, 7, 3, 8, 3]]
     assert batch["segments"].tolist() == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]
-    assert batch["allowed"][:, 0, 0].tolist() == [[True, True, True, False, False], [True] * 5]
+    assert batch["attention_mask"][:, 0, 0].tolist() == [[True, True, True, False, False], [True] * 5]
 
 
 @pytest.mark.parametrize("texts", [[], [np.zeros(0, int)]])

@@ -63,7 +63,7 @@ def test_a_batch_holds_the_pairs_and_marks_the_padding() -> None:
     pairs, _ = encoded_pairs(PAIRS[:5], tokenizer=TOKENIZER, context=99)
     batch = pair_batch(pairs, special=TOKENIZER.special)
     for row, (source, target) in enumerate(pairs):
-        assert batch["source"][row][batch["allowed"][row]].tolist() == source.tolist()
+        assert batch["source"][row][batch["attention_mask"][row]].tolist() == source.tolist()
         assert batch["targets"][row][batch["targets"][row] != IGNORE].tolist() == target.tolist()
 
 

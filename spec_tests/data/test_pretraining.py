@@ -43,16 +43,16 @@ def test_every_text_is_two_marked_segments_within_the_context(pairing: str) -> N
     feed, special = batches(pairing=pairing), TOKENIZER.special
     for _ in range(30):
         batch = feed.next_batch()
-        inside = batch["allowed"][:, 0, 0]
+        inside = batch["attention_mask"][:, 0, 0]
         assert batch["ids"].shape[1] == inside.sum(axis=1).max() <= 24
-        for ids, segments, allowed in zip(restored(batch), batch["segments"], inside, strict=True):
-            text = ids[allowed].tolist()
+        for ids, segments, attention_mask in zip(restored(batch), batch["segments"], inside, strict=True):
+            text = ids[attention_mask].tolist()
             assert text[0] == special.cls
             ends = [place for place, i in enumerate(text) if i == special.sep]
             assert ends[1] == len(text) - 1
             assert len(ends) == 2
-            assert segments[allowed].tolist() == [0] * (ends[0] + 1) + [1] * (ends[1] - ends[0])
-            assert (ids[~allowed] == special.pad).all()
+            assert segments[attention_mask].tolist() == [0] * (ends[0] + 1) + [1] * (ends[1] - ends[0])
+            assert (ids[~attention_mask] == special.pad).all()
 
 
 def test_pairs_carry_their_label_through_the_batches() -> None:
@@ -132,5 +132,5 @@ def test_a_batch_is_what_the_objective_takes() -> None:
     config = bert.Config(vocabulary=TOKENIZER.size, context=24, layers=1, heads=1, width=4, hidden=4)
     objective, batch = Pretraining(bert, config), batches().next_batch()
     p = bert.initial(config, np.random.default_rng(0))
-    loss, _ = objective.loss(p, batch, totals=objective.totals(batch), keep=None)
+    loss, _ = objective.loss(p, batch, totals=objective.totals(batch), dropout_mask=None)
     assert loss == pytest.approx(np.log(TOKENIZER.size) + np.log(2), abs=0.5)

@@ -45,9 +45,9 @@ def test_answers_may_lie_in_the_context_alone() -> None:
     read = [asked(TEXT, question, tokenizer=TOKENIZER) for question in ("who", "who built the old hall")]
     batch = question_batch(read, None, special=TOKENIZER.special)
     for row, one in enumerate(read):
-        assert batch["ids"][row][batch["possible"][row]].tolist() == TOKENIZER.encode(TEXT).tolist()
-        assert (batch["segments"][row][batch["possible"][row]] == 1).all()
-        assert not batch["possible"][row][len(one.ids) - 1 :].any()
+        assert batch["ids"][row][batch["answer_mask"][row]].tolist() == TOKENIZER.encode(TEXT).tolist()
+        assert (batch["segments"][row][batch["answer_mask"][row]] == 1).all()
+        assert not batch["answer_mask"][row][len(one.ids) - 1 :].any()
 
 
 def test_questions_that_do_not_fit_are_left_out_and_counted() -> None:

@@ -26,7 +26,7 @@ INSIDE = numpy.arange(T) < LENGTHS[:, None]
 TEXTS = {
     "ids": RANDOM.integers(0, V, (B, T)),
     "segments": RANDOM.integers(0, 2, (B, T)),
-    "allowed": INSIDE[:, None, None, :],
+    "attention_mask": INSIDE[:, None, None, :],
 }
 MASKED = {"positions": RANDOM.integers(0, LENGTHS[:, None], (B, M)), "targets": RANDOM.integers(-1, V, (B, M))}
 BATCHES: dict[str, tuple[Any, Any]] = {
@@ -37,7 +37,7 @@ BATCHES: dict[str, tuple[Any, Any]] = {
         Classification(bert, CONFIG),
         {**TEXTS, "targets": numpy.array([2, 0, 1]), "weights": numpy.array([1.0, 0.5, 2.0])},
     ),
-    "span": (Span(bert, CONFIG), {**TEXTS, "possible": INSIDE, "targets": numpy.array([[1, 5], [2, 2], [-1, -1]])}),
+    "span": (Span(bert, CONFIG), {**TEXTS, "answer_mask": INSIDE, "targets": numpy.array([[1, 5], [2, 2], [-1, -1]])}),
 }
 
 
@@ -51,23 +51,23 @@ def _parameters(dtype: str) -> Any:
 @pytest.mark.parametrize("name", BATCHES)
 def test_an_objective_computes_what_it_does_on_the_host(device: Device, name: str, dropout: bool, dtype: str) -> None:
     objective, batch = BATCHES[name]
-    keep = [RANDOM.random(shape) < 0.75 for shape in objective.dropout_shapes(batch)] if dropout else None
+    dropout_mask = [RANDOM.random(shape) < 0.75 for shape in objective.dropout_shapes(batch)] if dropout else None
     totals = objective.totals(batch)  # counted on the host
 
-    def compute(p: Any, batch: Any, keep: Any, dy: Any) -> Any:
-        y, back = objective.loss(p, batch, totals=totals, keep=keep)
+    def compute(p: Any, batch: Any, dropout_mask: Any, dy: Any) -> Any:
+        y, back = objective.loss(p, batch, totals=totals, dropout_mask=dropout_mask)
         return y, back(dy)
 
-    assert_agrees(device, compute, _parameters(dtype), batch, keep, numpy.asarray(0.5, dtype))
+    assert_agrees(device, compute, _parameters(dtype), batch, dropout_mask, numpy.asarray(0.5, dtype))
 
 
 @every_device
 def test_every_head_computes_what_it_does_on_the_host(device: Device) -> None:
-    def compute(p: Any, h: Any, keep: Any) -> Any:
+    def compute(p: Any, h: Any, dropout_mask: Any) -> Any:
         heads = (
             bert.masked_logits(h, p, config=CONFIG),
             bert.pair_logits(h, p),
-            bert.class_logits(h, p, keep=keep, rate=0.25),
+            bert.class_logits(h, p, dropout_mask=dropout_mask, rate=0.25),
             bert.span_logits(h, p),
         )
         return [(y, back(2 * y)) for y, back in heads]
@@ -77,7 +77,7 @@ def test_every_head_computes_what_it_does_on_the_host(device: Device) -> None:
 
 
 @every_device
-@pytest.mark.parametrize("possible", [None, INSIDE], ids=["all places", "some places"])
-def test_the_best_span_is_found_on_the_device(device: Device, possible: Any) -> None:
+@pytest.mark.parametrize("answer_mask", [None, INSIDE], ids=["all places", "some places"])
+def test_the_best_span_is_found_on_the_device(device: Device, answer_mask: Any) -> None:
     logits = RANDOM.standard_normal((B, T, 2)).astype("float32")
-    assert_agrees(device, lambda z, where: best_spans(z, possible=where, longest=3), logits, possible)
+    assert_agrees(device, lambda z, where: best_spans(z, answer_mask=where, longest=3), logits, answer_mask)

@@ -62,7 +62,7 @@ def _tree(shapes: Any) -> Any:
     return map_leaves(lambda leaf: leaf.astype("float32"), random_tree(shapes, seed=1))
 
 
-def _keep() -> Any:
+def _dropout_mask() -> Any:
     return RANDOM.random((B, T, C)) < 0.7
 
 
@@ -151,24 +151,30 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         (
             self_attention,
             (X, _tree(self_attention_shapes(C))),
-            {"heads": H, "causal": causal, "allowed": allowed, "cache": None},
+            {"heads": H, "causal": causal, "attention_mask": attention_mask, "cache": None},
         )
-        for causal, allowed in [(False, None), (True, None), (True, PADDED)]
+        for causal, attention_mask in [(False, None), (True, None), (True, PADDED)]
     ),
     *(
-        (_around_feed_forward(residual), RESIDUAL, {"eps": 1e-5, "keep": keep, "rate": 0.3})
+        (_around_feed_forward(residual), RESIDUAL, {"eps": 1e-5, "dropout_mask": dropout_mask, "rate": 0.3})
         for residual in (pre_norm, post_norm)
-        for keep in (None, _keep())
+        for dropout_mask in (None, _dropout_mask())
     ),
     *(
         (
             transformer_layer,
             (X, _tree(transformer_layer_shapes(C, F))),
-            {**LAYER, "norm": norm, "activation": activation, "allowed": allowed, "keep": keep},
+            {
+                **LAYER,
+                "norm": norm,
+                "activation": activation,
+                "attention_mask": attention_mask,
+                "dropout_mask": dropout_mask,
+            },
         )
-        for norm, activation, allowed, keep in [
+        for norm, activation, attention_mask, dropout_mask in [
             ("pre", "gelu_tanh", None, None),
-            ("post", "relu", PADDED, (_keep(), _keep())),
+            ("post", "relu", PADDED, (_dropout_mask(), _dropout_mask())),
         ]
     ),
     *((gated_feed_forward, (X, _tree(gated_feed_forward_shapes(C, F))), {"activation": name}) for name in GATES),
@@ -176,9 +182,9 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         (
             _without_none(grouped_attention),
             (X, r, _tree(grouped_attention_shapes(C, 2, 1, 4))),
-            {**GROUPED, "rotation": rotation, "positions": positions, "causal": True, "allowed": allowed},
+            {**GROUPED, "rotation": rotation, "positions": positions, "causal": True, "attention_mask": attention_mask},
         )
-        for rotation, r, positions, allowed in [
+        for rotation, r, positions, attention_mask in [
             *((rotation, None, PLACES, PADDED) for rotation in ROTATIONS),
             ("rotary", None, numpy.arange(T), None),
             (None, _normal(2, 2 * T - 1), PLACES, PADDED),
@@ -193,21 +199,24 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
                 **GROUPED,
                 "rotation": rotation,
                 "positions": PLACES,
-                "allowed": PADDED,
+                "attention_mask": PADDED,
                 "eps": 1e-5,
-                "keep": keep,
+                "dropout_mask": dropout_mask,
                 "rate": 0.3,
             },
         )
-        for rotation, r, keep in [("rotary", None, (_keep(), _keep())), (None, _normal(2, 2 * T - 1), None)]
+        for rotation, r, dropout_mask in [
+            ("rotary", None, (_dropout_mask(), _dropout_mask())),
+            (None, _normal(2, 2 * T - 1), None),
+        ]
     ),
     *(
         (
             _values_in_a_row(switch_layer),
             (X, _tree(switch_layer_shapes(C, F, 3, biases=biases))),
-            {"activation": "relu", "capacity": capacity, "valid": valid},
+            {"activation": "relu", "capacity": capacity, "token_mask": token_mask},
         )
-        for biases, capacity, valid in [(True, 1, None), (False, 2, PADDED[:, 0, 0]), (True, T, None)]
+        for biases, capacity, token_mask in [(True, 1, None), (False, 2, PADDED[:, 0, 0]), (True, T, None)]
     ),
     (
         expert_feed_forward,
@@ -217,9 +226,16 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
     (
         _values_in_a_row(switch_transformer_layer),
         (X, _tree(switch_transformer_layer_shapes(C, F, 3))),
-        {**LAYER, "activation": "relu", "allowed": None, "keep": (_keep(), _keep()), "capacity": 2, "valid": None},
+        {
+            **LAYER,
+            "activation": "relu",
+            "attention_mask": None,
+            "dropout_mask": (_dropout_mask(), _dropout_mask()),
+            "capacity": 2,
+            "token_mask": None,
+        },
     ),
-    *((maybe_dropout, (X,), {"keep": keep, "rate": 0.3}) for keep in (None, _keep())),
+    *((maybe_dropout, (X,), {"dropout_mask": dropout_mask, "rate": 0.3}) for dropout_mask in (None, _dropout_mask())),
     *((normalise, (X, _tree(norm)), {"eps": 1e-5}) for norm in (norm_shapes(C), {"g": (C,)})),
     *((affine, (X, _tree(affine_shapes({"q": (C, F)}, biases=b))), {"name": "q"}) for b in (True, False)),
     *(
@@ -235,15 +251,15 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         (
             cross_attention,
             (_normal(2 * B, 3, C), X, _tree(cross_attention_shapes(C, H, 4, biases=biases))),
-            {"heads": H, "scaled": biases, "allowed": allowed, "cache": None},
+            {"heads": H, "scaled": biases, "attention_mask": attention_mask, "cache": None},
         )
-        for biases, allowed in ((True, None), (False, BEFORE))
+        for biases, attention_mask in ((True, None), (False, BEFORE))
     ),
     *(
         (
             _without_none(relative_self_attention),
             (X, r, _tree(relative_self_attention_shapes(C, H, 4, biases=biases))),
-            {"heads": H, "scaled": biases, "causal": causal, "allowed": BEFORE, "cache": None},
+            {"heads": H, "scaled": biases, "causal": causal, "attention_mask": BEFORE, "cache": None},
         )
         for r, biases, causal in ((None, True, False), (_normal(H, 2 * T - 1), False, True))
     ),
@@ -251,34 +267,51 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         (
             _without_none(encoder_layer),
             (X, r, _stack_layer(decoder=False, biases=r is None)),
-            {**STACK, "norm": norm, "scaled": r is None, "allowed": BEFORE, "keep": keep},
+            {**STACK, "norm": norm, "scaled": r is None, "attention_mask": BEFORE, "dropout_mask": dropout_mask},
         )
-        for r, norm, keep in ((None, "post", (_keep(), _keep())), (_normal(H, 2 * T - 1), "pre", None))
+        for r, norm, dropout_mask in (
+            (None, "post", (_dropout_mask(), _dropout_mask())),
+            (_normal(H, 2 * T - 1), "pre", None),
+        )
     ),
     *(
         (
             _without_none(decoder_layer),
             (X, _normal(B, 3, C), r, _stack_layer(decoder=True, biases=r is None)),
-            {**STACK, "norm": norm, "scaled": r is None, "memory_allowed": None, "keep": keep, "cache": None},
+            {
+                **STACK,
+                "norm": norm,
+                "scaled": r is None,
+                "memory_mask": None,
+                "dropout_mask": dropout_mask,
+                "cache": None,
+            },
         )
-        for r, norm, keep in ((None, "post", None), (_normal(H, 2 * T - 1), "pre", (_keep(), _keep(), _keep())))
+        for r, norm, dropout_mask in (
+            (None, "post", None),
+            (_normal(H, 2 * T - 1), "pre", (_dropout_mask(), _dropout_mask(), _dropout_mask())),
+        )
     ),
     *(
-        (recurrent, (X, _tree(recurrent_shapes(C, 3, cell=cell))), {"cell": cell, "valid": valid, "state": None})
-        for cell, valid in (("rnn", None), ("lstm", BEFORE[:, 0, 0]))
+        (
+            recurrent,
+            (X, _tree(recurrent_shapes(C, 3, cell=cell))),
+            {"cell": cell, "token_mask": token_mask, "state": None},
+        )
+        for cell, token_mask in (("rnn", None), ("lstm", BEFORE[:, 0, 0]))
     ),
     (
         bidirectional,
         (X, _tree({way: recurrent_shapes(C, 3, cell="lstm") for way in ("forward", "backward")})),
-        {"cell": "lstm", "valid": BEFORE[:, 0, 0]},
+        {"cell": "lstm", "token_mask": BEFORE[:, 0, 0]},
     ),
     *(
         (
             recurrent_layers,
             (X, _tree(recurrent_layers_shapes(C, 3, layers=2, cell=cell, bidirectional=cell == "rnn"))),
-            {"cell": cell, "valid": None, "states": None, "keep": keep, "rate": 0.3},
+            {"cell": cell, "token_mask": None, "states": None, "dropout_mask": dropout_mask, "rate": 0.3},
         )
-        for cell, keep in (("lstm", None), ("rnn", [RANDOM.random((B, T, 6)) < 0.7 for _ in range(2)]))
+        for cell, dropout_mask in (("lstm", None), ("rnn", [RANDOM.random((B, T, 6)) < 0.7 for _ in range(2)]))
     ),
     *(
         (
@@ -290,7 +323,7 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
                 "scale": 2.0,
                 "waves": waves,
                 "eps": 1e-5,
-                "keep": _keep(),
+                "dropout_mask": _dropout_mask(),
                 "rate": 0.3,
             },
         )

@@ -21,17 +21,17 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_inside_the_border_arrays_are_on_the_device_and_outside_on_the_host() -> None:
     seen = []
 
-    def toy(x: Any, *, keep: Any, rate: float) -> Any:
-        seen.extend([on_device(x), on_device(keep), rate])
+    def toy(x: Any, *, dropout_mask: Any, rate: float) -> Any:
+        seen.extend([on_device(x), on_device(dropout_mask), rate])
 
         def back(dy: Any, dz: Any) -> Any:
             seen.append(on_device(dy))
-            return dy * 2 + dz * keep
+            return dy * 2 + dz * dropout_mask
 
-        return (x * 2, x * keep), back
+        return (x * 2, x * dropout_mask), back
 
     run = subjects._behind_a_border(toy, DOUBLE)
-    (y, z), back = run(numpy.ones(2), keep=numpy.array([True, False]), rate=0.5)
+    (y, z), back = run(numpy.ones(2), dropout_mask=numpy.array([True, False]), rate=0.5)
     dx = back(numpy.ones(2), numpy.ones(2))
     assert seen == [True, True, 0.5, True]
     assert all(type(result) is numpy.ndarray for result in (y, z, dx))

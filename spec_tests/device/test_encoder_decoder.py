@@ -42,7 +42,7 @@ def _parameters(config: encoder_decoder.Config, dtype: str) -> Any:
     return map_leaves(lambda leaf: leaf.astype(dtype), random_tree(encoder_decoder.shapes(config), seed=2))
 
 
-def _keep(config: encoder_decoder.Config) -> Any:
+def _dropout_mask(config: encoder_decoder.Config) -> Any:
     encoder, decoder = encoder_decoder.dropout_widths(config)
     shapes = ([(B, S, width) for width in encoder], [(B, T, width) for width in decoder])
     return tuple([RANDOM.random(shape) < 0.75 for shape in half] for half in shapes)
@@ -54,10 +54,12 @@ def _keep(config: encoder_decoder.Config) -> Any:
 def test_the_model_and_its_losses_compute_what_they_do_on_the_host(
     device: Device, config: encoder_decoder.Config, dtype: str, drop: bool, padded: bool
 ) -> None:
-    keep, allowed = _keep(config) if drop else None, ALLOWED if padded else None
+    dropout_mask, attention_mask = _dropout_mask(config) if drop else None, ALLOWED if padded else None
 
-    def compute(p: Any, source: Any, allowed: Any, targets: Any, counted: Any, keep: Any, dy: Any, dloss: Any) -> Any:
-        same = {"source": source, "allowed": allowed, "config": config, "keep": keep}
+    def compute(
+        p: Any, source: Any, attention_mask: Any, targets: Any, counted: Any, dropout_mask: Any, dy: Any, dloss: Any
+    ) -> Any:
+        same = {"source": source, "attention_mask": attention_mask, "config": config, "dropout_mask": dropout_mask}
         inputs = shifted_right(targets, start=1, ignore=-1)
         logits, back = encoder_decoder.forward(p, ids=inputs, **same)
         loss, back_loss = seq2seq_loss(
@@ -68,7 +70,7 @@ def test_the_model_and_its_losses_compute_what_they_do_on_the_host(
 
     dy = RANDOM.standard_normal((B, T, V)).astype(dtype)
     p, dloss = _parameters(config, dtype), numpy.asarray(0.25, dtype)
-    assert_agrees(device, compute, p, SOURCE, allowed, TARGETS, COUNTED, keep, dy, dloss)
+    assert_agrees(device, compute, p, SOURCE, attention_mask, TARGETS, COUNTED, dropout_mask, dy, dloss)
 
 
 BEAMS: dict[str, Any] = {"new_tokens": 6, "end": 2, "beams": 3, "length_penalty": 1.0}
@@ -84,8 +86,10 @@ WAYS: dict[str, dict[str, Any]] = {
 def test_targets_are_written_as_on_the_host(device: Device, config: encoder_decoder.Config, way: str) -> None:
     """A step reads the logits once, and sends the tokens, and for beams which rows to copy where."""
 
-    def written(p: Any, source: Any, allowed: Any) -> Any:
-        writer = SequenceWriter(p, model=encoder_decoder, config=config, source=source, allowed=allowed, room=6)
+    def written(p: Any, source: Any, attention_mask: Any) -> Any:
+        writer = SequenceWriter(
+            p, model=encoder_decoder, config=config, source=source, attention_mask=attention_mask, room=6
+        )
         return _written(writer, numpy.ones((B, 1), int), way)
 
     _assert_written_the_same(device, written, (_parameters(config, "float64"), SOURCE, ALLOWED))

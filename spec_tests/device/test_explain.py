@@ -65,6 +65,6 @@ def test_the_weights_are_formed_on_the_device_and_nothing_is_waited_for(device: 
 
     def compute(arrays: Any) -> Any:
         tree, rows = arrays
-        return attention_maps(lambda: llama.forward(tree, ids=rows, config=CONFIG, keep=None, cache=None))
+        return attention_maps(lambda: llama.forward(tree, ids=rows, config=CONFIG, dropout_mask=None, cache=None))
 
     assert_agrees(device, compute, (p, ids))

@@ -73,9 +73,11 @@ def test_a_model_and_its_loss_compute_what_they_do_on_the_host(device: Device, c
     without waiting for the device."""
     model = model_of(config)
 
-    def compute(p: Any, ids: Any, targets: Any, keep: Any, dy: Any, dloss: Any) -> Any:
-        logits, back = model.forward(p, ids=ids, config=config, keep=keep, cache=None)
-        loss, back_loss = causal_loss(p, model=model, ids=ids, targets=targets, ignore=-1, config=config, keep=keep)
+    def compute(p: Any, ids: Any, targets: Any, dropout_mask: Any, dy: Any, dloss: Any) -> Any:
+        logits, back = model.forward(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)
+        loss, back_loss = causal_loss(
+            p, model=model, ids=ids, targets=targets, ignore=-1, config=config, dropout_mask=dropout_mask
+        )
         return logits, back(dy), loss, back_loss(dloss)
 
     dy = RANDOM.standard_normal((B, T, V)).astype(dtype)
@@ -88,14 +90,14 @@ def test_a_model_and_its_loss_compute_what_they_do_on_the_host(device: Device, c
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_hybrid_encodes_in_both_directions_as_on_the_host(device: Device, cell: str, padded: bool) -> None:
     config = tested.tiny_hybrid(cell=cell, bidirectional=True, dropout=0.25)
-    allowed = numpy.arange(T) < numpy.array([[6], [1], [4]]) if padded else None
+    attention_mask = numpy.arange(T) < numpy.array([[6], [1], [4]]) if padded else None
 
-    def compute(p: Any, ids: Any, allowed: Any, keep: Any, dy: Any) -> Any:
-        h, back = hybrid.encode(p, ids=ids, allowed=allowed, config=config, keep=keep)
+    def compute(p: Any, ids: Any, attention_mask: Any, dropout_mask: Any, dy: Any) -> Any:
+        h, back = hybrid.encode(p, ids=ids, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask)
         return h, back(dy)
 
     dy = RANDOM.standard_normal((B, T, 6)).astype("float32")
-    assert_agrees(device, compute, _parameters(config, "float32"), IDS, allowed, _draws(config), dy)
+    assert_agrees(device, compute, _parameters(config, "float32"), IDS, attention_mask, _draws(config), dy)
 
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -51,12 +51,12 @@ def _normal(*shape: int, seed: int = 0) -> Any:
 LARGE: dict[str, tuple[Any, Any, Any]] = {
     "attention": (
         (_normal(2, 70, 4), _normal(2, 600, 4, seed=1), _normal(2, 600, 3, seed=2)),
-        {"causal": True, "allowed": numpy.random.default_rng(0).random((70, 600)) < 0.5},
+        {"causal": True, "attention_mask": numpy.random.default_rng(0).random((70, 600)) < 0.5},
         (_normal(2, 70, 3, seed=3),),
     ),
-    "relative_attention": (
+    "biased_attention": (
         (_normal(2, 2, 70, 4), _normal(2, 2, 600, 4, seed=1), _normal(2, 2, 600, 3, seed=2), _normal(2, 669, seed=3)),
-        {"causal": True, "allowed": None},
+        {"causal": True, "attention_mask": None},
         (_normal(2, 2, 70, 3, seed=4),),
     ),
     "rms_norm": ((_normal(30_000, 7), _normal(7)), {"eps": 1e-5}, (_normal(30_000, 7, seed=1),)),

@@ -122,7 +122,7 @@ def test_a_defect_planted_in_an_operation_is_found_in_the_model_that_calls_it(mo
     with pytest.raises(AssertionError, match=r"inside the computation: .*device_to_host=1"):
         assert_agrees(
             DOUBLE,
-            lambda p, ids: gpt.forward(p, ids=ids, config=config, keep=None, cache=None)[0],
+            lambda p, ids: gpt.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)[0],
             p,
             numpy.array([[1, 2, 3]]),
         )

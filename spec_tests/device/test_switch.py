@@ -36,16 +36,25 @@ def _parameters(shapes: Any, dtype: str) -> Any:
 @every_dtype
 def test_training_and_use_compute_what_they_do_on_the_host(device: Device, config: switch.Config, dtype: str) -> None:
     """Which expert takes a token, and whether it has a place, is found without waiting for the device."""
-    keep = RANDOM.random((len(switch.dropout_widths(config)), B, T, config.width)) < 0.75 if config.dropout else None
+    dropout_mask = (
+        RANDOM.random((len(switch.dropout_widths(config)), B, T, config.width)) < 0.75 if config.dropout else None
+    )
 
-    def compute(p: Any, ids: Any, keep: Any, dh: Any, dbalance: Any, dy: Any) -> Any:
-        values, back = switch.balanced_states(p, ids=ids, config=config, keep=keep)
-        logits, back_logits = switch.forward(p, ids=ids, config=config, keep=keep, cache=None)
+    def compute(p: Any, ids: Any, dropout_mask: Any, dh: Any, dbalance: Any, dy: Any) -> Any:
+        values, back = switch.balanced_states(p, ids=ids, config=config, dropout_mask=dropout_mask)
+        logits, back_logits = switch.forward(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)
         return values, back(dh, dbalance), logits, back_logits(dy)
 
     dh, dy = (RANDOM.standard_normal((B, T, n)).astype(dtype) for n in (config.width, V))
     assert_agrees(
-        device, compute, _parameters(switch.shapes(config), dtype), IDS, keep, dh, numpy.asarray(0.25, dtype), dy
+        device,
+        compute,
+        _parameters(switch.shapes(config), dtype),
+        IDS,
+        dropout_mask,
+        dh,
+        numpy.asarray(0.25, dtype),
+        dy,
     )
 
 
@@ -59,14 +68,14 @@ def test_the_contrastive_objective_computes_what_it_does_on_the_host(
     objective = Contrastive(bert, config, temperature=0.2)
     batch = {
         "ids": RANDOM.integers(0, V, (B, 2, T)),
-        "valid": numpy.arange(T) < RANDOM.integers(1, T + 1, (B, 2, 1)),
+        "token_mask": numpy.arange(T) < RANDOM.integers(1, T + 1, (B, 2, 1)),
     }
-    keep = [RANDOM.random(shape) < 0.75 for shape in objective.dropout_shapes(batch)] if dropout else None
+    dropout_mask = [RANDOM.random(shape) < 0.75 for shape in objective.dropout_shapes(batch)] if dropout else None
 
-    def compute(p: Any, batch: Any, keep: Any, dy: Any) -> Any:
-        y, back = objective.loss(p, batch, totals=B, keep=keep)
+    def compute(p: Any, batch: Any, dropout_mask: Any, dy: Any) -> Any:
+        y, back = objective.loss(p, batch, totals=B, dropout_mask=dropout_mask)
         return y, back(dy)
 
     assert_agrees(
-        device, compute, _parameters(bert.shapes(config), dtype), batch, keep, numpy.asarray(0.5, dtype)
+        device, compute, _parameters(bert.shapes(config), dtype), batch, dropout_mask, numpy.asarray(0.5, dtype)
     )  # fmt: skip

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
 from refllm.explain.attention import attention_maps, attention_weights
 from refllm.models import bert, encoder_decoder, gpt, hybrid, llama, recurrent_lm, switch
-from refllm.ops.attention import attention, relative_attention
+from refllm.ops.attention import attention, biased_attention
 from refllm.watching import watched
 from spec_tests.gradients import random_tree
 
@@ -29,20 +29,22 @@ def _decoder(model: Any, **changes: Any) -> Callable[[], Any]:
     known = {field.name for field in fields(model.Config)}
     config = model.Config(**{name: size for name, size in SIZES.items() if name in known}, **changes)
     p = random_tree(model.shapes(config), seed=1)
-    return lambda: model.forward(p, ids=IDS, config=config, keep=None, cache=None)
+    return lambda: model.forward(p, ids=IDS, config=config, dropout_mask=None, cache=None)
 
 
 def _bert() -> Any:
     config = bert.Config(**SIZES, layers=2, outputs=())
     p = random_tree(bert.shapes(config), seed=1)
     mask = INSIDE[:, None, None, :]
-    return bert.encode(p, ids=IDS, segments=0 * IDS, allowed=mask, config=config, keep=None)
+    return bert.encode(p, ids=IDS, segments=0 * IDS, attention_mask=mask, config=config, dropout_mask=None)
 
 
 def _encoder_decoder(positions: str) -> Callable[[], Any]:
     config = encoder_decoder.Config(**SIZES, encoder_layers=2, decoder_layers=1, head_width=4, positions=positions)
     p = random_tree(encoder_decoder.shapes(config), seed=1)
-    return lambda: encoder_decoder.forward(p, source=IDS, allowed=INSIDE, ids=IDS[:, :5], config=config, keep=None)
+    return lambda: encoder_decoder.forward(
+        p, source=IDS, attention_mask=INSIDE, ids=IDS[:, :5], config=config, dropout_mask=None
+    )
 
 
 MODELS: dict[str, tuple[Callable[[], Any], list[bool]]] = {  # and which of its attentions are causal
@@ -92,9 +94,9 @@ def test_weights_are_the_softmax_of_the_scores(
     r = random.standard_normal((2, T + S - 1))
     with watched() as seen:
         if biased:
-            relative_attention(q, k, v, r, causal=causal, allowed=None)
+            biased_attention(q, k, v, r, causal=causal, attention_mask=None)
         else:
-            attention(q, k, v, causal=causal, allowed=None)
+            attention(q, k, v, causal=causal, attention_mask=None)
     t, s = numpy.arange(T)[:, None], numpy.arange(S)
     scores = q @ k.swapaxes(-1, -2) / numpy.sqrt(D) + (r[:, s - t + T - 1] if biased else 0)
     e = numpy.exp(scores) * (s <= t + past if causal else True)
@@ -106,7 +108,7 @@ def test_who_looks_on_changes_nothing() -> None:
     dy = RANDOM.standard_normal(x.shape)
 
     def bits() -> list[bytes]:
-        y, back = self_attention(x, p, heads=2, causal=True, allowed=None, cache=None)
+        y, back = self_attention(x, p, heads=2, causal=True, attention_mask=None, cache=None)
         dx, dp = back(dy)
         return [y.tobytes(), dx.tobytes(), *(dp[name].tobytes() for name in p)]
 
@@ -121,11 +123,11 @@ def test_who_looks_on_changes_nothing() -> None:
 def test_an_onlooker_sees_its_own_thread_alone_and_the_inner_one_sees_instead_of_the_outer() -> None:
     q = numpy.ones((1, 1, 2))
     with watched() as outer:
-        other = threading.Thread(target=lambda: attention(q, q, q, causal=False, allowed=None))
+        other = threading.Thread(target=lambda: attention(q, q, q, causal=False, attention_mask=None))
         other.start()
         other.join()
         with watched() as inner:
-            attention(q, q, q, causal=False, allowed=None)
+            attention(q, q, q, causal=False, attention_mask=None)
         assert (len(outer), len(inner)) == (0, 1)
 
 

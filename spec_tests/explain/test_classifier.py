@@ -28,8 +28,8 @@ def answer(kind: str, label: int = 1) -> Any:
 
 
 def logits() -> Any:
-    h, _ = bert.encode(P, ids=IDS[None], segments=SEGMENTS[None], allowed=None, config=CONFIG, keep=None)
-    return bert.class_logits(h, P, keep=None, rate=0.0)[0][0]
+    h, _ = bert.encode(P, ids=IDS[None], segments=SEGMENTS[None], attention_mask=None, config=CONFIG, dropout_mask=None)
+    return bert.class_logits(h, P, dropout_mask=None, rate=0.0)[0][0]
 
 
 @pytest.mark.parametrize("label", range(3))

@@ -35,7 +35,7 @@ class Family:
         return random_tree(shapes, seed=0)
 
     def loss(self, p: Tree) -> float:
-        return float(self.objective.loss(p, self.batch, totals=self.objective.totals(self.batch), keep=None)[0])
+        return float(self.objective.loss(p, self.batch, totals=self.objective.totals(self.batch), dropout_mask=None)[0])
 
 
 def _bert() -> Family:
@@ -43,7 +43,7 @@ def _bert() -> Family:
         vocabulary=V, context=T, layers=2, heads=2, width=4, hidden=5, eps=1e-5, outputs=("classes",), labels=3
     )
     batch = {
-        "ids": IDS, "segments": numpy.zeros_like(IDS), "allowed": (IDS >= 0)[:, None, None, :],
+        "ids": IDS, "segments": numpy.zeros_like(IDS), "attention_mask": (IDS >= 0)[:, None, None, :],
         "targets": numpy.array([2, 0, 1]),
     }  # fmt: skip
     return Family(bert, config, Classification(bert, config), batch, new=("classes",))
@@ -68,7 +68,7 @@ def _encoder_decoder() -> Family:
         positions="learned",
         norm="pre",
     )
-    batch = {"source": IDS, "allowed": numpy.ones(IDS.shape, bool), "targets": IDS[:, ::-1]}
+    batch = {"source": IDS, "attention_mask": numpy.ones(IDS.shape, bool), "targets": IDS[:, ::-1]}
     return Family(encoder_decoder, config, Seq2Seq(encoder_decoder, config, start=0), batch)
 
 

@@ -67,9 +67,9 @@ def test_a_teacher_that_is_not_asked_leaves_the_students_own_loss_with_its_smoot
     family, p = student("bert")
     own = Classification(family.model, family.config, 0.2)
     taught: Any = distilled(own, replace(teacher("bert"), share=0.0))
-    found, wanted = (objective.loss(p, family.batch, totals=3.0, keep=None) for objective in (taught, own))
+    found, wanted = (objective.loss(p, family.batch, totals=3.0, dropout_mask=None) for objective in (taught, own))
     assert found[0] == pytest.approx(wanted[0], rel=1e-13)
-    assert found[0] != pytest.approx(family.objective.loss(p, family.batch, totals=3.0, keep=None)[0], rel=1e-5)
+    assert found[0] != pytest.approx(family.objective.loss(p, family.batch, totals=3.0, dropout_mask=None)[0], rel=1e-5)
     one, other = (dict(named_leaves(back(numpy.ones(())))) for _, back in (found, wanted))
     for path in one:
         numpy.testing.assert_allclose(one[path], other[path], rtol=1e-11, atol=1e-14)
@@ -97,7 +97,7 @@ def test_the_student_has_the_gradient_of_differences(name: str) -> None:
     batch = {**family.batch, "weights": numpy.array([0.5, 2.0, 1.0])} if name == "bert" else family.batch
     totals, leaves = objective.totals(batch), dict(named_leaves(p))
     assert_gradients_agree(
-        lambda p: objective.loss(p, batch, totals=totals, keep=None),
+        lambda p: objective.loss(p, batch, totals=totals, dropout_mask=None),
         {path: leaves[path] for path in tuning.model.leaves},
     )
 
@@ -107,7 +107,9 @@ def test_a_teacher_without_a_share_is_not_heard(name: str) -> None:
     family, p = student(name)
     objective: Any = distilled(family.objective, teacher(name, share=0.0))
     totals = objective.totals(family.batch)
-    assert objective.loss(p, family.batch, totals=totals, keep=None)[0] == pytest.approx(family.loss(p), rel=1e-12)
+    assert objective.loss(p, family.batch, totals=totals, dropout_mask=None)[0] == pytest.approx(
+        family.loss(p), rel=1e-12
+    )
     assert objective.dropout_shapes(family.batch) == family.objective.dropout_shapes(family.batch)
 
 
@@ -116,7 +118,7 @@ def test_a_teacher_is_not_changed(name: str) -> None:
     family, p = student(name)
     taught, before = teacher(name), teacher(name).parameters
     objective: Any = distilled(family.objective, taught)
-    _, back = objective.loss(p, family.batch, totals=3, keep=None)
+    _, back = objective.loss(p, family.batch, totals=3, dropout_mask=None)
     back(numpy.ones(()))
     assert same(taught.parameters, before)
 
@@ -127,12 +129,12 @@ def test_shards_add_up_and_weights_of_texts_count() -> None:
     batch = {**family.batch, "weights": numpy.array([0.5, 2.0, 1.0])}
     totals = objective.totals(batch)
     assert totals == 3.5
-    whole = float(objective.loss(p, batch, totals=totals, keep=None)[0])
+    whole = float(objective.loss(p, batch, totals=totals, dropout_mask=None)[0])
     shards = [{name: leaf[n] for name, leaf in batch.items()} for n in (slice(0, 1), slice(1, 3))]
-    parts = [float(objective.loss(p, shard, totals=totals, keep=None)[0]) for shard in shards]
+    parts = [float(objective.loss(p, shard, totals=totals, dropout_mask=None)[0]) for shard in shards]
     assert whole == pytest.approx(sum(parts), rel=1e-12)
     lone = [{name: leaf[i : i + 1] for name, leaf in family.batch.items()} for i in range(3)]
-    each = [float(objective.loss(p, text, totals=1.0, keep=None)[0]) for text in lone]
+    each = [float(objective.loss(p, text, totals=1.0, dropout_mask=None)[0]) for text in lone]
     assert whole == pytest.approx(sum(w * y for w, y in zip(batch["weights"], each, strict=True)) / 3.5, rel=1e-12)
 
 
@@ -157,9 +159,11 @@ def test_a_part_of_a_student_can_be_taught() -> None:
     tuning = by_name("upper", model=family.model, config=family.config, parameters=p, layers=1)
     objective: Any = distilled(tuning.wrap(family.objective), teacher("bert"))
     trained = dict(named_leaves(p))
-    y, back = objective.loss({path: trained[path] for path in tuning.model.leaves}, family.batch, totals=3.0, keep=None)
+    y, back = objective.loss(
+        {path: trained[path] for path in tuning.model.leaves}, family.batch, totals=3.0, dropout_mask=None
+    )
     alone: Any = distilled(family.objective, teacher("bert"))
-    whole, _ = alone.loss(p, family.batch, totals=3.0, keep=None)
+    whole, _ = alone.loss(p, family.batch, totals=3.0, dropout_mask=None)
     assert y == whole
     assert back(numpy.ones(())).keys() == tuning.model.leaves.keys()
 

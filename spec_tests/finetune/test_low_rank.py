@@ -49,7 +49,9 @@ def test_the_merged_tree_is_an_ordinary_model_with_the_loss_of_the_adapted_one(f
     tuning = tuned(family)
     trained = moved(tuning)
     objective, totals = tuning.wrap(family.objective), family.objective.totals(family.batch)
-    assert family.loss(tuning.full(trained)) == objective.loss(trained, family.batch, totals=totals, keep=None)[0]
+    assert (
+        family.loss(tuning.full(trained)) == objective.loss(trained, family.batch, totals=totals, dropout_mask=None)[0]
+    )
     assert family.loss(tuning.full(trained)) != family.loss(tuning.full(start(tuning)))
 
 

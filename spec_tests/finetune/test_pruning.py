@@ -83,7 +83,7 @@ def test_the_gradient_is_the_models_at_the_pruned_weights_and_zero_where_pruned(
     tuning = pruned_tuning(model=family.model, config=family.config, parameters=p, masks=masks)
     assert same(tuning.full(start(tuning)), pruned(p, masks))
     trained = moved(tuning)
-    how: dict[str, Any] = {"totals": 3, "keep": None}
+    how: dict[str, Any] = {"totals": 3, "dropout_mask": None}
     y, back = tuning.wrap(family.objective).loss(trained, family.batch, **how)
     z, back_model = family.objective.loss(tuning.full(trained), family.batch, **how)
     assert y == z

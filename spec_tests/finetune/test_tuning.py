@@ -35,7 +35,7 @@ def test_every_trained_leafs_gradient_agrees_with_differences_through_the_model(
     tuning = tuned(tune, family)
     objective = tuning.wrap(family.objective)
     totals = objective.totals(family.batch)
-    assert_gradients_agree(lambda p: objective.loss(p, family.batch, totals=totals, keep=None), moved(tuning))
+    assert_gradients_agree(lambda p: objective.loss(p, family.batch, totals=totals, dropout_mask=None), moved(tuning))
 
 
 @every_family

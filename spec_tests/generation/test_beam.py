@@ -63,7 +63,9 @@ def writer(name: str, *, seed: int = 0, room: int = 12) -> Writer:
     if name in LANGUAGE_MODELS:
         model, config = LANGUAGE_MODELS[name]
         return CausalWriter(p, model=model, config=config, rows=2, room=room, padding=None)
-    return SequenceWriter(p, model=encoder_decoder, config=STYLES[name], source=SOURCE, allowed=ALLOWED, room=room)
+    return SequenceWriter(
+        p, model=encoder_decoder, config=STYLES[name], source=SOURCE, attention_mask=ALLOWED, room=room
+    )
 
 
 def log_probabilities(name: str, row: int, texts: Any, seed: int = 0) -> Any:
@@ -73,11 +75,11 @@ def log_probabilities(name: str, row: int, texts: Any, seed: int = 0) -> Any:
     ids = numpy.concatenate([begin, texts[:, :-1]], axis=1)
     if name in LANGUAGE_MODELS:
         model, config = LANGUAGE_MODELS[name]
-        y = model.forward(p, ids=ids, config=config, keep=None, cache=None)[0]
+        y = model.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)[0]
     else:
         y = encoder_decoder.forward(
-            p, source=SOURCE[row : row + 1].repeat(n, axis=0), allowed=ALLOWED[row : row + 1].repeat(n, axis=0),
-            ids=ids, config=STYLES[name], keep=None,
+            p, source=SOURCE[row : row + 1].repeat(n, axis=0), attention_mask=ALLOWED[row : row + 1].repeat(n, axis=0),
+            ids=ids, config=STYLES[name], dropout_mask=None,
         )[0]  # fmt: skip
     return log_softmax(y[:, begin.shape[1] - 1 :])[0]
 
@@ -192,7 +194,7 @@ def test_the_search_ends_early_where_it_can() -> None:
     p["token"][END] *= 0
     p["token"][END] += 30 * p["decoder"]["layers"][-1]["norm3"]["b"]
     sure, steps = counted(
-        SequenceWriter(p, model=encoder_decoder, config=STYLES["2017"], source=SOURCE, allowed=ALLOWED, room=12)
+        SequenceWriter(p, model=encoder_decoder, config=STYLES["2017"], source=SOURCE, attention_mask=ALLOWED, room=12)
     )
     texts = beam_search(sure, ids=beginning("2017"), new_tokens=9, end=END, beams=1, length_penalty=0.0)
     assert [text[0].tokens for text in texts] == [(END,), (END,)]
@@ -211,7 +213,7 @@ def test_rows_do_not_know_of_each_other(name: str) -> None:
             alone = CausalWriter(p, model=model, config=config, rows=1, room=12, padding=None)
         else:
             alone = SequenceWriter(
-                p, model=encoder_decoder, config=STYLES[name], source=SOURCE[n], allowed=ALLOWED[n], room=12
+                p, model=encoder_decoder, config=STYLES[name], source=SOURCE[n], attention_mask=ALLOWED[n], room=12
             )
         texts = beam_search(alone, ids=beginning(name)[n], new_tokens=5, end=END, beams=4, length_penalty=1.0)[0]
         assert [t.tokens for t in texts] == [t.tokens for t in both[row]]

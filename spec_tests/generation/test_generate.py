@@ -49,7 +49,7 @@ def written(config: gpt.Config, ids: Any, new_tokens: int, **changes: Any) -> tu
 
 
 def next_logits(config: gpt.Config, text: Any) -> Any:
-    return gpt.forward(parameters(config), ids=text, config=config, keep=None, cache=None)[0][:, -1]
+    return gpt.forward(parameters(config), ids=text, config=config, dropout_mask=None, cache=None)[0][:, -1]
 
 
 @every_model
@@ -210,9 +210,9 @@ def test_a_prompt_that_is_empty_or_longer_than_the_context_is_refused(T: int) ->
 def test_the_cache_copies_nothing_and_refuses_what_does_not_fit() -> None:
     cache = KeyValueCache(batch=1, layers=1, heads=2, room=3, head_width=4, padding=None, like=numpy.zeros(1))
     k = numpy.random.default_rng(0).standard_normal((1, 2, 2, 4))
-    positions, allowed = cache.advance(2)
+    positions, attention_mask = cache.advance(2)
     assert positions.tolist() == [0, 1]
-    assert allowed is None
+    assert attention_mask is None
     keys, values = cache.layers[0].extend(k, -k)
     assert numpy.array_equal(keys, k)
     assert numpy.array_equal(values, -k)

@@ -49,7 +49,7 @@ def written(subject: tuple[Any, Any], ids: Any, new_tokens: int, **changes: Any)
 
 def next_logits(subject: tuple[Any, Any], text: Any) -> Any:
     model, config = subject
-    return model.forward(parameters(subject), ids=text, config=config, keep=None, cache=None)[0][:, -1]
+    return model.forward(parameters(subject), ids=text, config=config, dropout_mask=None, cache=None)[0][:, -1]
 
 
 @state_alone

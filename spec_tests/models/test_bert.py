@@ -51,22 +51,33 @@ def keys(lengths: list[int], T: int) -> Any:
     return (numpy.arange(T) < numpy.array(lengths)[:, None])[:, None, None, :]
 
 
-def states(p: Tree, ids: Any, segments: Any, config: bert.Config, allowed: Any = None) -> Any:
-    return bert.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=None)[0]
+def states(p: Tree, ids: Any, segments: Any, config: bert.Config, attention_mask: Any = None) -> Any:
+    return bert.encode(p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=None)[
+        0
+    ]
 
 
 def everything(
-    config: bert.Config, ids: Any, segments: Any, allowed: Any, keep: Any = None
+    config: bert.Config, ids: Any, segments: Any, attention_mask: Any, dropout_mask: Any = None
 ) -> Callable[[Tree], tuple[Any, Callable[[Any], Tree]]]:
     """The outputs of all heads as one row of numbers, a function of the parameters."""
 
     def model(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
-        encode_keep, pooled_keep = (None, None) if keep is None else (keep[:-1], keep[-1][:, 0])
-        h, back_h = bert.encode(p, ids=ids, segments=segments, allowed=allowed, config=config, keep=encode_keep)
+        encoder_dropout_mask, pooled_dropout_mask = (
+            (None, None) if dropout_mask is None else (dropout_mask[:-1], dropout_mask[-1][:, 0])
+        )
+        h, back_h = bert.encode(
+            p,
+            ids=ids,
+            segments=segments,
+            attention_mask=attention_mask,
+            config=config,
+            dropout_mask=encoder_dropout_mask,
+        )
         heads = [
             bert.masked_logits(h, p, config=config),
             bert.pair_logits(h, p),
-            bert.class_logits(h, p, keep=pooled_keep, rate=config.dropout),
+            bert.class_logits(h, p, dropout_mask=pooled_dropout_mask, rate=config.dropout),
             bert.span_logits(h, p),
         ]
         ends = numpy.cumsum([y.size for y, _ in heads])
@@ -93,19 +104,19 @@ def everything(
 )
 def test_every_parameters_gradient_agrees_with_differences(config: bert.Config) -> None:
     ids, segments = texts(config)
-    allowed = keys([config.context, (config.context + 1) // 2], config.context)
+    attention_mask = keys([config.context, (config.context + 1) // 2], config.context)
     shape = len(bert.dropout_widths(config)) + 1, *ids.shape, config.width
-    keep = numpy.random.default_rng(1).random(shape) < 0.7 if config.dropout else None
-    assert_gradients_agree(everything(config, ids, segments, allowed, keep), parameters(config))
+    dropout_mask = numpy.random.default_rng(1).random(shape) < 0.7 if config.dropout else None
+    assert_gradients_agree(everything(config, ids, segments, attention_mask, dropout_mask), parameters(config))
 
 
 @every_variant
 def test_arguments_are_only_read_and_back_repeats_itself(config: bert.Config) -> None:
     ids, segments = texts(config)
-    allowed = keys([config.context, 1], config.context)
-    for array in (ids, segments, allowed):
+    attention_mask = keys([config.context, 1], config.context)
+    for array in (ids, segments, attention_mask):
         array.setflags(write=False)
-    assert_pure(everything(config, ids, segments, allowed), parameters(config))
+    assert_pure(everything(config, ids, segments, attention_mask), parameters(config))
 
 
 @every_variant
@@ -205,9 +216,11 @@ def test_tokens_that_swap_places_and_segments_swap_states_once_positions_are_all
 
 def dropped(p: Tree, config: bert.Config, ids: Any, segments: Any, sites: list[int]) -> Any:
     """Hidden states where all is dropped at some of the uses of dropout, and nothing at the others."""
-    keep = numpy.ones((len(bert.dropout_widths(config)), *ids.shape, config.width), bool)
-    keep[sites] = False
-    return bert.encode(p, ids=ids, segments=segments, allowed=None, config=config, keep=list(keep))[0]
+    dropout_mask = numpy.ones((len(bert.dropout_widths(config)), *ids.shape, config.width), bool)
+    dropout_mask[sites] = False
+    return bert.encode(
+        p, ids=ids, segments=segments, attention_mask=None, config=config, dropout_mask=list(dropout_mask)
+    )[0]
 
 
 def test_the_draws_of_dropout_are_used_in_their_order_each_at_its_place() -> None:
@@ -237,7 +250,7 @@ def test_only_the_state_at_cls_reaches_the_pooled_heads() -> None:
     config = tiny()
     p = parameters(config)
     h = numpy.random.default_rng(0).standard_normal((2, 8, 8))
-    for y, back in (bert.pair_logits(h, p), bert.class_logits(h, p, keep=None, rate=0.0), bert.pooled(h, p)):
+    for y, back in (bert.pair_logits(h, p), bert.class_logits(h, p, dropout_mask=None, rate=0.0), bert.pooled(h, p)):
         dh, _ = back(numpy.ones_like(y))
         assert (dh[:, 0] != 0).any()
         assert (dh[:, 1:] == 0).all()
@@ -246,7 +259,7 @@ def test_only_the_state_at_cls_reaches_the_pooled_heads() -> None:
 def test_the_gradient_of_a_head_that_was_not_used_is_zero_and_the_tied_table_sums_its_uses() -> None:
     config = tiny()
     p, (ids, segments) = parameters(config), texts(config)
-    h, back_h = bert.encode(p, ids=ids, segments=segments, allowed=None, config=config, keep=None)
+    h, back_h = bert.encode(p, ids=ids, segments=segments, attention_mask=None, config=config, dropout_mask=None)
     y, back_masked = bert.masked_logits(h, p, config=config)
     dh, dmasked = back_masked(numpy.ones_like(y))
     inside = back_h(dh)

@@ -61,8 +61,10 @@ SOURCE, TARGET = tokens(2, 5), tokens(2, 6, seed=1)
 ALLOWED = numpy.arange(5) < numpy.array([[5], [3]])
 
 
-def logits(p: Tree, config: Config, *, source: Any = SOURCE, allowed: Any = ALLOWED, ids: Any = TARGET) -> Any:
-    return encoder_decoder.forward(p, source=source, allowed=allowed, ids=ids, config=config, keep=None)[0]
+def logits(p: Tree, config: Config, *, source: Any = SOURCE, attention_mask: Any = ALLOWED, ids: Any = TARGET) -> Any:
+    return encoder_decoder.forward(
+        p, source=source, attention_mask=attention_mask, ids=ids, config=config, dropout_mask=None
+    )[0]
 
 
 def draws(config: Config, source: tuple[int, int], target: tuple[int, int]) -> tuple[list[Any], list[Any]]:
@@ -89,9 +91,14 @@ def test_every_parameters_gradient_agrees_with_differences(name: str, drop: bool
         config = dataclasses.replace(config, activation="gelu_erf")  # no bias keeps these units from the kink
 
     def model(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
-        keep = draws(config, (2, 3), (2, 2)) if drop else None
+        dropout_mask = draws(config, (2, 3), (2, 2)) if drop else None
         return encoder_decoder.forward(
-            p, source=SOURCE[:, :3] % 5, allowed=ALLOWED[:, 1:4], ids=TARGET[:, :2] % 5, config=config, keep=keep
+            p,
+            source=SOURCE[:, :3] % 5,
+            attention_mask=ALLOWED[:, 1:4],
+            ids=TARGET[:, :2] % 5,
+            config=config,
+            dropout_mask=dropout_mask,
         )
 
     p = parameters(config)
@@ -104,9 +111,11 @@ def test_arguments_are_only_read_and_back_repeats_itself(config: Config) -> None
     arrays = [a.copy() for a in (SOURCE, ALLOWED, TARGET)]
     for a in arrays:
         a.setflags(write=False)
-    source, allowed, ids = arrays
+    source, attention_mask, ids = arrays
     assert_pure(
-        lambda p: encoder_decoder.forward(p, source=source, allowed=allowed, ids=ids, config=config, keep=None),
+        lambda p: encoder_decoder.forward(
+            p, source=source, attention_mask=attention_mask, ids=ids, config=config, dropout_mask=None
+        ),
         parameters(config),
     )
 
@@ -115,7 +124,9 @@ def test_arguments_are_only_read_and_back_repeats_itself(config: Config) -> None
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_logits_and_gradients_keep_the_dtype_of_the_parameters(config: Config, dtype: str) -> None:
     p = parameters(config, dtype=dtype)
-    y, back = encoder_decoder.forward(p, source=SOURCE, allowed=ALLOWED, ids=TARGET, config=config, keep=None)
+    y, back = encoder_decoder.forward(
+        p, source=SOURCE, attention_mask=ALLOWED, ids=TARGET, config=config, dropout_mask=None
+    )
     assert y.dtype == dtype
     assert y.shape == (2, 6, 7)
     assert {leaf.dtype.name for _, leaf in named_leaves(back(numpy.ones_like(y)))} == {dtype}
@@ -146,27 +157,29 @@ def test_what_stands_in_the_padding_of_the_source_does_not_reach_the_target(conf
     p, other = parameters(config), SOURCE.copy()
     other[1, 3:] = 6 - SOURCE[1, 3:]
     assert numpy.array_equal(logits(p, config), logits(p, config, source=other))
-    assert not numpy.allclose(logits(p, config, allowed=None), logits(p, config, source=other, allowed=None))
+    assert not numpy.allclose(
+        logits(p, config, attention_mask=None), logits(p, config, source=other, attention_mask=None)
+    )
 
 
 @every_variant
 def test_a_padded_source_is_the_source_alone(config: Config) -> None:
     p = parameters(config)
-    alone = logits(p, config, source=SOURCE[1:, :3], allowed=None, ids=TARGET[1:])
+    alone = logits(p, config, source=SOURCE[1:, :3], attention_mask=None, ids=TARGET[1:])
     numpy.testing.assert_allclose(logits(p, config)[1:], alone, rtol=1e-11, atol=1e-12)
 
 
 @every_variant
 def test_a_text_does_not_depend_on_its_neighbours_in_the_batch(config: Config) -> None:
     p = parameters(config)
-    turned = logits(p, config, source=SOURCE[::-1], allowed=ALLOWED[::-1], ids=TARGET[::-1])
+    turned = logits(p, config, source=SOURCE[::-1], attention_mask=ALLOWED[::-1], ids=TARGET[::-1])
     numpy.testing.assert_allclose(turned[::-1], logits(p, config), rtol=1e-11, atol=1e-12)
 
 
 @every_variant
 def test_a_length_of_one_works_on_both_sides(config: Config) -> None:
     p = parameters(config)
-    assert numpy.isfinite(logits(p, config, source=SOURCE[:, :1], allowed=None, ids=TARGET[:, :1])).all()
+    assert numpy.isfinite(logits(p, config, source=SOURCE[:, :1], attention_mask=None, ids=TARGET[:, :1])).all()
 
 
 @every_variant
@@ -174,16 +187,16 @@ def test_a_length_of_one_works_on_both_sides(config: Config) -> None:
 @given(chunks=st.lists(st.integers(1, 4), min_size=1, max_size=6).filter(lambda c: sum(c) <= 6) | st.just([1] * 6))
 def test_decoding_with_the_cache_is_the_full_forward_whatever_the_chunks(config: Config, chunks: list[int]) -> None:
     p, ends = parameters(config), list(itertools.accumulate(chunks))
-    memory, _ = encoder_decoder.encode(p, ids=SOURCE, allowed=ALLOWED, config=config, keep=None)
+    memory, _ = encoder_decoder.encode(p, ids=SOURCE, attention_mask=ALLOWED, config=config, dropout_mask=None)
     cache = store(config, p, rows=2)
     pieces = [
         encoder_decoder.decode(
-            p, memory, ids=TARGET[:, end - n : end], memory_allowed=ALLOWED, config=config, keep=None, cache=cache
+            p, memory, ids=TARGET[:, end - n : end], memory_mask=ALLOWED, config=config, dropout_mask=None, cache=cache
         )[0]
         for n, end in zip(chunks, ends, strict=True)
     ]
     full = encoder_decoder.hidden_states(
-        p, source=SOURCE, allowed=ALLOWED, ids=TARGET[:, : ends[-1]], config=config, keep=None
+        p, source=SOURCE, attention_mask=ALLOWED, ids=TARGET[:, : ends[-1]], config=config, dropout_mask=None
     )[0]
     numpy.testing.assert_allclose(numpy.concatenate(pieces, axis=1), full, rtol=1e-11, atol=1e-12)
 
@@ -201,12 +214,12 @@ def store(config: Config, p: Tree, *, rows: int) -> DecoderCache:
 @every_variant
 def test_rows_that_share_a_memory_decode_as_with_a_memory_each(config: Config) -> None:
     p, ids = parameters(config), tokens(6, 4)
-    memory, _ = encoder_decoder.encode(p, ids=SOURCE, allowed=ALLOWED, config=config, keep=None)
+    memory, _ = encoder_decoder.encode(p, ids=SOURCE, attention_mask=ALLOWED, config=config, dropout_mask=None)
     shared, back = encoder_decoder.decode(
-        p, memory, ids=ids, memory_allowed=ALLOWED, config=config, keep=None, cache=None
+        p, memory, ids=ids, memory_mask=ALLOWED, config=config, dropout_mask=None, cache=None
     )
     each, back_each = encoder_decoder.decode(
-        p, memory.repeat(3, axis=0), ids=ids, memory_allowed=ALLOWED.repeat(3, axis=0), config=config, keep=None,
+        p, memory.repeat(3, axis=0), ids=ids, memory_mask=ALLOWED.repeat(3, axis=0), config=config, dropout_mask=None,
         cache=None,
     )  # fmt: skip
     numpy.testing.assert_allclose(shared, each, rtol=1e-11, atol=1e-12)
@@ -239,18 +252,22 @@ def test_the_draws_of_dropout_are_used_in_their_order_each_at_its_place(config: 
 
 def dropped(p: Tree, config: Config, half: int, site: int | None, source: Any = SOURCE) -> Any:
     """Logits where all is dropped at one use of dropout in the encoder (half 0) or the decoder (half 1)."""
-    keep = draws(config, (2, 5), (2, 6))
-    for draw in itertools.chain(*keep):
+    dropout_mask = draws(config, (2, 5), (2, 6))
+    for draw in itertools.chain(*dropout_mask):
         draw[...] = True
     if site is not None:
-        keep[half][site][...] = False
-    return encoder_decoder.forward(p, source=source, allowed=ALLOWED, ids=TARGET, config=config, keep=keep)[0]
+        dropout_mask[half][site][...] = False
+    return encoder_decoder.forward(
+        p, source=source, attention_mask=ALLOWED, ids=TARGET, config=config, dropout_mask=dropout_mask
+    )[0]
 
 
 @every_variant
 def test_initial_parameters_have_the_structure_of_the_shapes_and_of_the_gradient(config: Config) -> None:
     p = encoder_decoder.initial(config, generator(0))
-    y, back = encoder_decoder.forward(p, source=SOURCE, allowed=None, ids=TARGET, config=config, keep=None)
+    y, back = encoder_decoder.forward(
+        p, source=SOURCE, attention_mask=None, ids=TARGET, config=config, dropout_mask=None
+    )
     wanted = list(named_leaves(encoder_decoder.shapes(config)))
     assert [(name, leaf.shape) for name, leaf in named_leaves(p)] == wanted
     assert [(name, leaf.shape) for name, leaf in named_leaves(back(numpy.ones_like(y)))] == wanted
@@ -265,7 +282,7 @@ def test_an_untrained_model_finds_every_token_about_equally_probable(name: str) 
     config = dataclasses.replace(VARIANTS[name], **WIDE, eps=1e-5)
     random = numpy.random.default_rng(0)
     source, ids = random.integers(0, 50, (2, 32, 8))
-    y = logits(encoder_decoder.initial(config, generator(0)), config, source=source, allowed=None, ids=ids)
+    y = logits(encoder_decoder.initial(config, generator(0)), config, source=source, attention_mask=None, ids=ids)
     assert 0.3 < y.std() < 1.5
 
 
@@ -323,7 +340,7 @@ def test_the_transformer_of_2017_has_about_the_parameters_of_its_table(size: str
 def test_more_tokens_than_the_context_are_refused_in_one_line(config: Config) -> None:
     p = parameters(config)
     with pytest.raises(UserError, match=r"a source of 9 tokens does not fit the 8 positions; cut it, or raise context"):
-        logits(p, config, source=tokens(2, 9), allowed=None)
+        logits(p, config, source=tokens(2, 9), attention_mask=None)
     with pytest.raises(UserError, match=r"a target of 9 tokens does not fit the 8 positions"):
         logits(p, config, ids=tokens(2, 9))
 

@@ -31,7 +31,7 @@ def test_the_published_models_have_the_published_number_of_parameters(size: str,
 def test_the_gradient_of_the_keys_bias_is_zero(config: gpt.Config) -> None:
     """It shifts all scores of a query by the same amount."""
     C = config.width
-    y, back = gpt.forward(parameters(config), ids=tokens(2, 8), config=config, keep=None, cache=None)
+    y, back = gpt.forward(parameters(config), ids=tokens(2, 8), config=config, dropout_mask=None, cache=None)
     for layer in back(numpy.random.default_rng(0).standard_normal(y.shape))["layers"]:
         query, key, value = numpy.split(layer["attention"]["bqkv"], 3)
         assert abs(key).max() <= 1e-12 * max(abs(query).max(), abs(value).max())

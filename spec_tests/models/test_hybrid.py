@@ -32,13 +32,17 @@ ALLOWED = {"whole": None, "padded": numpy.array([[True, True, True, False], [Fal
 
 
 @every_config
-@pytest.mark.parametrize("allowed", ALLOWED.values(), ids=ALLOWED)
-def test_every_parameters_gradient_agrees_with_differences(config: hybrid.Config, allowed: Any) -> None:
+@pytest.mark.parametrize("attention_mask", ALLOWED.values(), ids=ALLOWED)
+def test_every_parameters_gradient_agrees_with_differences(config: hybrid.Config, attention_mask: Any) -> None:
     random = numpy.random.default_rng(1)
-    keep = [random.random((2, 4, width)) < 0.7 for width in hybrid.dropout_widths(config)] if config.dropout else None
+    dropout_mask = (
+        [random.random((2, 4, width)) < 0.7 for width in hybrid.dropout_widths(config)] if config.dropout else None
+    )
 
     def encode(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
-        return hybrid.encode(p, ids=tokens(2, 4), allowed=allowed, config=config, keep=keep)
+        return hybrid.encode(
+            p, ids=tokens(2, 4), attention_mask=attention_mask, config=config, dropout_mask=dropout_mask
+        )
 
     p = random_tree(hybrid.shapes(config), 0, scale=0.6)
     del p["head"]  # of which the states know nothing
@@ -48,18 +52,23 @@ def test_every_parameters_gradient_agrees_with_differences(config: hybrid.Config
 @every_config
 def test_arguments_are_only_read_and_back_repeats_itself(config: hybrid.Config) -> None:
     p = random_tree(hybrid.shapes(config), 0)
-    assert_pure(lambda p: hybrid.encode(p, ids=tokens(2, 4), allowed=ALLOWED["padded"], config=config, keep=None), p)
+    assert_pure(
+        lambda p: hybrid.encode(
+            p, ids=tokens(2, 4), attention_mask=ALLOWED["padded"], config=config, dropout_mask=None
+        ),
+        p,
+    )
 
 
 @every_config
 def test_every_state_sees_the_whole_text(config: hybrid.Config) -> None:
     p, ids = random_tree(hybrid.shapes(config), 0), tokens(1, 5)
-    y, _ = hybrid.encode(p, ids=ids, allowed=None, config=config, keep=None)
+    y, _ = hybrid.encode(p, ids=ids, attention_mask=None, config=config, dropout_mask=None)
     assert y.shape == (1, 5, 2 * config.hidden)
     for t in range(5):
         other = ids.copy()
         other[0, t] = (ids[0, t] + 1) % V
-        z, _ = hybrid.encode(p, ids=other, allowed=None, config=config, keep=None)
+        z, _ = hybrid.encode(p, ids=other, attention_mask=None, config=config, dropout_mask=None)
         assert (y != z).any(axis=-1).all()
 
 
@@ -67,11 +76,13 @@ def test_every_state_sees_the_whole_text(config: hybrid.Config) -> None:
 def test_padding_behind_a_text_changes_none_of_its_states(two_way: bool) -> None:
     c = config(bidirectional=two_way)
     p, ids, lengths = random_tree(hybrid.shapes(c), 0), tokens(3, 6), [6, 1, 3]
-    allowed = numpy.arange(6) < numpy.array(lengths)[:, None]
-    y, _ = hybrid.encode(p, ids=ids, allowed=allowed, config=c, keep=None)
-    z, _ = hybrid.encode(p, ids=numpy.where(allowed, ids, 0), allowed=allowed, config=c, keep=None)
+    attention_mask = numpy.arange(6) < numpy.array(lengths)[:, None]
+    y, _ = hybrid.encode(p, ids=ids, attention_mask=attention_mask, config=c, dropout_mask=None)
+    z, _ = hybrid.encode(
+        p, ids=numpy.where(attention_mask, ids, 0), attention_mask=attention_mask, config=c, dropout_mask=None
+    )
     for row, n in enumerate(lengths):
-        alone, _ = hybrid.encode(p, ids=ids[row : row + 1, :n], allowed=None, config=c, keep=None)
+        alone, _ = hybrid.encode(p, ids=ids[row : row + 1, :n], attention_mask=None, config=c, dropout_mask=None)
         numpy.testing.assert_allclose(y[row, :n], alone[0], rtol=1e-11, atol=1e-12)
         assert numpy.array_equal(y[row, :n], z[row, :n])
 
@@ -79,8 +90,8 @@ def test_padding_behind_a_text_changes_none_of_its_states(two_way: bool) -> None
 def test_a_language_model_is_the_encoder_without_its_backward_half() -> None:
     c = config(bidirectional=False)
     p, ids = random_tree(hybrid.shapes(c), 0), tokens(2, 5)
-    h, _ = hybrid.hidden_states(p, ids=ids, config=c, keep=None, cache=None)
-    y, _ = hybrid.encode(p, ids=ids, allowed=None, config=c, keep=None)
+    h, _ = hybrid.hidden_states(p, ids=ids, config=c, dropout_mask=None, cache=None)
+    y, _ = hybrid.encode(p, ids=ids, attention_mask=None, config=c, dropout_mask=None)
     assert numpy.array_equal(h, y)
 
 
@@ -90,7 +101,8 @@ def test_the_order_of_the_tokens_matters_to_the_attention_too() -> None:
     p = random_tree(hybrid.shapes(c), 0)
     p["layers"][0]["Wh"] *= 0
     y, z = (
-        hybrid.forward(p, ids=numpy.array([ids]), config=c, keep=None, cache=None)[0] for ids in ([1, 2, 3], [2, 1, 3])
+        hybrid.forward(p, ids=numpy.array([ids]), config=c, dropout_mask=None, cache=None)[0]
+        for ids in ([1, 2, 3], [2, 1, 3])
     )
     assert not numpy.allclose(y[:, -1], z[:, -1])
 
@@ -101,18 +113,18 @@ def test_a_bidirectional_model_is_refused_as_a_language_model() -> None:
     p, ids = random_tree(hybrid.shapes(c), 0), tokens(2, 4)
     says = r"a bidirectional model sees the future, so it cannot predict the next token or generate text \(erratum E9\)"
     with pytest.raises(UserError, match=says):
-        hybrid.forward(p, ids=ids, config=c, keep=None, cache=None)
+        hybrid.forward(p, ids=ids, config=c, dropout_mask=None, cache=None)
     with pytest.raises(UserError, match=says):
-        causal_loss(p, model=hybrid, ids=ids, targets=ids, ignore=None, config=c, keep=None)
+        causal_loss(p, model=hybrid, ids=ids, targets=ids, ignore=None, config=c, dropout_mask=None)
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:
     for c in (config(), config(bidirectional=False)):
         p = random_tree(hybrid.shapes(c), 0)
         with pytest.raises(ValueError, match="hybrid: 7 tokens do not fit the context of 6; give fewer"):
-            hybrid.encode(p, ids=tokens(1, 7), allowed=None, config=c, keep=None)
+            hybrid.encode(p, ids=tokens(1, 7), attention_mask=None, config=c, dropout_mask=None)
     with pytest.raises(ValueError, match="hybrid: 7 tokens do not fit"):
-        hybrid.forward(p, ids=tokens(1, 7), config=c, keep=None, cache=None)
+        hybrid.forward(p, ids=tokens(1, 7), config=c, dropout_mask=None, cache=None)
 
 
 def test_the_documents_sizes() -> None:

@@ -89,10 +89,10 @@ MINIATURES |= {
 def test_every_parameters_gradient_agrees_with_differences(config: Any, T: int) -> None:
     model, B = model_of(config), 2 if T > 1 else 1
     ids = numpy.random.default_rng(0).integers(0, config.vocabulary, (B, T))
-    keep = draws(config, *ids.shape) if config.dropout else None
+    dropout_mask = draws(config, *ids.shape) if config.dropout else None
 
     def f(p: Tree) -> Any:
-        return model.forward(p, ids=ids, config=config, keep=keep, cache=None)
+        return model.forward(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)
 
     assert_gradients_agree(f, parameters(config, seed=SEEDS.get(model.__name__.rpartition(".")[2], 0)))
 
@@ -101,8 +101,8 @@ def test_every_parameters_gradient_agrees_with_differences(config: Any, T: int) 
 def test_the_losss_gradient_is_the_logits_pulled_back(config: Any) -> None:
     """causal_loss never forms the logits of a whole batch; the result is that of the plain chain of operations."""
     p, ids, targets, model = parameters(config), tokens(2, 6), tokens(2, 6, seed=1), model_of(config)
-    y, back = causal_loss(p, model=model, ids=ids, targets=targets, ignore=2, config=config, keep=None)
-    z, back_logits = model.forward(p, ids=ids, config=config, keep=None, cache=None)
+    y, back = causal_loss(p, model=model, ids=ids, targets=targets, ignore=2, config=config, dropout_mask=None)
+    z, back_logits = model.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)
     plain, back_plain = cross_entropy(z, targets=targets, ignore=2, reduction="sum")
     numpy.testing.assert_allclose(y, plain, rtol=1e-13)
     one = numpy.ones(())
@@ -121,7 +121,7 @@ def test_accumulating_over_micro_batches_gives_the_full_batch(config: Any, cut: 
 
     def of(rows: slice) -> tuple[Any, Tree]:
         y, back = causal_loss(
-            p, model=model, ids=ids[rows], targets=targets[rows], ignore=ignore, config=config, keep=None
+            p, model=model, ids=ids[rows], targets=targets[rows], ignore=ignore, config=config, dropout_mask=None
         )
         return y, back(numpy.array(1 / 24))
 
@@ -135,8 +135,10 @@ def test_accumulating_over_micro_batches_gives_the_full_batch(config: Any, cut: 
 def test_a_tied_matrix_gets_the_gradients_of_both_its_uses(tiny: Callable[..., Any]) -> None:
     tied, untied = tiny(tied=True), tiny(tied=False)
     model, p, ids = model_of(tied), parameters(tied), tokens(2, 4)
-    y, back = model.forward(p, ids=ids, config=tied, keep=None, cache=None)
-    z, back_twin = model.forward({**p, "head": p["token"].T.copy()}, ids=ids, config=untied, keep=None, cache=None)
+    y, back = model.forward(p, ids=ids, config=tied, dropout_mask=None, cache=None)
+    z, back_twin = model.forward(
+        {**p, "head": p["token"].T.copy()}, ids=ids, config=untied, dropout_mask=None, cache=None
+    )
     dy = numpy.random.default_rng(0).standard_normal(y.shape)
     dp, dtwin = back(dy), back_twin(dy)
     numpy.testing.assert_allclose(y, z, rtol=1e-12)
@@ -149,8 +151,8 @@ def test_a_tied_matrix_gets_the_gradients_of_both_its_uses(tiny: Callable[..., A
 def dropped(p: Tree, ids: Any, config: Any, *sites: int) -> Any:
     """Logits where all is dropped at some of the uses of dropout, and nothing at the others."""
     widths = model_of(config).dropout_widths(config)
-    keep = [numpy.full((*ids.shape, width), i not in sites) for i, width in enumerate(widths)]
-    return model_of(config).forward(p, ids=ids, config=config, keep=keep, cache=None)[0]
+    dropout_mask = [numpy.full((*ids.shape, width), i not in sites) for i, width in enumerate(widths)]
+    return model_of(config).forward(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)[0]
 
 
 @every_model
@@ -195,14 +197,14 @@ def test_without_draws_the_rate_of_dropout_does_not_matter(config: Any) -> None:
 def test_arguments_are_only_read_and_back_repeats_itself(config: Any) -> None:
     model, ids = model_of(config), tokens(2, 3)
     ids.setflags(write=False)
-    assert_pure(lambda p: model.forward(p, ids=ids, config=config, keep=None, cache=None), parameters(config))
+    assert_pure(lambda p: model.forward(p, ids=ids, config=config, dropout_mask=None, cache=None), parameters(config))
 
 
 @every_model
 @every_dtype
 def test_logits_and_gradients_keep_the_dtype_of_the_parameters(config: Any, dtype: str) -> None:
     p, ids = parameters(config, dtype=dtype), tokens(2, 3)
-    y, back = model_of(config).forward(p, ids=ids, config=config, keep=None, cache=None)
+    y, back = model_of(config).forward(p, ids=ids, config=config, dropout_mask=None, cache=None)
     assert y.dtype == dtype
     assert {leaf.dtype.name for _, leaf in named_leaves(back(numpy.ones_like(y)))} == {dtype}
     assert logits(p, ids, config, store(config, p, batch=2, padding=numpy.array([1, 0]))).dtype == dtype
@@ -212,7 +214,7 @@ def test_logits_and_gradients_keep_the_dtype_of_the_parameters(config: Any, dtyp
 def test_initial_parameters_have_the_structure_of_the_shapes_and_of_the_gradient(config: Any) -> None:
     model = model_of(config)
     p = model.initial(config, generator(0))
-    y, back = model.forward(p, ids=tokens(1, 2), config=config, keep=None, cache=None)
+    y, back = model.forward(p, ids=tokens(1, 2), config=config, dropout_mask=None, cache=None)
     wanted = list(named_leaves(model.shapes(config)))
     assert [(name, leaf.shape) for name, leaf in named_leaves(p)] == wanted
     assert [(name, leaf.shape) for name, leaf in named_leaves(back(numpy.ones_like(y)))] == wanted
@@ -245,7 +247,7 @@ def untrained(config: Any) -> float:
     ids, targets = numpy.random.default_rng(0).integers(0, config.vocabulary, (2, 64, 8))
     model = model_of(config)
     p = model.initial(config, generator(0))
-    loss, _ = causal_loss(p, model=model, ids=ids, targets=targets, ignore=None, config=config, keep=None)
+    loss, _ = causal_loss(p, model=model, ids=ids, targets=targets, ignore=None, config=config, dropout_mask=None)
     return float(loss / ids.size)
 
 

@@ -114,7 +114,7 @@ def test_memory_of_a_training_step_grows_linearly_with_the_context(positions: st
     def peak(T: int) -> int:
         ids = tokens(1, T)
         tracemalloc.start()
-        _, back = causal_loss(p, model=llama, ids=ids, targets=ids, ignore=None, config=config, keep=None)
+        _, back = causal_loss(p, model=llama, ids=ids, targets=ids, ignore=None, config=config, dropout_mask=None)
         back(numpy.asarray(1, "float32"))
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

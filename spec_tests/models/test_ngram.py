@@ -165,13 +165,15 @@ def test_the_logits_are_log_probabilities_whole_piece_by_piece_and_padded(
     p, config = ngram.tree_of(model), ngram.config_of(model)
     assert dict(named_leaves(ngram.shapes(config))) == {name: x.shape for name, x in named_leaves(p)}
     ids = np.array([history])
-    whole, back = ngram.forward(p, ids=ids, config=config, keep=None, cache=None)
+    whole, back = ngram.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)
     for t in range(len(history)):
         np.testing.assert_allclose(np.exp(whole[0, t]), model.probability(np.array(history[: t + 1])), rtol=1e-13)
     padded = np.concatenate([[[0, 0]], ids], axis=1)
     store = CarriedState(ngram.state_shapes(config), batch=1, padding=np.array([2]), like=p["levels"][0]["codes"])
     pieces = [padded[:, : 2 + cut], padded[:, 2 + cut :]]
-    parts = [ngram.forward(p, ids=piece, config=config, keep=None, cache=store)[0] for piece in pieces if piece.size]
+    parts = [
+        ngram.forward(p, ids=piece, config=config, dropout_mask=None, cache=store)[0] for piece in pieces if piece.size
+    ]
     assert np.array_equal(np.concatenate(parts, axis=1)[:, 2:], whole)
     with pytest.raises(ValueError, match="counts have no gradient"):
         back(whole)

@@ -23,7 +23,7 @@ def test_the_parameters_are_as_many_as_the_paper_counts(V: int, n: int, m: int, 
 def test_each_distribution_is_the_papers_formula() -> None:
     """Eq. (1), y = b + W x + U tanh(d + H x), token by token, missing tokens being zeros."""
     p, ids = random_tree(nnlm.shapes(CONFIG), 0), [3, 1, 4, 1, 0]
-    y, _ = nnlm.forward(p, ids=numpy.array([ids]), config=CONFIG, keep=None, cache=None)
+    y, _ = nnlm.forward(p, ids=numpy.array([ids]), config=CONFIG, dropout_mask=None, cache=None)
     for t in range(5):
         vectors = [p["token"][ids[t - k]] if t >= k else numpy.zeros(3) for k in range(3)]
         x = numpy.concatenate(vectors)
@@ -35,7 +35,7 @@ def test_a_token_further_back_than_the_order_does_not_matter() -> None:
     p, ids = random_tree(nnlm.shapes(CONFIG), 0), numpy.random.default_rng(0).integers(0, 5, (1, 8))
     other = ids.copy()
     other[0, 2] = (ids[0, 2] + 1) % 5
-    y, z = (nnlm.forward(p, ids=a, config=CONFIG, keep=None, cache=None)[0][0] for a in (ids, other))
+    y, z = (nnlm.forward(p, ids=a, config=CONFIG, dropout_mask=None, cache=None)[0][0] for a in (ids, other))
     differs = (y != z).any(axis=-1)
     assert differs.tolist() == [False, False, True, True, True, False, False, False]
 
@@ -47,7 +47,7 @@ def test_without_direct_connections_the_words_reach_the_output_through_tanh_alon
         config = nnlm.Config(vocabulary=5, context=8, order=4, width=3, hidden=6, direct=direct)
         p = random_tree(nnlm.shapes(config), 0)
         p["U"] *= 0
-        y, _ = nnlm.forward(p, ids=ids, config=config, keep=None, cache=None)
+        y, _ = nnlm.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)
         assert numpy.allclose(y, p["b"]) is not direct
 
 

@@ -25,9 +25,9 @@ def test_a_tied_matrix_gets_the_gradients_of_both_its_uses() -> None:
     same: dict[str, Any] = {"vocabulary": 5, "context": 4, "width": 3, "hidden": 3}
     tied, untied = recurrent_lm.Config(**same, tied=True), recurrent_lm.Config(**same)
     p, ids = random_tree(recurrent_lm.shapes(tied), 0), numpy.random.default_rng(0).integers(0, 5, (2, 4))
-    y, back = recurrent_lm.forward(p, ids=ids, config=tied, keep=None, cache=None)
+    y, back = recurrent_lm.forward(p, ids=ids, config=tied, dropout_mask=None, cache=None)
     twin = {**p, "head": p["token"].T.copy()}
-    z, back_twin = recurrent_lm.forward(twin, ids=ids, config=untied, keep=None, cache=None)
+    z, back_twin = recurrent_lm.forward(twin, ids=ids, config=untied, dropout_mask=None, cache=None)
     dy = numpy.random.default_rng(0).standard_normal(y.shape)
     dp, dtwin = back(dy), back_twin(dy)
     numpy.testing.assert_allclose(y, z, rtol=1e-12)

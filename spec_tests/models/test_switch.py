@@ -23,7 +23,7 @@ every_variant = pytest.mark.parametrize("config", SWITCH.values(), ids=SWITCH)
 
 
 def trained(p: Tree, ids: Any, config: switch.Config) -> tuple[Any, Any]:
-    return switch.balanced_states(p, ids=ids, config=config, keep=None)[0]
+    return switch.balanced_states(p, ids=ids, config=config, dropout_mask=None)[0]
 
 
 SMALLER = {"width": 4, "hidden": 3, "vocabulary": 4, "context": 4}
@@ -43,14 +43,14 @@ IN_MINIATURE = pytest.mark.parametrize(
 def test_in_training_every_parameters_gradient_agrees_with_differences(config: switch.Config) -> None:
     """Tokens are dropped where there is more than one, and both values have a gradient."""
     ids = tokens(2, config.context) % config.vocabulary
-    keep = draws(config, *ids.shape) if config.dropout else None
+    dropout_mask = draws(config, *ids.shape) if config.dropout else None
 
     def model(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
-        (h, balance), back = switch.balanced_states(p, ids=ids, config=config, keep=keep)
+        (h, balance), back = switch.balanced_states(p, ids=ids, config=config, dropout_mask=dropout_mask)
         return numpy.append(h, balance), lambda d: back(d[:-1].reshape(h.shape), d[-1])
 
     p = parameters(config, seed=SEED)
-    in_use, _ = switch.hidden_states(p, ids=ids, config=config, keep=keep, cache=None)
+    in_use, _ = switch.hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)
     assert numpy.allclose(model(p)[0][:-1], in_use.reshape(-1)) == (config.context == 1)
     assert_gradients_agree(model, p)
 
@@ -59,7 +59,7 @@ def test_in_training_every_parameters_gradient_agrees_with_differences(config: s
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_in_training_values_and_gradients_keep_the_dtype_of_the_parameters(config: switch.Config, dtype: str) -> None:
     p = parameters(config, dtype=dtype)
-    (h, balance), back = switch.balanced_states(p, ids=tokens(2, 8), config=config, keep=None)
+    (h, balance), back = switch.balanced_states(p, ids=tokens(2, 8), config=config, dropout_mask=None)
     assert {h.dtype.name, balance.dtype.name} == {dtype}
     assert {x.dtype.name for _, x in named_leaves(back(numpy.ones_like(h), numpy.ones_like(balance)))} == {dtype}
 
@@ -93,7 +93,7 @@ def test_in_training_a_text_does_not_depend_on_its_neighbours_in_the_batch(confi
 def test_training_and_use_are_the_same_where_no_expert_overflows() -> None:
     config = tiny(capacity_factor=3.0)
     p, ids = parameters(config), tokens(2, 8)
-    h, _ = switch.hidden_states(p, ids=ids, config=config, keep=None, cache=None)
+    h, _ = switch.hidden_states(p, ids=ids, config=config, dropout_mask=None, cache=None)
     assert numpy.array_equal(trained(p, ids, config)[0], h)
     assert not numpy.allclose(trained(p, ids, tiny())[0], h)
 
@@ -116,7 +116,7 @@ def test_one_expert_alone_is_a_gpt() -> None:
         if "switch" in layer:
             layer["feed_forward"] = {name: leaf[0] for name, leaf in layer.pop("switch").items() if name != "Wr"}
     same = tiny_gpt()
-    expected, _ = gpt.forward(dense, ids=ids, config=same, keep=None, cache=None)
+    expected, _ = gpt.forward(dense, ids=ids, config=same, dropout_mask=None, cache=None)
     numpy.testing.assert_allclose(logits(p, ids, config), expected, rtol=1e-12, atol=1e-13)
 
 

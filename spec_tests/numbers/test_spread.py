@@ -193,7 +193,7 @@ def test_the_arithmetic_of_a_value_goes_with_it() -> None:
 
 # --- operations at size -----------------------------------------------------------------------------------------------
 
-SEQUENCE = {"causal": True, "allowed": None}
+SEQUENCE = {"causal": True, "attention_mask": None}
 ADAM = {"step": 10, "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.01}
 AT_SIZE: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "softmax": ("softmax", (5 * drawn(16, 4096),), {}),
@@ -222,7 +222,7 @@ AT_SIZE: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
             drawn(32, 128, seed=1) / 8,
             drawn(128),
         ),
-        {"valid": None},
+        {"token_mask": None},
     ),
     "adamw": ("adamw", (*(drawn(129, 64, seed=i) for i in range(3)), drawn(129, 64, seed=3) ** 2), ADAM),
 }

@@ -25,15 +25,15 @@ def batch(seed: int = 0) -> Tree:
     return {
         "ids": random.integers(0, V, (B, T)),
         "segments": random.integers(0, 2, (B, T)),
-        "allowed": (numpy.arange(T) < lengths[:, None])[:, None, None, :],
+        "attention_mask": (numpy.arange(T) < lengths[:, None])[:, None, None, :],
         "positions": positions,
         "targets": targets,
         "pair": random.integers(0, 2, B),
     }
 
 
-def fixed(keep: Any = None) -> dict[str, Any]:
-    return {"model": bert, "config": CONFIG, "keep": keep, "ignore": -1}
+def fixed(dropout_mask: Any = None) -> dict[str, Any]:
+    return {"model": bert, "config": CONFIG, "dropout_mask": dropout_mask, "ignore": -1}
 
 
 def draws(objective: Any, b: Tree) -> Any:

@@ -28,7 +28,7 @@ def tokens(B: int, T: int, seed: int = 0) -> Any:
 
 
 def loss(ids: Any, targets: Any, ignore: int | None = None) -> Any:
-    return causal_loss(P, model=gpt, ids=ids, targets=targets, ignore=ignore, config=CONFIG, keep=None)
+    return causal_loss(P, model=gpt, ids=ids, targets=targets, ignore=ignore, config=CONFIG, dropout_mask=None)
 
 
 def test_the_documents_example_has_the_numbers_of_erratum_4() -> None:
@@ -67,7 +67,7 @@ def test_the_probabilities_of_all_continuations_sum_to_one() -> None:
     """Chain rule: Σ over all x_2 x_3 of P(x_2 x_3 | x_1) = 1."""
     continuations = numpy.array([(a, b) for a in range(5) for b in range(5)])
     ids = numpy.concatenate([numpy.full((25, 1), 3), continuations], axis=1)
-    logits, _ = gpt.forward(P, ids=ids[:, :-1], config=CONFIG, keep=None, cache=None)
+    logits, _ = gpt.forward(P, ids=ids[:, :-1], config=CONFIG, dropout_mask=None, cache=None)
     log_p = sentence_log_probability(logits, ids=ids[:, 1:], ignore=None)
     assert math.fsum(numpy.exp(log_p)) == pytest.approx(1, rel=1e-13)
 
@@ -75,7 +75,7 @@ def test_the_probabilities_of_all_continuations_sum_to_one() -> None:
 def test_the_loss_is_minus_the_sentences_log_probabilities() -> None:
     ids = tokens(3, 6)
     y, _ = loss(ids[:, :-1], ids[:, 1:])
-    logits, _ = gpt.forward(P, ids=ids[:, :-1], config=CONFIG, keep=None, cache=None)
+    logits, _ = gpt.forward(P, ids=ids[:, :-1], config=CONFIG, dropout_mask=None, cache=None)
     assert y == pytest.approx(-sentence_log_probability(logits, ids=ids[:, 1:], ignore=None).sum(), rel=1e-13)
 
 
@@ -86,8 +86,8 @@ def test_the_balance_of_experts_is_added_once_to_the_mean_however_many_targets_c
     p, ids = random_tree(switch.shapes(config), seed=1), tokens(3, 4)
     targets = tokens(3, 4, seed=2)
     targets.reshape(-1)[numpy.random.default_rng(3).permutation(12)[:ignored]] = -1
-    y, back = causal_loss(p, model=switch, ids=ids, targets=targets, ignore=-1, config=config, keep=None)
-    (h, balance), back_states = switch.balanced_states(p, ids=ids, config=config, keep=None)
+    y, back = causal_loss(p, model=switch, ids=ids, targets=targets, ignore=-1, config=config, dropout_mask=None)
+    (h, balance), back_states = switch.balanced_states(p, ids=ids, config=config, dropout_mask=None)
     logits, back_logits = matmul(h, p["token"].T)
     mean, back_mean = cross_entropy(logits, targets=targets, ignore=-1, reduction="mean")
     counted, one = max(1, 12 - ignored), numpy.ones(())

@@ -25,22 +25,24 @@ RANDOM = numpy.random.default_rng(0)
 BATCH = {
     "ids": RANDOM.integers(0, 5, (B, T)),
     "segments": numpy.zeros((B, T), int),
-    "allowed": (numpy.arange(T) < numpy.array([4, 2, 3])[:, None])[:, None, None, :],
+    "attention_mask": (numpy.arange(T) < numpy.array([4, 2, 3])[:, None])[:, None, None, :],
     "targets": numpy.array([2, 0, 1]),
 }
 OBJECTIVE = Classification(bert, CONFIG)
 
 
 def loss(
-    p: Tree, b: Tree, *, weights: Any = None, smoothing: float = 0.0, keep: Any = None
+    p: Tree, b: Tree, *, weights: Any = None, smoothing: float = 0.0, dropout_mask: Any = None
 ) -> tuple[Any, Callable[[Any], Tree]]:
-    return classification_loss(p, **b, model=bert, weights=weights, smoothing=smoothing, config=CONFIG, keep=keep)
+    return classification_loss(
+        p, **b, model=bert, weights=weights, smoothing=smoothing, config=CONFIG, dropout_mask=dropout_mask
+    )
 
 
 def log_probabilities(p: Tree) -> list[list[float]]:
     """By hand from the logits, a row a text of the batch."""
-    h, _ = bert.encode(p, **{k: v for k, v in BATCH.items() if k != "targets"}, config=CONFIG, keep=None)
-    logits, _ = bert.class_logits(h, p, keep=None, rate=0.0)
+    h, _ = bert.encode(p, **{k: v for k, v in BATCH.items() if k != "targets"}, config=CONFIG, dropout_mask=None)
+    logits, _ = bert.class_logits(h, p, dropout_mask=None, rate=0.0)
     return [[x - math.log(sum(math.exp(z) for z in row)) for x in row] for row in logits.tolist()]
 
 
@@ -49,8 +51,8 @@ def log_probabilities(p: Tree) -> list[list[float]]:
 @pytest.mark.parametrize("dropout", [False, True])
 def test_every_parameters_gradient_agrees_with_differences(weights: Any, dropout: bool, smoothing: float) -> None:
     draw = numpy.random.default_rng(1)
-    keep = [draw.random(shape) < 0.6 for shape in OBJECTIVE.dropout_shapes(BATCH)] if dropout else None
-    assert_gradients_agree(lambda p: loss(p, BATCH, weights=weights, smoothing=smoothing, keep=keep), P)
+    dropout_mask = [draw.random(shape) < 0.6 for shape in OBJECTIVE.dropout_shapes(BATCH)] if dropout else None
+    assert_gradients_agree(lambda p: loss(p, BATCH, weights=weights, smoothing=smoothing, dropout_mask=dropout_mask), P)
 
 
 @pytest.mark.parametrize("weights", [None, numpy.array([0.5, 2.0, 1.0])])
@@ -65,15 +67,15 @@ def test_a_smoothed_label_asks_for_a_share_of_every_label(weights: Any) -> None:
     batch = BATCH if weights is None else {**BATCH, "weights": weights}
     objective = Classification(bert, CONFIG, 0.2)
     totals = objective.totals(batch)
-    assert objective.loss(P, batch, totals=totals, keep=None)[0] == pytest.approx(wanted / totals, rel=1e-12)
+    assert objective.loss(P, batch, totals=totals, dropout_mask=None)[0] == pytest.approx(wanted / totals, rel=1e-12)
 
 
 @pytest.mark.parametrize("weights", [None, numpy.array([0.5, 2.0, 1.0])])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_smoothing_is_cross_entropy_to_the_bit(weights: Any, dtype: str) -> None:
     p = map_leaves(lambda leaf: leaf.astype(dtype), P)
-    h, back_h = bert.encode(p, **{k: v for k, v in BATCH.items() if k != "targets"}, config=CONFIG, keep=None)
-    logits, back_logits = bert.class_logits(h, p, keep=None, rate=0.0)
+    h, back_h = bert.encode(p, **{k: v for k, v in BATCH.items() if k != "targets"}, config=CONFIG, dropout_mask=None)
+    logits, back_logits = bert.class_logits(h, p, dropout_mask=None, rate=0.0)
     reduction = "sum" if weights is None else "none"
     nll, back_nll = cross_entropy(logits, targets=BATCH["targets"], ignore=None, reduction=reduction)
     w = numpy.ones((), dtype) if weights is None else weights.astype(dtype)
@@ -113,10 +115,10 @@ def test_the_loss_of_a_text_is_minus_the_logarithm_of_its_labels_probability() -
 
 
 def test_the_draw_for_the_pooled_state_is_the_last_and_drops_all_but_the_bias() -> None:
-    keep = [numpy.ones(shape, bool) for shape in OBJECTIVE.dropout_shapes(BATCH)]
-    assert keep[-1].shape == (B, 4)
-    keep[-1][...] = False
-    y, _ = loss(P, BATCH, keep=keep)
+    dropout_mask = [numpy.ones(shape, bool) for shape in OBJECTIVE.dropout_shapes(BATCH)]
+    assert dropout_mask[-1].shape == (B, 4)
+    dropout_mask[-1][...] = False
+    y, _ = loss(P, BATCH, dropout_mask=dropout_mask)
     bias = P["classes"]["b"]
     wanted = sum(math.log(sum(math.exp(z) for z in bias)) - bias[label] for label in BATCH["targets"])
     assert y == pytest.approx(wanted, rel=1e-12)
@@ -133,7 +135,7 @@ def test_the_mean_divides_by_the_weights() -> None:
     weighted = {**BATCH, "weights": numpy.array([0.5, 2.0, 1.0])}
     assert OBJECTIVE.totals(BATCH) == 3
     assert OBJECTIVE.totals(weighted) == 3.5
-    y, _ = OBJECTIVE.loss(P, weighted, totals=3.5, keep=None)
+    y, _ = OBJECTIVE.loss(P, weighted, totals=3.5, dropout_mask=None)
     assert y == pytest.approx(loss(P, BATCH, weights=weighted["weights"])[0] / 3.5, rel=1e-14)
 
 

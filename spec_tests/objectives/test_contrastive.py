@@ -23,26 +23,31 @@ N, T = 3, 5
 RANDOM = numpy.random.default_rng(0)
 BATCH: dict[str, Any] = {
     "ids": RANDOM.integers(0, 7, (N, 2, T)),
-    "valid": numpy.arange(T) < numpy.array([[5, 3], [2, 5], [4, 1]])[..., None],
+    "token_mask": numpy.arange(T) < numpy.array([[5, 3], [2, 5], [4, 1]])[..., None],
 }
 
 
-def loss(p: Tree, *, keep: Any = None, **batch: Any) -> tuple[Any, Callable[[Any], Tree]]:
+def loss(p: Tree, *, dropout_mask: Any = None, **batch: Any) -> tuple[Any, Callable[[Any], Tree]]:
     given_ = {**BATCH, **batch}
-    return contrastive_loss(p, model=bert, temperature=0.5, config=CONFIG, keep=keep, **given_)
+    return contrastive_loss(p, model=bert, temperature=0.5, config=CONFIG, dropout_mask=dropout_mask, **given_)
 
 
 def vectors(which: int) -> Any:
     return sentence_vectors(
-        P, model=bert, ids=BATCH["ids"][:, which], valid=BATCH["valid"][:, which], config=CONFIG, keep=None
+        P,
+        model=bert,
+        ids=BATCH["ids"][:, which],
+        token_mask=BATCH["token_mask"][:, which],
+        config=CONFIG,
+        dropout_mask=None,
     )[0]
 
 
 def test_every_parameters_gradient_agrees_with_differences() -> None:
     """Of those that the encoder has; the heads that are not used get zeros."""
     objective = Contrastive(bert, CONFIG, temperature=0.5)
-    keep = [RANDOM.random(shape) < 0.7 for shape in objective.dropout_shapes(BATCH)]
-    assert_gradients_agree(lambda p: objective.loss(p, BATCH, totals=N, keep=keep), P)
+    dropout_mask = [RANDOM.random(shape) < 0.7 for shape in objective.dropout_shapes(BATCH)]
+    assert_gradients_agree(lambda p: objective.loss(p, BATCH, totals=N, dropout_mask=dropout_mask), P)
 
 
 def test_the_loss_is_info_nce_of_the_vectors_of_adjacent_sentences() -> None:
@@ -53,7 +58,7 @@ def test_the_loss_is_info_nce_of_the_vectors_of_adjacent_sentences() -> None:
 
 @given(pad=st.integers(0, 6))
 def test_what_stands_in_the_padding_does_not_matter(pad: int) -> None:
-    ids = numpy.where(BATCH["valid"], BATCH["ids"], pad)
+    ids = numpy.where(BATCH["token_mask"], BATCH["ids"], pad)
     assert loss(P, ids=ids)[0] == pytest.approx(loss(P)[0], rel=1e-12)
 
 
@@ -70,13 +75,13 @@ def test_the_order_of_the_pairs_does_not_matter() -> None:
 def test_draws_go_to_the_sentences_that_they_were_drawn_for() -> None:
     """The batch in another order with its draws in that order is the same batch."""
     objective, order = Contrastive(bert, CONFIG, temperature=0.5), [1, 2, 0]
-    keep = [numpy.random.default_rng(1).random(shape) < 0.6 for shape in objective.dropout_shapes(BATCH)]
-    y, _ = objective.loss(P, BATCH, totals=N, keep=keep)
+    dropout_mask = [numpy.random.default_rng(1).random(shape) < 0.6 for shape in objective.dropout_shapes(BATCH)]
+    y, _ = objective.loss(P, BATCH, totals=N, dropout_mask=dropout_mask)
     z, _ = objective.loss(
-        P, {name: x[order] for name, x in BATCH.items()}, totals=N, keep=[draw[order] for draw in keep]
+        P, {name: x[order] for name, x in BATCH.items()}, totals=N, dropout_mask=[draw[order] for draw in dropout_mask]
     )
     assert z == pytest.approx(y, rel=1e-12)
-    assert y != pytest.approx(objective.loss(P, BATCH, totals=N, keep=None)[0], rel=1e-3)
+    assert y != pytest.approx(objective.loss(P, BATCH, totals=N, dropout_mask=None)[0], rel=1e-3)
 
 
 def test_learning_brings_adjacent_sentences_together() -> None:
@@ -84,13 +89,13 @@ def test_learning_brings_adjacent_sentences_together() -> None:
     config = bert.Config(vocabulary=7, context=3, layers=1, heads=2, width=8, hidden=8, eps=1e-5)
     ids = numpy.random.default_rng(1).integers(0, 7, (4, 2, 3))
     ids[:, :, 0] = numpy.arange(4)[:, None]
-    batch = {"ids": ids, "valid": numpy.ones(ids.shape, bool)}
+    batch = {"ids": ids, "token_mask": numpy.ones(ids.shape, bool)}
     objective = Contrastive(bert, config, temperature=0.2)
     p = random_tree(bert.shapes(config), seed=0)
-    first, _ = objective.loss(p, batch, totals=4, keep=None)
+    first, _ = objective.loss(p, batch, totals=4, dropout_mask=None)
     assert first > 1
     for _ in range(80):
-        y, back = objective.loss(p, batch, totals=4, keep=None)
+        y, back = objective.loss(p, batch, totals=4, dropout_mask=None)
         p = map_leaves(lambda leaf, d: leaf - 0.05 * d, p, back(numpy.ones(())))
     assert y < 0.1
 

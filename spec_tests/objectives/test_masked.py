@@ -20,15 +20,15 @@ from refllm.parameters import Tree
 from spec_tests.objectives.encoder_batch import CONFIG, B, M, P, T, added, assert_equal_trees, batch, draws, fixed
 
 
-def loss(b: Tree, keep: Any = None) -> tuple[Any, Callable[[Any], Tree]]:
-    return masked_loss(P, **{name: leaf for name, leaf in b.items() if name != "pair"}, **fixed(keep))
+def loss(b: Tree, dropout_mask: Any = None) -> tuple[Any, Callable[[Any], Tree]]:
+    return masked_loss(P, **{name: leaf for name, leaf in b.items() if name != "pair"}, **fixed(dropout_mask))
 
 
 def test_the_loss_is_the_cross_entropy_of_all_logits_with_the_other_places_ignored() -> None:
     b = batch()
     y, back = loss(b)
     h, back_h = bert.encode(
-        P, ids=b["ids"], segments=b["segments"], allowed=b["allowed"], config=CONFIG, keep=None
+        P, ids=b["ids"], segments=b["segments"], attention_mask=b["attention_mask"], config=CONFIG, dropout_mask=None
     )  # fmt: skip
     logits, back_logits = bert.masked_logits(h, P, config=CONFIG)
     words = numpy.full((B, T), -1)
@@ -79,12 +79,12 @@ def test_a_slot_that_is_not_used_adds_nothing_wherever_it_points() -> None:
 @given(cut=st.integers(1, B - 1), objective=st.sampled_from([Masked(bert, CONFIG), Pretraining(bert, CONFIG)]))
 def test_the_losses_of_the_shards_add_up_to_that_of_the_batch(cut: int, objective: Masked | Pretraining) -> None:
     b = batch()
-    keep = draws(objective, b)
+    dropout_mask = draws(objective, b)
     totals: Any = objective.totals(b)
 
     def of(rows: slice) -> tuple[Any, Tree]:
         part = {name: leaf[rows] for name, leaf in b.items()}
-        y, back = objective.loss(P, part, totals=totals, keep=[draw[rows] for draw in keep])
+        y, back = objective.loss(P, part, totals=totals, dropout_mask=[draw[rows] for draw in dropout_mask])
         return y, back(numpy.ones(()))
 
     (full, whole), (first, one), (rest, other) = of(slice(None)), of(slice(cut)), of(slice(cut, None))

@@ -19,10 +19,10 @@ from spec_tests.objectives.encoder_batch import CONFIG, P, added, assert_equal_t
 
 def test_every_parameters_gradient_agrees_with_differences() -> None:
     b = batch()
-    keep = draws(Pretraining(bert, CONFIG), b)
+    dropout_mask = draws(Pretraining(bert, CONFIG), b)
 
     def both(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
-        y, back = pretraining_loss(p, **b, **fixed(keep))
+        y, back = pretraining_loss(p, **b, **fixed(dropout_mask))
         return numpy.stack(y), lambda dy: back(dy[0], dy[1])
 
     assert_gradients_agree(both, P)
@@ -30,11 +30,11 @@ def test_every_parameters_gradient_agrees_with_differences() -> None:
 
 def test_the_pretraining_loss_is_the_masked_and_the_pair_loss_from_one_pass() -> None:
     b = batch()
-    keep = draws(Pretraining(bert, CONFIG), b)
-    (words, pairs), back = pretraining_loss(P, **b, **fixed(keep))
-    inputs = {name: b[name] for name in ("ids", "segments", "allowed")}
-    y, back_words = masked_loss(P, **inputs, positions=b["positions"], targets=b["targets"], **fixed(keep))
-    z, back_pairs = pair_loss(P, **inputs, targets=b["pair"], **fixed(keep))
+    dropout_mask = draws(Pretraining(bert, CONFIG), b)
+    (words, pairs), back = pretraining_loss(P, **b, **fixed(dropout_mask))
+    inputs = {name: b[name] for name in ("ids", "segments", "attention_mask")}
+    y, back_words = masked_loss(P, **inputs, positions=b["positions"], targets=b["targets"], **fixed(dropout_mask))
+    z, back_pairs = pair_loss(P, **inputs, targets=b["pair"], **fixed(dropout_mask))
     assert (words, pairs) == (y, z)
     first, second = numpy.array(0.3), numpy.array(0.8)
     one, other = back_words(first), back_pairs(second)
@@ -47,5 +47,5 @@ def test_the_mean_divides_by_the_places_and_the_pairs_that_count() -> None:
     assert Masked(bert, CONFIG).totals(b) == 5
     assert Pretraining(bert, CONFIG).totals(b) == (5, 2)
     (words, pairs), _ = pretraining_loss(P, **b, **fixed())
-    y, _ = Pretraining(bert, CONFIG).loss(P, b, totals=(5, 2), keep=None)
+    y, _ = Pretraining(bert, CONFIG).loss(P, b, totals=(5, 2), dropout_mask=None)
     assert y == pytest.approx(words / 5 + pairs / 2, rel=1e-14)

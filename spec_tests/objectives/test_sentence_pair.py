@@ -16,7 +16,7 @@ from spec_tests.objectives.encoder_batch import CONFIG, B, P, assert_equal_trees
 
 
 def loss(p: Tree, b: Tree, pair: Any) -> tuple[Any, Callable[[Any], Tree]]:
-    inputs = {name: b[name] for name in ("ids", "segments", "allowed")}
+    inputs = {name: b[name] for name in ("ids", "segments", "attention_mask")}
     return pair_loss(p, **inputs, targets=pair, **fixed())
 
 
@@ -30,7 +30,7 @@ def test_a_pair_of_classes_by_hand(seed: int) -> None:
     """log(1 + e^(z' - z)) of the two logits of each pair."""
     b = batch(seed)
     h, _ = bert.encode(
-        P, ids=b["ids"], segments=b["segments"], allowed=b["allowed"], config=CONFIG, keep=None
+        P, ids=b["ids"], segments=b["segments"], attention_mask=b["attention_mask"], config=CONFIG, dropout_mask=None
     )  # fmt: skip
     z = bert.pair_logits(h, P)[0]
     rows = numpy.arange(B)

@@ -26,7 +26,7 @@ RANDOM = numpy.random.default_rng(1)
 SOURCE, TARGETS = RANDOM.integers(0, V, (4, 5)), RANDOM.integers(0, V, (4, 6))
 ALLOWED = numpy.arange(5) < numpy.array([5, 3, 1, 4])[:, None]
 TARGETS[1, 4:] = TARGETS[3, 1:] = -1
-BATCH = {"source": SOURCE, "allowed": ALLOWED, "targets": TARGETS}
+BATCH = {"source": SOURCE, "attention_mask": ALLOWED, "targets": TARGETS}
 
 
 def test_the_decoder_reads_the_start_token_and_all_targets_but_the_last() -> None:
@@ -39,7 +39,7 @@ def test_the_decoder_reads_the_start_token_and_all_targets_but_the_last() -> Non
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_losss_gradient_is_the_logits_pulled_back(smoothing: float) -> None:
     inputs = shifted_right(TARGETS, start=START, ignore=-1)
-    same: dict[str, Any] = {"source": SOURCE, "allowed": ALLOWED, "config": CONFIG, "keep": None}
+    same: dict[str, Any] = {"source": SOURCE, "attention_mask": ALLOWED, "config": CONFIG, "dropout_mask": None}
     y, back = seq2seq_loss(
         P, model=encoder_decoder, inputs=inputs, targets=TARGETS, ignore=-1, smoothing=smoothing, **same
     )
@@ -54,7 +54,7 @@ def test_the_losss_gradient_is_the_logits_pulled_back(smoothing: float) -> None:
 def test_the_length_of_the_padding_changes_neither_loss_nor_gradient() -> None:
     longer = {
         "source": numpy.pad(SOURCE, ((0, 0), (0, 2)), constant_values=6),
-        "allowed": numpy.pad(ALLOWED, ((0, 0), (0, 2))),
+        "attention_mask": numpy.pad(ALLOWED, ((0, 0), (0, 2))),
         "targets": numpy.pad(TARGETS, ((0, 0), (0, 2)), constant_values=-1),
     }
     assert_same(of(BATCH), of(longer))
@@ -62,12 +62,12 @@ def test_the_length_of_the_padding_changes_neither_loss_nor_gradient() -> None:
 
 def of(batch: Tree, *, rows: slice = slice(None), totals: int | None = None, drop: bool = False) -> tuple[Any, Tree]:
     objective = Seq2Seq(encoder_decoder, dataclasses.replace(CONFIG, dropout=0.4), start=START, smoothing=0.1)
-    keep = None
+    dropout_mask = None
     if drop:
         random = numpy.random.default_rng(5)
-        keep = [random.random(shape)[rows] < 0.6 for shape in objective.dropout_shapes(batch)]
+        dropout_mask = [random.random(shape)[rows] < 0.6 for shape in objective.dropout_shapes(batch)]
     part = map_leaves(lambda a: a[rows], batch)
-    y, back = objective.loss(P, part, totals=totals or objective.totals(batch), keep=keep)
+    y, back = objective.loss(P, part, totals=totals or objective.totals(batch), dropout_mask=dropout_mask)
     return y, back(numpy.ones(()))
 
 
@@ -94,22 +94,24 @@ def test_denoising_counts_the_masked_places_alone_and_reads_the_whole_corrupted_
     """Erratum E16: Σ m_t log P(x_t | corrupted text, x_1 ... x_{t-1}) with m_t an indicator."""
     ids, counted = TARGETS % V, RANDOM.random((4, 6)) < 0.5
     y, _ = denoising_loss(
-        P, model=encoder_decoder, source=SOURCE, allowed=ALLOWED, ids=ids, counted=counted, start=START, config=CONFIG,
-        keep=None,
+        P, model=encoder_decoder, source=SOURCE, attention_mask=ALLOWED, ids=ids, counted=counted, start=START,
+        config=CONFIG, dropout_mask=None,
     )  # fmt: skip
     before = numpy.concatenate([numpy.full((4, 1), START), ids[:, :-1]], axis=1)  # every word, masked or not
-    z, _ = encoder_decoder.forward(P, source=SOURCE, allowed=ALLOWED, ids=before, config=CONFIG, keep=None)
+    z, _ = encoder_decoder.forward(
+        P, source=SOURCE, attention_mask=ALLOWED, ids=before, config=CONFIG, dropout_mask=None
+    )
     nll, _ = cross_entropy(z, targets=ids, ignore=None, reduction="none")
     assert y == pytest.approx((nll * counted).sum(), rel=1e-12)
 
 
 def test_denoising_that_counts_every_place_is_sequence_to_sequence() -> None:
     counted = TARGETS != -1
-    batch = {"source": SOURCE, "allowed": ALLOWED, "ids": numpy.where(counted, TARGETS, 0), "counted": counted}
+    batch = {"source": SOURCE, "attention_mask": ALLOWED, "ids": numpy.where(counted, TARGETS, 0), "counted": counted}
     objective = Denoising(encoder_decoder, CONFIG, start=START)
     plain = Seq2Seq(encoder_decoder, CONFIG, start=START)
-    y, back = objective.loss(P, batch, totals=objective.totals(batch), keep=None)
-    z, back_plain = plain.loss(P, BATCH, totals=plain.totals(BATCH), keep=None)
+    y, back = objective.loss(P, batch, totals=objective.totals(batch), dropout_mask=None)
+    z, back_plain = plain.loss(P, BATCH, totals=plain.totals(BATCH), dropout_mask=None)
     assert objective.dropout_shapes(batch) == plain.dropout_shapes(BATCH)
     assert_same((y, back(numpy.ones(()))), (z, back_plain(numpy.ones(()))))
 

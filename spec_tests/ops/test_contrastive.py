@@ -101,8 +101,8 @@ def test_a_row_of_zeros_has_no_direction(info_nce: Implementation) -> None:
 @given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=3), seed=st.integers(0, 99))
 def test_the_mean_is_over_the_valid_tokens(mean_pool: Implementation, lengths: list[int], seed: int) -> None:
     h = numpy.random.default_rng(seed).standard_normal((len(lengths), 4, 3))
-    valid = numpy.arange(4) < numpy.array(lengths)[:, None]
-    y, back = mean_pool(h, valid=valid)
+    token_mask = numpy.arange(4) < numpy.array(lengths)[:, None]
+    y, back = mean_pool(h, token_mask=token_mask)
     dh = back(numpy.ones((len(lengths), 3)))
     for row, n in enumerate(lengths):
         numpy.testing.assert_allclose(y[row], h[row, :n].mean(axis=0) if n else numpy.zeros(3), rtol=1e-12, atol=1e-14)

@@ -116,7 +116,7 @@ def test_a_size_that_two_arrays_share_is_one_size(operation: Operation, subject:
                 assert re.match(rf"{operation.name}: \w+ must [^\n]*; got [^\n]*$", line), line
 
 
-WITH_PLACES = [op for op in OPERATIONS if {"valid", "ignore"} & set(op.keywords)]
+WITH_PLACES = [op for op in OPERATIONS if {"token_mask", "ignore"} & set(op.keywords)]
 
 
 @pytest.mark.parametrize("operation", WITH_PLACES, ids=lambda operation: operation.name)
@@ -143,8 +143,8 @@ def test_what_does_not_count_contributes_exactly_nothing(
 
 def _counts(case: Case) -> Any:
     """Which places of the first array count; None if all do."""
-    if "valid" in case.keywords:
-        return case.keywords["valid"]
+    if "token_mask" in case.keywords:
+        return case.keywords["token_mask"]
     ignore = case.keywords["ignore"]
     return None if ignore is None else case.keywords["targets"] != ignore
 

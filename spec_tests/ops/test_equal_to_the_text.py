@@ -138,11 +138,11 @@ def test_clipping_is_its_text(data: st.DataObject) -> None:
 
 
 @given(
-    step=st.integers(1, 300), warmup=st.integers(1, 100), more=st.integers(1, 100), peak=st.sampled_from([1.0, 3e-4]),
-    floor=st.sampled_from([0.0, 1e-5]),
+    step=st.integers(1, 300), warmup=st.integers(1, 100), more=st.integers(1, 100), max_lr=st.sampled_from([1.0, 3e-4]),
+    min_lr=st.sampled_from([0.0, 1e-5]),
 )  # fmt: skip
-def test_the_schedule_is_its_text(step: int, warmup: int, more: int, peak: float, floor: float) -> None:
-    keywords = {"peak": peak, "warmup": warmup, "total": warmup + more, "floor": floor}
+def test_the_schedule_is_its_text(step: int, warmup: int, more: int, max_lr: float, min_lr: float) -> None:
+    keywords = {"max_lr": max_lr, "warmup": warmup, "total": warmup + more, "min_lr": min_lr}
     found = OPTIMISERS["warmup_cosine"](step, **keywords)
     with nearness.rounding_in("float64"):
         lifted = {name: lift(numpy.asarray(x)) if isinstance(x, float) else x for name, x in keywords.items()}

@@ -25,9 +25,11 @@ def arguments(cell: str, B: int, T: int, I: int, N: int, *, seed: int = 0) -> li
     return [random.standard_normal(shape) for shape in [(B, T, I), *states, (I, G), (N, G), (G,)]]
 
 
-def run(subject: Subject, cell: str, *arrays: Any, valid: Any = None) -> tuple[tuple[Any, ...], Callable[..., Any]]:
+def run(
+    subject: Subject, cell: str, *arrays: Any, token_mask: Any = None
+) -> tuple[tuple[Any, ...], Callable[..., Any]]:
     """(y, and for the LSTM c_T), and the pullback."""
-    y, back = subject.operation(cell)(*arrays, valid=valid)
+    y, back = subject.operation(cell)(*arrays, token_mask=token_mask)
     return (y if isinstance(y, tuple) else (y,)), back
 
 
@@ -114,17 +116,19 @@ def test_places_without_a_token_might_as_well_not_be_there(
     cell: str, data: st.DataObject, seed: int, subject: Subject
 ) -> None:
     """Values and gradients of each text, wherever its holes are, are those of the text without them."""
-    valid = numpy.array(data.draw(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=2, max_size=2)))
+    token_mask = numpy.array(
+        data.draw(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=2, max_size=2))
+    )
     x, *rest = arguments(cell, 2, 5, 3, 2, seed=seed)
     states, weights = rest[:-3], rest[-3:]
-    values, back = run(subject, cell, x, *states, *weights, valid=valid)
+    values, back = run(subject, cell, x, *states, *weights, token_mask=token_mask)
     random = numpy.random.default_rng(seed)
     dy, *dlast = [random.standard_normal(z.shape) for z in values]
-    dy *= valid[..., None]
+    dy *= token_mask[..., None]
     dx, *dstates, dWx, dWh, db = back(dy, *dlast)
     dweights = [numpy.zeros_like(w) for w in weights]
     for row in range(2):
-        there, one = valid[row], slice(row, row + 1)
+        there, one = token_mask[row], slice(row, row + 1)
         text = x[one][:, there]
         alone, back_alone = run(subject, cell, text, *(s[one] for s in states), *weights)
         numpy.testing.assert_allclose(values[0][row, there], alone[0][0], rtol=1e-12, atol=1e-14)
@@ -142,7 +146,7 @@ def test_places_without_a_token_might_as_well_not_be_there(
 def test_where_there_is_no_token_the_state_passes_with_its_gradient(cell: str, subject: Subject) -> None:
     x, *rest = arguments(cell, 1, 3, 2, 2)
     states = rest[:-3]
-    values, back = run(subject, cell, x, *rest, valid=numpy.zeros((1, 3), bool))
+    values, back = run(subject, cell, x, *rest, token_mask=numpy.zeros((1, 3), bool))
     assert all(numpy.array_equal(values[0][:, t], states[0]) for t in range(3))
     assert all(numpy.array_equal(a, b) for a, b in zip(values[1:], states[1:], strict=True))
     dx, *dstates, dWx, dWh, db = back(*(numpy.ones_like(z) for z in values))
@@ -154,9 +158,9 @@ def test_where_there_is_no_token_the_state_passes_with_its_gradient(cell: str, s
 @every_cell
 def test_what_stands_where_there_is_no_token_does_not_enter(cell: str, subject: Subject) -> None:
     x, *rest = arguments(cell, 2, 4, 3, 2)
-    valid = numpy.array([[False, True, False, True], [True, True, False, False]])
-    other = numpy.where(valid[..., None], x, 7)
-    one, another = (run(subject, cell, z, *rest, valid=valid)[0] for z in (x, other))
+    token_mask = numpy.array([[False, True, False, True], [True, True, False, False]])
+    other = numpy.where(token_mask[..., None], x, 7)
+    one, another = (run(subject, cell, z, *rest, token_mask=token_mask)[0] for z in (x, other))
     assert all(numpy.array_equal(a, b) for a, b in zip(one, another, strict=True))
 
 
@@ -196,16 +200,18 @@ def test_a_sequence_of_no_steps_passes_the_state(cell: str, subject: Subject) ->
 @pytest.mark.own
 @every_cell
 @pytest.mark.parametrize(
-    ("valid", "says"),
+    ("token_mask", "says"),
     [
         (numpy.ones((2, 4), bool), r"must be \(B, T\) = \(2, 3\) to match x \(B, T, I\) = \(2, 3, 3\); got \(2, 4\)"),
         (numpy.ones((2, 3)), "must be boolean, got float64"),
         (numpy.ones(3, bool), r"must be \(B, T\) = \(2, 3\) .*; got \(3,\)"),
     ],
 )
-def test_a_valid_that_is_no_mask_of_places_is_refused(cell: str, valid: Any, says: str, subject: Subject) -> None:
-    with pytest.raises(ValueError, match=f"{cell}: valid {says}"):
-        run(subject, cell, *arguments(cell, 2, 3, 3, 2), valid=valid)
+def test_a_token_mask_of_another_shape_or_dtype_is_refused(
+    cell: str, token_mask: Any, says: str, subject: Subject
+) -> None:
+    with pytest.raises(ValueError, match=f"{cell}: token_mask {says}"):
+        run(subject, cell, *arguments(cell, 2, 3, 3, 2), token_mask=token_mask)
 
 
 @pytest.mark.own

@@ -57,7 +57,7 @@ def test_the_gate_is_the_probability_of_the_chosen_expert(gate: Implementation) 
 def test_an_even_spread_of_tokens_has_the_balance_one(load_balance: Implementation, E: int, times: int) -> None:
     """Whatever the probabilities, for Σ_e P_e = 1: E Σ_e (1 / E) P_e."""
     chosen = numpy.tile(numpy.arange(E), times)
-    y, _ = load_balance(simplex(E * times, E), chosen=chosen, valid=None)
+    y, _ = load_balance(simplex(E * times, E), chosen=chosen, token_mask=None)
     assert y == pytest.approx(1, rel=1e-14)
 
 
@@ -66,7 +66,7 @@ def test_all_tokens_surely_with_one_expert_have_the_balance_of_the_number_of_exp
     load_balance: Implementation, E: int, T: int, expert: int
 ) -> None:
     chosen = numpy.full(T, expert % E)
-    y, _ = load_balance(numpy.eye(E)[chosen], chosen=chosen, valid=None)
+    y, _ = load_balance(numpy.eye(E)[chosen], chosen=chosen, token_mask=None)
     assert y == pytest.approx(E, rel=1e-14)
 
 
@@ -76,7 +76,7 @@ def test_the_balance_is_the_shares_of_the_tokens_times_the_mean_probabilities(
 ) -> None:
     random = numpy.random.default_rng(seed)
     p, chosen = random.random((3, T, E)), random.integers(0, E, (3, T))
-    y, _ = load_balance(p, chosen=chosen, valid=None)
+    y, _ = load_balance(p, chosen=chosen, token_mask=None)
     for text in range(3):
         shares = [sum(int(c) == e for c in chosen[text]) / T for e in range(E)]
         means = [sum(p[text, t, e] for t in range(T)) / T for e in range(E)]
@@ -86,7 +86,7 @@ def test_the_balance_is_the_shares_of_the_tokens_times_the_mean_probabilities(
 def test_the_balance_pulls_probability_away_from_the_busy_expert(load_balance: Implementation) -> None:
     """Descent along -dp takes more from the expert with more tokens."""
     chosen = numpy.array([0, 0, 0, 1])
-    _, back = load_balance(simplex(4, 3), chosen=chosen, valid=None)
+    _, back = load_balance(simplex(4, 3), chosen=chosen, token_mask=None)
     dp = back(numpy.array(1.0))
     assert (dp == dp[0]).all()
     assert dp[0].tolist() == [3 * 3 / 4 / 4, 3 * 1 / 4 / 4, 0]
@@ -98,12 +98,12 @@ def test_what_does_not_count_is_as_if_it_were_not_there(
 ) -> None:
     random = numpy.random.default_rng(seed)
     p, chosen = random.random((len(lengths), 5, 3)), random.integers(0, 3, (len(lengths), 5))
-    valid = numpy.arange(5) < numpy.array(lengths)[:, None]
-    y, back = load_balance(p, chosen=chosen, valid=valid)
+    token_mask = numpy.arange(5) < numpy.array(lengths)[:, None]
+    y, back = load_balance(p, chosen=chosen, token_mask=token_mask)
     dp = back(numpy.ones(len(lengths)))
-    assert not dp[~valid].any()
+    assert not dp[~token_mask].any()
     for text, n in enumerate(lengths):
-        alone, back_alone = load_balance(p[text, :n], chosen=chosen[text, :n], valid=None)
+        alone, back_alone = load_balance(p[text, :n], chosen=chosen[text, :n], token_mask=None)
         assert y[text] == pytest.approx(alone, rel=1e-13)
         numpy.testing.assert_allclose(dp[text, :n], back_alone(numpy.array(1.0)), rtol=1e-13)
 
@@ -183,7 +183,7 @@ def test_a_choice_of_no_expert_is_refused(gate: Implementation, load_balance: Im
     with pytest.raises(IndexError, match=r"gate: chosen must be in \[0, 3\); got 3"):
         gate(p, chosen=chosen)
     with pytest.raises(IndexError, match=r"load_balance: chosen must be in \[0, 3\); got 3"):
-        load_balance(p, chosen=chosen, valid=None)
+        load_balance(p, chosen=chosen, token_mask=None)
 
 
 @pytest.mark.own

@@ -17,8 +17,8 @@ def arrays(places: int, T: int = 5, seed: int = 0) -> tuple[Any, Any]:
     return random.standard_normal((2, T, 3)), random.standard_normal((2, places - 1, 3))
 
 
-def window(subject: Subject, x: Any, past: Any, *, places: int, valid: Any = None) -> Any:
-    return subject.operation("window")(x, past, places=places, valid=valid)[0]
+def window(subject: Subject, x: Any, past: Any, *, places: int, token_mask: Any = None) -> Any:
+    return subject.operation("window")(x, past, places=places, token_mask=token_mask)[0]
 
 
 @given(places=st.integers(1, 7), T=st.integers(1, 5))
@@ -42,8 +42,8 @@ def test_two_pieces_are_the_whole(places: int, cut: int, subject: Subject) -> No
 def test_padding_before_a_text_is_as_if_the_text_began_there(subject: Subject) -> None:
     x, _ = arrays(3)
     nothing = numpy.zeros((2, 2, 3))
-    valid = numpy.arange(5) >= numpy.array([[2], [0]])
-    y = window(subject, x, nothing, places=3, valid=valid)
+    token_mask = numpy.arange(5) >= numpy.array([[2], [0]])
+    y = window(subject, x, nothing, places=3, token_mask=token_mask)
     assert numpy.array_equal(y[:1, 2:], window(subject, x[:1, 2:], nothing[:1], places=3))
     assert numpy.array_equal(y[1:], window(subject, x[1:], nothing[1:], places=3))
 
@@ -54,8 +54,11 @@ def test_padding_before_a_text_is_as_if_the_text_began_there(subject: Subject) -
     [
         ({"places": 0}, "window: places must be at least 1, got 0"),
         ({"places": 4}, r"window: past must be \(B, places-1, C\) = \(2, 3, 3\) to match x .*; got \(2, 2, 3\)"),
-        ({"valid": numpy.ones((2, 4), bool)}, r"window: valid must be \(B, T\) = \(2, 5\) to match x .*; got \(2, 4\)"),
-        ({"valid": numpy.ones((2, 5))}, "window: valid must be boolean, got float64"),
+        (
+            {"token_mask": numpy.ones((2, 4), bool)},
+            r"window: token_mask must be \(B, T\) = \(2, 5\) to match x .*; got \(2, 4\)",
+        ),
+        ({"token_mask": numpy.ones((2, 5))}, "window: token_mask must be boolean, got float64"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(change: dict[str, Any], says: str, subject: Subject) -> None:

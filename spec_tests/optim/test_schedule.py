@@ -14,7 +14,7 @@ PEAK, FLOOR = 0.5, 0.05
 @st.composite
 def schedules(draw: st.DrawFn) -> dict[str, float]:
     total = draw(st.integers(2, 1000))
-    return {"peak": PEAK, "floor": FLOOR, "total": total, "warmup": draw(st.integers(0, total - 1))}
+    return {"max_lr": PEAK, "min_lr": FLOOR, "total": total, "warmup": draw(st.integers(0, total - 1))}
 
 
 @given(s=schedules())

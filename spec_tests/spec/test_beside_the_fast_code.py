@@ -73,8 +73,8 @@ def translator(form: str) -> Case:
     }[form]  # fmt: skip
     generator = numpy.random.default_rng(len(form))
     source, targets = generator.integers(0, V, (2, B, T))
-    allowed = numpy.arange(T) < numpy.array([[T], [4], [1]])
-    texts = {"source": source, "allowed": allowed, "targets": targets[:, :5]}
+    attention_mask = numpy.arange(T) < numpy.array([[T], [4], [1]])
+    texts = {"source": source, "attention_mask": attention_mask, "targets": targets[:, :5]}
     how = {**texts, "start": 1, "ignore": -100, "smoothing": 0.1, "config": config.as_dict()}
     return TEXT["seq2seq_loss"], FAST["seq2seq_loss"], drawn(encoder_decoder, config, generator), how
 
@@ -87,8 +87,8 @@ def encoder(output: str) -> Case:
     generator = numpy.random.default_rng(len(output))
     p = drawn(bert, config, generator)
     ids, segments = generator.integers(0, V, (B, T)), generator.integers(0, 2, (B, T))
-    allowed = (numpy.arange(T) < numpy.array([[T], [4], [1]]))[:, None, None, :]
-    how = {"ids": ids, "segments": segments, "allowed": allowed, "output": output}
+    attention_mask = (numpy.arange(T) < numpy.array([[T], [4], [1]]))[:, None, None, :]
+    how = {"ids": ids, "segments": segments, "attention_mask": attention_mask, "output": output}
     how["config"] = {name: x for name, x in config.as_dict().items() if name != "outputs"}  # the heads are those of p
     return TEXT["bert"], FAST["bert"], p, how
 

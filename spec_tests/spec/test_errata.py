@@ -52,7 +52,7 @@ def test_hidden_states_without_a_head_are_no_distribution_of_the_next_token() ->
     """Erratum E10: C numbers a place, which most tokens are not among; the head makes V of them."""
     config = tiny_gpt(vocabulary=9)  # wider than the model, as in all that are in use
     p, ids = parameters(config), tokens(2, 4)
-    h, _ = gpt.hidden_states(p, ids=ids, config=config, keep=None, cache=None)
+    h, _ = gpt.hidden_states(p, ids=ids, config=config, dropout_mask=None, cache=None)
     assert h.shape[-1] == config.width < config.vocabulary
     beyond = numpy.full_like(ids, config.vocabulary - 1)
     with pytest.raises(IndexError, match="targets must be in"):
@@ -78,10 +78,12 @@ def test_padding_changes_the_loss_unless_its_places_are_ignored() -> None:
     assert abs(counted - alone) > 0.01
 
 
-def label_logits(ids: Any, allowed: Any) -> Any:
+def label_logits(ids: Any, attention_mask: Any) -> Any:
     p = random_tree(bert.shapes(BERT), seed=0)
-    h, _ = bert.encode(p, ids=ids, segments=numpy.zeros_like(ids), allowed=allowed, config=BERT, keep=None)
-    return bert.class_logits(h, p, keep=None, rate=0.0)[0]
+    h, _ = bert.encode(
+        p, ids=ids, segments=numpy.zeros_like(ids), attention_mask=attention_mask, config=BERT, dropout_mask=None
+    )
+    return bert.class_logits(h, p, dropout_mask=None, rate=0.0)[0]
 
 
 def test_words_are_no_rows_of_an_embedding() -> None:
@@ -94,16 +96,16 @@ def test_padding_without_a_mask_changes_the_logits_of_a_text() -> None:
     """Erratum E11."""
     text = numpy.array([[2, 5, 3]])
     padded = numpy.array([[2, 5, 3, 0, 0, 0]])
-    allowed = (numpy.arange(6) < 3)[None, None, None, :]
+    attention_mask = (numpy.arange(6) < 3)[None, None, None, :]
     alone = label_logits(text, None)
-    numpy.testing.assert_allclose(label_logits(padded, allowed), alone, rtol=1e-11)
+    numpy.testing.assert_allclose(label_logits(padded, attention_mask), alone, rtol=1e-11)
     assert abs(label_logits(padded, None) - alone).max() > 0.01
 
 
 def test_dropout_in_evaluation_makes_logits_depend_on_the_draw() -> None:
     """Erratum E11: measured with dropout, a right answer is a matter of luck; without it, twice the same."""
     h, W = draw(1, 64), draw(64, 3)
-    drawn = [dropout(h, keep=RANDOM.random(h.shape) < 0.9, rate=0.1)[0] @ W for _ in range(2)]
+    drawn = [dropout(h, dropout_mask=RANDOM.random(h.shape) < 0.9, rate=0.1)[0] @ W for _ in range(2)]
     assert abs(drawn[0] - drawn[1]).max() > 0.01
     text = numpy.array([[2, 5, 3]])
     assert numpy.array_equal(label_logits(text, None), label_logits(text, None))
@@ -144,12 +146,12 @@ def test_instruction_tuning_came_after_the_first_three_gpts() -> None:
 
 def test_the_printed_recurrence_does_not_see_the_next_word() -> None:
     """Erratum E17: forward states know nothing of what follows, backward ones do (see BIRNN/rnn)."""
-    x, zeros, valid = draw(1, 4, 3), numpy.zeros((1, 2)), numpy.ones((1, 4), bool)
+    x, zeros, token_mask = draw(1, 4, 3), numpy.zeros((1, 2)), numpy.ones((1, 4), bool)
     Wx, Wh, b = draw(3, 2), draw(2, 2), draw(2)
     other = x.copy()
     other[:, -1] += 1
-    forward = [rnn(text, zeros, Wx, Wh, b, valid=valid)[0] for text in (x, other)]
-    backward = [rnn(text[:, ::-1], zeros, Wx, Wh, b, valid=valid)[0][:, ::-1] for text in (x, other)]
+    forward = [rnn(text, zeros, Wx, Wh, b, token_mask=token_mask)[0] for text in (x, other)]
+    backward = [rnn(text[:, ::-1], zeros, Wx, Wh, b, token_mask=token_mask)[0][:, ::-1] for text in (x, other)]
     assert numpy.array_equal(forward[0][:, :3], forward[1][:, :3])
     assert (backward[0] != backward[1]).any(axis=-1).all()
 
@@ -161,7 +163,7 @@ def test_attention_over_the_wrong_axis_mixes_the_texts_of_a_batch() -> None:
     other[1] += draw(4, 5)
 
     def attend(x: Any) -> Any:
-        return attention(x, x, x, causal=False, allowed=None)[0]
+        return attention(x, x, x, causal=False, attention_mask=None)[0]
 
     assert numpy.array_equal(attend(x)[0], attend(other)[0])
     exchanged = [attend(text.swapaxes(0, 1)).swapaxes(0, 1)[0] for text in (x, other)]
@@ -171,10 +173,10 @@ def test_attention_over_the_wrong_axis_mixes_the_texts_of_a_batch() -> None:
 def test_the_first_word_of_a_generating_model_attends_itself_alone() -> None:
     """Erratum E19: the own place is among the keys, and no later one is."""
     q, k, v = draw(4, 3), draw(4, 3), draw(4, 2)
-    y, _ = attention(q, k, v, causal=True, allowed=None)
+    y, _ = attention(q, k, v, causal=True, attention_mask=None)
     numpy.testing.assert_allclose(y[0], v[0], rtol=1e-15)
-    whole, _ = attention(q, k, v, causal=False, allowed=None)
-    others, _ = attention(q, k, v, causal=False, allowed=~numpy.eye(4, dtype=bool))
+    whole, _ = attention(q, k, v, causal=False, attention_mask=None)
+    others, _ = attention(q, k, v, causal=False, attention_mask=~numpy.eye(4, dtype=bool))
     assert abs(whole - others).max() > 0.01
     assert abs(whole[:3] - y[:3]).max() > 0.01
 
@@ -208,9 +210,9 @@ def test_the_state_at_the_masked_place_is_the_one_that_counts() -> None:
         random_tree(bert.shapes(BERT), seed=0),
         ids=ids,
         segments=numpy.zeros_like(ids),
-        allowed=None,
+        attention_mask=None,
         config=BERT,
-        keep=None,
+        dropout_mask=None,
     )
     assert h.shape == (1, 3, BERT.width)
     assert len(numpy.unique(h[0], axis=0)) == 3
@@ -224,7 +226,7 @@ def test_only_a_model_of_both_sides_uses_the_words_behind_a_mask() -> None:
     assert numpy.array_equal(logits(p, text, config)[:, 1], logits(p, other, config)[:, 1])
     q, segments = random_tree(bert.shapes(BERT), seed=0), numpy.zeros_like(text)
     h = [
-        bert.encode(q, ids=ids, segments=segments, allowed=None, config=BERT, keep=None)[0][:, 1]
+        bert.encode(q, ids=ids, segments=segments, attention_mask=None, config=BERT, dropout_mask=None)[0][:, 1]
         for ids in (text, other)
     ]
     assert abs(h[0] - h[1]).max() > 0.001

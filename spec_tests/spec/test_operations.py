@@ -9,12 +9,12 @@ import pytest
 
 from refllm import spec
 from refllm.numbers import exact
-from refllm.verify import corpus, runner
+from refllm.verify import corpus, keywords, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
 from spec_tests.spec import exactly
 
-OPERATIONS = spec.operations()
+OPERATIONS = keywords.as_golden(spec.operations())
 LARGE = 250
 
 

@@ -71,8 +71,8 @@ def random_parameters(config: bert.Config) -> Any:
 
 
 def logits_of(p: Any, ids: Any, config: bert.Config) -> Any:
-    h, _ = bert.encode(p, ids=ids, segments=0 * ids, allowed=None, config=config, keep=None)
-    return bert.class_logits(h, p, keep=None, rate=0.0)[0]
+    h, _ = bert.encode(p, ids=ids, segments=0 * ids, attention_mask=None, config=config, dropout_mask=None)
+    return bert.class_logits(h, p, dropout_mask=None, rate=0.0)[0]
 
 
 @pytest.fixture
@@ -196,9 +196,9 @@ def test_a_smoothed_classifier_learns_what_it_is_asked_for_and_is_resumed_bit_fo
     batch = made.feed(batch=4, order=numpy.random.default_rng(0), state=None).next_batch()
     p = random_parameters(made.config)
     wanted, _ = Classification(bert, made.config, 0.3).loss(
-        from_names(bert.shapes(made.config), p), batch, totals=4.0, keep=None
+        from_names(bert.shapes(made.config), p), batch, totals=4.0, dropout_mask=None
     )
-    assert made.objective.loss(p, batch, totals=4.0, keep=None)[0] == wanted
+    assert made.objective.loss(p, batch, totals=4.0, dropout_mask=None)[0] == wanted
     whole = tiny.train(begin(tmp_path / "whole", made))
     tiny.train(begin(tmp_path / "parts", made), stop_after=3)
     again = tiny.train(Run.resume(tmp_path / "parts", Workers))

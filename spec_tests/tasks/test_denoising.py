@@ -45,10 +45,15 @@ def test_the_validation_is_the_loss_of_each_window_alone(tmp_path: Path) -> None
         measured = made.validate(p, device="cpu", workers=workers)
     nll, tokens = 0.0, 0
     for batch in made.held_out:
-        for source, allowed, ids in zip(batch["source"], batch["allowed"], batch["ids"], strict=True):
+        for source, attention_mask, ids in zip(batch["source"], batch["attention_mask"], batch["ids"], strict=True):
             before = numpy.append(made.tokenizer.special.cls, ids[:-1])
             logits, _ = encoder_decoder.forward(
-                p, source=source[allowed][None], allowed=None, ids=before[None], config=made.config, keep=None
+                p,
+                source=source[attention_mask][None],
+                attention_mask=None,
+                ids=before[None],
+                config=made.config,
+                dropout_mask=None,
             )
             nll -= log_softmax(logits)[0][0][numpy.arange(len(ids)), ids].sum()
             tokens += len(ids)

@@ -31,7 +31,7 @@ def asked(text: str, labels: list[str], *, prompt: str = PROMPT, **changes: Any)
 def of_sentence(text: str) -> float:
     """log P of all characters after the first, by the objective's own function."""
     ids = TOKENIZER.encode(text)[None]
-    logits, _ = gpt.forward(P, ids=ids[:, :-1], config=CONFIG, keep=None, cache=None)
+    logits, _ = gpt.forward(P, ids=ids[:, :-1], config=CONFIG, dropout_mask=None, cache=None)
     return float(sentence_log_probability(logits, ids=ids[:, 1:], ignore=None)[0])
 
 

@@ -50,7 +50,12 @@ def test_the_shares_that_are_right_are_those_of_the_logits(tmp_path: Path) -> No
     right, places, right_pairs, pairs = 0, 0, 0, 0
     for batch in made.held_out:
         h, _ = bert.encode(
-            p, ids=batch["ids"], segments=batch["segments"], allowed=batch["allowed"], config=made.config, keep=None
+            p,
+            ids=batch["ids"],
+            segments=batch["segments"],
+            attention_mask=batch["attention_mask"],
+            config=made.config,
+            dropout_mask=None,
         )
         logits, _ = bert.masked_logits(h, p, config=made.config)
         for b, (where, wanted) in enumerate(zip(batch["positions"], batch["targets"], strict=True)):

@@ -62,7 +62,7 @@ def test_the_validation_is_the_loss_of_each_pair_alone_without_padding_or_smooth
         source, target = (encoded(text, tokenizer=TOKENIZER) for text in (pair.source, pair.target))
         before = numpy.append(TOKENIZER.special.cls, target[:-1])
         logits, _ = encoder_decoder.forward(
-            p, source=source[None], allowed=None, ids=before[None], config=CONFIG, keep=None
+            p, source=source[None], attention_mask=None, ids=before[None], config=CONFIG, dropout_mask=None
         )
         nll -= log_softmax(logits)[0][0][numpy.arange(len(target)), target].sum()
         tokens += len(target)

@@ -67,7 +67,9 @@ def test_measures_are_those_of_each_question_alone(tmp_path: Path) -> None:
         measured = made.validate(dict(named_leaves(p)), device="cpu", workers=workers)
     nll, right = 0.0, 0
     for one, read, places in made.held_out:
-        h, _ = bert.encode(p, ids=read.ids[None], segments=read.segments[None], allowed=None, config=CONFIG, keep=None)
+        h, _ = bert.encode(
+            p, ids=read.ids[None], segments=read.segments[None], attention_mask=None, config=CONFIG, dropout_mask=None
+        )
         inside = slice(read.begin, read.begin + len(read.characters))
         logits = bert.span_logits(h, p)[0][0][inside]
         log_p = log_softmax(logits.T)[0]

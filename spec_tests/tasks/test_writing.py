@@ -34,7 +34,7 @@ def test_one_beam_takes_the_most_probable_token_until_the_end() -> None:
         ids = [TOKENIZER.special.cls]
         while len(ids) <= CONFIG.context and ids[-1] != TOKENIZER.special.sep:
             logits, _ = encoder_decoder.forward(
-                P, source=source[None], allowed=None, ids=numpy.array([ids]), config=CONFIG, keep=None
+                P, source=source[None], attention_mask=None, ids=numpy.array([ids]), config=CONFIG, dropout_mask=None
             )
             ids.append(int(logits[0, -1].argmax()))
         assert answer == TOKENIZER.decode(ids).strip()

@@ -156,7 +156,7 @@ def attention_scaled_by_length(q: Array, k: Array, v: Array, *, causal: bool, al
     return _attention(q, k, v, lambda s: _mask(s, causal, allowed), 1 / math.sqrt(max(1, k.shape[-2])))
 
 
-@stranger("attention", "+ s = s + allowed", "s + allowed")
+@stranger("attention", "+ s = s + attention_mask", "s + attention_mask")
 def attention_adds_a_boolean_mask(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> Array:
     def scores(s: Array) -> Array:
         s = _mask(s, causal, None)
@@ -293,7 +293,7 @@ def dropout_not_scaled(x: Array, *, keep: Array, rate: float) -> Array:
     return x * keep
 
 
-@stranger("dropout", "~keep")
+@stranger("dropout", "~dropout_mask")
 def dropout_keeps_what_it_drops(x: Array, *, keep: Array, rate: float) -> Array:
     return x * ~keep / (1 - rate)
 
@@ -440,7 +440,7 @@ def cosine_over_all_steps(*, step: int, peak: float, warmup: int, total: int, fl
     return floor + (peak - floor) * (1 + math.cos(math.pi * (step - warmup) / total)) / 2
 
 
-@stranger("warmup_cosine", "peak - floor", "floor")
+@stranger("warmup_cosine", "max_lr - min_lr", "min_lr")
 def cosine_to_zero(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
     if step < warmup:
         return peak * step / warmup

@@ -9,13 +9,14 @@ from typing import Any
 import numpy
 import pytest
 
-from refllm.ops.attention import attention
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import linear
-from refllm.verify import corpus, diagnosis, hints, imitations, mutants, runner, suspects
+from refllm.verify import corpus, diagnosis, hints, imitations, mutants, reference, runner, suspects
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, Response
 from refllm.verify.runner import Result
+
+attention = reference.functions()["attention"]
 
 
 @pytest.fixture(scope="module")

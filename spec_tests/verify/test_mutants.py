@@ -16,7 +16,7 @@ from refllm.objectives.classification import class_nll
 from refllm.ops.attention import attention
 from refllm.ops.layer_norm import layer_norm
 from refllm.optim.update import _step
-from refllm.verify import corpus, imitations, matrix, mutants, reference, runner
+from refllm.verify import corpus, imitations, keywords, matrix, mutants, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
 from refllm.verify.mutants import EQUIVALENT, MUTANTS, Equivalent, Mutant, Site, planted, traced
@@ -305,7 +305,7 @@ def test_what_a_mutant_changes_is_right_when_nothing_is_changed(name: str, golde
     """So that a mutant is wrong by its one deviation, and by nothing else."""
     operation, function = RIGHT[name]
     cases = [case for case in golden.cases.values() if case.operation == operation]
-    parts = Functions("parts", {operation: function}, {})
+    parts = Functions("parts", keywords.as_golden({operation: function}), {})
     results = list(runner.run(parts, cases, "float64", golden.C))
     assert [(r.case.id, r.reason, r.ratio) for r in results if r.status != "pass"] == []
 
@@ -369,8 +369,8 @@ def test_a_mutant_of_the_forward_pass_has_the_gradient_of_what_it_computes() -> 
     """Attention without the scale is attention of queries that are √d_k times as large."""
     q, k, v = numpy.random.default_rng(5).standard_normal((3, 2, 4, 3))
     mutant = next(m for m in MUTANTS if m.id == "ATT/no-scale")
-    y, back = mutant.function(q, k, v, causal=True, allowed=None)
-    expected, back_expected = attention(q * 3**0.5, k, v, causal=True, allowed=None)
+    y, back = mutant.function(q, k, v, causal=True, attention_mask=None)
+    expected, back_expected = attention(q * 3**0.5, k, v, causal=True, attention_mask=None)
     numpy.testing.assert_allclose(y, expected, rtol=1e-12)
     dq, dk, dv = back_expected(v)
     for got, wanted in zip(back(v), (dq * 3**0.5, dk, dv), strict=True):

@@ -20,9 +20,9 @@ ALIKE = (
 FIXED = {
     "eps": ("0.0", "1e-3", "1e-5", "1e-6", "1e-8", "1e-12"),
     "causal": ("True", "False"),
-    "allowed": ("None", "None if allowed is None else ~allowed"),
-    "valid": ("None", "None if valid is None else ~valid"),
-    "keep": ("~keep", "keep | True"),
+    "attention_mask": ("None", "None if attention_mask is None else ~attention_mask"),
+    "token_mask": ("None", "None if token_mask is None else ~token_mask"),
+    "dropout_mask": ("~dropout_mask", "dropout_mask | True"),
     "ignore": ("None", "-100", "-1", "0"),
     "reduction": ('"mean"', '"sum"', '"none"'),
     "smoothing": ("0.0", "0.1"),

@@ -37,14 +37,14 @@ def _config(p: Tree, config: dict[str, Any]) -> model.Config:
 def bert(p: Tree, *, output: str, config: dict[str, Any], **text: Any) -> Answer:
     """The states of all tokens ("hidden"), or what a head makes of them."""
     chosen = _config(p, config)
-    h, back_h = model.encode(p, **text, config=chosen, keep=None)
+    h, back_h = model.encode(p, **text, config=chosen, dropout_mask=None)
     found = _taps(p, output=output, config=config, **text)
     if output == "hidden":
         return h, lambda dh: model.whole_gradient(p, back_h(dh)), found
     heads: dict[str, Callable[[], Any]] = {
         "masked": lambda: model.masked_logits(h, p, config=chosen),
         "pair": lambda: model.pair_logits(h, p),
-        "classes": lambda: model.class_logits(h, p, keep=None, rate=0.0),
+        "classes": lambda: model.class_logits(h, p, dropout_mask=None, rate=0.0),
         "span": lambda: model.span_logits(h, p),
     }
     y, back_y = heads[output]()
@@ -62,7 +62,7 @@ def pretraining(p: Tree, *, targets: Array, ignore: int, pairs: Array, config: d
     places = xp.asarray(numpy.argsort(~counted, axis=1, kind="stable")[:, : int(counted.sum(axis=1).max())])
     (masked, pair), back = pretraining_loss(
         p, model=model, **text, positions=places, targets=xp.take_along_axis(targets, places, axis=1), pair=pairs,
-        ignore=ignore, config=_config(p, config), keep=None,
+        ignore=ignore, config=_config(p, config), dropout_mask=None,
     )  # fmt: skip
     words, texts = masked.dtype.type(counted.sum()), masked.dtype.type(len(pairs))
     found = _taps(p, output="masked", config=config, **text)
@@ -76,17 +76,17 @@ def classifier(
     """The mean over the texts, by their weights if they have any."""
     y, back = classification_loss(
         p, model=model, **text, targets=targets, weights=weights, smoothing=smoothing, config=_config(p, config),
-        keep=None,
+        dropout_mask=None,
     )  # fmt: skip
     count = y.dtype.type(len(targets) if weights is None else to_host(weights).sum())
     return y / count, lambda dy: back(dy / count), _taps(p, output="classes", config=config, **text)
 
 
-def spans(p: Tree, *, possible: Array | None, targets: Array, config: dict[str, Any], **text: Any) -> Answer:
+def spans(p: Tree, *, answer_mask: Array | None, targets: Array, config: dict[str, Any], **text: Any) -> Answer:
     """The mean over the texts, and over starts and ends."""
     y, back = span_loss(
-        p, model=model, **text, possible=possible, targets=targets, ignore=None, config=_config(p, config),
-        keep=None,
+        p, model=model, **text, answer_mask=answer_mask, targets=targets, ignore=None, config=_config(p, config),
+        dropout_mask=None,
     )  # fmt: skip
     count = y.dtype.type(targets.size)
     return y / count, lambda dy: back(dy / count), _taps(p, output="span", config=config, **text)
@@ -100,7 +100,7 @@ def stages(case: Case, arguments: Tree, keywords: dict[str, Any]) -> list[taps.S
     if case.operation not in functions():
         return []
     output = keywords.get("output") or OUTPUTS[case.operation]
-    text = {name: keywords[name] for name in ("ids", "segments", "allowed")}
+    text = {name: keywords[name] for name in ("ids", "segments", "attention_mask")}
     return _stages(arguments["p"], **text, output=output, config=keywords["config"])
 
 
@@ -109,7 +109,7 @@ def _taps(p: Tree, **how: Any) -> dict[str, Array]:
 
 
 def _stages(
-    p: Tree, *, ids: Array, segments: Array, allowed: Array | None, output: str, config: dict[str, Any]
+    p: Tree, *, ids: Array, segments: Array, attention_mask: Array | None, output: str, config: dict[str, Any]
 ) -> list[taps.Stage]:
     def embed() -> Array:
         words, _ = embedding(p["token"], ids=ids)
@@ -123,7 +123,9 @@ def _stages(
     how = {name: config[name] for name in ("heads", "activation", "eps")}
     for i, layer in enumerate(p["layers"]):
         before = found[-1].name
-        found += taps.layer_stages(layer, before, f"layers.{i}.", norm="post", causal=False, allowed=allowed, **how)
+        found += taps.layer_stages(
+            layer, before, f"layers.{i}.", norm="post", causal=False, attention_mask=attention_mask, **how
+        )
     return [*found, *_head_stages(p, found[-1].name, output=output, config=config)]
 
 

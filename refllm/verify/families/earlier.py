@@ -34,7 +34,7 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 def logits(name: str, p: Tree, *, ids: Array, config: dict[str, Any]) -> Answer:
     model = MODELS[name]
-    y, back = model.forward(p, ids=ids, config=model.Config(**config), keep=None, cache=None)
+    y, back = model.forward(p, ids=ids, config=model.Config(**config), dropout_mask=None, cache=None)
     return y, back, taps.values(STAGES[name](p, ids, config), {})
 
 
@@ -42,25 +42,27 @@ def loss(name: str, p: Tree, *, ids: Array, targets: Array, ignore: int | None, 
     """The mean over the targets that count."""
     model = MODELS[name]
     total, back_total = causal_loss(
-        p, model=model, ids=ids, targets=targets, ignore=ignore, config=model.Config(**config), keep=None
+        p, model=model, ids=ids, targets=targets, ignore=ignore, config=model.Config(**config), dropout_mask=None
     )
     count = total.dtype.type(targets.size if ignore is None else int((to_host(targets) != ignore).sum()))
     return total / count, lambda dy: back_total(dy / count), taps.values(STAGES[name](p, ids, config), {})
 
 
-def hybrid_states(p: Tree, *, ids: Array, allowed: Array | None, config: dict[str, Any]) -> Answer:
-    y, back = hybrid.encode(p, ids=ids, allowed=allowed, config=hybrid.Config(**config), keep=None)
+def hybrid_states(p: Tree, *, ids: Array, attention_mask: Array | None, config: dict[str, Any]) -> Answer:
+    y, back = hybrid.encode(
+        p, ids=ids, attention_mask=attention_mask, config=hybrid.Config(**config), dropout_mask=None
+    )
 
     def whole(dy: Array) -> Tree:
         return {**back(dy), "head": namespace(p["head"]).zeros_like(p["head"])}  # which has no part in the states
 
-    return y, whole, taps.values(_hybrid_stages(p, ids, allowed, config), {})
+    return y, whole, taps.values(_hybrid_stages(p, ids, attention_mask, config), {})
 
 
 def stages(case: Case, arguments: Tree, keywords: dict[str, Any]) -> list[taps.Stage]:
     """From the embedding to the last layer's states, or to the logits."""
     if case.operation == "hybrid_states":
-        return _hybrid_stages(arguments["p"], keywords["ids"], keywords["allowed"], keywords["config"])
+        return _hybrid_stages(arguments["p"], keywords["ids"], keywords["attention_mask"], keywords["config"])
     name = keywords.get("model", "") if case.operation == "train_step" else case.operation.removesuffix("_loss")
     return STAGES[name](arguments["p"], keywords["ids"], keywords["config"]) if name in STAGES else []
 
@@ -76,11 +78,17 @@ def _recurrent_lm_stages(p: Tree, ids: Array, config: dict[str, Any]) -> list[ta
     return [*found, taps.Stage("logits", (found[-1].name,), _logits_of(p, "recurrent_lm", config))]
 
 
-def _layers(layers: list[Tree], x: str, valid: Array | None, config: dict[str, Any]) -> list[taps.Stage]:
+def _layers(layers: list[Tree], x: str, token_mask: Array | None, config: dict[str, Any]) -> list[taps.Stage]:
     """The recurrent layers on the value `x`."""
 
     def run(layer: Tree) -> Callable[[Array], Array]:
-        how: dict[str, Any] = {"cell": config["cell"], "valid": valid, "states": None, "keep": None, "rate": 0.0}
+        how: dict[str, Any] = {
+            "cell": config["cell"],
+            "token_mask": token_mask,
+            "states": None,
+            "dropout_mask": None,
+            "rate": 0.0,
+        }
         return lambda z: recurrent_layers(z, [layer], **how)[0]
 
     below = [x, *(f"layers.{i}" for i in range(len(layers)))]
@@ -93,7 +101,7 @@ def _nnlm_stages(p: Tree, ids: Array, config: dict[str, Any]) -> list[taps.Stage
     def seen() -> Array:
         e, _ = embedding(p["token"], ids=ids)
         past = namespace(e).zeros((len(ids), places - 1, config["width"]), e.dtype)
-        return window(e, past, places=places, valid=None)[0]
+        return window(e, past, places=places, token_mask=None)[0]
 
     def squashed(x: Array) -> Array:
         return tanh(linear(x, p["H"], p["d"])[0])[0]
@@ -108,19 +116,19 @@ def _nnlm_stages(p: Tree, ids: Array, config: dict[str, Any]) -> list[taps.Stage
     ]  # fmt: skip
 
 
-def _hybrid_stages(p: Tree, ids: Array, allowed: Array | None, config: dict[str, Any]) -> list[taps.Stage]:
-    keys = None if allowed is None else allowed[:, None, None, :]
+def _hybrid_stages(p: Tree, ids: Array, attention_mask: Array | None, config: dict[str, Any]) -> list[taps.Stage]:
+    keys = None if attention_mask is None else attention_mask[:, None, None, :]
 
     def embed() -> Array:
         e, _ = embedding(p["token"], ids=ids)
         return e + sinusoidal(namespace(e).arange(ids.shape[1]).astype(e.dtype), width=config["width"])[0]
 
     def attended(x: Array) -> Array:
-        how: dict[str, Any] = {"heads": config["heads"], "causal": not config["bidirectional"], "allowed": keys}
+        how: dict[str, Any] = {"heads": config["heads"], "causal": not config["bidirectional"], "attention_mask": keys}
         return self_attention(x, p["attention"], **how, cache=None)[0]
 
     found = [taps.Stage("embedding", (), embed), taps.Stage("attention", ("embedding",), attended)]
-    return found + _layers(p["layers"], "attention", allowed, config)
+    return found + _layers(p["layers"], "attention", attention_mask, config)
 
 
 def _hybrid_lm_stages(p: Tree, ids: Array, config: dict[str, Any]) -> list[taps.Stage]:

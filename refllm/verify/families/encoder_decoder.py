@@ -32,16 +32,16 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 
 def cross_attention(
-    x: Array, memory: Array, p: Tree, *, heads: int, scaled: bool, allowed: Array | None
+    x: Array, memory: Array, p: Tree, *, heads: int, scaled: bool, attention_mask: Array | None
 ) -> tuple[Array, Pullback]:
-    return reading.cross_attention(x, memory, p, heads=heads, scaled=scaled, allowed=allowed, cache=None)
+    return reading.cross_attention(x, memory, p, heads=heads, scaled=scaled, attention_mask=attention_mask, cache=None)
 
 
 def encoder_decoder(
-    p: Tree, *, source: Array, allowed: Array | None, ids: Array, config: dict[str, Any]
+    p: Tree, *, source: Array, attention_mask: Array | None, ids: Array, config: dict[str, Any]
 ) -> tuple[Array, Pullback, dict[str, Array]]:
-    texts: dict[str, Any] = {"source": source, "allowed": allowed, "ids": ids}
-    y, back = model.forward(p, **texts, config=model.Config(**config), keep=None)
+    texts: dict[str, Any] = {"source": source, "attention_mask": attention_mask, "ids": ids}
+    y, back = model.forward(p, **texts, config=model.Config(**config), dropout_mask=None)
     return y, back, taps.values(_stages(p, **texts, config=config), {})
 
 
@@ -51,7 +51,7 @@ def seq2seq_loss(
     """The mean over the targets that count."""
     y, back = seq2seq.seq2seq_loss(
         p, model=model, inputs=seq2seq.shifted_right(targets, start=start, ignore=ignore), targets=targets,
-        ignore=ignore, config=model.Config(**config), keep=None, **how,
+        ignore=ignore, config=model.Config(**config), dropout_mask=None, **how,
     )  # fmt: skip
     count = y.dtype.type(int((to_host(targets) != ignore).sum()))
     return y / count, lambda dy: back(dy / count)
@@ -59,7 +59,9 @@ def seq2seq_loss(
 
 def denoising_loss(p: Tree, *, counted: Array, config: dict[str, Any], **how: Any) -> tuple[Array, Pullback]:
     """The mean over the places that count."""
-    y, back = denoising.denoising_loss(p, model=model, counted=counted, config=model.Config(**config), keep=None, **how)
+    y, back = denoising.denoising_loss(
+        p, model=model, counted=counted, config=model.Config(**config), dropout_mask=None, **how
+    )
     count = y.dtype.type(int(to_host(counted).sum()))
     return y / count, lambda dy: back(dy / count)
 
@@ -69,8 +71,10 @@ def stages(case: Case, arguments: Tree, keywords: dict[str, Any]) -> list[taps.S
     return _stages(arguments["p"], **keywords) if case.operation == "encoder_decoder" else []
 
 
-def _stages(p: Tree, *, source: Array, allowed: Array | None, ids: Array, config: dict[str, Any]) -> list[taps.Stage]:
-    keys = None if allowed is None else allowed[:, None, None, :]
+def _stages(
+    p: Tree, *, source: Array, attention_mask: Array | None, ids: Array, config: dict[str, Any]
+) -> list[taps.Stage]:
+    keys = None if attention_mask is None else attention_mask[:, None, None, :]
     found = _half(p, source, "encoder", None, keys, config)
     found += _half(p, ids, "decoder", found[-1].name, keys, config)
 
@@ -120,11 +124,13 @@ def _layer(
 
     def attended(z: Array) -> Array:
         own = None if memory else keys
-        attention = relative_self_attention(z, r, p["attention"], causal=bool(memory), allowed=own, cache=None, **how)
+        attention = relative_self_attention(
+            z, r, p["attention"], causal=bool(memory), attention_mask=own, cache=None, **how
+        )
         return attention[0]
 
     def read(z: Array, m: Array) -> Array:
-        return reading.cross_attention(z, m, p["cross_attention"], allowed=keys, cache=None, **how)[0]
+        return reading.cross_attention(z, m, p["cross_attention"], attention_mask=keys, cache=None, **how)[0]
 
     def fed(z: Array) -> Array:
         return maybe_gated(z, p["feed_forward"], activation=config["activation"])[0]

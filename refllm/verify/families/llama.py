@@ -24,7 +24,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     own: tuple[Any, ...] = (
         rms_norm.rms_norm, activation.silu, multiply.multiply, rotary.rotary_halves, rotary.rotary_interleaved,
         repeat_heads.repeat_heads, relative.t5_bias_causal, relative.t5_bias_bidirectional, relative.alibi,
-        attention.relative_attention, gated_feed_forward,
+        attention.biased_attention, gated_feed_forward,
     )  # fmt: skip
     found = {function.__name__: function for function in own}
     whole = {"llama": language.logits(model, _model_stages), "llama_loss": language.loss(model, _model_stages)}
@@ -43,7 +43,7 @@ def grouped(x: Array, p: Tree, **how: Any) -> tuple[Array, Pullback]:
 
 
 def layer(x: Array, p: Tree, **how: Any) -> tuple[Array, Pullback, dict[str, Array]]:
-    y, back = llama_layer(x, None, p, **how, keep=None, rate=0.0, cache=None)
+    y, back = llama_layer(x, None, p, **how, dropout_mask=None, rate=0.0, cache=None)
 
     def without_bias(dy: Array) -> tuple[Array, Tree]:
         dx, _, dp = back(dy)
@@ -86,7 +86,7 @@ def _model_stages(p: Tree, *, ids: Array, config: dict[str, Any]) -> list[taps.S
     how = {
         "r": model._bias(p, chosen, queries=T, keys=T)[0], "eps": chosen.eps, "heads": chosen.heads,
         "kv_heads": chosen.kv_heads, "rotation": chosen.positions if chosen.positions in ROTATIONS else None,
-        "positions": namespace(ids).arange(T), "base": chosen.base, "allowed": None,
+        "positions": namespace(ids).arange(T), "base": chosen.base, "attention_mask": None,
     }  # fmt: skip
     for i, each in enumerate(p["layers"]):
         found += _layer_stages(each, found[-1].name, f"layers.{i}.", **how)

@@ -60,7 +60,7 @@ def _stages(p: Tree, *, ids: Array, config: dict[str, Any], capacity: int) -> li
         if "switch" in layer:
             found += _expert_stages(layer, before, prefix, capacity=capacity, **same)
         else:
-            found += taps.layer_stages(layer, before, prefix, norm="pre", causal=True, allowed=None, **same)
+            found += taps.layer_stages(layer, before, prefix, norm="pre", causal=True, attention_mask=None, **same)
     last = found[-1].name
     normed = taps.Stage("norm", (last,), lambda z: layer_norm(z, **p["norm"], eps=config["eps"])[0])
     return [*found, normed, taps.Stage("logits", ("norm",), lambda z: matmul(z, p["token"].T)[0])]
@@ -78,9 +78,9 @@ def _expert_stages(
         return layer_norm(z, **p["norm2"], eps=eps)[0]
 
     def attended(z: Array) -> Array:
-        return self_attention(z, p["attention"], heads=heads, causal=True, allowed=None, cache=None)[0]
+        return self_attention(z, p["attention"], heads=heads, causal=True, attention_mask=None, cache=None)[0]
 
     def switched(z: Array) -> Array:
-        return switch_layer(z, p["switch"], activation=activation, capacity=capacity, valid=None)[0][0]
+        return switch_layer(z, p["switch"], activation=activation, capacity=capacity, token_mask=None)[0][0]
 
     return taps.pre_norm_stages(x, prefix, ("attention", norm1, attended), ("switch", norm2, switched))

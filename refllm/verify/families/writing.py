@@ -23,13 +23,13 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 
 def translate(
-    p: Tree, *, source: Array, allowed: Array | None, start: int, end: int | None, new_tokens: int, cache: bool,
+    p: Tree, *, source: Array, attention_mask: Array | None, start: int, end: int | None, new_tokens: int, cache: bool,
     config: dict[str, Any],
 ) -> tuple[Array, Array]:  # fmt: skip
     """The tokens behind the start, -1 behind the end, and the logits that each was chosen from, 0 there."""
     chosen = model.Config(**config)
     kind = SequenceWriter if cache else Rereading
-    writer = kind(p, model=model, config=chosen, source=source, allowed=allowed, room=chosen.context)
+    writer = kind(p, model=model, config=chosen, source=source, attention_mask=attention_mask, room=chosen.context)
     watched = Watched(writer)
     texts = write(
         watched, ids=numpy.full((len(source), 1), start), new_tokens=new_tokens, end=end, temperature=1.0, top_k=None,
@@ -44,8 +44,8 @@ def translate(
 
 
 def beam_search(
-    p: Tree, *, model: str, ids: Array, source: Array | None, allowed: Array | None, end: int | None, new_tokens: int,
-    beams: int, length_penalty: float, config: dict[str, Any],
+    p: Tree, *, model: str, ids: Array, source: Array | None, attention_mask: Array | None, end: int | None,
+    new_tokens: int, beams: int, length_penalty: float, config: dict[str, Any],
 ) -> tuple[Array, Array]:  # fmt: skip
     """The texts of every row, best first, -1 behind the end, and their scores."""
     own: Any = by_name(model)
@@ -54,7 +54,7 @@ def beam_search(
     writer: Writer = (
         CausalWriter(p, model=own, config=chosen, rows=len(ids), room=room, padding=None)
         if source is None
-        else SequenceWriter(p, model=own, config=chosen, source=source, allowed=allowed, room=room)
+        else SequenceWriter(p, model=own, config=chosen, source=source, attention_mask=attention_mask, room=room)
     )
     found = search(writer, ids=ids, new_tokens=new_tokens, end=end, beams=beams, length_penalty=length_penalty)
     texts = numpy.stack([_padded([text.tokens for text in row], new_tokens) for row in found])
@@ -97,7 +97,13 @@ class Rereading(SequenceWriter):
         new = xp.asarray(ids)
         self.text = new if self.text is None else xp.concatenate([self.text, new], axis=1)
         h, _ = model.decode(
-            self.p, self.memory, ids=self.text, memory_allowed=self.allowed, config=self.config, keep=None, cache=None
+            self.p,
+            self.memory,
+            ids=self.text,
+            memory_mask=self.attention_mask,
+            config=self.config,
+            dropout_mask=None,
+            cache=None,
         )
         last: Array = (h[:, -1:] @ model.head(self.p, self.config))[:, 0]
         return last

@@ -18,10 +18,10 @@ def scores(q: Node, k: Node) -> Node:
     return q @ k.swap() * q.shape[-1] ** -0.5
 
 
-def seen(q: Node, k: Node, causal: bool, allowed: Array | None) -> Array:
+def seen(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
     """Which key a query may attend, (..., T, S)."""
     both = _up_to(q, k, k.shape[-2] - q.shape[-2]) if causal else numpy.ones((q.shape[-2], k.shape[-2]), bool)
-    return both if allowed is None else both & allowed
+    return both if attention_mask is None else both & attention_mask
 
 
 def masked(s: Node, seen: Array) -> Node:
@@ -46,9 +46,9 @@ def variant(
     """Attention with a part of it exchanged, and the true gradient of what then is computed."""
 
     @differentiable
-    def changed(q: Node, k: Node, v: Node, *, causal: bool, allowed: Array | None) -> Node:
+    def changed(q: Node, k: Node, v: Node, *, causal: bool, attention_mask: Array | None) -> Node:
         s = scores(q, k)
-        m = numpy.broadcast_to(seen(q, k, causal, allowed), s.shape)
+        m = numpy.broadcast_to(seen(q, k, causal, attention_mask), s.shape)
         return apply(weights(mask(s, m)), v, m, q)
 
     return changed
@@ -74,8 +74,8 @@ def _up_to(q: Node, k: Node, shift: int) -> Array:
 def _causal(mask: Callable[[Node, Node], Array]) -> Callable[..., Array]:
     """Another causal mask; `allowed` stays."""
 
-    def changed(q: Node, k: Node, causal: bool, allowed: Array | None) -> Array:
-        return (mask(q, k) if causal else True) & seen(q, k, False, allowed)
+    def changed(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
+        return (mask(q, k) if causal else True) & seen(q, k, False, attention_mask)
 
     return changed
 
@@ -88,20 +88,22 @@ def _heads(q: Node) -> int:
     return q.shape[-3] if len(q.shape) > 2 else 1
 
 
-def _transposed_mask(q: Node, k: Node, causal: bool, allowed: Array | None) -> Array:
-    square = q.shape[-2] == k.shape[-2] and allowed is not None
-    return seen(q, k, causal, allowed.swapaxes(-1, -2) if square and allowed is not None else allowed)
+def _transposed_mask(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
+    square = q.shape[-2] == k.shape[-2] and attention_mask is not None
+    return seen(
+        q, k, causal, attention_mask.swapaxes(-1, -2) if square and attention_mask is not None else attention_mask
+    )
 
 
-def _either(q: Node, k: Node, causal: bool, allowed: Array | None) -> Array:
-    both = causal and allowed is not None
-    return seen(q, k, True, None) | seen(q, k, False, allowed) if both else seen(q, k, causal, allowed)
+def _either(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
+    both = causal and attention_mask is not None
+    return seen(q, k, True, None) | seen(q, k, False, attention_mask) if both else seen(q, k, causal, attention_mask)
 
 
 @differentiable
-def _scaled_by_value_width(q: Node, k: Node, v: Node, *, causal: bool, allowed: Array | None) -> Node:
+def _scaled_by_value_width(q: Node, k: Node, v: Node, *, causal: bool, attention_mask: Array | None) -> Node:
     s = q @ k.swap() * v.shape[-1] ** -0.5
-    return weights(masked(s, seen(q, k, causal, allowed))) @ v
+    return weights(masked(s, seen(q, k, causal, attention_mask))) @ v
 
 
 def _unshifted(s: Node) -> Node:
@@ -182,18 +184,18 @@ MUTANTS = [
     Mutant("ATT-MASK/only-the-future", attention, "attention with the causal mask turned over: a query sees the future",
            variant(seen=_causal(lambda q, k: ~_up_to(q, k, _past(q, k) - 1)))),
     Mutant("ATT-MASK/causal-ignored", attention, "attention without the causal mask",
-           variant(seen=lambda q, k, causal, allowed: seen(q, k, False, allowed))),
+           variant(seen=lambda q, k, causal, attention_mask: seen(q, k, False, attention_mask))),
     Mutant("ATT-MASK/causal-needs-allowed", attention, "attention that is causal only if `allowed` is given too",
-           variant(seen=lambda q, k, causal, allowed: seen(q, k, causal and allowed is not None, allowed)),
+           variant(seen=lambda q, k, causal, mask: seen(q, k, causal and mask is not None, mask)),
            G + "facebookresearch/xformers/issues/103"),
     Mutant("ATT-MASK/allowed-ignored", attention, "attention that ignores `allowed`: padding is attended",
-           variant(seen=lambda q, k, causal, allowed: seen(q, k, causal, None))),
+           variant(seen=lambda q, k, causal, attention_mask: seen(q, k, causal, None))),
     Mutant("ATT-MASK/causal-replaces-allowed", attention, "attention that ignores `allowed` where it is causal",
-           variant(seen=lambda q, k, causal, allowed: seen(q, k, causal, None if causal else allowed))),
+           variant(seen=lambda q, k, causal, attention_mask: seen(q, k, causal, None if causal else attention_mask))),
     Mutant("ATT-MASK/either", attention, "attention with the masks joined by or: a key needs the leave of one",
            variant(seen=_either)),
     Mutant("ATT-MASK/allowed-inverted", attention, "attention with `allowed` inverted: true taken for forbidden",
-           variant(seen=lambda q, k, causal, allowed: seen(q, k, causal, None if allowed is None else ~allowed))),
+           variant(seen=lambda q, k, causal, mask: seen(q, k, causal, None if mask is None else ~mask))),
     Mutant("ATT-MASK/allowed-transposed", attention, "attention with `allowed` over the queries instead of the keys",
            variant(seen=_transposed_mask), G + "lsdefine/attention-is-all-you-need-keras/issues/16"),
     Mutant("ATT-MASK/after-softmax", attention, "attention with the mask applied after the softmax",

@@ -62,7 +62,7 @@ def searched(
     """Beam search with a part exchanged, from scratch at every step."""
 
     def changed(
-        p: Tree, *, model: str, ids: Array, source: Array | None, allowed: Array | None, end: int | None,
+        p: Tree, *, model: str, ids: Array, source: Array | None, attention_mask: Array | None, end: int | None,
         new_tokens: int, beams: int, length_penalty: float, config: Tree,
     ) -> tuple[Array, Array]:  # fmt: skip
         end = end_as(end)
@@ -91,7 +91,7 @@ def searched(
                         break
             return order([*finished, *going], lambda text: -value(text))[:beams]
 
-        texts = [search(after) for after in _afters(p, model, ids, source, allowed, config)]
+        texts = [search(after) for after in _afters(p, model, ids, source, attention_mask, config)]
         padded = numpy.stack([writing._padded([text.tokens for text in row], new_tokens) for row in texts])
         return padded, numpy.array([[value(text) for text in row] for row in texts]).astype(p["token"].dtype)
 
@@ -99,16 +99,19 @@ def searched(
 
 
 def _afters(
-    p: Tree, model: str, ids: Array, source: Array | None, allowed: Array | None, config: Tree
+    p: Tree, model: str, ids: Array, source: Array | None, attention_mask: Array | None, config: Tree
 ) -> Iterator[Function]:
     """For every row what comes after some tokens: the log probabilities (V,), in float64."""
     own: Any = by_name(model)
-    how: dict[str, Any] = {"config": own.Config(**config), "keep": None}
+    how: dict[str, Any] = {"config": own.Config(**config), "dropout_mask": None}
     for b, prompt in enumerate(ids):
         if source is None:
             texts: dict[str, Any] = {"cache": None}
         else:
-            texts = {"source": source[b : b + 1], "allowed": None if allowed is None else allowed[b : b + 1]}
+            texts = {
+                "source": source[b : b + 1],
+                "attention_mask": None if attention_mask is None else attention_mask[b : b + 1],
+            }
 
         def after(tokens: tuple[int, ...], prompt: Array = prompt, texts: dict[str, Any] = texts) -> Array:
             y, _ = own.forward(p, ids=numpy.array([[*prompt.tolist(), *tokens]]), **texts, **how)

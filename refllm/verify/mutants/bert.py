@@ -30,7 +30,7 @@ _whole, _pretraining, _spans = bert.whole_gradient, family.pretraining, family.s
 
 
 def encoder(change: Callable[..., dict[str, Any]]) -> Function:
-    """The encoder with other arguments: change(ids=, segments=, allowed=, config=) says which."""
+    """The encoder with other arguments: change(ids=, segments=, attention_mask=, config=) says which."""
 
     def changed(p: Tree, **how: Any) -> tuple[Array, Function]:
         return _encode(p, **{**how, **change(**how)})
@@ -102,6 +102,10 @@ def _no_decoder_bias(h: Array, p: Tree, *, config: bert.Config) -> tuple[Array, 
     return y, pulled
 
 
+def _inverted_mask(*, attention_mask: Array | None, **how: Any) -> dict[str, Any]:
+    return {"attention_mask": None if attention_mask is None else ~attention_mask}
+
+
 def whole(keep: Callable[[str, list[Tree]], list[Tree]]) -> Function:
     """The gradients put together from some of their parts."""
 
@@ -151,8 +155,8 @@ def _exchanged_ends(h: Array, p: Tree, *, targets: Array, **how: Any) -> Any:
     return span_nll(h, p, targets=targets[:, ::-1], **how)
 
 
-def _anywhere(h: Array, p: Tree, *, possible: Array | None, **how: Any) -> Any:
-    return span_nll(h, p, possible=None, **how)
+def _anywhere(h: Array, p: Tree, *, answer_mask: Array | None, **how: Any) -> Any:
+    return span_nll(h, p, answer_mask=None, **how)
 
 
 def _layer(**fixed: Any) -> Function:
@@ -197,9 +201,9 @@ MUTANTS = [
     Mutant("BERT/causal", transformer_layer, "BERT with a causal mask", _layer(causal=True), within=BERT),
     Mutant("BERT/pre-norm", transformer_layer, "BERT with pre-norm layers", _layer(norm="pre"), within=BERT),
     Mutant("BERT/padding-attended", bert.encode, "BERT that attends to padding",
-           encoder(lambda **how: {"allowed": None})),
+           encoder(lambda **how: {"attention_mask": None})),
     Mutant("BERT/mask-inverted", bert.encode, "BERT that attends to padding alone",
-           encoder(lambda allowed, **how: {"allowed": None if allowed is None else ~allowed})),
+           encoder(_inverted_mask)),
     Mutant("BERT/last-layer-skipped", bert.encode, "BERT without its last layer", _without_last_layer),
     Mutant("BERT/relu", bert.encode, "BERT with ReLU in its feed-forward layers",
            encoder(lambda config, **how: {"config": replace(config, activation="relu")})),

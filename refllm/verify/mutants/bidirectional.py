@@ -15,9 +15,9 @@ from refllm.verify.mutants.bank import Function, Mutant
 _recurrent = recurrent  # refllm's, not what is planted
 
 
-def _run(x: Array, p: Tree, cell: str, valid: Array | None) -> tuple[Array, Function]:
+def _run(x: Array, p: Tree, cell: str, token_mask: Array | None) -> tuple[Array, Function]:
     """A layer from a state of zeros, right."""
-    return _recurrent(x, p, cell=cell, valid=valid, state=None)
+    return _recurrent(x, p, cell=cell, token_mask=token_mask, state=None)
 
 
 def _turn(x: Array) -> Array:
@@ -29,7 +29,7 @@ def both_ways(
     turn: Callable[[Array], Array] = _turn,
     back_turn: Callable[[Array], Array] = _turn,
     turn_mask: Callable[[Array], Array] = _turn,
-    mask: Callable[[Array | None], Array | None] = lambda valid: valid,
+    mask: Callable[[Array | None], Array | None] = lambda token_mask: token_mask,
     own: Callable[[Tree], tuple[Tree, Tree]] = lambda p: (p["forward"], p["backward"]),
     join: Callable[[Array, Array], Array] = lambda a, b: numpy.concatenate([a, b], axis=-1),
     cut: Callable[[Array, int], tuple[Array, Array]] = lambda d, N: (d[..., :N], d[..., N:]),
@@ -37,10 +37,10 @@ def both_ways(
 ) -> Function:
     """The bidirectional layer with a part exchanged; `back_turn` puts the states of the way back into their places."""
 
-    def changed(x: Array, p: Tree, *, cell: str, valid: Array | None) -> tuple[Array, Function]:
-        turned = None if valid is None else turn_mask(valid)
+    def changed(x: Array, p: Tree, *, cell: str, token_mask: Array | None) -> tuple[Array, Function]:
+        turned = None if token_mask is None else turn_mask(token_mask)
         first, second = own(p)
-        ahead, back_ahead = _run(x, first, cell, valid)
+        ahead, back_ahead = _run(x, first, cell, token_mask)
         behind, back_behind = _run(turn(x), second, cell, mask(turned))
         N = ahead.shape[-1]
 
@@ -100,7 +100,7 @@ MUTANTS = [
     Mutant("BIRNN/weights-exchanged", bidirectional, "a bidirectional layer with the weights of the two ways exchanged",
            _exchanged_ways),
     Mutant("BIRNN/padding-read", bidirectional, "a bidirectional layer whose way back begins in the padding",
-           both_ways(mask=lambda valid: None), "https://github.com/pytorch/pytorch/issues/1811"),
+           both_ways(mask=lambda token_mask: None), "https://github.com/pytorch/pytorch/issues/1811"),
     Mutant("BIRNN/padding-not-turned", bidirectional, "a bidirectional layer whose mask is not turned for the way back",
            both_ways(turn_mask=_same)),
     Mutant("BIRNN/back-forward-alone", bidirectional, "a bidirectional layer whose input has the gradient of the way "

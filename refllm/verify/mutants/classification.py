@@ -34,10 +34,10 @@ def nll(of_text: OfText = _right) -> Function:
     """The loss of the head as -Σ over texts of of_text(log p of the label, log p of every label, smoothing, weight)."""
 
     def changed(
-        h: Array, p: Tree, *, model: Any, targets: Array, weights: Array | None, smoothing: float, keep: Any,
+        h: Array, p: Tree, *, model: Any, targets: Array, weights: Array | None, smoothing: float, dropout_mask: Any,
         config: Any,
     ) -> tuple[Array, Function]:  # fmt: skip
-        logits, back_logits = model.class_logits(h, p, keep=keep, rate=config.dropout)
+        logits, back_logits = model.class_logits(h, p, dropout_mask=dropout_mask, rate=config.dropout)
         w = numpy.ones(len(targets), logits.dtype) if weights is None else weights.astype(logits.dtype)
 
         @differentiable

@@ -123,8 +123,8 @@ def pooled(f: Callable[[Node, Array], Node]) -> Function:
     """A text's vector as f(h, counted (..., T, 1))."""
 
     @differentiable
-    def changed(h: Node, *, valid: Array | None) -> Node:
-        counted = numpy.ones(h.shape[:-1]) if valid is None else valid
+    def changed(h: Node, *, token_mask: Array | None) -> Node:
+        counted = numpy.ones(h.shape[:-1]) if token_mask is None else token_mask
         return f(h, counted[..., None].astype(h.value.dtype))
 
     return changed

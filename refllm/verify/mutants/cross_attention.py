@@ -21,7 +21,7 @@ def reading(
     keys: Callable[[Node, Node], Node] = lambda x, memory: memory,
     values: Callable[[Node, Node], Node] = lambda x, memory: memory,
     order: Callable[[Node, Node], tuple[Node, Node]] = lambda k, v: (k, v),
-    seen: Callable[[Array], Array] = lambda allowed: allowed,
+    seen: Callable[[Array], Array] = lambda attention_mask: attention_mask,
     causal: bool = False,
     scale: Callable[[int, int, int], float] = lambda D, H, C: D**-0.5,
     scaled_as: Callable[[bool], bool] = lambda scaled: scaled,
@@ -31,7 +31,9 @@ def reading(
     """Cross-attention with a part exchanged; right where there is a cache, which a mistake of the block needs not."""
 
     @differentiable
-    def changed(x: Node, memory: Node, p: Tree, *, heads: int, scaled: bool, allowed: Array | None, cache: Any) -> Node:
+    def changed(
+        x: Node, memory: Node, p: Tree, *, heads: int, scaled: bool, attention_mask: Array | None, cache: Any
+    ) -> Node:
         def bias(name: str, factor: float = 1.0) -> Any:
             return p[name] * factor if name in p else 0.0
 
@@ -44,7 +46,7 @@ def reading(
         v = (values(x, memory) @ p["Wkv"] + bias("bkv", kv_bias))[..., inner:]
         k, v = order(cut(k), cut(v))
         s = q @ k.swap() * (scale(q.shape[-1], heads, x.shape[-1]) if scaled_as(scaled) else 1.0)
-        mask = None if allowed is None else seen(allowed)
+        mask = None if attention_mask is None else seen(attention_mask)
         T, S = s.shape[-2:]
         may = numpy.ones((T, S), bool) if mask is None or mask.shape[-1] != S else mask
         may = may & (numpy.arange(S) <= numpy.arange(T)[:, None]) if causal else may
@@ -85,7 +87,9 @@ def _keys_of_decoder(x: Array, memory: Array, p: Tree, *, cache: Any, **how: Any
         return cross_attention(x, memory, p, cache=None, **how)
     first = cache.held is None
     cache.held = (memory, memory)
-    return cross_attention(x, memory if first else x, p, cache=None, **{**how, **({} if first else {"allowed": None})})
+    return cross_attention(
+        x, memory if first else x, p, cache=None, **{**how, **({} if first else {"attention_mask": None})}
+    )
 
 
 def _keys_of_last(x: Array, memory: Array, p: Tree, *, cache: Any, **how: Any) -> Any:

@@ -41,9 +41,9 @@ def windows(
     """The window with a part exchanged: order(words) of [x_t, x_(t-1), ...], `shift` places further on."""
 
     @differentiable
-    def changed(x: Node, past: Node, *, places: int, valid: Array | None) -> Node:
+    def changed(x: Node, past: Node, *, places: int, token_mask: Array | None) -> Node:
         T = x.shape[1]
-        words = x if valid is None or not masked else x * valid[..., None].astype(x.value.dtype)
+        words = x if token_mask is None or not masked else x * token_mask[..., None].astype(x.value.dtype)
         earlier = before(past)
         line = [earlier[:, i] for i in range(places - 1)] + [words[:, t] for t in range(T)]
         nothing = constant(words[:, 0] * 0.0)
@@ -86,9 +86,9 @@ def _attention(change: Callable[[Array], Array], **fixed: Any) -> Function:
     return changed
 
 
-def _over_the_batch(x: Array, p: Tree, *, allowed: Array | None, **how: Any) -> tuple[Array, Function]:
-    swap = allowed is None and how["cache"] is None
-    return _attention((lambda z: z.swapaxes(0, 1)) if swap else _same)(x, p, allowed=allowed, **how)
+def _over_the_batch(x: Array, p: Tree, *, attention_mask: Array | None, **how: Any) -> tuple[Array, Function]:
+    swap = attention_mask is None and how["cache"] is None
+    return _attention((lambda z: z.swapaxes(0, 1)) if swap else _same)(x, p, attention_mask=attention_mask, **how)
 
 
 def _with_residual(x: Array, p: Tree, **how: Any) -> tuple[Array, Function]:
@@ -104,11 +104,13 @@ def _with_residual(x: Array, p: Tree, **how: Any) -> tuple[Array, Function]:
 def carried(change: Callable[[Tree, Tree], None], *, fresh: bool = False) -> Function:
     """A layer that spoils what it carries: change(state, the state before). Without a state it is right."""
 
-    def changed(x: Array, p: Tree, *, cell: str, valid: Array | None, state: Tree | None) -> tuple[Array, Function]:
+    def changed(
+        x: Array, p: Tree, *, cell: str, token_mask: Array | None, state: Tree | None
+    ) -> tuple[Array, Function]:
         before = None if state is None else {name: array.copy() for name, array in state.items()}
         if fresh and state is not None:
             state.update({name: numpy.zeros_like(array) for name, array in state.items()})
-        y, back = _recurrent(x, p, cell=cell, valid=valid, state=state)
+        y, back = _recurrent(x, p, cell=cell, token_mask=token_mask, state=state)
         if state is not None and before is not None:
             change(state, before)
         return y, back
@@ -222,7 +224,7 @@ MUTANTS = [
            lambda p, *, width: _sinusoidal(p + 1, width=width),
            within=HYBRID),
     Mutant("HYBRID/padding-attended", self_attention, "a hybrid that attends to padding",
-           _attention(_same, allowed=None), within=HYBRID),
+           _attention(_same, attention_mask=None), within=HYBRID),
     Mutant("GEN/state-not-carried", recurrent, "writing with states of zeros at every step",
            carried(_kept, fresh=True)),
     Mutant("GEN/state-of-prompt", recurrent, "writing whose states stay those of the prompt", carried(_first_alone)),

@@ -191,8 +191,8 @@ def _from_zero(writer: Any, *, ids: Array, **how: Any) -> Any:
     return write(writer, ids=0 * ids, **how)
 
 
-def _mask_forgotten(p: Tree, memory: Array, *, cache: Any, memory_allowed: Array | None, **how: Any) -> Any:
-    return _decode(p, memory, cache=cache, memory_allowed=None if cache is not None else memory_allowed, **how)
+def _mask_forgotten(p: Tree, memory: Array, *, cache: Any, memory_mask: Array | None, **how: Any) -> Any:
+    return _decode(p, memory, cache=cache, memory_mask=None if cache is not None else memory_mask, **how)
 
 
 # fmt: off
@@ -202,9 +202,9 @@ MUTANTS = [
     Mutant("ENCDEC/encoder-causal", relative_self_attention, "an encoder with a causal mask",
            layer(causal=True), within="refllm.blocks.encoder_layer"),
     Mutant("ENCDEC/source-padding-attended", relative_self_attention, "an encoder that attends to padding",
-           layer(allowed=None), within="refllm.blocks.encoder_layer"),
+           layer(attention_mask=None), within="refllm.blocks.encoder_layer"),
     Mutant("ENCDEC/memory-padding-read", model.decode, "a decoder that reads the padding of the source",
-           half(_decode, lambda **how: {"memory_allowed": None})),
+           half(_decode, lambda **how: {"memory_mask": None})),
     Mutant("ENCDEC/last-encoder-layer-skipped", model.encode, "an encoder without its last layer",
            _without_last_layer),
     Mutant("ENCDEC/embedding-unscaled", stack_embedding, "an encoder-decoder whose embedding is not multiplied by √C",

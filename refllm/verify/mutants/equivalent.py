@@ -44,10 +44,10 @@ def _no_key_bias(x: Array, W: Array, b: Array, **how: Any) -> tuple[Any, Functio
     return y, no_gradient
 
 
-def _reordered(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> tuple[Array, Function]:
+def _reordered(q: Array, k: Array, v: Array, *, causal: bool, attention_mask: Array | None) -> tuple[Array, Function]:
     """Keys and values, and their masks, from the last to the first."""
-    seen = numpy.broadcast_to(parts.seen(Node(q), Node(k), causal, allowed), (*q.shape[:-1], k.shape[-2]))
-    y, back = parts.variant()(q, k[..., ::-1, :], v[..., ::-1, :], causal=False, allowed=seen[..., ::-1])
+    seen = numpy.broadcast_to(parts.seen(Node(q), Node(k), causal, attention_mask), (*q.shape[:-1], k.shape[-2]))
+    y, back = parts.variant()(q, k[..., ::-1, :], v[..., ::-1, :], causal=False, attention_mask=seen[..., ::-1])
 
     def turned(dy: Array) -> tuple[Array, Array, Array]:
         dq, dk, dv = back(dy)
@@ -56,12 +56,14 @@ def _reordered(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | N
     return y, turned
 
 
-def _masked_again(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> tuple[Array, Function]:
+def _masked_again(
+    q: Array, k: Array, v: Array, *, causal: bool, attention_mask: Array | None
+) -> tuple[Array, Function]:
     def weights(s: Node) -> Node:
         P = parts.weights(s)
         return Node(P.value, (P, lambda d: numpy.where(P.value == 0, 0, d)))
 
-    return parts.variant(weights=weights)(q, k, v, causal=causal, allowed=allowed)
+    return parts.variant(weights=weights)(q, k, v, causal=causal, attention_mask=attention_mask)
 
 
 def _heads_permuted(x: Array, p: Tree, *, heads: int, **how: Any) -> tuple[Array, Function]:

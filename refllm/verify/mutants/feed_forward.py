@@ -83,10 +83,10 @@ def _back_through_residual(x: Array, p: Tree, *, activation: str) -> tuple[Array
 
 
 def drop(value: Callable[..., Any], slope: Callable[..., Any] | None = None) -> Function:
-    """Dropout that multiplies by value(keep, rate), and the gradient by slope(keep, rate)."""
+    """Dropout that multiplies by value(mask, rate), and the gradient by slope(mask, rate)."""
 
-    def changed(x: Array, *, keep: Array, rate: float) -> tuple[Array, Function]:
-        return x * value(keep, rate), lambda dy: dy * (slope or value)(keep, rate)
+    def changed(x: Array, *, dropout_mask: Array, rate: float) -> tuple[Array, Function]:
+        return x * value(dropout_mask, rate), lambda dy: dy * (slope or value)(dropout_mask, rate)
 
     return changed
 
@@ -160,20 +160,21 @@ MUTANTS = [
            layer(lambda x, p, f: f(x @ p["W1"] + p["b1"]) @ p["W2"] + p["b2"] + x)),
     Mutant("FFN/back-activation-missing", feed_forward, "feed-forward whose gradient leaves out the activation's",
            _back_through_residual),
-    Mutant("DROP/no-scale", dropout, "dropout without the division by 1 - rate", drop(lambda keep, rate: keep)),
+    Mutant("DROP/no-scale", dropout, "dropout without the division by 1 - rate", drop(lambda mask, rate: mask)),
     Mutant("DROP/by-rate", dropout, "dropout divided by the rate instead of 1 - rate",
-           drop(lambda keep, rate: keep / rate if rate else keep), G + "lmjohns3/theanets/pull/123"),
+           drop(lambda mask, rate: mask / rate if rate else mask),
+           G + "lmjohns3/theanets/pull/123"),
     Mutant("DROP/multiplied", dropout, "dropout multiplied by 1 - rate instead of divided",
-           drop(lambda keep, rate: keep * (1 - rate))),
+           drop(lambda mask, rate: mask * (1 - rate))),
     Mutant("DROP/scaled-twice", dropout, "dropout divided by 1 - rate twice",
-           drop(lambda keep, rate: keep / (1 - rate) ** 2), G + "CSTR-Edinburgh/mlpractical/pull/32"),
+           drop(lambda mask, rate: mask / (1 - rate) ** 2), G + "CSTR-Edinburgh/mlpractical/pull/32"),
     Mutant("DROP/inverted", dropout, "dropout with the mask inverted: what should stay is dropped",
-           drop(lambda keep, rate: ~keep / (1 - rate))),
-    Mutant("DROP/ignored", dropout, "dropout that does nothing", drop(lambda keep, rate: 1.0)),
+           drop(lambda mask, rate: ~mask / (1 - rate))),
+    Mutant("DROP/ignored", dropout, "dropout that does nothing", drop(lambda mask, rate: 1.0)),
     Mutant("DROP/back-no-scale", dropout, "dropout whose gradient is not divided by 1 - rate",
-           drop(lambda keep, rate: keep / (1 - rate), lambda keep, rate: keep)),
+           drop(lambda mask, rate: mask / (1 - rate), lambda mask, rate: mask)),
     Mutant("DROP/back-no-mask", dropout, "dropout whose gradient is not masked",
-           drop(lambda keep, rate: keep / (1 - rate), lambda keep, rate: 1 / (1 - rate))),
+           drop(lambda mask, rate: mask / (1 - rate), lambda mask, rate: 1 / (1 - rate))),
     Mutant("DROP/back-identity", dropout, "dropout whose gradient passes unchanged",
-           drop(lambda keep, rate: keep / (1 - rate), lambda keep, rate: 1.0)),
+           drop(lambda mask, rate: mask / (1 - rate), lambda mask, rate: 1.0)),
 ]

@@ -58,7 +58,7 @@ def grouped(
 
     def changed(
         x: Array, r: Array | None, p: Tree, *, heads: int, kv_heads: int, rotation: str | None, positions: Array,
-        base: float, causal: bool, allowed: Array | None, cache: Any = None,
+        base: float, causal: bool, attention_mask: Array | None, cache: Any = None,
     ) -> tuple[Array, Function]:  # fmt: skip
         own = positions if positions.ndim == 1 else positions[:, None]
 
@@ -88,7 +88,7 @@ def grouped(
             if bias:
                 T, S = q.shape[-2], k.shape[-2]
                 s = s + bias[0][:, numpy.arange(S) - numpy.arange(T)[:, None] + T - 1]
-            m = numpy.broadcast_to(parts.seen(q, k, causal, allowed), s.shape)
+            m = numpy.broadcast_to(parts.seen(q, k, causal, attention_mask), s.shape)
             return merge(parts.weights(parts.masked(s, m)) @ v) @ p["Wo"]
 
         y, back = whole(x, p, *([] if r is None else [r]))

@@ -113,11 +113,11 @@ def block(
     """Self-attention with another way out of the heads; without a cache."""
 
     @differentiable
-    def changed(x: Node, p: Tree, *, heads: int, causal: bool, allowed: Array | None, cache: Any = None) -> Node:
+    def changed(x: Node, p: Tree, *, heads: int, causal: bool, attention_mask: Array | None, cache: Any = None) -> Node:
         y = x @ p["Wqkv"] + p["bqkv"]
         heads = change(heads)
         q, k, v = _cut(y, heads, 3, y.shape[-1] // (3 * heads))
-        seen = mistakes.seen(q, k, causal, allowed)
+        seen = mistakes.seen(q, k, causal, attention_mask)
         a = mistakes.weights(mistakes.masked(mistakes.scores(q, k), seen)) @ v
         return out(merge(a).reshape(*x.shape), p)
 

@@ -74,7 +74,7 @@ def _gainless(x: Array, g: Array, b: Array, *, eps: float) -> tuple[Array, Funct
 def residual(*, value: bool = True, gradient: bool = True, normed: bool = False) -> Function:
     """Pre-norm whose residual path is missing in the value, in the gradient, or leaves from the normalised input."""
 
-    def changed(x: Array, norm: Tree, f: Any, *, eps: float, keep: Any, rate: float) -> tuple[Array, Function]:
+    def changed(x: Array, norm: Tree, f: Any, *, eps: float, dropout_mask: Any, rate: float) -> tuple[Array, Function]:
         n, back_norm = normalise(x, norm, eps=eps)
         a, back_f = f(n)
 
@@ -91,7 +91,7 @@ def residual(*, value: bool = True, gradient: bool = True, normed: bool = False)
 def residual_of_post(*, value: bool = True, gradient: bool = True) -> Function:
     """Post-norm whose residual path is missing in the value or in the gradient."""
 
-    def changed(x: Array, norm: Tree, f: Any, *, eps: float, keep: Any, rate: float) -> tuple[Array, Function]:
+    def changed(x: Array, norm: Tree, f: Any, *, eps: float, dropout_mask: Any, rate: float) -> tuple[Array, Function]:
         a, back_f = f(x)
         y, back_norm = normalise(a + x if value else a, norm, eps=eps)
 
@@ -105,7 +105,9 @@ def residual_of_post(*, value: bool = True, gradient: bool = True) -> Function:
     return changed
 
 
-def _norm_before_sum(x: Array, norm: Tree, f: Any, *, eps: float, keep: Any, rate: float) -> tuple[Array, Function]:
+def _norm_before_sum(
+    x: Array, norm: Tree, f: Any, *, eps: float, dropout_mask: Any, rate: float
+) -> tuple[Array, Function]:
     """x + LN(f(x))"""
     a, back_f = f(x)
     y, back_norm = normalise(a, norm, eps=eps)

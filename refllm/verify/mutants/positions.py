@@ -98,18 +98,18 @@ def advance(change: Callable[[Array, int], Array]) -> Function:
     """A cache that gives new tokens other positions: change(positions, room)."""
 
     def changed(self: KeyValueCache, tokens: int) -> tuple[Array, Array | None]:
-        positions, allowed = _advance(self, tokens)
-        return change(positions, self.room), allowed
+        positions, attention_mask = _advance(self, tokens)
+        return change(positions, self.room), attention_mask
 
     return changed
 
 
 def _twice_the_prompt(self: KeyValueCache, tokens: int) -> tuple[Array, Array | None]:
-    positions, allowed = _advance(self, tokens)
+    positions, attention_mask = _advance(self, tokens)
     if self.length == tokens:
         _prompts[self] = tokens
-        return positions, allowed
-    return numpy.minimum(positions + _prompts[self], self.room - 1), allowed
+        return positions, attention_mask
+    return numpy.minimum(positions + _prompts[self], self.room - 1), attention_mask
 
 
 def extend(change: Callable[[LayerCache, Array, Array], tuple[Array, Array]]) -> Function:

@@ -15,13 +15,13 @@ Held = Callable[[Array, Node, Node], Node]
 Gates = tuple[Node, Node, Node, Node]
 
 
-def _held(valid: Array, now: Node, before: Node) -> Node:
+def _held(token_mask: Array, now: Node, before: Node) -> Node:
     """A state after a step: the one before where there is padding."""
-    return where(valid, now, before)
+    return where(token_mask, now, before)
 
 
-def _mask(x: Node, valid: Array | None) -> Array:
-    return numpy.ones((*x.shape[:2], 1), bool) if valid is None else valid[..., None]
+def _mask(x: Node, token_mask: Array | None) -> Array:
+    return numpy.ones((*x.shape[:2], 1), bool) if token_mask is None else token_mask[..., None]
 
 
 def simple(
@@ -33,7 +33,7 @@ def simple(
     before: Callable[[Node, Node], Node] = lambda h, first: h,
     weights: Callable[[Node, int], Node] = lambda W, t: W,
     held: Held = _held,
-    seen: Held = lambda valid, now, held: held,
+    seen: Held = lambda token_mask, now, held: held,
     order: Callable[[int], range] = range,
     mask: Callable[[Node, Array | None], Array] = _mask,
 ) -> Function:
@@ -41,8 +41,8 @@ def simple(
     to the next, seen(valid, now, held) what it shows."""
 
     @differentiable
-    def changed(x: Node, h: Node, Wx: Node, Wh: Node, b: Node, *, valid: Array | None) -> Node:
-        may, states, first = mask(x, valid), {}, start(h)
+    def changed(x: Node, h: Node, Wx: Node, Wh: Node, b: Node, *, token_mask: Array | None) -> Node:
+        may, states, first = mask(x, token_mask), {}, start(h)
         h = first
         for t in order(x.shape[1]):
             h = before(h, first)
@@ -91,8 +91,10 @@ def gated(
     """The LSTM with a part exchanged."""
 
     @differentiable
-    def changed(x: Node, h: Node, c: Node, Wx: Node, Wh: Node, b: Node, *, valid: Array | None) -> tuple[Node, Node]:
-        may, states = _mask(x, valid), []
+    def changed(
+        x: Node, h: Node, c: Node, Wx: Node, Wh: Node, b: Node, *, token_mask: Array | None
+    ) -> tuple[Node, Node]:
+        may, states = _mask(x, token_mask), []
         h, c = start(h, c)
         for t in range(x.shape[1]):
             h, c = before(h, c)
@@ -137,9 +139,9 @@ def _growing(z: Node) -> Node:
     return exp(z) / (exp(z) + 1.0)
 
 
-def _unpassed(valid: Array, now: Node, before: Node) -> Node:
+def _unpassed(token_mask: Array, now: Node, before: Node) -> Node:
     """The state passes the padding, and its gradient does not."""
-    return where(valid, now, constant(before))
+    return where(token_mask, now, constant(before))
 
 
 def _through(c: Node) -> Node:
@@ -174,15 +176,15 @@ MUTANTS = [
     Mutant("RNN/state-not-carried", rnn, "an RNN whose every step begins with the first state",
            simple(before=lambda h, first: first)),
     Mutant("RNN/padding-read", rnn, "an RNN that reads padding as if it were input",
-           simple(mask=lambda x, valid: _mask(x, None))),
+           simple(mask=lambda x, token_mask: _mask(x, None))),
     Mutant("RNN/padding-inverted", rnn, "an RNN with `valid` inverted: true taken for padding",
-           simple(mask=lambda x, valid: _mask(x, None if valid is None else ~valid))),
+           simple(mask=lambda x, token_mask: _mask(x, None if token_mask is None else ~token_mask))),
     Mutant("RNN/padding-forgets", rnn, "an RNN whose state is zero after padding",
-           simple(held=lambda valid, now, h: where(valid, now, 0.0))),
+           simple(held=lambda token_mask, now, h: where(token_mask, now, 0.0))),
     Mutant("RNN/padding-first-state", rnn, "an RNN whose state after padding is not carried over but updated unseen",
-           simple(held=lambda valid, now, h: now, seen=lambda valid, now, h: where(valid, now, 0.0))),
+           simple(held=lambda token_mask, now, h: now, seen=lambda token_mask, now, h: where(token_mask, now, 0.0))),
     Mutant("RNN/padding-shows-zeros", rnn, "an RNN that shows zeros where there is padding, not the state it carries",
-           simple(seen=lambda valid, now, h: where(valid, h, 0.0))),
+           simple(seen=lambda token_mask, now, h: where(token_mask, h, 0.0))),
     Mutant("RNN/back-truncated", rnn, "an RNN whose gradient does not go back through time",
            simple(before=lambda h, first: h if h is first else constant(h))),
     Mutant("RNN/back-first-state", rnn, "an RNN with no gradient to the state given",
@@ -238,9 +240,9 @@ MUTANTS = [
     Mutant("LSTM/returns-state", lstm, "an LSTM that returns its last state where the last cell is asked for",
            gated(last=lambda h, c: h)),
     Mutant("LSTM/padding-read", lstm, "an LSTM that reads padding as if it were input",
-           gated(held=lambda valid, now, h: now, held_cell=lambda valid, now, c: now)),
+           gated(held=lambda token_mask, now, h: now, held_cell=lambda token_mask, now, c: now)),
     Mutant("LSTM/padding-changes-cell", lstm, "an LSTM whose state passes the padding and whose cell does not",
-           gated(held_cell=lambda valid, now, c: now)),
+           gated(held_cell=lambda token_mask, now, c: now)),
     Mutant("LSTM/back-cell-truncated", lstm, "an LSTM whose gradient does not go back along the cell",
            gated(before=lambda h, c: (h, constant(c)))),
     Mutant("LSTM/back-state-truncated", lstm, "an LSTM whose gradient goes back along the cell alone",

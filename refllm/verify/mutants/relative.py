@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from refllm.backend import Array
-from refllm.ops.attention import relative_attention
+from refllm.ops.attention import biased_attention
 from refllm.ops.relative import alibi, t5_bias_bidirectional, t5_bias_causal
 from refllm.verify.mutants import attention as parts
 from refllm.verify.mutants.autodiff import Node, constant, differentiable
@@ -36,10 +36,10 @@ def biased(
     """Attention with a bias, with a part of it exchanged, and the true gradient of what then is computed."""
 
     @differentiable
-    def changed(q: Node, k: Node, v: Node, r: Node, *, causal: bool, allowed: Array | None) -> Node:
+    def changed(q: Node, k: Node, v: Node, r: Node, *, causal: bool, attention_mask: Array | None) -> Node:
         s = parts.scores(q, k)
         b = use(r)[:, places(q.shape[-2], k.shape[-2])]
-        m = numpy.broadcast_to(seen(q, k, causal, allowed), s.shape)
+        m = numpy.broadcast_to(seen(q, k, causal, attention_mask), s.shape)
         return after(parts.weights(parts.masked(join(s, b, q), m)), b) @ v
 
     return changed
@@ -186,13 +186,13 @@ def slopes(f: Callable[[Node, Array], Node], distances: Index = _distances) -> F
     return changed
 
 
-def _nothing_beyond(q: Node, k: Node, causal: bool, allowed: Array | None) -> Array:
-    return parts.seen(q, k, False, allowed)
+def _nothing_beyond(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
+    return parts.seen(q, k, False, attention_mask)
 
 
-def _upper_left(q: Node, k: Node, causal: bool, allowed: Array | None) -> Array:
+def _upper_left(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
     own = numpy.arange(k.shape[-2]) <= numpy.arange(q.shape[-2])[:, None]
-    return (own if causal else True) & parts.seen(q, k, False, allowed)
+    return (own if causal else True) & parts.seen(q, k, False, attention_mask)
 
 
 def _mistakes(*found: tuple[str, str, Any], of: Function) -> list[Mutant]:
@@ -227,15 +227,15 @@ MUTANTS = [
         ("T5-REL/attention-top-left", "relative attention with the causal mask aligned top-left",
          biased(seen=_upper_left)),
         ("T5-REL/attention-allowed-ignored", "relative attention that ignores `allowed`",
-         biased(seen=lambda q, k, causal, allowed: parts.seen(q, k, causal, None))),
+         biased(seen=lambda q, k, causal, attention_mask: parts.seen(q, k, causal, None))),
         ("T5-REL/back-attention-no-bias", "relative attention with no gradient for the bias", biased(use=constant)),
         ("T5-REL/back-attention-averaged", "relative attention whose bias has the mean of its scores' gradients",
-         gradients(relative_attention, _of_the_last_query)),
+         gradients(biased_attention, _of_the_last_query)),
         ("T5-REL/back-attention-batch-mean", "relative attention whose bias has the mean of the batch's gradients",
-         gradients(relative_attention, _over_batch)),
+         gradients(biased_attention, _over_batch)),
         ("T5-REL/back-attention-bias-scaled", "relative attention whose bias has its gradient divided by √D",
-         gradients(relative_attention, lambda d, a, dy: (*d[:3], d[3] * a[0].shape[-1] ** -0.5))),
-        of=relative_attention,
+         gradients(biased_attention, lambda d, a, dy: (*d[:3], d[3] * a[0].shape[-1] ** -0.5))),
+        of=biased_attention,
     ),
     *_t5("causal", t5_bias_causal, _causal, _bidirectional, lambda K: K),
     *_t5("bidirectional", t5_bias_bidirectional, _bidirectional, _causal, lambda K: K // 2),

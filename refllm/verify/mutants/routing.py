@@ -29,8 +29,8 @@ def balance(f: Callable[[Node, Array, Array], Node]) -> Function:
     """The load balance as f(p, onehot of the choices, weight of every token): the weights of a text sum to 1."""
 
     @differentiable
-    def changed(p: Node, *, chosen: Array, valid: Array | None) -> Node:
-        counted = numpy.ones(chosen.shape) if valid is None else valid.astype(float)
+    def changed(p: Node, *, chosen: Array, token_mask: Array | None) -> Node:
+        counted = numpy.ones(chosen.shape) if token_mask is None else token_mask.astype(float)
         weight = counted / numpy.maximum(counted.sum(axis=-1, keepdims=True), 1)
         onehot = numpy.arange(p.shape[-1]) == chosen[..., None]
         return f(p, onehot.astype(p.value.dtype), weight[..., None].astype(p.value.dtype))

@@ -125,7 +125,7 @@ def _position(place: Callable[[int], int]) -> Function:
     """The logits of another place than the last."""
 
     def changed(p: Any, *, model: Any, **how: Any) -> Array:
-        logits, _ = model.forward(p, keep=None, **how)
+        logits, _ = model.forward(p, dropout_mask=None, **how)
         return logits[:, place(logits.shape[1])]
 
     return changed

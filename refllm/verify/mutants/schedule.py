@@ -17,21 +17,21 @@ from refllm.verify.reference import clip_by_global_norm
 
 def schedule(
     *,
-    up: Callable[[float, float, float], float] = lambda step, peak, warmup: peak * step / warmup,
+    up: Callable[[float, float, float], float] = lambda step, max_lr, warmup: max_lr * step / warmup,
     down: Callable[[float], float] = lambda t: (1 + math.cos(math.pi * t)) / 2,
     progress: Callable[[float, float, float], float] = lambda s, warmup, total: (
         (s - warmup) / (total - warmup) if total > warmup else 1.0
     ),
     bounded: bool = True,
-    scaled: Callable[[float, float, float], float] = lambda part, peak, floor: floor + (peak - floor) * part,
+    scaled: Callable[[float, float, float], float] = lambda part, max_lr, min_lr: min_lr + (max_lr - min_lr) * part,
 ) -> Function:
     """The schedule with a part of it exchanged."""
 
-    def changed(step: float, *, peak: float, warmup: float, total: float, floor: float) -> float:
+    def changed(step: float, *, max_lr: float, warmup: float, total: float, min_lr: float) -> float:
         if step < warmup:
-            return up(step, peak, warmup)
+            return up(step, max_lr, warmup)
         t = progress(step, warmup, total)
-        return scaled(down(1.0 if bounded and t > 1 else t), peak, floor)
+        return scaled(down(1.0 if bounded and t > 1 else t), max_lr, min_lr)
 
     return changed
 
@@ -82,21 +82,21 @@ MUTANTS = [
     Mutant("ADAMW/schedule-from-zero", warmup_cosine, "a schedule whose steps count from 0: the first rate is 0",
            lambda step, **how: schedule()(step - 1, **how), G + "meta-pytorch/torchtune/issues/2010"),
     Mutant("ADAMW/warmup-one-late", warmup_cosine, "a warm-up to peak (step + 1) / warmup",
-           schedule(up=lambda step, peak, warmup: peak * (step + 1) / warmup)),
+           schedule(up=lambda step, max_lr, warmup: max_lr * (step + 1) / warmup)),
     Mutant("ADAMW/warmup-over-one-more", warmup_cosine, "a warm-up to peak step / (warmup + 1)",
-           schedule(up=lambda step, peak, warmup: peak * step / (warmup + 1))),
+           schedule(up=lambda step, max_lr, warmup: max_lr * step / (warmup + 1))),
     Mutant("ADAMW/no-warmup", warmup_cosine, "a schedule without a warm-up",
-           schedule(up=lambda step, peak, warmup: peak)),
+           schedule(up=lambda step, max_lr, warmup: max_lr)),
     Mutant("ADAMW/cosine-from-start", warmup_cosine, "a cosine over all steps, the warm-up among them",
            schedule(progress=lambda s, warmup, total: s / max(1, total))),
     Mutant("ADAMW/cosine-to-zero", warmup_cosine, "a cosine that ends at 0 instead of the floor",
-           schedule(scaled=lambda part, peak, floor: peak * part)),
+           schedule(scaled=lambda part, max_lr, min_lr: max_lr * part)),
     Mutant("ADAMW/floor-as-share", warmup_cosine, "a schedule that takes the floor for a share of the peak",
-           schedule(scaled=lambda part, peak, floor: peak * (floor + (1 - floor) * part))),
+           schedule(scaled=lambda part, max_lr, min_lr: max_lr * (min_lr + (1 - min_lr) * part))),
     Mutant("ADAMW/floor-added", warmup_cosine, "a cosine from peak + floor to the floor",
-           schedule(scaled=lambda part, peak, floor: floor + peak * part)),
+           schedule(scaled=lambda part, max_lr, min_lr: min_lr + max_lr * part)),
     Mutant("ADAMW/cosine-clamped", warmup_cosine, "a cosine to 0 that is cut off at the floor",
-           schedule(scaled=lambda part, peak, floor: max(floor, peak * part))),
+           schedule(scaled=lambda part, max_lr, min_lr: max(min_lr, max_lr * part))),
     Mutant("ADAMW/cosine-comes-back", warmup_cosine, "a cosine that rises again after the last step",
            schedule(bounded=False)),
     Mutant("ADAMW/whole-period", warmup_cosine, "a whole period of the cosine instead of half of one",

@@ -23,24 +23,24 @@ from refllm.verify.mutants.routing import balanced, second_best, valid_ignored
 Slots = Callable[[Array, Array, int], Array]
 
 
-def _fits(takes: Array, valid: Array, capacity: int) -> Array:
+def _fits(takes: Array, token_mask: Array, capacity: int) -> Array:
     """Which tokens have a place: `takes` (..., T, E) is the choice."""
-    takes = takes & valid[..., None]
+    takes = takes & token_mask[..., None]
     return numpy.asarray((takes & (takes.cumsum(axis=-2) <= capacity)).any(axis=-1))
 
 
-def _last_first(takes: Array, valid: Array, capacity: int) -> Array:
-    return _fits(takes[..., ::-1, :], valid[..., ::-1], capacity)[..., ::-1]
+def _last_first(takes: Array, token_mask: Array, capacity: int) -> Array:
+    return _fits(takes[..., ::-1, :], token_mask[..., ::-1], capacity)[..., ::-1]
 
 
-def _over_the_batch(takes: Array, valid: Array, capacity: int) -> Array:
+def _over_the_batch(takes: Array, token_mask: Array, capacity: int) -> Array:
     """All texts share the places."""
-    flat = _fits(takes.reshape(-1, takes.shape[-1]), valid.reshape(-1), capacity)
-    return flat.reshape(valid.shape)
+    flat = _fits(takes.reshape(-1, takes.shape[-1]), token_mask.reshape(-1), capacity)
+    return flat.reshape(token_mask.shape)
 
 
-def _padding_takes_places(takes: Array, valid: Array, capacity: int) -> Array:
-    return _fits(takes, numpy.ones_like(valid), capacity)
+def _padding_takes_places(takes: Array, token_mask: Array, capacity: int) -> Array:
+    return _fits(takes, numpy.ones_like(token_mask), capacity)
 
 
 def layer(
@@ -55,10 +55,10 @@ def layer(
     """The switch layer with a part of it exchanged, and the true gradient of what then is computed."""
 
     @differentiable
-    def changed(x: Node, p: Tree, *, activation: str, capacity: int, valid: Array | None) -> tuple[Node, Node]:
+    def changed(x: Node, p: Tree, *, activation: str, capacity: int, token_mask: Array | None) -> tuple[Node, Node]:
         P = probabilities(x @ p["Wr"])
         chosen, E = choose(P.value), P.shape[-1]
-        counted = numpy.ones(chosen.shape, bool) if valid is None else valid
+        counted = numpy.ones(chosen.shape, bool) if token_mask is None else token_mask
         takes = numpy.arange(E) == chosen[..., None]
         there = fits(takes, counted, capacity)
         y = 0.0 * x
@@ -95,11 +95,11 @@ def with_capacity(change: Callable[[int], int]) -> Function:
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-def _dropped_in_use(p: Tree, *, ids: Array, config: Any, keep: Any, cache: Any) -> tuple[Array, Function]:
+def _dropped_in_use(p: Tree, *, ids: Array, config: Any, dropout_mask: Any, cache: Any) -> tuple[Array, Function]:
     """The hidden states as in training."""
     if cache is not None:
-        return hidden_states(p, ids=ids, config=config, keep=keep, cache=cache)
-    (y, balance), back = balanced_states(p, ids=ids, config=config, keep=keep)
+        return hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
+    (y, balance), back = balanced_states(p, ids=ids, config=config, dropout_mask=dropout_mask)
     return y, lambda dy: back(dy, numpy.zeros_like(balance))
 
 
@@ -133,11 +133,11 @@ MUTANTS = [
     Mutant("MOE/dropped-passed", switch_layer, "a switch layer that gives a dropped token itself: the residual adds it "
            "twice", layer(missing=lambda x: x)),
     Mutant("MOE/capacity-one-less", switch_layer, "a switch layer whose experts take one token less",
-           layer(fits=lambda takes, valid, K: _fits(takes, valid, K - 1))),
+           layer(fits=lambda takes, token_mask, K: _fits(takes, token_mask, K - 1))),
     Mutant("MOE/capacity-one-more", switch_layer, "a switch layer whose experts take one token more",
            with_capacity(lambda K: K + 1)),
     Mutant("MOE/capacity-none", switch_layer, "a switch layer that drops no token",
-           layer(fits=lambda takes, valid, K: _fits(takes, valid, takes.shape[-2]))),
+           layer(fits=lambda takes, token_mask, K: _fits(takes, token_mask, takes.shape[-2]))),
     Mutant("MOE/last-tokens-first", switch_layer, "a switch layer whose experts take the last tokens, not the first",
            layer(fits=_last_first)),
     Mutant("MOE/capacity-of-batch", switch_layer, "a switch layer whose texts share the places of an expert",

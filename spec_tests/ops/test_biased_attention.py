@@ -20,8 +20,8 @@ ONE_TILE, MANY_TILES = (5, 7), (270, 600)
 
 
 @pytest.fixture(scope="session")
-def relative_attention(subject: Subject) -> Implementation:
-    return subject.operation("relative_attention")
+def biased_attention(subject: Subject) -> Implementation:
+    return subject.operation("biased_attention")
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +45,8 @@ def _distance(T: int, S: int) -> Any:
     return numpy.arange(S) - (numpy.arange(T)[:, None] + S - T)
 
 
-def _visible(T: int, S: int, causal: bool, allowed: Any = None) -> Any:
-    visible = numpy.ones((T, S), bool) if allowed is None else allowed
+def _visible(T: int, S: int, causal: bool, attention_mask: Any = None) -> Any:
+    visible = numpy.ones((T, S), bool) if attention_mask is None else attention_mask
     return visible & (_distance(T, S) <= 0) if causal else visible
 
 
@@ -64,11 +64,11 @@ def _by_the_formula(inputs: tuple[Any, ...], visible: Any) -> Any:
     scale=st.sampled_from([1, 30, 1e4]),
 )  # fmt: skip
 def test_one_head_agrees_with_mpmath(
-    relative_attention: Implementation, T: int, S: int, seed: int, causal: bool, scale: float
+    biased_attention: Implementation, T: int, S: int, seed: int, causal: bool, scale: float
 ) -> None:
     q, k, v, r = _inputs(numpy.random.default_rng(seed), 1, T=T, S=S)
     causal = causal and T <= S
-    y = relative_attention(q, k, v, r * scale, causal=causal, allowed=None)[0][0]
+    y = biased_attention(q, k, v, r * scale, causal=causal, attention_mask=None)[0][0]
     with mpmath.workdps(40):
         for t in range(T):
             own = t + S - T  # the query's place among the keys
@@ -88,17 +88,17 @@ def test_one_head_agrees_with_mpmath(
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("offset", [0, 600])
 def test_tiles_give_what_the_whole_matrix_gives_and_its_gradient(
-    relative_attention: Implementation, random: Generator, causal: bool, masked: bool, offset: float
+    biased_attention: Implementation, random: Generator, causal: bool, masked: bool, offset: float
 ) -> None:
     """With scores of 600, whose exponentials overflow unless the row's maximum is taken off, too."""
     T, S = MANY_TILES
     q, k, v, r = _inputs(random, 2, T=T, S=S)
     r += offset
-    allowed = random.random((T, S)) < 0.5 if masked else None
-    if allowed is not None:
-        allowed[:, 0] = True
-    visible = _visible(T, S, causal, allowed)
-    y, back = relative_attention(q, k, v, r, causal=causal, allowed=allowed)
+    attention_mask = random.random((T, S)) < 0.5 if masked else None
+    if attention_mask is not None:
+        attention_mask[:, 0] = True
+    visible = _visible(T, S, causal, attention_mask)
+    y, back = biased_attention(q, k, v, r, causal=causal, attention_mask=attention_mask)
     numpy.testing.assert_allclose(y, _by_the_formula((q, k, v, r), visible), rtol=0, atol=1e-14 * (1 + offset))
 
     dy = random.normal(size=y.shape)
@@ -115,13 +115,13 @@ def test_tiles_give_what_the_whole_matrix_gives_and_its_gradient(
 @pytest.mark.parametrize(("T", "S"), [(1, 1), (1, 9), ONE_TILE, (70, 70), (64, 600), (3, 700), MANY_TILES])
 @pytest.mark.parametrize("causal", [True, False])
 def test_without_a_bias_and_with_the_same_everywhere_it_is_plain_attention(
-    relative_attention: Implementation, attention: Implementation, random: Generator, T: int, S: int, causal: bool
+    biased_attention: Implementation, attention: Implementation, random: Generator, T: int, S: int, causal: bool
 ) -> None:
     q, k, v, r = _inputs(random, 3, 2, T=T, S=S)
     dy = random.normal(size=(3, 2, T, 2))
-    y, back = attention(q, k, v, causal=causal, allowed=None)
+    y, back = attention(q, k, v, causal=causal, attention_mask=None)
     for bias in (0 * r, numpy.full_like(r, 7.5)):
-        z, relative_back = relative_attention(q, k, v, bias, causal=causal, allowed=None)
+        z, relative_back = biased_attention(q, k, v, bias, causal=causal, attention_mask=None)
         *gradients, dr = relative_back(dy)
         numpy.testing.assert_allclose(z, y, rtol=1e-11, atol=1e-13)
         for a, b in zip(gradients, back(dy), strict=True):
@@ -135,20 +135,20 @@ def test_without_a_bias_and_with_the_same_everywhere_it_is_plain_attention(
 @pytest.mark.parametrize("bias", [1, 50, 1e4])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_future_tokens_do_not_change_the_past(
-    relative_attention: Implementation, random: Generator, T: int, S: int, scale: float, bias: float, dtype: str
+    biased_attention: Implementation, random: Generator, T: int, S: int, scale: float, bias: float, dtype: str
 ) -> None:
     """Not in a bit, whatever the new token is, and however large the bias."""
     q, k, v, r = _inputs(random, 2, T=T, S=S, dtype=dtype)
     r *= numpy.asarray(bias, dtype)
     dy = random.normal(size=(2, T, 2)).astype(dtype)
-    y, back = relative_attention(q, k, v, r, causal=True, allowed=None)
+    y, back = biased_attention(q, k, v, r, causal=True, attention_mask=None)
     for t in sorted({1, T // 2, T - 1}):
         s = t + S - T
         new_q, new_k, new_v = q.copy(), k.copy(), v.copy()
         new_q[:, t:] = random.normal(size=new_q[:, t:].shape)
         new_k[:, s:] = random.normal(size=new_k[:, s:].shape) * scale
         new_v[:, s:] = random.normal(size=new_v[:, s:].shape) * scale
-        z, new_back = relative_attention(new_q, new_k, new_v, r, causal=True, allowed=None)
+        z, new_back = biased_attention(new_q, new_k, new_v, r, causal=True, attention_mask=None)
         assert z[:, :t].tobytes() == y[:, :t].tobytes()
         if scale < 1e30:  # the product of two such numbers, in the gradient, is no float32
             assert new_back(dy)[0][:, :t].tobytes() == back(dy)[0][:, :t].tobytes()
@@ -157,13 +157,13 @@ def test_future_tokens_do_not_change_the_past(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("low", [-30, -40, -50, -58, -80, -340, -400, -1e4])
 def test_a_row_whose_scores_are_all_low_still_has_weights_that_sum_to_one(
-    relative_attention: Implementation, dtype: str, low: float
+    biased_attention: Implementation, dtype: str, low: float
 ) -> None:
     """Beside a row whose scores are high; only the difference to the row's own largest decides what counts as 0."""
     q, k, v, r = (numpy.zeros(shape, dtype) for shape in ((1, 2, 1), (1, 3, 1), (1, 3, 1), (1, 4)))
     q[0, 1], k[...], v[...] = 1e4, 1, 1
     r[0, 1:] = low  # all that the first query sees
-    y, back = relative_attention(q, k, v, r, causal=False, allowed=None)
+    y, back = biased_attention(q, k, v, r, causal=False, attention_mask=None)
     numpy.testing.assert_allclose(y.ravel(), [1, 1], rtol=1e-6)
     numpy.testing.assert_allclose(back(numpy.array([[[1], [0]]], dtype))[2].ravel(), [1 / 3] * 3, rtol=1e-6)
 
@@ -173,7 +173,7 @@ def test_a_row_whose_scores_are_all_low_still_has_weights_that_sum_to_one(
     bias=st.lists(st.sampled_from([0, -10, -45, -80, -87, -95, -360, -700, -720, -1e4, 600]), min_size=7, max_size=7),
 )  # fmt: skip
 def test_no_bias_leaves_the_tolerance_of_the_golden_files(
-    relative_attention: Implementation, T: int, S: int, seed: int, dtype: str, bias: list[float]
+    biased_attention: Implementation, T: int, S: int, seed: int, dtype: str, bias: list[float]
 ) -> None:
     """Not even where only keys far below the largest have a value: y and dv against mpmath, with 8 u times a part of
     the condition that the files would state (golden/README.md), and what the weights that count as 0 may do."""
@@ -181,7 +181,7 @@ def test_no_bias_leaves_the_tolerance_of_the_golden_files(
     q, k, v, _ = _inputs(random, 1, T=T, S=S, dtype=dtype)
     v = (v.clip(-1, 1) / S * (random.random((1, S, 1)) < 0.5)).astype(dtype)
     r, dy = numpy.array([bias[: T + S - 1]], dtype), (random.random((1, T, 2)) / T).astype(dtype)
-    y, back = relative_attention(q, k, v, r, causal=False, allowed=None)
+    y, back = biased_attention(q, k, v, r, causal=False, attention_mask=None)
     dv, limits = back(dy)[2], numpy.finfo(dtype)
     with mpmath.workdps(40):
         P, moves = [], []  # the weights, and for each score what it is with what it is made of: |score| + its condition
@@ -210,7 +210,7 @@ def test_no_bias_leaves_the_tolerance_of_the_golden_files(
 
 
 def test_the_bias_of_a_distance_reaches_exactly_the_pairs_at_that_distance(
-    relative_attention: Implementation,
+    biased_attention: Implementation,
 ) -> None:
     """A bias of 50 at one distance: where a key stands there, its weight is 1 to the last digits."""
     T, S = 3, 5
@@ -218,36 +218,36 @@ def test_the_bias_of_a_distance_reaches_exactly_the_pairs_at_that_distance(
     for i in range(T + S - 1):
         r = numpy.zeros((1, T + S - 1))
         r[0, i] = 50
-        weights = relative_attention(*zeros, r, causal=False, allowed=None)[0][0]
+        weights = biased_attention(*zeros, r, causal=False, attention_mask=None)[0][0]
         assert numpy.array_equal(weights > 0.9, _distance(T, S) == i - (S - 1))
 
 
 @pytest.mark.parametrize(("T", "cached"), [(6, 1), (6, 5), (70, 64), (600, 530)])
 def test_cached_attention_is_the_end_of_the_full_one(
-    relative_attention: Implementation, random: Generator, T: int, cached: int
+    biased_attention: Implementation, random: Generator, T: int, cached: int
 ) -> None:
     """An entry of r stands for the same distance whatever the number of queries."""
     q, k, v, r = _inputs(random, 2, T=T, S=T)
-    full = relative_attention(q, k, v, r, causal=True, allowed=None)[0]
-    rest = relative_attention(q[:, cached:], k, v, r[:, : 2 * T - cached - 1], causal=True, allowed=None)[0]
+    full = biased_attention(q, k, v, r, causal=True, attention_mask=None)[0]
+    rest = biased_attention(q[:, cached:], k, v, r[:, : 2 * T - cached - 1], causal=True, attention_mask=None)[0]
     numpy.testing.assert_allclose(rest, full[:, cached:], rtol=1e-12, atol=1e-13)
     for t in (0, cached, T - 1):
-        one = relative_attention(
-            q[:, t : t + 1], k[:, : t + 1], v[:, : t + 1], r[:, T - 1 - t : T], causal=True, allowed=None
+        one = biased_attention(
+            q[:, t : t + 1], k[:, : t + 1], v[:, : t + 1], r[:, T - 1 - t : T], causal=True, attention_mask=None
         )[0]
         numpy.testing.assert_allclose(one, full[:, t : t + 1], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize(("T", "S"), [ONE_TILE, MANY_TILES])
 def test_minus_infinity_at_a_distance_forbids_it(
-    relative_attention: Implementation, attention: Implementation, random: Generator, T: int, S: int
+    biased_attention: Implementation, attention: Implementation, random: Generator, T: int, S: int
 ) -> None:
     """A window of the last three keys, as a bias and as a mask."""
     q, k, v, _ = _inputs(random, 2, T=T, S=S)
     dy, distance = random.normal(size=(2, T, 2)), numpy.arange(T + S - 1) - (S - 1)
     window = numpy.where(distance > -3, 0, -math.inf) * numpy.ones((2, 1))
-    y, back = relative_attention(q, k, v, window, causal=True, allowed=None)
-    z, masked_back = attention(q, k, v, causal=True, allowed=_distance(T, S) > -3)
+    y, back = biased_attention(q, k, v, window, causal=True, attention_mask=None)
+    z, masked_back = attention(q, k, v, causal=True, attention_mask=_distance(T, S) > -3)
     numpy.testing.assert_allclose(y, z, rtol=1e-12, atol=1e-13)
     *gradients, dr = back(dy)
     for a, b in zip(gradients, masked_back(dy), strict=True):
@@ -258,25 +258,25 @@ def test_minus_infinity_at_a_distance_forbids_it(
 
 
 def test_distances_that_no_query_sees_take_no_gradient_and_change_nothing(
-    relative_attention: Implementation, random: Generator
+    biased_attention: Implementation, random: Generator
 ) -> None:
     q, k, v, r = _inputs(random, 2, T=4, S=6)
-    y, back = relative_attention(q, k, v, r, causal=True, allowed=None)
+    y, back = biased_attention(q, k, v, r, causal=True, attention_mask=None)
     other = r.copy()
     other[:, 6:] = random.normal(size=(2, 3))
-    numpy.testing.assert_allclose(relative_attention(q, k, v, other, causal=True, allowed=None)[0], y, rtol=1e-12)
+    numpy.testing.assert_allclose(biased_attention(q, k, v, other, causal=True, attention_mask=None)[0], y, rtol=1e-12)
     assert not back(numpy.ones_like(y))[3][:, 6:].any()
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_gradient_of_the_bias_sums_over_the_batch_and_the_others_do_not(
-    relative_attention: Implementation, random: Generator, causal: bool
+    biased_attention: Implementation, random: Generator, causal: bool
 ) -> None:
     q, k, v, r = _inputs(random, 4, 2, T=5, S=5)
     dy = random.normal(size=(4, 2, 5, 2))
-    *whole, dr = relative_attention(q, k, v, r, causal=causal, allowed=None)[1](dy)
+    *whole, dr = biased_attention(q, k, v, r, causal=causal, attention_mask=None)[1](dy)
     halves = [
-        relative_attention(q[i], k[i], v[i], r, causal=causal, allowed=None)[1](dy[i])
+        biased_attention(q[i], k[i], v[i], r, causal=causal, attention_mask=None)[1](dy[i])
         for i in (slice(0, 1), slice(1, 4))
     ]
     for number, d in enumerate(whole):
@@ -284,10 +284,10 @@ def test_the_gradient_of_the_bias_sums_over_the_batch_and_the_others_do_not(
     numpy.testing.assert_allclose(halves[0][3] + halves[1][3], dr, rtol=1e-11, atol=1e-12)
 
 
-def test_no_query_and_no_key_are_no_error(relative_attention: Implementation) -> None:
+def test_no_query_and_no_key_are_no_error(biased_attention: Implementation) -> None:
     for T, S in ((0, 4), (4, 0), (0, 0)):
         shapes = (2, T, 3), (2, S, 3), (2, S, 5), (2, max(0, T + S - 1))
-        y, back = relative_attention(*map(numpy.ones, shapes), causal=False, allowed=None)
+        y, back = biased_attention(*map(numpy.ones, shapes), causal=False, attention_mask=None)
         assert y.shape == (2, T, 5)
         assert not y.any()
         gradients = back(numpy.ones_like(y))
@@ -304,31 +304,31 @@ def test_no_query_and_no_key_are_no_error(relative_attention: Implementation) ->
     ],
 )
 @pytest.mark.own
-def test_a_bias_of_another_kind_is_refused(relative_attention: Implementation, r: Any, says: str) -> None:
-    with pytest.raises(ValueError, match=f"relative_attention: r {says}"):
-        relative_attention(
-            numpy.ones((2, 3, 1)), numpy.ones((2, 5, 1)), numpy.ones((2, 5, 1)), r, causal=False, allowed=None
+def test_a_bias_of_another_kind_is_refused(biased_attention: Implementation, r: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=f"biased_attention: r {says}"):
+        biased_attention(
+            numpy.ones((2, 3, 1)), numpy.ones((2, 5, 1)), numpy.ones((2, 5, 1)), r, causal=False, attention_mask=None
         )
 
 
 @pytest.mark.own
-def test_errors_name_the_operation(relative_attention: Implementation) -> None:
+def test_errors_name_the_operation(biased_attention: Implementation) -> None:
     x, r = numpy.ones((2, 3, 1)), numpy.ones((2, 5))
-    with pytest.raises(ValueError, match="relative_attention: allowed must be boolean"):
-        relative_attention(x, x, x, r, causal=False, allowed=numpy.ones((3, 3)))
-    with pytest.raises(ValueError, match="relative_attention: k must be"):
-        relative_attention(x, numpy.ones((2, 3, 2)), x, r, causal=False, allowed=None)
+    with pytest.raises(ValueError, match="biased_attention: attention_mask must be boolean"):
+        biased_attention(x, x, x, r, causal=False, attention_mask=numpy.ones((3, 3)))
+    with pytest.raises(ValueError, match="biased_attention: k must be"):
+        biased_attention(x, numpy.ones((2, 3, 2)), x, r, causal=False, attention_mask=None)
 
 
 @pytest.mark.host
-def test_memory_grows_linearly_with_the_context(relative_attention: Implementation) -> None:
+def test_memory_grows_linearly_with_the_context(biased_attention: Implementation) -> None:
     """Four times the length takes at most five times the memory, where the square would take sixteen."""
 
     def peak(T: int) -> int:
         q, k, v = (numpy.random.default_rng(0).standard_normal((1, 1, T, 16), dtype="float32") for _ in range(3))
         r = numpy.zeros((1, 2 * T - 1), "float32")
         tracemalloc.start()
-        y, back = relative_attention(q, k, v, r, causal=True, allowed=None)
+        y, back = biased_attention(q, k, v, r, causal=True, attention_mask=None)
         back(y)
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
