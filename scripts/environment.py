@@ -11,6 +11,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLACE = os.path.join(ROOT, ".venv")
 PLACE_OF_OPTIONAL = os.path.join(ROOT, ".venv-optional")  # of the tests of optional parts
+PLACE_OF_DOCS = os.path.join(ROOT, ".venv-docs")  # of the book
 ADDED = "extras"  # the file in an environment that lists the optional parts that its user added
 NEEDED = (3, 11)
 

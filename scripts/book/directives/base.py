@@ -1,0 +1,128 @@
+"""What the directives share: the record of the build, links within the book, tables, and how a fault is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from book import text
+from book.coverage import Place, Record
+from book.examples import Session
+
+LOG = logging.getLogger(__name__)
+Cell = str | nodes.Node | Sequence[nodes.Node]
+
+
+class Told(ValueError):
+    """A fault of a page: the build tells it with its place."""
+
+
+class details(nodes.General, nodes.Element):
+    """What a reader opens; `summary` says what is in it."""
+
+
+def visit_details(self: Any, node: details) -> None:
+    self.body.append("<details><summary>%s</summary>\n" % self.encode(node["summary"]))
+
+
+def depart_details(self: Any, node: details) -> None:
+    self.body.append("</details>\n")
+
+
+def record(env: Any) -> Record:
+    if not hasattr(env, "book_record"):
+        env.book_record = Record()
+    return env.book_record
+
+
+def session(env: Any) -> Session:
+    """That of the page which is being read."""
+    sessions = env.temp_data
+    if "book_session" not in sessions:
+        sessions["book_session"] = Session()
+    return sessions["book_session"]
+
+
+def way_up(page: str) -> str:
+    return "../" * page.count("/")
+
+
+def link(words: str | nodes.Node, address: str) -> nodes.reference:
+    shown = nodes.Text(words) if isinstance(words, str) else words
+    return nodes.reference("", "", shown, refuri=address, internal=not address.startswith("http"))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], widths: Sequence[int]) -> nodes.table:
+    """A table; a text in a cell is a paragraph."""
+    group = nodes.tgroup(cols=len(head))
+    group += [nodes.colspec(colwidth=width) for width in widths]
+    group += nodes.thead("", _row(head))
+    group += nodes.tbody("", *[_row(row) for row in rows])
+    return nodes.table("", group, classes=["book-table"])
+
+
+def _row(cells: Sequence[Cell]) -> nodes.row:
+    return nodes.row("", *[nodes.entry("", *_inside(cell)) for cell in cells])
+
+
+def _inside(cell: Cell) -> list[nodes.Node]:
+    if isinstance(cell, str):
+        return [nodes.paragraph("", cell)] if cell else []
+    inside = [cell] if isinstance(cell, nodes.Node) else list(cell)
+    if all(isinstance(each, nodes.Inline | nodes.Text | nodes.math) for each in inside):
+        return [nodes.paragraph("", "", *inside)]
+    return inside
+
+
+class Directive(SphinxDirective):
+    """A directive of the book: `made` gives its nodes, or raises `Told`."""
+
+    has_content = False
+    required_arguments = 0
+    optional_arguments = 100
+
+    def run(self) -> list[nodes.Node]:
+        try:
+            return self.made()
+        except (Told, LookupError, ValueError, SyntaxError) as fault:
+            self.tell(str(fault))
+            return []
+
+    def made(self) -> list[nodes.Node]:
+        raise NotImplementedError
+
+    def tell(self, fault: str) -> None:
+        LOG.warning("%s", fault, location=self.get_location(), type="book", subtype=self.name)
+
+    @property
+    def page(self) -> str:
+        return self.env.docname
+
+    @property
+    def record(self) -> Record:
+        return record(self.env)
+
+    def place(self, anchor: str, title: str) -> Place:
+        return Place(self.page, anchor, title)
+
+    def text_link(self, function: text.Function) -> nodes.reference:
+        """To the lines of a function of the text."""
+        where = f"refllm/spec/{function.module}.py"
+        words = f"{where}, lines {function.first}–{function.last}"
+        return link(words, f"{way_up(self.page)}text/{function.module}.html#line-{function.first}")
+
+    def markdown(self, words: str) -> list[nodes.Node]:
+        box = nodes.Element()
+        self.state.nested_parse(StringList(words.splitlines(), source=self.page), 0, box)
+        return list(box.children)
+
+    def functions(self, name: str) -> list[text.Function]:
+        """Of an operation, or of an ID."""
+        if name.isupper() or "-" in name:
+            return text.operations_of(name)
+        return [text.find(name)]

@@ -1,0 +1,133 @@
+"""The text itself: `{id}`, `{text}`, `{code}` and `{changes}`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+
+from book import text
+from book.directives.base import Directive, Told, link, way_up
+from refllm.spec.registers import sources
+
+
+class Id(Directive):
+    """`{id} ATT`: here is the chapter of this ID. It names it, with its form in a line."""
+
+    def made(self) -> list[nodes.Node]:
+        made: list[nodes.Node] = []
+        for name in self.arguments:
+            entry = sources().entries.get(name)
+            if entry is None:
+                raise Told(f"{name} is no ID of refllm/spec/sources.toml")
+            anchor = f"id-{name.lower()}"
+            self.record.place(self.record.ids, name, self.place(anchor, entry.name))
+            head = nodes.paragraph("", "", nodes.strong("", name), nodes.Text(f" {entry.name}: {entry.form}"))
+            head["ids"], head["classes"] = [anchor], ["book-id"]
+            made.append(head)
+        return made
+
+
+class Text(Directive):
+    """`{text} attention`: a function of refllm/spec, as it stands there; `:part:` chooses what of it."""
+
+    option_spec = {"part": lambda given: directives.choice(given, text.PARTS)}
+
+    def made(self) -> list[nodes.Node]:
+        made: list[nodes.Node] = []
+        for name in self.arguments:
+            function = text.find(name)
+            part = self.options.get("part", "code")
+            shown = function.part(part)
+            if not shown:
+                raise Told(f"{name} has no {part}")
+            language = "text" if part in ("docstring", "formula", "derivation") else "python"
+            made.append(self._block(function, shown, language))
+            if part in ("all", "code"):
+                self.record.add("code", self.page, *function.ids)
+            anchor = f"text-{function.name.replace('_', '-')}"
+            if part in ("all", "code", "forward") and function.name in text.operations():
+                if function.name not in self.record.operations:
+                    self.record.operations[function.name] = self.place(anchor, function.name)
+                    made[-1]["ids"].append(anchor)
+        return made
+
+    def _block(self, function: text.Function, shown: str, language: str) -> nodes.container:
+        caption = nodes.caption("", "", self.text_link(function))
+        block = nodes.literal_block(shown, shown, language=language)
+        return nodes.container("", caption, block, literal_block=True, classes=["literal-block-wrapper"])
+
+
+class Code(Directive):
+    """`{code} NGRAM` or `{code} refllm.models.ngram`: the modules and functions that are a system."""
+
+    def made(self) -> list[nodes.Node]:
+        items = []
+        for name in self.arguments:
+            if name in sources().entries:
+                names = list(sources().entries[name].code)
+                self.record.add("code", self.page, name)
+                if not names:
+                    raise Told(f"{name} has no code in sources.toml: name the modules themselves")
+            else:
+                names = [name]
+            items += [nodes.list_item("", self._said(each)) for each in names]
+        return [nodes.bullet_list("", *items)]
+
+    def _said(self, name: str) -> nodes.paragraph:
+        said = first_line(name)
+        return nodes.paragraph("", "", nodes.literal("", name), nodes.Text(f": {said}" if said else ""))
+
+
+def first_line(name: str) -> str:
+    """Of the docstring of a module, of what one defines, or of a command."""
+    return (_found(name).__doc__ or "").strip().splitlines()[0]
+
+
+def _found(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, own = name.rpartition(".")
+        found = getattr(importlib.import_module(module), own, None)
+        if found is None:
+            raise Told(f"there is no {name}") from None
+        return found
+
+
+class Changes(Directive):
+    """`{changes} transformer_layer llama_layer`: the second function as a change of the first, docstrings left out."""
+
+    required_arguments = 2
+    option_spec = {"part": lambda given: directives.choice(given, text.PARTS)}
+
+    def made(self) -> list[nodes.Node]:
+        one, other = (text.find(name) for name in self.arguments[:2])
+        part = self.options.get("part", "code")
+        lines = changed(one.part(part), other.part(part))
+        caption = nodes.caption("", "From ")
+        caption += [self.text_link(one), nodes.Text(" to "), self.text_link(other)]
+        block = nodes.literal_block("\n".join(lines), "\n".join(lines), language="diff")
+        return [nodes.container("", caption, block, literal_block=True, classes=["literal-block-wrapper"])]
+
+
+def changed(one: str, other: str) -> list[str]:
+    """The lines of both, marked as in a diff, none left out."""
+    lines = difflib.unified_diff(one.splitlines(), other.splitlines(), lineterm="", n=10**6)
+    return [line for line in list(lines)[3:]]
+
+
+class Files(Directive):
+    """`{files} attention gpt`: links to whole files of the text."""
+
+    def made(self) -> list[nodes.Node]:
+        items = []
+        for name in self.arguments:
+            if name not in text.modules():
+                raise Told(f"refllm/spec has no {name}.py")
+            address = f"{way_up(self.page)}text/{name}.html"
+            items.append(nodes.list_item("", nodes.paragraph("", "", link(f"refllm/spec/{name}.py", address))))
+        return [nodes.bullet_list("", *items)]

@@ -1,0 +1,77 @@
+"""The book's extension of Sphinx: directives, mathematics, pages of the text, and the check that nothing is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
+
+from book import coverage, source_pages
+from book.directives import base, code, computed, drawn, evidence, tables
+from book.mathml import mathml
+
+LOG = logging.getLogger(__name__)
+
+
+def inline(self: HTML5Translator, node: nodes.math) -> None:
+    self.body.append(_rendered(self, node, display=False))
+    raise nodes.SkipNode
+
+
+def displayed(self: HTML5Translator, node: nodes.math_block) -> None:
+    # a long formula scrolls on a narrow page, for the keyboard too
+    ids = f' id="{node["ids"][0]}"' if node["ids"] else ""
+    inside = _rendered(self, node, display=True)
+    self.body.append(f'<div class="book-math"{ids} tabindex="0" role="group" aria-label="formula">{inside}</div>\n')
+    raise nodes.SkipNode
+
+
+def _rendered(self: HTML5Translator, node: nodes.Element, *, display: bool) -> str:
+    try:
+        return mathml(node.astext(), display=display)
+    except ValueError as fault:
+        LOG.warning("%s", fault, location=node, type="book", subtype="math")
+        return self.encode(node.astext())
+
+
+def check(app: Any, env: Any) -> None:
+    """When all pages are read: what is missing."""
+    record = base.record(env)
+    docs = Path(env.srcdir)
+    plans = coverage.planned(docs / "book/planned.toml")
+    for fault in [*coverage.holes(record, plans), *coverage.stale(plans, record, docs)]:
+        LOG.warning("%s", fault, type="book", subtype="coverage")
+    for line in coverage.still_missing(plans, record):
+        LOG.info("not written yet: %s", line)
+
+
+def language(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """`lang: zh` at the head of a page is the language of the page."""
+    own = app.env.metadata.get(page, {}).get("lang")
+    if own:
+        context["language"] = own
+
+
+def setup(app: Any) -> dict[str, Any]:
+    app.add_config_value("book_figures", "", "env")
+    for name, directive in {
+        "id": code.Id, "text": code.Text, "code": code.Code, "changes": code.Changes, "files": code.Files,
+        "example": computed.Example, "steps": computed.Steps, "drawn": drawn.Drawn,
+        "laws": evidence.Laws, "cases": evidence.Cases, "mistakes": evidence.Mistakes, "sources": evidence.Sources,
+        "conventions": evidence.Conventions, "erratum": evidence.Erratum, "printed": evidence.Printed,
+        "evidence": evidence.Evidence,
+        "register": tables.Waiting, "sections": tables.Waiting, "operations": tables.Waiting,
+    }.items():  # fmt: skip
+        app.add_directive(name, directive, override=True)
+    app.add_role("value", computed.Value())
+    app.add_node(base.details, html=(base.visit_details, base.depart_details))
+    app.add_node(tables.waiting)
+    app.add_html_math_renderer("mathml", (inline, None), (displayed, None))
+    app.connect("env-check-consistency", lambda app, env: check(app, env))
+    app.connect("doctree-resolved", tables.fill)
+    app.connect("html-collect-pages", source_pages.pages)
+    app.connect("html-page-context", language)
+    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}

@@ -1,0 +1,36 @@
+"""The bank of mistakes, as far as the book tells of it. Only `bank` knows how the bank is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake that people make: its words, the lines of the text that it changes, as a diff, and a public report."""
+
+    id: str
+    spec: str
+    about: str
+    issue: str | None
+    operations: tuple[str, ...]
+    diff: tuple[tuple[str, tuple[str, ...]], ...]  # where, and the lines that go and come
+
+
+@cache
+def bank() -> tuple[Mistake, ...]:
+    from refllm.verify.mutants import MUTANTS
+
+    found = []
+    for mutant in MUTANTS:
+        originals = getattr(mutant, "originals", None) or (mutant.original,)
+        diff = tuple((str(place), tuple(lines)) for place, lines in getattr(mutant, "diff", ()))
+        names = tuple(original.__name__ for original in originals)
+        found.append(Mistake(mutant.id, mutant.spec, mutant.about, mutant.issue, names, diff))
+    return tuple(found)
+
+
+def of(name: str) -> list[Mistake]:
+    """Those of an ID, or of an operation."""
+    return [mistake for mistake in bank() if name == mistake.spec or name in mistake.operations]
