@@ -32,6 +32,7 @@ class Planned:
     page: str
     ids: tuple[str, ...]
     operations: tuple[str, ...] = ()
+    printed: tuple[str, ...] = ()  # numbers of the documents
 
 
 @dataclass
@@ -59,9 +60,8 @@ class Record:
 def planned(path: Path) -> list[Planned]:
     """The chapters that docs/book/planned.toml lists."""
     read = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return [
-        Planned(page, tuple(each.get("ids", ())), tuple(each.get("operations", ()))) for page, each in read.items()
-    ]
+    kinds = ("ids", "operations", "printed")
+    return [Planned(page, *(tuple(each.get(kind, ())) for kind in kinds)) for page, each in read.items()]
 
 
 def holes(record: Record, plans: list[Planned]) -> Iterator[str]:
@@ -80,7 +80,7 @@ def holes(record: Record, plans: list[Planned]) -> Iterator[str]:
         if name not in record.errata:
             yield f"erratum {name} is shown by no page: `{{erratum}} {name}`"
     for figure in sources().figures:
-        if figure.what not in record.figures:
+        if figure.what not in record.figures and figure.what not in {name for plan in plans for name in plan.printed}:
             yield f"a number of the documents has no place: `{{printed}} {figure.what}`"
     for name, place in record.ids.items():
         yield from _of_chapter(record, name, place)

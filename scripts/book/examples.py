@@ -74,10 +74,11 @@ class Session:
     def value(self, expression: str) -> Any:
         return eval(compile(expression, "<page>", "eval"), self.names)
 
-    def shape(self, code: str) -> tuple[int, ...]:
-        """Runs one statement `name = expression`; the shape of what it assigns."""
+    def shapes(self, code: str) -> set[tuple[int, ...]]:
+        """Runs one statement `name = expression`, or `name, name = expression`; the shapes of what it assigns."""
         exec(compile(code, "<page>", "exec"), self.names)
-        return tuple(numpy.shape(self.names[code.partition("=")[0].strip()]))
+        names = code.partition("=")[0].split(",")
+        return {tuple(numpy.shape(self.names[name.strip()])) for name in names}
 
     def size(self, letters: str) -> tuple[int, ...]:
         """`B, T, 3 C` in the sizes that the page has given these letters."""

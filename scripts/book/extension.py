@@ -10,7 +10,7 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 from book import coverage, source_pages
-from book.directives import base, code, computed, drawn, evidence, tables
+from book.directives import code, computed, directive, drawn, evidence, tables
 from book.mathml import mathml
 
 LOG = logging.getLogger(__name__)
@@ -39,13 +39,22 @@ def _rendered(self: HTML5Translator, node: nodes.Element, *, display: bool) -> s
 
 def check(app: Any, env: Any) -> None:
     """When all pages are read: what is missing."""
-    record = base.record(env)
+    record = directive.record(env)
     docs = Path(env.srcdir)
     plans = coverage.planned(docs / "book/planned.toml")
     for fault in [*coverage.holes(record, plans), *coverage.stale(plans, record, docs)]:
         LOG.warning("%s", fault, type="book", subtype="coverage")
     for line in coverage.still_missing(plans, record):
         LOG.info("not written yet: %s", line)
+
+
+OUTSIDE = {"golden/README.md": "golden.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+
+def lead_inside(app: Any, page: str, source: list[str]) -> None:
+    """A file outside docs/ may be a page of the book: on a code host a link leads to the file, here to the page."""
+    for file, own in OUTSIDE.items():
+        source[0] = source[0].replace(f"](../{file}", f"]({own}")
 
 
 def language(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -57,7 +66,7 @@ def language(app: Any, page: str, template: str, context: dict[str, Any], doctre
 
 def setup(app: Any) -> dict[str, Any]:
     app.add_config_value("book_figures", "", "env")
-    for name, directive in {
+    for name, kind in {
         "id": code.Id, "text": code.Text, "code": code.Code, "changes": code.Changes, "files": code.Files,
         "example": computed.Example, "steps": computed.Steps, "drawn": drawn.Drawn,
         "laws": evidence.Laws, "cases": evidence.Cases, "mistakes": evidence.Mistakes, "sources": evidence.Sources,
@@ -65,12 +74,14 @@ def setup(app: Any) -> dict[str, Any]:
         "evidence": evidence.Evidence,
         "register": tables.Waiting, "sections": tables.Waiting, "operations": tables.Waiting,
     }.items():  # fmt: skip
-        app.add_directive(name, directive, override=True)
+        app.add_directive(name, kind, override=True)
     app.add_role("value", computed.Value())
-    app.add_node(base.details, html=(base.visit_details, base.depart_details))
-    app.add_node(tables.waiting)
+    app.add_node(directive.Details, html=(directive.visit_details, directive.depart_details))
+    app.add_node(directive.Spoken, html=(directive.visit_spoken, directive.depart_spoken))
+    app.add_node(tables.WaitingTable)
     app.add_html_math_renderer("mathml", (inline, None), (displayed, None))
-    app.connect("env-check-consistency", lambda app, env: check(app, env))
+    app.connect("source-read", lead_inside)
+    app.connect("env-check-consistency", check)
     app.connect("doctree-resolved", tables.fill)
     app.connect("html-collect-pages", source_pages.pages)
     app.connect("html-page-context", language)

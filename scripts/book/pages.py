@@ -33,9 +33,8 @@ class _Reader(HTMLParser):
         self.page.anchors |= {has[name] for name in ("id", "name") if name in has}
         if tag == "a" and has.get("href"):
             self.page.links.append((line, has["href"]))
-        if tag == "img":
-            if not has.get("alt", "").strip() and has.get("role") != "presentation":
-                self.page.wordless.append((line, has.get("src", "")))
+        if tag == "img" and not has.get("alt", "").strip() and has.get("role") != "presentation":
+            self.page.wordless.append((line, has.get("src", "")))
         fetched = has.get(_FETCHED.get(tag, ""), "")
         if tag == "link" and has.get("rel", "").lower() in _LOADED:
             fetched = has.get("href", "")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 
 from book import text
-from book.directives.base import Directive, Told, link, way_up
+from book.directives.directive import Directive, PageError, link, way_up
 from refllm.spec.registers import sources
 
 
@@ -22,7 +22,7 @@ class Id(Directive):
         for name in self.arguments:
             entry = sources().entries.get(name)
             if entry is None:
-                raise Told(f"{name} is no ID of refllm/spec/sources.toml")
+                raise PageError(f"{name} is no ID of refllm/spec/sources.toml")
             anchor = f"id-{name.lower()}"
             self.record.place(self.record.ids, name, self.place(anchor, entry.name))
             head = nodes.paragraph("", "", nodes.strong("", name), nodes.Text(f" {entry.name}: {entry.form}"))
@@ -34,7 +34,7 @@ class Id(Directive):
 class Text(Directive):
     """`{text} attention`: a function of refllm/spec, as it stands there; `:part:` chooses what of it."""
 
-    option_spec = {"part": lambda given: directives.choice(given, text.PARTS)}
+    option_spec: ClassVar = {"part": lambda given: directives.choice(given, text.PARTS)}
 
     def made(self) -> list[nodes.Node]:
         made: list[nodes.Node] = []
@@ -43,16 +43,16 @@ class Text(Directive):
             part = self.options.get("part", "code")
             shown = function.part(part)
             if not shown:
-                raise Told(f"{name} has no {part}")
+                raise PageError(f"{name} has no {part}")
             language = "text" if part in ("docstring", "formula", "derivation") else "python"
             made.append(self._block(function, shown, language))
             if part in ("all", "code"):
                 self.record.add("code", self.page, *function.ids)
             anchor = f"text-{function.name.replace('_', '-')}"
-            if part in ("all", "code", "forward") and function.name in text.operations():
-                if function.name not in self.record.operations:
-                    self.record.operations[function.name] = self.place(anchor, function.name)
-                    made[-1]["ids"].append(anchor)
+            new = text.operations().get(function.name) is function and function.name not in self.record.operations
+            if new and part in ("all", "code", "forward"):
+                self.record.operations[function.name] = self.place(anchor, function.name)
+                made[-1]["ids"].append(anchor)
         return made
 
     def _block(self, function: text.Function, shown: str, language: str) -> nodes.container:
@@ -71,7 +71,7 @@ class Code(Directive):
                 names = list(sources().entries[name].code)
                 self.record.add("code", self.page, name)
                 if not names:
-                    raise Told(f"{name} has no code in sources.toml: name the modules themselves")
+                    raise PageError(f"{name} has no code in sources.toml: name the modules themselves")
             else:
                 names = [name]
             items += [nodes.list_item("", self._said(each)) for each in names]
@@ -94,7 +94,7 @@ def _found(name: str) -> Any:
         module, _, own = name.rpartition(".")
         found = getattr(importlib.import_module(module), own, None)
         if found is None:
-            raise Told(f"there is no {name}") from None
+            raise PageError(f"there is no {name}") from None
         return found
 
 
@@ -102,7 +102,7 @@ class Changes(Directive):
     """`{changes} transformer_layer llama_layer`: the second function as a change of the first, docstrings left out."""
 
     required_arguments = 2
-    option_spec = {"part": lambda given: directives.choice(given, text.PARTS)}
+    option_spec: ClassVar = {"part": lambda given: directives.choice(given, text.PARTS)}
 
     def made(self) -> list[nodes.Node]:
         one, other = (text.find(name) for name in self.arguments[:2])
@@ -117,7 +117,7 @@ class Changes(Directive):
 def changed(one: str, other: str) -> list[str]:
     """The lines of both, marked as in a diff, none left out."""
     lines = difflib.unified_diff(one.splitlines(), other.splitlines(), lineterm="", n=10**6)
-    return [line for line in list(lines)[3:]]
+    return list(lines)[3:]
 
 
 class Files(Directive):
@@ -127,7 +127,7 @@ class Files(Directive):
         items = []
         for name in self.arguments:
             if name not in text.modules():
-                raise Told(f"refllm/spec has no {name}.py")
+                raise PageError(f"refllm/spec has no {name}.py")
             address = f"{way_up(self.page)}text/{name}.html"
             items.append(nodes.list_item("", nodes.paragraph("", "", link(f"refllm/spec/{name}.py", address))))
         return [nodes.bullet_list("", *items)]

@@ -8,7 +8,7 @@ import numpy
 from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
-from book.directives.base import LOG, Directive, Told, session, table
+from book.directives.directive import LOG, Directive, PageError, session, table
 
 
 class Example(Directive):
@@ -34,31 +34,28 @@ class Steps(Directive):
     has_content = True
 
     def made(self) -> list[nodes.Node]:
-        rows = []
+        rows: list[list[Any]] = []
         for line in filter(str.strip, self.content):
             parts = [part.strip() for part in line.split(" | ")]
             if len(parts) != 4:
-                raise Told(f"a step has four parts with ` | ` between them: code | shape | formula | why: {line}")
+                raise PageError(f"a step has four parts with ` | ` between them: code | shape | formula | why: {line}")
             code, shape, formula, why = parts
             if code:
                 self._check(code, shape)
             shown: list[nodes.Node] = [nodes.literal(code, code)] if code else []
-            rows.append((str(len(rows) + 1), nodes.math(formula, formula), shape, self._words(why), shown))
+            rows.append([str(len(rows) + 1), nodes.math(formula, formula), shape, self.words(why), shown])
         self.record.add("steps", self.page)
         return [table(["step", "formula", "shape", "because", "code"], rows, [5, 30, 12, 33, 20])]
 
     def _check(self, code: str, shape: str) -> None:
         try:
-            found = session(self.env).shape(code)
+            found = session(self.env).shapes(code)
             wanted = session(self.env).size(shape)
         except Exception as fault:
-            raise Told(f"the step {code}: {type(fault).__name__}: {fault}") from None
-        if found != wanted:
-            raise Told(f"the step {code} has the shape {found}, and not {shape}, which is {wanted}")
-
-    def _words(self, why: str) -> list[nodes.Node]:
-        (paragraph,) = self.markdown(why)
-        return list(paragraph.children)
+            raise PageError(f"the step {code}: {type(fault).__name__}: {fault}") from None
+        if found != {wanted}:
+            has = " and ".join(map(str, sorted(found)))
+            raise PageError(f"the step {code} has the shape {has}, and not {shape}, which is {wanted}")
 
 
 class Value(SphinxRole):

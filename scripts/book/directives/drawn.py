@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 
 from book import figures
-from book.directives.base import Directive, Told, way_up
+from book.directives.directive import Directive, PageError, way_up
 
 
 class Drawn(Directive):
@@ -16,12 +17,12 @@ class Drawn(Directive):
 
     has_content = True
     required_arguments = 1
-    option_spec = {"alt": lambda given: (given or "").strip()}
+    option_spec: ClassVar = {"alt": lambda given: (given or "").strip()}
 
     def made(self) -> list[nodes.Node]:
         name, words = self.arguments[0], self.options.get("alt", "")
         if len(words.split()) < 5:
-            raise Told(f"the figure {name} needs `:alt:`, a sentence that says what it shows")
+            raise PageError(f"the figure {name} needs `:alt:`, a sentence that says what it shows")
         folder = Path(self.config.book_figures)
         for theme in figures.THEMES:
             figures.draw(name, theme, folder / f"{name}-{theme}.svg")
@@ -30,10 +31,6 @@ class Drawn(Directive):
             f'<img class="only-{theme}" src="{way_up(self.page)}figures/{name}-{theme}.svg" alt="{escape(words)}">'
             for theme in figures.THEMES
         )
-        caption = [nodes.caption("", "", *self._caption())] if self.content else []
+        caption = [nodes.caption("", "", *self.words(" ".join(self.content)))] if self.content else []
         self.record.add("figure", self.page)
         return [nodes.figure("", nodes.raw("", inside, format="html"), *caption, classes=["book-figure"])]
-
-    def _caption(self) -> list[nodes.Node]:
-        (paragraph,) = self.markdown("\n".join(self.content))
-        return list(paragraph.children)

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import ClassVar
 
 from docutils import nodes
 
 from book import golden, laws, mistakes, places
-from book.directives.base import Directive, Told, details, link, table
+from book.directives.directive import Details, Directive, PageError, chinese, link, table
 from refllm.spec.registers import Paper, errata, sources
 from spec_tests.spec import citations
 
@@ -23,12 +24,12 @@ class Laws(Directive):
         found = {law: None for operation in operations for law in laws.of(operation)}
         self.record.add("laws", self.page, *self.arguments)
         if not found:
-            raise Told(f"no test speaks of {', '.join(operations) or ', '.join(self.arguments)}")
+            raise PageError(f"no test speaks of {', '.join(operations) or ', '.join(self.arguments)}")
         said = []
         for path, group in groupby(found, key=lambda law: law.path):
             own = list(group)
             items = [nodes.list_item("", nodes.paragraph("", law.says)) for law in own]
-            node = details("", nodes.bullet_list("", *items), summary=f"{path}: {len(own)}")
+            node = Details("", nodes.bullet_list("", *items), summary=f"{path}: {len(own)}")
             said.append(node)
         return said
 
@@ -40,12 +41,12 @@ class Cases(Directive):
         found = {case: None for name in self.arguments for case in golden.of(name)}
         self.record.add("cases", self.page, *self.arguments)
         if not found:
-            raise Told(f"there are no golden cases of {', '.join(self.arguments)}")
+            raise PageError(f"there are no golden cases of {', '.join(self.arguments)}")
         rows = [(nodes.literal("", case.id), case.about, f"golden/{case.file}") for case in found]
         made = table(["case", "about", "file"], rows, [30, 50, 20])
         if len(rows) <= SHOWN:
             return [made]
-        return [details("", made, summary=f"{len(rows)} golden cases")]
+        return [Details("", made, summary=f"{len(rows)} golden cases")]
 
 
 class Mistakes(Directive):
@@ -55,18 +56,19 @@ class Mistakes(Directive):
         found = list({mistake: None for name in self.arguments for mistake in mistakes.of(name)})
         self.record.add("mistakes", self.page, *self.arguments)
         if not found:
-            raise Told(f"there are no known mistakes of {', '.join(self.arguments)}")
+            raise PageError(f"there are no known mistakes of {', '.join(self.arguments)}")
         reported = [mistake for mistake in found if mistake.issue]
         others = [mistake for mistake in found if not mistake.issue]
         made = [node for mistake in reported for node in self._said(mistake)]
         if others:
             inside = [node for mistake in others for node in self._said(mistake)]
             more = "more mistakes" if reported else "mistakes"
-            made.append(details("", *inside, summary=f"{len(others)} {more} that the golden files catch"))
+            made.append(Details("", *inside, summary=f"{len(others)} {more} that the golden files catch"))
         return made
 
     def _said(self, mistake: mistakes.Mistake) -> list[nodes.Node]:
-        head = nodes.paragraph("", "", nodes.strong("", mistake.id), nodes.Text(f" {mistake.about}. "))
+        head = nodes.paragraph("", "", nodes.strong("", mistake.id), nodes.Text(" "))
+        head += self.words(mistake.about.replace("$", r"\$") + ". ")
         if mistake.issue:
             head += link(short(mistake.issue), mistake.issue)
         said: list[nodes.Node] = [head]
@@ -90,7 +92,7 @@ class Conventions(Directive):
 
         names = [name for operation in self.arguments for name in OF_OPERATION.get(operation, ())]
         if not names:
-            raise Told(f"no convention is known of {', '.join(self.arguments)}")
+            raise PageError(f"no convention is known of {', '.join(self.arguments)}")
         rows = [(nodes.literal("", name), CONVENTIONS[name][0], ", ".join(CONVENTIONS[name][1:])) for name in names]
         return [table(["convention", "here", "elsewhere"], rows, [30, 25, 45])]
 
@@ -104,7 +106,7 @@ class Sources(Directive):
         for name in self.arguments:
             entry = sources().entries.get(name)
             if entry is None:
-                raise Told(f"{name} is no ID of refllm/spec/sources.toml")
+                raise PageError(f"{name} is no ID of refllm/spec/sources.toml")
             for number, section in places.cited(entry.documents) if entry.documents else ():
                 items.append(self._section(name, number, section))
             for cited in entry.primary:
@@ -116,9 +118,11 @@ class Sources(Directive):
     def _section(self, name: str, number: str, section: str) -> nodes.list_item:
         document = sources().documents[number]
         listed = document.sections.get(section)
-        words = f"{name}: document {number} {section}".rstrip()
-        words += f", {listed.title} ({listed.english})" if listed else f", {document.title} ({document.english})"
-        return nodes.list_item("", nodes.paragraph("", words))
+        title, english = (listed.title, listed.english) if listed else (document.title, document.english)
+        place = f"{name}: document {number} {section}".rstrip()
+        words = nodes.paragraph("", f"{place}, ")
+        words += [chinese(title), nodes.Text(f" ({english})")]
+        return nodes.list_item("", words)
 
     def _paper(self, name: str, cited: str) -> nodes.list_item:
         words = nodes.paragraph("", f"{name}: {cited}")
@@ -147,16 +151,17 @@ def papers(cited: str) -> list[Paper]:
 
 
 class Erratum(Directive):
-    """A mistake of the documents: what is printed, what holds, why, and what shows it. `:short:` only points to it."""
+    """A mistake of the documents: what is printed, what holds, why, and what shows it. With `:here:` the place
+    is the one that the register leads to."""
 
-    option_spec = {"here": lambda given: True}
+    option_spec: ClassVar = {"here": lambda given: True}
 
     def made(self) -> list[nodes.Node]:
         made: list[nodes.Node] = []
         for name in self.arguments:
             erratum = errata().get(name)
             if erratum is None:
-                raise Told(f"{name} is not in refllm/spec/errata.toml")
+                raise PageError(f"{name} is not in refllm/spec/errata.toml")
             rows = [
                 ("place", f"documents {erratum.documents}"),
                 ("printed", erratum.printed),
@@ -181,7 +186,7 @@ class Printed(Directive):
         found = [figure for figure in sources().figures if figure.what == what]
         if not found:
             known = "; ".join(figure.what for figure in sources().figures)
-            raise Told(f"sources.toml has no figure {what!r}: {known}")
+            raise PageError(f"sources.toml has no figure {what!r}: {known}")
         (figure,) = found
         anchor = "printed-" + what.replace(" ", "-")
         self.record.place(self.record.figures, what, self.place(anchor, what))
@@ -219,5 +224,4 @@ class Evidence(Directive):
             self.block_text, self.state, self.state_machine,
         )  # fmt: skip
         anchor = nodes.make_id(f"{title}-{'-'.join(self.arguments)}")
-        section = nodes.section("", nodes.title("", title), *own.run(), ids=[anchor], names=[anchor])
-        return section
+        return nodes.section("", nodes.title("", title), *own.run(), ids=[anchor], names=[anchor])

@@ -9,11 +9,11 @@ from docutils import nodes
 
 from book import golden, mistakes, places, text
 from book.coverage import Place, Record
-from book.directives.base import Cell, Directive, Told, link, record, table, way_up
+from book.directives.directive import Cell, Directive, PageError, chinese, link, record, table, way_up
 from refllm.spec.registers import errata, sources
 
 
-class waiting(nodes.General, nodes.Element):
+class WaitingTable(nodes.General, nodes.Element):
     """A table that is not filled yet; `kind` says which, `of` what of it."""
 
 
@@ -32,15 +32,15 @@ class Waiting(Directive):
 
     def made(self) -> list[nodes.Node]:
         if self.name == "register" and any(part not in PARTS for part in self.arguments):
-            raise Told(f"the register has the parts {', '.join(PARTS)}")
+            raise PageError(f"the register has the parts {', '.join(PARTS)}")
         if self.name == "sections" and any(number not in sources().documents for number in self.arguments):
-            raise Told(f"the documents are {', '.join(sources().documents)}")
-        return [waiting("", kind=self.name, of=tuple(self.arguments))]
+            raise PageError(f"the documents are {', '.join(sources().documents)}")
+        return [WaitingTable("", kind=self.name, of=tuple(self.arguments))]
 
 
 def fill(app: Any, doctree: nodes.document, page: str) -> None:
     """Every waiting table of a page, now that all places are known."""
-    for node in list(doctree.findall(waiting)):
+    for node in list(doctree.findall(WaitingTable)):
         found = record(app.env)
         make = {"register": _register, "sections": _sections, "operations": _operations}[node["kind"]]
         node.replace_self(make(found, page, node["of"]))
@@ -97,7 +97,8 @@ def _sections(found: Record, page: str, numbers: tuple[str, ...]) -> list[nodes.
         for (document, section), names in places.by_section().items():
             if document == number:
                 heading = sources().documents[number].sections[section]
-                rows.append([section, f"{heading.title} ({heading.english})", _all(found, page, names)])
+                words = [chinese(heading.title), nodes.Text(f" ({heading.english})")]
+                rows.append([section, words, _all(found, page, names)])
         made.append(table(["section", "heading", "here"], rows, [15, 50, 35]))
     return made
 

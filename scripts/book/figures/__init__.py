@@ -47,7 +47,7 @@ def draw(name: str, theme: str, path: Path) -> None:
 def _settings(colours: Theme) -> dict[str, Any]:
     from cycler import cycler
 
-    ink = {name: colours.ink for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")}
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), colours.ink)
     return ink | {
         "svg.fonttype": "none", "svg.hashsalt": "refllm", "font.family": "sans-serif", "font.size": 11,
         "axes.edgecolor": colours.faint, "grid.color": colours.faint, "grid.alpha": 0.35,

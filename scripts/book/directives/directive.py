@@ -15,23 +15,39 @@ from book.coverage import Place, Record
 from book.examples import Session
 
 LOG = logging.getLogger(__name__)
-Cell = str | nodes.Node | Sequence[nodes.Node]
+Cell = Any  # a text, a node, or several nodes
 
 
-class Told(ValueError):
+class PageError(ValueError):
     """A fault of a page: the build tells it with its place."""
 
 
-class details(nodes.General, nodes.Element):
+class Details(nodes.General, nodes.Element):
     """What a reader opens; `summary` says what is in it."""
 
 
-def visit_details(self: Any, node: details) -> None:
-    self.body.append("<details><summary>%s</summary>\n" % self.encode(node["summary"]))
+def visit_details(self: Any, node: Details) -> None:
+    self.body.append(f"<details><summary>{self.encode(node['summary'])}</summary>\n")
 
 
-def depart_details(self: Any, node: details) -> None:
+def depart_details(self: Any, node: Details) -> None:
     self.body.append("</details>\n")
+
+
+class Spoken(nodes.Inline, nodes.TextElement):
+    """Words in another language, `lang`."""
+
+
+def visit_spoken(self: Any, node: Spoken) -> None:
+    self.body.append(f'<span lang="{node["lang"]}">')
+
+
+def depart_spoken(self: Any, node: Spoken) -> None:
+    self.body.append("</span>")
+
+
+def chinese(words: str) -> Spoken:
+    return Spoken(words, words, lang="zh")
 
 
 def record(env: Any) -> Record:
@@ -80,7 +96,7 @@ def _inside(cell: Cell) -> list[nodes.Node]:
 
 
 class Directive(SphinxDirective):
-    """A directive of the book: `made` gives its nodes, or raises `Told`."""
+    """A directive of the book: `made` gives its nodes, or raises `PageError`."""
 
     has_content = False
     required_arguments = 0
@@ -89,7 +105,7 @@ class Directive(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         try:
             return self.made()
-        except (Told, LookupError, ValueError, SyntaxError) as fault:
+        except (PageError, LookupError, ValueError, SyntaxError) as fault:
             self.tell(str(fault))
             return []
 
@@ -120,6 +136,13 @@ class Directive(SphinxDirective):
         box = nodes.Element()
         self.state.nested_parse(StringList(words.splitlines(), source=self.page), 0, box)
         return list(box.children)
+
+    def words(self, words: str) -> list[nodes.Node]:
+        """A line with Markdown in it."""
+        paragraphs = self.markdown(words)
+        if len(paragraphs) != 1 or not isinstance(paragraphs[0], nodes.paragraph):
+            raise PageError(f"one line of words is wanted, not {words!r}")
+        return list(paragraphs[0].children)
 
     def functions(self, name: str) -> list[text.Function]:
         """Of an operation, or of an ID."""
