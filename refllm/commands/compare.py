@@ -29,6 +29,7 @@ from refllm.commands.wording import counted
 from refllm.data.batching import refuse_shorter_than_window
 from refllm.data.corpus import split
 from refllm.data.held_out import HeldOutWindows
+from refllm.data.part import part_of_text, share_of
 from refllm.directory import require_empty, require_free
 from refllm.errors import UserError
 from refllm.extras import how_to_install
@@ -39,7 +40,7 @@ from refllm.presets import MODELS, PRESETS
 from refllm.run import Run
 from refllm.tasks.counting import count_text, part_counted, require_order
 from refllm.tasks.language import Language, bits_of
-from refllm.tasks.text import LearntText, introduced, read_corpus
+from refllm.tasks.text import LearntText, ReadText, read_corpus
 from refllm.tokenizers import Tokenizer
 from refllm.train import Settings
 from refllm.workers import Workers, keep_freed_memory
@@ -101,12 +102,12 @@ def _compared(options: argparse.Namespace) -> int:
     parts = split(corpus)
     tokenizer = tokenizer_of(next(iter(plans.values())), corpus.text, parts.train, asked=options.vocabulary)
     contenders = [Contender(name, values, settings[name], _config(values, tokenizer)) for name, values in plans.items()]
-    text = LearntText.of(corpus, parts, tokenizer)
+    part = part_of_text(parts, tokenizer.encode, seconds=share_of(options.minutes))
+    text = LearntText.of(ReadText.of(corpus, parts, part), tokenizer)
     del corpus, parts
     _require_windows(contenders, text)
-    held_out = len(text.held_out.text)
     print(
-        f"text       {introduced(text.name, text.characters, held_out, text.removed, tokenizer)}\n"
+        f"text       {text.about.introduced(tokenizer)}\n"
         f"tokens     {tokenizer.size} {tokenizer.kind}\n"
         f"time       {counted(options.minutes, 'minute')} of training for each of {counted(len(contenders), 'model')}; "
         "reports and evaluation add to them\n"

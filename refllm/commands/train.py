@@ -27,6 +27,7 @@ from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.texts import tell_broken
 from refllm.commands.wording import counted, length_of, time_told, what_was_read
 from refllm.data.corpus import split
+from refllm.data.part import part_of_text, share_of
 from refllm.data.sentences import BORDER, FILE_BORDER
 from refllm.directory import occupied, require_empty
 from refllm.errors import UserError
@@ -42,8 +43,9 @@ from refllm.tasks.counted import counted_bits
 from refllm.tasks.counting import count_text, part_counted
 from refllm.tasks.denoising import TextInfilling
 from refllm.tasks.language import Language, bits_of
-from refllm.tasks.masked import MaskedPretraining
-from refllm.tasks.text import LearntText, read_corpus
+from refllm.tasks.masked import MaskedPretraining, documents_of
+from refllm.tasks.text import LearntText, ReadText, read_corpus
+from refllm.tokenizers import Tokenizer
 from refllm.tokenizers.marked import with_marks
 from refllm.tokenizers.pieces import completed
 from refllm.workers import Workers, keep_freed_memory
@@ -56,6 +58,7 @@ example: refllm train --data my_texts/ --minutes 5 --out runs/mine
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 OF_STEPS = ("steps", "minutes", "reports", "dtype")
 RUNS = Path("runs")  # where runs without --out go
+PAIRED = 0.3  # of the time for making tokens is BERT's for these alone
 COUNTING, WRITING = 2e-6, 1.0  # seconds that are kept for counting a character, and for what the model writes
 
 
@@ -107,27 +110,42 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace, since: float) 
     settings = settings_of(values, options)
     steps = None if options.minutes is not None else values["steps"]
     plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports)
-    corpus = read_corpus(options.data, border=FILE_BORDER if values["model"] == "bert" else "")
-    for line in corpus.skipped:
-        print(f"left out: {line}", file=sys.stderr)
-    parts = split(corpus)
-    whole, train = (text.replace(BORDER, "") for text in (corpus.text, parts.train))
-    tokenizer = tokenizer_of(values, whole, train, asked=options.vocabulary)
-    del whole, train
-    if values["model"] in ("bert", "encoder_decoder"):
-        tokenizer = with_marks(tokenizer)
+    text, tokenizer = _read(values, options)
     config = config_of(by_name(values["model"]), values, tokenizer)
     task: Task
     if values["model"] == "bert":
-        task = MaskedPretraining(config=config, tokenizer=tokenizer, data=options.data, pairing=values["pairing"])
+        task = MaskedPretraining(
+            config=config, tokenizer=tokenizer, data=options.data, pairing=values["pairing"], text=text
+        )
     elif values["model"] == "encoder_decoder":
-        task = TextInfilling(config=config, tokenizer=tokenizer, data=options.data)
+        task = TextInfilling(config=config, tokenizer=tokenizer, data=options.data, text=text)
     else:
-        text = LearntText.of(corpus, parts, tokenizer)
-        task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data, text=text)
+        learnt = LearntText.of(text, tokenizer)
+        task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data, text=learnt)
+    del text
     out = Path(options.out) if options.out else next_free()
     workers = Workers(settings.shards, settings.blas_threads)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers, since=since)
+
+
+def _read(values: dict[str, Any], options: argparse.Namespace) -> tuple[ReadText, Tokenizer]:
+    """The text, or what of it a run by minutes has the time to read, and its tokenizer, learnt from all of it."""
+    bert = values["model"] == "bert"
+    corpus = read_corpus(options.data, border=FILE_BORDER if bert else "")
+    for line in corpus.skipped:
+        print(f"left out: {line}", file=sys.stderr)
+    parts = split(corpus)
+    tokenizer = tokenizer_of(
+        values, corpus.text.replace(BORDER, ""), parts.train.replace(BORDER, ""), asked=options.vocabulary
+    )
+    if values["model"] in ("bert", "encoder_decoder"):
+        tokenizer = with_marks(tokenizer)
+    seconds = share_of(options.minutes)
+    if bert:  # its pairs are made of the documents beside their tokens
+        part = part_of_text(parts, lambda some: documents_of(some, tokenizer), seconds=seconds and PAIRED * seconds)
+    else:
+        part = part_of_text(parts, tokenizer.encode, seconds=seconds)
+    return ReadText.of(corpus, parts, part), tokenizer
 
 
 def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
@@ -143,12 +161,13 @@ def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else next_free()
     require_empty(out)
     tokenizer = tokenizer_of(values, corpus.text, parts.train, asked=options.vocabulary)
-    text = LearntText.of(corpus, parts, tokenizer)
+    text = LearntText.of(ReadText.of(corpus, parts), tokenizer)
+    del corpus, parts
     with occupied(out, until="summary.json", fresh=True):
         summary = count_text(out, text=text, data=options.data, tokenizer=tokenizer, order=values["order"])
     bits, unit = bits_of(summary)
     print(
-        f"An n-gram model of order {summary['order']} on {corpus.name}: {summary['parameters']:,} n-grams of "
+        f"An n-gram model of order {summary['order']} on {text.about.name}: {summary['parameters']:,} n-grams of "
         f"{tokenizer.size} tokens, {bits:.3f} bits per {unit} of the held-out text.\n"
         f"{part_counted(summary)}{lost(summary)}Text from it: {command('generate', out)}"
     )

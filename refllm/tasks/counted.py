@@ -28,7 +28,7 @@ def counted_bits(
     held_out = text.held_out
     if held_out.is_whole:
         units = CharacterTokenizer(text.alphabet)
-        size, seen, total = units.size, units.encode(text.end), text.characters
+        size, seen, total = units.size, units.encode(text.end), text.about.characters
         scored = units.encode(held_out.text)
         places: Sequence[tuple[int, int]] | None = None if spans is None else held_out.characters(spans)
     else:

@@ -41,7 +41,7 @@ def count_text(
     require_order(order)
     start = time.perf_counter()
     if len(text.tokens) == 0:
-        raise UserError(f"{text.name} has no text to count; give more")
+        raise UserError(f"{text.about.name} has no text to count; give more")
     tokens = text.tokens[-COUNTED:]
     tokens = tokens[-affordable_part(tokens, lambda some: _fit(some, tokenizer, order), seconds=seconds) :]
     model = _fit(tokens, tokenizer, order)
@@ -56,7 +56,7 @@ def count_text(
     summary = {
         "model": "ngram", "order": model.n, "counted": len(tokens), "of": len(text.tokens),
         "seconds": round(time.perf_counter() - start, 3), "parameters": sum(config.sizes),
-        **text.held_out.measures(nll), "version": refllm.__version__, "data": text.name,
+        **text.held_out.measures(nll), "version": refllm.__version__, "data": text.about.name,
     }  # fmt: skip
     checkpoint.write_atomically(directory / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     return summary

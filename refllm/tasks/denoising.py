@@ -8,14 +8,13 @@ from typing import Any
 
 from refllm.backend import generator, to_device, to_host
 from refllm.data.batching import some_batches
-from refllm.data.corpus import split
 from refllm.data.denoising import InfilledWindows
 from refllm.models import encoder_decoder
 from refllm.objectives.denoising import Denoising, denoising_loss
 from refllm.parameters import Tree, map_leaves
 from refllm.state_file import made_of
 from refllm.tasks import part_told
-from refllm.tasks.text import digest_of, introduced, read_corpus, require_digest
+from refllm.tasks.text import ReadText
 from refllm.tokenizers import encode_long, require_same_vocabulary
 from refllm.tokenizers import load as load_tokenizer
 from refllm.train import Objective
@@ -25,28 +24,23 @@ EVALUATION_BATCH, EVALUATION_BATCHES = 32, 10  # the windows that a validation d
 
 
 class TextInfilling:
-    """BART's pre-training on the text of `data` or the Python reference; the tokenizer has special tokens.
-
-    Raises:  UserError if `digest` is given and the text is another.
-    """
+    """BART's pre-training on a text: that of `data` or the Python reference, which is read here unless it is given. The
+    tokenizer has special tokens."""
 
     model: ModuleType = encoder_decoder
 
     def __init__(
-        self, *, config: encoder_decoder.Config, tokenizer: Any, data: list[str], digest: str | None = None
+        self, *, config: encoder_decoder.Config, tokenizer: Any, data: list[str], text: ReadText | None = None
     ) -> None:
         require_same_vocabulary(tokenizer, config.vocabulary)
         self.config, self.tokenizer = config, tokenizer
         self.data = [str(Path(d).resolve()) for d in data]
         self.objective: Objective = Denoising(encoder_decoder, config, start=tokenizer.special.cls)
-        corpus = read_corpus(data)
-        self.name, self.digest = corpus.name, digest_of(corpus.text)
-        require_digest(self.name, self.digest, digest)
-        parts = split(corpus)
-        self.sizes = (len(parts.train), len(parts.validation), parts.removed)
-        self.tokens = encode_long(tokenizer, parts.train)
+        text = text or ReadText.whole(data)
+        self.about, self.name = text.about, text.about.name
+        self.tokens = encode_long(tokenizer, text.train)
         held_out = InfilledWindows(
-            encode_long(tokenizer, parts.validation), batch=EVALUATION_BATCH, generator=generator(0), **self._how()
+            encode_long(tokenizer, text.held_out), batch=EVALUATION_BATCH, generator=generator(0), **self._how()
         )
         self.held_out = [held_out.next_batch() for _ in range(EVALUATION_BATCHES)]
 
@@ -54,12 +48,12 @@ class TextInfilling:
         return {"context": self.config.context, "special": self.tokenizer.special}
 
     def introduced(self) -> str:
-        return introduced(self.name, *self.sizes, self.tokenizer)
+        return self.about.introduced(self.tokenizer)
 
     def describe(self) -> dict[str, Any]:
         return {
             "task": "denoising", "model": "encoder_decoder", "config": self.config.as_dict(),
-            "tokenizer": self.tokenizer.to_json(), "data": self.data, "text_sha256": self.digest,
+            "tokenizer": self.tokenizer.to_json(), "data": self.data, **self.about.described(),
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> InfilledWindows:
@@ -102,5 +96,5 @@ def load(description: dict[str, Any]) -> TextInfilling:
         config=made_of(encoder_decoder.Config, description["config"]),
         tokenizer=load_tokenizer(description["tokenizer"]),
         data=description["data"],
-        digest=description["text_sha256"],
+        text=ReadText.again(description),
     )

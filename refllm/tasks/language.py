@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from refllm.data.batching import Batches
-from refllm.data.corpus import split
 from refllm.data.held_out import HeldOutWindows
 from refllm.models import by_name
 from refllm.objectives.causal import Causal
 from refllm.parameters import Tree
 from refllm.state_file import made_of
 from refllm.tasks import part_told
-from refllm.tasks.text import LearntText, digest_of, introduced, read_corpus, require_digest
+from refllm.tasks.text import LearntText, ReadText
 from refllm.tokenizers import Tokenizer, require_same_vocabulary
 from refllm.tokenizers import load as load_tokenizer
 from refllm.train import Objective, evaluate
@@ -30,10 +29,7 @@ def bits_of(measured: dict[str, float]) -> tuple[float, str]:
 
 class Language:
     """A model of the protocol of refllm/objectives/causal.py on a text: that of `data` or the Python reference, which
-    is read here unless it is given as `text`.
-
-    Raises:  UserError if `digest` is given and the text is another.
-    """
+    is read here unless it is given."""
 
     def __init__(
         self,
@@ -42,27 +38,25 @@ class Language:
         config: Any,
         tokenizer: Tokenizer,
         data: list[str],
-        digest: str | None = None,
         text: LearntText | None = None,
     ) -> None:
         self.model, self.config, self.tokenizer = by_name(model), config, tokenizer
         self.data = [str(Path(d).resolve()) for d in data]
         require_same_vocabulary(tokenizer, config.vocabulary)
         self.objective: Objective = Causal(self.model, config)
-        self.text = _read(data, tokenizer, digest) if text is None else text
-        self.name, self.tokens, self.held_out = self.text.name, self.text.tokens, self.text.held_out
+        self.text = text = text or LearntText.of(ReadText.whole(data), tokenizer)
+        self.name, self.tokens, self.held_out = text.about.name, text.tokens, text.held_out
         self.windows = HeldOutWindows(self.tokens, self.held_out.tokens, context=config.context, batch=EVALUATION_BATCH)
         self.validation_tokens = len(self.held_out.tokens)
 
     def introduced(self) -> str:
-        text = self.text
-        return introduced(text.name, text.characters, len(text.held_out.text), text.removed, self.tokenizer)
+        return self.text.about.introduced(self.tokenizer)
 
     def describe(self) -> dict[str, Any]:
         return {
             "task": "language", "model": self.model.__name__.rpartition(".")[2], "config": self.config.as_dict(),
             "tokenizer": self.tokenizer.to_json(), "data": self.data,
-            "text_sha256": self.text.digest,
+            **self.text.about.described(),
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> Batches:
@@ -94,16 +88,11 @@ class Language:
 
 
 def load(description: dict[str, Any]) -> Language:
+    tokenizer = load_tokenizer(description["tokenizer"])
     return Language(
         model=description["model"],
         config=made_of(by_name(description["model"]).Config, description["config"]),
-        tokenizer=load_tokenizer(description["tokenizer"]),
+        tokenizer=tokenizer,
         data=description["data"],
-        digest=description["text_sha256"],
+        text=LearntText.of(ReadText.again(description), tokenizer),
     )
-
-
-def _read(data: list[str], tokenizer: Tokenizer, digest: str | None) -> LearntText:
-    corpus = read_corpus(data)
-    require_digest(corpus.name, digest_of(corpus.text), digest)
-    return LearntText.of(corpus, split(corpus), tokenizer)

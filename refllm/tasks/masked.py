@@ -8,15 +8,14 @@ from typing import Any
 
 from refllm.backend import generator, namespace, to_device, to_host
 from refllm.data.batching import some_batches
-from refllm.data.corpus import split
 from refllm.data.pretraining import PretrainingBatches
-from refllm.data.sentences import FILE_BORDER, encoded, split_documents
+from refllm.data.sentences import FILE_BORDER, Document, encoded, split_documents
 from refllm.models import bert
 from refllm.objectives.pretraining import Pretraining, pretraining_loss
 from refllm.parameters import Tree, map_leaves
 from refllm.state_file import made_of
 from refllm.tasks import part_told
-from refllm.tasks.text import digest_of, introduced, read_corpus, require_digest
+from refllm.tasks.text import ReadText
 from refllm.tokenizers import load as load_tokenizer
 from refllm.tokenizers import require_same_vocabulary
 from refllm.train import Objective
@@ -26,30 +25,22 @@ EVALUATION_BATCH, EVALUATION_BATCHES = 32, 40  # the pairs that a validation dra
 
 
 class MaskedPretraining:
-    """BERT with its heads for masked words and for pairs, on the text of `data` or the Python reference; no document
-    goes on from one file into the next.
-
-    Raises:  UserError if `digest` is given and the text is another.
-    """
+    """BERT with its heads for masked words and for pairs, on a text: that of `data` or the Python reference, which is
+    read here unless it is given. No document goes on from one file into the next."""
 
     model: ModuleType = bert
 
     def __init__(
-        self, *, config: bert.Config, tokenizer: Any, data: list[str], pairing: str, digest: str | None = None
+        self, *, config: bert.Config, tokenizer: Any, data: list[str], pairing: str, text: ReadText | None = None
     ) -> None:
         require_same_vocabulary(tokenizer, config.vocabulary)
         self.config, self.tokenizer, self.pairing = config, tokenizer, pairing
         self.data = [str(Path(d).resolve()) for d in data]
         self.objective: Objective = Pretraining(bert, config)
-        corpus = read_corpus(data, border=FILE_BORDER)
-        self.name, self.digest = corpus.name, digest_of(corpus.text)
-        require_digest(self.name, self.digest, digest)
-        parts = split(corpus)
-        self.sizes = (len(parts.train), len(parts.validation), parts.removed)
-        self.documents = encoded(split_documents(parts.train), tokenizer)
-        held_out = self._batches(
-            encoded(split_documents(parts.validation), tokenizer), batch=EVALUATION_BATCH, order=generator(0)
-        )
+        text = text or ReadText.whole(data, border=FILE_BORDER)
+        self.about, self.name = text.about, text.about.name
+        self.documents = documents_of(text.train, tokenizer)
+        held_out = self._batches(documents_of(text.held_out, tokenizer), batch=EVALUATION_BATCH, order=generator(0))
         self.held_out = [held_out.next_batch() for _ in range(EVALUATION_BATCHES)]
 
     def _batches(self, documents: Any, *, batch: int, order: Any) -> PretrainingBatches:
@@ -62,12 +53,12 @@ class MaskedPretraining:
         }  # fmt: skip
 
     def introduced(self) -> str:
-        return introduced(self.name, *self.sizes, self.tokenizer)
+        return self.about.introduced(self.tokenizer)
 
     def describe(self) -> dict[str, Any]:
         return {
             "task": "masked", "model": "bert", "config": self.config.as_dict(), "tokenizer": self.tokenizer.to_json(),
-            "data": self.data, "pairing": self.pairing, "text_sha256": self.digest,
+            "data": self.data, "pairing": self.pairing, **self.about.described(),
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> PretrainingBatches:
@@ -147,5 +138,10 @@ def load(description: dict[str, Any]) -> MaskedPretraining:
         tokenizer=load_tokenizer(description["tokenizer"]),
         data=description["data"],
         pairing=description["pairing"],
-        digest=description["text_sha256"],
+        text=ReadText.again(description, border=FILE_BORDER),
     )
+
+
+def documents_of(text: str, tokenizer: Any) -> list[Document]:
+    """The documents of a text as ids, sentence by sentence."""
+    return encoded(split_documents(text), tokenizer)

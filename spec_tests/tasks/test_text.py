@@ -14,7 +14,7 @@ from refllm.data.held_out import HeldOutWindows
 from refllm.models.ngram import NGram
 from refllm.tasks import counted
 from refllm.tasks.counted import ORDERS, affordable_part, counted_bits
-from refllm.tasks.text import LearntText
+from refllm.tasks.text import LearntText, ReadText
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, WordTokenizer
 from spec_tests import tiny
 
@@ -30,7 +30,7 @@ every_kind = pytest.mark.parametrize("kind", TOKENIZERS)
 def learnt(kind: str) -> tuple[LearntText, Split]:
     corpus = Corpus("a text", TEXT)
     parts = split(corpus)
-    return LearntText.of(corpus, parts, TOKENIZERS[kind](TEXT)), parts
+    return LearntText.of(ReadText.of(corpus, parts), TOKENIZERS[kind](TEXT)), parts
 
 
 @every_kind
@@ -119,7 +119,7 @@ def test_paragraphs_are_taken_out_of_a_large_text_without_a_copy_where_none_is_t
 
 
 def test_the_tokens_of_a_text_are_kept_small(tmp_path: Path) -> None:
-    text = LearntText.of(*_read(tmp_path), CharacterTokenizer.train(tiny.TEXT))
+    text = LearntText.of(ReadText.of(*_read(tmp_path)), CharacterTokenizer.train(tiny.TEXT))
     assert text.tokens.dtype == np.uint8
 
 
