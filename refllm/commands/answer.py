@@ -14,12 +14,14 @@ from refllm.commands.fitting import (
     config_of_the_run,
     fresh_bert,
     held_out_part,
+    read_in_time,
     settings_to_fit,
     start_of,
     tuning_of,
 )
 from refllm.commands.verbs import Verb, add_verbs, run_verb
 from refllm.commands.wording import part_of, time_told
+from refllm.data.questions import answered
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.models import bert
@@ -82,6 +84,10 @@ def new_run(options: argparse.Namespace) -> Run:
         config, tokenizer = fresh_bert(options, ANSWER_SIZES, text, outputs=("span",))
     else:
         config, tokenizer = config_of_the_run(options, start, outputs=("span",)), start.tokenizer
+    read = read_in_time(
+        options, read, lambda some: answered(some, tokenizer=tokenizer, context=config.context),
+        length=lambda one: len(one.context) + len(one.question),
+    )  # fmt: skip
     task = AnswerSpans(
         config=config, tokenizer=tokenizer, read=read, data=options.data, validation=options.validation, start=start,
         tuning=tuning_of(options),

@@ -15,6 +15,7 @@ from refllm.commands.fitting import (
     config_of_the_run,
     fresh_bert,
     held_out_part,
+    read_in_time,
     settings_to_fit,
     start_of,
     tuning_of,
@@ -23,6 +24,7 @@ from refllm.commands.label_report import baseline_labels, print_comparison
 from refllm.commands.labelling import add_column_arguments
 from refllm.commands.verbs import Verb, add_verbs, run_verb
 from refllm.commands.wording import part_of, time_told
+from refllm.data.classification import marked_texts
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.metrics import accuracy
@@ -86,6 +88,11 @@ def new_run(options: argparse.Namespace) -> Run:
         config, tokenizer = fresh_bert(options, CLASSIFY_SIZES, "\n".join(one.text for one in read.train), **heads)
     else:
         config, tokenizer = config_of_the_run(options, start, **heads), start.tokenizer
+    read = read_in_time(
+        options, read, lambda some: marked_texts(
+            [one.text for one in some], tokenizer=tokenizer, context=config.context
+        ), length=lambda one: len(one.text),
+    )  # fmt: skip
     task = Classify(
         config=config, tokenizer=tokenizer, read=read, data=options.data, text=options.text, label=options.label,
         validation=options.validation, balanced=options.class_weights, start=start, tuning=tuning_of(options),

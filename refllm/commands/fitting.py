@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from refllm.backend import allow_tf32
 from refllm.commands.choices import add_length_arguments, add_machine_arguments, require_alone, settings_of
@@ -18,6 +18,7 @@ from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.train import next_free
 from refllm.commands.wording import counted, length_of
 from refllm.data.batching import evenly
+from refllm.data.part import Examples, part_of_examples, share_of
 from refllm.errors import UserError
 from refllm.finetune import TUNES, Tuning
 from refllm.invocation import command as typed_command
@@ -32,6 +33,8 @@ from refllm.tasks.text import learnable
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
 from refllm.workers import Workers, keep_freed_memory
+
+Read = TypeVar("Read", bound=Examples[Any])
 
 
 class Fitted(Task, Protocol):
@@ -173,6 +176,18 @@ def settings_to_fit(options: argparse.Namespace) -> Settings:
     """The usual ones for what is trained, under the flags."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     return settings_of({**FIT_SETTINGS, "lr": rate_of(options, FIT_SETTINGS["lr"]), **given}, options)
+
+
+def read_in_time(
+    options: argparse.Namespace,
+    read: Read,
+    work: Callable[[Sequence[Any]], object],
+    *,
+    length: Callable[[Any], int],
+) -> Read:
+    """The examples, or of a run by minutes those that there is time for making tokens of."""
+    part = part_of_examples(read, work, length=length, seconds=share_of(options.minutes))
+    return read.read(part)
 
 
 def held_out_part(examples: Sequence[Any], prepared: Run) -> list[Any]:

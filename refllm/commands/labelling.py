@@ -22,10 +22,10 @@ from refllm.commands.label_report import (
 )
 from refllm.commands.labellers import labeller_of, together
 from refllm.commands.texts import texts_of
-from refllm.data.examples import read_labelled
+from refllm.data.examples import Example, read_labelled
 from refllm.errors import UserError
 from refllm.metrics import accuracy, confusion_matrix, macro_scores
-from refllm.tasks.classify import read_data
+from refllm.tasks.classify import read_again
 from refllm.tasks.labels import (
     PROMPT,
     log_sum_exp,
@@ -131,8 +131,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _baselines(description: dict[str, Any], texts: Sequence[str]) -> tuple[dict[str, list[str]], str]:
     try:
-        read = read_data(description["data"], **description["columns"])
-        train = read.train if read.digest == description["examples_sha256"] else None
+        train: list[Example] | None = read_again(description).train
     except UserError:
         train = None  # moved or changed since; the note says so
     return baseline_labels(description["label_counts"], train, texts)

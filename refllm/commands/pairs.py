@@ -26,6 +26,7 @@ from refllm.commands.fitting import (
     carry_out,
     config_of_the_run,
     rate_of,
+    read_in_time,
     start_of,
     tuning_of,
 )
@@ -34,6 +35,7 @@ from refllm.commands.verbs import Verb, add_verbs
 from refllm.commands.wording import part_of, time_told
 from refllm.data.batching import evenly
 from refllm.data.examples import Pair
+from refllm.data.pairs import encoded_pairs
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.models import encoder_decoder
@@ -109,6 +111,10 @@ def new_run(options: argparse.Namespace, kind: Kind) -> Run:
         config, tokenizer = from_scratch(options, values, read)
     else:
         config, tokenizer = config_of_the_run(options, start), start.tokenizer
+    read = read_in_time(
+        options, read, lambda some: encoded_pairs(some, tokenizer=tokenizer, context=config.context),
+        length=lambda pair: len(pair.source) + len(pair.target),
+    )  # fmt: skip
     task = SequencePairs(
         command=kind.name, config=config, tokenizer=tokenizer, read=read, data=options.data, source=options.source,
         target=options.target, validation=options.validation, smoothing=options.label_smoothing, start=start,

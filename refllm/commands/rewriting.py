@@ -17,7 +17,7 @@ from refllm.errors import UserError
 from refllm.extras import how_to_install, how_to_install_package
 from refllm.metrics import bleu_and_chrf, bleu_tokenizer, has_sacrebleu, rouge_l
 from refllm.tasks.dictionary import learn_dictionary, word_by_word
-from refllm.tasks.seq2seq import read_data
+from refllm.tasks.seq2seq import Paired, read_again
 from refllm.tasks.writing import token_counts, written
 from refllm.trained import Trained
 from refllm.workers import Workers, available_cores, require_threads
@@ -118,10 +118,9 @@ def evaluate(options: argparse.Namespace) -> int:
 def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], list[Pair] | None, list[str]]:
     """The pairs to measure on, those of the training if they are still there, and notes for people."""
     description, notes = run.description, []
+    read: Paired | None
     try:
-        read = read_data(description["data"], **description["columns"])
-        if read.digest != description["pairs_sha256"]:
-            raise UserError(f"{read.name} does not hold the pairs that the run learnt from")
+        read = read_again(description, remedy="")
     except UserError as error:
         if not options.data:
             raise UserError(f"{error}; give pairs to measure on") from None

@@ -12,10 +12,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from refllm.data.corpus import decoded, files_below, lines_of
 from refllm.errors import UserError
 
 Item = TypeVar("Item")
+Row: TypeAlias = tuple[dict[str, str], str]  # texts by column, and FILE:LINE
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -181,8 +182,9 @@ def _whole_number(text: str, where: str) -> int:
         ) from None
 
 
-def rows(path: Path, *, columns: tuple[str, ...]) -> list[tuple[dict[str, str], str]]:
-    """The rows of a table or of JSON lines as text by column, each with its FILE:LINE.
+def rows(path: Path, *, columns: tuple[str, ...]) -> Iterator[Row]:
+    """The rows of a table or of JSON lines as text by column, each with its FILE:LINE; one at a time, since those of a
+    large file take many times its size.
 
     Raises: UserError, with file and line, for another format, a missing column or a row that is not whole.
     """
@@ -196,10 +198,9 @@ def rows(path: Path, *, columns: tuple[str, ...]) -> list[tuple[dict[str, str], 
     return _table_rows(path, text, columns, delimiter="\t" if suffix == ".tsv" else ",")
 
 
-def _table_rows(path: Path, text: str, columns: tuple[str, ...], *, delimiter: str) -> list[tuple[dict[str, str], str]]:
+def _table_rows(path: Path, text: str, columns: tuple[str, ...], *, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text may be longer than the module expects
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-    found: list[tuple[dict[str, str], str]] = []
     before = 0
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -218,14 +219,12 @@ def _table_rows(path: Path, text: str, columns: tuple[str, ...], *, delimiter: s
                 raise UserError(
                     f"{where}: {len(cells)} cells where the header has {len(header)}; quote what holds a separator"
                 )
-            found.append((dict(zip(header, cells, strict=True)), where))
+            yield dict(zip(header, cells, strict=True)), where
     except csv.Error as error:
         raise UserError(f"{path}:{before + 1}: not a table ({error}); quote cells with double quotes") from None
-    return found
 
 
-def _json_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[dict[str, str], str]]:
-    found: list[tuple[dict[str, str], str]] = []
+def _json_rows(path: Path, text: str, columns: tuple[str, ...]) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         where = f"{path}:{number}"
         if not line.strip():
@@ -241,10 +240,10 @@ def _json_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[di
                 raise UserError(f"{where}: there is no {column!r}; every line needs it")
             if not isinstance(row[column], str | int):
                 raise UserError(f"{where}: {column!r} must be text or a whole number; got {str(row[column])[:40]}")
-        found.append(({key: _as_text(value) for key, value in row.items() if value is not None}, where))
-        if any(SURROGATE.search(found[-1][0][column]) for column in columns):
+        texts = {key: _as_text(value) for key, value in row.items() if value is not None}
+        if any(SURROGATE.search(texts[column]) for column in columns):
             raise UserError(f"{where}: half of a surrogate pair is no character; write the line as UTF-8 again")
-    return found
+        yield texts, where
 
 
 def _as_text(value: object) -> str:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, Self, TypeVar
 
 from refllm.data.batching import evenly
 from refllm.data.corpus import Split
+from refllm.state_file import made_of
 
 Item = TypeVar("Item")
 
@@ -39,6 +40,11 @@ class Part:
 
 
 ALL = Part()
+
+
+def part_of(description: dict[str, Any]) -> Part:
+    """The part of its data that a run reads, from its state."""
+    return made_of(Part, description.get("part", {}))
 
 
 def share_of(minutes: float | None) -> float | None:
@@ -75,6 +81,38 @@ def some(items: Sequence[Item], number: int | None) -> list[Item]:
     return [items[i] for i in evenly(len(items), number).tolist()]
 
 
+@dataclass(frozen=True)
+class Examples(Generic[Item]):
+    """Examples to learn from and to hold out, under a name, with the SHA-256 of all of them; or the part of them that a
+    run reads, of how many."""
+
+    name: str
+    train: list[Item]
+    validation: list[Item]
+    digest: str
+    part: Part = ALL
+    of: tuple[int, int] = (0, 0)
+
+    def read(self: Self, part: Part) -> Self:
+        """The part of them that is read."""
+        if part.is_all:
+            return self
+        return replace(
+            self, train=some(self.train, part.train), validation=some(self.validation, part.held_out), part=part,
+            of=(len(self.train), len(self.validation)),
+        )  # fmt: skip
+
+    def told(self) -> str:
+        """A further line of an introduction, where not all of them are read."""
+        if self.part.is_all:
+            return ""
+        return f"\n           (evenly spread of {self.of[0]:,} and {self.of[1]:,}: there is no time to read more)"
+
+    def described(self) -> dict[str, Any]:
+        """What tells the part from others, ready for JSON."""
+        return {} if self.part.is_all else {"part": asdict(self.part)}
+
+
 def part_of_text(parts: Split, work: Callable[[str], object], *, seconds: float | None) -> Part:
     """The part of a text that `work` gets through in so many seconds; everything for None. What is held out has a share
     of the time as large as of the text."""
@@ -90,14 +128,14 @@ def part_of_text(parts: Split, work: Callable[[str], object], *, seconds: float 
 
 
 def part_of_examples(
-    train: Sequence[Item],
-    held_out: Sequence[Item],
+    read: Examples[Item],
     work: Callable[[Sequence[Item]], object],
     *,
     length: Callable[[Item], int],
     seconds: float | None,
 ) -> Part:
     """As `part_of_text` of examples, each of so many characters."""
+    train, held_out = read.train, read.validation
     if seconds is None:
         return ALL
     mean = max(1.0, sum(map(length, few := some(train, 1000))) / len(few))

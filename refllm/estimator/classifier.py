@@ -227,7 +227,7 @@ class TextClassifier:
             config = bert.Config(**{**start.config.as_dict(), **heads})
         return Classify(
             config=config, tokenizer=tokenizer, data=(), text="text", label="label", validation=self.validation,
-            read=Labelled("texts", train, held_out, [str(place) for place in range(labels)], ""),
+            read=Labelled("texts", train, held_out, "", labels=[str(place) for place in range(labels)]),
             balanced=self.class_weight == "balanced", start=start, tuning=self._tuning(),
             smoothing=self.label_smoothing,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from refllm.backend import Array
 from refllm.data.batching import evenly
 from refllm.data.classification import MARKS, ClassBatches, balanced_weights, by_length, marked_texts
 from refllm.data.examples import Example, folded, labels_of, read_labelled, split_examples
+from refllm.data.part import Examples, Part, part_of
 from refllm.errors import UserError
 from refllm.finetune import Tuning, by_name
 from refllm.metrics import accuracy, confusion_matrix, macro_scores
@@ -33,14 +34,17 @@ SPLIT_SEED = 0  # which texts are held out depends on the data alone: runs with 
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(Examples[Example]):
     """Examples to learn from and to hold out, and their labels, sorted."""
 
-    name: str
-    train: list[Example]
-    validation: list[Example]
-    labels: list[str]
-    digest: str
+    labels: list[str] = field(default_factory=list)
+
+    def read(self, part: Part) -> Labelled:
+        """The part of them that is read, and the first example to learn from of each label that has none in it."""
+        read = super().read(part)
+        first = {str(one.label): one for one in reversed(self.train)}
+        missing = first.keys() - {str(one.label) for one in read.train}
+        return replace(read, train=[*read.train, *(first[label] for label in sorted(missing))])
 
 
 def read_data(data: Sequence[str], *, text: str, label: str, validation: float) -> Labelled:
@@ -57,7 +61,18 @@ def read_data(data: Sequence[str], *, text: str, label: str, validation: float) 
     for one in examples:
         digest.update(f"{len(one.text)} {one.text} {one.label}\n".encode())
     name = str(data[0]) + (f" and {len(data) - 1} more" if len(data) > 1 else "")
-    return Labelled(name, train, held_out, labels, digest.hexdigest())
+    return Labelled(name, train, held_out, digest.hexdigest(), labels=labels)
+
+
+def read_again(description: dict[str, Any]) -> Labelled:
+    """The examples of a run, or the part of them that it read.
+
+    Raises: UserError if they are others, and as `read_data`.
+    """
+    read = read_data(description["data"], **description["columns"])
+    if read.digest != description["examples_sha256"]:
+        raise UserError(f"{read.name} does not hold the examples that the run began with; resume with the same")
+    return read.read(part_of(description))
 
 
 class Classify:
@@ -129,7 +144,7 @@ class Classify:
     def introduced(self) -> str:
         line = (
             f"{self.name}: {len(self.read.train):,} texts to learn from, {len(self.read.validation):,} held out, "
-            f"{len(self.labels)} labels"
+            f"{len(self.labels)} labels{self.read.told()}"
         )
         if self.cut:
             line += (
@@ -148,9 +163,9 @@ class Classify:
         return {
             "task": "classify", "model": "bert", "config": self.config.as_dict(), "tokenizer": self.tokenizer.to_json(),
             "labels": self.labels, "label_counts": dict(sorted(self.counts.items())), "data": self.data,
-            "columns": self.columns, "examples_sha256": self.read.digest, "balanced": self.balanced,
-            "smoothing": self.smoothing, "from": None if self.start is None else self.start.as_dict(),
-            "tuning": self.tuning.options,
+            "columns": self.columns, "examples_sha256": self.read.digest, **self.read.described(),
+            "balanced": self.balanced, "smoothing": self.smoothing,
+            "from": None if self.start is None else self.start.as_dict(), "tuning": self.tuning.options,
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> ClassBatches:
@@ -198,14 +213,11 @@ class Classify:
 
 def load(description: dict[str, Any]) -> Classify:
     """The task again, from the files and, if only a part is trained, the run that it began from."""
-    columns = description["columns"]
-    read = read_data(description["data"], **columns)
-    if read.digest != description["examples_sha256"]:
-        raise UserError(f"{read.name} does not hold the examples that the run began with; resume with the same")
     return Classify(
         config=made_of(bert.Config, description["config"]), tokenizer=load_tokenizer(description["tokenizer"]),
-        read=read, data=description["data"], **columns, balanced=description["balanced"], start=restored(description),
-        tuning=tuning_of(description), smoothing=description.get("smoothing", 0.0),
+        read=read_again(description), data=description["data"], **description["columns"],
+        balanced=description["balanced"], start=restored(description), tuning=tuning_of(description),
+        smoothing=description.get("smoothing", 0.0),
     )  # fmt: skip
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from refllm.backend import to_device, to_host
 from refllm.data.batching import some_batches
 from refllm.data.examples import Pair, read_pairs
 from refllm.data.pairs import IGNORE, PairBatches, by_length, encoded_pairs, pair_batch, split_pairs
+from refllm.data.part import Examples, part_of
 from refllm.errors import UserError
 from refllm.finetune import Tuning, by_name
 from refllm.models import encoder_decoder
@@ -29,14 +29,7 @@ SPLIT_SEED = 0  # which pairs are held out depends on the data alone: runs with 
 EVALUATION_BATCH = 32  # pairs that go through the model together
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Pairs to learn from and to hold out."""
-
-    name: str
-    train: list[Pair]
-    validation: list[Pair]
-    digest: str
+Paired: TypeAlias = Examples[Pair]
 
 
 def read_data(data: Sequence[str], *, source: str, target: str, validation: float) -> Paired:
@@ -47,6 +40,17 @@ def read_data(data: Sequence[str], *, source: str, target: str, validation: floa
     for pair in pairs:
         digest.update(f"{len(pair.source)} {pair.source} {pair.target}\n".encode())
     return Paired(" and ".join(map(str, data)), train, held_out, digest.hexdigest())
+
+
+def read_again(description: dict[str, Any], *, remedy: str = "; resume with the same") -> Paired:
+    """The pairs of a run, or the part of them that it read.
+
+    Raises: UserError if they are others, and as `read_data`.
+    """
+    read = read_data(description["data"], **description["columns"])
+    if read.digest != description["pairs_sha256"]:
+        raise UserError(f"{read.name} does not hold the pairs that the run began with{remedy}")
+    return read.read(part_of(description))
 
 
 class SequencePairs:
@@ -106,6 +110,7 @@ class SequencePairs:
 
     def introduced(self) -> str:
         line = f"{self.name}: {len(self.read.train):,} pairs to learn from, {len(self.read.validation):,} held out"
+        line += self.read.told()
         if self.left_out:
             how: dict[str, Any] = {"tokenizer": self.tokenizer, "context": self.config.context}
             pairs = (*self.read.train, *self.read.validation)
@@ -120,7 +125,7 @@ class SequencePairs:
         return {
             "task": "seq2seq", "command": self.command, "model": "encoder_decoder", "config": self.config.as_dict(),
             "tokenizer": self.tokenizer.to_json(), "data": self.data, "columns": self.columns,
-            "pairs_sha256": self.read.digest, "smoothing": self.smoothing,
+            "pairs_sha256": self.read.digest, **self.read.described(), "smoothing": self.smoothing,
             "from": None if self.start is None else self.start.as_dict(), "tuning": self.tuning.options,
         }  # fmt: skip
 
@@ -164,12 +169,9 @@ def nll(p: Tree, batch: Tree, *, config: encoder_decoder.Config, start: int) -> 
 
 def load(description: dict[str, Any]) -> SequencePairs:
     """The task again, from the files of its pairs and, if only a part is trained, the run that it began from."""
-    columns = description["columns"]
-    read = read_data(description["data"], **columns)
-    if read.digest != description["pairs_sha256"]:
-        raise UserError(f"{read.name} does not hold the pairs that the run began with; resume with the same")
     return SequencePairs(
         command=description["command"], config=made_of(encoder_decoder.Config, description["config"]),
-        tokenizer=load_tokenizer(description["tokenizer"]), read=read, data=description["data"], **columns,
+        tokenizer=load_tokenizer(description["tokenizer"]), read=read_again(description), data=description["data"],
+        **description["columns"],
         smoothing=description["smoothing"], start=restored(description), tuning=tuning_of(description),
     )  # fmt: skip

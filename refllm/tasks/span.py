@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from refllm.backend import to_device, to_host
 from refllm.data.batching import evenly
 from refllm.data.examples import Question, folded, read_questions, split_examples
 from refllm.data.pairs import by_length
+from refllm.data.part import Examples, part_of
 from refllm.data.questions import Asked, QuestionBatches, answered, question_batch
 from refllm.errors import UserError
 from refllm.finetune import Tuning, by_name
@@ -32,14 +32,7 @@ READING_BATCH = 32  # questions that go through the model together
 LONGEST = 30  # tokens of an answer: Devlin et al. 2019, code
 
 
-@dataclass(frozen=True)
-class Questions:
-    """Questions to learn from and to hold out."""
-
-    name: str
-    train: list[Question]
-    validation: list[Question]
-    digest: str
+Questions: TypeAlias = Examples[Question]
 
 
 def read_data(data: Sequence[str], *, validation: float) -> Questions:
@@ -56,6 +49,17 @@ def read_data(data: Sequence[str], *, validation: float) -> Questions:
         digest.update(f"{len(one.context)} {one.context} {one.question} {one.start} {one.answer}\n".encode())
     name = str(data[0]) + (f" and {len(data) - 1} more" if len(data) > 1 else "")
     return Questions(name, train, held_out, digest.hexdigest())
+
+
+def read_again(description: dict[str, Any]) -> Questions:
+    """The questions of a run, or the part of them that it read.
+
+    Raises: UserError if they are others, and as `read_data`.
+    """
+    read = read_data(description["data"], validation=description["validation"])
+    if read.digest != description["questions_sha256"]:
+        raise UserError(f"{read.name} does not hold the questions that the run began with; resume with the same")
+    return read.read(part_of(description))
 
 
 class AnswerSpans:
@@ -109,7 +113,7 @@ class AnswerSpans:
     def introduced(self) -> str:
         line = (
             f"{self.name}: {len(self.read.train):,} questions to learn from, {len(self.read.validation):,} held out "
-            "(about other contexts)"
+            f"(about other contexts){self.read.told()}"
         )
         if self.left_out:
             how: dict[str, Any] = {"tokenizer": self.tokenizer, "context": self.config.context}
@@ -125,7 +129,8 @@ class AnswerSpans:
         return {
             "task": "span", "command": "answer", "model": "bert", "config": self.config.as_dict(),
             "tokenizer": self.tokenizer.to_json(), "data": self.data, "validation": self.validation,
-            "questions_sha256": self.read.digest, "from": None if self.start is None else self.start.as_dict(),
+            "questions_sha256": self.read.digest, **self.read.described(),
+            "from": None if self.start is None else self.start.as_dict(),
             "tuning": self.tuning.options,
         }  # fmt: skip
 
@@ -220,11 +225,8 @@ def _read(
 
 def load(description: dict[str, Any]) -> AnswerSpans:
     """The task again, from the files of its questions and, if only a part is trained, the run that it began from."""
-    read = read_data(description["data"], validation=description["validation"])
-    if read.digest != description["questions_sha256"]:
-        raise UserError(f"{read.name} does not hold the questions that the run began with; resume with the same")
     return AnswerSpans(
         config=made_of(bert.Config, description["config"]), tokenizer=load_tokenizer(description["tokenizer"]),
-        read=read, data=description["data"], validation=description["validation"], start=restored(description),
-        tuning=tuning_of(description),
+        read=read_again(description), data=description["data"], validation=description["validation"],
+        start=restored(description), tuning=tuning_of(description),
     )  # fmt: skip

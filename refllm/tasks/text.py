@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from refllm.data.corpus import Corpus, Split, python_reference, read_text, split, spread
-from refllm.data.part import ALL, Part, read_part
+from refllm.data.part import ALL, Part, part_of, read_part
 from refllm.errors import UserError
 from refllm.metrics import bits_per_character, bits_per_token
-from refllm.state_file import made_of
 from refllm.tokenizers import Tokenizer, character_starts, encode_long, gives_back, unknown_share
 
 COUNTED = 4_000_000  # characters or tokens at the end of the training part that the n-gram models count, at most
@@ -124,7 +123,7 @@ class ReadText:
         corpus = read_corpus(description["data"], border=border)
         if digest_of(corpus.text) != description["text_sha256"]:
             raise UserError(f"{corpus.name} is not the text that the run began with; resume with the same")
-        return cls.of(corpus, split(corpus), made_of(Part, description.get("part", {})))
+        return cls.of(corpus, split(corpus), part_of(description))
 
 
 @dataclass(frozen=True)
