@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,3 @@ def require_numbers(description: dict[str, Any]) -> None:
     shards = description["settings"]["shards"]
     if not is_a(shards, "int") or shards > MOST_SHARDS:
         raise TypeError(f"shards {str(shards)[:40]}")
-
-
-def step_of(line: str) -> float:
-    """The step of a line of metrics; infinite for one that was cut short."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return math.inf

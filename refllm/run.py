@@ -3,25 +3,17 @@
 refllm.lock     while a process writes the run (refllm/directory.py)
 checkpoint/     weights, moments and state.json (refllm/checkpoint.py); while a run with patience goes on, the best
                 report's weights; in fine-tuning of a part, what is trained, beside the weights of the whole model
-metrics.jsonl   a line a report: step, train_loss, val_loss, val_bpc, tokens_per_second, seconds, lr, norm; val_loss and
-                the other measures are those of val_examples held-out windows or texts of val_of, evenly spread and the
-                same in every line (refllm/timing.py)
-summary.json    written at the end: steps, seconds, parameters, val_bpc, baselines, tokens_per_second, threads, ...; its
-                measures are those of all that is held out unless val_examples is below val_of; reading_seconds,
-                training_seconds and evaluation_seconds are parts of its seconds
-                (val_bpt and val_unknown for val_bpc where the tokens do not give the text back)
+metrics.jsonl   a line a report (refllm/reported.py)
+summary.json    written at the end
 """
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import refllm
 from refllm import checkpoint
@@ -30,16 +22,21 @@ from refllm.directory import RESUMABLE, is_left, occupied, require_empty, requir
 from refllm.errors import UserError
 from refllm.finetune.stored import require_floating
 from refllm.invocation import quoted
-from refllm.parameters import count, named_leaves
+from refllm.parameters import named_leaves
 from refllm.plan import Best, Plan, criterion
-from refllm.resumable import require_numbers, require_resumable, step_of
+from refllm.reported import append_line, drop_lines_after, is_summarised, summary_of, write_summary
+from refllm.resumable import require_numbers, require_resumable
 from refllm.state_file import made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.stored import damage_refused, stored_model
-from refllm.timing import Timing, affordable, kept_of, of_plan
-from refllm.train import Settings, Trainer
+from refllm.timing import Clock, Timing, affordable, kept_of, of_plan
+from refllm.train import Settings, Trainer, refuse_divergence
 from refllm.workers import WorkerEndedError, Workers
+
+ShouldStop: TypeAlias = Callable[[], bool]
+OnStep: TypeAlias = Callable[[Array], None]
+OnReport: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 class Run:
@@ -56,13 +53,12 @@ class Run:
         self.directory, self.task, self.description = directory, task, description
         self.settings = made_of(Settings, description["settings"])
         self.plan = made_of(Plan, description["plan"])
-        self.seconds, self.reported = description["seconds"], description["reported"]
+        self.reported = description["reported"]
         self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
-        self.training_seconds = description["training_seconds"]
         self.timing = made_of(Timing, description.get("timing", {}))
         self.afterwards = 0.0  # seconds that the command needs after the evaluation, kept of a run by minutes
         self.final: dict[str, Any] | None = None
-        self._since = time.perf_counter()
+        self.clock = Clock(description["seconds"], description["training_seconds"], self.plan.training_alone)
         self.best = made_of(Best, description.get("best", {}))
         self.best_weights = (groups or {}).get("best", {})
         self.saved: str | None = None  # what tells its last checkpoint from another; none of a new run
@@ -96,7 +92,7 @@ class Run:
         }  # fmt: skip
         run = cls(directory, task, description, workers, None)
         if since is not None:
-            run.count_from(since)
+            run.clock.count_from(since)
         return run
 
     @classmethod
@@ -129,12 +125,7 @@ class Run:
                 directory, load_task(description), description, workers(settings.shards, settings.blas_threads), groups
             )
         run.saved = saved
-        metrics = directory / "metrics.jsonl"
-        if metrics.exists():
-            lines = metrics.read_text("utf-8", "replace").splitlines()
-            kept = [line for line in lines if step_of(line) <= description["step"]]
-            if kept != lines:
-                checkpoint.write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
+        drop_lines_after(directory, description["step"])
         checkpoint.tidy(directory / "checkpoint")
         return run
 
@@ -158,27 +149,14 @@ class Run:
         out_of_patience = self.plan.patience is not None and self.best.waited >= self.plan.patience
         return out_of_patience or self.plan.progress(self.trainer.step_number, self._plan_seconds()) >= 1
 
-    def count_from(self, since: float) -> None:
-        """Lets the time of a run that is about to be trained count from an earlier moment (time.perf_counter)."""
-        if not self.plan.training_alone:
-            self._since = since
+    @property
+    def seconds(self) -> float:
+        """The seconds of the run that were counted so far."""
+        return self.clock.seconds
 
-    def elapsed(self) -> float:
-        """The seconds of the run that count, until now."""
-        return self.seconds if self.plan.training_alone else self.seconds + time.perf_counter() - self._since
-
-    def _count(self) -> float:
-        """Takes the time since the last count into the seconds of the run; how long that was."""
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
-        self.seconds += 0.0 if self.plan.training_alone else seconds
-        return seconds
-
-    def _count_training(self) -> None:
-        seconds = self._count()
-        self.training_seconds += seconds
-        if self.plan.training_alone:
-            self.seconds = self.training_seconds
+    @property
+    def training_seconds(self) -> float:
+        return self.clock.training
 
     def _an_example(self) -> float:
         return self.timing.an_example(
@@ -202,7 +180,7 @@ class Run:
         if not self.done:
             raise UserError(
                 f"the run in {self.directory} is not complete: it stands at step {self.trainer.step_number:,}; go on "
-                f"with --resume {self.directory} alone, and make it longer then"
+                f"with --resume {quoted(self.directory)} alone, and make it longer then"
             )
         self.plan = replace(
             self.plan, steps=steps, minutes=minutes, after_steps=self.trainer.step_number, after_seconds=self.seconds
@@ -214,12 +192,7 @@ class Run:
             self.best = replace(self.best, waited=0)
             self.best_weights = self.best_weights or self._copied_weights()
 
-    def train(
-        self,
-        should_stop: Callable[[], bool],
-        on_step: Callable[[Array], None],
-        on_report: Callable[[dict[str, Any]], None],
-    ) -> None:
+    def train(self, should_stop: ShouldStop, on_step: OnStep, on_report: OnReport) -> None:
         """Steps until the plan is fulfilled or `should_stop` says so; then the state is saved.
 
         With patience a plan that is fulfilled leaves the weights of its best report. A training that fails before its
@@ -232,21 +205,12 @@ class Run:
             try:
                 self._carry_on(should_stop, on_step, on_report)
             except WorkerEndedError as error:
-                saved = (
-                    ""
-                    if self.saved is None
-                    else f", or go on from what is saved with --resume {quoted(self.directory)}"
-                )
-                raise UserError(f"{error}{saved}") from None
+                go_on = f", or go on from what is saved with --resume {quoted(self.directory)}"
+                raise UserError(f"{error}{go_on if self.saved else ''}") from None
 
-    def _carry_on(
-        self,
-        should_stop: Callable[[], bool],
-        on_step: Callable[[Array], None],
-        on_report: Callable[[dict[str, Any]], None],
-    ) -> None:
+    def _carry_on(self, should_stop: ShouldStop, on_step: OnStep, on_report: OnReport) -> None:
         losses: list[Array] = []
-        self._count()
+        self.clock.count()
         if self.trainer.step_number == self.plan.after_steps:
             self.timing.prepared = self.seconds - self.plan.after_seconds
         trained, since = self.training_seconds, self.trainer.step_number  # at the last report
@@ -254,25 +218,26 @@ class Run:
             lr = self.plan.learning_rate(self.trainer.step_number + 1, self._plan_seconds(), self.settings)
             losses.append(self.trainer.step(self.batches.next_batch(), lr=lr))
             on_step(losses[-1])
-            self._count_training()
+            self.clock.count_training()
             if self.plan.reports_due(self.trainer.step_number, self._plan_seconds()) > self.reported:
                 self._read(losses)
-                self._count_training()  # a device ends its steps when the losses are read
+                self.clock.count_training()  # a device ends its steps when the losses are read
                 seconds = self.training_seconds - trained
                 line = self._report(lr, steps=self.trainer.step_number - since, seconds=seconds)
                 self._keep_the_best(criterion(line))
                 on_report(line)
-                self._count()
-                self.save()
-                self._count()
+                self.clock.count()
+                if self.timing.may_save(training=self.training_seconds):
+                    self.save()
+                    self.timing.has_saved(self.clock.count())
                 trained, since = self.training_seconds, self.trainer.step_number
         self._read(losses)
-        self._count_training()
+        self.clock.count_training()
         if self.done and self.best_weights:
             self.trainer.load({"weights": self.best_weights}, step=self.trainer.step_number)
             self.best_weights = {}
         self.save()
-        self._count()
+        self.clock.count()
 
     def _keep_the_best(self, loss: float) -> None:
         if self.plan.patience is not None and self.best.is_beaten(loss, self.trainer.step_number):
@@ -314,14 +279,8 @@ class Run:
         due = self.plan.reports_due(self.trainer.step_number, self._plan_seconds())
         self.reported = max(due, self.reported + 1)
         self.loss_sum, self.loss_steps = 0.0, 0
-        try:
-            with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            go_on = "begin again" if self.saved is None else f"go on with --resume {quoted(self.directory)}"
-            raise UserError(
-                f"cannot write {self.directory}/metrics.jsonl: {error.strerror}; free some space, then {go_on}"
-            ) from None
+        go_on = "begin again" if self.saved is None else f"go on with --resume {quoted(self.directory)}"
+        append_line(self.directory, line, go_on=go_on)
         return line
 
     def _sample(self) -> int:
@@ -335,7 +294,7 @@ class Run:
         """The measures of so many held-out examples, how many they were, and of how many."""
         of = self.task.examples_held_out
         measured = self.validate(most)
-        self.timing.evaluation += self._count()
+        self.timing.evaluation += self.clock.count()
         self.timing.read += min(most, of)
         return {**measured, "val_examples": min(most, of), "val_of": of}
 
@@ -350,10 +309,10 @@ class Run:
         sample where there is no time for all of it."""
         if self.final is None:
             most = affordable(
-                self.plan, self.elapsed(), examples=self.task.examples_held_out, an_example=self._an_example(),
+                self.plan, self.clock.elapsed(), examples=self.task.examples_held_out, an_example=self._an_example(),
                 batch=self.settings.batch, afterwards=self.afterwards,
             )  # fmt: skip
-            self._count()
+            self.clock.count()
             self.final = self._measured(most)
         return self.final
 
@@ -378,46 +337,12 @@ class Run:
 
     def summarise(self, baselines: dict[str, float], also: dict[str, float] | None = None) -> dict[str, Any]:
         """Writes summary.json; `also` are measures beside those of `evaluate`."""
-        measured = self.evaluate()
-        tokens = self.trainer.step_number * self.task.tokens_a_batch(self.settings.batch)
-        summary = {
-            "model": self.description["model"],
-            "steps": self.trainer.step_number,
-            "seconds": round(self.elapsed(), 3),
-            "reading_seconds": round(self.timing.prepared, 3),
-            "training_seconds": round(self.training_seconds, 3),
-            "evaluation_seconds": round(self.timing.evaluation, 3),
-            "parameters": count(self.trainer.shapes),
-            **measured,
-            **(also or {}),
-            "baselines": baselines,
-            "tokens_per_second": round(tokens / max(self.training_seconds, 1e-9)),
-            "threads": self.settings.shards * self.settings.blas_threads,
-            "device": self.settings.device,
-            "dtype": self.settings.dtype,
-            "tf32": self.settings.tf32,
-            "seed": self.settings.seed,
-            "version": refllm.__version__,
-            "data": self.task.name,
-        }
-        if self.plan.patience is not None:
-            summary["best_step"] = self.best.step
-        data = json.dumps(summary, indent=1) + "\n"
+        summary = summary_of(self, {**self.evaluate(), **(also or {})}, baselines)
         with self.held():
-            checkpoint.write_atomically(self.directory / "summary.json", data.encode())
+            write_summary(self.directory, summary)
         return summary
 
     @property
     def concluded(self) -> bool:
         """Whether the run is done and its summary written."""
-        try:
-            summary = json.loads((self.directory / "summary.json").read_bytes())
-            return self.done and bool(summary["steps"] == self.trainer.step_number)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return False
-
-
-def refuse_divergence(number: float, *, step: int, remedy: str) -> None:
-    """UserError if a loss, or a sum with one, is infinite or not a number."""
-    if not math.isfinite(number):
-        raise UserError(f"the loss is no longer a number at step {step}: the training diverged; {remedy}")
+        return self.done and is_summarised(self.directory, step=self.trainer.step_number)

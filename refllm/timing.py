@@ -1,8 +1,10 @@
-"""How much of a run its reports may take, and what of the minutes of a run is left for training."""
+"""The time of a run: how it is counted, how much of it reports and saves may take, and what of the minutes is left for
+training."""
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 from refllm.plan import Plan
@@ -12,6 +14,8 @@ CONCLUSION = 0.1  # share of the minutes that is kept for the evaluation at the 
 TRAINING = 0.1  # share of the minutes that training has at least, however long reading takes
 EVALUATION = 0.05  # share of the minutes that the evaluation at the end may take, however late it begins
 RATIO = 3.0  # a step of training takes about as long as reading three times its examples
+SAVES = 0.05  # share of the training that checkpoints may take, all together,
+SAVED_ANYWAY = 1.0  # or seconds that they may take anyway
 MARGIN = 1.2  # what takes longer than was foreseen fits all the same
 FEWEST = 64  # examples of a report, of a run by steps, which promises no time
 
@@ -26,6 +30,42 @@ def sample_size(*, examples: int, steps: float, batch: int, reports: int, fewest
 
 
 @dataclass
+class Clock:
+    """The seconds of a run: all that count, and those of its training. With `training_alone` no others count."""
+
+    seconds: float
+    training: float
+    training_alone: bool
+    since: float = 0.0  # of what is not yet counted; 0: from now
+
+    def __post_init__(self) -> None:
+        self.since = self.since or time.perf_counter()
+
+    def count_from(self, since: float) -> None:
+        """Lets the time of a run that is about to be trained count from an earlier moment (time.perf_counter)."""
+        if not self.training_alone:
+            self.since = since
+
+    def elapsed(self) -> float:
+        """The seconds of the run that count, until now."""
+        return self.seconds if self.training_alone else self.seconds + time.perf_counter() - self.since
+
+    def count(self) -> float:
+        """Takes the time since the last count into the seconds of the run; how long that was."""
+        now = time.perf_counter()
+        seconds, self.since = now - self.since, now
+        self.seconds += 0.0 if self.training_alone else seconds
+        return seconds
+
+    def count_training(self) -> None:
+        """As `count`, of time that was training."""
+        seconds = self.count()
+        self.training += seconds
+        if self.training_alone:
+            self.seconds = self.training
+
+
+@dataclass
 class Timing:
     """What has taken how long, and what each report reads. Goes into the state of a run."""
 
@@ -34,11 +74,11 @@ class Timing:
     read: int = 0  # examples that were evaluated in them
     sample: int = 0  # of the held-out examples, that every report reads; 0: not yet decided
     kept: float = 0.0  # seconds of the minutes, for what follows the training; 0: not yet decided
+    saves: float = 0.0  # seconds of checkpoints
+    saved: int = 0  # how many they were
 
     def __post_init__(self) -> None:
-        if not all(
-            math.isfinite(x) and x >= 0 for x in (self.prepared, self.evaluation, self.read, self.sample, self.kept)
-        ):
+        if not all(math.isfinite(x) and x >= 0 for x in vars(self).values()):
             raise TypeError(f"timing {self}")
 
     def decide(self, plan: Plan, *, examples: int, batch: int, step: int, progress: float) -> int:
@@ -48,6 +88,16 @@ class Timing:
             fewest = FEWEST if plan.steps is not None else batch
             self.sample = sample_size(examples=examples, steps=steps, batch=batch, reports=plan.reports, fewest=fewest)
         return self.sample
+
+    def has_saved(self, seconds: float) -> None:
+        self.saves, self.saved = self.saves + seconds, self.saved + 1
+
+    def may_save(self, *, training: float) -> bool:
+        """Whether a report saves: the first does, and a later one if saves have not taken too much of the training. A
+        slow disk then has fewer of them, and a stop costs more steps."""
+        if not self.saved:
+            return True
+        return self.saves + self.saves / self.saved <= max(SAVED_ANYWAY, SAVES * training)
 
     def an_example(self, *, training: float, step: int, batch: int) -> float:
         """Seconds that evaluating an example takes, as measured; before the first report, as the steps suggest."""

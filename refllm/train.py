@@ -231,3 +231,9 @@ def evaluate(
         return float(to_host(nll))
 
     return sum(workers.map(one, range(len(windows))))
+
+
+def refuse_divergence(number: float, *, step: int, remedy: str) -> None:
+    """UserError if a loss, or a sum with one, is infinite or not a number."""
+    if not math.isfinite(number):
+        raise UserError(f"the loss is no longer a number at step {step}: the training diverged; {remedy}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from refllm import checkpoint, directory, run
+from refllm import checkpoint, directory, reported
 
 
 class Dead(BaseException):
@@ -102,7 +102,7 @@ def events(fault: Callable[[int], Any] = lambda number: None) -> Iterator[list[s
 
     real_open = os.open
     with pytest.MonkeyPatch.context() as patch:
-        for module in (checkpoint, directory, run):
+        for module in (checkpoint, directory, reported):
             patch.setattr(module, "open", opened, raising=False)
         patch.setattr(os, "fsync", hooked("fsync", does=False))
         patch.setattr(os, "open", opened_low)

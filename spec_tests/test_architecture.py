@@ -43,7 +43,7 @@ LAYERS = [
     {"finetune", "explain", "verify"},
     {"train"},
     {"tasks"},
-    {"plan", "timing", "run", "resumable", "trained", "directory"},
+    {"plan", "timing", "run", "reported", "resumable", "trained", "directory"},
     {"estimator"},
     {"commands"},
     {"cli", "__main__"},

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm import run as run_module
+from refllm import timing as timing_module
 from refllm.plan import Plan
 from refllm.run import Run
-from refllm.timing import FEWEST, RATIO, REPORTS, Timing, affordable, kept_of, of_plan, sample_size
+from refllm.timing import FEWEST, RATIO, REPORTS, SAVED_ANYWAY, SAVES, Timing, affordable, kept_of, of_plan, sample_size
 from refllm.workers import Workers
 from spec_tests import tiny
 
@@ -74,7 +74,7 @@ def run_of(folder: Path, clock: Clock, plan: Plan, *, since: float, batch: int =
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(run_module, "time", made)
+    monkeypatch.setattr(timing_module, "time", made)
     return made
 
 
@@ -117,7 +117,7 @@ def test_a_run_by_minutes_ends_when_they_do_however_much_is_held_out(
     assert last == examples or example * examples > 0.07 * whole
     assert clock.now - since == pytest.approx(whole, rel=0.05)
     assert made.run.timing.prepared == pytest.approx(reading * whole)
-    assert made.run.elapsed() == pytest.approx(clock.now - since)
+    assert made.run.clock.elapsed() == pytest.approx(clock.now - since)
 
 
 @pytest.mark.parametrize("examples", [640, 140_000])
@@ -218,3 +218,36 @@ def test_the_sample_of_a_run_is_decided_once() -> None:
 def test_a_timing_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="timing"):
         Timing(**wrong)
+
+
+@pytest.mark.parametrize("reports", [10, 100])
+@pytest.mark.parametrize("save", [0.02, 0.5, 5.0])
+def test_checkpoints_take_no_more_than_their_share_and_the_first_and_the_last_are_always_there(
+    tmp_path: Path, clock: Clock, reports: int, save: float
+) -> None:
+    plan = Plan(steps=400, minutes=None, reports=reports)
+    made = run_of(tmp_path, clock, plan, since=clock.now, step=0.1, example=0.0, examples=8, save=save)
+    saves: list[int] = []
+    original = made.run.save
+
+    def counted() -> None:
+        saves.append(made.run.trainer.step_number)
+        original()
+
+    made.run.save = counted  # type: ignore[method-assign]
+    made.run.train(lambda: False, lambda loss: None, lambda line: None)
+    *during, last = saves
+    assert during[0] == 400 // reports
+    assert last == 400
+    assert save * len(during) <= max(save, SAVED_ANYWAY, SAVES * made.run.training_seconds) + 1e-9
+    if save * reports < SAVED_ANYWAY:
+        assert len(during) == reports
+    assert made.run.timing.saves == pytest.approx(save * len(during))
+
+
+def test_a_run_that_goes_on_knows_what_its_checkpoints_have_taken() -> None:
+    timing = Timing(saves=1.5, saved=3)
+    assert not timing.may_save(training=30.0)
+    assert timing.may_save(training=41.0)
+    timing.has_saved(0.5)
+    assert (timing.saves, timing.saved) == (2.0, 4)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from refllm import checkpoint
-from refllm.backend import allow_tf32, device_namespace, generator
-from refllm.commands.cost import before_and_after, plot, shown_of, table, whole
+from refllm.backend import allow_tf32, device_namespace, generator, to_host
+from refllm.commands.cost import TRIED, before_and_after, plot, sample_told, shown_of, table, whole
 from refllm.commands.generate import add_run_argument, chosen_run
 from refllm.commands.progress import Display, interrupts, silent_divergence
 from refllm.data.classification import by_length, marked_texts
@@ -25,12 +25,12 @@ from refllm.finetune.pruning import SCOPES, magnitude_masks, pruned, pruned_tuni
 from refllm.finetune.stored import packed
 from refllm.parameters import Tree, count, named_leaves
 from refllm.plan import Plan
-from refllm.run import Run, refuse_divergence
+from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.classify import Classify
 from refllm.tasks.labels import label_log_probabilities, most_probable
-from refllm.train import Settings, Trainer
+from refllm.train import Settings, Trainer, refuse_divergence
 from refllm.trained import Trained, load_model
 from refllm.workers import Workers, available_cores, require_threads
 
@@ -140,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
         checkpoint.write_atomically(out / DONE, data.encode())
     shown = shown_of(rows, faster=options.how == "distil")
     picture = plot(shown, out / "compress.png")
-    print(data.rstrip() if options.json else table(shown))
+    print(data.rstrip() if options.json else f"{table(shown)}\n{sample_told(rows)}".rstrip())
     if options.how != "distil" and not options.json:
         print("It is read back into float32 and computes as many products as before: smaller, not faster.")
     print(f"\n{picture}", file=sys.stderr)
@@ -190,8 +190,14 @@ def _retrained(subject: Subject, masks: dict[str, Any]) -> Tree:
             if plan.reports_due(step, 0.0) > plan.reports_due(step - 1, 0.0):  # each waits for a device
                 require_number(float(loss) + float(trainer.norm), step=step)
         full = tuning.full(trainer.parameters.tree)
-        require_number(task.validate(full, device=settings.device, workers=workers)["val_loss"], step=o.steps)
+        looked_at = task.validate(full, device=settings.device, workers=workers, most=TRIED)
+        require_number(looked_at["val_loss"] + _sum_of_largest(full), step=o.steps)
         return full
+
+
+def _sum_of_largest(p: Tree) -> float:
+    """The sum of the largest weight of each tensor: infinite or not a number where a weight is."""
+    return sum(float(abs(to_host(x)).max(initial=0.0)) for _, x in named_leaves(p))
 
 
 def _distil(subject: Subject, out: Path) -> None:

@@ -112,7 +112,7 @@ def carry_out(
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         prepared = new_run()
-        prepared.count_from(since)
+        prepared.clock.count_from(since)
     prepared.afterwards = afterwards
     with prepared.trainer.workers, prepared.held(), lasting_output():
         introduce(prepared)

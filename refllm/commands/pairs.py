@@ -172,7 +172,7 @@ def written_in_time(prepared: Run, pairs: Sequence[Pair]) -> tuple[list[Pair], l
     left = max(LEAST_WRITING, WRITING * prepared.training_seconds)
     if plan.minutes is not None:
         whole = 60 * plan.minutes
-        left = max(1.02 * whole - (prepared.elapsed() - plan.after_seconds), WRITING / 2 * whole)
+        left = max(1.02 * whole - (prepared.clock.elapsed() - plan.after_seconds), WRITING / 2 * whole)
 
     def write(some: Sequence[Pair]) -> list[str]:
         return written(

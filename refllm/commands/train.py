@@ -264,7 +264,7 @@ def _in_time(pieces: Iterator[str], prepared: Run) -> Iterator[str]:
     for piece in pieces:
         yield piece
         plan = prepared.plan
-        if plan.minutes is not None and prepared.elapsed() - plan.after_seconds > 1.03 * 60 * plan.minutes:
+        if plan.minutes is not None and prepared.clock.elapsed() - plan.after_seconds > 1.03 * 60 * plan.minutes:
             return
 
 

@@ -36,5 +36,5 @@ def time_told(summary: dict[str, Any], prepared: Run) -> str:
     """The steps of a run, and what has taken how long until now."""
     parts = {"reading": "reading_seconds", "training": "training_seconds", "evaluation": "evaluation_seconds"}
     told = ", ".join(f"{name} {summary[key]:.0f} s" for name, key in parts.items())
-    whole = prepared.elapsed() if not prepared.plan.training_alone else summary["seconds"]
+    whole = prepared.clock.elapsed() if not prepared.plan.training_alone else summary["seconds"]
     return f"{counted(summary['steps'], 'step')} in {whole:.0f} s ({told}), {summary['tokens_per_second']:,} tokens/s"

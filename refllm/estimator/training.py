@@ -7,10 +7,9 @@ import numpy as np
 from refllm.backend import generator
 from refllm.parameters import Tree, map_leaves
 from refllm.plan import Best, Plan, criterion
-from refllm.run import refuse_divergence
 from refllm.tasks.classify import Classify
 from refllm.timing import Timing
-from refllm.train import Settings, Trainer
+from refllm.train import Settings, Trainer, refuse_divergence
 from refllm.workers import Workers
 
 

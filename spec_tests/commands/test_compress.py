@@ -12,6 +12,7 @@ import numpy
 import pytest
 
 from refllm.cli import main
+from refllm.commands import cost
 from refllm.commands.compress import student_config
 from refllm.commands.cost import table
 from refllm.errors import UserError
@@ -22,6 +23,7 @@ from refllm.plan import Plan
 from refllm.run import Run
 from refllm.tasks import load
 from refllm.tasks.classify import Classify, read_data
+from refllm.tasks.language import Language
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Trainer
 from refllm.trained import Trained, load_model
@@ -309,3 +311,49 @@ def test_nothing_is_overwritten_and_no_compressed_run_is_gone_on_with(
     out = str(tmp_path / "out")
     assert "is not empty and will not be overwritten" in refused("compress", "quantise", str(trained), "--out", out)
     assert "was made by refllm compress" in refused("train", "--resume", out)
+
+
+@pytest.mark.parametrize(("short", "rounds_on_all"), [(1e9, 6), (0.0, 2)])
+def test_all_that_is_held_out_is_measured_once_where_that_takes_long(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, short: float,
+    rounds_on_all: int,
+) -> None:  # fmt: skip
+    """Of each model; the rounds of the speed read all too where that is short."""
+    read, few = count_readings(monkeypatch, 1e9, short)
+    total = load(load_model(trained, "cpu").description).examples_held_out
+    found = compressed("quantise", trained, tmp_path / "out", capfd)
+    assert read.count(total) == rounds_on_all
+    assert len(read) == (7 if rounds_on_all == 6 else 9)
+    assert set(read) <= {few, total}
+    assert "val_of" not in found["before"]
+
+
+def test_a_sample_is_measured_of_both_where_all_would_take_too_long_and_that_is_said(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, few = count_readings(monkeypatch, 0.0, 0.0)
+    found = compressed("quantise", trained, tmp_path / "out", capfd)
+    assert set(read) == {few}
+    total = load(load_model(trained, "cpu").description).examples_held_out
+    for row in (found["before"], found["after"]):
+        assert (row["val_examples"], row["val_of"]) == (few, total)
+    capfd.readouterr()
+    assert main(["compress", "quantise", str(trained), "--out", str(tmp_path / "shown"), "--threads", "1"]) == 0
+    shown = capfd.readouterr().out
+    assert f"Measured on {few} of the {total} examples held out, evenly spread." in shown
+    assert "val_examples" not in shown
+
+
+def count_readings(monkeypatch: pytest.MonkeyPatch, longest: float, short: float) -> tuple[list[int | None], int]:
+    """How many examples each validation reads; and how many the shortest one does."""
+    few, read = 4, list[int | None]()
+    validate = Language.validate
+
+    def counted(self: Any, *args: Any, most: int | None = None, **how: Any) -> Any:
+        read.append(most)
+        return validate(self, *args, most=most, **how)
+
+    for name, value in {"LONGEST": longest, "SHORT": short, "TRIED": few}.items():
+        monkeypatch.setattr(cost, name, value)
+    monkeypatch.setattr(Language, "validate", counted)
+    return read, few
