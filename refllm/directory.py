@@ -1,8 +1,9 @@
 """The directory that a command writes: empty at first, and one process at a time's.
 
-Who writes it holds the lock of the file `refllm.lock` in it (flock), which the kernel gives back when the process ends,
-however it ends. The file goes when the work ends. Where it is left, its process was killed; if that was before there
-was anything to go on with, the directory can be begun again: what it holds then is removed first.
+Who writes it holds the lock of the file `refllm.lock` in it (flock; on Windows that of a byte of it), which the system
+gives back when the process ends, however it ends. The file goes when the work ends. Where it is left, its process was
+killed; if that was before there was anything to go on with, the directory can be begun again: what it holds then is
+removed first.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,15 @@ from refllm import checkpoint
 from refllm.errors import UserError
 from refllm.invocation import quoted
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+_fcntl, _msvcrt = _module("fcntl"), _module("msvcrt")  # the second on Windows
 
 LOCK = "refllm.lock"
 RESUMABLE = f"checkpoint/{checkpoint.STATE}"  # once it is there, a training can be gone on with
@@ -35,6 +42,7 @@ _WRITTEN = re.compile(
     r"(metrics\.jsonl|summary\.json|compress\.json)(\.partial)?"
 )  # beside the checkpoint, by commands
 _ATTEMPTS = 100  # at a lock file that others remove
+_FAR = 1 << 30  # the byte of the file that is locked on Windows, which hides it from others: what is written stays read
 
 _held: dict[tuple[str, int], int] = {}  # directories that this process holds, by path and thread; the open lock file
 
@@ -72,6 +80,9 @@ def occupied(directory: Path, *, until: str, fresh: bool) -> Iterator[None]:
             finally:
                 _held.pop(key, None)
                 os.close(descriptor)
+                if _fcntl is None:  # Windows removes no file that is open, and none that another process has opened
+                    with suppress(OSError):
+                        (directory / LOCK).unlink()
 
 
 @contextmanager
@@ -191,12 +202,20 @@ def _sign(descriptor: int, until: str) -> None:
 
 
 def _flock(descriptor: int, directory: Path) -> None:
-    if fcntl is None:
-        return
+    """Takes the lock of an open file. UserError if another process has it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _fcntl is not None:
+            _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+        elif _msvcrt is not None:
+            os.lseek(descriptor, _FAR, os.SEEK_SET)
+            try:
+                _msvcrt.locking(descriptor, _msvcrt.LK_NBLCK, 1)
+            finally:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            raise OSError(errno.ENOTSUP, "this system has none")
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             raise UserError(
                 f"{directory} is being written by {_named(_owner(directory))}; wait until it ends, or stop it"
             ) from None

@@ -16,6 +16,7 @@ from refllm.directory import LOCK, RESUMABLE, is_left, occupied, require_empty
 from refllm.errors import UserError
 from spec_tests.tiny import contents
 
+fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="flock")
 UNTIL = "compress.json"
 
@@ -147,6 +148,69 @@ def test_a_file_system_without_locks_is_said_and_used(
         (tmp_path / UNTIL).write_text("done")
     err = capfd.readouterr().err
     assert err == f"{tmp_path} has no lock (No locks available): see to it that no other process writes there\n"
+    assert list(contents(tmp_path)) == [UNTIL]
+
+
+class Windows:
+    """Its module msvcrt, on the locks of this system: a byte is locked where the file stands, and nothing waits."""
+
+    LK_NBLCK = 2
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+
+    def locking(self, descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (self.LK_NBLCK, 1)
+        self.places.append(os.lseek(descriptor, 0, os.SEEK_CUR))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise PermissionError(errno.EACCES, "Permission denied") from None
+
+
+def test_windows_locks_a_byte_behind_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = Windows()
+    monkeypatch.setattr(directory, "_fcntl", None)
+    monkeypatch.setattr(directory, "_msvcrt", windows)
+    test_another_thread_is_another_writer_and_the_same_one_may_enter_again(tmp_path)
+    assert min(windows.places) > 1 << 20
+    assert list(contents(tmp_path)) == []
+    with occupied(tmp_path, until=UNTIL, fresh=True):
+        assert b'"pid"' in (tmp_path / LOCK).read_bytes()[:10]
+        (tmp_path / UNTIL).write_text("done")
+    assert list(contents(tmp_path)) == [UNTIL]
+
+
+def test_windows_removes_the_file_once_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it is open, that is refused there."""
+    monkeypatch.setattr(directory, "_fcntl", None)
+    monkeypatch.setattr(directory, "_msvcrt", Windows())
+    unlink, close, closed = Path.unlink, os.close, list[int]()
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name == LOCK and not closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, missing_ok)
+
+    def closing(descriptor: int) -> None:
+        close(descriptor)
+        closed.append(descriptor)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with occupied(tmp_path, until=UNTIL, fresh=True):
+        (tmp_path / UNTIL).write_text("done")
+        monkeypatch.setattr(os, "close", closing)
+    assert list(contents(tmp_path)) == [UNTIL]
+
+
+def test_a_system_without_locks_is_said_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(directory, "_fcntl", None)
+    monkeypatch.setattr(directory, "_msvcrt", None)
+    with occupied(tmp_path, until=UNTIL, fresh=True):
+        (tmp_path / UNTIL).write_text("done")
+    assert "has no lock (this system has none): see to it" in capfd.readouterr().err
     assert list(contents(tmp_path)) == [UNTIL]
 
 

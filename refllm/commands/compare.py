@@ -30,7 +30,7 @@ from refllm.data.batching import refuse_shorter_than_window
 from refllm.data.corpus import split
 from refllm.data.held_out import HeldOutWindows
 from refllm.data.part import part_of_text, share_of
-from refllm.directory import require_empty, require_free
+from refllm.directory import occupied, require_empty, require_free
 from refllm.errors import UserError
 from refllm.extras import how_to_install
 from refllm.metrics import perplexity
@@ -51,6 +51,7 @@ example: refllm compare --data my_texts/ --minutes 2 --out runs/compared"""
 
 __all__ = ["DESCRIPTION", "LESS_MEMORY", "add_arguments", "run"]
 
+TABLE = "compare.json"
 ALL = ("ngram", "nnlm", "rnn", "lstm", "hybrid", "gpt", "llama", "switch")  # in the order of their years
 
 
@@ -114,6 +115,27 @@ def _compared(options: argparse.Namespace) -> int:
         f"directory  {out}",
         file=sys.stderr, flush=True,
     )  # fmt: skip
+    with occupied(out, until=TABLE, fresh=True):
+        rows, interrupted = _trained(contenders, plan, options, text, tokenizer, out)
+        write_atomically(out / TABLE, (json.dumps(rows, indent=1) + "\n").encode())
+        picture = _plot(rows, Path(options.plot) if options.plot else out / "compare.png")
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(table(rows))
+        print(f"\n{picture}", file=sys.stderr)
+    return INTERRUPTED if interrupted else 0
+
+
+def _trained(
+    contenders: list[Contender],
+    plan: Plan,
+    options: argparse.Namespace,
+    text: LearntText,
+    tokenizer: Tokenizer,
+    out: Path,
+) -> tuple[list[dict[str, Any]], bool]:
+    """The lines of the table, best first, of all models or those before the user stopped; and whether that was so."""
     rows = []
     with interrupts() as interrupted:
         for one in contenders:
@@ -121,15 +143,7 @@ def _compared(options: argparse.Namespace) -> int:
             rows.append(_row(one, plan, options, text, tokenizer, out / one.name, interrupted))
             if interrupted or output_is_lost():
                 break
-    rows.sort(key=bits_of)
-    write_atomically(out / "compare.json", (json.dumps(rows, indent=1) + "\n").encode())
-    picture = _plot(rows, Path(options.plot) if options.plot else out / "compare.png")
-    if options.json:
-        print(json.dumps(rows, indent=1))
-    else:
-        print(table(rows))
-        print(f"\n{picture}", file=sys.stderr)
-    return INTERRUPTED if interrupted else 0
+    return sorted(rows, key=bits_of), bool(interrupted)
 
 
 def _values(options: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from refllm.cli import main
+from refllm.commands import compare
 from refllm.commands.compare import ALL
+from refllm.directory import occupied
+from refllm.errors import UserError
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
 
@@ -55,6 +59,32 @@ def test_nothing_is_overwritten(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "folder.png").mkdir()
     said = refused("compare", "--data", str(tiny.data(tmp_path)), "--out", "d", "--plot", "folder.png", *SMALL)
     assert "folder.png is there already" in said
+
+
+def test_one_comparison_at_a_time_writes_a_directory(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one that began between the look at the directory and its lock is refused before anything is trained."""
+    given = ["compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "nnlm", "--out", "c", *TINY]
+    said: list[int] = []
+    monkeypatch.setattr(compare, "require_empty", lambda out: None)
+    with occupied(tmp_path / "c", until="x", fresh=True):
+        thread = threading.Thread(target=lambda: said.append(main(given)))
+        thread.start()
+        thread.join()
+    assert said == [2]
+    assert "is being written by process" in capfd.readouterr().err
+    assert not (tmp_path / "c").exists() or not list((tmp_path / "c").iterdir())
+
+
+def test_a_comparison_that_fails_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr(compare, "_row", failing)
+    given = ["compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "nnlm", "--out", "c/d", *TINY]
+    assert main(given) == 2
+    assert not (tmp_path / "c").exists()
 
 
 def test_tokens_that_lose_some_of_the_text_are_compared_by_bits_per_token(
