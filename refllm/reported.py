@@ -14,15 +14,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import refllm
 from refllm import checkpoint
 from refllm.errors import UserError
 from refllm.parameters import count
-
-if TYPE_CHECKING:
-    from refllm.run import Run
+from refllm.tasks import Task
+from refllm.timing import Clock, Timing
+from refllm.train import Trainer
 
 METRICS, SUMMARY = "metrics.jsonl", "summary.json"
 
@@ -56,27 +56,35 @@ def step_of(line: str) -> float:
         return math.inf
 
 
-def summary_of(run: Run, measured: dict[str, Any], baselines: dict[str, float]) -> dict[str, Any]:
-    tokens = run.trainer.step_number * run.task.tokens_a_batch(run.settings.batch)
-    best = {} if run.plan.patience is None else {"best_step": run.best.step}
+def summary_of(
+    model: str,
+    task: Task,
+    trainer: Trainer,
+    clock: Clock,
+    timing: Timing,
+    *,
+    measured: dict[str, Any],
+    best: dict[str, int],
+) -> dict[str, Any]:
+    settings = trainer.settings
+    tokens = trainer.step_number * task.tokens_a_batch(settings.batch)
     return {
-        "model": run.description["model"],
-        "steps": run.trainer.step_number,
-        "seconds": round(run.clock.elapsed(), 3),
-        "reading_seconds": round(run.timing.prepared, 3),
-        "training_seconds": round(run.training_seconds, 3),
-        "evaluation_seconds": round(run.timing.evaluation, 3),
-        "parameters": count(run.trainer.shapes),
+        "model": model,
+        "steps": trainer.step_number,
+        "seconds": round(clock.elapsed(), 3),
+        "reading_seconds": round(timing.prepared, 3),
+        "training_seconds": round(clock.training, 3),
+        "evaluation_seconds": round(timing.evaluation, 3),
+        "parameters": count(trainer.shapes),
         **measured,
-        "baselines": baselines,
-        "tokens_per_second": round(tokens / max(run.training_seconds, 1e-9)),
-        "threads": run.settings.shards * run.settings.blas_threads,
-        "device": run.settings.device,
-        "dtype": run.settings.dtype,
-        "tf32": run.settings.tf32,
-        "seed": run.settings.seed,
+        "tokens_per_second": round(tokens / max(clock.training, 1e-9)),
+        "threads": settings.shards * settings.blas_threads,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "tf32": settings.tf32,
+        "seed": settings.seed,
         "version": refllm.__version__,
-        "data": run.task.name,
+        "data": task.name,
         **best,
     }
 

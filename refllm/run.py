@@ -151,7 +151,6 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """The seconds of the run that were counted so far."""
         return self.clock.seconds
 
     @property
@@ -159,9 +158,7 @@ class Run:
         return self.clock.training
 
     def _an_example(self) -> float:
-        return self.timing.an_example(
-            training=self.training_seconds, step=self.trainer.step_number, batch=self.settings.batch
-        )
+        return self.timing.an_example(self.training_seconds, self.trainer.step_number, self.settings.batch)
 
     def _plan_seconds(self) -> float:
         kept = self.timing.kept or self._kept()
@@ -337,7 +334,11 @@ class Run:
 
     def summarise(self, baselines: dict[str, float], also: dict[str, float] | None = None) -> dict[str, Any]:
         """Writes summary.json; `also` are measures beside those of `evaluate`."""
-        summary = summary_of(self, {**self.evaluate(), **(also or {})}, baselines)
+        measured = {**self.evaluate(), **(also or {}), "baselines": baselines}
+        best = {} if self.plan.patience is None else {"best_step": self.best.step}
+        summary = summary_of(
+            self.description["model"], self.task, self.trainer, self.clock, self.timing, measured=measured, best=best
+        )
         with self.held():
             write_summary(self.directory, summary)
         return summary

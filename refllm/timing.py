@@ -99,7 +99,7 @@ class Timing:
             return True
         return self.saves + self.saves / self.saved <= max(SAVED_ANYWAY, SAVES * training)
 
-    def an_example(self, *, training: float, step: int, batch: int) -> float:
+    def an_example(self, training: float, step: int, batch: int) -> float:
         """Seconds that evaluating an example takes, as measured; before the first report, as the steps suggest."""
         if self.read:
             return self.evaluation / self.read
