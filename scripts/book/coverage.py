@@ -115,8 +115,8 @@ def stale(plans: list[Planned], record: Record, docs: Path) -> Iterator[str]:
         path = docs / f"{plan.page}.md"
         if not path.is_file():
             yield f"planned.toml lists {plan.page}, which has no file"
-        elif UNWRITTEN not in path.read_text(encoding="utf-8"):
-            yield f"{plan.page} is written: take it out of planned.toml"
+        elif UNWRITTEN not in path.read_text(encoding="utf-8") and not waits(plan):
+            yield f"{plan.page} is written: take it out of planned.toml, but for IDs whose text is still to come"
         for name in plan.ids:
             if name in record.ids:
                 yield f"planned.toml lists {name}, which {record.ids[name].page} shows: take it out"
@@ -125,6 +125,13 @@ def stale(plans: list[Planned], record: Record, docs: Path) -> Iterator[str]:
         for name in plan.operations:
             if name not in text.operations():
                 yield f"planned.toml lists {name}, which is no operation of the text"
+
+
+def waits(plan: Planned) -> bool:
+    """Whether all that a plan names are IDs of which there is neither text nor code: a chapter is written before."""
+    entries = sources().entries
+    no_text = all(name in entries and not entries[name].code and not text.operations_of(name) for name in plan.ids)
+    return bool(plan.ids) and no_text and not plan.operations and not plan.printed
 
 
 def still_missing(plans: list[Planned], record: Record) -> list[str]:

@@ -35,11 +35,14 @@ def _rounds_to(stated: str, computed: str) -> bool:
 
 
 def _unit(number: str) -> float:
-    """Of its last digit; 0 for a whole number, which must be met exactly."""
+    """Of its last digit; 0 for a whole number, which must be met exactly. An array prints `0.` for a zero among others
+    with more digits: that is a zero to three of them."""
     mantissa, _, exponent = number.lower().partition("e")
     _, point, decimals = mantissa.partition(".")
     if not point and not exponent:
         return 0.0
+    if point and not decimals and not exponent:
+        return 1e-3
     return 10.0 ** (int(exponent or 0) - len(decimals))
 
 
@@ -81,9 +84,9 @@ class Session:
         return {tuple(numpy.shape(self.names[name.strip()])) for name in names}
 
     def size(self, letters: str) -> tuple[int, ...]:
-        """`B, T, 3 C` in the sizes that the page has given these letters."""
+        """`B, T, 3 C, K C` in the sizes that the page has given these letters."""
         wanted = [part.strip() for part in letters.strip("() ").split(",") if part.strip()]
-        return tuple(int(eval(re.sub(r"(?<=\d) +(?=[A-Za-z])", "*", part), self.names)) for part in wanted)
+        return tuple(int(eval(re.sub(r"(?<=\w) +(?=\w)", "*", part), self.names)) for part in wanted)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,8 @@ def test_a_number_that_is_off_by_one_in_its_last_digit_does_not(x: float, digits
         ("1e-5", "1.6e-05", False),
         ("nan", "inf", False),
         ("array([0.   , 1.   ])", "array([0., 1.])", True),
+        ("array([0.   , 0.5  ])", "array([0.4, 0.5])", False),
+        ("array([0.  ])", "array([1e-17])", True),
         ("−0.5", "-0.5", True),  # the sign of the page may be the typographer's
         ("−0.5", "0.5", False),
     ],
@@ -92,5 +94,6 @@ def test_a_shape_is_that_of_what_is_assigned() -> None:
     session.names.update(numpy=numpy, T=2, C=3)
     assert session.shapes("a = numpy.zeros((2, 9))") == {session.size("T, 3 C")}
     assert session.shapes("a, b = numpy.zeros(3), numpy.zeros((3, 1))") == {(3,), (3, 1)}
+    assert session.size("T C, 1") == (6, 1)
     assert session.size("()") == ()
     assert session.shapes(f"a = {math.pi}") == {()}
