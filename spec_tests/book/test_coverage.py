@@ -92,13 +92,13 @@ def test_a_plan_that_is_none_any_more_is_told(tmp_path: Path) -> None:
 
 
 def test_a_chapter_that_is_planned_is_unwritten_and_what_is_unwritten_is_planned() -> None:
-    plans = {plan.page for plan in coverage.planned(DOCS / "book/planned.toml") if not coverage.waits(plan)}
+    plans = coverage.planned(DOCS / "book/planned.toml")
     unwritten = {
         f"book/{path.stem}"
         for path in (DOCS / "book").glob("*.md")
         if coverage.UNWRITTEN in path.read_text(encoding="utf-8")
     }
-    assert plans == unwritten
+    assert {plan.page for plan in plans if not coverage.waits(plan)} <= unwritten <= {plan.page for plan in plans}
 
 
 def test_a_written_chapter_may_wait_for_the_text_of_an_id_and_for_nothing_else(tmp_path: Path) -> None:
