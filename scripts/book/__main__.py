@@ -43,7 +43,7 @@ def foreign(out: Path) -> bool:
 def build(out: Path, doctrees: Path, *, draft: bool) -> int:
     from sphinx.cmd.build import build_main
 
-    from book import pages
+    from book import accessible, pages
 
     if out.exists():
         shutil.rmtree(out)
@@ -51,6 +51,7 @@ def build(out: Path, doctrees: Path, *, draft: bool) -> int:
     options = ["-q", "-n", "-E", "-a", "-b", "html", "-d", str(doctrees), "-D", f"book_figures={out / 'figures'}"]
     status = build_main([*options, *strict, str(ROOT / "docs"), str(out)])
     shutil.rmtree(out / ".doctrees", ignore_errors=True)
+    accessible.repair(out)
     faults = list(pages.faults(out)) if out.exists() else []
     for fault in faults:
         print(f"docs: {fault}", file=sys.stderr)

@@ -21,7 +21,11 @@ class Laws(Directive):
 
     def made(self) -> list[nodes.Node]:
         operations = {function.name: None for name in self.arguments for function in self.functions(name)}
-        found = {law: None for operation in operations for law in laws.of(operation)}
+        own_files = {f"test_{operation}.py" for operation in operations}
+        found = sorted(
+            {law for operation in operations for law in laws.of(operation)},
+            key=lambda law: (law.path.rpartition("/")[2] not in own_files, law.path, law.line),
+        )
         self.record.add("laws", self.page, *self.arguments)
         if not found:
             raise PageError(f"no test speaks of {', '.join(operations) or ', '.join(self.arguments)}")
@@ -70,7 +74,7 @@ class Mistakes(Directive):
         head = nodes.paragraph("", "", nodes.strong("", mistake.id), nodes.Text(" "))
         head += self.words(mistake.about.replace("$", r"\$") + ". ")
         if mistake.issue:
-            head += link(short(mistake.issue), mistake.issue)
+            head += [nodes.Text(" "), link(short(mistake.issue), mistake.issue)]
         said: list[nodes.Node] = [head]
         for place, lines in mistake.diff:
             shown = "\n".join([f"@@ {place} @@", *lines])
@@ -163,13 +167,12 @@ class Erratum(Directive):
             if erratum is None:
                 raise PageError(f"{name} is not in refllm/spec/errata.toml")
             rows = [
-                ("place", f"documents {erratum.documents}"),
                 ("printed", erratum.printed),
                 ("what holds", " ".join(erratum.holds.split())),
                 ("why", " ".join(erratum.why.split())),
                 ("shown by", ", ".join(erratum.shown_by)),
             ]
-            block = table([f"erratum {name}", ""], rows, [18, 82])
+            block = table([f"erratum {name}", f"documents {erratum.documents}"], rows, [18, 82])
             if "here" in self.options:
                 anchor = f"erratum-{name.lower()}"
                 self.record.place(self.record.errata, name, self.place(anchor, name))
@@ -190,10 +193,8 @@ class Printed(Directive):
         (figure,) = found
         anchor = "printed-" + what.replace(" ", "-")
         self.record.place(self.record.figures, what, self.place(anchor, what))
-        rows = [
-            ("place", f"documents {figure.documents}"), ("printed", figure.printed), ("to be met", figure.bar)
-        ]  # fmt: skip
-        block = table([figure.what, ""], rows, [18, 82])
+        rows = [("printed", figure.printed), ("to be met", figure.bar)]
+        block = table([figure.what, f"documents {figure.documents}"], rows, [18, 82])
         block["ids"] = [anchor]
         return [block]
 

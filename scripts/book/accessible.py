@@ -1,0 +1,26 @@
+"""What the theme leaves undone for people who read without a mouse or without eyes: put right in the built pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+REPAIRS = (
+    (r'<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
+    (r'<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'),
+    (r'<aside class="toc-drawer( no-toc)?">', r'<aside class="toc-drawer\1" aria-label="On this page">'),
+    (r"<pre>", '<pre tabindex="0">'),  # a long line scrolls: for the keyboard too
+    (r'<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+    (r'(<div id="search-results">)', r"<h1>Search</h1>\n\1"),
+)
+
+
+def repaired(html: str) -> str:
+    for old, new in REPAIRS:
+        html = re.sub(old, new, html)
+    return html
+
+
+def repair(folder: Path) -> None:
+    for path in folder.rglob("*.html"):
+        path.write_text(repaired(path.read_text(encoding="utf-8")), encoding="utf-8")

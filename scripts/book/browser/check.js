@@ -1,0 +1,33 @@
+// node check.js CHROMIUM PAGE.html ...: a JSON line a fault: page, theme, width, and what is wrong with it.
+// A page may not break a rule of axe, be wider than the window, or take longer than a second to load from disk.
+const fs = require("fs");
+const puppeteer = require("puppeteer-core");
+const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const SECOND = 1000;
+
+async function look(page, file, theme, width) {
+  const tell = (what) => console.log(JSON.stringify({ page: file, theme, width, ...what }));
+  await page.setViewport({ width, height: 900 });
+  await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: theme }]);
+  const start = Date.now();
+  await page.goto("file://" + file, { waitUntil: "load" });
+  const took = Date.now() - start;
+  if (took > SECOND) tell({ fault: "slow", detail: took + " ms" });
+  await page.evaluate(() => document.querySelectorAll("details").forEach((each) => (each.open = true)));
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  for (const { id, help, nodes } of violations) tell({ fault: id, detail: help, where: nodes[0].html.slice(0, 200) });
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+  if (over > 0) tell({ fault: "wider than the window", detail: over + " px" });
+}
+
+(async () => {
+  const [chromium, ...files] = process.argv.slice(2);
+  const browser = await puppeteer.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+  const page = await browser.newPage();
+  for (const file of files)
+    for (const [theme, width] of [["light", 1300], ["dark", 1300], ["light", 390], ["dark", 390]])
+      await look(page, file, theme, width);
+  await browser.close();
+  console.log(JSON.stringify({ looked: files.length }));
+})();

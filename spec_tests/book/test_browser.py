@@ -1,0 +1,62 @@
+"""Laws of the built pages, in a browser: no rule of axe is broken, nothing is wider than a phone, a page loads from disk
+within a second.
+
+    apt-get install chromium; npm install --prefix scripts/book/browser; ./scripts/docs
+    ./scripts/test spec_tests/book/test_browser.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACE = ROOT / "scripts/book/browser"
+SITE = ROOT / "build/docs"
+
+
+def chromium() -> str | None:
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def lacking() -> str:
+    """What is missing for these tests, "" if nothing is."""
+    if chromium() is None:
+        return "there is no chromium"
+    if shutil.which("node") is None:
+        return "there is no node"
+    if not (PLACE / "node_modules/axe-core").is_dir():
+        return "axe is not installed: npm install --prefix scripts/book/browser"
+    return "" if (SITE / "index.html").is_file() else "the book is not built: ./scripts/docs"
+
+
+def told(*pages: Path) -> list[dict[str, str]]:
+    """The faults of pages; the script has looked at all of them."""
+    done = subprocess.run(
+        ["node", str(PLACE / "check.js"), str(chromium()), *map(str, pages)],
+        capture_output=True, text=True, timeout=1800, check=True, env={**os.environ, "HOME": str(PLACE)},
+    )  # fmt: skip
+    *faults, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert last == {"looked": len(pages)}
+    return faults
+
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(lacking()), reason=lacking())]
+
+
+def test_every_page_of_the_book_is_accessible() -> None:
+    """The pages of the text's files are of one form: two stand for them."""
+    pages = sorted(path for path in SITE.rglob("*.html") if path.parent != SITE / "text")
+    assert len(pages) > 30
+    assert told(*pages, SITE / "text/attention.html", SITE / "text/array.html") == []
+
+
+def test_a_page_that_is_not_is_told(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<title>x</title><h1>x</h1><img src='x.png'><div style='width: 2000px'>wide</div>")
+    assert {"image-alt", "html-has-lang", "wider than the window"} <= {fault["fault"] for fault in told(page)}
