@@ -1,4 +1,4 @@
-"""Laws of the built pages, in a browser: no rule of axe is broken, nothing is wider than a phone, a page loads from disk
+"""Laws of the built pages in a browser: no rule of axe is broken, nothing is wider than a phone, a page loads from disk
 within a second.
 
     apt-get install chromium; npm install --prefix scripts/book/browser; ./scripts/docs
