@@ -42,7 +42,8 @@ def told(*pages: Path) -> list[dict[str, str]]:
     """The faults of pages; the script has looked at all of them."""
     done = subprocess.run(
         ["node", str(SCRIPT), str(chromium()), *map(str, pages)],
-        capture_output=True, text=True, timeout=1800, check=True, env={**os.environ, "NODE_PATH": str(PLACE / "node_modules")},
+        capture_output=True, text=True, timeout=1800, check=True,
+        env={**os.environ, "NODE_PATH": str(PLACE / "node_modules")},
     )  # fmt: skip
     *faults, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert last == {"looked": len(pages)}
