@@ -22,7 +22,7 @@ LAYERS = [
     {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras"},
     {"backend"},
     {"shapes", "parameters", "watching"},
-    {"fit"},
+    {"fit", "heads"},
     {"differentiable"},
     {"numbers"},
     {"ops"},

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array
 from refllm.differentiable import differentiable
+from refllm.heads import cut, side_by_side
 from refllm.ops.linear import linear, matmul
 from refllm.parameters import Tree
 
@@ -46,16 +47,11 @@ def project(
     Shapes:  x (..., T, I); W (I, parts*heads*D); b (parts*heads*D,) -> y[parts] (..., heads, T, D)
     """
     y, back_affine = affine(x, p, name=name)
-    grid = (*x.shape[:-1], parts, heads, y.shape[-1] // (parts * heads))
-    pieces = y.reshape(grid)
 
     def back(*dparts: Array) -> tuple[Array, Tree]:
-        dy = namespace(x).empty(grid, x.dtype)
-        for part, d in enumerate(dparts):
-            dy[..., part, :, :] = d.swapaxes(-2, -3)
-        return back_affine(dy.reshape(y.shape))
+        return back_affine(side_by_side(dparts))
 
-    return tuple(pieces[..., part, :, :].swapaxes(-2, -3) for part in range(parts)), back
+    return cut(y, heads=heads, parts=parts), back
 
 
 def concatenated(a: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
@@ -64,11 +60,10 @@ def concatenated(a: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Arra
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
     Shapes:  a (..., H, T, D); W (H*D, C); b (C,) -> y (..., T, C)
     """
-    *leading, H, T, D = a.shape
-    y, back_affine = affine(a.swapaxes(-2, -3).reshape(*leading, T, H * D), p, name=name)
+    y, back_affine = affine(side_by_side([a]), p, name=name)
 
     def back(dy: Array) -> tuple[Array, Tree]:
         da, dp = back_affine(dy)
-        return da.reshape(*leading, T, H, D).swapaxes(-2, -3), dp
+        return *cut(da, heads=a.shape[-3]), dp
 
     return y, back

@@ -66,27 +66,15 @@ def decoder_layer(
     dropout_mask1, dropout_mask2, dropout_mask3 = dropout_mask if dropout_mask is not None else (None, None, None)
     text_store, memory_store = cache if cache is not None else (None, None)
 
-    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        a, back_a = relative_self_attention(
+    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+        return relative_self_attention(
             z, r, p["attention"], heads=heads, scaled=scaled, causal=True, attention_mask=None, cache=text_store
         )
 
-        def back(da: Array) -> tuple[Array, Tree]:
-            dz, dr, dp = back_a(da)
-            return dz, {"r": dr, "p": dp}
-
-        return a, back
-
-    def read(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        a, back_a = cross_attention(
+    def read(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array, Tree]]]:
+        return cross_attention(
             z, memory, p["cross_attention"], heads=heads, scaled=scaled, attention_mask=memory_mask, cache=memory_store
         )
-
-        def back(da: Array) -> tuple[Array, Tree]:
-            dz, dmemory, dp = back_a(da)
-            return dz, {"memory": dmemory, "p": dp}
-
-        return a, back
 
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return maybe_gated(z, p["feed_forward"], activation=activation)
@@ -97,16 +85,16 @@ def decoder_layer(
 
     def back(dy: Array) -> tuple[Array, Array, Array | None, Tree]:
         dc, dnorm3, dfeed = back3(dy)
-        dh, dnorm2, dread = back2(dc)
-        dx, dnorm1, dattention = back1(dh)
+        dh, dnorm2, dmemory, dreading = back2(dc)
+        dx, dnorm1, dr, dattention = back1(dh)
         dp = {
             "norm1": dnorm1,
-            "attention": dattention["p"],
+            "attention": dattention,
             "norm2": dnorm2,
-            "cross_attention": dread["p"],
+            "cross_attention": dreading,
             "norm3": dnorm3,
             "feed_forward": dfeed,
         }
-        return dx, dread["memory"], dattention["r"], dp
+        return dx, dmemory, dr, dp
 
     return y, back

@@ -39,16 +39,10 @@ def encoder_layer(
     residual = RESIDUALS[norm]
     dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
-    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        a, back_a = relative_self_attention(
+    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+        return relative_self_attention(
             z, r, p["attention"], heads=heads, scaled=scaled, causal=False, attention_mask=attention_mask, cache=None
         )
-
-        def back(da: Array) -> tuple[Array, Tree]:
-            dz, dr, dp = back_a(da)
-            return dz, {"r": dr, "p": dp}
-
-        return a, back
 
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return maybe_gated(z, p["feed_forward"], activation=activation)
@@ -58,9 +52,9 @@ def encoder_layer(
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
         dh, dnorm2, dfeed = back2(dy)
-        dx, dnorm1, dattention = back1(dh)
-        dp = {"norm1": dnorm1, "attention": dattention["p"], "norm2": dnorm2, "feed_forward": dfeed}
-        return dx, dattention["r"], dp
+        dx, dnorm1, dr, dattention = back1(dh)
+        dp = {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "feed_forward": dfeed}
+        return dx, dr, dp
 
     return y, back
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from refllm.backend import Array
 from refllm.blocks.affine import concatenated, project
+from refllm.blocks.relative_self_attention import maybe_biased
 from refllm.blocks.self_attention import KeyValueStore
 from refllm.differentiable import differentiable
-from refllm.ops.attention import attention, biased_attention
 from refllm.ops.repeat_heads import repeat_heads
 from refllm.ops.rotary import rotary_halves, rotary_interleaved
 from refllm.parameters import Tree
@@ -57,23 +57,18 @@ def grouped_attention(
         k, v = cache.extend(k, v)  # (B, G, S, D)
     all_k, back_repeat_k = repeat_heads(k, groups=heads // kv_heads)
     all_v, back_repeat_v = repeat_heads(v, groups=heads // kv_heads)
-    attended: tuple[Array, Callable[[Array], tuple[Array, ...]]] = (
-        attention(q, all_k, all_v, causal=causal, attention_mask=attention_mask)
-        if r is None
-        else biased_attention(q, all_k, all_v, r, causal=causal, attention_mask=attention_mask)
-    )
-    a, back_attention = attended
+    a, back_attention = maybe_biased(q, all_k, all_v, r, causal=causal, attention_mask=attention_mask)
     y, back_out = concatenated(a, p, name="o")
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
         da, dp_out = back_out(dy)
-        dq, dk, dv, *dr = back_attention(da)
+        dq, dk, dv, dr = back_attention(da)
         dx, dp_q = back_q(back_turn_q(dq))
         dx_k, dp_k = back_k(back_turn_k(back_repeat_k(dk)))
         dx_v, dp_v = back_v(back_repeat_v(dv))
         dx += dx_k
         dx += dx_v
-        return dx, dr[0] if dr else None, {**dp_q, **dp_k, **dp_v, **dp_out}
+        return dx, dr, {**dp_q, **dp_k, **dp_v, **dp_out}
 
     return y, back
 

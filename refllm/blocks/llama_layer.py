@@ -48,17 +48,11 @@ def llama_layer(
     """
     dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
-    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        a, back_a = grouped_attention(
+    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+        return grouped_attention(
             z, r, p["attention"], heads=heads, kv_heads=kv_heads, rotation=rotation, positions=positions, base=base,
             causal=True, attention_mask=attention_mask, cache=cache,
         )  # fmt: skip
-
-        def back(da: Array) -> tuple[Array, Tree]:
-            dz, dr, dp = back_a(da)
-            return dz, {"r": dr, "p": dp}
-
-        return a, back
 
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return gated_feed_forward(z, p["feed_forward"], activation="silu")
@@ -68,7 +62,7 @@ def llama_layer(
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
         dh, dnorm2, dfeed = back2(dy)
-        dx, dnorm1, d = back1(dh)
-        return dx, d["r"], {"norm1": dnorm1, "attention": d["p"], "norm2": dnorm2, "feed_forward": dfeed}
+        dx, dnorm1, dr, dattention = back1(dh)
+        return dx, dr, {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "feed_forward": dfeed}
 
     return y, back

@@ -44,7 +44,7 @@ def relative_self_attention(
     if cache is not None:
         k, v = cache.extend(k, v)  # (B, H, S, D)
     scale = 1.0 if scaled else math.sqrt(q.shape[-1])
-    a, back_attention = _attend(q * scale, k, v, r, causal=causal, attention_mask=attention_mask)
+    a, back_attention = maybe_biased(q * scale, k, v, r, causal=causal, attention_mask=attention_mask)
     y, back_out = concatenated(a, p, name="o")
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
@@ -56,10 +56,16 @@ def relative_self_attention(
     return y, back
 
 
-def _attend(
+def maybe_biased(
     q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array, Array | None]]]:
-    if r is not None:
-        return biased_attention(q, k, v, r, causal=causal, attention_mask=attention_mask)
-    y, back = attention(q, k, v, causal=causal, attention_mask=attention_mask)
-    return y, lambda dy: (*back(dy), None)
+    """ATT: `biased_attention` where there is an r, else `attention`, whose pullback then gives None for dr
+
+    Source:  see `attention` and `biased_attention`.
+    Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1), or None;
+             attention_mask bool broadcast to (..., H, T, S), or None -> y (..., H, T, E)
+    """
+    if r is None:
+        y, back = attention(q, k, v, causal=causal, attention_mask=attention_mask)
+        return y, lambda dy: (*back(dy), None)
+    return biased_attention(q, k, v, r, causal=causal, attention_mask=attention_mask)

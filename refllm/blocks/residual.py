@@ -12,8 +12,11 @@ from refllm.ops.layer_norm import layer_norm
 from refllm.ops.rms_norm import rms_norm
 from refllm.parameters import Tree, from_names, named_leaves
 
-Sublayer: TypeAlias = Callable[[Array], tuple[Array, Callable[[Array], tuple[Array, Tree]]]]
-Residual: TypeAlias = tuple[Array, Callable[[Array], tuple[Array, Tree, Tree]]]  # back gives dx, dp of norm, dp of f
+# The pullback of a sublayer gives the gradient of its input, and then those of whatever else it was made of: its
+# parameters, and before them what it shares with others, as a bias or a memory. That of a residual gives the gradient
+# of its input, that of the norm, and then the same others in the same order.
+Sublayer: TypeAlias = Callable[[Array], tuple[Array, Callable[[Array], tuple[Any, ...]]]]
+Residual: TypeAlias = tuple[Array, Callable[[Array], tuple[Any, ...]]]
 
 
 def norm_shapes(width: int) -> Tree:
@@ -71,11 +74,11 @@ def pre_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, dropout_mask: Arr
     a, back_f = f(n)
     d, back_drop = maybe_dropout(a, dropout_mask=dropout_mask, rate=rate)
 
-    def back(dy: Array) -> tuple[Array, Tree, Tree]:
-        dn, dp = back_f(back_drop(dy))
+    def back(dy: Array) -> tuple[Any, ...]:
+        dn, *others = back_f(back_drop(dy))
         dx, dnorm = back_norm(dn)
         dx += dy  # the residual path
-        return dx, dnorm, dp
+        return dx, dnorm, *others
 
     return x + d, back
 
@@ -90,11 +93,11 @@ def post_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, dropout_mask: Ar
     d, back_drop = maybe_dropout(a, dropout_mask=dropout_mask, rate=rate)
     y, back_norm = normalise(x + d, norm, eps=eps)
 
-    def back(dy: Array) -> tuple[Array, Tree, Tree]:
+    def back(dy: Array) -> tuple[Any, ...]:
         ds, dnorm = back_norm(dy)
-        dx, dp = back_f(back_drop(ds))
+        dx, *others = back_f(back_drop(ds))
         dx += ds  # the residual path
-        return dx, dnorm, dp
+        return dx, dnorm, *others
 
     return y, back
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from refllm.backend import Array
 from refllm.differentiable import differentiable
+from refllm.heads import cut, side_by_side
 from refllm.ops.attention import attention
 from refllm.ops.linear import heads as to_heads
 from refllm.ops.linear import linear
@@ -56,13 +57,11 @@ def self_attention(
     if cache is not None:
         k, v = cache.extend(k, v)  # (B, H, S, D)
     a, back_attention = attention(q, k, v, causal=causal, attention_mask=attention_mask)  # (B, H, T, D)
-    side_by_side = a.swapaxes(-2, -3).reshape(x.shape)
-    y, back_out = linear(side_by_side, p["Wo"], p["bo"])
+    y, back_out = linear(side_by_side([a]), p["Wo"], p["bo"])
 
     def back(dy: Array) -> tuple[Array, Tree]:
         da, dWo, dbo = back_out(dy)
-        da = da.reshape(*x.shape[:-1], heads, a.shape[-1]).swapaxes(-2, -3)
-        dx, dWqkv, dbqkv = back_heads(*back_attention(da))
+        dx, dWqkv, dbqkv = back_heads(*back_attention(*cut(da, heads=heads)))
         return dx, {"Wqkv": dWqkv, "bqkv": dbqkv, "Wo": dWo, "bo": dbo}
 
     return y, back

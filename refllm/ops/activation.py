@@ -34,23 +34,26 @@ def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Special: tends to x and to 0 for x → ±∞, where s is exactly 1 and 0.
     """
     xp = namespace(x)
-    y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)  # only the derivative is kept for `back`
+    y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)  # slope = dy/dx, all that `back` needs
+    # In place, in blocks that a cache holds. With w = 2 (1 - s) = 1 - tanh u the text's formulas are
+    #   s = 1 - w / 2,   y = x s,   slope = s + y w du/dx   (since 2 x s (1 - s) = y w).
     for xi, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
         a = xi.clip(-10, 10)  # tanh u is exactly ±1 beyond; x² could overflow
         q = a * a
         q *= _K1
-        q += _K0  # u = x q
-        du = xp.multiply(q, 3, out=slopei)
-        du -= 2 * _K0
-        q *= a
+        q += _K0  # q = u / x = k0 + k1 x²
+        d = xp.multiply(q, 3, out=slopei)
+        d -= 2 * _K0  # d = du/dx = k0 + 3 k1 x² = 3 q - 2 k0
+        q *= a  # u
         xp.tanh(q, out=q)
-        xp.subtract(1, q, out=q)  # 2 (1 - s)
-        du *= q
-        q *= -0.5
-        q += 1  # s
-        v = xp.multiply(xi, q, out=yi)
-        du *= v
-        du += q
+        w = xp.subtract(1, q, out=q)
+        d *= w  # w du/dx
+        w *= -0.5
+        w += 1
+        s = w  # in the place of w
+        xp.multiply(xi, s, out=yi)  # y = x s
+        d *= yi
+        d += s  # slope = s + y w du/dx
     return y, lambda dy: dy * slope
 
 
@@ -66,15 +69,15 @@ def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
-    for a, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
-        cdf = erfc(a * -math.sqrt(0.5))
-        cdf *= 0.5
-        xp.multiply(a, cdf, out=yi)
-        c = a.clip(-40, 40)  # φ is 0 beyond; x² could overflow
-        density = xp.exp(c * c * -0.5)
-        density *= c
-        density *= 1 / math.sqrt(2 * math.pi)
-        xp.add(cdf, density, out=slopei)
+    for xi, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
+        Phi = erfc(xi * -math.sqrt(0.5))
+        Phi *= 0.5
+        xp.multiply(xi, Phi, out=yi)  # y = x Φ
+        a = xi.clip(-40, 40)  # φ is 0 beyond; x² could overflow
+        x_phi = xp.exp(a * a * -0.5)
+        x_phi *= a
+        x_phi *= 1 / math.sqrt(2 * math.pi)
+        xp.add(Phi, x_phi, out=slopei)  # slope = Φ + x φ
     return y, lambda dy: dy * slope
 
 
@@ -105,10 +108,11 @@ def silu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     xp = namespace(x)
     y, slope = xp.empty(x.shape, x.dtype), xp.empty(x.shape, x.dtype)
     for a, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
-        small = xp.exp(-abs(a))  # σ and 1 - σ are 1 / (1 + small) and small / (1 + small)
+        small = xp.exp(-abs(a))
         larger = 1 / (1 + small)
-        small *= larger
-        xp.multiply(a, xp.where(a < 0, small, larger), out=yi)
-        s = xp.multiply(yi, xp.where(a < 0, larger, small), out=slopei)
-        s += xp.where(a < 0, small, larger)
+        small *= larger  # σ(x) and 1 - σ(x) are the larger and the small of the two, for x < 0 the other way round
+        s = xp.where(a < 0, small, larger)
+        xp.multiply(a, s, out=yi)  # y = x σ
+        slope_i = xp.multiply(yi, xp.where(a < 0, larger, small), out=slopei)
+        slope_i += s  # slope = σ + y (1 - σ)
     return y, lambda dy: dy * slope

@@ -28,36 +28,43 @@ def layer_norm(
     rows = x.reshape(-1, C)
     y, n, r = xp.empty(rows.shape, x.dtype), xp.empty(rows.shape, x.dtype), xp.empty((len(rows), 1), x.dtype)
     mean = equal_entries(xp, C, 1 / C, x.dtype)  # x @ mean is mean(x)
+    # In place, in blocks of rows that a cache holds: ni is first c = x - mean(x), then n = c r.
     for xi, yi, ni, ri in row_blocks(rows, y, n, r):
-        c = xp.subtract(xi, xi[:, :1], out=ni)  # a constant row is exactly 0 from here on
-        c -= c.dot(mean)[:, None]  # dot is half as dear a call as @, which a decoding step feels
+        c = xp.subtract(xi, xi[:, :1], out=ni)  # the mean is taken of x - x_1: a constant row is then exactly 0
+        c -= c.dot(mean)[:, None]  # a call of dot costs half as much as one of @, which a decoding step feels
         if known(xp.vdot(c, c) < math.inf):  # the sum of all squares; then none of them overflows
             variance = (c * c).dot(mean)[:, None]
             variance += eps
-            xp.divide(1, xp.sqrt(variance, out=variance), out=ri)
-            c *= ri
+            xp.divide(1, xp.sqrt(variance, out=variance), out=ri)  # r = 1 / sqrt(mean(c²) + eps)
+            c *= ri  # n = c r
         else:
-            with overflow_is_expected():
-                variance = (c * c).dot(mean)[:, None]
-            size = xp.where(xp.isfinite(variance), 1, abs(c).max(axis=1, keepdims=True)).astype(x.dtype)
-            c /= size
-            ri[...] = 1 / xp.sqrt(((c * c) @ mean)[:, None] + eps / size / size)
-            c *= ri
-            ri /= size
-        xp.multiply(c, g, out=yi)
+            _normalise_large(c, ri, mean, eps)
+        xp.multiply(c, g, out=yi)  # y = g n + b
         yi += b
 
     def back(dy: Array) -> tuple[Array, Array, Array]:
         drows = dy.reshape(-1, C)
         dx, dg, ones = xp.empty(drows.shape, dy.dtype), xp.zeros_like(g), equal_entries(xp, len(drows), 1, dy.dtype)
-        g_mean = g / C  # z @ g_mean is mean(g z)
+        g_mean = g / C  # with dn = g dy:  dy @ g_mean is mean(dn), and t @ g_mean is mean(dn n)
         for dyi, dxi, ni, ri, one in row_blocks(drows, dx, n, r, ones):
             t = dyi * ni
-            dg += one @ t
-            dn = xp.multiply(dyi, g, out=dxi)
-            dn -= (dyi @ g_mean)[:, None]
-            dn -= xp.multiply(ni, (t @ g_mean)[:, None], out=t)
-            dn *= ri
+            dg += one @ t  # dg = Σ dy n
+            d = xp.multiply(dyi, g, out=dxi)  # dx = r (dn - mean(dn) - n mean(dn n)), term by term
+            d -= (dyi @ g_mean)[:, None]
+            d -= xp.multiply(ni, (t @ g_mean)[:, None], out=t)
+            d *= ri
         return dx.reshape(dy.shape), dg, ones @ drows
 
     return y.reshape(x.shape), back
+
+
+def _normalise_large(c: Array, r: Array, mean: Array, eps: float) -> None:
+    """c becomes n = c r where squares of c may overflow: such a row is divided by its largest entry first. In place."""
+    xp = namespace(c)
+    with overflow_is_expected():
+        variance = (c * c).dot(mean)[:, None]
+    size = xp.where(xp.isfinite(variance), 1, abs(c).max(axis=1, keepdims=True)).astype(c.dtype)
+    c /= size
+    r[...] = 1 / xp.sqrt(((c * c) @ mean)[:, None] + eps / size / size)
+    c *= r
+    r /= size

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from refllm.backend import Array, equal_entries, namespace
 from refllm.differentiable import differentiable
+from refllm.heads import cut, side_by_side
 
 
 @differentiable
@@ -46,16 +47,11 @@ def heads(
     Raises:  ValueError if parts * heads does not divide the width of W.
     """
     y, back_affine = _affine(x, W, b)
-    grid = (*x.shape[:-1], parts, heads, len(b) // (parts * heads))
-    y = y.reshape(grid)
 
     def back(*dparts: Array) -> tuple[Array, Array, Array]:
-        dy = namespace(x).empty(grid, x.dtype)
-        for part, d in enumerate(dparts):
-            dy[..., part, :, :] = d.swapaxes(-2, -3)
-        return back_affine(dy)
+        return back_affine(side_by_side(dparts))
 
-    return tuple([y[..., part, :, :].swapaxes(-2, -3) for part in range(parts)]), back
+    return cut(y, heads=heads, parts=parts), back
 
 
 def _rows(x: Array, width: int) -> Array:
@@ -66,7 +62,7 @@ def _rows(x: Array, width: int) -> Array:
 def _product(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """y = x W, for arrays that were checked."""
     rows = _rows(x, len(W))  # one product for the whole batch
-    y = rows.dot(W)  # half as dear a call as @, which a decoding step feels
+    y = rows.dot(W)  # a call costs half as much as one of @, which a decoding step feels
 
     def back(dy: Array) -> tuple[Array, Array]:
         dy = _rows(dy, W.shape[1])

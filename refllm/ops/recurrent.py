@@ -27,28 +27,25 @@ def rnn(
     Special: the last state is y_T, also where the last places have no token.
     Raises:  ValueError for shapes that do not agree, or a `token_mask` that is not boolean (B, T).
     """
-    (B, T, I), N = x.shape, h.shape[1]
+    (B, T, _), N = x.shape, h.shape[1]
     xp, live = namespace(x), None if token_mask is None else token_mask.T[..., None]  # (T, B, 1)
-    read = (
-        x if token_mask is None else zero_where_not(token_mask[..., None], x)
-    )  # what is no token enters no sum, were it NaN
-    rows = read.swapaxes(0, 1).reshape(T * B, I)
-    z = (rows @ Wx + b).reshape(T, B, N)  # then tanh(z), in its place
+    rows = _by_time(x, token_mask)
+    z = (rows @ Wx + b).reshape(T, B, N)
     states = xp.empty((T + 1, B, N), x.dtype)  # h_0 ... h_T
     states[0] = h
     for t in range(T):
         z[t] += states[t] @ Wh
-        xp.tanh(z[t], out=z[t])
+        xp.tanh(z[t], out=z[t])  # z_t gives its place to h_t
         states[t + 1] = z[t] if live is None else xp.where(live[t], z[t], states[t])
 
     def back(dy: Array) -> tuple[Array, Array, Array, Array, Array]:
-        dz = 1 - z * z
+        dz = 1 - z * z  # of all times at once; step t then multiplies it by its dh_t
         if live is not None:
             dz *= live
         dh, transposed = xp.zeros_like(h), Wh.T.copy()  # a copy in the order in which each step reads it
         for t in reversed(range(T)):
             dh = dh + dy[:, t]
-            dz[t] *= dh
+            dz[t] *= dh  # dz_t = dh_t (1 - h_t²)
             before = dz[t] @ transposed
             dh = before if live is None else xp.where(live[t], before, dh)
         dx, dWx, dWh, db = _products(rows, states, dz, Wx)
@@ -74,12 +71,9 @@ def lstm(
     Special: σ(z) = 1 / (1 + e^-z) keeps its digits for z → -∞. The last state is y_T and c_T.
     Raises:  ValueError for shapes that do not agree, or a `token_mask` that is not boolean (B, T).
     """
-    (B, T, I), N, G = x.shape, h.shape[1], len(b)
+    (B, T, _), N, G = x.shape, h.shape[1], len(b)
     xp, live = namespace(x), None if token_mask is None else token_mask.T[..., None]  # (T, B, 1)
-    read = (
-        x if token_mask is None else zero_where_not(token_mask[..., None], x)
-    )  # what is no token enters no sum, were it NaN
-    rows = read.swapaxes(0, 1).reshape(T * B, I)
+    rows = _by_time(x, token_mask)
     z = (rows @ Wx + b).reshape(T, B, G)
     gates = z.reshape(T, B, 4, N)  # the same memory: the gates take the place of what they are of
     states, cells = xp.empty((T + 1, B, N), x.dtype), xp.empty((T + 1, B, N), x.dtype)  # of the times 0 ... T
@@ -90,24 +84,26 @@ def lstm(
         _activate(gates[t])
         i, f, g, o = (gates[t, :, k] for k in range(4))
         xp.multiply(f, cells[t], out=cells[t + 1])
-        cells[t + 1] += i * g
+        cells[t + 1] += i * g  # c_t = f c_{t-1} + i g
         xp.tanh(cells[t + 1], out=squashed[t])
-        xp.multiply(o, squashed[t], out=states[t + 1])
+        xp.multiply(o, squashed[t], out=states[t + 1])  # h_t = o tanh(c_t)
         if live is not None:
             states[t + 1] = xp.where(live[t], states[t + 1], states[t])
             cells[t + 1] = xp.where(live[t], cells[t + 1], cells[t])
 
     def back(dy: Array, dc_T: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
         i, f, g, o = (gates[:, :, k] for k in range(4))
-        dz = xp.empty_like(gates)  # first what multiplies dc_t, and dh_t at the output gate
+        # dz_t = (dc_t g i (1 - i), dc_t c_{t-1} f (1 - f), dc_t i (1 - g²), dh_t tanh(c_t) o (1 - o)). All but dc_t and
+        # dh_t is formed for all times at once; step t then multiplies it by its dc_t and dh_t.
+        dz = xp.empty_like(gates)
         dz[:, :, 0] = g * i * (1 - i)
         dz[:, :, 1] = cells[:-1] * f * (1 - f)
         dz[:, :, 2] = i * (1 - g * g)
         dz[:, :, 3] = squashed * o * (1 - o)
         if live is not None:
             dz *= live[..., None]
-        into_cell = o * (1 - squashed * squashed)
-        dh, dc, transposed = xp.zeros_like(h), dc_T.copy(), Wh.T.copy()  # in the order in which each step reads it
+        into_cell = o * (1 - squashed * squashed)  # dc_t = f_{t+1} dc_{t+1} + dh_t o (1 - tanh² c_t)
+        dh, dc, transposed = xp.zeros_like(h), dc_T.copy(), Wh.T.copy()  # a copy in the order in which a step reads it
         for t in reversed(range(T)):
             dh = dh + dy[:, t]
             dc_t = dc + dh * into_cell[t]
@@ -120,6 +116,13 @@ def lstm(
         return dx, dh, dc, dWx, dWh, db
 
     return (states[1:].swapaxes(0, 1), cells[-1].copy()), back
+
+
+def _by_time(x: Array, token_mask: Array | None) -> Array:
+    """The inputs (B, T, I) of all times as rows (T B, I). What is no token is 0 and enters no sum, were it NaN."""
+    B, T, I = x.shape
+    read = x if token_mask is None else zero_where_not(token_mask[..., None], x)
+    return read.swapaxes(0, 1).reshape(T * B, I)
 
 
 def _activate(gates: Array) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from refllm.backend import Array, equal_entries, known, namespace, overflow_is_expected, row_blocks
+from refllm.backend import Array, equal_entries, known, namespace, row_blocks
 from refllm.differentiable import differentiable
+from refllm.ops.layer_norm import _normalise_large
 
 
 @differentiable
@@ -27,32 +28,27 @@ def rms_norm(x: Array, g: Array, *, eps: float) -> tuple[Array, Callable[[Array]
     rows = x.reshape(-1, C)
     y, n, r = xp.empty(rows.shape, x.dtype), xp.empty(rows.shape, x.dtype), xp.empty((len(rows), 1), x.dtype)
     mean = equal_entries(xp, C, 1 / C, x.dtype)  # x @ mean is mean(x)
-    for xi, yi, ni, ri in row_blocks(rows, y, n, r):
+    for xi, yi, ni, ri in row_blocks(rows, y, n, r):  # blocks of rows that a cache holds
         if known(xp.vdot(xi, xi) < math.inf):  # the sum of all squares; then none of them overflows
             square = xp.multiply(xi, xi, out=ni).dot(mean)[:, None]
             square += eps
-            xp.divide(1, xp.sqrt(square, out=square), out=ri)
-            xp.multiply(xi, ri, out=ni)
+            xp.divide(1, xp.sqrt(square, out=square), out=ri)  # r = 1 / sqrt(mean(x²) + eps)
+            xp.multiply(xi, ri, out=ni)  # n = x r
         else:
-            with overflow_is_expected():
-                square = (xi * xi).dot(mean)[:, None]
-            size = xp.where(xp.isfinite(square), 1, abs(xi).max(axis=1, keepdims=True)).astype(x.dtype)
-            c = xp.divide(xi, size, out=ni)
-            ri[...] = 1 / xp.sqrt(((c * c) @ mean)[:, None] + eps / size / size)
-            c *= ri
-            ri /= size
-        xp.multiply(ni, g, out=yi)
+            ni[...] = xi
+            _normalise_large(ni, ri, mean, eps)
+        xp.multiply(ni, g, out=yi)  # y = g n
 
     def back(dy: Array) -> tuple[Array, Array]:
         drows = dy.reshape(-1, C)
         dx, dg, ones = xp.empty(drows.shape, dy.dtype), xp.zeros_like(g), equal_entries(xp, len(drows), 1, dy.dtype)
-        g_mean = g / C  # z @ g_mean is mean(g z)
+        g_mean = g / C  # with dn = g dy:  t @ g_mean is mean(dn n)
         for dyi, dxi, ni, ri, one in row_blocks(drows, dx, n, r, ones):
             t = dyi * ni
-            dg += one @ t
-            dn = xp.multiply(dyi, g, out=dxi)
-            dn -= xp.multiply(ni, (t @ g_mean)[:, None], out=t)
-            dn *= ri
+            dg += one @ t  # dg = Σ dy n
+            d = xp.multiply(dyi, g, out=dxi)  # dx = r (dn - n mean(dn n)), term by term
+            d -= xp.multiply(ni, (t @ g_mean)[:, None], out=t)
+            d *= ri
         return dx.reshape(dy.shape), dg
 
     return y.reshape(x.shape), back

@@ -43,3 +43,17 @@ def test_dropout_acts_on_the_sublayer_and_never_on_the_residual_path(residual: A
     dropped, _ = residual(X, NORM, itself, eps=1e-5, dropout_mask=numpy.zeros(X.shape, bool), rate=0.5)
     without, _ = residual(X, NORM, nothing, eps=1e-5, dropout_mask=None, rate=0.5)
     assert numpy.array_equal(dropped, without)
+
+
+@pytest.mark.parametrize("residual", [pre_norm, post_norm])
+def test_what_a_sublayer_shares_with_others_gets_its_gradient_through_the_residual(residual: Any) -> None:
+    """The gradients after that of the input come out as they are, in their order, after that of the norm."""
+
+    def sharing(z: Any) -> Any:
+        return 2 * z, lambda dy: (2 * dy, "of a bias", None, {"W": "of a weight"})
+
+    y, back = residual(X, NORM, sharing, eps=1e-5, dropout_mask=None, rate=0.5)
+    dx, dnorm, *others = back(numpy.ones_like(y))
+    assert dx.shape == X.shape
+    assert set(dnorm) == {"g", "b"}
+    assert others == ["of a bias", None, {"W": "of a weight"}]

@@ -78,10 +78,10 @@ def residual(*, value: bool = True, gradient: bool = True, normed: bool = False)
         n, back_norm = normalise(x, norm, eps=eps)
         a, back_f = f(n)
 
-        def back(dy: Array) -> tuple[Array, Tree, Tree]:
-            dn, dp = back_f(dy)
+        def back(dy: Array) -> tuple[Any, ...]:
+            dn, *others = back_f(dy)
             dx, dnorm = back_norm(dn + dy if normed else dn)
-            return (dx + dy if gradient and not normed else dx), dnorm, dp
+            return (dx + dy if gradient and not normed else dx), dnorm, *others
 
         return (a if not value else a + (n if normed else x)), back
 
@@ -95,10 +95,10 @@ def residual_of_post(*, value: bool = True, gradient: bool = True) -> Function:
         a, back_f = f(x)
         y, back_norm = normalise(a + x if value else a, norm, eps=eps)
 
-        def back(dy: Array) -> tuple[Array, Tree, Tree]:
+        def back(dy: Array) -> tuple[Any, ...]:
             ds, dnorm = back_norm(dy)
-            dx, dp = back_f(ds)
-            return (dx + ds if gradient else dx), dnorm, dp
+            dx, *others = back_f(ds)
+            return (dx + ds if gradient else dx), dnorm, *others
 
         return y, back
 
@@ -112,10 +112,10 @@ def _norm_before_sum(
     a, back_f = f(x)
     y, back_norm = normalise(a, norm, eps=eps)
 
-    def back(dy: Array) -> tuple[Array, Tree, Tree]:
+    def back(dy: Array) -> tuple[Any, ...]:
         ds, dnorm = back_norm(dy)
-        dx, dp = back_f(ds)
-        return dx + dy, dnorm, dp
+        dx, *others = back_f(ds)
+        return dx + dy, dnorm, *others
 
     return x + y, back
 
