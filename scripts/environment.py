@@ -12,6 +12,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLACE = os.path.join(ROOT, ".venv")
 PLACE_OF_OPTIONAL = os.path.join(ROOT, ".venv-optional")  # of the tests of optional parts
 PLACE_OF_DOCS = os.path.join(ROOT, ".venv-docs")  # of the book
+PLACE_OF_RELEASE = os.path.join(ROOT, ".venv-release")  # with the tools that build what is released
 ADDED = "extras"  # the file in an environment that lists the optional parts that its user added
 NEEDED = (3, 11)
 

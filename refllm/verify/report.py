@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from refllm.errors import UserError
 from refllm.invocation import typed
+from refllm.verify import corpus, notes
 from refllm.verify.runner import Result, declare
 from refllm.verify.verdict import Verdict
 
@@ -29,6 +31,7 @@ _COLUMNS = {"passed": "passed", "value_only": "value only", "failed": "FAILED", 
 _SENTENCE = {"passed": "passed", "value_only": "passed in value, with no gradient given", "failed": "failed",
              "dtype": "of another dtype", "convention": "differ by a convention", "skipped": "skipped"}  # fmt: skip
 _DETAILS = 4  # wrong tensors of a case that the terminal shows
+_LINKS = 3  # public reports that the terminal lists
 _NAMES = 8  # functions that are not there, and cases of a group, that the terminal lists
 
 
@@ -255,7 +258,21 @@ def _case(report: Report, result: Result) -> list[str]:
     for line in explained:
         lines += _wrapped("  - ", line)
         lines += [f"      {text}" for text in diff_of(line)]
+    lines += [text for line in _reports(report, result) for text in _wrapped("  ", line)]
     return [*lines, *(f"    {line}" for line in snippet(report, result))]
+
+
+def _reports(report: Report, result: Result) -> list[str]:
+    """Where mistakes were reported that fail this case and that no right answer contradicts, unless one is said."""
+    if not result.wrong or any("https://" in line for line in result.diagnosis):
+        return []
+    passed = {each.case.id for each in report.results if each.status == "pass"}
+    value_right = not any(verdict.wrong and verdict.name.startswith("output") for verdict in result.verdicts)
+    try:
+        links = notes.read(corpus.folder(report.golden)).links(result.case.id, passed, value_right)
+    except UserError as error:
+        return [str(error)]
+    return [f"mistakes that fail this case were reported at {' '.join(links[:_LINKS])}"] if links else []
 
 
 def diff_of(line: str) -> list[str]:

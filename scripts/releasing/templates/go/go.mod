@@ -1,0 +1,3 @@
+module $go
+
+go 1.16
