@@ -22,7 +22,8 @@ _NO_ANSWER = "answer"  # the part that is wrong where the mutant raises
 
 @dataclass(frozen=True)
 class Kill:
-    """The cases that a mistake gets wrong, by level, and the parts of the answer that are wrong in any of them."""
+    """The cases that a mistake gets wrong, by level, and the parts that are wrong in any of the lowest level: in a
+    training step a wrong gradient is a wrong value."""
 
     cases: list[Case]
     parts: frozenset[str]  # of "value", "gradient", "answer"
@@ -58,7 +59,7 @@ def _kill(mutant: Mutant, cases: list[Case], dtype: str, C: float) -> Kill | Non
             break
         here = set(_wrong_parts(mutant, case, dtype, C))
         wrong += [case] if here else []
-        parts |= here
+        parts |= here if case.level == (wrong or [case])[0].level else set()
     return Kill(wrong, frozenset(parts)) if wrong else None
 
 

@@ -30,11 +30,16 @@ def packages(given: sources.Sources) -> dict[str, bytes]:
     return made | {f"CHANGES-{found.versions.vectors}.md": difference.as_text(found.change).encode()}
 
 
-def write(out: Path, made: dict[str, bytes]) -> None:
-    """All of them or nothing, with their digests. UserError where there is something already."""
-    made = made | {"SHA256SUMS": vectors.sums(made)}
+def require_new(out: Path) -> None:
+    """UserError where there is something already."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and is not an empty folder; choose another one for --out")
+
+
+def write(out: Path, made: dict[str, bytes]) -> None:
+    """All of them or nothing, with their digests."""
+    require_new(out)
+    made = made | {"SHA256SUMS": vectors.sums(made)}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -59,7 +64,11 @@ def keep(given: sources.Sources, root: Path) -> Path:
     content = record.dumps(record.of(given.under("golden")))
     if path.is_file() and path.read_bytes() != content:
         raise UserError(f"{path.name} is kept already and says something else; a version is released once")
-    path.write_bytes(content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
     return path
 
 
@@ -78,6 +87,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         if chosen.record:
             print(f"{keep(given, root).relative_to(root)}: commit it")
             return 0
+        require_new(chosen.out)
         made = packages(given) | ({} if chosen.vectors else python.made(given))
         write(chosen.out, made)
     except UserError as error:

@@ -10,7 +10,6 @@ def made(package: Package) -> dict[str, bytes]:
     folder = f"{package.names['crate']}-{package.versions.vectors}"
     files = {f"golden/{path}": content for path, content in package.golden.items()}
     files |= package.filled("crate", table=_table(package)) | package.changes | {"LICENSE": package.golden["LICENSE"]}
-    files["Cargo.toml.orig"] = files["Cargo.toml"]
     return {f"{folder}.crate": tar_gz(entries(files, f"{folder}/"))}
 
 

@@ -79,8 +79,8 @@ def since_the_last_release(sources: Sources) -> Difference:
         found = between(known[said], now)
         if found.level is not None:
             raise UserError(
-                f"version {said} of the specification is released and has other cases ({_some(found)}); raise "
-                f"spec_version in scripts/golden/writer.py to {_raised(said, found.level)} and make the golden files again"
+                f"specification {said} is released and has other cases ({_some(found)}); raise spec_version in "
+                f"scripts/golden/writer.py to {_raised(said, found.level)} and make the golden files again"
             )
     earlier = [said for said in known if versions.number(said) < version]
     found = between(known[earlier[-1]] if earlier else None, now)

@@ -27,6 +27,7 @@ pub struct File {
 }
 
 /// Every file of the manifest, sorted by path.
+#[rustfmt::skip]
 pub static FILES: &[File] = &[
 $table
 ];
