@@ -226,7 +226,9 @@ def _flock(descriptor: int, directory: Path) -> None:
 
 
 def _owner(directory: Path) -> dict[str, Any]:
-    """What the lock file says; nothing where it is empty, or somebody else's."""
+    """What the lock file says; nothing where it is empty, no file, or somebody else's."""
+    if not (directory / LOCK).is_file():  # reading a pipe would wait for who writes into it
+        return {}
     try:
         with open(directory / LOCK, "rb") as file:
             found = json.loads(file.read(1 << 12))

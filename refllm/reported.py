@@ -41,6 +41,8 @@ def append_line(directory: Path, line: dict[str, Any], *, go_on: str) -> None:
 def drop_lines_after(directory: Path, step: int) -> None:
     """The reports after a step, and what was cut short, go: they will be made again."""
     metrics = directory / METRICS
+    if metrics.exists() and not metrics.is_file():  # reading a pipe would wait for who writes into it
+        raise UserError(f"{metrics} is not a file; take it away, and the run goes on with a new one")
     if metrics.exists():
         lines = metrics.read_text("utf-8", "replace").splitlines()
         kept = [line for line in lines if step_of(line) <= step]
@@ -95,6 +97,8 @@ def write_summary(directory: Path, summary: dict[str, Any]) -> None:
 
 def is_summarised(directory: Path, *, step: int) -> bool:
     """Whether there is a summary of the run as it stands at that step."""
+    if not (directory / SUMMARY).is_file():
+        return False
     try:
         return bool(json.loads((directory / SUMMARY).read_bytes())["steps"] == step)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

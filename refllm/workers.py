@@ -30,8 +30,10 @@ Result = TypeVar("Result")
 WORKERS_A_CORE = 16  # at most
 CAN_FORK = sys.platform.startswith("linux")
 
-# The signals that ask a process to end: Ctrl-C, a polite kill (of `timeout`, a scheduler), the terminal that is closed.
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# The signals that ask a process to end: Ctrl-C, a polite kill (of `timeout`, a scheduler), the terminal that is closed,
+# the limit of CPU time that is reached, and those with which schedulers warn before they kill.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+ENDING = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 # mallopt's parameters, from glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8

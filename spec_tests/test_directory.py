@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,6 +150,14 @@ def test_a_file_system_without_locks_is_said_and_used(
     err = capfd.readouterr().err
     assert err == f"{tmp_path} has no lock (No locks available): see to it that no other process writes there\n"
     assert list(contents(tmp_path)) == [UNTIL]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_no_file_is_waited_for_by_nobody(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / LOCK)
+    assert not is_left(tmp_path)
+    with pytest.raises(UserError, match="not empty and will not be overwritten"):
+        require_empty(tmp_path)
 
 
 class Windows:

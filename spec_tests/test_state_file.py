@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -162,6 +163,18 @@ def test_a_line_of_the_metrics_that_is_none_is_dropped(tmp_path: Path, line: str
     path.write_text(kept + line + "\n")
     Run.resume(tmp_path / "run", Workers)
     assert path.read_text() == kept
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_metrics_or_a_summary_that_are_no_file_are_waited_for_by_nobody(tmp_path: Path, make: Any) -> None:
+    tiny.train(tiny.begin(tmp_path, "run"))
+    make(tmp_path / "run" / "summary.json")
+    assert not Run.resume(tmp_path / "run", Workers).concluded
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics.unlink()
+    make(metrics)
+    with pytest.raises(UserError, match=r"metrics\.jsonl is not a file; take it away"):
+        Run.resume(tmp_path / "run", Workers)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int32", "uint8", "bool"])

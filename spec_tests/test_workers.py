@@ -137,7 +137,7 @@ def test_no_worker_outlives_its_parent(end: str) -> None:
 
 
 @needs_fork
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGUSR2"])
 def test_a_signal_to_the_group_ends_no_worker_while_the_parent_lives(number: str) -> None:
     with Workers(3) as workers:
         ask = workers.crew(served, fork=True)

@@ -82,6 +82,9 @@ ENDS: dict[str, Callable[[int], None]] = {
     "SIGTERM to the group": to_group(signal.SIGTERM), "SIGHUP to the group": to_group(signal.SIGHUP),
     "SIGINT to the group": to_group(signal.SIGINT), "timeout": as_timeout_does,
     "SIGHUP to the process": lambda pid: os.kill(pid, signal.SIGHUP),
+    "SIGUSR1 to the process": lambda pid: os.kill(pid, signal.SIGUSR1),
+    "SIGUSR2 to the group": to_group(signal.SIGUSR2),
+    "SIGXCPU to the process": lambda pid: os.kill(pid, signal.SIGXCPU),
 }  # fmt: skip
 
 
