@@ -34,7 +34,10 @@ class Function:
         return ids_at_the_head(self.docstring)
 
     def part(self, name: str) -> str:
-        """The text of a part of it."""
+        """The text of a part of it, without what its lines tell the formatter."""
+        return re.sub(r" +# (fmt|noqa): ?.*", "", self._part(name))
+
+    def _part(self, name: str) -> str:
         if name == "all":
             return "\n".join(self.lines)
         if name == "docstring":
