@@ -1,0 +1,46 @@
+"""What is said about a release agrees with what is released."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import refllm
+
+ROOT = Path(__file__).resolve().parents[1]
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+CITATION = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+SECTIONS = ["Numbers", "Vectors", "Commands", "Format"]
+
+
+def test_every_line_of_the_changelog_stands_in_a_section() -> None:
+    for version in re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]:
+        before, *sections = re.split(r"^### ", version, flags=re.MULTILINE)
+        assert not re.search(r"^\*", before, re.MULTILINE), f"{before.splitlines()[0]}: a line without a section"
+        names = [section.splitlines()[0] for section in sections]
+        assert names == [name for name in SECTIONS if name in names]
+        assert len(names) > 0
+
+
+def test_the_newest_version_of_the_changelog_is_that_of_the_package() -> None:
+    heads = re.findall(r"^## (\S+) \((unreleased|\d{4}-\d\d-\d\d)\)$", CHANGELOG, re.MULTILINE)
+    assert heads[0][0] == refllm.__version__
+    assert [when for _, when in heads[1:] if when == "unreleased"] == []
+
+
+def test_the_citation_is_of_this_package() -> None:
+    said = dict(re.findall(r"^([a-z-]+): (\S.*)$", CITATION, re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert said["version"] == refllm.__version__
+    assert re.findall(r"^  - (\S+)$", CITATION.partition("license:")[2].partition("keywords:")[0], re.MULTILINE)[0] == (
+        project["license"]
+    )
+    assert {"cff-version", "message", "title", "authors"} <= {line.partition(":")[0] for line in CITATION.splitlines()}
+
+
+def test_every_path_that_the_page_on_releasing_names_is_there() -> None:
+    page = (ROOT / "RELEASING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(?:\./|python )?((?:scripts|golden|spec_tests|refllm|docs|\.ci)/[\w./-]+)", page)
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / name).exists()] == []
