@@ -4,6 +4,6 @@ corpus     the golden files -> cases, everything about them checked
 adapter    a Python module as an implementation; `external` a command, or files that were written beforehand
 runner     an implementation and a case -> a result; `tolerance` says how near is near enough
 diagnosis  what the wrong answers of a run are equal to: a known mistake of `mutants`, another convention, a constant
-           factor; `suspects` what one of them alone is near to
+           factor; `candidates` what one of them alone is near to
 report     results -> text, JSON, JUnit, a page
 """

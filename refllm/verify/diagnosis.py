@@ -17,13 +17,13 @@ from dataclasses import replace
 from typing import Any
 
 from refllm.verify import hints, mutants
+from refllm.verify.candidates import Candidate, candidates, comparable, how_near
 from refllm.verify.case import Answers, Case, Response
 from refllm.verify.imitations import Imitations, distance, equal
 from refllm.verify.mutants import Mutant
 from refllm.verify.noise import Noise
 from refllm.verify.runner import Result, declare
 from refllm.verify.search import Found
-from refllm.verify.suspects import Suspect, comparable, how_near, suspects
 
 LINES = 3
 UNKNOWN = "explained by no known mistake and by no single edit of the specification"
@@ -35,17 +35,22 @@ Cause = Mutant | Found | Noise
 
 
 class Explanation(str):
-    """A line of a diagnosis that also knows what it names, a mutant or an edit of the specification, and the edit whose
-    diff stands below it, if there is one."""
+    """A line of a diagnosis that also knows what it names, and what stands below it: the edit of the specification, and
+    who made this mistake in public."""
 
     cause: Cause
-    edit: Found | Noise | None
+    diff: list[tuple[str, list[str]]]
 
     @classmethod
-    def of(cls, text: object, cause: Cause, edit: Found | Noise | None = None) -> Explanation:
+    def of(cls, text: object, cause: Cause, edit: Found | None = None) -> Explanation:
+        """The diff is the cause's own; of a patch, which has none, that of the edit which gives the same answers."""
         line = cls(text)
-        line.cause, line.edit = cause, edit
+        line.cause, line.diff = cause, cause.diff or (edit.diff if edit is not None else [])
         return line
+
+    @property
+    def issue(self) -> str | None:
+        return self.cause.issue if isinstance(self.cause, Mutant) else None
 
 
 def diagnosed(
@@ -82,7 +87,7 @@ class _Evidence:
         self.found, self.lost = found, lost
         self.wrong = [r for r in results if r.status in ("fail", "convention") and r.response is not None]
         self.right = [r for r in results if r.status in ("pass", "value")]
-        self._suspects: dict[str, list[Suspect]] = {}
+        self._candidates: dict[str, list[Candidate]] = {}
         self._weights: dict[tuple[str, str], dict[str, Any]] = {}
         self._in_single: dict[str, int] = {}
         self._ties: dict[tuple[str, int], tuple[int, bool, int]] = {}
@@ -97,7 +102,7 @@ class _Evidence:
 
     def _equal_to(self, result: Result, case: Case, got: Response) -> list[str]:
         """The mistakes that the answer is that of; where there is none, what it has in common with the truth."""
-        found = self._ranked(case, [self._weighed(case, suspect) for suspect in self._suspected(result)])
+        found = self._ranked(case, [self._weighed(case, candidate) for candidate in self._candidates_of(result)])
         best, single = self._causes(result, found), self._in_single_precision(result)
         if single and not any(2 * self._explains(line) > self._singles(case.operation) for line in best):
             return single
@@ -134,18 +139,18 @@ class _Evidence:
         counts = [w["explained"][0] for (name, _), w in self._weights.items() if cause and name == cause.id]
         return max(counts, default=0)
 
-    def _causes(self, result: Result, ranked: list[Suspect]) -> list[str]:
+    def _causes(self, result: Result, ranked: list[Candidate]) -> list[str]:
         """What the answer is equal to: known mistakes, or the edit of the specification that explains more of them. An
         edit that explains as many as a known mistake is its diff."""
-        holding = [suspect for suspect in _alone(ranked) if suspect.holds]
+        holding = [candidate for candidate in _alone(ranked) if candidate.holds]
         edit = (self.found or {}).get(result.case.operation)
         if edit is not None and (not result.wrong or result.case.id not in edit.explained):
             edit = None
         if edit is not None and not (holding and holding[0].explained[0] >= len(edit.explained)):
-            return [Explanation.of(_by_search(edit), edit, edit)]
+            return [Explanation.of(_by_search(edit), edit)]
         noise = self.lost.get(result.case.operation)
         if not holding and noise is not None and result.case.id in noise.explained:
-            return [Explanation.of(_by_lost_digits(noise), noise, noise)]
+            return [Explanation.of(_by_lost_digits(noise), noise)]
         return [Explanation.of(s, s.mutant, edit if n == 0 else None) for n, s in enumerate(holding)]
 
     def _zeros(self, result: Result) -> list[str]:
@@ -158,26 +163,26 @@ class _Evidence:
             return []
         return hints.without_numbers(case, got, self.dtype)
 
-    def _suspected(self, wrong: Result) -> list[Suspect]:
+    def _candidates_of(self, wrong: Result) -> list[Candidate]:
         case, got = wrong.case, wrong.response
-        if case.id not in self._suspects:
-            found = [] if got is None else suspects(case, got, self.dtype, self.known, self.among)
-            self._suspects[case.id] = found
-        return self._suspects[case.id]
+        if case.id not in self._candidates:
+            found = [] if got is None else candidates(case, got, self.dtype, self.known, self.among)
+            self._candidates[case.id] = found
+        return self._candidates[case.id]
 
-    def _ranked(self, case: Case, found: list[Suspect]) -> list[Suspect]:
+    def _ranked(self, case: Case, found: list[Candidate]) -> list[Candidate]:
         """Best first: what no right answer contradicts, and then what explains most of the wrong ones. Where the
         answers to the operation cannot tell two from each other, those to the others do."""
 
-        def here(suspect: Suspect) -> tuple[bool, bool, float, int, bool]:
-            far = 0.0 if suspect.equal else suspect.distance
-            return not suspect.holds, bool(suspect.against), far, -suspect.explained[0], not suspect.nothing
+        def here(candidate: Candidate) -> tuple[bool, bool, float, int, bool]:
+            far = 0.0 if candidate.equal else candidate.distance
+            return not candidate.holds, bool(candidate.against), far, -candidate.explained[0], not candidate.nothing
 
-        ranked: list[Suspect] = []
+        ranked: list[Candidate] = []
         for _, alike in itertools.groupby(sorted(found, key=here), key=here):
             tied = list(alike)
             if tied[1:] and len(ranked) < LINES:
-                tied.sort(key=lambda suspect: self._anywhere(suspect.mutant, case.level))
+                tied.sort(key=lambda candidate: self._anywhere(candidate.mutant, case.level))
             ranked += tied
         return ranked
 
@@ -189,9 +194,9 @@ class _Evidence:
             self._ties[mutant.id, level] = (-len(alike), bool(against), _ORDER[mutant.id])
         return self._ties[mutant.id, level]
 
-    def _weighed(self, case: Case, suspect: Suspect) -> Suspect:
-        """A suspect with what the other answers to the operation say of it."""
-        mutant, operation = suspect.mutant, case.operation
+    def _weighed(self, case: Case, candidate: Candidate) -> Candidate:
+        """A candidate with what the other answers to the operation say of it."""
+        mutant, operation = candidate.mutant, case.operation
         if (mutant.id, operation) not in self._weights:
             wrong, right = ([r for r in held if r.case.operation == operation] for held in (self.wrong, self.right))
             alike = self._alike(mutant, wrong)
@@ -200,11 +205,11 @@ class _Evidence:
                 "explained": (len(alike), len(wrong)),
                 "sure": any(same.shared != "overflow" for same in alike),
             }
-        return replace(suspect, **self._weights[mutant.id, operation])
+        return replace(candidate, **self._weights[mutant.id, operation])
 
-    def _alike(self, mutant: Mutant, wrong: list[Result]) -> list[Suspect]:
+    def _alike(self, mutant: Mutant, wrong: list[Result]) -> list[Candidate]:
         """The mutant beside each of these answers that is its own."""
-        return [s for result in wrong for s in self._suspected(result) if s.equal and s.mutant is mutant]
+        return [s for result in wrong for s in self._candidates_of(result) if s.equal and s.mutant is mutant]
 
     def _contradiction(self, mutant: Mutant, right: list[Result]) -> str:
         """The first of these cases whose right answer the mutant would not have given; "" if there is none."""
@@ -257,7 +262,7 @@ def _by_lost_digits(noise: Noise) -> str:
     return f"{about}: the error grows with {noise.form.grows_with}; found by search, no listed mistake:"
 
 
-def _alone(ranked: list[Suspect]) -> list[Suspect]:
+def _alone(ranked: list[Candidate]) -> list[Candidate]:
     """Where nothing is summed every formula is 0 / 0: no other is named beside the one that is about that."""
     return ranked[:1] if ranked and ranked[0].nothing and ranked[0].holds else ranked
 
@@ -272,10 +277,8 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         best = min(set[Cause]().union(*left), key=lambda cause: (-_count(cause, left), _order(cause)))
         count = _count(best, all_names)
         share = f"{count} of {len(all_names)} wrong answers are explained by"
-        if isinstance(best, Mutant):
-            lines.append(f"{share} {best.about} ({best.id})")
-        else:
-            lines.append(Explanation.of(f"{share} an edit of the specification:", best, best))
+        what = f"{best.about} ({best.id})" if isinstance(best, Mutant) else "an edit of the specification:"
+        lines.append(Explanation.of(f"{share} {what}", best))
         left = [names for names in left if best not in names]
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
     unknown = [

@@ -1,23 +1,38 @@
-"""What the mutants answer to a case: computed once, and only for those that the case can tell from refllm."""
+"""What the mutants answer to a case: computed once, and only for those that the case can tell from the truth."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 import numpy
 
 from refllm.backend import Array
-from refllm.verify import mutants, reference
+from refllm.verify import mutants, plain, reference
 from refllm.verify.adapter import Functions
 from refllm.verify.case import CARRIERS, Answers, Case, FaultError, Response
-from refllm.verify.mutants import Equivalent, Mutant, Site, planted, traced
+from refllm.verify.mutants import Edited, Mutant, Patch, Site, planted, traced
 from refllm.verify.runner import respond as answer
 from refllm.verify.tolerance import UNIT, condition
 
 SLACK = 32  # how many roundings of the largest number two equal answers may differ by
-_SITES: frozenset[Site] = frozenset((mutant.original, mutant.within) for mutant in mutants.MUTANTS)
+_SITES: frozenset[Site] = frozenset((m.original, m.within) for m in mutants.MUTANTS if isinstance(m, Patch))
+_LINES = frozenset(f for m in mutants.MUTANTS if isinstance(m, Edited) for f in m.originals)  # of the text
+
+
+class Mistaken:
+    """An implementation (see `runner`) with a mutant in it."""
+
+    def __init__(self, mutant: Mutant, conventions: Mapping[str, str]) -> None:
+        self.name, self.mutant, self.conventions = mutant.id, mutant, conventions
+
+    def respond(self, case: Case, dtype: str) -> Response:
+        found = respond(self.mutant, case, dtype)
+        if found is None:
+            raise FaultError(f"{self.name} raised")
+        return found
 
 
 class Imitations:
@@ -28,11 +43,11 @@ class Imitations:
         self._relevant: dict[str, tuple[Case, list[Mutant]]] = {}
 
     def relevant(self, case: Case) -> list[Mutant]:
-        """The mutants of the functions that refllm calls for this case."""
+        """The mutants of the functions that refllm, or the text, calls for this case."""
         known = self._relevant.get(case.id)
         if known is None or known[0] is not case:
-            called = _called(case)
-            own = [mutant for mutant in mutants.MUTANTS if (mutant.original, mutant.within) in called]
+            called, lines = _called(case), plain.reached(case, _LINES)
+            own = [mutant for mutant in mutants.MUTANTS if _is_called(mutant, called, lines)]
             known = self._relevant[case.id] = (case, own)
         return known[1]
 
@@ -63,8 +78,16 @@ def is_finite(response: Response) -> bool:
     return all(numpy.isfinite(x).all() for x in found if isinstance(x, numpy.ndarray) and x.dtype.kind in "fiub")
 
 
-def respond(mutant: Mutant | Equivalent, case: Case, dtype: str) -> Response | None:
-    """What refllm answers with a mutant in it; None if it raises."""
+def _is_called(mutant: Mutant, called: frozenset[Site], lines: frozenset[FunctionType]) -> bool:
+    if isinstance(mutant, Patch):
+        return (mutant.original, mutant.within) in called
+    return not lines.isdisjoint(mutant.originals)
+
+
+def respond(mutant: Mutant, case: Case, dtype: str) -> Response | None:
+    """What the edited text answers, or refllm with a patch in it; None if it raises."""
+    if isinstance(mutant, Edited):
+        return plain.answer(case, dtype, mutant.functions, traced=mutant.traced, values=not case.gradients)
     with planted(mutant):
         try:
             return answer(Functions(mutant.id, reference.functions(), {}), case, dtype)

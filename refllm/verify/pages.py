@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from refllm.errors import UserError
-from refllm.verify.report import KINDS, LEVELS, Report, counts, diff_of, sentence, snippet
+from refllm.verify.report import KINDS, LEVELS, Report, below, counts, sentence, snippet
 from refllm.verify.runner import Result
 
 _JUNIT, _PAGE = b"<?xml", b"<!doctype html>"
@@ -69,7 +69,7 @@ def _lines(result: Result) -> Iterator[str]:
         yield result.tap
     for line in result.diagnosis:
         yield line
-        yield from diff_of(line)
+        yield from below(line)
 
 
 def write_page(path: Path, report: Report) -> None:

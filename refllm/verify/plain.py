@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -17,7 +17,7 @@ from refllm.numbers.traced import differentiated
 from refllm.parameters import Tree
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
-from refllm.verify.keywords import as_golden, own_name
+from refllm.verify.keywords import as_golden, golden_name, own_name
 from refllm.verify.runner import respond
 
 Function = Callable[..., Any]
@@ -36,31 +36,39 @@ def operations() -> dict[str, Function]:
 
 
 def interface(words: Mapping[str, Function]) -> dict[str, Function]:
-    """What these functions are to the golden files, with their names and keywords: models by name, no cache, nothing
-    but what a case says."""
+    """What these functions are to the golden files, with their names and keywords."""
+    return {golden_name(name): implementation(golden_name(name), words) for name in words}
 
-    def without_bias(name: str) -> Function:
-        return lambda x, p, **how: words[name](x, p, None, **how)
 
-    def with_loss(name: str) -> Function:
-        return lambda *state, model="gpt", **how: words[name](*state, loss=words[f"{model}_loss"], **how)
+def implementation(operation: str, words: Mapping[str, Function], *, traced: bool = False) -> Function:
+    """What these functions make of an operation of the golden files: models by name, no cache, nothing but what a case
+    says. Traced, training goes down the true gradient of what its loss computes, whatever its pullback says.
+    """
+    name = own_name(operation)
+    f = words[name]
 
-    def with_model(name: str) -> Function:
+    def without_bias(x: Array, p: Tree, **how: Any) -> Any:
+        return f(x, p, None, **how)
+
+    def with_loss(*state: Tree, model: str = "gpt", **how: Any) -> Any:
+        loss = words[f"{model}_loss"]
+        return f(*state, loss=differentiated(loss) if traced else loss, **how)
+
+    def with_model(p: Tree, model: str = "gpt", cache: bool = False, **how: Any) -> Any:
         """A cache changes the work and not the answer: the text has none."""
-        return lambda p, model="gpt", cache=False, **how: words[name](p, model=words[model], **how)
+        return f(p, model=words[model], **how)
 
-    def classifier_loss(p: Tree, weights: Array | None = None, smoothing: float = 0.0, **how: Any) -> Any:
-        return words["classifier_loss"](p, weights=weights, smoothing=smoothing, **how)
+    def without_cache(p: Tree, cache: bool, **how: Any) -> Any:
+        return f(p, **how)
+
+    def unweighted(p: Tree, weights: Array | None = None, smoothing: float = 0.0, **how: Any) -> Any:
+        return f(p, weights=weights, smoothing=smoothing, **how)
 
     own: dict[str, Function] = {
-        **words,
-        **{name: without_bias(name) for name in ("grouped_attention", "llama_layer")},
-        **{name: with_loss(name) for name in ("train_step", "train")},
-        **{name: with_model(name) for name in ("generate", "beam_search")},
-        "classifier_loss": classifier_loss,
-        "translate": lambda p, cache, **how: words["translate"](p, **how),
-    }
-    return as_golden(own)
+        "grouped_attention": without_bias, "llama_layer": without_bias, "train_step": with_loss, "train": with_loss,
+        "generate": with_model, "beam_search": with_model, "translate": without_cache, "classifier_loss": unweighted,
+    }  # fmt: skip
+    return as_golden({name: own.get(name, f)})[operation]
 
 
 @cache
@@ -95,18 +103,25 @@ def exchanged(functions: Mapping[Any, Function]) -> Iterator[None]:
     try:
         for original, other in functions.items():
             for place, name in _places(original):
-                place[name] = other
+                _put(place, name, other)
         yield
     finally:
         for original in functions:
             for place, name in _places(original):
-                place[name] = original
+                _put(place, name, original)
+
+
+def _put(place: Any, name: str, function: Function) -> None:
+    if isinstance(place, dict):
+        place[name] = function
+    else:
+        setattr(place, name, function)
 
 
 @cache
-def _places(original: FunctionType) -> tuple[tuple[dict[str, Any], str], ...]:
-    """Where the text holds a function: in modules, and in dictionaries of theirs."""
-    found: list[tuple[dict[str, Any], str]] = []
+def _places(original: FunctionType) -> tuple[tuple[Any, str], ...]:
+    """Where the text holds a function: in modules, in dictionaries of theirs, and, a method, in its class."""
+    found: list[tuple[Any, str]] = []
     for name, module in list(sys.modules.items()):
         if not name.startswith("refllm.spec."):
             continue
@@ -115,6 +130,8 @@ def _places(original: FunctionType) -> tuple[tuple[dict[str, Any], str], ...]:
                 found.append((vars(module), key))
             elif isinstance(value, dict) and key.isupper():
                 found += [(value, inner) for inner, entry in value.items() if entry is original]
+            elif isinstance(value, type) and value.__module__ == name:
+                found += [(value, inner) for inner, entry in vars(value).items() if entry is original]
     return tuple(found)
 
 
@@ -126,8 +143,8 @@ def answer(
     Traced, its gradient is the true one of what it computes; otherwise that of its own pullbacks. With `values` there
     is no gradient.
     """
-    words = {name: functions.get(f, f) for name, f in text().items()} if functions else text()
-    function = interface(words)[case.operation]
+    words: dict[str, Function] = {**text(), **{name: functions[f] for name, f in text().items() if f in functions}}
+    function = implementation(case.operation, words, traced=traced)
     if values:
         case = case.values_alone()
     elif traced:
@@ -137,3 +154,35 @@ def answer(
             return respond(Functions("the text", {case.operation: function}, {}), case, dtype)
         except (FaultError, UnsupportedError):
             return None
+
+
+def reached(case: Case, among: Collection[FunctionType]) -> frozenset[FunctionType]:
+    """Which of these functions the text calls when it answers a case."""
+    if case.operation not in operations():
+        return frozenset()
+    watch = _watch(frozenset(among))
+    watch.called.clear()
+    answer(case, "float64", watch.functions, traced=False, values=True)
+    return frozenset(watch.called)
+
+
+class _Watch:
+    """Functions that are themselves, and note down that they were called."""
+
+    def __init__(self, originals: Collection[FunctionType]) -> None:
+        self.called = set[FunctionType]()
+        self.functions = {original: self._watched(original) for original in originals}
+
+    def _watched(self, original: FunctionType) -> Function:
+        @wraps(original)
+        def through(*arguments: Any, **keywords: Any) -> Any:
+            self.called.add(original)
+            return original(*arguments, **keywords)
+
+        return through
+
+
+@cache
+def _watch(originals: frozenset[FunctionType]) -> _Watch:
+    """Made once, since every case is watched by itself."""
+    return _Watch(originals)

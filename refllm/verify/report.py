@@ -132,6 +132,7 @@ def _result_data(result: Result) -> dict[str, Any]:
         "ratio": _finite(result.ratio),
         "diagnosis": result.diagnosis,
         "diff": next((text for text in map(diff_of, result.diagnosis) if text), []),
+        "issue": next((text for text in map(issue_of, result.diagnosis) if text), None),
         "reason": result.reason,
         "level": case.level,
         "spec": case.spec,
@@ -191,7 +192,7 @@ def _operation(report: Report, first: Result, failures: list[Result]) -> list[st
         lines += _wrapped("also ", ", ".join(result.case.id for result in more))
     for line in _otherwise(first, wrong):
         lines += _wrapped("  - ", line)
-        lines += [f"      {text}" for text in diff_of(line)]
+        lines += [f"      {text}" for text in below(line)]
     return lines + [line for group in _groups(first, failures) for line in _wrapped("", group, "  ")]
 
 
@@ -257,14 +258,14 @@ def _case(report: Report, result: Result) -> list[str]:
         lines.append("  diagnosis:")
     for line in explained:
         lines += _wrapped("  - ", line)
-        lines += [f"      {text}" for text in diff_of(line)]
+        lines += [f"      {text}" for text in below(line)]
     lines += [text for line in _reports(report, result) for text in _wrapped("  ", line)]
     return [*lines, *(f"    {line}" for line in snippet(report, result))]
 
 
 def _reports(report: Report, result: Result) -> list[str]:
     """Where mistakes were reported that fail this case and that no right answer contradicts, unless one is said."""
-    if not result.wrong or any("https://" in line for line in result.diagnosis):
+    if not result.wrong or any(map(issue_of, result.diagnosis)):
         return []
     passed = {each.case.id for each in report.results if each.status == "pass"}
     value_right = not any(verdict.wrong and verdict.name.startswith("output") for verdict in result.verdicts)
@@ -277,8 +278,18 @@ def _reports(report: Report, result: Result) -> list[str]:
 
 def diff_of(line: str) -> list[str]:
     """The edit of the specification that a line of a diagnosis speaks of: its place, what goes, what comes."""
-    edit = getattr(line, "edit", None)
-    return [text for place, lines in edit.diff for text in (place, *lines)] if edit is not None else []
+    return [text for place, lines in getattr(line, "diff", []) for text in (place, *lines)]
+
+
+def issue_of(line: str) -> str | None:
+    """Where somebody made the mistake in public that a line of a diagnosis speaks of."""
+    return getattr(line, "issue", None)
+
+
+def below(line: str) -> list[str]:
+    """What stands below a line of a diagnosis: the edit of the specification, and the public report."""
+    issue = issue_of(line)
+    return [*diff_of(line), *([f"as in {issue}"] if issue else [])]
 
 
 def _some(verdicts: list[Verdict]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,48 @@ def columns(f: Callable[..., Any]) -> Callable[..., Any]:
         return array.swap(y), lambda dy: array.swap(back(array.swap(dy)))
 
     return along_columns
+
+
+def down(f: Callable[[Array], Array], x: Array) -> Array:
+    """A function of the columns instead of the rows; a vector is one row."""
+    return f(x) if x.ndim < 2 else array.swap(f(array.swap(x)))
+
+
+def right(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation as the text has it, for an edit that calls what it is an edit of."""
+    return OPERATIONS[f.__name__]
+
+
+def erf(x: Array) -> Array:
+    """The error function with the digits that a float has beside 1."""
+    return array.where(x < 0, array.erfc(-x) - 1, 1 - array.erfc(x))
+
+
+def second_best(p: Array, chosen: Array) -> Array:
+    """The place of the largest entry of every row but for the chosen one."""
+    values = getattr(p, "value", p)
+    return numpy.where(array.one_hot(chosen, p.shape[-1]), -numpy.inf, values).argmax(axis=-1)
+
+
+def narrow(x: Array, dtype: str) -> Array:
+    """x in another dtype, in which what is made of it is computed."""
+    return array.like(x, numpy.zeros(0, dtype))
+
+
+def narrow_angles(positions: Array, D: int, base: float, dtype: str) -> Array:
+    """The angles of rotary positions, computed in a narrow type."""
+    frequencies = (base ** (-numpy.arange(0, D, 2) / D)).astype(dtype)
+    return (positions.astype(dtype)[..., None] * frequencies).astype("float64")
+
+
+def bucket_by(whole: Callable[[float], int], n: int, K: int, farthest: int, near: int | None = None) -> int:
+    """T5's bucket of a distance by logarithms in floats, which `whole` cuts to whole numbers. They are raised by a
+    hair, so that a border is reached on it."""
+    near = K // 2 if near is None else near
+    if n < near:
+        return n
+    steps = math.log(max(n, 1) / max(near, 1)) / math.log(farthest / max(near, 1)) * (K - near)
+    return min(near + int(whole(steps + 1e-9)), K - 1)
 
 
 def highest(x: Array) -> Array:
@@ -88,12 +131,21 @@ def narrow_matmul(a: Array, b: Array, dtype: str) -> Array:
 OPERATIONS = spec.operations()  # one of which may be taken for another
 WORDS: dict[str, Any] = {
     **{name: value for name, value in vars(array).items() if not name.startswith("_")},
+    "bucket_by": bucket_by,
     "columns": columns,
+    "down": down,
+    "erf": erf,
+    "float32": numpy.float32,
     "highest": highest,
+    "math": math,
+    "narrow": narrow,
+    "narrow_angles": narrow_angles,
     "narrow_matmul": narrow_matmul,
     "narrow_mean": narrow_mean,
     "narrow_sum": narrow_sum,
+    "right": right,
     "rounded": rounded,
     "scatter_last": scatter_last,
     "scatter_mean": scatter_mean,
+    "second_best": second_best,
 }

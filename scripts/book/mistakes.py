@@ -24,9 +24,8 @@ def bank() -> tuple[Mistake, ...]:
 
     found = []
     for mutant in MUTANTS:
-        originals = getattr(mutant, "originals", None) or (mutant.original,)
-        diff = tuple((str(place), tuple(lines)) for place, lines in getattr(mutant, "diff", ()))
-        names = tuple(original.__name__ for original in originals)
+        diff = tuple((place, tuple(lines)) for place, lines in mutant.diff)
+        names = tuple(original.__name__ for original in mutant.originals)
         found.append(Mistake(mutant.id, mutant.spec, mutant.about, mutant.issue, names, diff))
     return tuple(found)
 

@@ -12,7 +12,8 @@ from refllm.backend import Array
 from refllm.verify import corpus, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Response
-from refllm.verify.mutants import MUTANTS, planted
+from refllm.verify.imitations import Mistaken
+from refllm.verify.mutants import MUTANTS
 
 GOLDEN = corpus.load(corpus.folder(None))
 # What changes refllm, the operations whose cases are put to it, and the convention that it then follows.
@@ -36,13 +37,16 @@ BY_MUTANT = [
 ]
 
 
-def results(operations: tuple[str, ...], functions: Any, declared: dict[str, str]) -> list[runner.Result]:
+def results(operations: tuple[str, ...], mine: runner.Implementation) -> list[runner.Result]:
     cases = [case for case in GOLDEN.cases.values() if case.operation in operations]
-    return list(runner.run(Functions("mine", functions, declared), cases, "float64", GOLDEN.C))
+    return list(runner.run(mine, cases, "float64", GOLDEN.C))
 
 
-def check(operations: tuple[str, ...], functions: Any, declared: dict[str, str]) -> None:
-    silent, said = (results(operations, functions, d) for d in ({}, declared))
+def check(
+    operations: tuple[str, ...], mine: Callable[[dict[str, str]], runner.Implementation], declared: dict[str, str]
+) -> None:
+    """`mine` is an implementation that declares these conventions."""
+    silent, said = (results(operations, mine(d)) for d in ({}, declared))
     key = ",".join(f"{name}={value}" for name, value in declared.items())
     told = {r.reason for r in silent if r.status == "convention"}
     assert key in told
@@ -56,8 +60,7 @@ def test_a_declared_convention_is_right_and_an_undeclared_one_is_named(
     identity: str, operations: tuple[str, ...], declared: dict[str, str]
 ) -> None:
     [mutant] = [mutant for mutant in MUTANTS if mutant.id == identity]
-    with planted(mutant):
-        check(operations, reference.functions(), declared)
+    check(operations, lambda conventions: Mistaken(mutant, conventions), declared)
 
 
 def velocity(sign: int, damped: bool) -> Callable[..., Any]:
@@ -102,7 +105,7 @@ BY_FUNCTION = [
 
 @pytest.mark.parametrize(("operation", "function", "declared"), BY_FUNCTION, ids=[str(row[2]) for row in BY_FUNCTION])
 def test_so_is_one_that_no_mutant_follows(operation: str, function: Any, declared: dict[str, str]) -> None:
-    check((operation,), {operation: function}, declared)
+    check((operation,), lambda conventions: Functions("mine", {operation: function}, conventions), declared)
 
 
 def test_every_value_of_every_convention_has_answers() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy
 import pytest
 
+from refllm.numbers.traced import differentiated
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import linear
-from refllm.verify import corpus, diagnosis, hints, imitations, mutants, reference, runner, suspects
+from refllm.verify import candidates, corpus, diagnosis, hints, imitations, mutants, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, Response
 from refllm.verify.runner import Result
@@ -104,7 +105,7 @@ def test_the_truth_is_equal_to_no_mistake(golden: corpus.Corpus, every: int) -> 
             own.setdefault(case.operation, []).append(case)
     for cases in own.values():
         for case in cases[::every]:
-            assert suspects.suspects(case, _truth(case), "float64", known) == []
+            assert candidates.candidates(case, _truth(case), "float64", known) == []
 
 
 def test_a_worse_rounding_is_no_mistake(golden: corpus.Corpus) -> None:
@@ -191,7 +192,7 @@ def test_a_mistake_in_one_branch_is_said_to_be_none_in_the_other(golden: corpus.
         return (_without_scale if causal else attention)(q, k, v, causal=causal, allowed=allowed)
 
     found = _diagnosed(golden, "attention", attend)["ATT-MASK/causal-square"].diagnosis
-    assert found[0].startswith("here equal to attention without the 1/√d_k scale (ATT/no-scale, ")
+    assert found[0].startswith("here equal to attention without the 1/√d_k scale (ATT/no-scale), ")
     assert found[0].endswith(", but ATT/square is right, which that gets wrong")
 
 
@@ -235,8 +236,10 @@ def test_an_overflow_of_the_right_formula_is_called_an_overflow(golden: corpus.C
 
 def test_an_overflow_is_a_mistake_where_another_answer_shows_it_too(golden: corpus.Corpus) -> None:
     """log(softmax(x)) overflows in float32 where float64 does not; where it overflows in both, that tells it."""
-    log_of_softmax = next(mutant for mutant in mutants.MUTANTS if mutant.id == "SMX/log-of-softmax")
-    for failure in _diagnosed(golden, "log_softmax", log_of_softmax.function, "float32").values():
+    [log_of_softmax] = [mutant for mutant in mutants.MUTANTS if mutant.id == "SMX/log-of-softmax"]
+    assert isinstance(log_of_softmax, mutants.Edited)
+    [function] = log_of_softmax.functions.values()
+    for failure in _diagnosed(golden, "log_softmax", differentiated(function), "float32").values():
         assert "(SMX/log-of-softmax)" in failure.diagnosis[0]
 
 
@@ -244,7 +247,7 @@ def test_the_summary_says_what_explains_the_failures_of_which_nothing_is_said(go
     found = _diagnosed(golden, "attention", _attention(bottom_right=False))
     failures = list(found.values())
     said = found["ATT-MASK/causal-longer-keys"].diagnosis
-    assert "(ATT-MASK/top-left, " in said[1]
+    assert "(ATT-MASK/top-left)" in said[1]
     [line] = diagnosis.summary(failures, said)  # a convention explains the others
     assert line == (
         f"3 of {len(failures)} wrong answers are explained by attention whose row with no key left is NaN "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy
@@ -12,41 +11,17 @@ import pytest
 
 from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.models import gpt
-from refllm.objectives.classification import class_nll
+from refllm.numbers.traced import differentiated
 from refllm.ops.attention import attention
 from refllm.ops.layer_norm import layer_norm
-from refllm.optim.update import _step
-from refllm.verify import corpus, imitations, keywords, matrix, mutants, reference, runner
+from refllm.spec.softmax import softmax
+from refllm.verify import corpus, imitations, matrix, mutants, plain, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
-from refllm.verify.mutants import EQUIVALENT, MUTANTS, Equivalent, Mutant, Site, planted, traced
-from refllm.verify.mutants import attention as attention_mutants
-from refllm.verify.mutants import beam as beam_mutants
-from refllm.verify.mutants import bidirectional as bidirectional_mutants
-from refllm.verify.mutants import classification as classification_mutants
-from refllm.verify.mutants import contrastive as contrastive_mutants
-from refllm.verify.mutants import cross_attention as cross_attention_mutants
-from refllm.verify.mutants import earlier as earlier_mutants
-from refllm.verify.mutants import feed_forward as feed_forward_mutants
-from refllm.verify.mutants import gates as gate_mutants
-from refllm.verify.mutants import grouped as grouped_mutants
-from refllm.verify.mutants import linear as linear_mutants
-from refllm.verify.mutants import llama as llama_mutants
-from refllm.verify.mutants import loss as loss_mutants
-from refllm.verify.mutants import norms as norm_mutants
-from refllm.verify.mutants import optimiser as optimiser_mutants
-from refllm.verify.mutants import positions as position_mutants
-from refllm.verify.mutants import recurrent as recurrent_mutants
-from refllm.verify.mutants import relative as relative_mutants
-from refllm.verify.mutants import rotary as rotary_mutants
-from refllm.verify.mutants import routing as routing_mutants
-from refllm.verify.mutants import sampling as sampling_mutants
-from refllm.verify.mutants import schedule as schedule_mutants
-from refllm.verify.mutants import switch as switch_mutants
-from refllm.verify.mutants.autodiff import Node, constant, differentiable, exp, log, sigmoid, sqrt, tanh, top, where
-from refllm.verify.mutants.softmax import average
-from refllm.verify.runner import Result
+from refllm.verify.imitations import Mistaken
+from refllm.verify.mutants import EQUIVALENT, MUTANTS, Edited, Equivalent, Patch, edit, planted, traced
 
+text = plain.text()["attention"]
 TOPICS_ASKED_FOR = {
     "attention": "ATT/", "mask": "ATT-MASK/", "positions": "PE-", "cache": "GEN/cache", "norms": "LN/", "MLP": "FFN/",
     "loss": "CE/", "backward": "/back-", "optimiser": "ADAM", "schedule": "warmup", "dropout": "DROP/",
@@ -176,34 +151,21 @@ def test_an_issue_is_a_page_of_a_public_tracker() -> None:
     assert all(re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", issue) for issue in issues)
 
 
-@pytest.fixture(scope="module")
-def unchanged(golden: corpus.Corpus) -> list[tuple[Result, frozenset[Site]]]:
-    """What becomes of every case when nothing is changed, and which places of equivalent changes it calls on its way.
-    A change in a place that a case never calls cannot change its answer."""
-    sites, found = frozenset(map(_site, EQUIVALENT)), []
-    with traced(sites) as called:
-        for case in golden.cases.values():
-            called.clear()
-            [result] = _run(golden, [case])
-            found.append((result, frozenset(called)))
-    return found
-
-
-def _site(change: Mutant | Equivalent) -> Site:
-    return change.original, change.within
-
-
 @pytest.mark.parametrize("equivalent", EQUIVALENT, ids=lambda e: e.id)
-def test_an_equivalent_change_passes_every_case(
-    equivalent: Equivalent, golden: corpus.Corpus, unchanged: list[tuple[Result, frozenset[Site]]]
-) -> None:
+def test_an_equivalent_change_passes_every_case(equivalent: Equivalent, golden: corpus.Corpus) -> None:
     """Every case that calls what is changed, of which there are some."""
-    reached = {result.case.id: result for result, called in unchanged if _site(equivalent) in called}
+    reached = [case for case in golden.cases.values() if _reaches(equivalent, case)]
     assert reached
-    with planted(equivalent):
-        results = list(_run(golden, [result.case for result in reached.values()]))
-    assert [r.case.id for r in results if r.failed and not reached[r.case.id].failed] == []
+    results = runner.run(Mistaken(equivalent.change, {}), reached, "float64", golden.C)
+    assert [(r.case.id, r.status, r.reason) for r in results if r.failed] == []
     assert len(equivalent.proof) > 20
+
+
+def _reaches(equivalent: Equivalent, case: Case) -> bool:
+    change = equivalent.change
+    if isinstance(change, Edited):
+        return bool(plain.reached(case, change.originals))
+    return case.operation == change.original.__name__
 
 
 def _run(golden: corpus.Corpus, cases: Any) -> Any:
@@ -213,7 +175,7 @@ def _run(golden: corpus.Corpus, cases: Any) -> Any:
 def test_planting_reaches_modules_and_tables_and_ends() -> None:
     x = numpy.array([[1.0, 2.0]])
     relu: Callable[..., Any] = ACTIVATIONS["relu"]
-    mutant = Mutant("X/y", relu, "", lambda z: ("planted", None))
+    mutant = Patch("X/y", relu, "", lambda z: ("planted", None))
     with planted(mutant):
         assert str(ACTIVATIONS["relu"](x)[0]) == "planted"
         assert reference.functions()["relu"](x)[0] == "planted"
@@ -237,139 +199,73 @@ def test_a_trace_has_the_functions_called_by_module_and_by_package_and_ends() ->
 
 
 def test_planting_within_a_module_leaves_the_others() -> None:
-    mutant = Mutant("X/y", layer_norm, "", lambda x, g, b, *, eps: ("planted", None), within="refllm.models.gpt")
+    mutant = Patch("X/y", layer_norm, "", lambda x, g, b, *, eps: ("planted", None), within="refllm.models.gpt")
     x = numpy.ones((1, 2))
     with planted(mutant):
         assert reference.functions()["layer_norm"](x, x[0], x[0], eps=1e-5)[0] is not None
         assert vars(gpt)["layer_norm"](x, g=x[0], b=x[0], eps=1e-5)[0] == "planted"
 
 
-def _without_bias(block: Callable[..., Any]) -> Callable[..., Any]:
-    """Grouped attention as the golden files ask for it."""
-
-    def answer(x: numpy.ndarray, p: Any, **how: Any) -> tuple[Any, Callable[..., Any]]:
-        y, back = block(x, None, p, **how)
-        return y, lambda dy: back(dy)[::2]
-
-    return answer
-
-
-RIGHT: dict[str, tuple[str, Callable[..., Any]]] = {
-    "attention": ("attention", attention_mutants.variant()),
-    "heads": ("heads", linear_mutants.split(linear_mutants._cut)),
-    "self_attention": ("self_attention", linear_mutants.block()),
-    "sinusoidal": ("sinusoidal", position_mutants.wave()),
-    "add_positions": ("add_positions", position_mutants.row(lambda i, rows: i)),
-    "rotary_halves": ("rotary_halves", rotary_mutants.turn(rotary_mutants.halves)),
-    "rotary_interleaved": ("rotary_interleaved", rotary_mutants.turn(rotary_mutants.interleaved)),
-    "relative_attention": ("relative_attention", relative_mutants.biased()),
-    "t5_bias_causal": ("t5_bias_causal", relative_mutants.table(relative_mutants._causal)),
-    "t5_bias_bidirectional": ("t5_bias_bidirectional", relative_mutants.table(relative_mutants._bidirectional)),
-    "alibi": ("alibi", relative_mutants.slopes(lambda m, d: m * -abs(d))),
-    "layer_norm": ("layer_norm", norm_mutants.norm()),
-    "rms_norm": ("rms_norm", gate_mutants.norm()),
-    "repeat_heads": ("repeat_heads", gate_mutants.repeated(lambda G, n: numpy.repeat(numpy.arange(G), n))),
-    "gated_feed_forward": ("gated_feed_forward", llama_mutants.gated(lambda g, h, f: f(g) * h)),
-    "grouped_attention": ("grouped_attention", _without_bias(grouped_mutants.grouped())),
-    "load_balance": ("load_balance", routing_mutants.balance(routing_mutants.balanced)),
-    "dispatch": ("dispatch", routing_mutants.sent(lambda slots, E, K: slots)),
-    "combine": ("combine", routing_mutants.brought(lambda made, g, none: made * g)),
-    "switch_layer": ("switch_layer", switch_mutants.layer()),
-    "info_nce": ("info_nce", contrastive_mutants.contrast()),
-    "smoothed_cross_entropy": ("smoothed_cross_entropy", contrastive_mutants.smoothed()),
-    "gelu_tanh": ("gelu_tanh", differentiable(feed_forward_mutants.RIGHT["gelu_tanh"])),
-    "gelu_erf": ("gelu_erf", differentiable(feed_forward_mutants.RIGHT["gelu_erf"])),
-    "relu": ("relu", differentiable(feed_forward_mutants.RIGHT["relu"])),
-    "feed_forward": (
-        "feed_forward",
-        feed_forward_mutants.layer(lambda x, p, f: f(x @ p["W1"] + p["b1"]) @ p["W2"] + p["b2"]),
-    ),
-    "cross_entropy": ("cross_entropy", loss_mutants.nll()),
-    "soft_cross_entropy": (
-        "soft_cross_entropy",
-        loss_mutants.soft(places=loss_mutants._soft, mean=average),
-    ),
-    "warmup_cosine": ("warmup_cosine", lambda *, step, **how: schedule_mutants.schedule()(step, **how)),
-    "sample": ("sample", sampling_mutants.sampled()),
-    "rnn": ("rnn", recurrent_mutants.simple()),
-    "lstm": ("lstm", recurrent_mutants.gated()),
-    "window": ("window", earlier_mutants.windows()),
-    "bidirectional": ("bidirectional", bidirectional_mutants.both_ways()),
-    "cross_attention": ("cross_attention", partial(cross_attention_mutants.reading(), cache=None)),
-    "beam_search": ("beam_search", beam_mutants.searched()),
-}
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if isinstance(m, Edited)], ids=lambda m: m.id)
+def test_every_line_that_an_edit_takes_out_stands_once_in_the_text(mutant: Edited) -> None:
+    """Else the edit says which line is not there, or is there more than once; and what it makes of the text is Python,
+    and other than the text."""
+    for (place, diff), original in zip(mutant.diff, mutant.originals, strict=True):
+        assert re.fullmatch(r"spec/\w+\.py:\d+", place), mutant.id
+        assert {line[0] for line in diff} <= {"-", "+"}
+        assert diff, f"{mutant.id} changes nothing in {original.__name__}"
+    assert mutant.functions.keys() == set(mutant.originals)
+    assert len(mutant.originals) == len(set(mutant.originals)), f"{mutant.id} edits one function twice"
 
 
-@pytest.mark.parametrize("name", RIGHT)
-def test_what_a_mutant_changes_is_right_when_nothing_is_changed(name: str, golden: corpus.Corpus) -> None:
-    """So that a mutant is wrong by its one deviation, and by nothing else."""
-    operation, function = RIGHT[name]
-    cases = [case for case in golden.cases.values() if case.operation == operation]
-    parts = Functions("parts", keywords.as_golden({operation: function}), {})
-    results = list(runner.run(parts, cases, "float64", golden.C))
-    assert [(r.case.id, r.reason, r.ratio) for r in results if r.status != "pass"] == []
+@pytest.mark.parametrize(
+    ("old", "says"),
+    [
+        ("s = q @ k", "occurs 0 times in refllm.spec.attention.attention: write it as it stands there now"),
+        ("", "occurs 0 times"),
+        ("y = P @ v\ndq = ds @ k", "occurs 0 times"),
+    ],
+)
+def test_a_line_that_is_not_in_the_text_is_told(old: str, says: str) -> None:
+    with pytest.raises(LookupError, match=re.escape(says)):
+        _ = Edited("X/y", "", edit(text, old, "pass")).functions
 
 
-def test_the_parts_of_adam_are_right_when_nothing_is_changed(golden: corpus.Corpus) -> None:
-    whole = Mutant("X/y", _step, "", optimiser_mutants.step())
-    with planted(whole):
-        results = list(_run(golden, [c for c in golden.cases.values() if c.operation in ("adam", "adamw")]))
-    assert len(results) > 10
-    assert all(r.status == "pass" for r in results)
+def test_a_line_that_occurs_twice_is_told() -> None:
+    def twice(x: Any) -> Any:
+        x = x + 1
+        x = x + 1
+        return [x]
+
+    with pytest.raises(LookupError, match=r"occurs 2 times .* write it once, with the lines around it"):
+        _ = Edited("X/y", "", edit(twice, "x = x + 1", "pass")).functions
+    function = Edited("X/y", "", edit(twice, "x = x + 1\nreturn [x]", "return [x]")).rewritten[0].edit.source
+    assert function.count("x = x + 1") == 1
 
 
-def test_the_parts_of_a_classifiers_loss_are_right_when_nothing_is_changed(golden: corpus.Corpus) -> None:
-    with planted(Mutant("X/y", class_nll, "", classification_mutants.nll())):
-        results = list(_run(golden, [c for c in golden.cases.values() if c.operation == "classifier_loss"]))
-    assert any("weights" in r.case.keywords for r in results)
-    assert all(r.status == "pass" for r in results)
+def test_lines_that_come_stand_as_deep_as_those_that_go() -> None:
+    several = edit(text, "dP = dy @ swap(v)", "if causal:\n    dy = 2 * dy\ndP = dy @ swap(v)")
+    [(place, diff)] = Edited("X/y", "", several).diff
+    assert diff == ["+ if causal:", "+ dy = 2 * dy"]
+    assert place.startswith("spec/attention.py:")
+    assert Edited("X/y", "", several).functions[text].__name__ == "attention"
 
 
-EXPRESSIONS: dict[str, Callable[[Node, Node], Node]] = {
-    "sum": lambda x, y: x + 2.0 - y + (1.0 - x),
-    "product": lambda x, y: x * y * 3.0 * numpy.arange(3.0),
-    "quotient": lambda x, y: x / (y * y + 1.0) + 1.0 / (x * x + 2.0),
-    "power": lambda x, y: (x * x + 1.0) ** 1.5 + y,
-    "matrix product": lambda x, y: x @ y.swap() @ x,
-    "vector times matrix": lambda x, y: x[0] @ y.swap() + x.sum(),
-    "functions": lambda x, y: exp(x) * tanh(y) + log(x * x + 1.0) * sigmoid(y) - sqrt(y * y + 1.0),
-    "row picked twice": lambda x, y: x[numpy.array([0, 0, 1])] + y[numpy.array([1])],
-    "reductions": lambda x, y: x.mean(None) * y.sum(0) + x.sum(-1) - y.mean(-1),
-    "where": lambda x, y: where(x.value > 0, x * y, 2.0 * y),
-    "reshaped": lambda x, y: x.reshape(3, 2) @ y.swap(0, 1).reshape(2, 3),
-}
-
-
-@pytest.mark.parametrize("name", EXPRESSIONS)
-def test_the_differentiation_agrees_with_difference_quotients(name: str) -> None:
-    generator = numpy.random.default_rng(3)
-    operation = differentiable(EXPRESSIONS[name])
-    x, y = generator.standard_normal((2, 2, 3))
-    value, back = operation(x, y)
-    dvalue = generator.standard_normal(value.shape)
-    for number, gradient in enumerate(back(dvalue)):
-        expected = numpy.empty_like(x)
-        for i in numpy.ndindex(x.shape):
-            step = numpy.zeros_like(x)
-            step[i] = 1e-6
-            above, below = ([x, y] for _ in range(2))
-            above[number], below[number] = above[number] + step, below[number] - step
-            expected[i] = ((operation(*above)[0] - operation(*below)[0]) * dvalue).sum() / 2e-6
-        numpy.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_a_constant_has_no_gradient_and_keeps_its_value() -> None:
-    operation = differentiable(lambda x: x * constant(x) + top(x))
-    y, back = operation(numpy.array([[1.0, 3.0]]))
-    numpy.testing.assert_array_equal(y, [[4.0, 12.0]])
-    numpy.testing.assert_array_equal(back(numpy.ones((1, 2))), [[1.0, 3.0]])
+def test_an_edit_in_a_pullback_keeps_the_pullbacks_and_any_other_has_the_gradient_of_what_it_computes() -> None:
+    forward, backward = edit(text, "y = P @ v", "y = 2 * P @ v"), edit(text, "dv = swap(P) @ dy", "dv = 0 * v")
+    assert Edited("X/y", "", forward).traced
+    assert not Edited("X/y", "", backward).traced
+    assert not Edited("X/y", "", forward + edit(softmax, "return p * (dp - sum(p * dp))", "return p * dp")).traced
+    own = edit(text, "y = P @ v", "y = P @ v\n\ndef mine_back(dy):\n    return dy, dy, dy\n")
+    assert not Edited("X/y", "", own).traced
 
 
 def test_a_mutant_of_the_forward_pass_has_the_gradient_of_what_it_computes() -> None:
     """Attention without the scale is attention of queries that are √d_k times as large."""
     q, k, v = numpy.random.default_rng(5).standard_normal((3, 2, 4, 3))
     mutant = next(m for m in MUTANTS if m.id == "ATT/no-scale")
-    y, back = mutant.function(q, k, v, causal=True, attention_mask=None)
+    assert isinstance(mutant, Edited)
+    y, back = differentiated(mutant.functions[text])(q, k, v, causal=True, attention_mask=None)
     expected, back_expected = attention(q * 3**0.5, k, v, causal=True, attention_mask=None)
     numpy.testing.assert_allclose(y, expected, rtol=1e-12)
     dq, dk, dv = back_expected(v)

@@ -79,6 +79,9 @@ class Source:
     def in_pullback(self, node: Any) -> bool:
         return self._inside(node) is not None
 
+    def line_in_pullback(self, line: int) -> bool:
+        return any(f.lineno <= line <= (f.end_lineno or 0) for f in self.inner if f.name.endswith("_back"))
+
     def _inside(self, node: Any) -> ast.FunctionDef | None:
         """The inner function that a node stands in."""
         return next((f for f in self.inner if f.lineno <= node.lineno <= (f.end_lineno or 0)), None)

@@ -1,8 +1,8 @@
-"""The bank of mutants: realistic mistakes, each overriding one function of refllm.
+"""The bank of mutants: realistic mistakes, most of them edits of the specification's own lines.
 
 It measures the golden files (every mutant must fail some case) and it diagnoses: an answer equal to a mutant's, on the
-same input, says which mistake was made. A file a topic; `bank` says what a mutant is, `autodiff` gives a wrong forward
-the gradient that a framework would give it, `equivalent` lists changes that are no mistakes, with their proofs.
+same input, says which mistake was made. A file a topic; `bank` says what a mutant is, `equivalent` lists changes that
+are no mistakes, with their proofs.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from refllm.verify.mutants import (
     softmax,
     switch,
 )
-from refllm.verify.mutants.bank import Equivalent, Mutant, Site, planted, traced
+from refllm.verify.mutants.bank import Edited, Equivalent, Mutant, Patch, Site, edit, planted, traced
 from refllm.verify.mutants.equivalent import EQUIVALENT
 
-__all__ = ["EQUIVALENT", "MUTANTS", "Equivalent", "Mutant", "Site", "planted", "traced"]
+__all__ = ["EQUIVALENT", "MUTANTS", "Edited", "Equivalent", "Mutant", "Patch", "Site", "edit", "planted", "traced"]
 
 TOPICS = (
     attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,

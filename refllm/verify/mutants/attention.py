@@ -2,234 +2,121 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
+from refllm.spec.attention import attention
+from refllm.verify.mutants.bank import Edited, Edits, edit
 
-import numpy
-
-from refllm.backend import Array
-from refllm.ops.attention import attention
-from refllm.verify.mutants.autodiff import Node, constant, differentiable, exp, top, where
-from refllm.verify.mutants.bank import Function, Mutant
+SCORES = "s = q @ swap(k) / sqrt(D)"
+CAUSAL = 's = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))'
+ALLOWED = 's = where(attention_mask, s, float("-inf"))'
+WEIGHTS = "P, softmax_back = softmax(s)"
+FORBIDDEN = 's == float("-inf")'
 
 
-def scores(q: Node, k: Node) -> Node:
-    return q @ k.swap() * q.shape[-1] ** -0.5
+def scores(new: str) -> Edits:
+    return edit(attention, SCORES, f"s = {new}")
 
 
-def seen(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
-    """Which key a query may attend, (..., T, S)."""
-    both = _up_to(q, k, k.shape[-2] - q.shape[-2]) if causal else numpy.ones((q.shape[-2], k.shape[-2]), bool)
-    return both if attention_mask is None else both & attention_mask
+def weights(new: str) -> Edits:
+    return edit(attention, WEIGHTS, f"P = {new}")
 
 
-def masked(s: Node, seen: Array) -> Node:
-    return where(seen, s, -math.inf)
-
-
-def weights(s: Node) -> Node:
-    """softmax over the keys; zeros for a row of only -inf."""
-    e = exp(s - top(s))
-    total = e.sum()
-    return e / (total + (total.value == 0))
-
-
-def variant(
-    *,
-    scores: Callable[[Node, Node], Node] = scores,
-    seen: Callable[..., Array] = seen,
-    mask: Callable[[Node, Array], Node] = masked,
-    weights: Callable[..., Node] = weights,
-    apply: Callable[[Node, Node, Array, Node], Node] = lambda P, v, m, q: P @ v,
-) -> Function:
-    """Attention with a part of it exchanged, and the true gradient of what then is computed."""
-
-    @differentiable
-    def changed(q: Node, k: Node, v: Node, *, causal: bool, attention_mask: Array | None) -> Node:
-        s = scores(q, k)
-        m = numpy.broadcast_to(seen(q, k, causal, attention_mask), s.shape)
-        return apply(weights(mask(s, m)), v, m, q)
-
-    return changed
-
-
-_right = variant()
-
-
-def gradients(change: Callable[..., tuple[Array, Array, Array]]) -> Function:
-    """Attention with the right value and changed gradients: change((dq, dk, dv), q, k)."""
-
-    def changed(q: Array, k: Array, v: Array, **keywords: Any) -> tuple[Array, Function]:
-        y, back = _right(q, k, v, **keywords)
-        return y, lambda dy: change(back(dy), q, k)
-
-    return changed
-
-
-def _up_to(q: Node, k: Node, shift: int) -> Array:
-    return numpy.arange(k.shape[-2]) <= numpy.arange(q.shape[-2])[:, None] + shift
-
-
-def _causal(mask: Callable[[Node, Node], Array]) -> Callable[..., Array]:
-    """Another causal mask; `allowed` stays."""
-
-    def changed(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
-        return (mask(q, k) if causal else True) & seen(q, k, False, attention_mask)
-
-    return changed
-
-
-def _past(q: Node, k: Node) -> int:
-    return k.shape[-2] - q.shape[-2]
-
-
-def _heads(q: Node) -> int:
-    return q.shape[-3] if len(q.shape) > 2 else 1
-
-
-def _transposed_mask(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
-    square = q.shape[-2] == k.shape[-2] and attention_mask is not None
-    return seen(
-        q, k, causal, attention_mask.swapaxes(-1, -2) if square and attention_mask is not None else attention_mask
-    )
-
-
-def _either(q: Node, k: Node, causal: bool, attention_mask: Array | None) -> Array:
-    both = causal and attention_mask is not None
-    return seen(q, k, True, None) | seen(q, k, False, attention_mask) if both else seen(q, k, causal, attention_mask)
-
-
-@differentiable
-def _scaled_by_value_width(q: Node, k: Node, v: Node, *, causal: bool, attention_mask: Array | None) -> Node:
-    s = q @ k.swap() * v.shape[-1] ** -0.5
-    return weights(masked(s, seen(q, k, causal, attention_mask))) @ v
-
-
-def _unshifted(s: Node) -> Node:
-    e = exp(s)
-    return e / e.sum()
-
-
-def _nan_if_nothing(s: Node) -> Node:
-    e = exp(s - s.value.max(axis=-1, keepdims=True))
-    return e / e.sum()
-
-
-def _constant_total(s: Node) -> Node:
-    e = exp(s - top(s))
-    return e / constant(e.sum() + (e.value.sum(axis=-1, keepdims=True) == 0))
-
-
-def _sum_over_queries(s: Node) -> Node:
-    """P whose pullback subtracts the sum of P dP over the queries instead of the keys."""
-    P = weights(s).value
-    return Node(P, (s, lambda d: P * (d - (P * d).sum(axis=-2, keepdims=True))))
-
-
-def _transposed_weights(P: Node, v: Node, m: Array, q: Node) -> Node:
-    return (P.swap() if P.shape[-1] == P.shape[-2] else P) @ v
-
-
-def _values_gradient_untransposed(P: Node, v: Node, m: Array, q: Node) -> Node:
-    """P v whose pullback gives dv = P dy, where P is square, instead of Pᵀ dy."""
-    p = P.value if P.shape[-1] == P.shape[-2] else P.value.swapaxes(-1, -2)
-    return Node(P.value @ v.value, (P, lambda d: d @ v.value.swapaxes(-1, -2)), (v, lambda d: p @ d))
+def causal(new: str) -> Edits:
+    """Another mask of the past."""
+    return edit(attention, CAUSAL, f's = where({new}, s, float("-inf"))')
 
 
 G = "https://github.com/"
 # fmt: off
 MUTANTS = [
-    Mutant("ATT/no-scale", attention, "attention without the 1/√d_k scale",
-           variant(scores=lambda q, k: q @ k.swap()), G + "mlc-ai/mlc-llm/pull/3426"),
-    Mutant("ATT/scale-d-k", attention, "attention scaled by 1/d_k instead of 1/√d_k, or by 1/√d_k twice",
-           variant(scores=lambda q, k: scores(q, k) * q.shape[-1] ** -0.5)),
-    Mutant("ATT/scale-model-width", attention, "attention scaled by the width of all heads instead of one head's (E3)",
-           variant(scores=lambda q, k: scores(q, k) * _heads(q) ** -0.5), G + "karpathy/ng-video-lecture/pull/6"),
-    Mutant("ATT/scale-inverse", attention, "attention with the scores multiplied by √d_k instead of divided",
-           variant(scores=lambda q, k: scores(q, k) * q.shape[-1]), G + "esceptico/perceiver-io/issues/9"),
-    Mutant("ATT/scale-fourth-root", attention, "attention scaled by d_k^(-1/4), as if the keys were scaled as well",
-           variant(scores=lambda q, k: q @ k.swap() * q.shape[-1] ** -0.25)),
-    Mutant("ATT/scale-keys", attention, "attention scaled by the root of the number of keys instead of d_k",
-           variant(scores=lambda q, k: q @ k.swap() * k.shape[-2] ** -0.5)),
-    Mutant("ATT/scale-value-width", attention, "attention scaled by the root of d_v, the width of the values",
-           _scaled_by_value_width),
-    Mutant("ATT/scale-after-softmax", attention, "attention with the scale applied after the softmax",
-           variant(scores=lambda q, k: q @ k.swap(), apply=lambda P, v, m, q: P @ v * q.shape[-1] ** -0.5),
+    Edited("ATT/no-scale", "attention without the 1/√d_k scale", scores("q @ swap(k)"),
+           G + "mlc-ai/mlc-llm/pull/3426"),
+    Edited("ATT/scale-d-k", "attention scaled by 1/d_k instead of 1/√d_k, or by 1/√d_k twice",
+           scores("q @ swap(k) / D")),
+    Edited("ATT/scale-model-width", "attention scaled by the width of all heads instead of one head's (E3)",
+           scores("q @ swap(k) / sqrt(D * (q.shape[-3] if q.ndim > 2 else 1))"),
+           G + "karpathy/ng-video-lecture/pull/6"),
+    Edited("ATT/scale-inverse", "attention with the scores multiplied by √d_k instead of divided",
+           scores("q @ swap(k) * sqrt(D)"), G + "esceptico/perceiver-io/issues/9"),
+    Edited("ATT/scale-fourth-root", "attention scaled by d_k^(-1/4), as if the keys were scaled as well",
+           scores("q @ swap(k) / sqrt(sqrt(D))")),
+    Edited("ATT/scale-keys", "attention scaled by the root of the number of keys instead of d_k",
+           scores("q @ swap(k) / sqrt(S)")),
+    Edited("ATT/scale-value-width", "attention scaled by the root of d_v, the width of the values",
+           scores("q @ swap(k) / sqrt(v.shape[-1])")),
+    Edited("ATT/scale-after-softmax", "attention with the scale applied after the softmax",
+           edit(attention, SCORES, "s = q @ swap(k)", "y = P @ v", "y = P @ v / sqrt(D)"),
            G + "FrancescoSaverioZuppichini/ViT/issues/2"),
-    Mutant("ATT/negative-scores", attention, "attention with the sign of the scores turned",
-           variant(scores=lambda q, k: -scores(q, k))),
-    Mutant("ATT/softmax-over-queries", attention, "attention with the softmax over the queries instead of the keys",
-           variant(weights=lambda s: weights(s.swap()).swap()),
+    Edited("ATT/negative-scores", "attention with the sign of the scores turned", scores("-(q @ swap(k)) / sqrt(D)")),
+    Edited("ATT/softmax-over-queries", "attention with the softmax over the queries instead of the keys",
+           weights("swap(softmax(swap(s))[0])"),
            G + "labmlai/annotated_deep_learning_paper_implementations/issues/146"),
-    Mutant("ATT/not-normalised", attention, "attention with weights that are not divided by their sum",
-           variant(weights=lambda s: exp(s - top(s)))),
-    Mutant("ATT/one-more-in-the-sum", attention, "attention with 1 added to the sum of the exponentials",
-           variant(weights=lambda s: exp(s) / (exp(s).sum() + 1))),
-    Mutant("ATT/one-more-after-the-shift", attention, "attention with 1 added to the sum of the shifted exponentials",
-           variant(weights=lambda s: exp(s - top(s)) / (exp(s - top(s)).sum() + 1.0)),
-           G + "kyegomez/AttentionIsOFFByOne/issues/5"),
-    Mutant("ATT/no-shift", attention, "attention without the shift by the row maximum: exp overflows",
-           variant(weights=_unshifted), dtype="float32"),
-    Mutant("ATT/base-two", attention, "attention with powers of 2 instead of e",
-           variant(weights=lambda s: weights(s * math.log(2)))),
-    Mutant("ATT/weights-transposed", attention, "attention with the weights transposed (where they are square)",
-           variant(apply=_transposed_weights)),
-    Mutant("ATT-MASK/strict", attention, "attention with the causal mask one short: no query sees its own token",
-           variant(seen=_causal(lambda q, k: _up_to(q, k, _past(q, k) - 1)))),
-    Mutant("ATT-MASK/one-too-many", attention, "attention with the causal mask one too far: the next token is seen",
-           variant(seen=_causal(lambda q, k: _up_to(q, k, _past(q, k) + 1))), G + "flashinfer-ai/flashinfer/pull/348"),
-    Mutant("ATT-MASK/top-left", attention, "attention with the causal mask aligned top-left: cached keys are not seen",
-           variant(seen=_causal(lambda q, k: _up_to(q, k, 0))), G + "onnx/onnx/pull/8068"),
-    Mutant("ATT-MASK/only-the-future", attention, "attention with the causal mask turned over: a query sees the future",
-           variant(seen=_causal(lambda q, k: ~_up_to(q, k, _past(q, k) - 1)))),
-    Mutant("ATT-MASK/causal-ignored", attention, "attention without the causal mask",
-           variant(seen=lambda q, k, causal, attention_mask: seen(q, k, False, attention_mask))),
-    Mutant("ATT-MASK/causal-needs-allowed", attention, "attention that is causal only if `allowed` is given too",
-           variant(seen=lambda q, k, causal, mask: seen(q, k, causal and mask is not None, mask)),
+    Edited("ATT/not-normalised", "attention with weights that are not divided by their sum",
+           weights("exp(s - top(s))")),
+    Edited("ATT/one-more-in-the-sum", "attention with 1 added to the sum of the exponentials",
+           weights("exp(s) / (sum(exp(s)) + 1)")),
+    Edited("ATT/one-more-after-the-shift", "attention with 1 added to the sum of the shifted exponentials",
+           weights("exp(s - top(s)) / (sum(exp(s - top(s))) + 1)"), G + "kyegomez/AttentionIsOFFByOne/issues/5"),
+    Edited("ATT/no-shift", "attention without the shift by the row maximum: exp overflows",
+           weights("exp(s) / sum(exp(s))"), dtype="float32"),
+    Edited("ATT/base-two", "attention with powers of 2 instead of e", weights("softmax(s * log(2))[0]")),
+    Edited("ATT/weights-transposed", "attention with the weights transposed (where they are square)",
+           edit(attention, "y = P @ v", "y = (swap(P) if T == S else P) @ v")),
+    Edited("ATT-MASK/strict", "attention with the causal mask one short: no query sees its own token",
+           causal("arange(S) < arange(T)[:, None] + S - T")),
+    Edited("ATT-MASK/one-too-many", "attention with the causal mask one too far: the next token is seen",
+           causal("arange(S) <= arange(T)[:, None] + S - T + 1"), G + "flashinfer-ai/flashinfer/pull/348"),
+    Edited("ATT-MASK/top-left", "attention with the causal mask aligned top-left: cached keys are not seen",
+           causal("arange(S) <= arange(T)[:, None]"), G + "onnx/onnx/pull/8068"),
+    Edited("ATT-MASK/only-the-future", "attention with the causal mask turned over: a query sees the future",
+           causal("arange(S) >= arange(T)[:, None] + S - T")),
+    Edited("ATT-MASK/causal-ignored", "attention without the causal mask",
+           edit(attention, f"if causal:\n    {CAUSAL}", "")),
+    Edited("ATT-MASK/causal-needs-allowed", "attention that is causal only if `allowed` is given too",
+           edit(attention, "if causal:", "if causal and attention_mask is not None:"),
            G + "facebookresearch/xformers/issues/103"),
-    Mutant("ATT-MASK/allowed-ignored", attention, "attention that ignores `allowed`: padding is attended",
-           variant(seen=lambda q, k, causal, attention_mask: seen(q, k, causal, None))),
-    Mutant("ATT-MASK/causal-replaces-allowed", attention, "attention that ignores `allowed` where it is causal",
-           variant(seen=lambda q, k, causal, attention_mask: seen(q, k, causal, None if causal else attention_mask))),
-    Mutant("ATT-MASK/either", attention, "attention with the masks joined by or: a key needs the leave of one",
-           variant(seen=_either)),
-    Mutant("ATT-MASK/allowed-inverted", attention, "attention with `allowed` inverted: true taken for forbidden",
-           variant(seen=lambda q, k, causal, mask: seen(q, k, causal, None if mask is None else ~mask))),
-    Mutant("ATT-MASK/allowed-transposed", attention, "attention with `allowed` over the queries instead of the keys",
-           variant(seen=_transposed_mask), G + "lsdefine/attention-is-all-you-need-keras/issues/16"),
-    Mutant("ATT-MASK/after-softmax", attention, "attention with the mask applied after the softmax",
-           variant(mask=lambda s, m: s, apply=lambda P, v, m, q: (P * m) @ v),
+    Edited("ATT-MASK/allowed-ignored", "attention that ignores `allowed`: padding is attended",
+           edit(attention, f"if attention_mask is not None:\n    {ALLOWED}", "")),
+    Edited("ATT-MASK/causal-replaces-allowed", "attention that ignores `allowed` where it is causal",
+           edit(attention, "if attention_mask is not None:", "if attention_mask is not None and not causal:")),
+    Edited("ATT-MASK/either", "attention with the masks joined by or: a key needs the leave of one",
+           edit(attention, CAUSAL, "past = arange(S) <= arange(T)[:, None] + S - T\n"
+                "attention_mask = past if attention_mask is None else past | attention_mask")),
+    Edited("ATT-MASK/allowed-inverted", "attention with `allowed` inverted: true taken for forbidden",
+           edit(attention, ALLOWED, 's = where(~attention_mask, s, float("-inf"))')),
+    Edited("ATT-MASK/allowed-transposed", "attention with `allowed` over the queries instead of the keys",
+           edit(attention, ALLOWED, 's = where(swap(attention_mask) if T == S else attention_mask, s, float("-inf"))'),
+           G + "lsdefine/attention-is-all-you-need-keras/issues/16"),
+    Edited("ATT-MASK/after-softmax", "attention with the mask applied after the softmax",
+           weights(f"where({FORBIDDEN}, 0, softmax(q @ swap(k) / sqrt(D))[0])"),
            G + "huggingface/pytorch-image-models/pull/2236"),
-    Mutant("ATT-MASK/zero-scores", attention, "attention with forbidden scores set to 0 instead of -infinity",
-           variant(mask=lambda s, m: s * m)),
-    Mutant("ATT-MASK/added", attention, "attention with the boolean mask added to the scores, as 0 and 1",
-           variant(mask=lambda s, m: s if m.all() else s + m.astype(s.value.dtype)),
-           G + "huggingface/transformers/issues/41443"),
-    Mutant("ATT-MASK/minus-ten", attention, "attention with forbidden scores lowered by 10 instead of infinity",
-           variant(mask=lambda s, m: s + numpy.where(m, 0.0, -10.0))),
-    Mutant("ATT-MASK/minus-ten-thousand", attention, "attention with -10000 added to forbidden scores: a row with no "
-           "key left attends all", variant(mask=lambda s, m: s + numpy.where(m, 0.0, -1e4))),
-    Mutant("ATT-MASK/uniform-if-nothing", attention, "attention whose row with no key left is the mean of all values",
-           variant(mask=lambda s, m: where(m, s, -1e30)), G + "microsoft/onnxruntime/pull/28958"),
-    Mutant("ATT-MASK/nan-if-nothing", attention, "attention whose row with no key left is NaN",
-           variant(weights=_nan_if_nothing), G + "robertknight/rten/pull/1321"),
-    Mutant("ATT/back-normaliser-constant", attention, "attention with the gradient ds = P dP, without - P Σ P dP",
-           variant(weights=_constant_total)),
-    Mutant("ATT/back-sum-over-queries", attention, "attention with Σ P dP of the gradient taken over the queries",
-           variant(weights=_sum_over_queries)),
-    Mutant("ATT/back-query-unscaled", attention, "attention with dq not multiplied by 1/√d_k",
-           gradients(lambda d, q, k: (d[0] * q.shape[-1] ** 0.5, d[1], d[2]))),
-    Mutant("ATT/back-key-unscaled", attention, "attention with dk not multiplied by 1/√d_k",
-           gradients(lambda d, q, k: (d[0], d[1] * q.shape[-1] ** 0.5, d[2]))),
-    Mutant("ATT/back-scaled-twice", attention, "attention with dq and dk multiplied by 1/√d_k twice",
-           gradients(lambda d, q, k: (d[0] * q.shape[-1] ** -0.5, d[1] * q.shape[-1] ** -0.5, d[2]))),
-    Mutant("ATT/back-query-key-swapped", attention, "attention with dq and dk swapped (where they have one shape)",
-           gradients(lambda d, q, k: (d[1], d[0], d[2]) if d[0].shape == d[1].shape else d)),
-    Mutant("ATT/back-keys-detached", attention, "attention with no gradient to the keys",
-           gradients(lambda d, q, k: (d[0], 0 * d[1], d[2]))),
-    Mutant("ATT/back-scores-detached", attention, "attention with no gradient through the weights: only dv",
-           gradients(lambda d, q, k: (0 * d[0], 0 * d[1], d[2]))),
-    Mutant("ATT/back-values-untransposed", attention, "attention with dv = P dy instead of Pᵀ dy (where P is square)",
-           variant(apply=_values_gradient_untransposed)),
+    Edited("ATT-MASK/zero-scores", "attention with forbidden scores set to 0 instead of -infinity",
+           weights(f"softmax(where({FORBIDDEN}, 0, s))[0]")),
+    Edited("ATT-MASK/added", "attention with the boolean mask added to the scores, as 0 and 1",
+           weights(f"softmax(q @ swap(k) / sqrt(D) - ({FORBIDDEN}))[0]"), G + "huggingface/transformers/issues/41443"),
+    Edited("ATT-MASK/minus-ten", "attention with forbidden scores lowered by 10 instead of infinity",
+           weights(f"softmax(q @ swap(k) / sqrt(D) - 10 * ({FORBIDDEN}))[0]")),
+    Edited("ATT-MASK/minus-ten-thousand", "attention with -10000 added to forbidden scores: a row with no key left "
+           "attends all", weights(f"softmax(q @ swap(k) / sqrt(D) - 10000 * ({FORBIDDEN}))[0]")),
+    Edited("ATT-MASK/uniform-if-nothing", "attention whose row with no key left is the mean of all values",
+           weights(f"softmax(where({FORBIDDEN}, -1e30, s))[0]"), G + "microsoft/onnxruntime/pull/28958"),
+    Edited("ATT-MASK/nan-if-nothing", "attention whose row with no key left is NaN",
+           weights("exp(s - top(s)) / sum(exp(s - top(s)))"), G + "robertknight/rten/pull/1321"),
+    Edited("ATT/back-normaliser-constant", "attention with the gradient ds = P dP, without - P Σ P dP",
+           edit(attention, "ds = softmax_back(dP)", "ds = P * dP")),
+    Edited("ATT/back-sum-over-queries", "attention with Σ P dP of the gradient taken over the queries",
+           edit(attention, "ds = softmax_back(dP)", "ds = P * (dP - sum(P * dP, axis=-2))")),
+    Edited("ATT/back-query-unscaled", "attention with dq not multiplied by 1/√d_k",
+           edit(attention, "dq = ds @ k / sqrt(D)", "dq = ds @ k")),
+    Edited("ATT/back-key-unscaled", "attention with dk not multiplied by 1/√d_k",
+           edit(attention, "dk = swap(ds) @ q / sqrt(D)", "dk = swap(ds) @ q")),
+    Edited("ATT/back-scaled-twice", "attention with dq and dk multiplied by 1/√d_k twice",
+           edit(attention, "ds = softmax_back(dP)", "ds = softmax_back(dP) / sqrt(D)")),
+    Edited("ATT/back-query-key-swapped", "attention with dq and dk swapped (where they have one shape)",
+           edit(attention, "return dq, dk, dv", "return (dk, dq, dv) if T == S else (dq, dk, dv)")),
+    Edited("ATT/back-keys-detached", "attention with no gradient to the keys",
+           edit(attention, "return dq, dk, dv", "return dq, 0 * dk, dv")),
+    Edited("ATT/back-scores-detached", "attention with no gradient through the weights: only dv",
+           edit(attention, "return dq, dk, dv", "return 0 * dq, 0 * dk, dv")),
+    Edited("ATT/back-values-untransposed", "attention with dv = P dy instead of Pᵀ dy (where P is square)",
+           edit(attention, "dv = swap(P) @ dy", "dv = (P if T == S else swap(P)) @ dy")),
 ]

@@ -1,4 +1,12 @@
-"""What a mutant is, and how it is put in the place of what it imitates."""
+"""What a mutant is: an edit of the specification's own lines, or a function in the place of one of refllm's.
+
+    Edited("ATT/no-scale", "attention without the 1/√d_k scale",
+           edit(attention, "s = q @ swap(k) / sqrt(D)", "s = q @ swap(k)"), issue)
+
+A mistake in a formula is an edit: the mistaken text is compiled from the source of the text, and its gradient is the
+true one of what it computes, or, where the edit is one of a pullback, what the edited pullback says. What no edit of a
+line expresses (a cache, a loop, the numerics of the fast implementation) is a `Patch`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +14,15 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
-from functools import cache, wraps
-from typing import Any
+from functools import cache, cached_property, wraps
+from types import FunctionType
+from typing import Any, ClassVar, cast
 
 import refllm.verify.reference  # noqa: F401  (what is planted must be loaded before its places are looked for)
 from refllm.verify import families
+from refllm.verify.edits import Edit
+from refllm.verify.edits.lines import rewritten
 
 families.modules()  # so must they
 Function = Callable[..., Any]
@@ -21,13 +31,73 @@ _BANK = __name__.rpartition(".")[0]  # its own modules call the originals and ar
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """One mistake: a function with the signature of `original`, to be called instead of it wherever refllm does.
+class Rewritten:
+    """Lines of a function of the text, and what stands in their place: old, new, old, new ..."""
+
+    original: FunctionType
+    lines: tuple[str, ...]
+
+    @cached_property
+    def edit(self) -> Edit:
+        return rewritten(self.original, self.lines)
+
+
+Edits = tuple[Rewritten, ...]
+
+
+def edit(function: Function, *lines: str) -> Edits:
+    """One function with these lines exchanged: old, new, old, new ... Edits of several functions are added up.
+
+    An old line is a whole one (or several that follow each other), without its indentation, and occurs once in the
+    function. A new one may be several lines, or none.
+    """
+    return (Rewritten(cast(FunctionType, function), lines),)
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """A mistake in a formula: the text with some of its lines edited.
 
     `about` names the mistake so that it reads on after "equal to"; `issue` is a public report of somebody who made
-    it. `dtype` is the precision in which it shows, where float64 is too good to show it. `within` names the module to
-    plant it in, if not all.
+    it. `dtype` is the precision in which it shows, where float64 is too good to show it.
     """
+
+    id: str
+    about: str
+    rewritten: tuple[Rewritten, ...]
+    issue: str | None = None
+    dtype: str = "float64"
+
+    @property
+    def spec(self) -> str:
+        return self.id.partition("/")[0]
+
+    @cached_property
+    def originals(self) -> tuple[FunctionType, ...]:
+        return tuple(each.original for each in self.rewritten)
+
+    @cached_property
+    def traced(self) -> bool:
+        """Whether the gradient is the true one of what is computed; otherwise the edited pullback says what it is."""
+        return not any(each.edit.in_pullback for each in self.rewritten)
+
+    @cached_property
+    def functions(self) -> dict[FunctionType, Function]:
+        """The edited functions, by what they are edits of."""
+        found = {each.original: each.edit.function() for each in self.rewritten}
+        assert None not in found.values(), f"{self.id} is not Python"
+        return cast(dict[FunctionType, Function], found)
+
+    @cached_property
+    def diff(self) -> list[tuple[str, list[str]]]:
+        """Where the lines stand, what goes, and what comes."""
+        return [(each.edit.place, each.edit.diff()) for each in self.rewritten]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A mistake that is no edit of a formula: a function with the signature of `original`, to be called instead of it
+    wherever refllm does, or in the module `within` alone. The rest is as in `Edited`."""
 
     id: str
     original: Function
@@ -36,42 +106,46 @@ class Mutant:
     issue: str | None = None
     dtype: str = "float64"
     within: str = "refllm"
+    diff: ClassVar[list[tuple[str, list[str]]]] = []
 
     @property
     def spec(self) -> str:
         return self.id.partition("/")[0]
+
+    @property
+    def originals(self) -> tuple[Function, ...]:
+        return (self.original,)
+
+
+Mutant = Edited | Patch
 
 
 @dataclass(frozen=True)
 class Equivalent:
     """A change that is none: the results are the same in exact arithmetic, and `proof` says why."""
 
-    id: str
-    original: Function
-    about: str
-    function: Function
+    change: Mutant
     proof: str
-    within: str = "refllm"
 
+    @property
+    def id(self) -> str:
+        return self.change.id
 
-def with_layers(config: Any, number: int, name: str = "layers") -> Any:
-    """The config of a model of so many layers, none at all included, which no config allows: for a mutant that skips
-    some of those that it is given."""
-    other = copy(config)
-    object.__setattr__(other, name, number)
-    return other
+    @property
+    def about(self) -> str:
+        return self.change.about
 
 
 @contextmanager
-def planted(mutant: Mutant | Equivalent) -> Iterator[None]:
-    """In this context refllm calls the mutant wherever it would call the original. For one thread."""
-    places = _places(mutant.original, mutant.within)
-    signature = _signature(mutant.original)
+def planted(patch: Patch) -> Iterator[None]:
+    """In this context refllm calls the patch wherever it would call the original. For one thread."""
+    places = _places(patch.original, patch.within)
+    signature = _signature(patch.original)
 
-    @wraps(mutant.original)  # under its name, by which refllm's functions are listed
+    @wraps(patch.original)  # under its name, by which refllm's functions are listed
     def imitation(*arguments: Any, **keywords: Any) -> Any:
         bound = signature.bind(*arguments, **keywords)  # what is differentiable comes by position
-        return mutant.function(*bound.args, **bound.kwargs)
+        return patch.function(*bound.args, **bound.kwargs)
 
     try:
         for place, name in places:
@@ -79,7 +153,7 @@ def planted(mutant: Mutant | Equivalent) -> Iterator[None]:
         yield
     finally:
         for place, name in places:
-            _put(place, name, mutant.original)
+            _put(place, name, patch.original)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -10,75 +9,24 @@ import numpy
 from refllm.backend import Array
 from refllm.blocks.cross_attention import cross_attention
 from refllm.parameters import Tree
-from refllm.verify.mutants import attention as mistakes
-from refllm.verify.mutants.autodiff import Node, differentiable
-from refllm.verify.mutants.bank import Function, Mutant
+from refllm.spec import cross_attention as text
+from refllm.verify.mutants.bank import Edited, Edits, Patch, edit
+
+Q, KV = 'q, q_back = affine(x, p, "q")', 'kv, kv_back = affine(memory, p, "kv")'
+CUT = "k, v = kv[..., : q.shape[-1]], kv[..., q.shape[-1] :]"
+SCALED = "q_cut = cut(q, heads) if scaled else unscaled(cut(q, heads))"
+ATTENDED = (
+    "a, attention_back = attention(q_cut, cut(k, heads), cut(v, heads), causal=False, attention_mask=attention_mask)"
+)
+OUT, GRADIENTS = 'y, out_back = affine(joined(a), p, "o")', "return dx, dmemory, {**dq_map, **dkv_map, **dout}"
 
 
-def reading(
-    *,
-    queries: Callable[[Node, Node], Node] = lambda x, memory: x,
-    keys: Callable[[Node, Node], Node] = lambda x, memory: memory,
-    values: Callable[[Node, Node], Node] = lambda x, memory: memory,
-    order: Callable[[Node, Node], tuple[Node, Node]] = lambda k, v: (k, v),
-    seen: Callable[[Array], Array] = lambda attention_mask: attention_mask,
-    causal: bool = False,
-    scale: Callable[[int, int, int], float] = lambda D, H, C: D**-0.5,
-    scaled_as: Callable[[bool], bool] = lambda scaled: scaled,
-    out_bias: float = 1.0,
-    kv_bias: float = 1.0,
-) -> Function:
-    """Cross-attention with a part exchanged; right where there is a cache, which a mistake of the block needs not."""
-
-    @differentiable
-    def changed(
-        x: Node, memory: Node, p: Tree, *, heads: int, scaled: bool, attention_mask: Array | None, cache: Any
-    ) -> Node:
-        def bias(name: str, factor: float = 1.0) -> Any:
-            return p[name] * factor if name in p else 0.0
-
-        def cut(y: Node) -> Node:
-            return y.reshape(*y.shape[:-1], heads, y.shape[-1] // heads).swap(-2, -3)
-
-        q = cut(queries(x, memory) @ p["Wq"] + bias("bq"))
-        inner = p["Wkv"].shape[-1] // 2
-        k = (keys(x, memory) @ p["Wkv"] + bias("bkv", kv_bias))[..., :inner]
-        v = (values(x, memory) @ p["Wkv"] + bias("bkv", kv_bias))[..., inner:]
-        k, v = order(cut(k), cut(v))
-        s = q @ k.swap() * (scale(q.shape[-1], heads, x.shape[-1]) if scaled_as(scaled) else 1.0)
-        mask = None if attention_mask is None else seen(attention_mask)
-        T, S = s.shape[-2:]
-        may = numpy.ones((T, S), bool) if mask is None or mask.shape[-1] != S else mask
-        may = may & (numpy.arange(S) <= numpy.arange(T)[:, None]) if causal else may
-        a = mistakes.weights(mistakes.masked(s, numpy.broadcast_to(may, s.shape))) @ v
-        y = a.swap(-2, -3)
-        return y.reshape(*y.shape[:-2], heads * y.shape[-1]) @ p["Wo"] + bias("bo", out_bias)
-
-    def block(x: Array, memory: Array, p: Tree, *, cache: Any, **how: Any) -> Any:
-        if cache is not None:
-            return cross_attention(x, memory, p, cache=cache, **how)
-        return changed(x, memory, p, cache=None, **how)
-
-    return block
+def reading(*lines: str) -> Edits:
+    return edit(text.cross_attention, *lines)
 
 
-def _if_alike(x: Node, memory: Node) -> tuple[Node, Node]:
-    return (memory, x) if x.shape == memory.shape else (x, memory)
-
-
-def _reading_gradient(change: Callable[[Array, Array], tuple[Array, Array]]) -> Function:
-    """Cross-attention with changed gradients of x and of the memory."""
-
-    def changed(x: Array, memory: Array, p: Tree, **how: Any) -> Any:
-        y, back = cross_attention(x, memory, p, **how)
-
-        def pulled(dy: Array) -> Any:
-            dx, dmemory, dp = back(dy)
-            return *change(dx, dmemory), dp
-
-        return y, pulled
-
-    return changed
+def masked(new: str) -> Edits:
+    return reading(ATTENDED, ATTENDED.replace("attention_mask=attention_mask", f"attention_mask={new}"))
 
 
 def _keys_of_decoder(x: Array, memory: Array, p: Tree, *, cache: Any, **how: Any) -> Any:
@@ -105,36 +53,41 @@ def _keys_of_last(x: Array, memory: Array, p: Tree, *, cache: Any, **how: Any) -
 
 # fmt: off
 MUTANTS = [
-    Mutant("XATT/queries-from-memory", cross_attention, "cross-attention with x and memory taken for each other (where "
-           "they are alike)", reading(queries=lambda x, m: _if_alike(x, m)[0], keys=lambda x, m: _if_alike(x, m)[1],
-                                      values=lambda x, m: _if_alike(x, m)[1])),
-    Mutant("XATT/reads-itself", cross_attention, "cross-attention with keys and values from x: self-attention",
-           reading(keys=lambda x, m: x, values=lambda x, m: x)),
-    Mutant("XATT/values-from-decoder", cross_attention, "cross-attention with values from x (where it is as long)",
-           reading(values=lambda x, m: x if x.shape == m.shape else m)),
-    Mutant("XATT/keys-values-exchanged", cross_attention, "cross-attention with keys and values exchanged",
-           reading(order=lambda k, v: (v, k))),
-    Mutant("XATT/mask-ignored", cross_attention, "cross-attention that reads the padding of the source",
-           reading(seen=numpy.ones_like)),
-    Mutant("XATT/mask-inverted", cross_attention, "cross-attention that reads the padding of the source alone",
-           reading(seen=numpy.invert)),
-    Mutant("XATT/causal", cross_attention, "cross-attention with a causal mask", reading(causal=True)),
-    Mutant("XATT/always-scaled", cross_attention, "cross-attention that divides by √d_k where it should not",
-           reading(scaled_as=lambda scaled: True)),
-    Mutant("XATT/never-scaled", cross_attention, "cross-attention that does not divide by √d_k",
-           reading(scaled_as=lambda scaled: False)),
-    Mutant("XATT/scaled-by-model-width", cross_attention, "cross-attention divided by √(C / H), which is not d_k where "
-           "heads have a width of their own", reading(scale=lambda D, H, C: (C / H) ** -0.5)),
-    Mutant("XATT/no-memory-bias", cross_attention, "cross-attention without the bias of keys and values",
-           reading(kv_bias=0.0)),
-    Mutant("XATT/no-output-bias", cross_attention, "cross-attention without the bias of its output",
-           reading(out_bias=0.0)),
-    Mutant("XATT/back-memory-detached", cross_attention, "cross-attention with no gradient to the memory",
-           _reading_gradient(lambda dx, dmemory: (dx, 0 * dmemory))),
-    Mutant("XATT/back-queries-detached", cross_attention, "cross-attention with no gradient to the decoder",
-           _reading_gradient(lambda dx, dmemory: (0 * dx, dmemory))),
-    Mutant("GEN/memory-made-anew", cross_attention, "translating with keys and values of the decoder's last states",
+    Edited("XATT/queries-from-memory", "cross-attention with x and memory taken for each other (where they are alike)",
+           reading(Q, f"x, memory = (memory, x) if x.shape == memory.shape else (x, memory)\n{Q}")),
+    Edited("XATT/reads-itself", "cross-attention with keys and values from x: self-attention",
+           reading(KV, 'kv, kv_back = affine(x, p, "kv")', ATTENDED,
+                   "if attention_mask is not None and attention_mask.shape[-1] != x.shape[-2]:\n"
+                   f"    attention_mask = None\n{ATTENDED}")),
+    Edited("XATT/values-from-decoder", "cross-attention with values from x (where it is as long)",
+           reading(CUT, 'from_x = affine(x, p, "kv")[0] if x.shape == memory.shape else kv\n'
+                   "k, v = kv[..., : q.shape[-1]], from_x[..., q.shape[-1] :]")),
+    Edited("XATT/keys-values-exchanged", "cross-attention with keys and values exchanged",
+           reading(CUT, CUT.replace("k, v", "v, k"))),
+    Edited("XATT/mask-ignored", "cross-attention that reads the padding of the source", masked("None")),
+    Edited("XATT/mask-inverted", "cross-attention that reads the padding of the source alone",
+           masked("None if attention_mask is None else ~attention_mask")),
+    Edited("XATT/causal", "cross-attention with a causal mask",
+           reading(ATTENDED, "past = arange(memory.shape[-2]) <= arange(x.shape[-2])[:, None]\n"
+                   "attention_mask = past if attention_mask is None else past & attention_mask\n" + ATTENDED)),
+    Edited("XATT/always-scaled", "cross-attention that divides by √d_k where it should not",
+           reading(SCALED, "q_cut = cut(q, heads)")),
+    Edited("XATT/never-scaled", "cross-attention that does not divide by √d_k",
+           reading(SCALED, "q_cut = unscaled(cut(q, heads))")),
+    Edited("XATT/scaled-by-model-width", "cross-attention divided by √(C / H), which is not d_k where heads have a "
+           "width "
+           "of their own",
+           reading(SCALED, "q_cut = unscaled(cut(q, heads)) / (sqrt(x.shape[-1] / heads) if scaled else 1)")),
+    Edited("XATT/no-memory-bias", "cross-attention without the bias of keys and values",
+           reading(KV, 'kv = memory @ p["Wkv"]')),
+    Edited("XATT/no-output-bias", "cross-attention without the bias of its output",
+           reading(OUT, 'y = joined(a) @ p["Wo"]')),
+    Edited("XATT/back-memory-detached", "cross-attention with no gradient to the memory",
+           reading(GRADIENTS, GRADIENTS.replace("dmemory,", "0 * dmemory,"))),
+    Edited("XATT/back-queries-detached", "cross-attention with no gradient to the decoder",
+           reading(GRADIENTS, GRADIENTS.replace("dx,", "0 * dx,"))),
+    Patch("GEN/memory-made-anew", cross_attention, "translating with keys and values of the decoder's last states",
            _keys_of_decoder),
-    Mutant("GEN/memory-of-other-row", cross_attention, "translating with the source of another row from the second "
+    Patch("GEN/memory-of-other-row", cross_attention, "translating with the source of another row from the second "
            "step on", _keys_of_last),
 ]

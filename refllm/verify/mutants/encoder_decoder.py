@@ -2,193 +2,75 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-import numpy
-
 from refllm.backend import Array
-from refllm.blocks.decoder_layer import decoder_layer
-from refllm.blocks.lm_head import smoothed_lm_loss
-from refllm.blocks.relative_self_attention import relative_self_attention
-from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_positions
-from refllm.generation.sequence import write
 from refllm.models import encoder_decoder as model
-from refllm.objectives.denoising import denoising_loss
-from refllm.objectives.seq2seq import shifted_right
-from refllm.ops.relative import t5_bias_bidirectional, t5_bias_causal
-from refllm.parameters import Tree, map_leaves
-from refllm.verify.families import encoder_decoder as family
-from refllm.verify.mutants.autodiff import Node, differentiable
-from refllm.verify.mutants.bank import Function, Mutant, planted, with_layers
-from refllm.verify.mutants.loss import pick
-from refllm.verify.mutants.softmax import log_share
-
-MODEL, STACK = model.__name__, stack_embedding.__module__
-_decode, _encode, _seq2seq = model.decode, model.encode, family.seq2seq_loss  # theirs, not what is planted
-
-
-def half(original: Function, change: Callable[..., dict[str, Any]]) -> Function:
-    """The encoder, or the decoder, with other keyword arguments."""
-
-    def changed(*arguments: Any, **how: Any) -> Any:
-        return original(*arguments, **{**how, **change(**how)})
-
-    return changed
-
-
-def layer(**fixed: Any) -> Function:
-    """Self-attention with fixed keyword arguments."""
-
-    def changed(x: Array, r: Array | None, p: Tree, **how: Any) -> Any:
-        return relative_self_attention(x, r, p, **{**how, **fixed})
-
-    return changed
-
-
-def configured(original: Function, **fields: Any) -> Function:
-    """A part of the model under another configuration."""
-
-    def changed(*arguments: Any, config: model.Config, **how: Any) -> Any:
-        return original(*arguments, config=replace(config, **fields), **how)
-
-    return changed
-
-
-def unnormalised(*names: str, only: str = "") -> Function:
-    """The model without its norms of these names, which then have no gradient."""
-
-    def changed(x: Array, stack: Tree, *, name: str, eps: float) -> Any:
-        if name not in names or name not in stack or (only == "encoder" and "cross_attention" in stack["layers"][0]):
-            return maybe_norm(x, stack, name=name, eps=eps)
-        return x, lambda dy: (dy, {name: map_leaves(numpy.zeros_like, stack[name])})
-
-    return changed
-
-
-def scaled(factor: Callable[[int], float]) -> Function:
-    """The embedding multiplied by factor(C)."""
-
-    def changed(token: Array, stack: Tree, *, scale: float, **how: Any) -> Any:
-        return stack_embedding(token, stack, scale=factor(token.shape[1]), **how)
-
-    return changed
-
-
-def _positions_from_one(x: Array, stack: Tree, *, positions: Array, waves: bool) -> Any:
-    places = len(stack["position"]) if "position" in stack else len(positions) + 1
-    return stack_positions(x, stack, positions=(positions + 1) % places, waves=waves)
-
-
-def biased(
-    r: Callable[[Array], Array] = lambda r: r, drs: Callable[[list[Any]], list[Any]] = lambda drs: drs
-) -> Function:
-    """The bias by distance changed, or its gradient."""
-
-    def changed(stack: Tree, **how: Any) -> Any:
-        right, back = distance_bias(stack, **how)
-        return (None if right is None else r(right)), lambda given: back(drs(given))
-
-    return changed
-
-
-def _last_layer_reads(p: Tree, memory: Array, **how: Any) -> Any:
-    """The memory has the gradient of the last decoder layer alone."""
-    count: list[int] = []
-
-    def changed(x: Array, memory: Array, r: Array | None, p: Tree, **layer_how: Any) -> Any:
-        y, back = decoder_layer(x, memory, r, p, **layer_how)
-        own = len(count)
-        count.append(own)
-
-        def pulled(dy: Array) -> Any:
-            dx, dmemory, dr, dp = back(dy)
-            return dx, dmemory if own == len(count) - 1 else 0 * dmemory, dr, dp
-
-        return y, pulled
-
-    with planted(Mutant("", decoder_layer, "", changed, within=MODEL)):
-        return _decode(p, memory, **how)
-
-
-def _memory_without_gradient(p: Tree, memory: Array, **how: Any) -> Any:
-    y, back = _decode(p, memory, **how)
-
-    def pulled(dy: Array) -> Any:
-        dp, dmemory = back(dy)
-        return dp, 0 * dmemory
-
-    return y, pulled
-
-
-def _without_last_layer(p: Tree, *, config: model.Config, **how: Any) -> Any:
-    stack, fewer = p["encoder"], with_layers(config, config.encoder_layers - 1, "encoder_layers")
-    y, back = _encode({**p, "encoder": {**stack, "layers": stack["layers"][:-1]}}, config=fewer, **how)
-
-    def pulled(dy: Array) -> Any:
-        dp = back(dy)
-        missing = map_leaves(numpy.zeros_like, stack["layers"][-1:])
-        return {**dp, "encoder": {**dp["encoder"], "layers": [*dp["encoder"]["layers"], *missing]}}
-
-    return y, pulled
-
-
-def _head_dropped(dp: Tree, dhead: Array, config: model.Config) -> Tree:
-    return dp if config.tied else {**dp, "head": dhead}
-
-
-def smoothed(loss: Callable[[Node, Node, float, Array], Node]) -> Function:
-    """The loss with smoothing, loss(log p of every word, log p of the target, smoothing, counted)."""
-
-    @differentiable
-    def changed(h: Node, W: Node, *, targets: Array, ignore: int | None, smoothing: float) -> Node:
-        log_p = log_share(h @ W)
-        counted = numpy.ones(targets.shape, bool) if ignore is None else targets != ignore
-        told = pick(log_p, numpy.where(counted, targets, 0))
-        return -loss(log_p, told, smoothing, counted.astype(h.value.dtype)).sum(None, keepdims=False)
-
-    return changed
-
-
-def _smoothed_padding(log_p: Node, told: Node, e: float, counted: Array) -> Node:
-    return (1 - e) * told * counted + e * log_p.mean(keepdims=False)
-
-
-def shared(share: Callable[[Array, int], float]) -> Function:
-    """The loss of a target multiplied by a share."""
-
-    def changed(p: Tree, *, targets: Array, ignore: int, **how: Any) -> Any:
-        y, back = _seq2seq(p, targets=targets, ignore=ignore, **how)
-        s = y.dtype.type(share(targets, ignore))
-        return y * s, lambda dy: back(dy * s)
-
-    return changed
-
-
-def _shifted_twice(targets: Array, *, start: int, ignore: int) -> Array:
-    return shifted_right(shifted_right(targets, start=start, ignore=ignore), start=start, ignore=ignore)
-
-
-def _counting(change: Callable[[Array], Array]) -> Function:
-    def changed(p: Tree, *, counted: Array, **how: Any) -> Any:
-        return denoising_loss(p, counted=change(counted), **how)
-
-    return changed
-
-
-def written(**fixed: Any) -> Function:
-    """Writing with fixed keyword arguments."""
-
-    def changed(writer: Any, **how: Any) -> Any:
-        return write(writer, **{**how, **fixed})
-
-    return changed
-
-
-def _from_zero(writer: Any, *, ids: Array, **how: Any) -> Any:
-    return write(writer, ids=0 * ids, **how)
+from refllm.parameters import Tree
+from refllm.spec.encoder_decoder import (
+    bottom,
+    decoder,
+    denoising_loss,
+    encoder,
+    encoder_decoder,
+    of_layers,
+    seq2seq_loss,
+    t5_bias,
+)
+from refllm.spec.generate import translate
+from refllm.spec.transformer_layer import decoder_layer, encoder_layer
+from refllm.verify.mutants.bank import Edited, Edits, Patch, edit
+
+OF_ENCODER = (
+    "return relative_self_attention(h, p, r, heads=heads, scaled=scaled, causal=False, attention_mask=attention_mask)"
+)
+OF_DECODER = "return relative_self_attention(h, p, r, heads=heads, scaled=scaled, causal=True, attention_mask=None)"
+READ = 'h, decoder_back = decoder(p["token"], p["decoder"], memory, ids=ids, attention_mask=keys, config=config)'
+HEAD, DECODED = 'scaled = h / c if config["scaled_output"] else h', "dtoken_encoder, dencoder = encoder_back(dmemory)"
+WHOLE = "return with_head(dp, dW, tied=tied)"
+THROUGH, LAST_NORM = (
+    'y, layers_back = through(x, p["layers"], layer)',
+    'h, norm_back = maybe_normalised(y, p, "norm", eps=config["eps"])',
+)
+EMBEDDED = "e, embedded_back = embedded(token, p, ids=ids, config=config)"
+EMBEDDING_NORM = 'x, norm_back = maybe_normalised(e, p, "embedding_norm", eps=config["eps"])'
+BIAS_BOTH = "r, bias_back = t5_bias(p, t5_bias_bidirectional, places=ids.shape[-1], config=config)"
+BIAS_CAUSAL = "r, bias_back = t5_bias(p, t5_bias_causal, places=ids.shape[-1], config=config)"
+ENCODER_LAYER = "return encoder_layer(x, p, r, attention_mask=attention_mask, **of_layers(config))"
+DECODER_LAYER = "return decoder_layer(x, p, memory, r, attention_mask=attention_mask, **of_layers(config))"
+INPUTS = "ids = shifted(where(targets == ignore, start, targets), start)  # behind an ignored target nothing is counted"
+SMOOTHED, NLL = (
+    'logits, targets=targets, ignore=ignore, smoothing=smoothing, reduction="mean"',
+    "return y, seq2seq_loss_back",
+)
+CORRUPTED = "p, source=source, attention_mask=attention_mask, ids=shifted(ids, start), config=config"
+COUNTED = 'y, cross_entropy_back = cross_entropy(logits, targets=where(counted, ids, -1), ignore=-1, reduction="mean")'
+GOES_ON = "while len(tokens) < new_tokens and end not in tokens:"
+NEXT = "last = next_logits(p, encoder_decoder, [start, *tokens], **reading, config=config)"
+LAST_ALONE = "{0} if p is last or {0} is None else constant({0})"
+
+_decode = model.decode  # refllm's, not what is planted
+
+
+def configured(**fields: bool) -> Edits:
+    """The embedding of both halves under another configuration."""
+    return edit(bottom, EMBEDDED, EMBEDDED.replace("config=config", f"config=config | {fields}"))
+
+
+def inputs(new: str) -> Edits:
+    """Another input of the decoder, made of the targets, of which those that are ignored say nothing."""
+    known = "where(targets == ignore, start, targets)"
+    return edit(seq2seq_loss, INPUTS, f"ids = {new.format(known)}") + edit(
+        denoising_loss, CORRUPTED, CORRUPTED.replace("shifted(ids, start)", new.format("ids"))
+    )
+
+
+def loss(new: str) -> Edits:
+    return edit(seq2seq_loss, NLL, f"return {new}, seq2seq_loss_back")
+
+
+def counting(new: str) -> Edits:
+    return edit(denoising_loss, COUNTED, COUNTED.replace("counted, ids", f"{new}, ids"))
 
 
 def _mask_forgotten(p: Tree, memory: Array, *, cache: Any, memory_mask: Array | None, **how: Any) -> Any:
@@ -197,68 +79,74 @@ def _mask_forgotten(p: Tree, memory: Array, *, cache: Any, memory_mask: Array | 
 
 # fmt: off
 MUTANTS = [
-    Mutant("ENCDEC/decoder-not-causal", relative_self_attention, "a decoder whose self-attention is not causal",
-           layer(causal=False), within="refllm.blocks.decoder_layer"),
-    Mutant("ENCDEC/encoder-causal", relative_self_attention, "an encoder with a causal mask",
-           layer(causal=True), within="refllm.blocks.encoder_layer"),
-    Mutant("ENCDEC/source-padding-attended", relative_self_attention, "an encoder that attends to padding",
-           layer(attention_mask=None), within="refllm.blocks.encoder_layer"),
-    Mutant("ENCDEC/memory-padding-read", model.decode, "a decoder that reads the padding of the source",
-           half(_decode, lambda **how: {"memory_mask": None})),
-    Mutant("ENCDEC/last-encoder-layer-skipped", model.encode, "an encoder without its last layer",
-           _without_last_layer),
-    Mutant("ENCDEC/embedding-unscaled", stack_embedding, "an encoder-decoder whose embedding is not multiplied by √C",
-           scaled(lambda C: 1.0)),
-    Mutant("ENCDEC/embedding-scaled", stack_embedding, "an encoder-decoder whose embedding is multiplied by √C where "
-           "it should not be", scaled(math.sqrt)),
-    Mutant("ENCDEC/no-embedding-norm", maybe_norm, "BART without the norm after its embedding",
-           unnormalised("embedding_norm")),
-    Mutant("ENCDEC/no-encoder-norm", maybe_norm, "a pre-norm encoder without its last norm",
-           unnormalised("norm", only="encoder")),
-    Mutant("ENCDEC/no-last-norms", maybe_norm, "a pre-norm encoder-decoder without the last norm of both halves",
-           unnormalised("norm")),
-    Mutant("ENCDEC/positions-from-one", stack_positions, "an encoder-decoder whose positions count from 1",
-           _positions_from_one),
-    Mutant("ENCDEC/t5-attention-scaled", model._scaled, "T5 with attention divided by √d_k", lambda config: True),
-    Mutant("ENCDEC/t5-head-unscaled", model.decode, "T5 without the 1/√C before its tied head",
-           configured(_decode, scaled_output=False)),
-    Mutant("ENCDEC/t5-head-scaled", model.decode, "an encoder-decoder with T5's 1/√C before a head that has none",
-           configured(_decode, scaled_output=True)),
-    Mutant("ENCDEC/t5-no-bias", distance_bias, "T5 without the bias by distance",
-           biased(r=lambda r: 0 * r, drs=lambda drs: [0 * d for d in drs])),
-    Mutant("ENCDEC/t5-decoder-bidirectional", t5_bias_causal, "T5's decoder with the buckets of its encoder",
-           t5_bias_bidirectional, within=STACK),
-    Mutant("ENCDEC/t5-encoder-causal", t5_bias_bidirectional, "T5's encoder with the buckets of its decoder",
-           t5_bias_causal, within=STACK),
-    Mutant("ENCDEC/back-bias-of-first-layer", distance_bias, "T5 whose bias by distance has the gradient of one "
-           "layer alone", biased(drs=lambda drs: drs[:1])),
-    Mutant("ENCDEC/back-memory-last-layer", model.decode, "a memory with the gradient of the last decoder layer alone",
-           _last_layer_reads),
-    Mutant("ENCDEC/back-memory-dropped", model.decode, "an encoder that gets no gradient from the decoder",
-           _memory_without_gradient),
-    Mutant("ENCDEC/back-tied-head-dropped", model.add_head_gradient, "an encoder-decoder whose tied head gives the "
-           "embedding no gradient", _head_dropped, within=MODEL),
-    Mutant("ENCDEC/targets-not-shifted", shifted_right, "a decoder that reads the targets that it is to predict",
-           lambda targets, *, start, ignore: numpy.where(targets == ignore, start, targets)),
-    Mutant("ENCDEC/targets-shifted-twice", shifted_right, "a decoder whose input is shifted by two places",
-           _shifted_twice),
-    Mutant("ENCDEC/start-is-zero", shifted_right, "a decoder that begins with token 0 instead of the start token",
-           lambda targets, *, start, ignore: shifted_right(targets, start=0, ignore=ignore)),
-    Mutant("ENCDEC/smoothing-on-padding", smoothed_lm_loss, "label smoothing that ignored targets have a share of too",
-           smoothed(_smoothed_padding)),
-    Mutant("ENCDEC/smoothing-ignored", smoothed_lm_loss, "a loss without label smoothing",
-           smoothed(lambda log_p, told, e, counted: told * counted)),
-    Mutant("ENCDEC/loss-over-all", family.seq2seq_loss, "the loss of a target averaged over ignored places too",
-           shared(lambda targets, ignore: (targets != ignore).mean())),
-    Mutant("ENCDEC/loss-over-texts", family.seq2seq_loss, "the loss of a target summed and divided by the texts",
-           shared(lambda targets, ignore: (targets != ignore).sum() / len(targets))),
-    Mutant("DAE/counts-all", denoising_loss, "denoising that counts every place, corrupted or not",
-           _counting(numpy.ones_like)),
-    Mutant("DAE/counts-the-others", denoising_loss, "denoising that counts the places that were not corrupted",
-           _counting(numpy.invert)),
-    Mutant("GEN/memory-mask-forgotten", model.decode, "translating without the mask of the source",
-           _mask_forgotten, "https://github.com/speechbrain/speechbrain/issues/1107"),
-    Mutant("GEN/end-ignored", write, "writing that goes on behind the end token", written(end=None)),
-    Mutant("GEN/starts-with-zero", write, "translating that begins with token 0 instead of the start token",
-           _from_zero),
+    Edited("ENCDEC/decoder-not-causal", "a decoder whose self-attention is not causal",
+           edit(decoder_layer, OF_DECODER, OF_DECODER.replace("causal=True", "causal=False"))),
+    Edited("ENCDEC/encoder-causal", "an encoder with a causal mask",
+           edit(encoder_layer, OF_ENCODER, OF_ENCODER.replace("causal=False", "causal=True"))),
+    Edited("ENCDEC/source-padding-attended", "an encoder that attends to padding",
+           edit(encoder_layer, OF_ENCODER, OF_ENCODER.replace("=attention_mask", "=None"))),
+    Edited("ENCDEC/memory-padding-read", "a decoder that reads the padding of the source",
+           edit(encoder_decoder, READ, READ.replace("=keys", "=None"))),
+    Edited("ENCDEC/last-encoder-layer-skipped", "an encoder without its last layer",
+           edit(encoder, THROUGH, THROUGH.replace('p["layers"]', 'p["layers"][:-1]'))),
+    Edited("ENCDEC/embedding-unscaled", "an encoder-decoder whose embedding is not multiplied by √C",
+           configured(scaled_embedding=False)),
+    Edited("ENCDEC/embedding-scaled", "an encoder-decoder whose embedding is multiplied by √C where it should not be",
+           configured(scaled_embedding=True)),
+    Edited("ENCDEC/no-embedding-norm", "BART without the norm after its embedding",
+           edit(bottom, EMBEDDING_NORM, "x = e")),
+    Edited("ENCDEC/no-encoder-norm", "a pre-norm encoder without its last norm", edit(encoder, LAST_NORM, "h = y")),
+    Edited("ENCDEC/no-last-norms", "a pre-norm encoder-decoder without the last norm of both halves",
+           edit(encoder, LAST_NORM, "h = y") + edit(decoder, LAST_NORM, "h = y")),
+    Edited("ENCDEC/positions-from-one", "an encoder-decoder whose positions count from 1",
+           edit(bottom, EMBEDDED, "later = concatenate([ids[:, :1], ids], axis=1)  # the first is cut off again\n"
+                "e = embedded(token, p, ids=later, config=config)[0][:, 1:]")),
+    Edited("ENCDEC/t5-attention-scaled", "T5 with attention divided by √d_k",
+           edit(of_layers, 'scaled = config["positions"] != "relative"', "scaled = True")),
+    Edited("ENCDEC/t5-head-unscaled", "T5 without the 1/√C before its tied head",
+           edit(encoder_decoder, HEAD, "scaled = h")),
+    Edited("ENCDEC/t5-head-scaled", "an encoder-decoder with T5's 1/√C before a head that has none",
+           edit(encoder_decoder, HEAD, "scaled = h / c")),
+    Edited("ENCDEC/t5-no-bias", "T5 without the bias by distance",
+           edit(t5_bias, "return r, t5_bias_back", "return 0 * r, t5_bias_back")),
+    Edited("ENCDEC/t5-decoder-bidirectional", "T5's decoder with the buckets of its encoder",
+           edit(decoder, BIAS_CAUSAL, BIAS_BOTH)),
+    Edited("ENCDEC/t5-encoder-causal", "T5's encoder with the buckets of its decoder",
+           edit(encoder, BIAS_BOTH, BIAS_CAUSAL)),
+    Edited("ENCDEC/back-bias-of-first-layer", "T5 whose bias by distance has the gradient of one layer alone",
+           edit(encoder, BIAS_BOTH, f'{BIAS_BOTH}\nlast = p["layers"][-1]',
+                ENCODER_LAYER, ENCODER_LAYER.replace("p, r,", f"p, {LAST_ALONE.format('r')},"))
+           + edit(decoder, BIAS_CAUSAL, f'{BIAS_CAUSAL}\nlast = p["layers"][-1]',
+                  DECODER_LAYER, DECODER_LAYER.replace("memory, r,", f"memory, {LAST_ALONE.format('r')},"))),
+    Edited("ENCDEC/back-memory-last-layer", "a memory with the gradient of the last decoder layer alone",
+           edit(decoder, BIAS_CAUSAL, f'{BIAS_CAUSAL}\nlast = p["layers"][-1]',
+                DECODER_LAYER, DECODER_LAYER.replace("memory,", f"{LAST_ALONE.format('memory')},"))),
+    Edited("ENCDEC/back-memory-dropped", "an encoder that gets no gradient from the decoder",
+           edit(encoder_decoder, DECODED, DECODED.replace("(dmemory)", "(0 * dmemory)"))),
+    Edited("ENCDEC/back-tied-head-dropped", "an encoder-decoder whose tied head gives the embedding no gradient",
+           edit(encoder_decoder, WHOLE, WHOLE.replace("dW,", "0 * dW if tied else dW,"))),
+    Edited("ENCDEC/targets-not-shifted", "a decoder that reads the targets that it is to predict",
+           inputs("{}")),
+    Edited("ENCDEC/targets-shifted-twice", "a decoder whose input is shifted by two places",
+           inputs("shifted(shifted({}, start), start)")),
+    Edited("ENCDEC/start-is-zero", "a decoder that begins with token 0 instead of the start token",
+           inputs("shifted({}, 0)")),
+    Edited("ENCDEC/smoothing-on-padding", "label smoothing that ignored targets have a share of too",
+           edit(seq2seq_loss, NLL, "every = where(targets == ignore, -mean(log_softmax(logits)[0])[..., 0], 0)\n"
+                "return y + smoothing * total(every) / (targets != ignore).sum(), seq2seq_loss_back")),
+    Edited("ENCDEC/smoothing-ignored", "a loss without label smoothing",
+           edit(seq2seq_loss, SMOOTHED, SMOOTHED.replace("=smoothing", "=0"))),
+    Edited("ENCDEC/loss-over-all", "the loss of a target averaged over ignored places too",
+           loss("y * (targets != ignore).mean()")),
+    Edited("ENCDEC/loss-over-texts", "the loss of a target summed and divided by the texts",
+           loss("y * ((targets != ignore).sum() / len(targets))")),
+    Edited("DAE/counts-all", "denoising that counts every place, corrupted or not",
+           counting("everywhere(counted.shape)")),
+    Edited("DAE/counts-the-others", "denoising that counts the places that were not corrupted", counting("~counted")),
+    Patch("GEN/memory-mask-forgotten", model.decode, "translating without the mask of the source", _mask_forgotten,
+          "https://github.com/speechbrain/speechbrain/issues/1107"),
+    Edited("GEN/end-ignored", "writing that goes on behind the end token",
+           edit(translate, GOES_ON, "while len(tokens) < new_tokens:")),
+    Edited("GEN/starts-with-zero", "translating that begins with token 0 instead of the start token",
+           edit(translate, NEXT, NEXT.replace("[start,", "[0,"))),
 ]

@@ -2,141 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from refllm.spec.activation import multiply, silu
+from refllm.spec.layer_norm import rms_norm
+from refllm.spec.repeat_heads import repeat_heads
+from refllm.verify.mutants.bank import Edited, Edits, edit
 
-import numpy
-
-from refllm.backend import Array
-from refllm.ops.activation import silu
-from refllm.ops.multiply import multiply
-from refllm.ops.repeat_heads import repeat_heads
-from refllm.ops.rms_norm import rms_norm
-from refllm.verify.mutants import feed_forward
-from refllm.verify.mutants.autodiff import Node, constant, differentiable, sigmoid, sqrt, where
-from refllm.verify.mutants.bank import Function, Mutant
-from refllm.verify.mutants.linear import gradients
-
-Keep = Callable[[Node], Node]
+R, Y = "r = 1 / sqrt(mean(x * x) + eps)", "return g * n, rms_norm_back"
+RMS_BACK = "return r * (dn - n * mean(dn * n)), rows(dy * n)"
+S, SILU, SILU_BACK = "s = sigmoid(x)", "return x * s, silu_back", "return dy * (s + x * s * (1 - s))"
+PRODUCT, FACTORS = "return a * b, multiply_back", "return dy * b, dy * a"
+HEADS = "return k[..., arange(G * groups) // groups, :, :], repeat_heads_back"
+HEADS_BACK = "return sum(dy.reshape(*lead, G, groups, S, D), axis=-3, keepdims=False)"
 
 
-def norm(
-    *,
-    axis: Any = -1,
-    centre: Keep = lambda x: x,
-    root: Callable[[Node, float], Node] = lambda square, eps: sqrt(square + eps),
-    square: Callable[[Node, Any], Node] = lambda x, axis: (x * x).mean(axis),
-    keep: Keep = lambda r: r,
-    gain: Callable[[Node, Node], Node] = lambda n, g: n * g,
-) -> Function:
-    """RMS norm with a part of it exchanged, and the true gradient of what then is computed."""
-
-    @differentiable
-    def changed(x: Node, g: Node, *, eps: float) -> Node:
-        axes = axis if axis is None or len(x.shape) >= -axis else -1
-        c = centre(x)
-        return gain(c / keep(root(square(c, axes), eps)), g)
-
-    return changed
-
-
-def _gainless(x: Array, g: Array, *, eps: float) -> tuple[Array, Function]:
-    y, back = rms_norm(x, g, eps=eps)
-    _, back_of_ones = rms_norm(x, numpy.ones_like(g), eps=eps)
-    return y, lambda dy: (back_of_ones(dy)[0], back(dy)[1])
-
-
-def _rows(x: Array) -> int:
-    return x.size // x.shape[-1]
-
-
-def repeated(order: Callable[[int, int], Array]) -> Function:
-    """Head i of the answer is head order(G, groups)[i] of k."""
-
-    @differentiable
-    def changed(k: Node, *, groups: int) -> Node:
-        return k[..., order(k.shape[-3], groups), :, :]
-
-    return changed
-
-
-def _one_of_a_group(k: Array, *, groups: int) -> tuple[Array, Function]:
-    y, _ = repeat_heads(k, groups=groups)
-    return y, lambda dy: dy[..., ::groups, :, :].copy()
-
-
-def _gradient_in_turn(k: Array, *, groups: int) -> tuple[Array, Function]:
-    y, _ = repeat_heads(k, groups=groups)
-    G = k.shape[-3]
-    return y, lambda dy: dy.reshape(*k.shape[:-3], groups, G, *k.shape[-2:]).sum(axis=-4)
-
-
-def _averaged(k: Array, *, groups: int) -> tuple[Array, Function]:
-    y, back = repeat_heads(k, groups=groups)
-    return y, lambda dy: back(dy) / groups
+def root(new: str) -> Edits:
+    return edit(rms_norm, R, f"r = 1 / {new}")
 
 
 # fmt: off
 MUTANTS = [
-    Mutant("T5-REL/rms-centred", rms_norm, "RMS norm with the mean subtracted: layer norm",
-           norm(centre=lambda x: x - x.mean())),
-    Mutant("T5-REL/rms-variance", rms_norm, "RMS norm divided by the deviation: the mean subtracted in the root alone",
-           norm(square=lambda x, axis: ((x - x.mean(axis)) * (x - x.mean(axis))).mean(axis))),
-    Mutant("T5-REL/rms-eps-outside", rms_norm, "RMS norm with eps added outside the root",
-           norm(root=lambda square, eps: sqrt(square) + eps)),
-    Mutant("T5-REL/rms-eps-largest", rms_norm, "RMS norm with eps as the least root, not added",
-           norm(root=lambda square, eps: where(square.value > eps**2, sqrt(square), eps))),
-    Mutant("T5-REL/rms-no-eps", rms_norm, "RMS norm without eps", norm(root=lambda square, eps: sqrt(square))),
-    Mutant("T5-REL/rms-eps-fixed", rms_norm, "RMS norm with eps fixed at 1e-5",
-           norm(root=lambda square, eps: sqrt(square + 1e-5))),
-    Mutant("T5-REL/rms-eps-fixed-least", rms_norm, "RMS norm with eps fixed at 1e-6",
-           norm(root=lambda square, eps: sqrt(square + 1e-6)),
+    Edited("T5-REL/rms-centred", "RMS norm with the mean subtracted: layer norm",
+           edit(rms_norm, R, f"x = x - mean(x)\n{R}")),
+    Edited("T5-REL/rms-variance", "RMS norm divided by the deviation: the mean subtracted in the root alone",
+           root("sqrt(mean((x - mean(x)) * (x - mean(x))) + eps)")),
+    Edited("T5-REL/rms-eps-outside", "RMS norm with eps added outside the root", root("(mean(x * x) ** 0.5 + eps)")),
+    Edited("T5-REL/rms-eps-largest", "RMS norm with eps as the least root, not added",
+           root("where(mean(x * x) > eps * eps, sqrt(mean(x * x)), eps)")),
+    Edited("T5-REL/rms-no-eps", "RMS norm without eps", root("sqrt(mean(x * x))")),
+    Edited("T5-REL/rms-eps-fixed", "RMS norm with eps fixed at 1e-5", root("sqrt(mean(x * x) + 1e-5)")),
+    Edited("T5-REL/rms-eps-fixed-least", "RMS norm with eps fixed at 1e-6", root("sqrt(mean(x * x) + 1e-6)"),
            "https://github.com/ggml-org/llama.cpp/issues/2373"),
-    Mutant("T5-REL/rms-not-root", rms_norm, "RMS norm divided by the mean square instead of its root",
-           norm(root=lambda square, eps: square + eps)),
-    Mutant("T5-REL/rms-sum", rms_norm, "RMS norm with the sum of the squares instead of their mean: the length",
-           norm(square=lambda x, axis: (x * x).sum(axis))),
-    Mutant("T5-REL/rms-unbiased", rms_norm, "RMS norm with the sum of the squares divided by C - 1",
-           norm(square=lambda x, axis: (x * x).sum(axis) / max(1, x.shape[-1] - 1))),
-    Mutant("T5-REL/rms-over-tokens", rms_norm, "RMS norm over the tokens instead of the features", norm(axis=-2)),
-    Mutant("T5-REL/rms-over-everything", rms_norm, "RMS norm over all entries at once", norm(axis=None)),
-    Mutant("T5-REL/rms-no-gain", rms_norm, "RMS norm without its gain", norm(gain=lambda n, g: n + 0.0 * g)),
-    Mutant("T5-REL/rms-gain-plus-one", rms_norm, "RMS norm with the gain stored less 1: (1 + g) n, as in Gemma",
-           norm(gain=lambda n, g: n * (g + 1.0))),
-    Mutant("T5-REL/rms-gain-added", rms_norm, "RMS norm with the gain added instead of multiplied",
-           norm(gain=lambda n, g: n + g)),
-    Mutant("T5-REL/rms-back-root-constant", rms_norm, "RMS norm whose gradient takes the root for a constant",
-           norm(keep=constant)),
-    Mutant("T5-REL/rms-back-without-gain", rms_norm, "RMS norm whose dx leaves out the gain", _gainless),
-    Mutant("T5-REL/rms-back-averaged", rms_norm, "RMS norm with dg averaged over the rows instead of summed",
-           gradients(rms_norm, lambda d, a, dy: (d[0], d[1] / _rows(a[0])))),
-    Mutant("FFN/silu-is-sigmoid", silu, "the sigmoid instead of SiLU", differentiable(sigmoid)),
-    Mutant("FFN/silu-is-gelu", silu, "GELU instead of SiLU", differentiable(feed_forward.RIGHT["gelu_erf"])),
-    Mutant("FFN/silu-is-gelu-tanh", silu, "GELU's tanh form instead of SiLU",
-           differentiable(feed_forward.RIGHT["gelu_tanh"])),
-    Mutant("FFN/silu-is-relu", silu, "ReLU instead of SiLU", differentiable(feed_forward.RIGHT["relu"])),
-    Mutant("FFN/silu-is-quick-gelu", silu, "x sigmoid(1.702 x) instead of SiLU",
-           differentiable(lambda x: x * sigmoid(1.702 * x))),
-    Mutant("FFN/silu-back-gate-constant", silu, "SiLU whose gradient is sigmoid(x)",
-           differentiable(lambda x: x * constant(sigmoid(x)))),
-    Mutant("FFN/silu-back-of-sigmoid", silu, "SiLU whose gradient is that of the sigmoid times x",
-           differentiable(lambda x: constant(x) * sigmoid(x))),
-    Mutant("FFN/multiply-added", multiply, "the gate added instead of multiplied", differentiable(lambda a, b: a + b)),
-    Mutant("FFN/multiply-first-alone", multiply, "the gate left out", differentiable(lambda a, b: a + 0.0 * b)),
-    Mutant("FFN/multiply-back-swapped", multiply, "a product with the gradients of its factors exchanged",
-           gradients(multiply, lambda d, a, dy: (d[1], d[0]))),
-    Mutant("FFN/multiply-back-one-side", multiply, "a product with no gradient for its second factor",
-           gradients(multiply, lambda d, a, dy: (d[0], 0 * d[1]))),
-    Mutant("LONG/repeat-in-turn", repeat_heads, "shared key heads in turn, 0, 1, 0, 1, instead of 0, 0, 1, 1",
-           repeated(lambda G, groups: numpy.tile(numpy.arange(G), groups))),
-    Mutant("LONG/repeat-first", repeat_heads, "shared key heads with the first one for all queries",
-           repeated(lambda G, groups: numpy.zeros(G * groups, int))),
-    Mutant("LONG/repeat-reversed", repeat_heads, "shared key heads from the last to the first",
-           repeated(lambda G, groups: numpy.repeat(numpy.arange(G)[::-1], groups))),
-    Mutant("LONG/repeat-back-averaged", repeat_heads, "shared key heads with the mean of their group's gradients, not "
-           "the sum", _averaged),
-    Mutant("LONG/repeat-back-first", repeat_heads, "shared key heads with the gradient of the first query head alone",
-           _one_of_a_group),
-    Mutant("LONG/repeat-back-in-turn", repeat_heads, "shared key heads whose gradients are summed in turn",
-           _gradient_in_turn),
+    Edited("T5-REL/rms-not-root", "RMS norm divided by the mean square instead of its root",
+           root("(mean(x * x) + eps)")),
+    Edited("T5-REL/rms-sum", "RMS norm with the sum of the squares instead of their mean: the length",
+           root("sqrt(sum(x * x) + eps)")),
+    Edited("T5-REL/rms-unbiased", "RMS norm with the sum of the squares divided by C - 1",
+           root("sqrt(sum(x * x) / max(1, x.shape[-1] - 1) + eps)")),
+    Edited("T5-REL/rms-over-tokens", "RMS norm over the tokens instead of the features",
+           root("sqrt(down(mean, x * x) + eps)")),
+    Edited("T5-REL/rms-over-everything", "RMS norm over all entries at once",
+           root("sqrt(total(x * x) / x.size + eps)")),
+    Edited("T5-REL/rms-no-gain", "RMS norm without its gain", edit(rms_norm, Y, "return n, rms_norm_back")),
+    Edited("T5-REL/rms-gain-plus-one", "RMS norm with the gain stored less 1: (1 + g) n, as in Gemma",
+           edit(rms_norm, Y, "return (1 + g) * n, rms_norm_back")),
+    Edited("T5-REL/rms-gain-added", "RMS norm with the gain added instead of multiplied",
+           edit(rms_norm, Y, "return g + n, rms_norm_back")),
+    Edited("T5-REL/rms-back-root-constant", "RMS norm whose gradient takes the root for a constant",
+           edit(rms_norm, RMS_BACK, "return r * dn, rows(dy * n)")),
+    Edited("T5-REL/rms-back-without-gain", "RMS norm whose dx leaves out the gain",
+           edit(rms_norm, "dn = dy * g", "dn = dy")),
+    Edited("T5-REL/rms-back-averaged", "RMS norm with dg averaged over the rows instead of summed",
+           edit(rms_norm, RMS_BACK, "return r * (dn - n * mean(dn * n)), rows(dy * n) / len(flat(dy))")),
+    Edited("FFN/silu-is-sigmoid", "the sigmoid instead of SiLU", edit(silu, SILU, "return s, silu_back")),
+    Edited("FFN/silu-is-gelu", "GELU instead of SiLU", edit(silu, SILU, "return gelu_erf(x)[0], silu_back")),
+    Edited("FFN/silu-is-gelu-tanh", "GELU's tanh form instead of SiLU",
+           edit(silu, SILU, "return gelu_tanh(x)[0], silu_back")),
+    Edited("FFN/silu-is-relu", "ReLU instead of SiLU", edit(silu, SILU, "return relu(x)[0], silu_back")),
+    Edited("FFN/silu-is-quick-gelu", "x sigmoid(1.702 x) instead of SiLU", edit(silu, S, "s = sigmoid(1.702 * x)")),
+    Edited("FFN/silu-back-gate-constant", "SiLU whose gradient is sigmoid(x)", edit(silu, SILU_BACK, "return dy * s")),
+    Edited("FFN/silu-back-of-sigmoid", "SiLU whose gradient is that of the sigmoid times x",
+           edit(silu, SILU_BACK, "return dy * (x * s * (1 - s))")),
+    Edited("FFN/multiply-added", "the gate added instead of multiplied",
+           edit(multiply, PRODUCT, "return a + b, multiply_back")),
+    Edited("FFN/multiply-first-alone", "the gate left out", edit(multiply, PRODUCT, "return a, multiply_back")),
+    Edited("FFN/multiply-back-swapped", "a product with the gradients of its factors exchanged",
+           edit(multiply, FACTORS, "return dy * a, dy * b")),
+    Edited("FFN/multiply-back-one-side", "a product with no gradient for its second factor",
+           edit(multiply, FACTORS, "return dy * b, 0 * dy")),
+    Edited("LONG/repeat-in-turn", "shared key heads in turn, 0, 1, 0, 1, instead of 0, 0, 1, 1",
+           edit(repeat_heads, HEADS, "return k[..., arange(G * groups) % G, :, :], repeat_heads_back")),
+    Edited("LONG/repeat-first", "shared key heads with the first one for all queries",
+           edit(repeat_heads, HEADS, "return k[..., 0 * arange(G * groups), :, :], repeat_heads_back")),
+    Edited("LONG/repeat-reversed", "shared key heads from the last to the first",
+           edit(repeat_heads, HEADS, "return k[..., G - 1 - arange(G * groups) // groups, :, :], repeat_heads_back")),
+    Edited("LONG/repeat-back-averaged", "shared key heads with the mean of their group's gradients, not the sum",
+           edit(repeat_heads, HEADS_BACK, f"{HEADS_BACK} / groups")),
+    Edited("LONG/repeat-back-first", "shared key heads with the gradient of the first query head alone",
+           edit(repeat_heads, HEADS_BACK, "return dy[..., ::groups, :, :]")),
+    Edited("LONG/repeat-back-in-turn", "shared key heads whose gradients are summed in turn",
+           edit(repeat_heads, HEADS_BACK, "return sum(dy.reshape(*lead, groups, G, S, D), axis=-4, keepdims=False)")),
 ]

@@ -8,139 +8,108 @@ from typing import Any
 import numpy
 
 from refllm.backend import Array
-from refllm.blocks.grouped_attention import grouped_attention
+from refllm.blocks.grouped_attention import ROTATIONS
+from refllm.blocks.grouped_attention import grouped_attention as block
 from refllm.parameters import Tree
-from refllm.verify.mutants import attention as parts
-from refllm.verify.mutants.autodiff import Node, differentiable
-from refllm.verify.mutants.bank import Function, Mutant
-from refllm.verify.mutants.rotary import halves, interleaved, spin
+from refllm.spec.self_attention import grouped_attention
+from refllm.verify.mutants.bank import Edited, Edits, Function, Patch, edit
 
-LAYOUTS = {"rotary": halves, "rotary_interleaved": interleaved}
-Turn = Callable[[Node], Node]
-Heads = tuple[Node, Node, Node]
-
-
-def _cut(y: Node, heads: int) -> Node:
-    return y.reshape(*y.shape[:-1], heads, y.shape[-1] // heads).swap(-2, -3)
-
-
-def _cut_without_swap(y: Node, heads: int) -> Node:
-    return y.reshape(*y.shape[:-2], heads, y.shape[-2], y.shape[-1] // heads)
+Q = "q_turned, q_turn_back = maybe_turned(cut(q, heads), rotation, positions=own, base=base)"
+K = "k_turned, k_turn_back = maybe_turned(cut(k, kv_heads), rotation, positions=own, base=base)"
+K_REPEATED = "k_repeated, k_repeat_back = repeat_heads(k_turned, groups=groups)"
+V_REPEATED = "v_repeated, v_repeat_back = repeat_heads(cut(v, kv_heads), groups=groups)"
+ATTENDED = (
+    "a, attention_back = "
+    "maybe_biased(q_turned, k_repeated, v_repeated, r, causal=causal, attention_mask=attention_mask)"
+)
+OUT = 'y, out_back = matmul(joined(a), p["Wo"])'
+WHOLE = "maybe_turned({}, rotation, positions=positions, base=base)[0]"
+UNSWAPPED = "{0}.reshape(*{0}.shape[:-2], {1}, {0}.shape[-2], -1)"
 
 
-def _turned(q: Node, k: Node, v: Node, turn: Turn) -> Heads:
-    return turn(q), turn(k), v
+def attended(q: str) -> Edits:
+    """Other queries."""
+    return edit(grouped_attention, ATTENDED, ATTENDED.replace("q_turned", q))
 
 
-def _consecutive(heads: int, kv_heads: int) -> Array:
-    """The key head of every query head."""
-    return numpy.repeat(numpy.arange(kv_heads), heads // kv_heads)
+class _Held:
+    """A cache that gives its keys and values as they are read by mistake: turned(keys, the positions of new tokens)."""
+
+    def __init__(self, cache: Any, turned: Callable[[Array], Array]) -> None:
+        self.cache, self.turned = cache, turned
+
+    def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
+        keys, values = self.cache.extend(k, v)
+        return self.turned(keys), values
 
 
-def _merged(a: Node) -> Node:
-    return a.swap(-2, -3).reshape(*a.shape[:-3], a.shape[-2], a.shape[-3] * a.shape[-1])
-
-
-def grouped(
-    *,
-    cut: Callable[[Node, int], Node] = _cut,
-    positions_of: Callable[[str, Array], Array] = lambda which, own: own,
-    turned: Callable[[Node, Node, Node, Turn], Heads] = _turned,
-    values: Callable[[int, int], Array] = _consecutive,
-    keys: Callable[[int, int], Array] = _consecutive,
-    scale: Callable[[int, int], float] = lambda D, C: D**-0.5,
-    merge: Callable[[Node], Node] = _merged,
-    project: Callable[[Node, int, Turn, Turn], Node] | None = None,
-    read: Callable[[Node, Any], Node] = lambda k, turn: k,
-    store_turned: bool = True,
-) -> Function:
-    """Grouped attention with a part of it exchanged, and the true gradient of what then is computed."""
+def held(read: Callable[[Array, int], Array] | None, *, stored_turned: bool) -> Function:
+    """The block whose cache holds keys that were turned, or not, and turns them when they are read by positions
+    read(those of the new tokens, number of keys). Without a cache it is right."""
 
     def changed(
-        x: Array, r: Array | None, p: Tree, *, heads: int, kv_heads: int, rotation: str | None, positions: Array,
-        base: float, causal: bool, attention_mask: Array | None, cache: Any = None,
-    ) -> tuple[Array, Function]:  # fmt: skip
-        own = positions if positions.ndim == 1 else positions[:, None]
+        x: Array,
+        r: Array | None,
+        p: Tree,
+        *,
+        rotation: str | None,
+        positions: Array,
+        base: float,
+        cache: Any,
+        **how: Any,
+    ) -> tuple[Array, Function]:
+        own = positions if positions.ndim < 2 else positions[:, None]
 
-        def turning(z: Node, at: Array) -> Node:
-            return z if rotation is None else spin(z, LAYOUTS[rotation], positions=at, base=base)
+        def turned(k: Array, at: Array) -> Array:
+            y: Array = k if rotation is None else ROTATIONS[rotation](k, positions=at, base=base)[0]
+            return y
 
-        @differentiable
-        def whole(x: Node, p: Tree, *bias: Node) -> Node:
-            def turn(z: Node) -> Node:
-                return turning(z, own)
+        def read_from(keys: Array) -> Array:
+            n = own.shape[-1]
+            if not stored_turned:  # what the block just turned is turned back where it lies
+                keys[..., -n:, :] = turned(keys[..., -n:, :], -own)
+            return keys if read is None else turned(keys, read(own, keys.shape[-2]))
 
-            whole_turn = lambda z: turning(z, positions)
-            q, k = (
-                cut(x @ p[W], n) if project is None else project(x @ p[W], n, turn, whole_turn)
-                for W, n in (("Wq", heads), ("Wk", kv_heads))
-            )
-            v = cut(x @ p["Wv"], kv_heads)
-            if project is None:
-                q, k, v = turned(q, k, v, turn) if store_turned else (turn(q), k, v)
-            if cache is not None:
-                k, v = (Node(z) for z in cache.extend(k.value, v.value))
-                k = read(k, lambda z, at: turning(z, at(own, z.shape[-2])))
-            elif not store_turned:
-                k = turn(k)
-            k, v = k[..., keys(heads, kv_heads), :, :], v[..., values(heads, kv_heads), :, :]
-            s = q @ k.swap() * scale(q.shape[-1], x.shape[-1])
-            if bias:
-                T, S = q.shape[-2], k.shape[-2]
-                s = s + bias[0][:, numpy.arange(S) - numpy.arange(T)[:, None] + T - 1]
-            m = numpy.broadcast_to(parts.seen(q, k, causal, attention_mask), s.shape)
-            return merge(parts.weights(parts.masked(s, m)) @ v) @ p["Wo"]
-
-        y, back = whole(x, p, *([] if r is None else [r]))
-
-        def pull(dy: Array) -> tuple[Array, Array | None, Tree]:
-            dx, dp, *dr = back(dy)
-            return dx, dr[0] if dr else None, dp
-
-        return y, pull
+        store = None if cache is None else _Held(cache, read_from)
+        return block(x, r, p, rotation=rotation, positions=positions, base=base, cache=store, **how)
 
     return changed
 
 
-def _turned_before_the_cut(y: Node, heads: int, turn: Turn, whole: Turn) -> Node:
-    return _cut(whole(y), heads)
-
-
-def _cut_like_parts(a: Node) -> Node:
-    return a.reshape(*a.shape[:-3], a.shape[-2], a.shape[-3] * a.shape[-1])
-
-
 # fmt: off
 MUTANTS = [
-    Mutant("LONG/grouped-values-turned", grouped_attention, "grouped attention that turns the values too",
-           grouped(turned=lambda q, k, v, turn: (turn(q), turn(k), turn(v)))),
-    Mutant("LONG/grouped-keys-not-turned", grouped_attention, "grouped attention that turns the queries alone",
-           grouped(turned=lambda q, k, v, turn: (turn(q), k, v))),
-    Mutant("LONG/grouped-queries-not-turned", grouped_attention, "grouped attention that turns the keys alone",
-           grouped(turned=lambda q, k, v, turn: (q, turn(k), v))),
-    Mutant("LONG/grouped-turned-before-the-cut", grouped_attention, "grouped attention that turns the width of all "
-           "heads as one", grouped(project=_turned_before_the_cut)),
-    Mutant("LONG/grouped-values-in-turn", grouped_attention, "grouped attention whose query heads take key heads in "
-           "order and value heads in turn",
-           grouped(values=lambda H, G: numpy.tile(numpy.arange(G), H // G))),
-    Mutant("LONG/grouped-in-turn", grouped_attention, "grouped attention whose query heads take the key heads in turn",
-           grouped(values=lambda H, G: numpy.tile(numpy.arange(G), H // G),
-                   keys=lambda H, G: numpy.tile(numpy.arange(G), H // G))),
-    Mutant("LONG/grouped-scale-model-width", grouped_attention, "grouped attention scaled by the width of the model",
-           grouped(scale=lambda D, C: C**-0.5)),
-    Mutant("LONG/grouped-no-scale", grouped_attention, "grouped attention without the 1/√D scale",
-           grouped(scale=lambda D, C: 1.0)),
-    Mutant("LONG/grouped-split-without-transpose", grouped_attention, "grouped attention whose heads are cut by a "
-           "reshape without a transpose", grouped(cut=_cut_without_swap)),
-    Mutant("LONG/grouped-merge-without-transpose", grouped_attention, "grouped attention whose heads are joined "
-           "without a transpose", grouped(merge=_cut_like_parts)),
-    Mutant("GEN/llama-keys-turned-again", grouped_attention, "a cache whose keys are turned again when they are read",
-           grouped(read=lambda k, turn: turn(k, lambda own, S: numpy.arange(S)))),
-    Mutant("GEN/llama-keys-never-turned", grouped_attention, "a cache whose keys are never turned",
-           grouped(store_turned=False)),
-    Mutant("GEN/llama-keys-turned-by-newest", grouped_attention, "a cache whose keys are all turned by the newest "
-           "position", grouped(store_turned=False, read=lambda k, turn: turn(k, lambda own, S: own[..., -1:]))),
-    Mutant("GEN/llama-keys-turned-from-newest", grouped_attention, "a cache whose keys are turned by positions that "
-           "count from the newest tokens",
-           grouped(store_turned=False, read=lambda k, turn: turn(k, lambda own, S: own[..., :1] + numpy.arange(S)))),
+    Edited("LONG/grouped-values-turned", "grouped attention that turns the values too",
+           edit(grouped_attention, V_REPEATED,
+                "v_turned, _ = maybe_turned(cut(v, kv_heads), rotation, positions=own, base=base)\n"
+                "v_repeated, v_repeat_back = repeat_heads(v_turned, groups=groups)")),
+    Edited("LONG/grouped-keys-not-turned", "grouped attention that turns the queries alone",
+           edit(grouped_attention, K, "k_turned = cut(k, kv_heads)")),
+    Edited("LONG/grouped-queries-not-turned", "grouped attention that turns the keys alone",
+           edit(grouped_attention, Q, "q_turned = cut(q, heads)")),
+    Edited("LONG/grouped-turned-before-the-cut", "grouped attention that turns the width of all heads as one",
+           edit(grouped_attention, Q, f"q_turned = cut({WHOLE.format('q')}, heads)",
+                K, f"k_turned = cut({WHOLE.format('k')}, kv_heads)")),
+    Edited("LONG/grouped-values-in-turn", "grouped attention whose query heads take key heads in order and value heads "
+           "in turn", edit(grouped_attention, V_REPEATED,
+                           "v_repeated = cut(v, kv_heads)[..., arange(heads) % kv_heads, :, :]")),
+    Edited("LONG/grouped-in-turn", "grouped attention whose query heads take the key heads in turn",
+           edit(grouped_attention, K_REPEATED, "k_repeated = k_turned[..., arange(heads) % kv_heads, :, :]",
+                V_REPEATED, "v_repeated = cut(v, kv_heads)[..., arange(heads) % kv_heads, :, :]")),
+    Edited("LONG/grouped-scale-model-width", "grouped attention scaled by the width of the model",
+           attended("unscaled(q_turned) / sqrt(x.shape[-1])")),
+    Edited("LONG/grouped-no-scale", "grouped attention without the 1/√D scale", attended("unscaled(q_turned)")),
+    Edited("LONG/grouped-split-without-transpose", "grouped attention whose heads are cut by a reshape without a "
+           "transpose",
+           edit(grouped_attention, Q, Q.replace("cut(q, heads)", UNSWAPPED.format("q", "heads")),
+                K, K.replace("cut(k, kv_heads)", UNSWAPPED.format("k", "kv_heads")),
+                V_REPEATED, V_REPEATED.replace("cut(v, kv_heads)", UNSWAPPED.format("v", "kv_heads")))),
+    Edited("LONG/grouped-merge-without-transpose", "grouped attention whose heads are joined without a transpose",
+           edit(grouped_attention, OUT, OUT.replace("joined(a)", "a.reshape(joined(a).shape)"))),
+    Patch("GEN/llama-keys-turned-again", block, "a cache whose keys are turned again when they are read",
+          held(lambda own, S: numpy.arange(S), stored_turned=True)),
+    Patch("GEN/llama-keys-never-turned", block, "a cache whose keys are never turned", held(None, stored_turned=False)),
+    Patch("GEN/llama-keys-turned-by-newest", block, "a cache whose keys are all turned by the newest position",
+          held(lambda own, S: own[..., -1:], stored_turned=False)),
+    Patch("GEN/llama-keys-turned-from-newest", block, "a cache whose keys are turned by positions that count from the "
+          "newest tokens", held(lambda own, S: own[..., :1] + numpy.arange(S), stored_turned=False)),
 ]

@@ -2,133 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import numpy
 
 from refllm.backend import Array
 from refllm.generation.cache import KeyValueCache
-from refllm.generation.generate import generate, last_logits
-from refllm.generation.sampling import choose
-from refllm.verify.mutants.bank import Function, Mutant
+from refllm.spec.generate import generate, next_logits
+from refllm.spec.sampling import choose, greedy, sample
+from refllm.verify.mutants.bank import Edited, Edits, Patch, edit
 
-Filter = Callable[..., Array]
-
-
-def _order(z: Array) -> Array:
-    return numpy.argsort(-z, axis=-1, kind="stable")
-
-
-def _rank(z: Array) -> Array:
-    return numpy.argsort(_order(z), axis=-1, kind="stable")
+KEPT, HEAT = "kept = descending(logits)[:top_k]", "p, _ = softmax(logits[kept] / temperature)"
+MASS, NUCLEUS = "n = first(running(p), lambda s: s >= top_p)", "kept, p = kept[: n + 1], p[: n + 1] / total(p[: n + 1])"
+ORDER = "by_number = sorted(range(len(kept)), key=kept.__getitem__)"
+DRAWN = "return kept[by_number[first(running(p[by_number]), lambda s: s > uniform)]]"
+TOP_P = f"if top_p is not None:\n{MASS}\n{NUCLEUS}"
+NEXT, LAST = "last = next_logits(p, model, tokens, config=config)", "return logits[0, -1]"
 
 
-def _largest(z: Array, k: int) -> Array:
-    """-inf in all but the k largest."""
-    return numpy.where(_rank(z) < k, z, -numpy.inf)
+def among(new: str) -> Edits:
+    """Other tokens that top_k leaves, from the most probable to the least."""
+    return edit(choose, KEPT, f"kept = {new}")
 
 
-def _share(z: Array) -> Array:
-    e = numpy.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+def heated(new: str) -> Edits:
+    return edit(choose, HEAT, f"p, _ = softmax({new})")
 
 
-def _before(p: Array) -> Array:
-    """The probability of all that are more probable."""
-    descending = numpy.take_along_axis(p, _order(p), axis=-1)
-    return numpy.take_along_axis(numpy.cumsum(descending, axis=-1) - descending, _rank(p), axis=-1)
-
-
-def _nucleus(p: Array, top_p: float) -> Array:
-    return numpy.where(_before(p) < top_p, p, 0)
-
-
-def _renormalised(p: Array) -> Array:
-    return p / p.sum(axis=-1, keepdims=True)
-
-
-def _first_beyond(p: Array, u: Array) -> Array:
-    beyond = numpy.cumsum(p, axis=-1) > u[:, None]
-    return numpy.where(beyond.any(axis=-1), beyond.argmax(axis=-1), p.shape[-1] - 1)
-
-
-def _in_order_of_size(p: Array, u: Array) -> Array:
-    order = _order(p)
-    place = _first_beyond(numpy.take_along_axis(p, order, axis=-1), u)
-    return numpy.take_along_axis(order, place[:, None], axis=-1)[:, 0]
-
-
-def sampled(
-    *,
-    heat: Callable[[Array, float], Array] = lambda z, temperature: z / temperature,
-    top_k: Callable[[Array, int], Array] = _largest,
-    top_p: Callable[[Array, float], Array] = _nucleus,
-    normalise: Callable[[Array], Array] = _renormalised,
-    draw: Callable[[Array, Array], Array] = _first_beyond,
-    greedy: Callable[[Array], Array] = lambda z: z.argmax(axis=-1),
-    nucleus_first: bool = False,
-    share: Callable[[Array], Array] = _share,
-) -> Function:
-    """The choice of tokens with a part of it exchanged."""
-
-    def changed(logits: Array, *, temperature: float, **how: Any) -> Array:
-        k, mass, u = how["top_k"], how["top_p"], how["uniforms"]
-        if u is None:
-            return greedy(logits)
-        with numpy.errstate(all="ignore"):
-            z = heat(logits.astype("float64"), temperature)
-            if nucleus_first and mass is not None:
-                z = numpy.where(top_p(share(z), mass) > 0, z, -numpy.inf)
-            p = share(z if k is None else top_k(z, min(k, z.shape[-1])))
-            if not nucleus_first and mass is not None:
-                p = top_p(p, mass)
-            return draw(normalise(p), u)
-
-    return changed
-
-
-def _with_ties(z: Array, k: int) -> Array:
-    """All that are not below the k-th largest."""
-    smallest = numpy.take_along_axis(z, _order(z)[..., k - 1 : k], axis=-1)
-    return numpy.where(z >= smallest, z, -numpy.inf)
-
-
-def _later_of_equals(z: Array, k: int) -> Array:
-    return _largest(z[..., ::-1], k)[..., ::-1]
-
-
-def _without_the_crossing(p: Array, top_p: float) -> Array:
-    kept = numpy.where(_before(p) + p <= top_p, p, 0)
-    return numpy.where(kept.any(axis=-1, keepdims=True), kept, numpy.where(_rank(p) == 0, p, 0))
-
-
-def _what_is_not_covered(p: Array, top_p: float) -> Array:
-    """In float32, as there: the sums from the least probable on that are beyond 1 - top_p."""
-    up_to = (1 - _before(p)).astype("float32")
-    return numpy.where(up_to > numpy.float32(1 - top_p), p, 0)
-
-
-def _ascending(p: Array, top_p: float) -> Array:
-    return numpy.where(1 - _before(p) - p < top_p, p, 0)
-
-
-def _zero_logits(z: Array, k: int) -> Array:
-    return numpy.where(_rank(z) < k, z, 0.0)
-
-
-def _last_of_prompt_unread(p: Any, *, ids: Array, **how: Any) -> Iterator[tuple[Array, Array]]:
-    return generate(p, ids=ids[:, :-1] if ids.shape[1] > 1 else ids, **how)
-
-
-def _position(place: Callable[[int], int]) -> Function:
-    """The logits of another place than the last."""
-
-    def changed(p: Any, *, model: Any, **how: Any) -> Array:
-        logits, _ = model.forward(p, dropout_mask=None, **how)
-        return logits[:, place(logits.shape[1])]
-
-    return changed
+def up_to(new: str) -> Edits:
+    """Another last token that top_p leaves."""
+    return edit(choose, MASS, f"n = {new}")
 
 
 def _unseen_tokens(self: KeyValueCache, tokens: int) -> tuple[Array, Array | None]:
@@ -144,67 +45,84 @@ _advance = KeyValueCache.advance
 
 # fmt: off
 MUTANTS = [
-    Mutant("GEN/temperature-multiplied", choose, "sampling with logits multiplied by the temperature",
-           sampled(heat=lambda z, t: z * t)),
-    Mutant("GEN/temperature-ignored", choose, "sampling that ignores the temperature", sampled(heat=lambda z, t: z)),
-    Mutant("GEN/temperature-squared", choose, "sampling with logits divided by the temperature twice",
-           sampled(heat=lambda z, t: z / t / t)),
-    Mutant("GEN/temperature-after-softmax", choose, "sampling with probabilities, not logits, divided by the "
-           "temperature, and a softmax of these", sampled(heat=lambda z, t: _share(z) / t)),
-    Mutant("GEN/top-k-one-more", choose, "sampling from the top_k + 1 largest",
-           sampled(top_k=lambda z, k: _largest(z, k + 1))),
-    Mutant("GEN/top-k-one-less", choose, "sampling from the top_k - 1 largest",
-           sampled(top_k=lambda z, k: _largest(z, max(1, k - 1)))),
-    Mutant("GEN/top-k-ties", choose, "sampling that keeps every logit equal to the k-th largest",
-           sampled(top_k=_with_ties), "https://github.com/vllm-project/vllm/pull/15478"),
-    Mutant("GEN/top-k-later-of-equals", choose, "sampling whose top_k keeps the later of two equal logits",
-           sampled(top_k=_later_of_equals)),
-    Mutant("GEN/top-k-smallest", choose, "sampling from the top_k smallest", sampled(top_k=lambda z, k: numpy.where(
-           _rank(-z) < k, z, -numpy.inf))),
-    Mutant("GEN/top-k-zero-logits", choose, "sampling that sets the other logits to 0 instead of -infinity",
-           sampled(top_k=_zero_logits)),
-    Mutant("GEN/top-k-ignored", choose, "sampling that ignores top_k", sampled(top_k=lambda z, k: z)),
-    Mutant("GEN/top-p-ignored", choose, "sampling that ignores top_p", sampled(top_p=lambda p, mass: p)),
-    Mutant("GEN/top-p-without-crossing", choose, "sampling without the token that crosses top_p",
-           sampled(top_p=_without_the_crossing), "https://github.com/fishaudio/fish-speech/pull/1171"),
-    Mutant("GEN/top-p-one-more", choose, "sampling with one token more when top_p is reached exactly",
-           sampled(top_p=lambda p, mass: numpy.where(_before(p) <= mass, p, 0)),
+    Edited("GEN/temperature-multiplied", "sampling with logits multiplied by the temperature",
+           heated("logits[kept] * temperature")),
+    Edited("GEN/temperature-ignored", "sampling that ignores the temperature", heated("logits[kept]")),
+    Edited("GEN/temperature-squared", "sampling with logits divided by the temperature twice",
+           heated("logits[kept] / temperature / temperature")),
+    Edited("GEN/temperature-after-softmax", "sampling with probabilities, not logits, divided by the temperature, "
+           "and a "
+           "softmax of these", heated("softmax(logits)[0][kept] / temperature")),
+    Edited("GEN/top-k-one-more", "sampling from the top_k + 1 largest",
+           among("descending(logits)[: None if top_k is None else top_k + 1]")),
+    Edited("GEN/top-k-one-less", "sampling from the top_k - 1 largest",
+           among("descending(logits)[: None if top_k is None else max(1, top_k - 1)]")),
+    Edited("GEN/top-k-ties", "sampling that keeps every logit equal to the k-th largest",
+           edit(choose, KEPT, f"{KEPT}\nkept = [i for i in descending(logits) if logits[i] >= logits[kept[-1]]]"),
+           "https://github.com/vllm-project/vllm/pull/15478"),
+    Edited("GEN/top-k-later-of-equals", "sampling whose top_k keeps the later of two equal logits",
+           edit(choose, KEPT, "later = sorted(range(len(logits)), key=lambda i: (-logits[i], -i))\n"
+                "kept = sorted(later[:top_k], key=lambda i: (-logits[i], i))")),
+    Edited("GEN/top-k-smallest", "sampling from the top_k smallest",
+           among("sorted(descending(-logits)[:top_k], key=lambda i: -logits[i])")),
+    Edited("GEN/top-k-zero-logits", "sampling that sets the other logits to 0 instead of -infinity",
+           edit(choose, KEPT, f"{KEPT}\nlogits = where(one_hot(integers(kept), len(logits)).any(axis=0), logits, 0)\n"
+                "kept = descending(logits)")),
+    Edited("GEN/top-k-ignored", "sampling that ignores top_k", among("descending(logits)")),
+    Edited("GEN/top-p-ignored", "sampling that ignores top_p", edit(choose, TOP_P, "")),
+    Edited("GEN/top-p-without-crossing", "sampling without the token that crosses top_p",
+           up_to("max(0, len([s for s in running(p) if s <= top_p]) - 1)"),
+           "https://github.com/fishaudio/fish-speech/pull/1171"),
+    Edited("GEN/top-p-one-more", "sampling with one token more when top_p is reached exactly",
+           up_to("first(running(p), lambda s: s > top_p)"),
            "https://github.com/huggingface/transformers/issues/18976"),
-    Mutant("GEN/top-p-least-masks-all", choose, "sampling whose top_p drops what 1 - top_p covers, the least probable "
-           "first: a tiny top_p drops all", sampled(top_p=_what_is_not_covered),
-           "https://github.com/ml-explore/mlx-lm/issues/1912"),
-    Mutant("GEN/top-p-complement", choose, "sampling that takes top_p for the mass to be dropped",
-           sampled(top_p=lambda p, mass: _nucleus(p, 1 - mass)),
+    Edited("GEN/top-p-least-masks-all", "sampling whose top_p drops what 1 - top_p covers, the least probable first: a "
+           "tiny top_p drops all",
+           edit(choose, MASS, "left = [float32(1 - s + x) for s, x in zip(running(p), p)]\n"
+                "n = len([x for x in left if x > float32(1 - top_p)]) - 1\n"
+                "if n < 0:\n    return len(logits) - 1"), "https://github.com/ml-explore/mlx-lm/issues/1912"),
+    Edited("GEN/top-p-complement", "sampling that takes top_p for the mass to be dropped",
+           up_to("first(running(p), lambda s: s >= 1 - top_p)"),
            "https://github.com/lucidrains/x-transformers/issues/184"),
-    Mutant("GEN/top-p-ascending", choose, "sampling whose top_p collects the least probable tokens first",
-           sampled(top_p=_ascending)),
-    Mutant("GEN/top-p-threshold", choose, "sampling that keeps tokens of probability above 1 - top_p",
-           sampled(top_p=lambda p, mass: numpy.where((p > 1 - mass) | (_rank(p) == 0), p, 0))),
-    Mutant("GEN/top-p-not-renormalised", choose, "sampling that does not divide by the mass that top_p left",
-           sampled(normalise=lambda p: p)),
-    Mutant("GEN/top-p-before-top-k", choose, "sampling with top_p applied before top_k", sampled(nucleus_first=True)),
-    Mutant("GEN/drawn-in-order-of-size", choose, "sampling that runs through the tokens by probability, not by index",
-           sampled(draw=_in_order_of_size)),
-    Mutant("GEN/drawn-from-the-end", choose, "sampling that runs through the tokens from the last",
-           sampled(draw=lambda p, u: p.shape[-1] - 1 - _first_beyond(p[:, ::-1], u))),
-    Mutant("GEN/reaches-not-exceeds", choose, "sampling of the first token whose cumulative sum REACHES the uniform",
-           sampled(draw=lambda p, u: (numpy.cumsum(p, axis=-1) >= u[:, None]).argmax(axis=-1))),
-    Mutant("GEN/next-token", choose, "sampling of the token after the one drawn",
-           sampled(draw=lambda p, u: numpy.minimum(_first_beyond(p, u) + 1, p.shape[-1] - 1))),
-    Mutant("GEN/one-uniform", choose, "sampling with the first row's uniform for all rows",
-           sampled(draw=lambda p, u: _first_beyond(p, numpy.broadcast_to(u[:1], u.shape)))),
-    Mutant("GEN/always-greedy", choose, "sampling that takes the most probable token",
-           sampled(draw=lambda p, u: p.argmax(axis=-1))),
-    Mutant("GEN/weights-of-logits", choose, "sampling by the logits' shares, without the exponential",
-           sampled(share=lambda z: _renormalised(numpy.where(numpy.isfinite(z), z - z[numpy.isfinite(z)].min(), 0)))),
-    Mutant("GEN/greedy-smallest", choose, "greedy choice of the smallest logit",
-           sampled(greedy=lambda z: z.argmin(axis=-1))),
-    Mutant("GEN/e6-starts-late", generate, "generation that leaves the last token of the prompt unread (E6)",
-           _last_of_prompt_unread),
-    Mutant("GEN/first-place", last_logits, "generation from the logits of the first place, not the last",
-           _position(lambda T: 0)),
-    Mutant("GEN/place-before-last", last_logits, "generation from the logits of the place before the last",
-           _position(lambda T: max(0, T - 2))),
-    Mutant("GEN/cache-without-itself", KeyValueCache.advance, "a cache whose new tokens do not see themselves",
-           _unseen_tokens),
+    Edited("GEN/top-p-ascending", "sampling whose top_p collects the least probable tokens first",
+           edit(choose, MASS, "n = first(running(p), lambda s: 1 - s < top_p)",
+                NUCLEUS, "kept, p = kept[n:], p[n:] / total(p[n:])")),
+    Edited("GEN/top-p-threshold", "sampling that keeps tokens of probability above 1 - top_p",
+           up_to("max(0, len([x for x in p if x > 1 - top_p]) - 1)")),
+    Edited("GEN/top-p-not-renormalised", "sampling that does not divide by the mass that top_p left",
+           edit(choose, NUCLEUS, "kept, p = kept[: n + 1], p[: n + 1]")),
+    Edited("GEN/top-p-before-top-k", "sampling with top_p applied before top_k",
+           edit(choose, KEPT, "kept = descending(logits)\nif top_p is not None:\n"
+                f"    {HEAT}\n    kept = kept[: first(running(p), lambda s: s >= top_p) + 1]\nkept = kept[:top_k]",
+                TOP_P, "")),
+    Edited("GEN/drawn-in-order-of-size", "sampling that runs through the tokens by probability, not by index",
+           edit(choose, ORDER, "by_number = list(range(len(kept)))")),
+    Edited("GEN/drawn-from-the-end", "sampling that runs through the tokens from the last",
+           edit(choose, ORDER, "by_number = sorted(range(len(kept)), key=kept.__getitem__, reverse=True)")),
+    Edited("GEN/reaches-not-exceeds", "sampling of the first token whose cumulative sum REACHES the uniform",
+           edit(choose, DRAWN, "weight = dict(zip(kept, p))\n"
+                "every = stack([weight.get(i, 0 * p[0]) for i in range(len(logits))], axis=0)\n"
+                "return first(running(every), lambda s: s >= uniform)")),
+    Edited("GEN/next-token", "sampling of the token after the one drawn",
+           edit(choose, DRAWN, f"{DRAWN.replace('return ', 'return min(')} + 1, len(logits) - 1)")),
+    Edited("GEN/one-uniform", "sampling with the first row's uniform for all rows",
+           edit(sample, "for row, u in zip(logits, uniforms, strict=True)",
+                "for row, u in zip(logits, [uniforms[0]] * len(logits), strict=True)")
+           + edit(generate, "draws = [None] * len(ids) if uniforms is None else uniforms",
+                  "draws = [None if uniforms is None else uniforms[0]] * len(ids)")),
+    Edited("GEN/always-greedy", "sampling that takes the most probable token",
+           edit(choose, DRAWN, "return kept[descending(p)[0]]")),
+    Edited("GEN/weights-of-logits", "sampling by the logits' shares, without the exponential",
+           edit(choose, HEAT, "z = logits[kept] / temperature\np = (z - min(z)) / total(z - min(z))")),
+    Edited("GEN/greedy-smallest", "greedy choice of the smallest logit",
+           edit(greedy, "return descending(logits)[0]", "return descending(-logits)[0]")),
+    Edited("GEN/e6-starts-late", "generation that leaves the last token of the prompt unread (E6)",
+           edit(generate, NEXT, "read = [*ids[:-1], *tokens[len(ids) :]] if len(ids) > 1 else tokens\n"
+                "last = next_logits(p, model, read, config=config)")),
+    Edited("GEN/first-place", "generation from the logits of the first place, not the last",
+           edit(next_logits, LAST, "return logits[0, 0]")),
+    Edited("GEN/place-before-last", "generation from the logits of the place before the last",
+           edit(next_logits, LAST, "return logits[0, max(0, logits.shape[1] - 2)]")),
+    Patch("GEN/cache-without-itself", KeyValueCache.advance, "a cache whose new tokens do not see themselves",
+          _unseen_tokens),
 ]

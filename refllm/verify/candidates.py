@@ -1,7 +1,7 @@
 """The mutants that one wrong answer looks like.
 
 Mutants are asked for their answer to the same input, in float64, and in the dtype of the run where an answer is not
-finite. What other answers say of a suspect is for `diagnosis` to find out.
+finite. What other answers say of a candidate is for `diagnosis` to find out.
 """
 
 from __future__ import annotations
@@ -11,45 +11,24 @@ from dataclasses import dataclass
 
 import numpy
 
+from refllm.verify import mutants
 from refllm.verify.case import Answers, Case, Response
 from refllm.verify.hints import nothing_there
 from refllm.verify.imitations import Imitations, distance, is_finite, wrong_in_numbers
-from refllm.verify.mutants import (
-    Mutant,
-    beam,
-    cross_attention,
-    earlier,
-    encoder_decoder,
-    grouped,
-    llama,
-    optimiser,
-    positions,
-    sampling,
-    schedule,
-)
-from refllm.verify.mutants import models as whole
+from refllm.verify.mutants import Mutant
 
 NEAR = 0.1  # an answer this much nearer to a mutant than to the truth is worth a line
 _TOPICS = (
-    optimiser,
-    schedule,
-    sampling,
-    positions,
-    whole,
-    llama,
-    grouped,
-    earlier,
-    cross_attention,
-    encoder_decoder,
-    beam,
-)
+    mutants.optimiser, mutants.schedule, mutants.sampling, mutants.positions, mutants.models, mutants.llama,
+    mutants.grouped, mutants.earlier, mutants.cross_attention, mutants.encoder_decoder, mutants.beam,
+)  # fmt: skip
 _LATE = frozenset(
     mutant.id for topic in _TOPICS for mutant in topic.MUTANTS
 )  # asked about on levels 4 and 5: what else goes wrong there shows on the levels below
 
 
 @dataclass(frozen=True)
-class Suspect:
+class Candidate:
     """A mutant near to an answer: how far, as a share of the largest number, and whether that is rounding."""
 
     mutant: Mutant
@@ -67,7 +46,7 @@ class Suspect:
         return self.equal and self.sure and not self.against
 
     def __str__(self) -> str:
-        source = self.mutant.id if self.mutant.issue is None else f"{self.mutant.id}, as in {self.mutant.issue}"
+        source = self.mutant.id
         if not self.equal:
             return f"near to {self.mutant.about}, {self.distance:.1g} away ({source})"
         if self.against:
@@ -78,9 +57,9 @@ class Suspect:
         return f"equal to {self.mutant.about}, {how_near(self.distance)}{also} ({source})"
 
 
-def suspects(
+def candidates(
     case: Case, response: Response, dtype: str, known: Imitations, among: Collection[str] | None = None
-) -> list[Suspect]:
+) -> list[Candidate]:
     """The mutants, among those of these ids, that an answer is equal to; where there is none, those it is near to."""
     if case.level == 0 or not comparable(case, response):
         return []
@@ -97,8 +76,8 @@ def suspects(
             far, same, shared = 0.0, True, "overflow" if places_alone else "numbers"
         if (same and not right) or (far < NEAR * wrong < numpy.inf):
             empty = nothing_there(case, response) and mutant.id.endswith("if-nothing")
-            found.append(Suspect(mutant, far, same, shared, nothing=empty))
-    return [suspect for suspect in found if suspect.equal] or found
+            found.append(Candidate(mutant, far, same, shared, nothing=empty))
+    return [candidate for candidate in found if candidate.equal] or found
 
 
 def comparable(case: Case, response: Response) -> bool:
