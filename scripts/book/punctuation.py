@@ -13,10 +13,11 @@ MARKS = re.compile(r"[.,;:?!)\]’”]+")
 def keep_together(app: Any, doctree: nodes.document) -> None:
     """Wraps a formula in the text and the marks behind it."""
     for formula in list(doctree.findall(nodes.math)):
-        siblings = formula.parent.children
+        around: Any = formula.parent
+        siblings = around.children
         place = siblings.index(formula)
         behind = siblings[place + 1] if place + 1 < len(siblings) else None
         found = MARKS.match(behind) if isinstance(behind, nodes.Text) else None
         if found:
             joined = nodes.inline("", "", formula.deepcopy(), nodes.Text(found[0]), classes=["book-joined"])
-            formula.parent[place : place + 2] = [joined, nodes.Text(behind[found.end() :])]
+            around[place : place + 2] = [joined, nodes.Text(behind[found.end() :])]
