@@ -43,13 +43,19 @@ COMMANDS = {
 }
 
 
+# What no model or training has so many of: a larger number fills the memory before it is refused elsewhere.
+MOST = {
+    "batch": 1 << 20, **dict.fromkeys(("layers", "encoder_layers", "decoder_layers", "heads", "kv_heads"), 1 << 16),
+    "experts": 1 << 16,
+}  # fmt: skip
+LARGEST = 1 << 53  # of all other whole numbers: a checkpoint stores them so
 PLACES = ("PATH", "DIR", "FILE", "RUN", "DATA")  # what stands for a file or a folder in the help
 
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, without the usage before it, and which page helps: that of the
     command or verb that was given them. So is an empty name of a file or folder, which would count as none or as the
-    current one."""
+    current one, and a number that nothing has so many of."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # each command's parser, too
         options, unknown = super().parse_known_args(args, namespace)
@@ -59,6 +65,9 @@ class Parser(argparse.ArgumentParser):
             if is_place and "" in (given if isinstance(given, list) else [given]):
                 name = (*action.option_strings, str(action.metavar))[0]
                 raise UserError(f"{name} is empty; name a file or folder, or leave it out")
+            most = MOST.get(action.dest, LARGEST - 1)
+            if isinstance(given, int) and given > most:
+                raise UserError(f"{action.option_strings[0]} must be at most {most:,}, got {given:,}")
         if unknown:  # that of a verb is asked before that of its command
             raise UserError(f"no such argument: {shlex.join(unknown)}; see {self.prog} --help")
         return options, unknown

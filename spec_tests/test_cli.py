@@ -126,6 +126,21 @@ def seconds(script: str, bytecode: Path) -> float:
     return time.perf_counter() - started
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["train --seed", "train --batch", "train --layers", "train --heads", "train --kv-heads", "train --steps",
+     "train --reports", "train --context", "classify fit x.csv --layers", "translate fit x.csv --encoder-layers",
+     "compress prune runs/001 --out o --steps", "generate runs/001 --tokens", "compare --heads"],
+)  # fmt: skip
+def test_a_number_that_nothing_has_so_many_of_is_refused_at_once(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag = words.rsplit(maxsplit=1)[-1]
+    for given in ("1" + "0" * 30, str(1 << 53)):
+        assert main([*words.split(), given]) == 2
+        assert capsys.readouterr().err.startswith(f"refllm: {flag} must be at most ")
+
+
 @pytest.mark.parametrize("module", ["refllm", "refllm.models.gpt"])
 def test_importing_takes_at_most_1_3_times_as_long_as_importing_numpy(module: str, tmp_path: Path) -> None:
     """Medians of alternating runs, all but the first from compiled bytecode; a busy machine gets two more chances."""

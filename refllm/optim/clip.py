@@ -16,12 +16,16 @@ def clip_factor(gradients: Sequence[Array], *, limit: float) -> tuple[Array, Arr
     Shapes:  gradients: any -> norm (); factor ()
     Special: a norm of zero gives the factor 1, and so does an infinite limit, which switches clipping off. A gradient
              that is not finite gives a norm that is not. Gradients whose squares overflow are scaled first.
-    Raises:  ValueError without an array, or for a limit that is not above 0.
+    Raises:  ValueError without an array, for one that is not of real floating-point numbers, or for a limit that is not
+             above 0.
     """
     if not gradients or not limit > 0:
         raise ValueError(
             f"clip_factor: needs an array or more and a limit above 0; got {len(gradients)} arrays and {limit}"
         )
+    for g in gradients:
+        if g.dtype.kind != "f":
+            raise ValueError(f"clip_factor: gradients must be floating-point numbers; got {g.dtype}")
     xp = namespace(gradients[0])
     flat = [g.reshape(-1) for g in gradients]
     with overflow_is_expected():

@@ -14,7 +14,10 @@ def warmup_cosine(step: float, *, max_lr: float, warmup: float, total: float, mi
 
     Source:  Loshchilov & Hutter 2017 (arXiv:1608.03983) eq. 5 without restarts; warm-up as Vaswani et al. 2017
              sec. 5.3. Steps count from 1, so that the first step moves.
+    Raises:  ValueError for a step that is negative or not a number: the rate would be.
     """
+    if not step >= 0:
+        raise ValueError(f"warmup_cosine: steps count from 1; got {step}")
     if step < warmup:
         return max_lr * step / warmup
     if step >= total:

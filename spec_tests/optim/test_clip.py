@@ -71,3 +71,9 @@ def test_a_gradient_whose_square_overflows_is_clipped_like_any_other(dtype: str,
 def test_nothing_to_clip_and_a_limit_that_is_none_are_refused(arrays: int, limit: float) -> None:
     with pytest.raises(ValueError, match="clip_factor: needs an array or more and a limit above 0"):
         clip_factor([numpy.ones(2)] * arrays, limit=limit)
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "int64", "bool", "object"])
+def test_gradients_that_are_no_real_numbers_are_refused(dtype: str) -> None:
+    with pytest.raises(ValueError, match="clip_factor: gradients must be floating-point numbers"):
+        clip_factor([numpy.ones(3), numpy.ones(3, dtype)], limit=1.0)

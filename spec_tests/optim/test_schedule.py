@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +46,9 @@ def test_it_rises_to_the_peak_and_never_after(s: dict[str, float]) -> None:
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert FLOOR <= min(rates[top:])
     assert max(rates) <= PEAK
+
+
+@pytest.mark.parametrize("step", [-1, -1e-9, math.nan])
+def test_a_step_that_cannot_be_is_refused(step: float) -> None:
+    with pytest.raises(ValueError, match="warmup_cosine: steps count from 1"):
+        warmup_cosine(step, max_lr=1.0, warmup=3, total=9, min_lr=0.0)
