@@ -16,7 +16,7 @@ def keep_together(app: Any, doctree: nodes.document) -> None:
         around: Any = formula.parent
         siblings = around.children
         place = siblings.index(formula)
-        behind = siblings[place + 1] if place + 1 < len(siblings) else None
+        behind: Any = siblings[place + 1] if place + 1 < len(siblings) else None
         found = MARKS.match(behind) if isinstance(behind, nodes.Text) else None
         if found:
             joined = nodes.inline("", "", formula.deepcopy(), nodes.Text(found[0]), classes=["book-joined"])
