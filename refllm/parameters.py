@@ -39,6 +39,22 @@ def map_leaves(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     return f(tree, *others)
 
 
+def branch(tree: Tree | None, *path: str | int) -> Any:
+    """The part of a tree at that place; None of a tree that is None, as the draws of dropout are in use."""
+    if tree is None:
+        return None
+    for name in path:
+        if isinstance(name, str) and not (isinstance(tree, dict) and name in tree):
+            held = (
+                f"only {', '.join(map(repr, tree)) or 'nothing'}"
+                if isinstance(tree, dict)
+                else f"a {type(tree).__name__}"
+            )
+            raise ValueError(f"a tree must have an entry {name!r} here; got {held}")
+        tree = tree[name]
+    return tree
+
+
 def from_names(shapes: Tree, leaves: dict[str, Any]) -> Tree:
     """The tree of the structure of `shapes` whose leaves are looked up by path."""
     paths = iter([path for path, _ in named_leaves(shapes)])

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -82,12 +83,12 @@ class Objective(Protocol):
         """What the loss divides by, counted on the host over the WHOLE batch, so that the shards' losses add up."""
         ...
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
-        """The shapes (B, ...) of the draws of dropout, in the order of their use."""
+    def dropout_shapes(self, batch: Tree) -> Tree:
+        """The shapes (B, ...) of the draws of dropout, a tree like the layers, in the order of their use."""
         ...
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: Any, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: Any, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         """The share of these rows in the mean loss of the batch, and its pullback to the parameters."""
         ...
@@ -163,7 +164,7 @@ class Trainer:
             self.parameters.tree,
             map_leaves(lambda x: x[n], batch),
             totals=totals,
-            dropout_mask=None if dropout_mask is None else [draw[n] for draw in dropout_mask],
+            dropout_mask=None if dropout_mask is None else map_leaves(lambda x: x[n], dropout_mask),
         )
         for path, gradient in named_leaves(back(namespace(loss).ones((), loss.dtype))):
             self._gradients[part].views[path][...] = gradient
@@ -190,19 +191,16 @@ class Trainer:
     def _stretch(self, part: int, size: int) -> slice:
         return slice(size * part // self.workers.count, size * (part + 1) // self.workers.count)
 
-    def _dropout_draws(self, shapes: Sequence[tuple[int, ...]], step: int) -> list[Array] | None:
+    def _dropout_draws(self, shapes: Tree, step: int) -> Tree | None:
         """Boolean draws for every use of dropout, from 16 bits each: below 2^16 (1 - rate) keeps. One transfer."""
         rate = self.config.dropout
         if rate == 0:
             return None
         draws = generator(self.settings.seed, _DROPOUT_STREAM + step)
-        drawn = draws.integers(0, 1 << 16, size=sum(map(math.prod, shapes)), dtype="uint16")
-        dropout_mask = to_device(drawn < round((1 << 16) * (1 - rate)), self.settings.device)
-        parts, start = [], 0
-        for shape in shapes:
-            parts.append(dropout_mask[start : start + math.prod(shape)].reshape(shape))
-            start += math.prod(shape)
-        return parts
+        drawn = draws.integers(0, 1 << 16, size=count(shapes), dtype="uint16")
+        flat = to_device(drawn < round((1 << 16) * (1 - rate)), self.settings.device)
+        ends = accumulate(math.prod(shape) for _, shape in named_leaves(shapes))
+        return map_leaves(lambda shape: flat[(end := next(ends)) - math.prod(shape) : end].reshape(shape), shapes)
 
 
 def negative_log_likelihood(

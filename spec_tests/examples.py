@@ -32,7 +32,7 @@ from refllm.blocks.switch_layer import switch_layer_shapes, switch_transformer_l
 from refllm.blocks.transformer_layer import transformer_layer_shapes
 from refllm.differentiable import Contract, contract
 from refllm.models import bert, encoder_decoder
-from refllm.parameters import Tree
+from refllm.parameters import Tree, map_leaves
 from refllm.shapes import Declared
 from spec_tests import language_models
 from spec_tests.gradients import random_tree
@@ -233,24 +233,34 @@ def _size(text: str, sizes: dict[str, int]) -> int:
     return max(0, total)
 
 
+SUBLAYERS = {  # those of a layer that drop what they give
+    **dict.fromkeys(("transformer_layer", "encoder_layer", "llama_layer"), ("attention", "feed_forward")),
+    "decoder_layer": ("attention", "cross_attention", "feed_forward"),
+    "switch_transformer_layer": ("attention", "switch"),
+}
+
+
 def _draws(function: Callable[..., Any], config: Any, arguments: dict[str, Any]) -> Any:
-    """Draws of dropout where the config asks for any, in the shapes that a model says."""
-    if not config.dropout:
-        return None
+    """Draws of dropout where the config asks for any, or of a layer, in the shapes that a model says."""
     random = numpy.random.default_rng(7)
 
-    def of(ids: Any, widths: tuple[int, ...]) -> list[Any]:
-        return [random.random((*ids.reshape(-1, ids.shape[-1]).shape, width)) < 0.7 for width in widths]
+    def of(ids: Any, widths: Tree) -> Tree:
+        rows = ids.reshape(-1, ids.shape[-1]).shape
+        return map_leaves(lambda width: random.random((*rows, width)) < 0.7, widths)
 
+    if function.__name__ in SUBLAYERS:
+        return {name: random.random(arguments["x"].shape) < 0.7 for name in SUBLAYERS[function.__name__]}
+    if not config.dropout:
+        return None
     widths = language_models.model_of(config).dropout_widths(config)
     if isinstance(config, encoder_decoder.Config):
         if function.__name__ in ("encode", "decode"):
-            return of(arguments["ids"], widths[function.__name__ == "decode"])
+            return of(arguments["ids"], widths[f"{function.__name__}r"])
         target = arguments["ids"] if "ids" in arguments else arguments["inputs"]
-        return of(arguments["source"], widths[0]), of(target, widths[1])
+        return {"encoder": of(arguments["source"], widths["encoder"]), "decoder": of(target, widths["decoder"])}
     draws = of(arguments["ids"], widths)
     if function.__name__ == "classification_loss":
-        draws.append(random.random((len(arguments["ids"]), config.width)) < 0.7)
+        draws["classes"] = random.random((len(arguments["ids"]), config.width)) < 0.7
     return draws
 
 

@@ -112,9 +112,9 @@ def logits(p: Tree, ids: Any, config: Any, cache: Any = None) -> Any:
     return model_of(config).forward(p, ids=ids, config=config, dropout_mask=None, cache=cache)[0]
 
 
-def draws(config: Any, B: int, T: int) -> list[Any]:
+def draws(config: Any, B: int, T: int) -> Tree:
     random = numpy.random.default_rng(1)
-    return [random.random((B, T, width)) < 0.7 for width in model_of(config).dropout_widths(config)]
+    return map_leaves(lambda width: random.random((B, T, width)) < 0.7, model_of(config).dropout_widths(config))
 
 
 def store(config: Any, p: Tree, *, batch: int, padding: Any = None) -> Any:

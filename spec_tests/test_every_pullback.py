@@ -260,15 +260,17 @@ def test_another_number_of_draws_is_refused(example: Example) -> None:
         refused(partial(example.run, dropout_mask=wrong), what="draws")
 
 
-def _draws_too_few_or_many(dropout_mask: Any) -> Iterator[Any]:
-    if isinstance(dropout_mask, tuple):
-        for one in _draws_too_few_or_many(dropout_mask[0]):
-            yield one, dropout_mask[1]
-        for one in _draws_too_few_or_many(dropout_mask[1]):
-            yield dropout_mask[0], one
-    else:
+def _draws_too_few_or_many(dropout_mask: Tree) -> Iterator[Tree]:
+    """Without one of its entries, and with one that no use of dropout takes, at every place of the tree."""
+    if isinstance(dropout_mask, dict):
+        yield {**dropout_mask, "another": numpy.ones((1, 1), bool)}
+        for name, child in dropout_mask.items():
+            yield {other: dropout_mask[other] for other in dropout_mask if other != name}
+            yield from ({**dropout_mask, name: wrong} for wrong in _draws_too_few_or_many(child))
+    elif isinstance(dropout_mask, list):
         yield dropout_mask[:-1]
         yield [*dropout_mask, dropout_mask[-1]]
+        yield from ([wrong, *dropout_mask[1:]] for wrong in _draws_too_few_or_many(dropout_mask[0]))
 
 
 @every_whole_model

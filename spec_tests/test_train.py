@@ -126,9 +126,13 @@ def test_dropout_draws_differ_from_step_to_step_and_keep_their_share() -> None:
 
 
 def test_draws_have_the_shapes_that_are_asked_for() -> None:
-    found = trained(steps=0, dropout=0.5)._dropout_draws([(2, 3, 4), (2, 5), (0, 2)], 1)
-    assert found is not None
-    assert [draw.shape for draw in found] == [(2, 3, 4), (2, 5), (0, 2)]
+    """And take the bits of the step in the order of the tree."""
+    shapes = {"embedding": (2, 3, 4), "layers": [{"attention": (2, 5)}, {"attention": (0, 2)}]}
+    trainer = trained(steps=0, dropout=0.5)
+    found, in_a_row = trainer._dropout_draws(shapes, 1), trainer._dropout_draws((34,), 1)
+    assert in_a_row is not None
+    assert map_leaves(lambda draw: draw.shape, found) == shapes
+    assert numpy.concatenate([draw.reshape(-1) for _, draw in named_leaves(found)]).tolist() == in_a_row.tolist()
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.999])

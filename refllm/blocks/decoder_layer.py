@@ -12,7 +12,7 @@ from refllm.blocks.relative_self_attention import relative_self_attention
 from refllm.blocks.residual import RESIDUALS
 from refllm.blocks.self_attention import KeyValueStore
 from refllm.differentiable import differentiable
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 class LayerStores(NamedTuple):
@@ -49,7 +49,7 @@ def decoder_layer(
     memory_mask: Array | None,
     activation: str,
     eps: float,
-    dropout_mask: tuple[Array, Array, Array] | None,
+    dropout_mask: Tree | None,
     rate: float,
     cache: LayerStores | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array, Array | None, Tree]]]:
@@ -58,12 +58,12 @@ def decoder_layer(
     x + f(N(x)) for norm = "pre", N(x + f(x)) for norm = "post"; N and the feed-forward layer as in `encoder_layer`.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1, 3.2.3; documents 004 sec. 4.1 (erratum E20: its
              self-attention is causal).
-    Shapes:  memory (B, S, C); x (n*B, T, C); r (heads, T+K-1), or None; memory_mask bool (B, 1, 1, S), or None;
-             dropout_mask[3] bool (n*B, T, C), or None -> y (n*B, T, C)
+    Shapes:  memory (B, S, C); x (n*B, T, C); r (heads, T+K-1), or None; memory_mask bool (B, 1, 1, S), or None
+             -> y (n*B, T, C)
+    Draws:   of "attention", "cross_attention" and "feed_forward", bool (n*B, T, C)
     Special: n rows of x after each other share a row of memory. K is T, with a cache the places that it holds.
     """
     residual = RESIDUALS[norm]
-    dropout_mask1, dropout_mask2, dropout_mask3 = dropout_mask if dropout_mask is not None else (None, None, None)
     text_store, memory_store = cache if cache is not None else (None, None)
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
@@ -79,9 +79,9 @@ def decoder_layer(
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return maybe_gated(z, p["feed_forward"], activation=activation)
 
-    h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=dropout_mask1, rate=rate)
-    c, back2 = residual(h, p["norm2"], read, eps=eps, dropout_mask=dropout_mask2, rate=rate)
-    y, back3 = residual(c, p["norm3"], feed, eps=eps, dropout_mask=dropout_mask3, rate=rate)
+    h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
+    c, back2 = residual(h, p["norm2"], read, eps=eps, dropout_mask=branch(dropout_mask, "cross_attention"), rate=rate)
+    y, back3 = residual(c, p["norm3"], feed, eps=eps, dropout_mask=branch(dropout_mask, "feed_forward"), rate=rate)
 
     def back(dy: Array) -> tuple[Array, Array, Array | None, Tree]:
         dc, dnorm3, dfeed = back3(dy)

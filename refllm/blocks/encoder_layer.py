@@ -10,7 +10,7 @@ from refllm.blocks.gated_feed_forward import gated_feed_forward
 from refllm.blocks.relative_self_attention import relative_self_attention
 from refllm.blocks.residual import RESIDUALS
 from refllm.differentiable import differentiable
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 @differentiable
@@ -25,7 +25,7 @@ def encoder_layer(
     attention_mask: Array | None,
     activation: str,
     eps: float,
-    dropout_mask: tuple[Array, Array] | None,
+    dropout_mask: Tree | None,
     rate: float,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
     """MHA, FFN: h = x + MHA(N(x)), y = h + FFN(N(h)) for norm = "pre";   h = N(x + MHA(x)), y = N(h + FFN(h)) for
@@ -33,11 +33,11 @@ def encoder_layer(
 
     N is layer norm or RMS norm, and the feed-forward layer gated or not, by what p holds.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
-    Shapes:  x (B, S, C); r (heads, 2*S-1), or None; attention_mask bool (B, 1, 1, S), or None;
-             dropout_mask[2] bool (B, S, C), or None -> y (B, S, C)
+    Shapes:  x (B, S, C); r (heads, 2*S-1), or None; attention_mask bool (B, 1, 1, S), or None
+             -> y (B, S, C)
+    Draws:   of "attention" and "feed_forward", bool (B, S, C)
     """
     residual = RESIDUALS[norm]
-    dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
         return relative_self_attention(
@@ -47,8 +47,8 @@ def encoder_layer(
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return maybe_gated(z, p["feed_forward"], activation=activation)
 
-    h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=dropout_mask1, rate=rate)
-    y, back2 = residual(h, p["norm2"], feed, eps=eps, dropout_mask=dropout_mask2, rate=rate)
+    h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
+    y, back2 = residual(h, p["norm2"], feed, eps=eps, dropout_mask=branch(dropout_mask, "feed_forward"), rate=rate)
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
         dh, dnorm2, dfeed = back2(dy)

@@ -10,7 +10,7 @@ from refllm.blocks.grouped_attention import grouped_attention, grouped_attention
 from refllm.blocks.residual import pre_norm
 from refllm.blocks.self_attention import KeyValueStore
 from refllm.differentiable import differentiable
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 def llama_layer_shapes(width: int, heads: int, kv_heads: int, head_width: int, hidden: int) -> Tree:
@@ -35,7 +35,7 @@ def llama_layer(
     base: float,
     attention_mask: Array | None,
     eps: float,
-    dropout_mask: tuple[Array, Array] | None,
+    dropout_mask: Tree | None,
     rate: float,
     cache: KeyValueStore | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
@@ -43,10 +43,9 @@ def llama_layer(
 
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
     Shapes:  x (..., T, C); r (heads, T+S-1), or None; positions int end of (..., T);
-             attention_mask bool broadcast to (..., heads, T, S), or None; dropout_mask[2] bool (..., T, C), or None ->
-             y (..., T, C)
+             attention_mask bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
+    Draws:   of "attention" and "feed_forward", bool (..., T, C)
     """
-    dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
         return grouped_attention(
@@ -57,8 +56,8 @@ def llama_layer(
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return gated_feed_forward(z, p["feed_forward"], activation="silu")
 
-    h, back1 = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=dropout_mask1, rate=rate)
-    y, back2 = pre_norm(h, p["norm2"], feed, eps=eps, dropout_mask=dropout_mask2, rate=rate)
+    h, back1 = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
+    y, back2 = pre_norm(h, p["norm2"], feed, eps=eps, dropout_mask=branch(dropout_mask, "feed_forward"), rate=rate)
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
         dh, dnorm2, dfeed = back2(dy)

@@ -13,7 +13,7 @@ from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import matmul
 from refllm.ops.routing import combine, dispatch, expert_linear, expert_matmul, gate, load_balance
 from refllm.ops.softmax import softmax
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 Balanced = tuple[tuple[Array, Array], Callable[[Array, Array], tuple[Array, Tree]]]  # y and the balance of each text
 
@@ -104,28 +104,28 @@ def switch_transformer_layer(
     capacity: int,
     token_mask: Array | None,
     eps: float,
-    dropout_mask: tuple[Array, Array] | None,
+    dropout_mask: Tree | None,
     rate: float,
     cache: KeyValueStore | None,
 ) -> Balanced:
     """MHA, MOE, LN: h = x + MHA(LN(x)),   y = h + MOE(LN(h)); and the load balance of each text
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) fig. 2; pre-norm as in Radford et al. 2019 sec. 2.3.
-    Shapes:  x (B, T, C); attention_mask bool broadcast to (B, heads, T, S), or None; token_mask bool (B, T), or None;
-             dropout_mask[2] bool (B, T, C), or None -> y (B, T, C); balance (B,)
+    Shapes:  x (B, T, C); attention_mask bool broadcast to (B, heads, T, S), or None; token_mask bool (B, T), or None
+             -> y (B, T, C); balance (B,)
+    Draws:   of "attention" and "switch", bool (B, T, C)
     Back:    back(dy, dbalance). The second sublayer is written out, since its pullback takes two gradients.
     """
-    dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return self_attention(z, p["attention"], heads=heads, causal=causal, attention_mask=attention_mask, cache=cache)
 
-    h, back_attend = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=dropout_mask1, rate=rate)
+    h, back_attend = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
     n, back_norm = layer_norm(h, p["norm2"]["g"], p["norm2"]["b"], eps=eps)
     (a, balance), back_switch = switch_layer(
         n, p["switch"], activation=activation, capacity=capacity, token_mask=token_mask
     )
-    d, back_drop = maybe_dropout(a, dropout_mask=dropout_mask2, rate=rate)
+    d, back_drop = maybe_dropout(a, dropout_mask=branch(dropout_mask, "switch"), rate=rate)
 
     def back(dy: Array, dbalance: Array) -> tuple[Array, Tree]:
         dn, dswitch = back_switch(back_drop(dy), dbalance)

@@ -9,7 +9,7 @@ from refllm.blocks.feed_forward import feed_forward, feed_forward_shapes
 from refllm.blocks.residual import RESIDUALS, norm_shapes
 from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
 from refllm.differentiable import differentiable
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 def transformer_layer_shapes(width: int, hidden: int) -> Tree:
@@ -32,7 +32,7 @@ def transformer_layer(
     attention_mask: Array | None,
     activation: str,
     eps: float,
-    dropout_mask: tuple[Array, Array] | None,
+    dropout_mask: Tree | None,
     rate: float,
     cache: KeyValueStore | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
@@ -40,11 +40,11 @@ def transformer_layer(
     for norm = "post"
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; documents 002 sec. 3.1.
-    Shapes:  x (..., T, C); attention_mask bool broadcast to (..., heads, T, S), or None; dropout_mask[2] bool
-             (..., T, C), or None -> y (..., T, C)
+    Shapes:  x (..., T, C); attention_mask bool broadcast to (..., heads, T, S), or None
+             -> y (..., T, C)
+    Draws:   of "attention" and "feed_forward", bool (..., T, C)
     """
     residual = RESIDUALS[norm]
-    dropout_mask1, dropout_mask2 = dropout_mask if dropout_mask is not None else (None, None)
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return self_attention(z, p["attention"], heads=heads, causal=causal, attention_mask=attention_mask, cache=cache)
@@ -52,8 +52,8 @@ def transformer_layer(
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         return feed_forward(z, p["feed_forward"], activation=activation)
 
-    h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=dropout_mask1, rate=rate)
-    y, back2 = residual(h, p["norm2"], feed, eps=eps, dropout_mask=dropout_mask2, rate=rate)
+    h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
+    y, back2 = residual(h, p["norm2"], feed, eps=eps, dropout_mask=branch(dropout_mask, "feed_forward"), rate=rate)
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dh, dnorm2, dfeed = back2(dy)

@@ -9,7 +9,7 @@ without dropout, and nothing of it is kept for a pullback.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -20,7 +20,7 @@ from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.finetune.tuning import Tuned
 from refllm.objectives.causal import Causal
-from refllm.objectives.classification import Classification
+from refllm.objectives.classification import Classification, apart
 from refllm.ops.cross_entropy import smoothed_cross_entropy, soft_cross_entropy
 from refllm.ops.linear import matmul
 from refllm.ops.softmax import softmax
@@ -83,15 +83,15 @@ class DistilledClassification:
     def totals(self, batch: Tree) -> float:
         return self.student.totals(batch)
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         return self.student.dropout_shapes(batch)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: float, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: float, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         model, config = self.student.model, self.student.config
         text = {name: batch[name] for name in ("ids", "segments", "attention_mask")}
-        inside, pooled = (None, None) if dropout_mask is None else (dropout_mask[:-1], dropout_mask[-1])
+        inside, pooled = apart(dropout_mask)
         h, back_h = model.encode(p, **text, config=config, dropout_mask=inside)
         z, back_z = model.class_logits(h, p, dropout_mask=pooled, rate=config.dropout)
         each, back_each = distillation_loss(
@@ -127,11 +127,11 @@ class DistilledCausal:
     def totals(self, batch: Tree) -> int:
         return self.student.totals(batch)
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         return self.student.dropout_shapes(batch)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         model, config, t = self.student.model, self.student.config, self.teacher
         ids, targets = batch[:, :-1], batch[:, 1:]

@@ -9,7 +9,7 @@ The trainer sees the trained leaves alone, by path; moments, clipping, decay and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -98,12 +98,11 @@ class Tuned:
     def totals(self, batch: Tree) -> Any:
         return self.objective.totals(batch)
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
-        shapes: list[tuple[int, ...]] = self.objective.dropout_shapes(batch)
-        return shapes
+    def dropout_shapes(self, batch: Tree) -> Tree:
+        return self.objective.dropout_shapes(batch)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: Any, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: Any, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         full, back_full = self.tuning.expand(p)
         y, back = self.objective.loss(full, batch, totals=totals, dropout_mask=dropout_mask)

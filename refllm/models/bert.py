@@ -19,7 +19,7 @@ since, is a choice here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import linear
 from refllm.ops.position import add_positions
-from refllm.parameters import Tree, from_names, map_leaves, named_leaves
+from refllm.parameters import Tree, branch, from_names, map_leaves, named_leaves
 
 OUTPUTS = ("masked", "pair", "classes", "span")
 PAIR_CLASSES = 2
@@ -129,14 +129,14 @@ def encode(
     segments: Array,
     attention_mask: Array | None,
     config: Config,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """BERT: the hidden states of all tokens
 
     Source:  Devlin et al. 2019 sec. 3 and fig. 2; documents 000 sec. 4.2.
     Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None -> y (B,
              T, C)
-    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
+    Draws:   as `dropout_widths` says, bool (B, T, C)
     Back:    the layers' pullbacks in reverse; gives "token", "position", "segment", "norm" and "layers".
     Special: `attention_mask` is false at the padding. What stands there does not reach the text; the states at the
              padding mean nothing.
@@ -152,7 +152,7 @@ def encode(
     placed, back_position = add_positions(words, p["position"], positions=namespace(ids).arange(T))
     e, back_segment = add_positions(placed, p["segment"], positions=segments)  # a row of a table for each token, too
     n, back_norm = layer_norm(e, **p["norm"], eps=config.eps)
-    x, back_drop = maybe_dropout(n, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=rate)
+    x, back_drop = maybe_dropout(n, dropout_mask=branch(dropout_mask, "embedding"), rate=rate)
     backs = []
     for i, layer in enumerate(p["layers"]):
         x, back_layer = transformer_layer(
@@ -164,7 +164,7 @@ def encode(
             attention_mask=attention_mask,
             activation=config.activation,
             eps=config.eps,
-            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
+            dropout_mask=branch(dropout_mask, "layers", i),
             rate=rate,
             cache=None,
         )
@@ -189,9 +189,10 @@ def encode(
     return x, back
 
 
-def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `encode` takes: one after the embedding, two a layer."""
-    return (config.width,) * (1 + 2 * config.layers)
+def dropout_widths(config: Config) -> Tree:
+    """The widths of the draws (B, T, width) that `encode` takes: after the embedding, and for each sublayer."""
+    layer = dict.fromkeys(("attention", "feed_forward"), config.width)
+    return {"embedding": config.width, "layers": [layer] * config.layers}
 
 
 @differentiable

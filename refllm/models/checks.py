@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
-from refllm.backend import Array, is_array_class
+from refllm.backend import is_array_class
 from refllm.errors import UserError
-from refllm.parameters import Tree, misfit, surely_fits
+from refllm.parameters import Tree, misfit, named_leaves, surely_fits
 
 
 def require_parameters(model: str, p: Tree, config: Any, shapes: Callable[[Any], Tree]) -> None:
@@ -32,14 +32,16 @@ def _declared(shapes: Callable[[Any], Tree], config: Any) -> Tree:
     return shapes(config)
 
 
-def require_draws(
-    model: str, dropout_mask: Sequence[Array] | None, widths: Callable[[Any], tuple[int, ...]], config: Any
-) -> None:
-    """As many draws of dropout as the model has uses for: ValueError otherwise. Each is checked where it is used."""
-    if dropout_mask is not None and len(dropout_mask) != len(widths(config)):
+def require_draws(model: str, dropout_mask: Tree | None, widths: Callable[[Any], Tree], config: Any) -> None:
+    """A tree with a draw for every use of dropout: ValueError otherwise. Each draw is checked where it is used."""
+    if dropout_mask is None:
+        return
+    wanted, given = ([path for path, _ in named_leaves(tree)] for tree in (widths(config), dropout_mask))
+    if set(wanted) != set(given):
+        missing, more = (", ".join(sorted({*a} - {*b}))[:200] or "none" for a, b in ((wanted, given), (given, wanted)))
         raise ValueError(
-            f"{model}: dropout_mask must be {len(widths(config))} draws, one for each use of dropout; "
-            f"got {len(dropout_mask)}. Draw one for each of `dropout_widths(config)`"
+            f"{model}: dropout_mask must be a tree of draws, one for each of `dropout_widths(config)`; "
+            f"missing: {missing}; too many: {more}"
         )
 
 

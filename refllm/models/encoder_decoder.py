@@ -23,7 +23,7 @@ the two rows of its position tables that no position uses are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -48,7 +48,7 @@ from refllm.models.checks import (
     require_whole,
 )
 from refllm.models.output import add_head_gradient, head, logits
-from refllm.parameters import Tree, from_names, named_leaves
+from refllm.parameters import Tree, branch, from_names, named_leaves
 
 POSITIONS = ("sinusoidal", "learned", "relative")
 Gradients = dict[str, Tree]
@@ -160,20 +160,20 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def encode(
-    p: Tree, *, ids: Array, attention_mask: Array | None, config: Config, dropout_mask: Sequence[Array] | None
+    p: Tree, *, ids: Array, attention_mask: Array | None, config: Config, dropout_mask: Tree | None
 ) -> tuple[Array, Callable[[Array], Gradients]]:
     """ENCDEC: what the decoder reads of a source
 
     Source:  Vaswani et al. 2017 sec. 3.1; documents 004 sec. 4.1.
     Shapes:  ids (B, S) in [0, V); attention_mask bool (B, S), or None -> memory (B, S, C)
-    Draws:   1 + 2L of `dropout_mask`, bool (B, S, C), in the order of use
+    Draws:   as `dropout_widths` says of "encoder", bool (B, S, C)
     Back:    gives the gradients of "token" and "encoder".
     Special: `attention_mask` is false at the padding. What stands there does not reach the rest; the memory at the
              padding means nothing.
     Raises:  UserError if the source is longer than the context.
     """
     require_parameters("encoder_decoder", p, config, shapes)
-    require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)[0], config)
+    require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)["encoder"], config)
     S = ids.shape[1]
     _require_room("source", S, config)
     stack = p["encoder"]
@@ -183,7 +183,7 @@ def encode(
         ids,
         namespace(ids).arange(S),
         config=config,
-        dropout_mask=None if dropout_mask is None else dropout_mask[0],
+        dropout_mask=branch(dropout_mask, "embedding"),
     )
     r, back_r = distance_bias(stack, queries=S, keys=S, causal=False, farthest=config.farthest)
     backs = []
@@ -192,7 +192,7 @@ def encode(
             x, r, layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
             attention_mask=_over_heads(attention_mask),
             activation=config.activation, eps=config.eps, rate=config.dropout,
-            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
+            dropout_mask=branch(dropout_mask, "layers", i),
         )  # fmt: skip
         backs.append(back_layer)
     memory, back_norm = maybe_norm(x, stack, name="norm", eps=config.eps)
@@ -218,14 +218,14 @@ def decode(
     ids: Array,
     memory_mask: Array | None,
     config: Config,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
     cache: Cache | None,
 ) -> tuple[Array, Callable[[Array], tuple[Gradients, Array]]]:
     """ENCDEC: the hidden states that the head makes the next token's distribution of; with `scaled_output` over √C
 
     Source:  Vaswani et al. 2017 sec. 3.1; Raffel et al. 2020, code (1/√C); documents 004 sec. 4.1.
     Shapes:  memory (B, S, C); ids (n*B, T) in [0, V); memory_mask bool (B, S), or None -> y (n*B, T, C)
-    Draws:   1 + 3L of `dropout_mask`, bool (n*B, T, C), in the order of use
+    Draws:   as `dropout_widths` says of "decoder", bool (n*B, T, C)
     Back:    gives the gradients of "token" and "decoder", and that of the memory.
     Special: n rows of ids after each other read the same row of memory. With a cache, ids are the tokens after those
              that it holds, and keys and values of the memory are those of its first use.
@@ -233,14 +233,14 @@ def decode(
     """
     if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
         require_parameters("encoder_decoder", p, config, shapes)
-    require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)[1], config)
+    require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)["decoder"], config)
     T = ids.shape[1]
     positions = namespace(ids).arange(T) if cache is None else cache.advance(T)
     length = T if cache is None else cache.length
     _require_room("target", length, config)
     stack = p["decoder"]
     x, back_embed = _embedded(
-        p["token"], stack, ids, positions, config=config, dropout_mask=None if dropout_mask is None else dropout_mask[0]
+        p["token"], stack, ids, positions, config=config, dropout_mask=branch(dropout_mask, "embedding")
     )
     r, back_r = distance_bias(stack, queries=T, keys=length, causal=True, farthest=config.farthest)
     backs = []
@@ -249,7 +249,7 @@ def decode(
             x, memory, r, layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
             memory_mask=_over_heads(memory_mask), activation=config.activation, eps=config.eps,
             rate=config.dropout, cache=None if cache is None else cache.layers[i],
-            dropout_mask=None if dropout_mask is None else _three(dropout_mask, first=1 + 3 * i),
+            dropout_mask=branch(dropout_mask, "layers", i),
         )  # fmt: skip
         backs.append(back_layer)
     h, back_norm = maybe_norm(x, stack, name="norm", eps=config.eps)
@@ -279,21 +279,27 @@ def hidden_states(
     attention_mask: Array | None,
     ids: Array,
     config: Config,
-    dropout_mask: tuple[Sequence[Array], Sequence[Array]] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """ENCDEC: both halves, from the source and the target so far to the states before the head
 
     Source:  Vaswani et al. 2017 sec. 3.1; documents 004 sec. 4.1.
     Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, C)
-    Draws:   those of `encode` and those of `decode`, a pair
+    Draws:   as `dropout_widths` says: those of `encode` in "encoder", those of `decode` in "decoder"
     Back:    back gives no gradient of the head, which is not used here.
     """
-    source_dropout_mask, target_dropout_mask = dropout_mask if dropout_mask is not None else (None, None)
+    require_draws("encoder_decoder", dropout_mask, dropout_widths, config)
     memory, back_encode = encode(
-        p, ids=source, attention_mask=attention_mask, config=config, dropout_mask=source_dropout_mask
+        p, ids=source, attention_mask=attention_mask, config=config, dropout_mask=branch(dropout_mask, "encoder")
     )
     h, back_decode = decode(
-        p, memory, ids=ids, memory_mask=attention_mask, config=config, dropout_mask=target_dropout_mask, cache=None
+        p,
+        memory,
+        ids=ids,
+        memory_mask=attention_mask,
+        config=config,
+        dropout_mask=branch(dropout_mask, "decoder"),
+        cache=None,
     )
 
     def back(dh: Array) -> Tree:
@@ -304,11 +310,16 @@ def hidden_states(
     return h, back
 
 
-def dropout_widths(config: Config) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The widths of the draws (B, S, width) of `encode` and (B, T, width) of `decode`: one after the embedding, then
-    two and three a layer."""
+def dropout_widths(config: Config) -> Tree:
+    """The widths of the draws (B, S, width) of `encode` and (B, T, width) of `decode`: after the embeddings,
+    and for each sublayer."""
     C = config.width
-    return (C,) * (1 + 2 * config.encoder_layers), (C,) * (1 + 3 * config.decoder_layers)
+    encoder = dict.fromkeys(("attention", "feed_forward"), C)
+    decoder = dict.fromkeys(("attention", "cross_attention", "feed_forward"), C)
+    return {
+        "encoder": {"embedding": C, "layers": [encoder] * config.encoder_layers},
+        "decoder": {"embedding": C, "layers": [decoder] * config.decoder_layers},
+    }
 
 
 def cache_shape(config: Config) -> tuple[int, int, int]:
@@ -324,7 +335,7 @@ def forward(
     attention_mask: Array | None,
     ids: Array,
     config: Config,
-    dropout_mask: tuple[Sequence[Array], Sequence[Array]] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """ENCDEC, LMHEAD: the logits of the next token of the target, at every place of it
 
@@ -351,10 +362,6 @@ def _embedded(
 def _scaled(config: Config) -> bool:
     """Whether attention divides its scores by √D: T5, whose initial weights make up for it, does not."""
     return config.positions != "relative"
-
-
-def _three(draws: Sequence[Array], *, first: int) -> tuple[Array, Array, Array]:
-    return draws[first], draws[first + 1], draws[first + 2]
 
 
 def _over_heads(attention_mask: Array | None) -> Array | None:

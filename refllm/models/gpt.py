@@ -15,7 +15,7 @@ What differs from GPT-2's code: no dropout on the attention weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -37,7 +37,7 @@ from refllm.models.output import add_head_gradient, head, logits
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.position import add_positions, sinusoidal
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """GPT: the hidden states after the last norm
 
     Source:  Radford et al. 2019 sec. 2.3; documents 002 sec. 4.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
-    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
+    Draws:   as `dropout_widths` says, bool (B, T, C)
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
@@ -120,7 +120,7 @@ def hidden_states(
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     table = p["position"] if config.positions == "learned" else _sinusoidal_table(p["token"], config)
     e, back_positions = add_positions(e * scale, table, positions=positions)
-    x, back_drop = maybe_dropout(e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=rate)
+    x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=rate)
     backs = []
     for i, layer in enumerate(p["layers"]):
         x, back_layer = transformer_layer(
@@ -132,7 +132,7 @@ def hidden_states(
             attention_mask=attention_mask,
             activation=config.activation,
             eps=config.eps,
-            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
+            dropout_mask=branch(dropout_mask, "layers", i),
             rate=rate,
             cache=None if cache is None else cache.layers[i],
         )
@@ -158,9 +158,10 @@ def hidden_states(
     return y, back
 
 
-def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `dropout_mask` holds: one after the embedding, two a layer."""
-    return (config.width,) * (1 + 2 * config.layers)
+def dropout_widths(config: Config) -> Tree:
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: after the embedding, and for each sublayer."""
+    layer = dict.fromkeys(("attention", "feed_forward"), config.width)
+    return {"embedding": config.width, "layers": [layer] * config.layers}
 
 
 def cache_shape(config: Config) -> tuple[int, int, int]:
@@ -170,7 +171,7 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """GPT, LMHEAD: the logits of the next token at every position
 

@@ -22,7 +22,7 @@ Source: documents 003 sec. 2.3, 4.1, 4.3; Vaswani et al. 2017 (arXiv:1706.03762)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
@@ -51,7 +51,7 @@ from refllm.models.output import logits
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
 from refllm.ops.position import add_positions, sinusoidal
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,13 @@ class Cache(Protocol):
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """HYBRID as a language model: causal attention, and layers that run forward
 
     Source:  documents 003 sec. 4.3; erratum E9.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, N)
-    Draws:   2 + L of `dropout_mask`, in the order of use: bool (B, T, C) of the embedding and of the attention,
+    Draws:   as `dropout_widths` says: bool (B, T, C) of the embedding and of the attention,
              (B, T, N) of each layer
     Back:    back gives no gradient of the head, which is not used here.
     Special: with a cache and a carried state the text goes on from there; the pullback then serves the new tokens
@@ -183,13 +183,13 @@ def hidden_states(
 
 @differentiable
 def encode(
-    p: Tree, *, ids: Array, attention_mask: Array | None, config: Config, dropout_mask: Sequence[Array] | None
+    p: Tree, *, ids: Array, attention_mask: Array | None, config: Config, dropout_mask: Tree | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """HYBRID, BIRNN: the states of whole texts; in both directions if the model is bidirectional
 
     Source:  documents 003 sec. 2.3, 4.1, 4.3.
     Shapes:  ids (B, T) in [0, V); attention_mask bool (B, T), or None -> y (B, T, M)
-    Draws:   2 + L of `dropout_mask`, in the order of use: bool (B, T, C) of the embedding and of the attention,
+    Draws:   as `dropout_widths` says: bool (B, T, C) of the embedding and of the attention,
              (B, T, M) of each layer
     Back:    back gives no gradient of the head, which is not used here.
     Special: M = N, bidirectional 2N. Padding, where `attention_mask` is false, on either side, is attended by nothing
@@ -226,7 +226,7 @@ def _states(
     attention_mask: Array | None,
     token_mask: Array | None,
     config: Config,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
     cache: Cache | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """`attention_mask` (B, 1, 1, S) is for the attention, `token_mask` (B, T) for the recurrent layers."""
@@ -234,7 +234,7 @@ def _states(
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     table, _ = sinusoidal(xp.arange(config.context, dtype=e.dtype), width=config.width)
     placed, back_positions = add_positions(e, table, positions=positions)
-    x, back_drop_x = maybe_dropout(placed, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=rate)
+    x, back_drop_x = maybe_dropout(placed, dropout_mask=branch(dropout_mask, "embedding"), rate=rate)
     a, back_attention = self_attention(
         x,
         p["attention"],
@@ -243,14 +243,14 @@ def _states(
         attention_mask=attention_mask,
         cache=None if cache is None else cache.cache.layers[0],
     )
-    gathered, back_drop_a = maybe_dropout(a, dropout_mask=None if dropout_mask is None else dropout_mask[1], rate=rate)
+    gathered, back_drop_a = maybe_dropout(a, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
     y, back_layers = recurrent_layers(
         gathered,
         p["layers"],
         cell=config.cell,
         token_mask=token_mask,
         states=None if cache is None else cache.state.layers,
-        dropout_mask=None if dropout_mask is None else dropout_mask[2:],
+        dropout_mask=branch(dropout_mask, "layers"),
         rate=rate,
     )
 
@@ -263,10 +263,11 @@ def _states(
     return y, back
 
 
-def dropout_widths(config: Config) -> tuple[int, ...]:
+def dropout_widths(config: Config) -> Tree:
     """The widths of the draws (B, T, width) that `dropout_mask` holds: after the embedding, the
     attention and each layer."""
-    return (config.width, config.width, *[config.seen] * config.layers)
+    C = config.width
+    return {"embedding": C, "attention": C, "layers": [config.seen] * config.layers}
 
 
 def cache_shape(config: Config) -> tuple[int, int, int]:
@@ -292,7 +293,7 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """HYBRID, LMHEAD: the logits of the next token at every position
 

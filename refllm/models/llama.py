@@ -16,7 +16,7 @@ table for all layers (Raffel et al. 2020, arXiv:1910.10683 sec. 2.1), with score
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -39,7 +39,7 @@ from refllm.models.output import add_head_gradient, head, logits
 from refllm.ops.embedding import embedding
 from refllm.ops.relative import alibi, t5_bias_causal
 from refllm.ops.rms_norm import rms_norm
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 POSITIONS = (*ROTATIONS, "alibi", "relative", "none")
 BUCKETS, FARTHEST = 32, 128  # of "relative": those of T5
@@ -130,13 +130,13 @@ def alibi_slopes(heads: int) -> list[float]:
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """LLAMA: the hidden states after the last norm
 
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
-    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
+    Draws:   as `dropout_widths` says, bool (B, T, C)
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Special: a bias by distance is formed once and shared by the layers, so its gradient is summed over them.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
@@ -156,7 +156,7 @@ def hidden_states(
 
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     r, back_bias = _bias(p, config, queries=T, keys=T if cache is None else cache.length)
-    x, back_drop = maybe_dropout(e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=config.dropout)
+    x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
     backs = []
     for i, layer in enumerate(p["layers"]):
         x, back_layer = llama_layer(
@@ -170,7 +170,7 @@ def hidden_states(
             base=config.base,
             attention_mask=attention_mask,
             eps=config.eps,
-            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
+            dropout_mask=branch(dropout_mask, "layers", i),
             rate=config.dropout,
             cache=None if cache is None else cache.layers[i],
         )
@@ -217,9 +217,10 @@ def _bias_of_nothing(p: Tree, config: Config, *, keys: int) -> tuple[Array | Non
     return r, lambda dr: xp.zeros_like(p["relative"])
 
 
-def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `dropout_mask` holds: one after the embedding, two a layer."""
-    return (config.width,) * (1 + 2 * config.layers)
+def dropout_widths(config: Config) -> Tree:
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: after the embedding, and for each sublayer."""
+    layer = dict.fromkeys(("attention", "feed_forward"), config.width)
+    return {"embedding": config.width, "layers": [layer] * config.layers}
 
 
 def cache_shape(config: Config) -> tuple[int, int, int]:
@@ -229,7 +230,7 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """LLAMA, LMHEAD: the logits of the next token at every position
 

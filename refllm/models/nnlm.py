@@ -14,7 +14,7 @@ What differs from the paper: dropout, if it is asked for. Its weight decay is a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -28,7 +28,7 @@ from refllm.ops.activation import tanh
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import linear
 from refllm.ops.window import window
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: State | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NNLM: all that the output layer is linear in: (tanh(d + x H), x if direct, 1) side by side
 
     Source:  Bengio et al. 2003 sec. 2, eq. (1).
     Shapes:  ids (B, T) in [0, V) -> y (B, T, M)
-    Draws:   2 of `dropout_mask`: bool (B, T, C) of the vectors, (B, T, N) of tanh
+    Draws:   as `dropout_widths` says: bool (B, T, C) of the vectors, (B, T, N) of tanh
     Back:    gives no gradient of U, W and b, which `head` holds.
     Special: M = N + 1, with the direct connections N + (n-1) C + 1. T may have any length.
              With a carried state, which is the vectors of the last n - 2 tokens, the text goes on from there; the
@@ -99,18 +99,14 @@ def hidden_states(
     token_mask = None if cache is None else cache.advance(T)
     e, back_embedding = embedding(p["token"], ids=ids)
     xp, n, C, N = namespace(e), config.order, config.width, config.hidden
-    e_kept, back_drop = maybe_dropout(
-        e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=config.dropout
-    )
+    e_kept, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
     past = xp.zeros((B, n - 2, C), e.dtype) if cache is None else cache.layers["past"]
     x, back_window = window(e_kept, past, places=n - 1, token_mask=token_mask)
     if cache is not None:
         cache.layers["past"] = x[:, -1].reshape(B, n - 1, C)[:, : n - 2][:, ::-1].copy()
     z, back_linear = linear(x, p["H"], p["d"])
     a, back_tanh = tanh(z)
-    a_kept, back_drop_hidden = maybe_dropout(
-        a, dropout_mask=None if dropout_mask is None else dropout_mask[1], rate=config.dropout
-    )
+    a_kept, back_drop_hidden = maybe_dropout(a, dropout_mask=branch(dropout_mask, "hidden"), rate=config.dropout)
     parts = [a_kept, x, xp.ones((B, T, 1), e.dtype)] if config.direct else [a_kept, xp.ones((B, T, 1), e.dtype)]
 
     def back(dy: Array) -> Tree:
@@ -123,9 +119,9 @@ def hidden_states(
     return xp.concatenate(parts, axis=-1), back
 
 
-def dropout_widths(config: Config) -> tuple[int, ...]:
+def dropout_widths(config: Config) -> Tree:
     """The widths of the draws (B, T, width) that `dropout_mask` holds: of the vectors, and of the units of tanh."""
-    return config.width, config.hidden
+    return {"embedding": config.width, "hidden": config.hidden}
 
 
 def state_shapes(config: Config) -> Tree:
@@ -151,7 +147,7 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: State | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NNLM, LMHEAD: the logits of the next token at every position
 

@@ -16,7 +16,7 @@ Erratum E13: the document scores a label at every position with this model; here
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -35,7 +35,7 @@ from refllm.models.checks import require_draws, require_dropout, require_one_of,
 from refllm.models.output import add_head_gradient, head, logits
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ def initial(config: Config, generator: Any) -> Tree:
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: State | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """RNN-LM, LSTM-LM: the states of the last layer
 
     Source:  Mikolov et al. 2010 sec. 2; Zaremba et al. 2014 (arXiv:1409.2329) sec. 3; documents 003 sec. 5.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, N)
-    Draws:   1 + L of `dropout_mask`, in the order of use: bool (B, T, C) of the embedding, (B, T, N) of each layer
+    Draws:   as `dropout_widths` says: bool (B, T, C) of the embedding, (B, T, N) of each layer
     Back:    back gives no gradient of the head, which is not used here.
     Special: T may have any length. With a carried state the layers go on from it and leave theirs in it; the pullback
              then serves the new tokens alone. Where the state knows of padding, none of it enters.
@@ -119,14 +119,14 @@ def hidden_states(
     require_draws("recurrent_lm", dropout_mask, dropout_widths, config)
     token_mask = None if cache is None else cache.advance(ids.shape[1])
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
-    x, back_drop = maybe_dropout(e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=config.dropout)
+    x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
     y, back_layers = recurrent_layers(
         x,
         p["layers"],
         cell=config.cell,
         token_mask=token_mask,
         states=None if cache is None else cache.layers,
-        dropout_mask=None if dropout_mask is None else dropout_mask[1:],
+        dropout_mask=branch(dropout_mask, "layers"),
         rate=config.dropout,
     )
 
@@ -137,10 +137,10 @@ def hidden_states(
     return y, back
 
 
-def dropout_widths(config: Config) -> tuple[int, ...]:
+def dropout_widths(config: Config) -> Tree:
     """The widths of the draws (B, T, width) that `dropout_mask` holds: one after the embedding, one
     after each layer."""
-    return (config.width, *[config.hidden] * config.layers)
+    return {"embedding": config.width, "layers": [config.hidden] * config.layers}
 
 
 def state_shapes(config: Config) -> Tree:
@@ -150,7 +150,7 @@ def state_shapes(config: Config) -> Tree:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: State | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: State | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """RNN-LM, LSTM-LM, LMHEAD: the logits of the next token at every position
 

@@ -20,7 +20,7 @@ in GPT-2; the tokens of one text are a group; no noise on the router's input, no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -45,7 +45,7 @@ from refllm.models.output import logits
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.position import add_positions
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 States: TypeAlias = tuple[tuple[Array, Array], Callable[[Array, Array], Tree]]  # (y, balance), back(dy, dbalance)
 
@@ -139,13 +139,13 @@ def initial(config: Config, generator: Any) -> Tree:
 
 
 @differentiable
-def balanced_states(p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None) -> States:
+def balanced_states(p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None) -> States:
     """SWITCH in training: the hidden states after the last norm, tokens that overflow dropped; and the balance,
     Σ over the layers with experts of the mean over the texts of E Σ_e f_e P_e
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2; documents 002 sec. 1.1.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C); balance ()
-    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
+    Draws:   as `dropout_widths` says, bool (B, T, C)
     Back:    back(dy, dbalance). The loss adds config.balance * balance to its mean over the tokens.
     Special: a mean over texts, so that the balances of two shards, weighted by their texts, are that of both together.
     Raises:  UserError if so short a text leaves an expert no place; ValueError if it is longer than the context.
@@ -161,13 +161,13 @@ def balanced_states(p: Tree, *, ids: Array, config: Config, dropout_mask: Sequen
 
 @differentiable
 def hidden_states(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """SWITCH in use: the hidden states after the last norm, no token dropped
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1; documents 002 sec. 1.1, 4.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
-    Draws:   1 + 2L of `dropout_mask`, bool (B, T, C), in the order of use
+    Draws:   as `dropout_widths` says, bool (B, T, C)
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
     if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
@@ -191,9 +191,10 @@ def hidden_states(
     return y, back
 
 
-def dropout_widths(config: Config) -> tuple[int, ...]:
-    """The widths of the draws (B, T, width) that `dropout_mask` holds: one after the embedding, two a layer."""
-    return (config.width,) * (1 + 2 * config.layers)
+def dropout_widths(config: Config) -> Tree:
+    """The widths of the draws (B, T, width) that `dropout_mask` holds: after the embedding, and for each sublayer."""
+    feed = ["switch" if has_experts(i, config) else "feed_forward" for i in range(config.layers)]
+    return {"embedding": config.width, "layers": [dict.fromkeys(("attention", name), config.width) for name in feed]}
 
 
 def cache_shape(config: Config) -> tuple[int, int, int]:
@@ -214,7 +215,7 @@ def add_head_gradient(dp: Tree, dhead: Array, config: Config) -> Tree:
 
 @differentiable
 def forward(
-    p: Tree, *, ids: Array, config: Config, dropout_mask: Sequence[Array] | None, cache: Cache | None
+    p: Tree, *, ids: Array, config: Config, dropout_mask: Tree | None, cache: Cache | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """SWITCH in use, LMHEAD: the logits of the next token at every position, no token dropped
 
@@ -239,14 +240,14 @@ def _states(
     positions: Array,
     attention_mask: Array | None,
     config: Config,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
     cache: Cache | None,
     places: int,
 ) -> States:
     """The hidden states and the balance, with so many places for an expert in each text."""
     words, back_words = embedding(p["token"], ids=ids)  # (B, T, C)
     e, back_positions = add_positions(words, p["position"], positions=positions)
-    x, back_drop = maybe_dropout(e, dropout_mask=None if dropout_mask is None else dropout_mask[0], rate=config.dropout)
+    x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
     balance, backs = namespace(x).zeros((), x.dtype), []
     for i, layer in enumerate(p["layers"]):
         (x, of_layer), back_layer = _layer(
@@ -254,7 +255,7 @@ def _states(
             layer,
             attention_mask=attention_mask,
             config=config,
-            dropout_mask=None if dropout_mask is None else (dropout_mask[1 + 2 * i], dropout_mask[2 + 2 * i]),
+            dropout_mask=branch(dropout_mask, "layers", i),
             cache=None if cache is None else cache.layers[i],
             places=places,
         )
@@ -285,7 +286,7 @@ def _layer(
     *,
     attention_mask: Array | None,
     config: Config,
-    dropout_mask: tuple[Array, Array] | None,
+    dropout_mask: Tree | None,
     cache: KeyValueStore | None,
     places: int,
 ) -> States:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import lm_loss
 from refllm.differentiable import declared_inputs, differentiable
 from refllm.ops.cross_entropy import cross_entropy
-from refllm.parameters import Tree
+from refllm.parameters import Tree, map_leaves
 
 
 class CausalModel(Protocol):
@@ -21,14 +21,14 @@ class CausalModel(Protocol):
     """
 
     def hidden_states(
-        self, p: Tree, *, ids: Array, config: Any, dropout_mask: Sequence[Array] | None, cache: Any
+        self, p: Tree, *, ids: Array, config: Any, dropout_mask: Tree | None, cache: Any
     ) -> tuple[Array, Callable[[Array], Tree]]: ...
 
     def head(self, p: Tree, config: Any) -> Array: ...
 
     def add_head_gradient(self, dp: Tree, dhead: Array, config: Any) -> Tree: ...
 
-    def dropout_widths(self, config: Any) -> tuple[int, ...]: ...
+    def dropout_widths(self, config: Any) -> Tree: ...
 
 
 @differentiable
@@ -40,7 +40,7 @@ def causal_loss(
     targets: Array,
     ignore: int | None,
     config: Any,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NLL: y = -Σ over places of log P(target | the tokens up to the place);   + α balance N where there are experts
 
@@ -74,7 +74,7 @@ def _balanced_loss(
     targets: Array,
     ignore: int | None,
     config: Any,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     (h, balance), back_states = model.balanced_states(p, ids=ids, config=config, dropout_mask=dropout_mask)
     nll, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
@@ -99,12 +99,12 @@ class Causal:
     def totals(self, batch: Tree) -> int:
         return int(batch.shape[0] * (batch.shape[1] - 1))
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         B, T = batch.shape[0], batch.shape[1] - 1
-        return [(B, T, width) for width in self.model.dropout_widths(self.config)]
+        return map_leaves(lambda width: (B, T, width), self.model.dropout_widths(self.config))
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = causal_loss(
             p,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
 from refllm.ops.cross_entropy import smoothed_cross_entropy
-from refllm.parameters import Tree
+from refllm.parameters import Tree, branch
 
 
 @differentiable
@@ -56,7 +56,7 @@ def classification_loss(
     weights: Array | None,
     smoothing: float,
     config: Any,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CLS, CE, label smoothing: y = -Σ over texts of w Σ_v t_v log P(v | [CLS] x [SEP])
 
@@ -68,9 +68,9 @@ def classification_loss(
              003 sec. 5.2.
     Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
              targets (B,) in [0, labels); weights real (B,), or None -> y ()
-    Draws:   those of `encode`, and one of bool (B, C) for the pooled state
+    Draws:   those of `encode`, and in "classes" one of bool (B, C) for the pooled state
     """
-    inside, pooled = (None, None) if dropout_mask is None else (dropout_mask[:-1], dropout_mask[-1])
+    inside, pooled = apart(dropout_mask)
     h, back_h = model.encode(
         p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=inside
     )
@@ -83,6 +83,13 @@ def classification_loss(
         return model.whole_gradient(p, back_h(dh), dhead)
 
     return y, back
+
+
+def apart(dropout_mask: Tree | None) -> tuple[Tree | None, Array | None]:
+    """The draws of the encoder, and the one for the pooled state."""
+    if dropout_mask is None:
+        return None, None
+    return {name: draw for name, draw in dropout_mask.items() if name != "classes"}, branch(dropout_mask, "classes")
 
 
 @dataclass(frozen=True)
@@ -103,11 +110,12 @@ class Classification:
             raise UserError("the texts of the batch have no weight at all; give at least one class a positive weight")
         return total
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
-        return [*dropout_shapes(self.model, self.config, batch["ids"]), (len(batch["ids"]), self.config.width)]
+    def dropout_shapes(self, batch: Tree) -> Tree:
+        of_encoder = dropout_shapes(self.model, self.config, batch["ids"])
+        return {**of_encoder, "classes": (len(batch["ids"]), self.config.width)}
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: float, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: float, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = classification_loss(
             p, model=self.model, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],

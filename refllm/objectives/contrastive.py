@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.objectives.encoder import Encoder
+from refllm.objectives.encoder import Encoder, dropout_shapes
 from refllm.ops.contrastive import info_nce, mean_pool
-from refllm.parameters import Tree
+from refllm.parameters import Tree, map_leaves
 
 
 @differentiable
 def sentence_vectors(
-    p: Tree, *, model: Encoder, ids: Array, token_mask: Array, config: Any, dropout_mask: Sequence[Array] | None
+    p: Tree, *, model: Encoder, ids: Array, token_mask: Array, config: Any, dropout_mask: Tree | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CTR: one vector for each sentence, the mean of an encoder's hidden states over its tokens
 
@@ -45,7 +45,7 @@ def contrastive_loss(
     token_mask: Array,
     temperature: float,
     config: Any,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CTR: y = -Σ over pairs of log( exp(s_ii) / Σ_j exp(s_ij) ),   s_ij = cos(a_i, b_j) / temperature
 
@@ -89,14 +89,14 @@ class Contrastive:
     def totals(self, batch: Tree) -> int:
         return len(batch["ids"])
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         """(N, 2, T, C), so that a shard of the pairs takes its own draws."""
-        return [(*batch["ids"].shape, width) for width in self.model.dropout_widths(self.config)]
+        return dropout_shapes(self.model, self.config, batch["ids"])
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
-        sentences = None if dropout_mask is None else [draw.reshape(-1, *draw.shape[2:]) for draw in dropout_mask]
+        sentences = None if dropout_mask is None else map_leaves(lambda x: x.reshape(-1, *x.shape[2:]), dropout_mask)
         y, back = contrastive_loss(
             p, model=self.model, ids=batch["ids"], token_mask=batch["token_mask"], temperature=self.temperature,
             config=self.config, dropout_mask=sentences,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from refllm.backend import Array, namespace
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.fit import require_indices
-from refllm.objectives.seq2seq import SequenceModel, dropout_shapes, of_both_halves, seq2seq_loss, shifted_right
+from refllm.objectives.seq2seq import SequenceModel, dropout_shapes, seq2seq_loss, shifted_right
 from refllm.parameters import Tree
 
 _IGNORE = -1
@@ -27,7 +27,7 @@ def denoising_loss(
     counted: Array,
     start: int,
     config: Any,
-    dropout_mask: tuple[Sequence[Array], Sequence[Array]] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """DAE: y = -Σ_t m_t log P(x_t | x̃, x_1 ... x_{t-1}),   x̃ the corrupted text, m_t whether place t counts
 
@@ -68,15 +68,15 @@ class Denoising:
             raise UserError("the batch has no masked position; give longer texts, or corrupt a larger share of them")
         return count
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         return dropout_shapes(self.model, self.config, batch["source"].shape, batch["ids"].shape)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = denoising_loss(
             p, model=self.model, source=batch["source"], attention_mask=batch["attention_mask"], ids=batch["ids"],
             counted=batch["counted"], start=self.start, config=self.config,
-            dropout_mask=of_both_halves(dropout_mask, self.model, self.config),
+            dropout_mask=dropout_mask,
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)

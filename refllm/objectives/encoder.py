@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 from refllm.backend import Array
-from refllm.parameters import Tree
+from refllm.parameters import Tree, map_leaves
 
 Head: TypeAlias = tuple[Array, Callable[[Array], tuple[Array, Tree]]]  # back gives dh and the parameters that it used
 
@@ -22,7 +22,7 @@ class Encoder(Protocol):
         segments: Array,
         attention_mask: Array | None,
         config: Any,
-        dropout_mask: Sequence[Array] | None,
+        dropout_mask: Tree | None,
     ) -> tuple[Array, Callable[[Array], Tree]]: ...
 
     def masked_transform(self, h: Array, p: Tree, *, config: Any) -> Head: ...
@@ -35,9 +35,9 @@ class Encoder(Protocol):
 
     def whole_gradient(self, p: Tree, *parts: Tree) -> Tree: ...
 
-    def dropout_widths(self, config: Any) -> tuple[int, ...]: ...
+    def dropout_widths(self, config: Any) -> Tree: ...
 
 
-def dropout_shapes(model: Encoder, config: Any, ids: Array) -> list[tuple[int, ...]]:
+def dropout_shapes(model: Encoder, config: Any, ids: Array) -> Tree:
     """The shapes of the draws that `encode` takes for these ids (B, T)."""
-    return [(*ids.shape, width) for width in model.dropout_widths(config)]
+    return map_leaves(lambda width: (*ids.shape, width), model.dropout_widths(config))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def masked_loss(
     targets: Array,
     ignore: int | None,
     config: Any,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """MLM: y = -Σ over the selected places of log P(word | the corrupted text)
 
@@ -109,11 +109,11 @@ class Masked:
     def totals(self, batch: Tree) -> int:
         return counted(batch["targets"], ignore=self.ignore, what="masked position")
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         return dropout_shapes(self.model, self.config, batch["ids"])
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = masked_loss(
             p, model=self.model, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ def pretraining_loss(
     pair: Array,
     ignore: int | None,
     config: Any,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[tuple[Array, Array], Callable[[Array, Array], Tree]]:
     """MLM, NSP: y = (Σ over the selected places of the masked loss, Σ over the pairs of the pair loss)
 
@@ -67,11 +67,11 @@ class Pretraining:
             counted(batch["pair"], ignore=self.ignore, what="pair of sentences"),
         )
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         return dropout_shapes(self.model, self.config, batch["ids"])
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: tuple[int, int], dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: tuple[int, int], dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         (masked, pairs), back = pretraining_loss(
             p, model=self.model, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],

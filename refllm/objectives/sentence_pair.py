@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from refllm.backend import Array
@@ -37,7 +37,7 @@ def pair_loss(
     targets: Array,
     ignore: int | None,
     config: Any,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NSP, SOP: y = -Σ over pairs of log P(class of the pair)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import smoothed_lm_loss
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.parameters import Tree
+from refllm.parameters import Tree, map_leaves
 
 
 class SequenceModel(Protocol):
@@ -24,7 +24,7 @@ class SequenceModel(Protocol):
 
     def add_head_gradient(self, dp: Tree, dhead: Array, config: Any) -> Tree: ...
 
-    def dropout_widths(self, config: Any) -> tuple[tuple[int, ...], tuple[int, ...]]: ...
+    def dropout_widths(self, config: Any) -> Tree: ...
 
 
 def shifted_right(targets: Array, *, start: int, ignore: int) -> Array:
@@ -49,7 +49,7 @@ def seq2seq_loss(
     ignore: int,
     smoothing: float,
     config: Any,
-    dropout_mask: tuple[Sequence[Array], Sequence[Array]] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NLL, label smoothing: y = -Σ over places of log P(target | the source, the inputs up to the place)
 
@@ -58,7 +58,7 @@ def seq2seq_loss(
              documents 004 sec. 4.1.
     Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; inputs (B, T) in [0, V);
              targets (B, T) in [0, V) or `ignore` -> y ()
-    Draws:   those of the encoder and those of the decoder, a pair
+    Draws:   those of `encode` in "encoder", those of `decode` in "decoder"
     Special: `attention_mask` is false at the padding; inputs are what `shifted_right` makes of the targets.
     """
     h, back_hidden = model.hidden_states(
@@ -92,35 +92,23 @@ class Seq2Seq:
             raise UserError("the batch has no target; give examples whose target has a token")
         return count
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         return dropout_shapes(self.model, self.config, batch["source"].shape, batch["targets"].shape)
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         targets = batch["targets"]
         y, back = seq2seq_loss(
             p, model=self.model, source=batch["source"], attention_mask=batch["attention_mask"],
             inputs=shifted_right(targets, start=self.start, ignore=self.ignore), targets=targets, ignore=self.ignore,
             smoothing=self.smoothing, config=self.config,
-            dropout_mask=of_both_halves(dropout_mask, self.model, self.config),
+            dropout_mask=dropout_mask,
         )  # fmt: skip
         return y / totals, lambda dy: back(dy / totals)
 
 
-def dropout_shapes(
-    model: SequenceModel, config: Any, source: tuple[int, ...], target: tuple[int, ...]
-) -> list[tuple[int, ...]]:
-    """The shapes of the draws of the encoder, then of those of the decoder."""
-    encoder, decoder = model.dropout_widths(config)
-    return [(*source, width) for width in encoder] + [(*target, width) for width in decoder]
-
-
-def of_both_halves(
-    dropout_mask: Sequence[Array] | None, model: SequenceModel, config: Any
-) -> tuple[Sequence[Array], Sequence[Array]] | None:
-    """The draws of `dropout_shapes`, those of the encoder apart from those of the decoder."""
-    if dropout_mask is None:
-        return None
-    encoder = len(model.dropout_widths(config)[0])
-    return dropout_mask[:encoder], dropout_mask[encoder:]
+def dropout_shapes(model: SequenceModel, config: Any, source: tuple[int, ...], target: tuple[int, ...]) -> Tree:
+    """The shapes of the draws of the encoder and of the decoder."""
+    widths, texts = model.dropout_widths(config), {"encoder": source, "decoder": target}
+    return {half: map_leaves(lambda width, ids=ids: (*ids, width), widths[half]) for half, ids in texts.items()}

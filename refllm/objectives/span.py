@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def span_loss(
     targets: Array,
     ignore: int | None,
     config: Any,
-    dropout_mask: Sequence[Array] | None,
+    dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """TASKS, CE: y = -Σ over texts of (log P(start) + log P(end))
 
@@ -110,11 +110,11 @@ class Span:
     def totals(self, batch: Tree) -> int:
         return counted(batch["targets"], ignore=self.ignore, what="answer")
 
-    def dropout_shapes(self, batch: Tree) -> list[tuple[int, ...]]:
+    def dropout_shapes(self, batch: Tree) -> Tree:
         return dropout_shapes(self.model, self.config, batch["ids"])
 
     def loss(
-        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Sequence[Array] | None
+        self, p: Tree, batch: Tree, *, totals: int, dropout_mask: Tree | None
     ) -> tuple[Array, Callable[[Array], Tree]]:
         y, back = span_loss(
             p, model=self.model, ids=batch["ids"], segments=batch["segments"], attention_mask=batch["attention_mask"],

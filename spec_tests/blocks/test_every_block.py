@@ -100,7 +100,7 @@ def grouped_case(rotation: str | None, *, biased: bool, layer: bool) -> Callable
                     a["p"],
                     **same,
                     eps=1e-5,
-                    dropout_mask=(s.dropout_mask(4), s.dropout_mask(5)),
+                    dropout_mask={"attention": s.dropout_mask(4), "feed_forward": s.dropout_mask(5)},
                     rate=0.3,
                 )
             else:
@@ -205,7 +205,8 @@ def stack_layer_case(order: str, *, decoder: bool, biased: bool, drop: bool) -> 
         p |= {f"norm{len(p) // 2 + 1}": norm, "feed_forward": feed}
         shapes: Tree = {"x": s.x} | ({"memory": (s.B, S, C)} if decoder else {})
         shapes |= ({"r": (s.H, 2 * s.T - 1)} if biased else {}) | {"p": p}
-        dropout_mask = tuple(s.dropout_mask(seed) for seed in range(3 if decoder else 2)) if drop else None
+        sublayers = ("attention", *(("cross_attention",) if decoder else ()), "feed_forward")
+        dropout_mask = {name: s.dropout_mask(seed) for seed, name in enumerate(sublayers)} if drop else None
         same: dict[str, Any] = {
             "norm": order, "heads": s.H, "scaled": not biased, "activation": "gelu_erf", "eps": 0.1,
             "dropout_mask": dropout_mask, "rate": 0.3,
@@ -248,10 +249,12 @@ def residual_case(order: str, *, drop: bool, rms: bool = False) -> Callable[[Siz
 
 def layer_case(order: str, activation: str, *, drop: bool) -> Callable[[Sizes], Case]:
     def case(s: Sizes) -> Case:
+        draws = {"attention": s.dropout_mask(4), "feed_forward": s.dropout_mask(5)}
+
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
             y, back = transformer_layer(
                 a["x"], a["p"], norm=order, heads=s.H, causal=True, attention_mask=None, activation=activation,
-                eps=1e-5, dropout_mask=(s.dropout_mask(4), s.dropout_mask(5)) if drop else None, rate=0.3, cache=None,
+                eps=1e-5, dropout_mask=draws if drop else None, rate=0.3, cache=None,
             )  # fmt: skip
             return y, lambda dy: dict(zip(("x", "p"), back(dy), strict=True))
 

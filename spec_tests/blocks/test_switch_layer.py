@@ -92,7 +92,7 @@ def test_gradients_agree_with_differences(biases: bool, capacity: int, token_mas
 def test_a_whole_layers_gradients_agree_with_differences(token_mask: Any) -> None:
     p = random_tree(switch_transformer_layer_shapes(C, F, E), seed=2)
     p["switch"]["Wr"] *= 4
-    dropout_mask = tuple(RANDOM.random((2, B, T, C)) < 0.7)
+    dropout_mask = {name: RANDOM.random((B, T, C)) < 0.7 for name in ("attention", "switch")}
     block = in_one_row(
         lambda a: switch_transformer_layer(
             a["x"], a["p"], heads=2, causal=True, attention_mask=None, activation="gelu_erf", capacity=2,

@@ -51,7 +51,8 @@ def _parameters(dtype: str) -> Any:
 @pytest.mark.parametrize("name", BATCHES)
 def test_an_objective_computes_what_it_does_on_the_host(device: Device, name: str, dropout: bool, dtype: str) -> None:
     objective, batch = BATCHES[name]
-    dropout_mask = [RANDOM.random(shape) < 0.75 for shape in objective.dropout_shapes(batch)] if dropout else None
+    shapes = objective.dropout_shapes(batch)
+    dropout_mask = map_leaves(lambda shape: RANDOM.random(shape) < 0.75, shapes) if dropout else None
     totals = objective.totals(batch)  # counted on the host
 
     def compute(p: Any, batch: Any, dropout_mask: Any, dy: Any) -> Any:

@@ -34,7 +34,11 @@ from refllm.blocks.recurrent import (
     recurrent_layers_shapes,
     recurrent_shapes,
 )
-from refllm.blocks.relative_self_attention import relative_self_attention, relative_self_attention_shapes
+from refllm.blocks.relative_self_attention import (
+    maybe_biased,
+    relative_self_attention,
+    relative_self_attention_shapes,
+)
 from refllm.blocks.residual import maybe_dropout, norm_shapes, normalise, post_norm, pre_norm
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
 from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_positions
@@ -64,6 +68,10 @@ def _tree(shapes: Any) -> Any:
 
 def _dropout_mask() -> Any:
     return RANDOM.random((B, T, C)) < 0.7
+
+
+def _dropout_masks(*names: str) -> dict[str, Any]:
+    return {name: _dropout_mask() for name in names}
 
 
 X = _normal(B, T, C)
@@ -174,7 +182,7 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         )
         for norm, activation, attention_mask, dropout_mask in [
             ("pre", "gelu_tanh", None, None),
-            ("post", "relu", PADDED, (_dropout_mask(), _dropout_mask())),
+            ("post", "relu", PADDED, _dropout_masks("attention", "feed_forward")),
         ]
     ),
     *((gated_feed_forward, (X, _tree(gated_feed_forward_shapes(C, F))), {"activation": name}) for name in GATES),
@@ -206,7 +214,7 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
             },
         )
         for rotation, r, dropout_mask in [
-            ("rotary", None, (_dropout_mask(), _dropout_mask())),
+            ("rotary", None, _dropout_masks("attention", "feed_forward")),
             (None, _normal(2, 2 * T - 1), None),
         ]
     ),
@@ -230,7 +238,7 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
             **LAYER,
             "activation": "relu",
             "attention_mask": None,
-            "dropout_mask": (_dropout_mask(), _dropout_mask()),
+            "dropout_mask": _dropout_masks("attention", "switch"),
             "capacity": 2,
             "token_mask": None,
         },
@@ -257,6 +265,14 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
     ),
     *(
         (
+            _without_none(maybe_biased),
+            (_normal(B, H, T, 4), _normal(B, H, T, 4), _normal(B, H, T, 4), r),
+            {"causal": True, "attention_mask": BEFORE},
+        )
+        for r in (None, _normal(H, 2 * T - 1))
+    ),
+    *(
+        (
             _without_none(relative_self_attention),
             (X, r, _tree(relative_self_attention_shapes(C, H, 4, biases=biases))),
             {"heads": H, "scaled": biases, "causal": causal, "attention_mask": BEFORE, "cache": None},
@@ -270,7 +286,7 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
             {**STACK, "norm": norm, "scaled": r is None, "attention_mask": BEFORE, "dropout_mask": dropout_mask},
         )
         for r, norm, dropout_mask in (
-            (None, "post", (_dropout_mask(), _dropout_mask())),
+            (None, "post", _dropout_masks("attention", "feed_forward")),
             (_normal(H, 2 * T - 1), "pre", None),
         )
     ),
@@ -289,7 +305,11 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         )
         for r, norm, dropout_mask in (
             (None, "post", None),
-            (_normal(H, 2 * T - 1), "pre", (_dropout_mask(), _dropout_mask(), _dropout_mask())),
+            (
+                _normal(H, 2 * T - 1),
+                "pre",
+                _dropout_masks("attention", "cross_attention", "feed_forward"),
+            ),
         )
     ),
     *(

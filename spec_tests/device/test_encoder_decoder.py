@@ -43,9 +43,11 @@ def _parameters(config: encoder_decoder.Config, dtype: str) -> Any:
 
 
 def _dropout_mask(config: encoder_decoder.Config) -> Any:
-    encoder, decoder = encoder_decoder.dropout_widths(config)
-    shapes = ([(B, S, width) for width in encoder], [(B, T, width) for width in decoder])
-    return tuple([RANDOM.random(shape) < 0.75 for shape in half] for half in shapes)
+    widths, lengths = encoder_decoder.dropout_widths(config), {"encoder": S, "decoder": T}
+    return {
+        half: map_leaves(lambda width, n=n: RANDOM.random((B, n, width)) < 0.75, widths[half])
+        for half, n in lengths.items()
+    }
 
 
 @every_device

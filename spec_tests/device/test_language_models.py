@@ -59,10 +59,10 @@ def _parameters(config: Any, dtype: str) -> Any:
     return map_leaves(lambda leaf: leaf.astype(dtype), random_tree(model_of(config).shapes(config), seed=2))
 
 
-def _draws(config: Any) -> list[Any] | None:
+def _draws(config: Any) -> Any:
     if not config.dropout:
         return None
-    return [RANDOM.random((B, T, width)) < 0.75 for width in model_of(config).dropout_widths(config)]
+    return map_leaves(lambda width: RANDOM.random((B, T, width)) < 0.75, model_of(config).dropout_widths(config))
 
 
 @every_device

@@ -36,9 +36,8 @@ def _parameters(shapes: Any, dtype: str) -> Any:
 @every_dtype
 def test_training_and_use_compute_what_they_do_on_the_host(device: Device, config: switch.Config, dtype: str) -> None:
     """Which expert takes a token, and whether it has a place, is found without waiting for the device."""
-    dropout_mask = (
-        RANDOM.random((len(switch.dropout_widths(config)), B, T, config.width)) < 0.75 if config.dropout else None
-    )
+    widths = switch.dropout_widths(config)
+    dropout_mask = map_leaves(lambda n: RANDOM.random((B, T, n)) < 0.75, widths) if config.dropout else None
 
     def compute(p: Any, ids: Any, dropout_mask: Any, dh: Any, dbalance: Any, dy: Any) -> Any:
         values, back = switch.balanced_states(p, ids=ids, config=config, dropout_mask=dropout_mask)
@@ -70,7 +69,8 @@ def test_the_contrastive_objective_computes_what_it_does_on_the_host(
         "ids": RANDOM.integers(0, V, (B, 2, T)),
         "token_mask": numpy.arange(T) < RANDOM.integers(1, T + 1, (B, 2, 1)),
     }
-    dropout_mask = [RANDOM.random(shape) < 0.75 for shape in objective.dropout_shapes(batch)] if dropout else None
+    shapes = objective.dropout_shapes(batch)
+    dropout_mask = map_leaves(lambda shape: RANDOM.random(shape) < 0.75, shapes) if dropout else None
 
     def compute(p: Any, batch: Any, dropout_mask: Any, dy: Any) -> Any:
         y, back = objective.loss(p, batch, totals=B, dropout_mask=dropout_mask)

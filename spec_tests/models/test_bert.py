@@ -63,9 +63,7 @@ def everything(
     """The outputs of all heads as one row of numbers, a function of the parameters."""
 
     def model(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
-        encoder_dropout_mask, pooled_dropout_mask = (
-            (None, None) if dropout_mask is None else (dropout_mask[:-1], dropout_mask[-1][:, 0])
-        )
+        encoder_dropout_mask, pooled_dropout_mask = (None, None) if dropout_mask is None else dropout_mask
         h, back_h = bert.encode(
             p,
             ids=ids,
@@ -105,8 +103,9 @@ def everything(
 def test_every_parameters_gradient_agrees_with_differences(config: bert.Config) -> None:
     ids, segments = texts(config)
     attention_mask = keys([config.context, (config.context + 1) // 2], config.context)
-    shape = len(bert.dropout_widths(config)) + 1, *ids.shape, config.width
-    dropout_mask = numpy.random.default_rng(1).random(shape) < 0.7 if config.dropout else None
+    random = numpy.random.default_rng(1)
+    within = map_leaves(lambda width: random.random((*ids.shape, width)) < 0.7, bert.dropout_widths(config))
+    dropout_mask = (within, random.random((len(ids), config.width)) < 0.7) if config.dropout else None
     assert_gradients_agree(everything(config, ids, segments, attention_mask, dropout_mask), parameters(config))
 
 
@@ -216,11 +215,10 @@ def test_tokens_that_swap_places_and_segments_swap_states_once_positions_are_all
 
 def dropped(p: Tree, config: bert.Config, ids: Any, segments: Any, sites: list[int]) -> Any:
     """Hidden states where all is dropped at some of the uses of dropout, and nothing at the others."""
-    dropout_mask = numpy.ones((len(bert.dropout_widths(config)), *ids.shape, config.width), bool)
-    dropout_mask[sites] = False
-    return bert.encode(
-        p, ids=ids, segments=segments, attention_mask=None, config=config, dropout_mask=list(dropout_mask)
-    )[0]
+    dropout_mask = map_leaves(lambda width: numpy.ones((*ids.shape, width), bool), bert.dropout_widths(config))
+    for site in sites:
+        named_leaves(dropout_mask)[site][1][...] = False
+    return bert.encode(p, ids=ids, segments=segments, attention_mask=None, config=config, dropout_mask=dropout_mask)[0]
 
 
 def test_the_draws_of_dropout_are_used_in_their_order_each_at_its_place() -> None:

@@ -67,13 +67,10 @@ def logits(p: Tree, config: Config, *, source: Any = SOURCE, attention_mask: Any
     )[0]
 
 
-def draws(config: Config, source: tuple[int, int], target: tuple[int, int]) -> tuple[list[Any], list[Any]]:
-    random = numpy.random.default_rng(1)
-    encoder, decoder = encoder_decoder.dropout_widths(config)
-    return (
-        [random.random((*source, width)) < 0.7 for width in encoder],
-        [random.random((*target, width)) < 0.7 for width in decoder],
-    )
+def draws(config: Config, source: tuple[int, int], target: tuple[int, int]) -> Tree:
+    random, widths = numpy.random.default_rng(1), encoder_decoder.dropout_widths(config)
+    texts = {"encoder": source, "decoder": target}
+    return {h: map_leaves(lambda width, h=h: random.random((*texts[h], width)) < 0.7, widths[h]) for h in texts}
 
 
 SMALLER: dict[str, Any] = {"vocabulary": 5, "context": 3, "head_width": 2, "width": 3, "hidden": 2}
@@ -253,10 +250,10 @@ def test_the_draws_of_dropout_are_used_in_their_order_each_at_its_place(config: 
 def dropped(p: Tree, config: Config, half: int, site: int | None, source: Any = SOURCE) -> Any:
     """Logits where all is dropped at one use of dropout in the encoder (half 0) or the decoder (half 1)."""
     dropout_mask = draws(config, (2, 5), (2, 6))
-    for draw in itertools.chain(*dropout_mask):
+    for _, draw in named_leaves(dropout_mask):
         draw[...] = True
     if site is not None:
-        dropout_mask[half][site][...] = False
+        named_leaves(dropout_mask[("encoder", "decoder")[half]])[site][1][...] = False
     return encoder_decoder.forward(
         p, source=source, attention_mask=ALLOWED, ids=TARGET, config=config, dropout_mask=dropout_mask
     )[0]

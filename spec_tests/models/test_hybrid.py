@@ -11,7 +11,7 @@ import pytest
 from refllm.errors import UserError
 from refllm.models import hybrid
 from refllm.objectives.causal import causal_loss
-from refllm.parameters import Tree, count
+from refllm.parameters import Tree, count, map_leaves
 from spec_tests.gradients import assert_gradients_agree, assert_pure, random_tree
 
 V = 7
@@ -35,9 +35,8 @@ ALLOWED = {"whole": None, "padded": numpy.array([[True, True, True, False], [Fal
 @pytest.mark.parametrize("attention_mask", ALLOWED.values(), ids=ALLOWED)
 def test_every_parameters_gradient_agrees_with_differences(config: hybrid.Config, attention_mask: Any) -> None:
     random = numpy.random.default_rng(1)
-    dropout_mask = (
-        [random.random((2, 4, width)) < 0.7 for width in hybrid.dropout_widths(config)] if config.dropout else None
-    )
+    widths = hybrid.dropout_widths(config)
+    dropout_mask = map_leaves(lambda n: random.random((2, 4, n)) < 0.7, widths) if config.dropout else None
 
     def encode(p: Tree) -> tuple[Any, Callable[[Any], Tree]]:
         return hybrid.encode(

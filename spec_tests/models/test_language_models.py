@@ -17,7 +17,7 @@ from refllm.backend import generator
 from refllm.generation.generate import generate
 from refllm.objectives.causal import causal_loss
 from refllm.ops.cross_entropy import cross_entropy
-from refllm.parameters import Tree, named_leaves
+from refllm.parameters import Tree, map_leaves, named_leaves
 from spec_tests import language_models as tested
 from spec_tests.gradients import assert_gradients_agree, assert_pure
 from spec_tests.language_models import (
@@ -150,8 +150,9 @@ def test_a_tied_matrix_gets_the_gradients_of_both_its_uses(tiny: Callable[..., A
 
 def dropped(p: Tree, ids: Any, config: Any, *sites: int) -> Any:
     """Logits where all is dropped at some of the uses of dropout, and nothing at the others."""
+    number = itertools.count()
     widths = model_of(config).dropout_widths(config)
-    dropout_mask = [numpy.full((*ids.shape, width), i not in sites) for i, width in enumerate(widths)]
+    dropout_mask = map_leaves(lambda width: numpy.full((*ids.shape, width), next(number) not in sites), widths)
     return model_of(config).forward(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)[0]
 
 
@@ -161,7 +162,7 @@ def test_the_draws_of_dropout_are_used_each_at_its_place(config: Any) -> None:
     after the embedding the tokens do not matter."""
     config = dataclasses.replace(config, dropout=0.5)
     p, ids = parameters(config), tokens(2, 6)
-    sites = range(len(model_of(config).dropout_widths(config)))
+    sites = range(len(named_leaves(model_of(config).dropout_widths(config))))
     everything = [dropped(p, ids, config), *(dropped(p, ids, config, site) for site in sites)]
     for one, another in itertools.combinations(everything, 2):
         assert not numpy.allclose(one, another)
@@ -173,7 +174,7 @@ def test_a_layer_draws_first_after_its_attention_and_then_after_its_feed_forward
     config = dataclasses.replace(config, dropout=0.5)
     p, ids, other = parameters(config), tokens(2, 6), tokens(2, 6, seed=1)
     attention, feed_forward = [1, 3], [2, 4]
-    assert len(model_of(config).dropout_widths(config)) == 5
+    assert len(named_leaves(model_of(config).dropout_widths(config))) == 5
 
     no_attention = dropped(p, numpy.concatenate([other[:, :-1], ids[:, -1:]], axis=1), config, *attention)
     assert numpy.array_equal(no_attention[:, -1], dropped(p, ids, config, *attention)[:, -1])

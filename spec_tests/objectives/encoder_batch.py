@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from refllm.models import bert
-from refllm.parameters import Tree, named_leaves
+from refllm.parameters import Tree, map_leaves, named_leaves
 from spec_tests.gradients import random_tree
 
 CONFIG = bert.Config(vocabulary=5, context=6, layers=1, heads=2, width=4, hidden=5, eps=1e-5, dropout=0.4)
@@ -37,7 +37,7 @@ def fixed(dropout_mask: Any = None) -> dict[str, Any]:
 
 
 def draws(objective: Any, b: Tree) -> Any:
-    return [numpy.random.default_rng(1).random(shape) < 0.6 for shape in objective.dropout_shapes(b)]
+    return map_leaves(lambda shape: numpy.random.default_rng(1).random(shape) < 0.6, objective.dropout_shapes(b))
 
 
 def assert_equal_trees(a: Tree, b: Tree) -> None:

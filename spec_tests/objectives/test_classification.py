@@ -51,7 +51,8 @@ def log_probabilities(p: Tree) -> list[list[float]]:
 @pytest.mark.parametrize("dropout", [False, True])
 def test_every_parameters_gradient_agrees_with_differences(weights: Any, dropout: bool, smoothing: float) -> None:
     draw = numpy.random.default_rng(1)
-    dropout_mask = [draw.random(shape) < 0.6 for shape in OBJECTIVE.dropout_shapes(BATCH)] if dropout else None
+    shapes = OBJECTIVE.dropout_shapes(BATCH)
+    dropout_mask = map_leaves(lambda shape: draw.random(shape) < 0.6, shapes) if dropout else None
     assert_gradients_agree(lambda p: loss(p, BATCH, weights=weights, smoothing=smoothing, dropout_mask=dropout_mask), P)
 
 
@@ -115,9 +116,10 @@ def test_the_loss_of_a_text_is_minus_the_logarithm_of_its_labels_probability() -
 
 
 def test_the_draw_for_the_pooled_state_is_the_last_and_drops_all_but_the_bias() -> None:
-    dropout_mask = [numpy.ones(shape, bool) for shape in OBJECTIVE.dropout_shapes(BATCH)]
-    assert dropout_mask[-1].shape == (B, 4)
-    dropout_mask[-1][...] = False
+    dropout_mask = map_leaves(lambda shape: numpy.ones(shape, bool), OBJECTIVE.dropout_shapes(BATCH))
+    assert named_leaves(dropout_mask)[-1] == ("classes", dropout_mask["classes"])
+    assert dropout_mask["classes"].shape == (B, 4)
+    dropout_mask["classes"][...] = False
     y, _ = loss(P, BATCH, dropout_mask=dropout_mask)
     bias = P["classes"]["b"]
     wanted = sum(math.log(sum(math.exp(z) for z in bias)) - bias[label] for label in BATCH["targets"])

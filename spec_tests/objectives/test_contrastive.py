@@ -46,7 +46,7 @@ def vectors(which: int) -> Any:
 def test_every_parameters_gradient_agrees_with_differences() -> None:
     """Of those that the encoder has; the heads that are not used get zeros."""
     objective = Contrastive(bert, CONFIG, temperature=0.5)
-    dropout_mask = [RANDOM.random(shape) < 0.7 for shape in objective.dropout_shapes(BATCH)]
+    dropout_mask = map_leaves(lambda shape: RANDOM.random(shape) < 0.7, objective.dropout_shapes(BATCH))
     assert_gradients_agree(lambda p: objective.loss(p, BATCH, totals=N, dropout_mask=dropout_mask), P)
 
 
@@ -75,11 +75,13 @@ def test_the_order_of_the_pairs_does_not_matter() -> None:
 def test_draws_go_to_the_sentences_that_they_were_drawn_for() -> None:
     """The batch in another order with its draws in that order is the same batch."""
     objective, order = Contrastive(bert, CONFIG, temperature=0.5), [1, 2, 0]
-    dropout_mask = [numpy.random.default_rng(1).random(shape) < 0.6 for shape in objective.dropout_shapes(BATCH)]
+    random, shapes = numpy.random.default_rng(1), objective.dropout_shapes(BATCH)
+    dropout_mask = map_leaves(lambda shape: random.random(shape) < 0.6, shapes)
     y, _ = objective.loss(P, BATCH, totals=N, dropout_mask=dropout_mask)
     z, _ = objective.loss(
-        P, {name: x[order] for name, x in BATCH.items()}, totals=N, dropout_mask=[draw[order] for draw in dropout_mask]
-    )
+        P, {name: x[order] for name, x in BATCH.items()}, totals=N,
+        dropout_mask=map_leaves(lambda draw: draw[order], dropout_mask),
+    )  # fmt: skip
     assert z == pytest.approx(y, rel=1e-12)
     assert y != pytest.approx(objective.loss(P, BATCH, totals=N, dropout_mask=None)[0], rel=1e-3)
 

@@ -16,7 +16,7 @@ from refllm.models import bert
 from refllm.objectives.masked import Masked, masked_loss, masked_nll
 from refllm.objectives.pretraining import Pretraining
 from refllm.ops.cross_entropy import cross_entropy
-from refllm.parameters import Tree
+from refllm.parameters import Tree, map_leaves
 from spec_tests.objectives.encoder_batch import CONFIG, B, M, P, T, added, assert_equal_trees, batch, draws, fixed
 
 
@@ -84,7 +84,7 @@ def test_the_losses_of_the_shards_add_up_to_that_of_the_batch(cut: int, objectiv
 
     def of(rows: slice) -> tuple[Any, Tree]:
         part = {name: leaf[rows] for name, leaf in b.items()}
-        y, back = objective.loss(P, part, totals=totals, dropout_mask=[draw[rows] for draw in dropout_mask])
+        y, back = objective.loss(P, part, totals=totals, dropout_mask=map_leaves(lambda draw: draw[rows], dropout_mask))
         return y, back(numpy.ones(()))
 
     (full, whole), (first, one), (rest, other) = of(slice(None)), of(slice(cut)), of(slice(cut, None))

@@ -64,8 +64,8 @@ def of(batch: Tree, *, rows: slice = slice(None), totals: int | None = None, dro
     objective = Seq2Seq(encoder_decoder, dataclasses.replace(CONFIG, dropout=0.4), start=START, smoothing=0.1)
     dropout_mask = None
     if drop:
-        random = numpy.random.default_rng(5)
-        dropout_mask = [random.random(shape)[rows] < 0.6 for shape in objective.dropout_shapes(batch)]
+        random: Any = numpy.random.default_rng(5)
+        dropout_mask = map_leaves(lambda shape: random.random(shape)[rows] < 0.6, objective.dropout_shapes(batch))
     part = map_leaves(lambda a: a[rows], batch)
     y, back = objective.loss(P, part, totals=totals or objective.totals(batch), dropout_mask=dropout_mask)
     return y, back(numpy.ones(()))
