@@ -181,37 +181,48 @@ def scatter_add(index: Array, x: Array, size: int) -> Array:
 
 # --- names for what is in between ------------------------------------------------------------------------------------
 
-_seen: ContextVar[tuple[dict[str, Array] | None, str]] = ContextVar("seen", default=(None, ""))
+Onlooker = Callable[[str, Array], Array]  # sees a name and its value, and says what the text goes on with
+_onlooker: ContextVar[tuple[Onlooker | None, str]] = ContextVar("onlooker", default=(None, ""))
 
 
 def tap(name: str, x: Array) -> Array:
-    """x itself, which somebody who looks on (`tapped`) finds under this name."""
-    found, place = _seen.get()
-    if found is not None:
-        found[place + name] = x
-    return x
+    """x itself, which somebody who looks on (`tapped`, `watched`) finds under this name."""
+    onlooker, place = _onlooker.get()
+    return x if onlooker is None else onlooker(place + name, x)
 
 
 @contextlib.contextmanager
 def part(name: str) -> Iterator[None]:
     """In this context the names of `tap` begin with `name.`"""
-    found, place = _seen.get()
-    token = _seen.set((found, f"{place}{name}."))
+    onlooker, place = _onlooker.get()
+    token = _onlooker.set((onlooker, f"{place}{name}."))
     try:
         yield
     finally:
-        _seen.reset(token)
+        _onlooker.reset(token)
+
+
+@contextlib.contextmanager
+def watched(onlooker: Onlooker) -> Iterator[None]:
+    """In this context the text goes on with what the onlooker makes of each value that `tap` names."""
+    token = _onlooker.set((onlooker, ""))
+    try:
+        yield
+    finally:
+        _onlooker.reset(token)
 
 
 @contextlib.contextmanager
 def tapped() -> Iterator[dict[str, Array]]:
     """In this context the dict fills with what `tap` names."""
     found: dict[str, Array] = {}
-    token = _seen.set((found, ""))
-    try:
+
+    def kept(name: str, x: Array) -> Array:
+        found[name] = x
+        return x
+
+    with watched(kept):
         yield found
-    finally:
-        _seen.reset(token)
 
 
 # --- whose mathematics -----------------------------------------------------------------------------------------------

@@ -163,7 +163,7 @@ def _dtypes(path: Path, module: Any) -> tuple[str, ...]:
 
 
 def _parts(returned: Any, operation: str) -> tuple[Any, Callable[..., Any] | None, dict[str, Any]]:
-    """y, its pullback if there is one, and the taps."""
+    """y, its pullback if there is one, and the intermediate values."""
     if returned is None:
         raise FaultError(f"{operation} returned nothing (None)")
     with_taps = isinstance(returned, tuple) and len(returned) == 3 and isinstance(returned[2], dict)

@@ -293,7 +293,7 @@ def below(line: str) -> list[str]:
 
 
 def _some(verdicts: list[Verdict]) -> list[str]:
-    """A gradient, a tap: the first of each kind."""
+    """A gradient, an intermediate: the first of each kind."""
     first = {verdict.name.partition(" ")[0]: verdict.name for verdict in reversed(verdicts)}
     return list(first.values())[::-1]
 

@@ -10,7 +10,7 @@ An implementation is anything with
 `Functions("refllm", reference.functions(), {})`.
 
     respond(implementation, case, dtype) -> Response      (Case and Response: refllm.verify.case)
-    judge(case, response, dtype, C) -> list[Verdict]      one for every output, gradient and given tap
+    judge(case, response, dtype, C) -> list[Verdict]      one for every output, gradient and given intermediate
     is_wrong(case, response, dtype, C) -> bool            whether one of them is against it
     run(implementation, cases, dtype, C) -> Iterator[Result]
     settled(results, dtype, C) -> list[Result]   where all is known: who follows a convention here must do so there
@@ -27,10 +27,12 @@ from typing import Any, Protocol
 import numpy
 
 from refllm.backend import Array
-from refllm.verify import resume, taps
+from refllm.verify import intermediates, resume
 from refllm.verify.case import Case, FaultError, Response, Truth, UnsupportedError, cast
 from refllm.verify.tolerance import LARGEST, UNIT, tolerance
 from refllm.verify.verdict import Verdict, as_array, converted, verdicts
+
+_INNER = "intermediate "  # with which the names of verdicts on intermediate values begin
 
 
 class Implementation(Protocol):
@@ -129,7 +131,7 @@ def respond(implementation: Implementation, case: Case, dtype: str) -> Response:
 
 
 def judge(case: Case, response: Response, dtype: str, C: float) -> list[Verdict]:
-    """A verdict on every output, on every gradient if any was given, and on every tap that was given."""
+    """A verdict on every output, on every gradient if any was given, and on every intermediate value that was given."""
     return list(verdicts(case, response, dtype, C))
 
 
@@ -173,7 +175,7 @@ def _cast(case: Case, response: Response, dtype: str) -> tuple[Response, list[st
     outputs = over(response.outputs, case.outputs, "output")
     gradients = response.gradients
     gradients = None if gradients is None else over(gradients, case.gradients, "gradient of")
-    taps_given = over(response.taps, case.taps, "tap")
+    taps_given = over(response.taps, case.taps, "intermediate")
     return replace(response, outputs=outputs, gradients=gradients, taps=taps_given), noted
 
 
@@ -186,9 +188,9 @@ def judged(case: Case, response: Response, dtype: str, C: float) -> Result:
         for key in case.alternatives:
             if _right_under(case, response, dtype, C, key):
                 return Result(case, "convention", key, found, response=response)
-        wrong = [v.name.removeprefix("tap ") for v in found if v.wrong and v.name.startswith("tap ")]
+        wrong = [v.name.removeprefix(_INNER) for v in found if v.wrong and v.name.startswith(_INNER)]
         comparable = all(v.comparable for v in found)
-        where = taps.located(case, response.taps, wrong, dtype, C) if comparable else None
+        where = intermediates.located(case, response.taps, wrong, dtype, C) if comparable else None
         return Result(case, "fail", "", found, where, response=response)
     if case.gradients and response.gradients is None:
         reason = f"value passed, gradient not given: {case.operation} returned a value without a pullback"

@@ -31,7 +31,7 @@ _UNREADABLE = 1e9  # a ratio that says no more than that it is far beyond
 class Verdict:
     """What one tensor of the answer is worth: `wrong` is "" or says which mistake it was."""
 
-    name: str  # "output y", "gradient of q", "tap norm"
+    name: str  # "output y", "gradient of q", "intermediate norm"
     wrong: str  # "", "missing", "type", "shape", "dtype", "not finite", "zeros", "values"
     message: str
     worst: Worst | None = None
@@ -50,7 +50,7 @@ class Verdict:
 
 
 def verdicts(case: Case, response: Response, dtype: str, C: float) -> Iterator[Verdict]:
-    """One for every output and gradient of the case, and for every tap that was given."""
+    """One for every output and gradient of the case, and for every intermediate value that was given."""
     for name, truth in case.outputs.items():
         yield _verdict(f"output {name}", response.outputs.get(name), truth, case, dtype, C)
     if response.gradients is not None:
@@ -58,7 +58,7 @@ def verdicts(case: Case, response: Response, dtype: str, C: float) -> Iterator[V
             yield _verdict(f"gradient of {name}", response.gradients.get(name), truth, case, dtype, C)
     for name, truth in case.taps.items():
         if name in response.taps:
-            yield _verdict(f"tap {name}", response.taps[name], truth, case, dtype, C)
+            yield _verdict(f"intermediate {name}", response.taps[name], truth, case, dtype, C)
 
 
 def as_array(value: Any, like: Array, dtype: str) -> Any:

@@ -10,7 +10,8 @@ import numpy
 import pytest
 
 from refllm.parameters import map_leaves
-from refllm.verify import corpus, diagnosis, reference, runner
+from refllm.spec.array import tapped
+from refllm.verify import corpus, diagnosis, plain, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
 from refllm.verify.runner import Result
@@ -36,7 +37,7 @@ Remembered = dict[str, tuple[bool, Any, Any]]  # case -> whether there is a pull
 
 @pytest.fixture(scope="module")
 def answers(golden: corpus.Corpus) -> Remembered:
-    """What refllm returns for every case, but for its taps, computed once for all distortions."""
+    """What refllm returns for every case, computed once for all distortions."""
     found: Remembered = {}
     for case in golden.cases.values():
         if case.operation != "resume":
@@ -49,13 +50,12 @@ def answers(golden: corpus.Corpus) -> Remembered:
 
 
 def _value_and_pullback(returned: Any) -> tuple[Any, Callable[..., Any] | None]:
-    has_taps = isinstance(returned, tuple) and len(returned) == 3 and isinstance(returned[2], dict)
     has_back = isinstance(returned, tuple) and len(returned) > 1 and callable(returned[1])
-    return returned[:2] if has_taps or has_back else (returned, None)
+    return returned if has_back else (returned, None)
 
 
 def _distorted(values: Callable[[Any], Any] | None, gradients: Callable[[Any], Any] | None) -> Functions:
-    """refllm with f after every output, or after every gradient, and without its taps."""
+    """refllm with f after every output, or after every gradient."""
 
     def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arrays, **keywords: _changed(
@@ -292,23 +292,29 @@ def test_a_float64_answer_in_a_float32_run_is_the_wrong_dtype(golden: corpus.Cor
     assert _says(result, "output y has the wrong dtype: expected float32, got float64")
 
 
-def test_the_first_wrong_tap_is_named_and_its_error_local(golden: corpus.Corpus) -> None:
+def _with_intermediates(p: Any, **how: Any) -> Any:
+    """GPT, and what the text names on the way."""
+    with tapped() as found:
+        y, back = plain.operations()["gpt"](p, **how)
+    return y, back, dict(found)
+
+
+def test_the_first_wrong_intermediate_is_named_and_its_error_local(golden: corpus.Corpus) -> None:
     def gpt(p: Any, *, ids: Any, config: Any) -> Any:
         p["layers"][1]["feed_forward"]["b2"] = p["layers"][1]["feed_forward"]["b2"] + 1
-        return reference.functions()["gpt"](p, ids=ids, config=config)
+        return _with_intermediates(p, ids=ids, config=config)
 
     case = golden.cases["LMHEAD/gpt2"]
     [result] = runner.run(Functions("mine", {"gpt": gpt}, {}), [case], "float64", golden.C)
     assert result.tap is not None
-    assert result.tap.startswith("layers.1.feed_forward is the first tap that differs")
+    assert result.tap.startswith("layers.1.feed_forward is the first intermediate that differs")
     assert "local" in result.tap
 
 
-def test_an_error_that_a_stage_was_given_is_inherited(golden: corpus.Corpus) -> None:
-    """The wrong stage itself gives no tap; the next that does is right about what it was given."""
+def test_an_error_behind_what_was_not_given_is_local_or_inherited(golden: corpus.Corpus) -> None:
 
     def gpt(p: Any, *, ids: Any, config: Any) -> Any:
-        y, back, taps = reference.functions()["gpt"](p, ids=ids, config=config)
+        y, back, taps = _with_intermediates(p, ids=ids, config=config)
         taps["layers.0.residual2"] = taps["layers.0.residual1"] + 2 * taps["layers.0.feed_forward"]
         kept = ("embedding", "layers.0.residual2")
         return y, back, {name: taps[name] for name in kept}

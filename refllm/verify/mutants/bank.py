@@ -20,11 +20,9 @@ from types import FunctionType
 from typing import Any, ClassVar, cast
 
 import refllm.verify.reference  # noqa: F401  (what is planted must be loaded before its places are looked for)
-from refllm.verify import families
 from refllm.verify.edits import Edit
 from refllm.verify.edits.lines import rewritten
 
-families.modules()  # so must they
 Function = Callable[..., Any]
 Site = tuple[Function, str]  # a function of refllm, and the module or package in which it is called
 _BANK = __name__.rpartition(".")[0]  # its own modules call the originals and are left alone

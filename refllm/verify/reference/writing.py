@@ -1,4 +1,4 @@
-"""Texts that end, as an implementation: greedy translation and beam search."""
+"""Writing as an implementation: a token, a text that goes on, greedy translation and beam search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import numpy
 
 from refllm.backend import Array, namespace, to_host
+from refllm.generation import generate as generation
 from refllm.generation.beam import beam_search as search
+from refllm.generation.sampling import choose
 from refllm.generation.sequence import write
 from refllm.generation.writer import CausalWriter, SequenceWriter, Writer
 from refllm.models import by_name
@@ -19,7 +21,27 @@ NOTHING = -1  # stands where there is no token
 
 
 def functions() -> dict[str, Callable[..., Any]]:
-    return {"translate": translate, "beam_search": beam_search}
+    return {"sample": sample, "generate": generate, "translate": translate, "beam_search": beam_search}
+
+
+def sample(
+    logits: Array, *, temperature: float, top_k: int | None, top_p: float | None, uniforms: Array | None
+) -> Array:
+    return choose(logits, temperature=temperature, top_k=top_k, top_p=top_p, uniforms=uniforms)
+
+
+def generate(p: Tree, *, ids: Array, config: dict[str, Any], model: str = "gpt", **how: Any) -> tuple[Array, Array]:
+    """The prompts (T,) or (B, T) with the new tokens, and the logits (..., new tokens, V) that each was chosen from."""
+    if ids.ndim == 1:
+        if how["uniforms"] is not None:
+            how["uniforms"] = how["uniforms"][None]
+        tokens, found = generate(p, ids=ids[None], config=config, model=model, **how)
+        return tokens[0], found[0]
+    how["uniforms"] = None if how["uniforms"] is None else to_host(how["uniforms"])  # tokens are chosen on the host
+    own = by_name(model)
+    steps = list(generation.generate(p, model=own, ids=ids, padding=None, config=own.Config(**config), **how))
+    tokens = numpy.stack([chosen for chosen, _ in steps], axis=1)
+    return numpy.concatenate([to_host(ids), tokens], axis=1), numpy.stack([each for _, each in steps], axis=1)
 
 
 def translate(
