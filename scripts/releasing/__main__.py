@@ -48,6 +48,8 @@ def write(out: Path, made: dict[str, bytes]) -> None:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 (partial / name).write_bytes(content)
             partial.chmod(0o755)
+            if out.exists():
+                out.rmdir()  # it is empty; Windows replaces no folder
             os.replace(partial, out)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

@@ -12,8 +12,8 @@ def made(package: Package) -> dict[str, bytes]:
     name, version = package.names["npm"], package.versions.vectors
     files = {f"golden/{path}": content for path, content in package.golden.items()}
     files |= package.filled("npm") | package.changes | {"LICENSE": package.golden["LICENSE"]}
-    types = files.pop("index.d.ts")
-    files |= {"index.d.mts": types, "index.d.cts": types}  # the same names either way
+    types, default = files.pop("index.d.ts"), files.pop("default.d.ts")
+    files |= {"index.d.mts": types + default, "index.d.cts": types}  # `require` gives no default
     files["package.json"] = (json.dumps(_described(package, sorted(files)), indent=2) + "\n").encode()
     label = name.removeprefix("@").replace("/", "-")
     return {f"{label}-{version}.tgz": tar_gz(entries(files, "package/"))}
