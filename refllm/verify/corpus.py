@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.errors import UserError
+from refllm.verify import notes
 from refllm.verify.case import Case
 from refllm.verify.material import beside_the_package
 from refllm.verify.records import Reader
@@ -65,6 +66,7 @@ def load(root: Path) -> Corpus:
             if case.id in cases:
                 raise MalformedError(f"{path}: the case {case.id} is there twice")
             cases[case.id] = case
+    notes.read(root)  # what is wrong with them is said before anything runs, not in the report
     if len(cases) != total:
         raise MalformedError(f"{MANIFEST}: says {total} cases, the files hold {len(cases)}; get the golden files again")
     return Corpus(root, manifest["spec_version"], factor, cases)

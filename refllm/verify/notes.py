@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,14 @@ class Notes:
 
 def read(folder: Path) -> Notes:
     """Those of a golden folder; none where it has no notes. MalformedError where they cannot be read."""
-    if not (folder / FILE).is_file():
-        return Notes({}, {})
-    said = parse_json(read_file(folder / FILE, _LARGEST), FILE)
+    path = folder / FILE
+    return _read(path, path.stat().st_mtime_ns) if path.is_file() else Notes({}, {})
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, changed: int) -> Notes:
+    """Read once, until the file has `changed`: a report asks for each of its failures."""
+    said = parse_json(read_file(path, _LARGEST), FILE)
     notes, cases = said.get("notes"), said.get("cases")
     if said.get("format") != 1 or not isinstance(notes, dict) or not isinstance(cases, dict):
         raise MalformedError(f"{FILE}: must have format 1, notes and cases; get the golden files again")

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from refllm.errors import UserError
 from refllm.invocation import typed
 from refllm.verify import corpus, notes
 from refllm.verify.runner import Result, declare
@@ -112,7 +111,9 @@ def as_data(report: Report) -> dict[str, Any]:
         **counts(report.results),
         "worst_ratio": report.worst[0] if report.worst else None,
         "operations": _operations_data(report),
-        "results": {result.case.id: _result_data(result) for result in report.results},
+        "results": {
+            result.case.id: {**_result_data(result), "links": _links(report, result)} for result in report.results
+        },
     }
 
 
@@ -264,16 +265,21 @@ def _case(report: Report, result: Result) -> list[str]:
 
 
 def _reports(report: Report, result: Result) -> list[str]:
-    """Where mistakes were reported that fail this case and that no right answer contradicts, unless one is said."""
-    if not result.wrong or any(map(issue_of, result.diagnosis)):
+    """Where mistakes were reported that fail this case, unless the diagnosis says one."""
+    if any(map(issue_of, result.diagnosis)):
+        return []
+    links = _links(report, result)
+    return [f"mistakes that fail this case were reported at {' '.join(links[:_LINKS])}"] if links else []
+
+
+def _links(report: Report, result: Result) -> list[str]:
+    """Public reports of mistakes that fail this case and that no right answer contradicts."""
+    if not result.wrong:
         return []
     passed = {each.case.id for each in report.results if each.status == "pass"}
     value_right = not any(verdict.wrong and verdict.name.startswith("output") for verdict in result.verdicts)
-    try:
-        links = notes.read(corpus.folder(report.golden)).links(result.case.id, passed, value_right)
-    except UserError as error:
-        return [str(error)]
-    return [f"mistakes that fail this case were reported at {' '.join(links[:_LINKS])}"] if links else []
+    known = notes.read(corpus.folder(report.golden))
+    return known.links(result.case.id, passed, value_right)
 
 
 def diff_of(line: str) -> list[str]:

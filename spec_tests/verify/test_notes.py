@@ -19,6 +19,7 @@ from refllm.verify.corpus import folder as golden_folder
 from refllm.verify.corpus import load as load_corpus
 from refllm.verify.kills import kills
 from refllm.verify.tensors import MalformedError
+from spec_tests.verify.folder import Folder
 
 GOLDEN = golden_folder(None)
 SAID: dict[str, Any] = json.loads((GOLDEN / notes_module.FILE).read_text(encoding="utf-8"))
@@ -81,6 +82,12 @@ def test_notes_that_are_not_whole_are_one_line(tmp_path: Path, text: str) -> Non
     assert "\n" not in str(raised.value)
 
 
+def test_golden_files_with_broken_notes_are_refused_before_anything_runs(folder: Folder) -> None:
+    (folder.root / notes_module.FILE).write_text("{")
+    with pytest.raises(MalformedError, match=notes_module.FILE):
+        load_corpus(folder.root)
+
+
 LINK, OTHER = "https://reports.example/1", "https://reports.example/2"
 NOTES = notes_module.Notes(
     {
@@ -111,9 +118,11 @@ def told(corpus: Corpus, wrong: str) -> set[str]:
 
     cases = [case for case in corpus.cases.values() if case.operation == "softmax"]
     found = list(runner.run(Functions("mine", {"softmax": softmax}, {}), cases, "float64", corpus.C))
-    return set(
-        report.as_text(report.Report("mine", "mine.py", "float64", corpus.C, corpus.spec_version, found)).split()
-    )
+    made = report.Report("mine", "mine.py", "float64", corpus.C, corpus.spec_version, found)
+    shown = set(report.as_text(made).split())
+    linked = {link for result in report.as_data(made)["results"].values() for link in result["links"]}
+    assert linked >= {word for word in shown if word.startswith("https://")}
+    return shown
 
 
 def test_a_report_links_to_reports_of_what_fails_and_to_none_where_all_is_right(corpus: Corpus) -> None:
