@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ THEMES = {
 
 def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+
+
+def stored(name: str) -> dict[str, Any]:
+    """What scripts/book_data.py has written: docs/data/NAME.json."""
+    path = Path(__file__).resolve().parents[3] / "docs/data" / f"{name}.json"
+    if not path.is_file():
+        raise LookupError(f"docs/data/{name}.json is missing: ./scripts/book_data.py {name}")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def draw(name: str, theme: str, path: Path) -> None:
