@@ -210,8 +210,8 @@ def row_blocks(x: Array, *others: Array, size: int = 1 << 16) -> Iterable[tuple[
 
 @lru_cache(maxsize=256)
 def equal_entries(xp: Any, size: int, value: float, dtype: Any) -> Array:
-    """A vector (size,) of one value. A row sum is a product with it, two to four times as fast as sum(axis=-1). All who
-    ask get the same vector, and on the host nobody can write to it."""
+    """A vector (size,) of one value. A row sum is a product with it, two to four times as fast as sum(axis=-1). All
+    callers get the same vector; on the host it is read-only."""
     x = xp.full(size, value, dtype)
     if xp is numpy:
         x.setflags(write=False)

@@ -29,7 +29,7 @@ from refllm.state_file import bytes_of, read_state, sealed
 STATE = "state.json"
 _OURS = re.compile(r"\w+-\d{8,}(-[0-9a-f]{16})?\.safetensors(\.partial)?|state\.json\.partial", re.ASCII)
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
-_READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe keeps nobody waiting
+_READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
 _ATTEMPTS = 20  # at opening a checkpoint while others replace it
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "I16": 16, "U16": 16,
          "BF16": 16, "I8": 8, "U8": 8, "BOOL": 8}  # fmt: skip

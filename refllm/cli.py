@@ -132,6 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse(line: str, status: int = 2) -> int:
     try:
         print(f"refllm: {' '.join(line.split())}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # nobody reads it; the status says it
+    except (OSError, ValueError):  # there is no reader; the status says it
         lead_nowhere(sys.stderr)
     return status

@@ -67,8 +67,8 @@ def _with_a_door(function: F, *, guarded: bool) -> F:
 
     The checks are written out as source for the signature at hand, as dataclasses are: in decoding, where arrays are
     small, a loop over arguments would cost more than some operations. To read some fifty lines and to compile as many
-    sources would make up a third of the time of an import: both wait for the first call, whose code then gives its
-    place to the one that was written.
+    sources would make up a third of the time of an import: both wait for the first call, which then puts the
+    written code in its own place.
     """
     names: dict[str, Any] = {}
     door = FunctionType(_first_call.__code__, names, function.__name__)

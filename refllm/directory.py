@@ -122,7 +122,7 @@ def require_free(path: Path, *suffixes: str) -> None:
 
 
 def require_place(path: Path, *, within: Path) -> None:
-    """UserError if nothing can be written at the path: what it is to stand in is no folder, or does not permit it."""
+    """UserError if nothing can be written at the path: its folder is missing, not a folder, or read-only."""
     if not os.path.isdir(within):
         raise UserError(f"{path} cannot be written: {within} is not a folder; make it one or choose another place")
     if not os.access(within, os.W_OK | os.X_OK):
@@ -130,8 +130,8 @@ def require_place(path: Path, *, within: Path) -> None:
 
 
 def is_left(directory: Path) -> bool:
-    """Whether the directory was left by a process that was killed before it had anything to keep. A file of somebody
-    else in it, and it is not."""
+    """Whether the directory was left by a process that was killed before it had anything to keep. If a file of
+    somebody else is in it, it was not."""
     until = _owner(directory).get("until")
     if not (directory / LOCK).is_file() or (directory / (until if isinstance(until, str) else RESUMABLE)).exists():
         return False

@@ -24,7 +24,7 @@ class Fit:
     floating: tuple[str, Any] | None = None
 
     def require(self, arrays: dict[str, Any]) -> None:
-        """ValueError if shapes or dtypes disagree with the line, TypeError for what is no array."""
+        """ValueError if shapes or dtypes disagree with the line, TypeError for what is not an array."""
         for declared in self.inputs:
             x = arrays[declared.name]
             if x is None and declared.optional:

@@ -123,7 +123,7 @@ def macro_scores(confusion: Sequence[Sequence[int]]) -> Scores:
 
     The F1 is the mean of the labels' F1, not that of the mean precision and recall.
     Source:  Manning et al. 2008 sec. 13.6; Opitz & Burst 2019 (arXiv:1911.03347) for the two kinds of F1.
-    Special: a label that no example has and none was given does not take part; 0 if there is none that does.
+    Special: a label that no example has and that was never given is left out; 0 if none is left.
     """
     columns = [sum(column) for column in zip(*confusion, strict=True)]
     taking_part = [one for one, given in zip(label_scores(confusion), columns, strict=True) if one.count or given]

@@ -71,7 +71,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def made_of(cls: type[Made], saved: Any) -> Made:
     """A dataclass of saved values. TypeError where one is not of the field's type, which Python would not notice."""
     if not isinstance(saved, dict):
-        raise TypeError(f"{cls.__name__} is no object")
+        raise TypeError(f"{cls.__name__} is not an object")
     types = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
     for name, value in saved.items():
         if name in types and not is_a(value, types[name]):
@@ -116,7 +116,7 @@ def bytes_of(path: Path) -> bytes:
 
 
 def _require_plain(state: dict[str, Any], path: Path) -> None:
-    """UserError for values within too many others, and for text that is none."""
+    """UserError for values within too many others, and for what is not text."""
     level: list[Any] = [state]
     for _ in range(MOST_LEVELS):
         children: list[Any] = []

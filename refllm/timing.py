@@ -114,7 +114,7 @@ def kept_of(plan: Plan, *, examples: int, sample: int, an_example: float) -> flo
 
 
 def of_plan(plan: Plan, seconds: float, *, prepared: float, kept: float, afterwards: float) -> float:
-    """Seconds of a run, of which some went before its first step, as seconds of its plan, whose end is that of the
+    """Seconds of a run, some of them before its first step, as seconds of its plan, which ends with the
     training: what follows, `kept` seconds and those of the command afterwards, is to end when the minutes do."""
     if plan.minutes is None or plan.training_alone:
         return seconds

@@ -1,6 +1,6 @@
 """Looking on while a model computes: what each attention was given and what it gave.
 
-The operations stay pure: who looks on changes no number, and where nobody does, nothing is kept. refllm/explain forms
+The operations stay pure: looking on changes no number, and without an onlooker nothing is kept. refllm/explain forms
 the weights of attention from what is seen here, which attention itself never has in one piece.
 """
 

@@ -184,7 +184,7 @@ def _serve_requests(
             answer = error
         try:
             connection.send(answer)
-        except OSError:  # nobody is there to hear it
+        except OSError:  # there is no reader any more
             return
 
 

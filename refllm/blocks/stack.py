@@ -1,7 +1,7 @@
 """What stands around the layers of an encoder or a decoder: the embedding below them, the bias by distance beside them.
 
-A stack is what its parameters say: it has a table of positions, a norm after the embedding, a table of distances, a
-norm above its layers, or it has not.
+Its parameters say what a stack has: each of a table of positions, a norm after the embedding, a table of distances and
+a norm above the layers may be there or be missing.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from refllm.tasks.language import Language
 from refllm.trained import Trained, load_model
 from refllm.workers import Workers
 
-ROUNDS = 3  # of the speed, of which the fastest counts
+ROUNDS = 3  # measurements of the speed; the fastest counts
 LONGEST, SHORT = 60.0, 5.0  # seconds that the measures of a model, and a round of its speed, may take
 TRIED = 64  # held-out examples that tell how long the others take
 SPEEDS = ("tokens per second", "texts per second", "seconds")

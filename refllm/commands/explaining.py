@@ -44,7 +44,7 @@ class Asked:
 def explained(trained: Trained, text: str, asked: Asked) -> Explanation:
     """The explanation of a text by the model of a run, computed in float64.
 
-    Raises: UserError for a run without attention, a label that the run has not, a text without tokens.
+    Raises: UserError for a run without attention, a label that the run does not have, a text without tokens.
     """
     kind = trained.description["model"]
     if kind == "ngram":

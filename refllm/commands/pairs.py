@@ -49,7 +49,7 @@ from refllm.tokenizers.vocabulary import SPECIAL
 
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --encoder-layers and --decoder-layers"
 CHARACTERS_A_TOKEN = 100  # of the training pairs for each learnt token: with fewer, whole texts would become tokens
-TRIED = 32  # held-out pairs whose writing tells for how many more there is time
+TRIED = 32  # held-out pairs that are written first, to tell for how many more there is time
 WRITING, LEAST_WRITING = 0.1, 20.0  # share of the training that writing may take, and seconds that it may take anyway
 
 

@@ -76,7 +76,7 @@ class Lasting(io.TextIOBase):
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """What is printed inside cannot end what prints it: a training whose reader has left is to be saved first.
+    """Printing cannot fail inside: a training that nobody reads any more is saved before it ends.
 
     Raises: what writing had raised, in the end.
     """

@@ -1,4 +1,4 @@
-"""Taking out of a text what is no text. (DATA)"""
+"""Removing from a text what is not text. (DATA)"""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _with_newlines(text: str) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text whose line endings are \\n; of none, none."""
+    """The lines of a text with the line ending \\n; an empty text has none."""
     return text.removesuffix("\n").split("\n") if text else []
 
 

@@ -61,7 +61,7 @@ def read_labelled(paths: Sequence[str | Path], *, text: str, label: str, needs_l
     """Examples of tables and JSON lines, whose columns are named `text` and `label`, and of folders, each of whose
     subfolders is a label and each file in it a text.
 
-    Raises: UserError, with file and line, for a file that is no such table, a row without its text or, if
+    Raises: UserError, with file and line, for a file that is not such a table, a row without its text or, if
             `needs_label`, its label, for one column as both, and for data without an example.
     """
     _require_two_columns(text, label)

@@ -16,7 +16,7 @@ from refllm.state_file import made_of
 Item = TypeVar("Item")
 
 PIECE = 1 << 16  # characters of a text that stay together
-TRIED = 1 << 19  # characters whose reading tells how many there is time for
+TRIED = 1 << 19  # characters that are read first, to tell how many there is time for
 SHARE = 0.1  # of the minutes of a run, that making tokens of its data may take
 SLOWER = 1.5  # reading a lot takes longer a character than reading a little, at most
 

@@ -40,8 +40,8 @@ def split_documents(text: str) -> list[list[str]]:
 
     A document begins at a heading (a line with a rule under it, or a Markdown line that begins with #) and after three
     blank lines. Where a text has none of these, each of its paragraphs is a document. A line of four or more signs
-    without a letter or digit, such as a rule or the border of a table, is no sentence and goes. Files with FILE_BORDER
-    between them are texts of their own.
+    without a letter or digit, such as a rule or the border of a table, is not a sentence and is left out. Files with
+    FILE_BORDER between them are texts of their own.
     """
     return [document for file in text.split(BORDER) for document in _documents(file)]
 

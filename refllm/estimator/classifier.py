@@ -54,8 +54,8 @@ class TextClassifier:
     After `fit`: `classes_`, `n_iter_` (steps), `config_`, `tokenizer_`, `parameters_`.
 
     Source:  documents 000 sec. 9 Q5; the interface: Buitinck et al. 2013 (arXiv:1309.0238) sec. 2.
-    Raises:  ValueError for texts that are none, are not strings, or do not match the labels, and for one label only;
-             scikit-learn's NotFittedError, or one of the same kinds where it is not installed, before `fit`.
+    Raises:  ValueError if there are no texts, they are not strings or do not match the labels, or there is only one
+             label; scikit-learn's NotFittedError, or one of the same kinds where it is not installed, before `fit`.
     """
 
     _estimator_type: ClassVar[str] = "classifier"  # what scikit-learn asked for before its version 1.6
@@ -153,7 +153,7 @@ class TextClassifier:
         return found - np.log(np.exp(found).sum(axis=1, keepdims=True))  # float32 rows add up to 1 only nearly
 
     def score(self, X: Iterable[str], y: Iterable[Any], sample_weight: Any = None) -> float:
-        """The share of texts that get their label. A label that `fit` has not seen is a wrong one.
+        """The share of texts that get their label. A label that `fit` has not seen counts as wrong.
 
         Raises: ValueError for labels of another kind than the classes, and for more or fewer than the texts.
         """
@@ -171,7 +171,7 @@ class TextClassifier:
         return {name: getattr(self, name) for name in _parameter_names(type(self))}
 
     def set_params(self, **params: Any) -> TextClassifier:
-        """Sets parameters by name. ValueError for a name that is none."""
+        """Sets parameters by name. ValueError for a name that no parameter has."""
         known = _parameter_names(type(self))
         for name, value in params.items():
             if name not in known:

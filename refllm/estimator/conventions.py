@@ -100,7 +100,7 @@ def _warn_of_a_column() -> None:
 
 
 def require_numbers(parameters: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
-    """ValueError for a parameter that is no whole number, or no number, where its annotation asks for one."""
+    """ValueError for a parameter that is not the number, or the whole number, that its annotation asks for."""
     for name, value in parameters.items():
         wanted = get_args(annotations[name]) or (annotations[name],)
         for kind, number, words in ((int, Integral, "a whole number"), (float, Real, "a number")):

@@ -28,7 +28,7 @@ def baseline_vectors(p: Tree, *, ids: Array, kind: str, special: SpecialIds) -> 
 
     Source:  Sundararajan, Taly & Yan 2017 (arXiv:1703.01365) sec. 2 and 6.4 (zero vectors for text).
     Shapes:  ids (T,) -> b (T, C)
-    Raises:  UserError for a kind that is none of BASELINES.
+    Raises:  UserError for a kind that is not one of BASELINES.
     """
     if kind not in BASELINES:
         raise UserError(f"a baseline is one of {', '.join(BASELINES)}; got {kind}")
@@ -47,7 +47,7 @@ def label_answer(p: Tree, *, segments: Array, label: int, answer: str, config: b
     model's own pullback gives the gradient of every token apart.
     Source:  Devlin et al. 2019 (arXiv:1810.04805) sec. 4.1; documents 000 sec. 4.2, sec. 9 Q5.
     Shapes:  x (N, T, C); segments (T,) -> F (N,)
-    Raises:  UserError for an answer that is none of ANSWERS.
+    Raises:  UserError for an answer that is not one of ANSWERS.
     """
     if answer not in ANSWERS:
         raise UserError(f"an answer is one of {', '.join(ANSWERS)}; got {answer}")

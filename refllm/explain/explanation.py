@@ -65,7 +65,7 @@ class Explanation:
 def chosen_map(maps: Sequence[AttentionMap], *, layer: str | None, head: int | None) -> tuple[str, AttentionMap, Grid]:
     """The grid of a layer (the last, if None is named) and a head (the mean of all, if None), and its name.
 
-    Raises: UserError for a layer or head that the model has not, and for a model without attention.
+    Raises: UserError for a layer or head that the model does not have, and for a model without attention.
     """
     if not maps:
         raise UserError("the model has no attention to show; give the run of a Transformer")

@@ -59,7 +59,7 @@ def low_rank_tuning(
     (Wqkv) has one A for the three.
     Source:  Hu et al. 2021 (arXiv:2106.09685) sec. 4.1 (initial values, scale) and 4.2 (there attention alone).
     Raises:  UserError without a trained model, for patterns that find nothing, for a rank below 1, or so high that an
-             adapter is no smaller than its matrix, and for an alpha that is not positive.
+             adapter is not smaller than its matrix, and for an alpha that is not positive.
     """
     require_trained("low-rank", parameters)
     if not 0 < alpha < math.inf:

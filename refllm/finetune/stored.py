@@ -62,7 +62,7 @@ def packed(leaves: Leaves, form: str) -> Leaves:
 
 def weights_of(description: dict[str, Any], read: Callable[[str], dict[str, Array]]) -> dict[str, Array]:
     """The leaves of a model by path, from a checkpoint as `checkpoint.load` gives it, whatever their form. UserError
-    where one of them is infinite or not a number: whatever such a model answers is no answer."""
+    where one of them is infinite or not a number: what such a model answers means nothing."""
     leaves = unpacked(read("weights"), description["form"]) if "form" in description else read("weights")
     if description.get("model") != "ngram":
         require_floating(leaves)

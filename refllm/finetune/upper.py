@@ -23,7 +23,7 @@ def upper_layers(*, model: ModuleType, config: Any, parameters: Tree | None, lay
     paths = [path for path, _ in named_leaves(model.shapes(config))]
     first = _first_of_layer(paths)
     if not first:
-        raise UserError("this model has no layers, of which the upper ones could be trained; tune all of it")
+        raise UserError("this model has no upper layers to train alone, since it has no layers; tune all of it")
     if not 0 <= layers <= len(first):
         raise UserError(f"the upper layers must be between 0 and the model's {len(first)}, got {layers}")
     above = max(i for i, path in enumerate(paths) if _layer_of(path) is not None) + 1

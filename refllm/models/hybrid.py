@@ -193,7 +193,7 @@ def encode(
              (B, T, M) of each layer
     Back:    back gives no gradient of the head, which is not used here.
     Special: M = N, bidirectional 2N. Padding, where `attention_mask` is false, on either side, is attended by nothing
-             and passes the recurrent states on unchanged. What stands at its places in y is no state of the text's own.
+             and passes the recurrent states on unchanged. What stands at its places in y means nothing.
     Raises:  ValueError if the tokens outgrow the context.
     """
     require_parameters("hybrid", p, config, _shapes_without_head if isinstance(p, dict) and "head" not in p else shapes)

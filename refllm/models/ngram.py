@@ -238,7 +238,7 @@ def of_tree(p: Tree, config: Config) -> NGram:
 
 
 def state_shapes(config: Config) -> Tree:
-    """The last n - 1 tokens, each plus 1: 0 is none."""
+    """The last n - 1 tokens, each plus 1: 0 stands where there is none."""
     return {"last": (config.order - 1,)}
 
 

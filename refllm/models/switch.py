@@ -93,7 +93,7 @@ def capacity(tokens: int, config: Config) -> int:
 
     Rounded down as in the published code (Mesh TensorFlow, `int`), the factor being the decimal number that it is
     written as. Source: Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2, eq. 3.
-    Raises:  UserError if that is none at all.
+    Raises:  UserError if that is zero.
     """
     if not 0 < config.capacity_factor < math.inf:
         raise UserError(

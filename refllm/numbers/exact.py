@@ -109,7 +109,7 @@ def _nodes(x: Any) -> Array:
 
 
 def lift(x: Any) -> Any:
-    """Floats as the exact numbers that they are; a float that is no array becomes one node. Trees are lifted leaf by
+    """Floats as the exact numbers that they are; a float outside an array becomes one node. Trees are lifted leaf by
     leaf; whole numbers, booleans and texts stay."""
     if isinstance(x, dict):
         return {name: lift(branch) for name, branch in x.items()}

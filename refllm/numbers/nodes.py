@@ -25,7 +25,7 @@ _order = itertools.count()
 
 class Node:
     """The rule maps (parents..., value) to one derivative a parent, of plain numbers and of nodes alike. None stands
-    for a sum, all of whose derivatives are 1."""
+    for a sum, where every derivative is 1."""
 
     __slots__ = ("order", "parents", "rule", "value")
 

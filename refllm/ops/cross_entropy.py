@@ -24,7 +24,7 @@ def cross_entropy(
     Shapes:  logits (..., V); targets (...) in [0, V) or `ignore` -> y () or, for "none", (...)
     Back:    dlogits = w (p - onehot(target)),   w = dy / (number of counted places) for "mean", dy else
     Special: where target = ignore, loss and gradient are 0, whatever the logits there; the mean over no place is 0.
-             A target whose logit is -inf costs inf. Never log(softmax(z)): a loss of 1e4 keeps its digits.
+             A target with a logit of -inf costs inf. Never log(softmax(z)): a loss of 1e4 keeps its digits.
     Raises:  ValueError for another reduction, IndexError if a target is neither ignored nor in [0, V).
     """
     V = logits.shape[-1]

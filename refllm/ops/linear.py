@@ -55,7 +55,7 @@ def heads(
 
 
 def _rows(x: Array, width: int) -> Array:
-    """All rows in one matrix, also rows of no number, whose count a shape with -1 leaves open."""
+    """All rows in one matrix. A shape with -1 would leave the number of rows open where they are empty."""
     return x.reshape(-1, width) if width else x.reshape(math.prod(x.shape[:-1]), 0)
 
 

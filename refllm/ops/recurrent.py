@@ -119,7 +119,8 @@ def lstm(
 
 
 def _by_time(x: Array, token_mask: Array | None) -> Array:
-    """The inputs (B, T, I) of all times as rows (T B, I). What is no token is 0 and enters no sum, were it NaN."""
+    """The inputs (B, T, I) of all times as rows (T B, I). Where there is no token it is 0, so that not
+    even a NaN there enters a sum."""
     B, T, I = x.shape
     read = x if token_mask is None else zero_where_not(token_mask[..., None], x)
     return read.swapaxes(0, 1).reshape(T * B, I)

@@ -115,7 +115,7 @@ def expert_matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Ar
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1 and fig. 2; documents 002 sec. 1.1.
     Shapes:  x (..., E, K, I); W (E, I, O) -> y (..., E, K, O)
     Back:    dx[e] = dy[e] W[e]ᵀ;  dW[e] = Σ over rows of x[e]ᵀ dy[e]
-    Raises:  ValueError if x and W have not the same number of experts, or the width of x is not the height of W.
+    Raises:  ValueError if x and W differ in the number of experts, or the width of x is not the height of W.
     """
     rows = _by_expert(x)
 
@@ -134,7 +134,7 @@ def expert_linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array]
     Shapes:  x (..., E, K, I); W (E, I, O); b (E, O) -> y (..., E, K, O)
     Back:    dx[e] = dy[e] W[e]ᵀ;  dW[e] = Σ over rows of x[e]ᵀ dy[e];  db[e] = Σ over rows of dy[e]
     Special: a slot without a token gets the bias; `combine` does not read it.
-    Raises:  ValueError if x, W and b have not the same number of experts, or their widths do not fit.
+    Raises:  ValueError if x, W and b differ in the number of experts, or their widths do not fit.
     """
     y, back_product = expert_matmul(x, W)
     y += b[:, None, :]

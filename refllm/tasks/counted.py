@@ -12,7 +12,7 @@ from refllm.tasks.text import COUNTED, LearntText
 from refllm.tokenizers import CharacterTokenizer
 
 ORDERS = {"uniform": 0, "unigram": 1, "order 2": 3, "order 4": 5}  # and the n of each
-TRIED = 100_000  # tokens whose counting tells how many can be counted in a time
+TRIED = 100_000  # tokens that are counted first, to tell how many there is time for
 SLOWER = 1.5  # a token takes longer where there are more of them: they are sorted
 
 

@@ -35,7 +35,7 @@ class HeldOut:
 
     def measures(self, nll: float, spans: Sequence[tuple[int, int]] | None = None) -> dict[str, float]:
         """Of the tokens, or of those in spans alone: loss per token in nats, and bits per character; bits per token and
-        the share of unknown ones where the tokens do not give the text back, whose characters would cost too little."""
+        the share of unknown ones where the tokens do not give the text back: the bits would then mean too little."""
         parts = [self.tokens] if spans is None else [self.tokens[start:end] for start, end in spans]
         count = sum(map(len, parts))
         loss = {"val_loss": nll / count}

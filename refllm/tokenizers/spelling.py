@@ -1,7 +1,7 @@
 """How many byte pairs a text needs, so that its characters are seldom in pieces.
 
 Of a script whose characters are two to four bytes, few merges spell most characters by several tokens. A model that
-writes then has to get each of them right, and what it gets wrong is no character at all.
+writes then has to get each of them right, and what it gets wrong is not a character at all.
 """
 
 from __future__ import annotations

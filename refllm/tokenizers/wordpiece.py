@@ -69,7 +69,7 @@ class WordPieceTokenizer:
     def from_file(cls, path: str | PathLike[str], *, lower: bool) -> WordPieceTokenizer:
         """A published vocabulary: a text file with a piece a line, whose id is the number of the line from 0.
 
-        Raises: UserError if the file cannot be read or is no such vocabulary.
+        Raises: UserError if the file cannot be read or is not such a vocabulary.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -168,7 +168,7 @@ def learn_pieces(counts: Mapping[str, int], most: int) -> list[str]:
     Only pairs that occur `least` times take part: at first as often as the most frequent one, half that when none is
     left, and so on down to twice. Without this the parts of the rarest words, which occur nowhere else, all come first.
 
-    A heap finds the greatest score. An entry whose score is no longer true is passed over when it surfaces: the true
+    A heap finds the greatest score. An entry with an outdated score is skipped when it surfaces: the true
     one was pushed when a count in it changed.
     """
     spelled = [characters(word) for word in counts]

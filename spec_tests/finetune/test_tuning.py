@@ -200,7 +200,7 @@ def test_what_cannot_be_tuned_is_refused_in_one_line() -> None:
         tuned("upper", family, layers=3)
     config = nnlm.Config(vocabulary=5, context=4, order=3, width=2, hidden=2)
     flat = nnlm.initial(config, numpy.random.default_rng(0))
-    with pytest.raises(UserError, match="no layers, of which the upper ones"):
+    with pytest.raises(UserError, match="no upper layers to train alone"):
         by_name("upper", model=nnlm, config=config, parameters=flat, layers=1)
     post = gpt.Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2, norm="post", tied=True)
     with pytest.raises(UserError, match="nothing is left to train"):
