@@ -11,11 +11,13 @@ import inspect
 import linecache
 import operator
 import re
+import sys
 from collections.abc import Callable
 from functools import partial, update_wrapper
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
+from refllm.errors import UserError
 from refllm.fit import Fit, require_array
 from refllm.shapes import Declared, ShapesError, parse, sections, written
 
@@ -41,6 +43,11 @@ def contract(function: Callable[..., Any]) -> Contract:
     name = function.__name__
     line = sections(function.__doc__ or "").get("Shapes")
     if line is None:
+        if sys.flags.optimize > 1:
+            raise UserError(
+                "refllm reads the shapes that its docstrings declare, and python -OO has none; run it without -OO and "
+                "PYTHONOPTIMIZE"
+            )
         raise ShapesError(f"{name}: the docstring has no `Shapes:` section; add one")
     inputs, outputs = parse(name, line)
     parameters = inspect.signature(function).parameters

@@ -6,6 +6,8 @@ import ast
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -381,3 +383,10 @@ def test_the_first_index_out_of_range_is_named(wrong: int) -> None:
 def test_indices_must_be_integers() -> None:
     with pytest.raises(ValueError, match="op: ids must be integers, got bool"):
         require_indices("op", ids=(numpy.array([True]), 5))
+
+
+def test_python_without_docstrings_is_refused_in_words_of_its_own() -> None:
+    script = "import numpy; from refllm.ops.activation import relu; relu(numpy.ones(3))"
+    done = subprocess.run([sys.executable, "-OO", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "refllm.errors.UserError: refllm reads the shapes that its docstrings declare" in done.stderr
