@@ -1,4 +1,4 @@
-"""Make golden/: the truth for every case, from formulas over mpmath numbers.
+"""Make golden/: the truth for every case, from the plain text (refllm/spec) on exact numbers (refllm/numbers).
 
     python scripts/make_golden.py                 write the files and MANIFEST.json into golden/
     python scripts/make_golden.py --only L1/      only the files whose path starts so (the manifest keeps the others)
@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from libraries import require
 
@@ -34,7 +35,7 @@ from golden.case import File
 from golden.corpus import FILES
 from golden.truth import record
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+GOLDEN = ROOT / "golden"
 CALIBRATION = 8  # the factor C of the tolerance, until the calibration writes a measured one
 
 

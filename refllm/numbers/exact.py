@@ -18,7 +18,7 @@ from mpmath import mp
 
 from refllm.backend import Array
 from refllm.numbers import nodes
-from refllm.numbers.nodes import Node, NodeMathematics, Pi, constant, number, total
+from refllm.numbers.nodes import Node, NodeMathematics, Pi, constant, entry, number, total
 from refllm.spec import array
 
 
@@ -116,7 +116,7 @@ def lift(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return type(x)(lift(branch) for branch in x)
     if isinstance(x, numpy.ndarray):
-        return Exact(_each(constant, x)) if x.dtype.kind == "f" else x
+        return Exact(_each(entry, x)) if x.dtype.kind == "f" else x
     return constant(x) if isinstance(x, float) else x
 
 
@@ -132,6 +132,7 @@ class ExactMathematics:
     sigmoid = staticmethod(lambda x: _apply(NodeMathematics.sigmoid, x))
     sin = staticmethod(lambda x: _apply(NodeMathematics.sin, x))
     cos = staticmethod(lambda x: _apply(NodeMathematics.cos, x))
+    erf = staticmethod(lambda x: _apply(NodeMathematics.erf, x))
     erfc = staticmethod(lambda x: _apply(NodeMathematics.erfc, x))
     power = staticmethod(lambda x, n: _apply(NodeMathematics.power, x, n))
     ratio = staticmethod(lambda a, b: _apply(NodeMathematics.ratio, a, b))
@@ -142,7 +143,7 @@ class ExactMathematics:
 
     @staticmethod
     def like(x: Any, other: Any) -> Exact:
-        return Exact(_nodes(x))
+        return Exact(_each(nodes.entered, _nodes(x)))
 
     @staticmethod
     def constant(x: Exact) -> Exact:

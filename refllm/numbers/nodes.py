@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy
@@ -25,12 +26,15 @@ _order = itertools.count()
 
 class Node:
     """The rule maps (parents..., value) to one derivative a parent, of plain numbers and of nodes alike. None stands
-    for a sum, where every derivative is 1."""
+    for a sum, where every derivative is 1. What is `wide` is formed in float64 by everybody, whatever the dtype of the
+    arrays."""
 
-    __slots__ = ("order", "parents", "rule", "value")
+    __slots__ = ("order", "parents", "rule", "value", "wide")
 
-    def __init__(self, value: Any, parents: tuple[Node, ...] = (), rule: Rule | None = None) -> None:
-        self.value, self.parents, self.rule = value, parents, rule
+    def __init__(
+        self, value: Any, parents: tuple[Node, ...] = (), rule: Rule | None = None, *, wide: bool = False
+    ) -> None:
+        self.value, self.parents, self.rule, self.wide = value, parents, rule, wide
         self.order = next(_order)
 
     @property
@@ -51,6 +55,8 @@ class Node:
         """A binary operator and its reflection; an array beside a node goes element by element."""
 
         def forward(a: Node, b: Any) -> Any:
+            if isinstance(b, Node):
+                return f(a, b)
             return f(a, constant(b)) if _is_number(b) else NotImplemented
 
         def reflected(a: Node, b: Any) -> Any:
@@ -62,16 +68,32 @@ class Node:
     def _comparison(f: Callable[[Any, Any], bool]) -> Any:
         return lambda a, b: f(a.value, number(b)) if _is_number(b) else NotImplemented
 
+    @staticmethod
+    def _product(a: Node, b: Node) -> Node:
+        for zero, other in ((a, b), (b, a)):
+            if _is_nothing(zero) and mp.isfinite(other.value):
+                return zero
+        return Node(a.value * b.value, (a, b), lambda a, b, y: (b, a))
+
+    @staticmethod
+    def _quotient(a: Node, b: Node) -> Node:
+        if _is_nothing(a) and b.value and mp.isfinite(b.value):
+            return a
+        return Node(a.value / b.value, (a, b), lambda a, b, y: (1 / b, -(y / b)))
+
     __add__, __radd__ = _operator(lambda a, b: total((a, b)))
     __sub__, __rsub__ = _operator(lambda a, b: Node(a.value - b.value, (a, b), lambda a, b, y: (1, -1)))
-    __mul__, __rmul__ = _operator(lambda a, b: Node(a.value * b.value, (a, b), lambda a, b, y: (b, a)))
-    __truediv__, __rtruediv__ = _operator(
-        lambda a, b: Node(a.value / b.value, (a, b), lambda a, b, y: (1 / b, -(y / b)))
-    )
+    __mul__, __rmul__ = _operator(_product)
+    __truediv__, __rtruediv__ = _operator(_quotient)
     __eq__, __ne__ = _comparison(operator.eq), _comparison(operator.ne)
     __lt__, __le__ = _comparison(operator.lt), _comparison(operator.le)
     __gt__, __ge__ = _comparison(operator.gt), _comparison(operator.ge)
     __hash__ = object.__hash__
+
+
+def _is_nothing(x: Node) -> bool:
+    """Whether this is a zero that was put in a place: nothing flows through its products, which are it again."""
+    return not x.parents and not isinstance(x, Entry) and not x.value
 
 
 def _is_number(x: Any) -> bool:
@@ -85,15 +107,27 @@ def constant(x: Any) -> Node:
     return Node(mpf(x.item() if isinstance(x, numpy.generic) else x))
 
 
+class Entry(Node):
+    """A leaf in an array that was given: it has the dtype of the array, as what is made from it."""
+
+    __slots__ = ()
+
+
+def entry(x: Any) -> Entry:
+    return Entry(mpf(x.item() if isinstance(x, numpy.generic) else x))
+
+
 def number(x: Any) -> Any:
     """The value of a node; a plain number is its own value."""
     return x.value if isinstance(x, Node) else x
 
 
 def total(terms: Iterable[Node]) -> Node:
-    """A sum of any number of terms is one node, so that no order of summation is preferred."""
+    """A sum of any number of terms is one node, so that no order of summation is preferred; of one term it is that."""
     parents = tuple(terms)
-    return Node(sum((p.value for p in parents), mpf(0)), parents)
+    if len(parents) == 1:
+        return parents[0]
+    return Node(mp.fsum(p.value for p in parents), parents)
 
 
 def settled(x: Node, digits: int) -> Node:
@@ -101,8 +135,9 @@ def settled(x: Node, digits: int) -> Node:
     return Node(x.value if abs(x.value) > mpf(10) ** -digits else mpf(0), (x,))
 
 
-def _function(name: str, f: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """f of a node is a node, of a whole number or a float too; of mpmath's numbers it is one of these."""
+def _function(name: str, f: Callable[[Any], Any]) -> Any:
+    """f of a node is a node, of a whole number or a float too; of mpmath's numbers it is one of these. It has the rule
+    of its derivative."""
     derivative = DERIVATIVES[name]
     rule = lambda x, y: (derivative(x, y),)
 
@@ -112,6 +147,7 @@ def _function(name: str, f: Callable[[Any], Any]) -> Callable[[Any], Any]:
         x = constant(x)
         return Node(f(x.value), (x,), rule)
 
+    of.rule = rule  # type: ignore[attr-defined]
     return of
 
 
@@ -127,16 +163,25 @@ class NodeMathematics:
 
     A gradient that cancels exactly leaves some 10^-390, and Adam takes the root of its square, whose derivative would
     be beyond float64. So the root of what the digits cannot tell from zero is zero: it is far below the square of the
-    least double.
+    least double. And erfc is zero where beside 1 there is no digit left for it.
     """
 
-    exp = _function("exp", lambda x: mp.exp(x) if x != -mp.inf else mpf(0))
+    @staticmethod
+    def exp(x: Any) -> Any:
+        """Of -inf it is the zero of a place that is left out."""
+        value = number(x)
+        if value == -mp.inf:
+            return constant(0) if isinstance(x, Node) else mpf(0)
+        return NodeMathematics._exp(x)
+
+    _exp = _function("exp", mp.exp)
     log = _function("log", mp.log)
     tanh = _function("tanh", mp.tanh)
     sigmoid = _function("sigmoid", lambda x: 1 / (1 + mp.exp(-x)))
     sin = _function("sin", mp.sin)
     cos = _function("cos", mp.cos)
-    erfc = _function("erfc", mp.erfc)
+    erf = _function("erf", mp.erf)
+    erfc = _function("erfc", lambda x: y if (y := mp.erfc(x)) > mpf(10) ** -mp.dps else mpf(0))
     sqrt = _function("sqrt", lambda x: mpf(0) if abs(x) <= mpf(10) ** (-7 * mp.dps // 4) else mp.sqrt(x))
 
     @staticmethod
@@ -159,6 +204,32 @@ class NodeMathematics:
 
     pi = Pi()
 
+
+# --- what is formed in float64 ----------------------------------------------------------------------------------------
+
+FAR = 64  # radians, ten turns
+
+
+def entered(x: Node) -> Node:
+    """A number formed from plain ones alone, as it enters an array. A small angle is a number like others. A large one
+    loses its turn in a narrow dtype and so is formed in float64, from its position and its rate on."""
+    if x.rule in TURNING and abs(x.parents[0].value) > FAR and not _of_arrays(x):
+        return Node(x.value, (_wide(x.parents[0]),), x.rule)
+    return x if x.parents or isinstance(x, Entry) else Entry(x.value)
+
+
+def _of_arrays(x: Node) -> bool:
+    return any(isinstance(node, Entry) for node in ancestors([x]))
+
+
+@cache
+def _wide(x: Node) -> Node:
+    """The same number, itself and all that it is made from formed in float64. The sine and the cosine of an angle have
+    one of these between them."""
+    return Node(x.value, tuple(_wide(parent) for parent in x.parents), x.rule, wide=True)
+
+
+TURNING = (NodeMathematics.sin.rule, NodeMathematics.cos.rule)
 
 # --- the tape --------------------------------------------------------------------------------------------------------
 
@@ -205,28 +276,39 @@ def _derivatives(node: Node, parents: Sequence[Any], value: Any) -> tuple[Any, .
     return (ONE,) * len(node.parents) if node.rule is None else node.rule(*parents, value)
 
 
-def conditions(outputs: Sequence[Node]) -> Array:
+def conditions(outputs: Sequence[Node]) -> tuple[Array, Array]:
     """S_i = Σ over all nodes n of |d output_i / d n| |n|: the first-order error of output i, in units of roundoff, if
-    every input, constant and intermediate were rounded. One reverse sweep in float64, vectorised over outputs."""
-    result = numpy.zeros(len(outputs))
+    every input, constant and intermediate were rounded; and beside it the same sum over the wide nodes, in units of
+    float64's roundoff. One reverse sweep in float64, vectorised over outputs."""
+    result = numpy.zeros((2, len(outputs)))
     for start in range(0, len(outputs), CHUNK):
         chunk = outputs[start : start + CHUNK]
-        nodes = ancestors(chunk)
         adjoints: dict[int, Array] = {}
         for i, node in enumerate(chunk):
             adjoints.setdefault(node.order, numpy.zeros(len(chunk)))[i] += 1
-        S = result[start : start + CHUNK]
-        for node in reversed(nodes):
-            adjoint = adjoints.pop(node.order)
-            if mp.isfinite(node.value):  # a forbidden score, -inf, is not rounded
-                S += numpy.abs(adjoint) * abs(float(node.value))
+        S, W = result[:, start : start + CHUNK]
+        term = numpy.empty(len(chunk))  # one for all products, each of which is added to another array at once
+        for node in reversed(ancestors(chunk)):
+            adjoint = adjoints.pop(node.order, None)
+            if adjoint is None or not _is_finite(node.value):
+                continue  # a forbidden score, -inf, is not rounded, nor is NaN a rounding
+            part = W if node.wide else S
+            part += numpy.multiply(numpy.abs(adjoint, out=term), abs(float(node.value)), out=term)
             values = [parent.value for parent in node.parents]
             for parent, derivative in zip(node.parents, _derivatives(node, values, node.value), strict=True):
-                flow = adjoint * float(derivative)
+                slope = float(derivative)
+                if slope == 0 or not _is_finite(parent.value):
+                    continue
                 if parent.order in adjoints:
-                    adjoints[parent.order] += flow
+                    adjoints[parent.order] += numpy.multiply(adjoint, slope, out=term)
                 else:
-                    adjoints[parent.order] = flow
+                    adjoints[parent.order] = adjoint * slope
     if not numpy.isfinite(result).all():
         raise ArithmeticError("a condition is not finite: an intermediate value leaves the range of float64")
-    return result
+    return result[0], result[1]
+
+
+def _is_finite(x: Any) -> bool:
+    """mp.isfinite, which is called more than anything else: inf and NaN have no mantissa, but an exponent."""
+    _, mantissa, exponent, _ = x._mpf_
+    return bool(mantissa) or not exponent

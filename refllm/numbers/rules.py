@@ -14,6 +14,7 @@ DERIVATIVES: Mapping[str, Callable[[Any, Any], Any]] = {
     "sigmoid": lambda x, y: y * (1 - y),
     "sin": lambda x, y: cos(x),
     "cos": lambda x, y: -sin(x),
+    "erf": lambda x, y: exp(-(x * x)) * (2 / sqrt(pi())),
     "erfc": lambda x, y: exp(-(x * x)) * (-2 / sqrt(pi())),
     # the root of exactly 0 has no derivative: nothing flows through it (a parameter that never had a gradient)
     "sqrt": lambda x, y: (y != 0) / (2 * y + (y == 0)),

@@ -1,6 +1,6 @@
-"""The truth behind golden/: formulas over exact-enough numbers, their gradients and their conditioning.
+"""The truth behind golden/: the plain text (refllm/spec) on exact numbers, and the conditions of what it gives.
 
-Read in this order: tape.py (numbers that remember how they were made), formulas.py, optimisers.py, model.py and
-sampling.py (the mathematics), truth.py (two precisions, one rounding), cases/ (what is asked), writer.py (files).
-Nothing here imports refllm: what checks the code must not come from the code.
+Read in this order: evaluate.py (the text, asked), truth.py (two precisions, one rounding), changes.py, forms.py and
+conventions.py (what may be written otherwise, as changes of the text), margins.py, cases/ (what is asked), writer.py
+(files). Nothing here imports the fast code: what checks it must not come from it.
 """

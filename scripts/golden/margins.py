@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 from mpmath import mpf
 
-from refllm.numbers.exact import Exact
+from golden.evaluate import Answer
+from refllm.numbers.exact import Exact, lift
 from refllm.numbers.nodes import number
-from refllm.spec.sampling import descending
 from refllm.spec.softmax import softmax
 
 
 def margin(
-    operation: str, inputs: list[Any], keywords: Mapping[str, Any], found: list[Any], taps: Mapping[str, Any]
+    operation: str, inputs: Mapping[str, Any], keywords: Mapping[str, Any], found: Answer, how: Mapping[str, str]
 ) -> Any:
-    """The least margin of all decisions; infinite where nothing is decided."""
-    margins = [*of_experts(taps), *of_beams(taps)]
+    """The least margin of all decisions, under these conventions; infinite where nothing is decided."""
+    margins = [*of_experts(found.taps), *of_beams(found.taps)]
     if operation == "sample":
-        margins += of_tokens(inputs[0], keywords)
+        margins += of_tokens(lift(inputs["logits"]), {**keywords, **how})
     elif operation == "generate":
-        margins += of_tokens(found[1], keywords)
+        margins += of_tokens(found.outputs["logits"], keywords)
     elif operation == "translate":
-        ids, logits = found
+        ids, logits = found.outputs["ids"], found.outputs["logits"]
         margins += [gap for row, there in zip(logits, ids >= 0, strict=True) for gap in of_tokens(row[there], {})]
     return min(margins, default=mpf("inf"))
 
@@ -59,15 +59,22 @@ def of_tokens(logits: Any, keywords: Mapping[str, Any]) -> list[Any]:
     if uniforms is None:
         return [gap for row in rows for gap in gaps(max(values(row)), values(row))]
     how = {name: keywords[name] for name in ("temperature", "top_k", "top_p")}
+    how |= {name: keywords[name] for name in ("top_k_ties", "top_p_ties") if name in keywords}
     return [gap for row, u in zip(rows, np.ravel(uniforms), strict=True) for gap in of_draw(row, **how, uniform=u)]
 
 
-def of_draw(logits: Any, *, temperature: Any, top_k: int | None, top_p: Any, uniform: Any) -> list[Any]:
+def of_draw(
+    logits: Any, *, temperature: Any, top_k: int | None, top_p: Any, uniform: Any,
+    top_k_ties: str = "lower-index", top_p_ties: str = "lower-index",
+) -> list[Any]:  # fmt: skip
     """The borders that `choose` draws: the last of top-k, the sum of top-p and the last in it, every running sum."""
-    z, kept, found = values(logits), descending(logits), []
+    z, found = values(logits), []
+    kept = by_size(range(len(z)), z, top_k_ties)
     if top_k is not None and top_k < len(kept):
         found += gaps(z[kept[top_k - 1]], z)
-        kept = kept[:top_k]
+        last = z[kept[top_k - 1]]
+        kept = [i for i in kept if z[i] >= last] if top_k_ties == "all" else kept[:top_k]
+    kept = by_size(kept, z, top_p_ties)
     p = values(softmax(logits[kept] / temperature)[0])
     if top_p is not None:
         sums = running(p)
@@ -76,6 +83,11 @@ def of_draw(logits: Any, *, temperature: Any, top_k: int | None, top_p: Any, uni
         kept, p = kept[:count], [x / sums[count - 1] for x in p[:count]]
     by_number = sorted(range(len(kept)), key=kept.__getitem__)
     return found + [abs(s - mpf(uniform)) for s in running([p[n] for n in by_number])]
+
+
+def by_size(tokens: Iterable[int], z: Any, ties: str) -> list[int]:
+    """The largest first; of equal ones that of the lower index, or of the higher."""
+    return sorted(tokens, key=lambda i: (-z[i], -i if ties == "higher-index" else i))
 
 
 def running(p: Iterable[Any]) -> list[Any]:

@@ -1,4 +1,7 @@
-"""From a case to its record: the formula at two precisions that must agree, rounded once to float64.
+"""From a case to its record: the plain text at two precisions that must agree, rounded once to float64.
+
+The value of a gradient is that of the tape, which knows nothing of the pullback that is written by hand; that pullback
+must agree to 300 digits. Its steps are those of an implementation, so the condition of a gradient is theirs.
 
 Where a formula has several customary forms (see forms.py), readings take them in turn, at either precision: the values
 must agree all the same, and the condition of an element is the largest of them.
@@ -9,7 +12,7 @@ below what 400 digits resolve is zero in float64 and nothing is left to judgemen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
@@ -17,144 +20,154 @@ from typing import Any
 import numpy as np
 from mpmath import mp, mpf
 
-from golden import (
-    beam,
-    bert,
-    conventions,
-    earlier,
-    encoder_decoder,
-    forms,
-    formulas,
-    llama,
-    long,
-    model,
-    optimisers,
-    recurrent,
-    sampling,
-    switch,
-)
+from golden import conventions, forms, lookouts, margins
 from golden.case import Case
-from golden.families import LOSSES, MODELS
-from golden.tape import Node, conditions, constant, gradients
-from golden.tree import Tree, flatten, nest
+from golden.changes import Change, compiled
+from golden.evaluate import Answer, Arrays, evaluate, furthest
+from refllm.numbers import exact
+from refllm.numbers.exact import Exact
+from refllm.numbers.nodes import Node, conditions
+from refllm.parameters import Tree
+from refllm.verify import plain
 
 PRECISIONS = (400, 450)  # decimal digits
+SLOPES = 40  # decimal digits of the derivatives that conditions are made of
+SAME = -300  # the decimal logarithm of what may be between the two gradients
 MARGIN = 2**-6  # no sampled decision may be nearer to a tie than this
 FEW = 20  # decimal digits that show which conventions a formula meets
 GUARD = 12  # digits that the arithmetic of the longest case may lose
 UP = Context(prec=3, rounding=ROUND_CEILING)
 
-_OPERATIONS = {
-    formulas: [
-        "matmul",
-        "linear",
-        "heads",
-        "embedding",
-        "sinusoidal",
-        "add_positions",
-        "softmax",
-        "log_softmax",
-        "cross_entropy",
-        "soft_cross_entropy",
-        "smoothed_cross_entropy",
-        "mean_pool",
-        "info_nce",
-        "l2_penalty",
-        "mean_squared_error",
-        "chain_rule",
-        "perplexity",
-        "attention",
-        "layer_norm",
-        "relu",
-        "gelu_erf",
-        "gelu_tanh",
-        "dropout",
-    ],
-    long: [
-        *("rms_norm", "silu", "multiply", "rotary_halves", "rotary_interleaved", "repeat_heads"),
-        *("t5_bias_causal", "t5_bias_bidirectional", "alibi", "relative_attention"),
-    ],
-    switch: [
-        *("gate", "load_balance", "dispatch", "combine", "expert_matmul", "expert_linear"),
-        *("switch_layer", "switch", "switch_loss"),
-    ],
-    llama: ["gated_feed_forward", "grouped_attention", "llama_layer", "llama", "llama_loss"],
-    model: ["feed_forward", "self_attention", "transformer_layer", "gpt", "gpt_loss"],
-    optimisers: ["sgd", "adam", "adamw", "clip_by_global_norm", "warmup_cosine", "train_step", "train", "resume"],
-    sampling: ["sample", "generate"],
-    recurrent: ["tanh", "rnn", "lstm", "window", "bidirectional"],
-    beam: ["translate", "beam_search"],
-    earlier: ["recurrent_lm", "recurrent_lm_loss", "nnlm", "nnlm_loss", "hybrid", "hybrid_loss", "hybrid_states"],
-    encoder_decoder: ["cross_attention", "encoder_decoder", "seq2seq_loss", "denoising_loss"],
-    bert: ["bert", "pretraining_loss", "classifier_loss", "span_loss"],
+STATE = ("p", "m", "v")
+NAMES = {
+    "lstm": ("y", "c"), "sgd": ("p", "v"), "adam": STATE, "adamw": STATE, "clip_by_global_norm": ("norm", "g"),
+    "switch_layer": ("y", "balance"), "pretraining_loss": ("masked", "pair"), "train_step": ("loss", "norm", *STATE),
+    "train": ("loss", "norm", *STATE), "sample": ("ids",), "generate": ("ids", "logits"),
+    "translate": ("ids", "logits"), "beam_search": ("ids", "scores"),
+    **dict.fromkeys(("gpt", "llama", "switch", "recurrent_lm", "nnlm", "hybrid", "encoder_decoder"), ("logits",)),
+}  # fmt: skip
+LAWS = ("resume",)  # without numbers
+NO_MARGIN = ("train",)  # of its decisions only those of a single step are looked at
+_WEIGHTS = "P, softmax_back = softmax(s)"
+LOOKS = {  # the names that a case asks for and the text does not give
+    "attention": Change(
+        "attention.attention",
+        {_WEIGHTS: f'{_WEIGHTS}\nfor t in range(T):\n    tap(f"scores.{{t}}", s[t])\n    tap(f"weights.{{t}}", P[t])'},
+    ),
 }
-OPERATIONS = {name: getattr(module, name) for module, names in _OPERATIONS.items() for name in names}
-
-Truth = dict[str, dict[str, np.ndarray]]  # "outputs", "gradients", "taps" -> name -> array of nodes
 
 
-def evaluate(case: Case, digits: int, variant: Mapping[str, Any]) -> Truth:
-    """The outputs, gradients and taps of a case, as nodes of a tape of this precision."""
-    with mp.workdps(digits):
-        inputs = {name: as_nodes(array) for name, array in case.inputs.items()}
-        taps: dict[str, np.ndarray] = {}
-        tapping = {"tap": taps.__setitem__} if case.taps else {}
-        keywords = {**case.keywords, **variant, **tapping}
-        result = OPERATIONS[case.operation](*nest(inputs).values(), **keywords)
-        outputs = flatten(result) if isinstance(result, dict) else {_only_output(case): result}
-        truth = {"outputs": outputs, "taps": taps}
-        if case.gradient:
-            cotangents = [constant(c) for name, y in outputs.items() for c in case.cotangent(name, y.shape).flat]
-            slopes = iter(gradients(_nodes(outputs), cotangents, _nodes(inputs)))
-            truth["gradients"] = {name: formulas.each(lambda _: next(slopes), array) for name, array in inputs.items()}
-        return truth
+def names(operation: str, count: int) -> tuple[str, ...]:
+    """The names of the outputs: `heads` has as many as it is asked for."""
+    if operation == "heads":
+        return tuple(f"y{n}" for n in range(count))
+    return NAMES.get(operation, ("loss",) if operation.endswith("_loss") else ("y",))
 
 
-def _only_output(case: Case) -> str:
-    if case.operation in MODELS:
-        return "logits"
-    return "loss" if case.operation.removesuffix("_loss") in LOSSES else "y"
+def for_margins(tap: str) -> bool:
+    """Whether the text names this for the sake of margins alone: scores of experts, of texts, of a second head."""
+    parts = tap.split(".")
+    return parts[-1] == "scores" or bool({"pair", "rows", "steps", "sums", "bound", "finished"}.intersection(parts))
 
 
-def as_nodes(array: np.ndarray) -> np.ndarray:
-    return np.asarray(formulas.each(constant, array))
+# --- the text ---------------------------------------------------------------------------------------------------------
 
 
-def _nodes(arrays: Mapping[str, np.ndarray]) -> list[Node]:
-    """All nodes of the arrays; tokens that were chosen are integers, not nodes."""
-    return [node for array in arrays.values() if array.dtype == object for node in array.flat]
+def answer(
+    case: Case, digits: int, changes: Sequence[Change] = (), *, tape: bool = True, words: Tree | None = None
+) -> Answer:
+    """What the text, with these changes, answers to a case in exact numbers of so many digits."""
+    edited = compiled(changes, words)
+    text = {name: edited.get(function, function) for name, function in plain.text().items()}
+    with exact.digits(digits), plain.exchanged(edited):
+        return evaluate(
+            plain.interface(text)[case.operation],
+            case.inputs,
+            case.keywords,
+            lambda count: names(case.operation, count),
+            case.cotangent if case.gradient else None,
+            tape=tape,
+        )
 
 
-def measure(case: Case, variant: Mapping[str, Any], precisions: tuple[int, int] = PRECISIONS) -> Tree:
-    """{"outputs": {name: {"value", "condition"}}, "gradients": ..., "taps": ...}, correctly rounded."""
-    with forms.reading(0) as asked:
-        first = evaluate(case, precisions[0], variant)
-    values, S, W = _measured(first, precisions[0])
-    for n in range(1, forms.readings(asked)):
+def called(case: Case) -> list[Any]:
+    """The functions of the text that the case calls, those of the model that it names among them."""
+    operations = [case.operation]
+    if case.operation in ("train_step", "train"):
+        operations.append(f"{case.keywords.get('model', 'gpt')}_loss")
+    elif case.operation in ("generate", "beam_search"):
+        operations.append(case.keywords.get("model", "gpt"))
+    return [function for operation in operations for function in plain.called(operation)]
+
+
+# --- values and conditions --------------------------------------------------------------------------------------------
+
+
+def measure(case: Case, how: Mapping[str, str], precisions: tuple[int, int] = PRECISIONS) -> tuple[Tree, float | None]:
+    """{"outputs": {name: {"value", "condition"}}, "gradients": ..., "taps": ...}, correctly rounded, under other
+    conventions if asked; and how far the nearest decision is from a tie. Where an output is NaN no gradient is asked
+    for: what flows back through NaN is nobody's formula."""
+    before = [*_looks(case), *conventions.changes(how)]
+    own = forms.of(called(case), case.operation)
+    declared = bool(conventions.BY_HAND & {*how.values()})
+    first = answer(case, precisions[0], before, tape=not declared)
+    if any(mp.isnan(node.value) for node in _nodes({"outputs": first.outputs})):
+        case, first = replace(case, gradient=False), Answer(first.outputs, {}, {}, first.taps)
+    if not declared:
+        _require_the_gradient(case, first)
+    parts = _parts(case, first, first.by_tape or first.by_hand)
+    values, S, W = _measured(parts, _parts(case, first, first.by_hand), precisions[0])
+    for n in range(1, forms.readings(own)):
         digits = precisions[n % 2]
-        with forms.reading(n):
-            other, other_S, other_W = _measured(evaluate(case, digits, variant), digits)
-        if not np.array_equal(other, values, equal_nan=True):
+        other = answer(case, digits, [*before, *forms.reading(n, own, before)], tape=False)
+        steps = _parts(case, other, other.by_hand)
+        other_values, other_S, other_W = _measured(steps, steps, digits)
+        if not np.array_equal(other_values, values, equal_nan=True):
             raise ArithmeticError(f"{case.id}: reading {n}, with {digits} digits, gives another float64 value")
         S, W = np.maximum(S, other_S), np.maximum(W, other_W)
     numbers = iter(zip(values, map(round_up, S), map(round_up, W), strict=True))
-    return {part: {name: _truth(array, numbers) for name, array in arrays.items()} for part, arrays in first.items()}
+    truth = {part: {name: _truth(x, numbers) for name, x in arrays.items()} for part, arrays in parts.items()}
+    return truth, _margin(case, first, how)
 
 
-def _measured(truth: Truth, digits: int) -> tuple[list[float], np.ndarray, np.ndarray]:
-    """The float64 values of all nodes, and their two conditions."""
-    nodes = [node for part in truth.values() for node in _nodes(part)]
-    S, W = conditions(nodes)
-    return [rounded(node.value, s, digits) for node, s in zip(nodes, S + W, strict=True)], S, W
+def _looks(case: Case) -> list[Change]:
+    return [LOOKS[case.operation]] if case.taps and case.operation in LOOKS else []
 
 
-def _truth(array: np.ndarray, numbers: Iterator[tuple[float, float, float]]) -> dict[str, np.ndarray]:
+def _require_the_gradient(case: Case, found: Answer) -> None:
+    for name, gradient in found.by_hand.items():
+        if furthest(gradient, found.by_tape[name]) > SAME:
+            raise ArithmeticError(f"{case.id}: the pullback by hand is not the gradient for {name}")
+
+
+def _parts(case: Case, found: Answer, gradients: Arrays) -> dict[str, Arrays]:
+    taps = {name: x for name, x in found.taps.items() if not for_margins(name)} if case.taps else {}
+    return {"outputs": found.outputs, "taps": taps, "gradients": gradients}
+
+
+def _measured(
+    parts: Mapping[str, Arrays], steps: Mapping[str, Arrays], digits: int
+) -> tuple[list[float], np.ndarray, np.ndarray]:
+    """The float64 values of all numbers, and the two conditions of the steps that an implementation takes to them."""
+    with exact.digits(SLOPES):
+        S, W = conditions(list(_nodes(steps)))
+    with mp.workdps(digits):
+        return [rounded(x.value, s, digits) for x, s in zip(_nodes(parts), S + W, strict=True)], S, W
+
+
+def _nodes(parts: Mapping[str, Arrays]) -> Iterator[Node]:
+    """All exact numbers; tokens that were chosen are integers."""
+    arrays = (x for held in parts.values() for x in held.values())
+    return (node for x in arrays if isinstance(x, Exact) for node in x.nodes.flat)
+
+
+def _truth(x: Any, numbers: Iterator[tuple[float, float, float]]) -> dict[str, np.ndarray]:
     """What the file holds of an array: integers as they are, numbers with their conditions, the wide one if there is
     one."""
-    if array.dtype != object:
-        return {"value": array}
-    value, condition, wide = (np.empty(array.shape) for _ in range(3))
-    for i in np.ndindex(array.shape):
+    if not isinstance(x, Exact):
+        return {"value": x}
+    value, condition, wide = (np.empty(x.shape) for _ in range(3))
+    for i in np.ndindex(x.shape):
         value[i], condition[i], wide[i] = next(numbers)
     return {"value": value, "condition": condition, **({"wide": wide} if wide.any() else {})}
 
@@ -178,6 +191,9 @@ def round_up(x: float) -> float:
     return float(UP.create_decimal(Decimal(float(x))))
 
 
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
 def record(case: Case) -> dict[str, Any]:
     """The case as it stands in its file (see golden/README.md); arrays are still NumPy's."""
     found: dict[str, Any] = {
@@ -190,9 +206,11 @@ def record(case: Case) -> dict[str, Any]:
         "inputs": dict(case.inputs),
         "keywords": dict(case.keywords),
     }
-    truth = measure(case, {})
-    if "margin" in truth["outputs"]:
-        found["margin"] = _margin(case, truth)
+    if case.operation in LAWS:
+        return found
+    truth, margin = measure(case, {})
+    if margin is not None:
+        found["margin"] = margin
     if case.gradient:
         found["cotangents"] = {name: case.cotangent(name, t["value"].shape) for name, t in truth["outputs"].items()}
     found |= {part: truth[part] for part in ("outputs", "gradients", "taps") if truth.get(part)}
@@ -215,30 +233,36 @@ def _wide(truth: Tree) -> Tree:
     return {part: arrays for part, arrays in taken.items() if arrays}
 
 
-def _margin(case: Case, truth: Tree) -> float:
-    margin = float(truth["outputs"].pop("margin")["value"])
+def _margin(case: Case, found: Answer, how: Mapping[str, str]) -> float | None:
+    """How far the nearest decision is from a tie; None where nothing is decided."""
+    with exact.digits(PRECISIONS[0]):
+        margin = margins.margin(case.operation, case.inputs, case.keywords, found, how)
+    if margin == mpf("inf") or case.operation in NO_MARGIN:
+        return None
     if margin < MARGIN:
-        raise ArithmeticError(f"{case.id}: a decision is {margin:.1e} from a tie; draw other uniforms")
-    return margin
+        raise ArithmeticError(f"{case.id}: a decision is {float(margin):.1e} from a tie; draw other uniforms")
+    return float(margin)
 
 
 def _followed(case: Case) -> dict[str, str]:
-    """The conventions that the formula meets, in the reading of the case or in one that follows others."""
+    """The conventions that the text meets, as it stands or following others."""
     own = conventions.OF_OPERATION.get(case.operation, ())
     forward = replace(case, gradient=False, taps=False)
-    with conventions.watched() as met:
-        for variant in ({}, *conventions.others(dict.fromkeys(own, "")).values()):
-            evaluate(forward, FEW, variant)
+    met: set[str] = set()
+
+    def meets(name: str, decides: Any) -> None:
+        if decides:
+            met.add(name)
+
+    functions = called(case)
+    looking = [change for change in lookouts.lookouts(case.operation) if change.original in functions]
+    if looking:
+        for how in ({}, *conventions.others(dict.fromkeys(own, "")).values()):
+            answer(forward, FEW, [*looking, *conventions.changes(how)], words={"meets": meets})
     return conventions.followed(met)
 
 
 def _alternative(case: Case, how: Mapping[str, str]) -> Tree:
-    """The answers under other conventions. Where they hold NaN no gradient is asked for: what flows back through NaN
-    is nobody's formula."""
-    truth = measure(case, how)
-    if "margin" in truth["outputs"]:
-        _margin(case, truth)
-    outputs = truth["outputs"]
-    if any(y["value"].dtype.kind == "f" and np.isnan(y["value"]).any() for y in outputs.values()):
-        return {"outputs": outputs}
+    """The answers under other conventions."""
+    truth, _ = measure(case, how)
     return {part: truth[part] for part in ("outputs", "gradients") if truth.get(part)}

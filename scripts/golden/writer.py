@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-SPEC_VERSION = "1.1"  # the minor number rises with new cases, conventions and conditions; values stay
+SPEC_VERSION = "1.2"  # the minor number rises with new cases, conventions and conditions; values stay
 NAMES = {"float64": "F64", "int64": "I64", "bool": "BOOL"}  # our names -> those of safetensors
 
 

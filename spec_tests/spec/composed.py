@@ -10,15 +10,13 @@ import numpy
 import pytest
 
 from golden import margins
+from golden.truth import for_margins
 from refllm.numbers import exact
 from refllm.numbers.exact import Exact
 from refllm.parameters import named_leaves
 from refllm.verify import corpus, plain
 from refllm.verify.case import Case
 from spec_tests.spec import exactly
-
-SEEN_BESIDE = ("scores", "pair.")  # what the text names and the golden files do not: scores of experts, a second head
-
 
 TEXT = plain.operations()
 
@@ -53,14 +51,12 @@ def require_golden(case: Case) -> None:
         for name, truth in case.outputs.items():
             numpy.testing.assert_array_equal(as_floats(found.outputs[name]), truth.value, name)
         if case.taps:
-            named = {name: x for name, x in found.taps.items() if not any(beside in name for beside in SEEN_BESIDE)}
+            named = {name: x for name, x in found.taps.items() if not for_margins(name)}
             assert list(named) == list(case.taps)
             for name, truth in case.taps.items():
                 numpy.testing.assert_array_equal(as_floats(named[name]), truth.value, name)
         if case.margin is not None:
-            inputs = [exact.lift(x) for x in case.arguments("float64")]
-            outputs = list(found.outputs.values())
-            assert float(margins.margin(case.operation, inputs, case.keywords, outputs, found.taps)) == case.margin
+            assert float(margins.margin(case.operation, case.inputs, case.keywords, found, {})) == case.margin
         assert found.by_hand.keys() == (case.gradients.keys() if has_pullback(case) else set())
         for name, gradient in found.by_hand.items():
             assert exactly.furthest(gradient, found.by_tape[name]) < -300, name

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from golden import encoder_decoder, model
+from golden import shapes
 from golden.case import Case, Draw
 from golden.cases.blocks import parameters
 from golden.cases.encoder_decoder import UNTIED
@@ -21,7 +21,7 @@ def beam_search() -> list[Case]:
     def prompt(slug: str, about: str, seed: int, **how: Any) -> Case:
         """The drawn models were chosen so that texts vary and no decision is near a tie."""
         name, V = f"GEN/beam-small {seed}", int(str(SMALL["vocabulary"]))
-        drawn = parameters(Draw(name), model.shapes(SMALL), scale=0.25)
+        drawn = parameters(Draw(name), shapes.gpt(SMALL), scale=0.25)
         drawn |= {path: 4 * drawn[path] for path in ("p.token", "p.position")}
         ids = Draw(f"{name} prompt").integers(1, 2, high=V)
         asked = {"model": "gpt", "ids": ids, "source": None, "allowed": None, "config": SMALL}
@@ -29,7 +29,7 @@ def beam_search() -> list[Case]:
 
     def sources(slug: str, about: str, seed: int, **how: Any) -> Case:
         name = f"GEN/beam-untied {seed}"
-        drawn = parameters(Draw(name), encoder_decoder.shapes(UNTIED), scale=1.0)
+        drawn = parameters(Draw(name), shapes.encoder_decoder(UNTIED), scale=1.0)
         asked = {
             "model": "encoder_decoder",
             "ids": np.ones((2, 1), dtype=np.int64),

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from golden.bert import shapes
 from golden.case import Case, Draw
 from golden.cases.blocks import parameters
+from golden.shapes import bert as shapes
 
 TINY: dict[str, Any] = {
     "vocabulary": 9,

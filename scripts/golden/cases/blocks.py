@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from golden.case import Case, Draw
-from golden.model import layer_shapes
+from golden.shapes import transformer_layer as layer_shapes
 
 
 def parameters(

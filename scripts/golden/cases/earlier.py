@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from golden import shapes
 from golden.case import Case, Draw
 from golden.cases.blocks import parameters
 from golden.cases.runs import RATES
-from golden.earlier import hybrid_shapes, nnlm_shapes, recurrent_lm_shapes
 
 RNN: dict[str, Any] = {
     "vocabulary": 7,
@@ -37,9 +37,9 @@ HYBRID: dict[str, Any] = {
 }
 BOTH_WAYS = {**HYBRID, "layers": 1, "hidden": 2, "cell": "rnn", "bidirectional": True}
 SHAPES: dict[str, Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]] = {
-    "recurrent_lm": recurrent_lm_shapes,
-    "nnlm": nnlm_shapes,
-    "hybrid": hybrid_shapes,
+    "recurrent_lm": shapes.recurrent_lm,
+    "nnlm": shapes.nnlm,
+    "hybrid": shapes.hybrid,
 }
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from golden.case import Case, Draw
 from golden.cases.blocks import parameters
-from golden.encoder_decoder import attention_shapes, shapes
+from golden.shapes import attention as attention_shapes
+from golden.shapes import encoder_decoder as shapes
 
 VASWANI: dict[str, Any] = {
     "vocabulary": 7,

@@ -9,7 +9,8 @@ import numpy as np
 from golden.case import Case, Draw
 from golden.cases.blocks import parameters
 from golden.cases.runs import RATES
-from golden.llama import layer_shapes, shapes
+from golden.shapes import llama as shapes
+from golden.shapes import llama_layer as layer_shapes
 
 LLAMA: dict[str, Any] = {
     "vocabulary": 9,

@@ -9,7 +9,7 @@ import numpy as np
 
 from golden.case import Case, Draw
 from golden.cases.blocks import parameters
-from golden.model import shapes
+from golden.shapes import gpt as shapes
 
 GPT2 = {
     "vocabulary": 11,

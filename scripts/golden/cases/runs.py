@@ -8,7 +8,7 @@ import numpy as np
 
 from golden.case import Case, Draw
 from golden.cases.models import GPT2, SMALL, VASWANI, model
-from golden.model import shapes
+from golden.shapes import gpt as shapes
 
 RATES = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.1, "clip": None}
 TINY_POST = {**VASWANI, "layers": 1, "heads": 2, "width": 4, "hidden": 6}

@@ -10,7 +10,8 @@ import numpy as np
 from golden.case import Case, Draw, bfloat16
 from golden.cases.blocks import parameters
 from golden.cases.runs import RATES
-from golden.switch import expert_shapes, shapes
+from golden.shapes import experts as expert_shapes
+from golden.shapes import switch as shapes
 
 
 def _shares(id: str, *shape: int) -> np.ndarray:

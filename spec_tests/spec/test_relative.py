@@ -1,4 +1,4 @@
-"""T5's buckets as the golden files count them, against the published formula in floating point."""
+"""T5's buckets as the text counts them, against the published formula in floating point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from golden.long import bucket, distances
+from refllm.spec.relative import bucket, distances
 
 SIZES = [(32, 128), (16, 128), (4, 6), (8, 16), (16, 40), (3, 7)]
 
