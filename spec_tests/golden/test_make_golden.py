@@ -401,5 +401,7 @@ def test_the_loader_tensors_read_back_with_their_bits() -> None:
             np.testing.assert_array_equal(values, expected.reshape(x["shape"]))
 
 
-def test_the_folder_is_small() -> None:
-    assert sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()) < 5_000_000
+def test_the_cases_are_small() -> None:
+    """The notes, which are not needed to judge an answer, stand beside them."""
+    of_cases = [path for path in GOLDEN.rglob("*") if path.is_file() and path.name != "notes.json"]
+    assert sum(path.stat().st_size for path in of_cases) < 5_000_000
