@@ -97,7 +97,8 @@ class Conventions(Directive):
         names = [name for operation in self.arguments for name in OF_OPERATION.get(operation, ())]
         if not names:
             raise PageError(f"no convention is known of {', '.join(self.arguments)}")
-        rows = [(nodes.literal("", name), CONVENTIONS[name][0], ", ".join(CONVENTIONS[name][1:])) for name in names]
+        values = {name: list(CONVENTIONS[name]) for name in names}
+        rows = [(nodes.literal("", name), own, ", ".join(others)) for name, (own, *others) in values.items()]
         return [table(["convention", "here", "elsewhere"], rows, [30, 25, 45])]
 
 
