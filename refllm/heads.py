@@ -15,11 +15,11 @@ def cut(y: Array, *, heads: int, parts: int = 1) -> tuple[Array, ...]:
 
 def side_by_side(parts: Sequence[Array]) -> Array:
     """What was cut, in one piece: arrays (..., H, T, D) as (..., T, parts H D)."""
-    *leading, H, T, D = parts[0].shape
-    width = len(parts) * H * D
+    first = parts[0].swapaxes(-2, -3)
+    *places, H, D = first.shape
     if len(parts) == 1:  # no copy, where the heads of a place stand side by side in memory already
-        return parts[0].swapaxes(-2, -3).reshape(*leading, T, width)
-    y = namespace(parts[0]).empty((*leading, T, len(parts), H, D), parts[0].dtype)
+        return first.reshape((*places, H * D))
+    y = namespace(first).empty((*places, len(parts), H, D), first.dtype)
     for part, x in enumerate(parts):
         y[..., part, :, :] = x.swapaxes(-2, -3)
-    return y.reshape(*leading, T, width)
+    return y.reshape((*places, len(parts) * H * D))

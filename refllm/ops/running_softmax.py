@@ -103,7 +103,7 @@ def _largest_in_sight(xp: Any, x: Array, T: int, causal: bool) -> Array:
 
 def _with_places_outside(xp: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """An array (..., H, T, E) whose memory goes (..., T, H, E): what comes next puts a place's heads side by side."""
-    if len(shape) < 3:
+    if len(shape) < 3 or shape[-2] == 1:  # of one place both orders are the same
         return xp.empty(shape, dtype)
     *lead, H, T, E = shape
     return xp.empty((*lead, T, H, E), dtype).swapaxes(-2, -3)
