@@ -3,6 +3,7 @@
 
     ./scripts/book_data.py loss_curve        the loss of a GPT on characters, and n-gram models of the same text
     ./scripts/book_data.py attention_maps    a GPT on words, where each head looks in one sentence
+    ./scripts/book_data.py lstm              the LSTM of document 003 on characters (a quarter of an hour)
     ./scripts/book_data.py kill_matrix       on which level of the golden files every known mistake fails
 
 Each file holds the command that made it. The build draws these files and trains nothing.
@@ -20,6 +21,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from book_lstm import lstm
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs/data"
 CHARACTERS = "--model gpt --tokenizer character --context 64 --layers 2 --heads 4 --width 128 --hidden 512 --batch 32"
@@ -31,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/book_data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    makers = {"loss_curve": loss_curve, "attention_maps": attention_maps, "kill_matrix": kill_matrix}
+    makers = {"loss_curve": loss_curve, "attention_maps": attention_maps, "lstm": lstm, "kill_matrix": kill_matrix}
     parser.add_argument("what", nargs="+", choices=makers)
     for name in parser.parse_args(arguments).what:
         made = {"command": f"./scripts/book_data.py {name}", **makers[name]()}
