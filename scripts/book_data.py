@@ -65,7 +65,7 @@ def loss_curve() -> dict[str, Any]:
         "learning": [rounded(report["train_loss"]) for report in reports],
         "held_out": [rounded(report["val_loss"]) for report in reports],
         "baselines_in_bits": {name: rounded(bits) for name, bits in summary["baselines"].items()},
-        "bits": rounded(summary["val_bpt"]),
+        "bits": rounded(summary["val_bpc"]),
     }
 
 

@@ -136,4 +136,5 @@ def waits(plan: Planned) -> bool:
 
 def still_missing(plans: list[Planned], record: Record) -> list[str]:
     """A line for each chapter that is only planned."""
-    return [f"{plan.page}: {', '.join(name for name in plan.ids if name not in record.ids)}" for plan in plans]
+    lines = [(plan.page, ", ".join(name for name in plan.ids if name not in record.ids)) for plan in plans]
+    return [f"{page}: {ids}" if ids else page for page, ids in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 from typing import Any, ClassVar
@@ -88,14 +89,15 @@ def first_line(name: str) -> str:
 
 
 def _found(name: str) -> Any:
-    try:
+    """The module of this name, or what a module defines under it."""
+    module, _, own = name.rpartition(".")
+    with contextlib.suppress(ModuleNotFoundError):
         return importlib.import_module(name)
-    except ModuleNotFoundError:
-        module, _, own = name.rpartition(".")
-        found = getattr(importlib.import_module(module), own, None)
-        if found is None:
-            raise PageError(f"there is no {name}") from None
-        return found
+    with contextlib.suppress(ModuleNotFoundError):
+        found = getattr(importlib.import_module(module or name), own, None)
+        if found is not None:
+            return found
+    raise PageError(f"there is no {name}")
 
 
 class Changes(Directive):
