@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from types import FunctionType
 from typing import Any
 
@@ -85,14 +86,25 @@ def _is_called(mutant: Mutant, called: frozenset[Site], lines: frozenset[Functio
 
 
 def respond(mutant: Mutant, case: Case, dtype: str) -> Response | None:
-    """What the edited text answers, or refllm with a patch in it; None if it raises."""
-    if isinstance(mutant, Edited):
+    """What the edited text answers, or refllm with a patch in it; None if it raises.
+
+    Where a cache is asked for, which the text has not, refllm answers with the edited operations in it, if it has them.
+    """
+    patches = [mutant] if isinstance(mutant, Patch) else mutant.patches if _has_cache(case) else []
+    if isinstance(mutant, Edited) and not patches:
         return plain.answer(case, dtype, mutant.functions, traced=mutant.traced, values=not case.gradients)
-    with planted(mutant):
+    with ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(planted(patch))
         try:
             return answer(Functions(mutant.id, reference.functions(), {}), case, dtype)
         except FaultError:
             return None
+
+
+def _has_cache(case: Case) -> bool:
+    """Whether refllm keeps keys, values or states while it answers."""
+    return bool(case.keywords.get("cache")) or case.operation == "beam_search"
 
 
 def _called(case: Case) -> frozenset[Site]:

@@ -273,6 +273,22 @@ def test_a_mutant_of_the_forward_pass_has_the_gradient_of_what_it_computes() -> 
         numpy.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-13)
 
 
+def test_where_a_cache_is_asked_for_the_edited_operation_answers_in_refllm(golden: corpus.Corpus) -> None:
+    """Only there does a mask that is aligned top-left hide what is cached; the text has no cache."""
+    [mutant] = [m for m in MUTANTS if m.id == "ATT-MASK/top-left"]
+    assert isinstance(mutant, Edited)
+    [patch] = mutant.patches
+    assert patch.original is attention
+    for cache in (False, True):
+        case = next(c for c in golden.cases.values() if c.keywords.get("cache") is cache and c.operation == "generate")
+        response = imitations.respond(mutant, case, "float64")
+        assert response is not None
+        assert runner.is_wrong(case, response, "float64", golden.C) == cache
+    [block] = [m for m in MUTANTS if m.id == "MHA/one-head"]
+    assert isinstance(block, Edited)
+    assert block.patches == []  # refllm's block of that name is asked for a cache, too
+
+
 def test_a_case_knows_the_mutants_of_the_functions_that_it_calls(golden: corpus.Corpus) -> None:
     known = imitations.Imitations()
 

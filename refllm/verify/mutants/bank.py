@@ -10,7 +10,9 @@ line expresses (a cache, a loop, the numerics of the fast implementation) is a `
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from types import FunctionType
 from typing import Any, ClassVar, cast
 
 import refllm.verify.reference  # noqa: F401  (what is planted must be loaded before its places are looked for)
+from refllm import ops
 from refllm.verify.edits import Edit
 from refllm.verify.edits.lines import rewritten
 
@@ -87,6 +90,13 @@ class Edited:
         return cast(dict[FunctionType, Function], found)
 
     @cached_property
+    def patches(self) -> list[Patch]:
+        """The edited functions in the place of refllm's operations of the same names; none where it has not all."""
+        own = {original: _operations().get(original.__name__) for original in self.originals}
+        alike = all(f is not None and _asks(f) == _asks(original) for original, f in own.items())
+        return [Patch(self.id, f, self.about, self.functions[o]) for o, f in own.items() if f] if alike else []
+
+    @cached_property
     def diff(self) -> list[tuple[str, list[str]]]:
         """Where the lines stand, what goes, and what comes."""
         return [(each.edit.place, each.edit.diff()) for each in self.rewritten]
@@ -116,6 +126,22 @@ class Patch:
 
 
 Mutant = Edited | Patch
+
+
+@cache
+def _operations() -> dict[str, Function]:
+    """The operations of refllm, by name."""
+    modules = [importlib.import_module(f"{ops.__name__}.{m.name}") for m in pkgutil.iter_modules(ops.__path__)]
+    return {
+        name: value
+        for module in modules
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    }
+
+
+def _asks(function: Function) -> list[str]:
+    return list(inspect.signature(function).parameters)
 
 
 @dataclass(frozen=True)
