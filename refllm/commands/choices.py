@@ -72,6 +72,8 @@ OPTIMISER: dict[str, tuple[type, str | None]] = {
     "decay": (float, "weight decay, of matrices only"),
     "clip": (float, "largest global norm of the gradient; inf for none"),
 }
+# runs are saved with "floor", and earlier versions had the flag of that name
+FLAGS = {"floor": ("--min-lr-ratio", "--floor")}
 OF_MODELS = (*ARCHITECTURE, *SWITCHES, *OPTIMISER)  # the flags that some models have no use for
 
 
@@ -100,7 +102,7 @@ def add_architecture_arguments(group: argparse._ArgumentGroup, names: Sequence[s
 def add_optimiser_arguments(parser: argparse.ArgumentParser) -> None:
     rule = parser.add_argument_group("the optimiser, AdamW (defaults from the preset)")
     for name, (kind, text) in OPTIMISER.items():
-        rule.add_argument(f"--{name}", type=kind, help=text)
+        rule.add_argument(*FLAGS.get(name, (f"--{name}",)), dest=name, type=kind, help=text)
 
 
 LONGER = ("steps", "minutes")  # the flags that make a run longer that is complete

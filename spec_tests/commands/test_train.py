@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
@@ -19,6 +20,7 @@ from refllm import run as run_module
 from refllm import timing as timing_module
 from refllm.cli import main
 from refllm.commands import train as train_module
+from refllm.commands.choices import add_optimiser_arguments
 from refllm.data.corpus import read_text, split
 from refllm.tokenizers import load as load_tokenizer
 from spec_tests import strict_cupy, tiny
@@ -72,6 +74,13 @@ def test_every_architecture_and_optimiser_flag_reaches_the_run(tmp_path: Path) -
     assert {name: stated[name] for name in flags} == flags
     assert (stated["tied"], stated["layers"], stated["heads"], stated["width"]) == (False, 1, 2, 8)
     assert (stated["context"], stated["batch"], stated["shards"]) == (16, 4, 1)
+
+
+@pytest.mark.parametrize("flag", ["--min-lr-ratio", "--floor"])
+def test_the_least_learning_rate_has_the_usual_name_and_the_one_it_had(flag: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_optimiser_arguments(parser)
+    assert parser.parse_args([flag, "0.25"]).floor == 0.25
 
 
 def test_byte_pairs_train_too(tmp_path: Path) -> None:
