@@ -18,6 +18,7 @@ from refllm.spec.layer_norm import layer_norm
 from refllm.spec.linear import linear, matmul
 from refllm.spec.softmax import softmax
 from refllm.verify.case import Truth
+from refllm.verify.keywords import from_golden
 from refllm.verify.tolerance import UNIT, ratios, tolerance
 from spec_tests.consumers.consumer import GOLDEN, Consumer, failures, golden_file
 
@@ -107,7 +108,7 @@ class Edge:
         """With the answers of the text."""
         inputs = {key: numpy.asarray(x, "float64") for key, x in self.inputs.items()}
         with numpy.errstate(all="ignore"):
-            y, back = self.operation(*inputs.values(), **self.keywords)
+            y, back = self.operation(*inputs.values(), **from_golden(self.keywords))
             cotangent = numpy.ones(y.shape)
             gradients = back(cotangent)
         every = gradients if isinstance(gradients, tuple) else (gradients,)
