@@ -18,9 +18,10 @@ def drawing(colours: Theme) -> Any:
     for n, (name, bits) in enumerate(data["baselines_in_bits"].items()):
         if name != "uniform":
             axes.axhline(bits, color=colours.faint, linewidth=1, linestyle=(0, (1 + 2 * n, 2)))
-            axes.annotate(name, (data["steps"][-1], bits), xytext=(0, 3), textcoords="offset points", ha="right")
+            axes.annotate(name, (data["steps"][-1], bits), xytext=(4, -4), textcoords="offset points")
     axes.set_xlabel("step")
     axes.set_ylabel("bits per character")
+    axes.set_xlim(0, data["steps"][-1])
     axes.set_ylim(bottom=0)
     axes.grid()
     axes.legend()
