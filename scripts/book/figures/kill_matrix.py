@@ -21,7 +21,9 @@ def drawing(colours: Theme) -> Any:
     for axes, rows in zip(places, (slice(0, half), slice(half, None)), strict=True):
         shown = shares[rows]
         names = [f"{name} ({counts['all']})" for name, counts in list(topics.items())[rows]]
-        axes.imshow(numpy.ma.masked_equal(shown, 0), cmap="viridis" if colours.dark else "Blues", vmin=0, vmax=1, aspect="auto")
+        axes.imshow(
+            numpy.ma.masked_equal(shown, 0), cmap="viridis" if colours.dark else "Blues", vmin=0, vmax=1, aspect="auto"
+        )
         axes.set_xticks(range(len(LEVELS)), LEVELS)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         for (i, j), share in numpy.ndenumerate(shown):
