@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
-from book import coverage, punctuation, source_pages
+from book import coverage, languages, punctuation, source_pages
 from book.directives import code, computed, directive, drawn, evidence, tables
 from book.mathml import mathml
 
@@ -43,7 +43,7 @@ def check(app: Any, env: Any) -> None:
     record = directive.record(env)
     docs = Path(env.srcdir)
     plans = coverage.planned(docs / "book/planned.toml")
-    for fault in [*coverage.holes(record, plans), *coverage.stale(plans, record, docs)]:
+    for fault in [*coverage.holes(record, plans), *coverage.stale(plans, record, docs), *languages.faults(docs)]:
         LOG.warning("%s", fault, type="book", subtype="coverage")
     for line in coverage.still_missing(plans, record):
         print(f"docs: not written yet: {line}", file=sys.stderr)
@@ -79,6 +79,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_role("value", computed.Value())
     app.add_node(directive.Details, html=(directive.visit_details, directive.depart_details))
     app.add_node(directive.Spoken, html=(directive.visit_spoken, directive.depart_spoken))
+    app.add_node(directive.Foreign, html=(directive.visit_foreign, directive.depart_foreign))
     app.add_node(tables.WaitingTable)
     app.add_html_math_renderer("mathml", (inline, None), (displayed, None))
     app.connect("source-read", lead_inside)

@@ -17,7 +17,7 @@ class Law:
     path: str
     line: int
     name: str
-    names: frozenset[str]  # that its code has
+    names: frozenset[str]  # that its code has, and the functions of its file that it calls
 
     @property
     def says(self) -> str:
@@ -29,9 +29,12 @@ def laws() -> tuple[Law, ...]:
     found = []
     for path in sorted((ROOT / "spec_tests").rglob("test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                found.append(Law(path.relative_to(ROOT).as_posix(), node.lineno, node.name, _names(node)))
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        names = {name: _names(node) for name, node in functions.items()}
+        for name, node in functions.items():
+            if name.startswith("test_"):
+                own = names[name].union(*(names[helper] for helper in names[name] & names.keys()))
+                found.append(Law(path.relative_to(ROOT).as_posix(), node.lineno, name, own))
     return tuple(found)
 
 

@@ -25,8 +25,12 @@ class Id(Directive):
             if entry is None:
                 raise PageError(f"{name} is no ID of refllm/spec/sources.toml")
             anchor = f"id-{name.lower()}"
-            self.record.place(self.record.ids, name, self.place(anchor, entry.name))
-            head = nodes.paragraph("", "", nodes.strong("", name), nodes.Text(f" {entry.name}: {entry.form}"))
+            if self.translated:
+                said = f" {self.said(entry.name)}"
+            else:
+                self.record.place(self.record.ids, name, self.place(anchor, entry.name))
+                said = f" {entry.name}: {entry.form}"
+            head = nodes.paragraph("", "", nodes.strong("", name), nodes.Text(said))
             head["ids"], head["classes"] = [anchor], ["book-id"]
             made.append(head)
         return made
@@ -50,7 +54,8 @@ class Text(Directive):
             if part in ("all", "code"):
                 self.record.add("code", self.page, *function.ids)
             anchor = f"text-{function.name.replace('_', '-')}"
-            new = text.operations().get(function.name) is function and function.name not in self.record.operations
+            known = self.translated or function.name in self.record.operations
+            new = text.operations().get(function.name) is function and not known
             if new and part in ("all", "code", "forward"):
                 self.record.operations[function.name] = self.place(anchor, function.name)
                 made[-1]["ids"].append(anchor)

@@ -45,7 +45,8 @@ class Steps(Directive):
             shown: list[nodes.Node] = [nodes.literal(code, code)] if code else []
             rows.append([str(len(rows) + 1), nodes.math(formula, formula), shape, self.words(why), shown])
         self.record.add("steps", self.page)
-        return [table(["step", "formula", "shape", "because", "code"], rows, [5, 30, 12, 33, 20])]
+        head = [self.said(each) for each in ("step", "formula", "shape", "because", "code")]
+        return [table(head, rows, [5, 30, 12, 33, 20])]
 
     def _check(self, code: str, shape: str) -> None:
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -10,7 +13,7 @@ from docutils.statemachine import StringList
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from book import text
+from book import languages, text
 from book.coverage import Place, Record
 from book.examples import Session
 
@@ -38,12 +41,32 @@ class Spoken(nodes.Inline, nodes.TextElement):
     """Words in another language, `lang`."""
 
 
+class Foreign(nodes.General, nodes.Element):
+    """Paragraphs in another language, `lang`."""
+
+
+def visit_foreign(self: Any, node: Foreign) -> None:
+    self.body.append(f'<div lang="{node["lang"]}">')
+
+
+def depart_foreign(self: Any, node: Foreign) -> None:
+    self.body.append("</div>\n")
+
+
 def visit_spoken(self: Any, node: Spoken) -> None:
     self.body.append(f'<span lang="{node["lang"]}">')
 
 
 def depart_spoken(self: Any, node: Spoken) -> None:
     self.body.append("</span>")
+
+
+@cache
+def chinese_words() -> dict[str, str]:
+    """What the directives say, and the names of IDs, in Chinese."""
+    file = Path(__file__).resolve().parents[3] / "docs" / languages.FOLDER / "words.toml"
+    found: dict[str, str] = tomllib.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def chinese(words: str) -> Spoken:
@@ -123,13 +146,22 @@ class Directive(SphinxDirective):
     def record(self) -> Record:
         return record(self.env)
 
+    @property
+    def translated(self) -> bool:
+        """Whether the page is one in Chinese: the places of the register are those of the English pages."""
+        return self.page.startswith(f"{languages.FOLDER}/")
+
+    def said(self, words: str) -> str:
+        """Words of a directive in the language of the page."""
+        return chinese_words()[words] if self.translated else words
+
     def place(self, anchor: str, title: str) -> Place:
         return Place(self.page, anchor, title)
 
     def text_link(self, function: text.Function) -> nodes.reference:
         """To the lines of a function of the text."""
         where = f"refllm/spec/{function.module}.py"
-        words = f"{where}, lines {function.first}–{function.last}"
+        words = f"{where}, {self.said('lines')} {function.first}–{function.last}"
         return link(words, f"{way_up(self.page)}text/{function.module}.html#line-{function.first}")
 
     def markdown(self, words: str) -> list[nodes.Node]:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import ClassVar
 
 from docutils import nodes
 
-from book import golden, laws, mistakes, places
-from book.directives.directive import Details, Directive, PageError, chinese, link, table
+from book import golden, languages, laws, mistakes, places
+from book.directives.directive import Details, Directive, Foreign, PageError, chinese, link, table
 from refllm.spec.registers import Paper, errata, sources
 from spec_tests.spec import citations
 
@@ -155,6 +156,9 @@ def papers(cited: str) -> list[Paper]:
     ]
 
 
+ERRATUM = {"printed": "printed", "holds": "what holds", "why": "why"}  # its parts, and how a page calls them
+
+
 class Erratum(Directive):
     """A mistake of the documents: what is printed, what holds, why, and what shows it. With `:here:` the place
     is the one that the register leads to."""
@@ -167,19 +171,23 @@ class Erratum(Directive):
             erratum = errata().get(name)
             if erratum is None:
                 raise PageError(f"{name} is not in refllm/spec/errata.toml")
-            rows = [
-                ("printed", erratum.printed),
-                ("what holds", " ".join(erratum.holds.split())),
-                ("why", " ".join(erratum.why.split())),
-                ("shown by", ", ".join(erratum.shown_by)),
-            ]
-            block = table([f"erratum {name}", f"documents {erratum.documents}"], rows, [18, 82])
+            words = self._words(name)
+            rows = [(self.said(part), " ".join(words[key].split())) for key, part in ERRATUM.items()]
+            rows.append((self.said("shown by"), ", ".join(erratum.shown_by)))
+            head = [f"{self.said('erratum')} {name}", f"{self.said('documents')} {erratum.documents}"]
+            block = table(head, rows, [18, 82])
             if "here" in self.options:
                 anchor = f"erratum-{name.lower()}"
-                self.record.place(self.record.errata, name, self.place(anchor, name))
+                if not self.translated:
+                    self.record.place(self.record.errata, name, self.place(anchor, name))
                 block["ids"] = [anchor]
             made.append(block)
         return made
+
+    def _words(self, name: str) -> dict[str, str]:
+        if self.translated:
+            return languages.translated_errata(Path(self.env.srcdir))[name]
+        return {key: getattr(errata()[name], key) for key in ERRATUM}
 
 
 class Printed(Directive):
@@ -226,4 +234,7 @@ class Evidence(Directive):
             self.block_text, self.state, self.state_machine,
         )  # fmt: skip
         anchor = nodes.make_id(f"{title}-{'-'.join(self.arguments)}")
-        return nodes.section("", nodes.title("", title), *own.run(), ids=[anchor], names=[anchor])
+        content = own.run()
+        if self.translated:  # names of tests, cases and conventions stay what they are
+            content = [Foreign("", *content, lang="en")]
+        return nodes.section("", nodes.title("", self.said(title)), *content, ids=[anchor], names=[anchor])

@@ -1,0 +1,135 @@
+"""Laws of the pages in Chinese: they say what the English ones say, number for number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from book import languages
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+ENGLISH = """# A title
+
+[This chapter in Chinese](../zh/page.md)
+
+The *width* is $C = 512$, see [blocks](blocks.md#x), and `softmax` has 12 rows.
+It goes on.
+
+| letter | what is it |
+|---|---|
+| $C$ | the width of the model |
+
+- one item with $\\text{words} + 1$
+- another with 7
+
+```{example}
+>>> 1 + 1  # a sum
+2
+```
+
+```{steps}
+dx = dy | T, C | \\d x = \\d y | the sum $y = x$ passes it on
+```
+
+```{drawn} masks
+:alt: Two grids of 4 rows.
+Filled: may attend.
+```
+"""
+CHINESE = """---
+lang: zh
+---
+
+# 标题
+
+[English](../book/page.md)
+
+见 [各层](../book/blocks.md#x)：*宽度*为 $C=512$，`softmax` 有 12 行。还有下文。
+
+| 字母 | 含义 |
+|---|---|
+| $C$ | 模型的宽度 |
+
+- 一项，带 $\\text{文字} + 1$
+- 另一项，带 7
+
+```{example}
+>>> 1 + 1  # 和
+2
+```
+
+```{steps}
+dx = dy | T, C | \\d x = \\d y | 和 $y = x$ 把它传下去
+```
+
+```{drawn} masks
+:alt: 两个 4 行的格子图。
+填充：可以关注。
+```
+"""
+
+
+def differences(chinese: str) -> list[str]:
+    return list(languages.differences(ENGLISH, chinese, "page.md"))
+
+
+def test_a_translation_has_no_difference() -> None:
+    assert differences(CHINESE) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("512", "256"),
+        ("C=512", "D=512"),
+        ("`softmax`", "`log_softmax`"),
+        ("12 行", "13 行"),
+        ("12 行", "行"),
+        ("blocks.md#x", "gpt.md#x"),
+        ("带 7", "带 8"),
+        (">>> 1 + 1", ">>> 1 + 2"),
+        ("\n2\n", "\n3\n"),
+        ("T, C |", "C, T |"),
+        ("\\d x = \\d y", "\\d x = -\\d y"),
+        ("$y = x$", "$y = z$"),
+        ("{drawn} masks", "{drawn} growth"),
+        ("两个 4 行", "两个 5 行"),
+        ("+ 1$", "- 1$"),
+        ("- 另一项，带 7\n", ""),
+        ("| $C$ | 模型的宽度 |\n", ""),
+        ("# 标题", "## 标题"),
+    ],
+)
+def test_whatever_differs_is_told(old: str, new: str) -> None:
+    assert old in CHINESE
+    assert differences(CHINESE.replace(old, new, 1)) != []
+
+
+@pytest.mark.parametrize(
+    ("line", "english"),
+    [
+        (
+            "见 [各层](../book/blocks.md#x)：*宽度*为 $C=512$，`softmax` 有 12 行。还有下文。",
+            "See [blocks](../book/blocks.md#x): the *width* is $C=512$, and `softmax` has 12 rows.",
+        ),
+        (":alt: 两个 4 行的格子图。\n填充：可以关注。", ":alt: Two grids of 4 rows.\nFilled: may attend."),
+        ("| $C$ | 模型的宽度 |", "| $C$ | the width of the model |"),
+        ("和 $y = x$ 把它传下去", "the sum $y = x$ passes it on"),
+    ],
+)
+def test_a_part_that_is_not_translated_is_told(line: str, english: str) -> None:
+    assert line in CHINESE
+    (said,) = differences(CHINESE.replace(line, english))
+    assert "not translated" in said
+
+
+def test_the_pages_in_chinese_say_what_the_english_ones_say() -> None:
+    assert list(languages.faults(DOCS)) == []
+
+
+def test_a_page_without_an_english_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "zh").mkdir()
+    (tmp_path / "book").mkdir()
+    (tmp_path / "zh/alone.md").write_text(CHINESE, encoding="utf-8")
+    assert list(languages.faults(tmp_path)) == ["zh/alone.md translates no page of book"]
