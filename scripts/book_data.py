@@ -3,7 +3,7 @@
 
     ./scripts/book_data.py loss_curve        the loss of a GPT on characters, and n-gram models of the same text
     ./scripts/book_data.py attention_maps    a GPT on words, where each head looks in one sentence
-    ./scripts/book_data.py lstm              the LSTM of document 003 on characters (a quarter of an hour)
+    ./scripts/book_data.py lstm              the LSTM of documents 003 sec. 5.2 on characters (a quarter of an hour)
     ./scripts/book_data.py kill_matrix       on which level of the golden files every known mistake fails
 
 Each file holds the command that made it. The build draws these files and trains nothing.

@@ -1,4 +1,4 @@
-"""Deflate (RFC 1951), written out so that a release has the same bytes on every machine.
+"""Deflate (RFC1951), written out so that a release has the same bytes on every machine.
 
 What `zlib` returns depends on which zlib a Python was built with: zlib-ng packs other bytes than zlib. A release whose
 digests anybody can check needs a packer of its own. It is plain and slower (some 1 MB a second), and it packs each
@@ -17,7 +17,7 @@ END = b"\x01\x00\x00\xff\xff"  # the last block, stored and empty
 _ALIGNED = b"\x00\x00\xff\xff"  # the same after its three bits of header, not the last
 _SHORTEST, _LONGEST, _FARTHEST = 4, 258, 32768
 _TOKENS = 1 << 15  # of a block, which has codes of its own
-_ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)  # RFC 1951 sec. 3.2.7
+_ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)  # RFC1951 sec. 3.2.7
 _MATCH = 1 << 9  # added to a token that is a match: bits 10 to 18 its length, those above its distance
 
 
@@ -100,7 +100,7 @@ _DISTANCE_SYMBOL = _symbols(_DISTANCES, _FARTHEST)
 
 
 def _block(tokens: list[int]) -> str:
-    """A block with codes of its own (RFC 1951 sec. 3.2.7), as its bits in the order of the stream."""
+    """A block with codes of its own (RFC1951 sec. 3.2.7), as its bits in the order of the stream."""
     kinds = Counter(tokens)
     literal, distance = Counter({256: 1}), Counter[int]()
     for token, times in kinds.items():
@@ -184,7 +184,7 @@ def _huffman(weights: dict[int, int]) -> dict[int, int]:
 
 
 def _codes(lengths: dict[int, int]) -> dict[int, str]:
-    """The canonical code of these lengths (RFC 1951 sec. 3.2.2): shorter first, then by symbol."""
+    """The canonical code of these lengths (RFC1951 sec. 3.2.2): shorter first, then by symbol."""
     codes, code, before = {}, 0, 0
     for length, symbol in sorted((length, symbol) for symbol, length in lengths.items()):
         code <<= length - before

@@ -1,4 +1,4 @@
-"""The loss of the LSTM of document 003 over ten epochs: as it is printed there, and as it comes out on real text."""
+"""The loss of the LSTM of documents 003 sec. 5.4 over ten epochs: as it is printed there, and as it comes out on real text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def drawing(colours: Theme) -> Any:
     figure, axes = pyplot.subplots(figsize=(7.2, 3.8))
     axes.plot(epochs, found["loss"], "o-", label="training, real text")
     axes.plot(epochs, found["held_out"], "s--", label="held out, real text")
-    axes.plot(epochs, PRINTED, "^:", label="printed in document 003")
+    axes.plot(epochs, PRINTED, "^:", label="printed in the document")
     axes.axhline(found["4-gram"], color=colours.faint, linewidth=1.2)
     axes.annotate("4-gram, held out", (10, found["4-gram"]), ha="right", va="bottom", color=colours.ink)
     axes.set_xlabel("epoch")
