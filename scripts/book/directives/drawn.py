@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +22,7 @@ class Drawn(Directive):
 
     def made(self) -> list[nodes.Node]:
         name, words = self.arguments[0], self.options.get("alt", "")
-        if len(words.split()) < 5:
+        if len(re.findall(r"[\u4e00-\u9fff]", words)) < 10 and len(words.split()) < 5:
             raise PageError(f"the figure {name} needs `:alt:`, a sentence that says what it shows")
         folder = Path(self.config.book_figures)
         for theme in figures.THEMES:

@@ -1,4 +1,4 @@
-"""The loss of the LSTM of documents 003 sec. 5.4 over ten epochs: as it is printed there, and as it comes out on real text."""
+"""The loss of the LSTM of documents 003 sec. 5.4 over ten epochs: as printed, and as it comes out on real text."""
 
 from __future__ import annotations
 
