@@ -64,7 +64,8 @@ def mask_words(ids: Ids, draws: MaskingDraws, *, special: Collection[int], mask:
     A function of the ids and the draws alone. Special tokens, the padding among them, are never selected. Each text has
     its own number, so that a long one in the batch does not take the places of a short one.
     Source:  Devlin et al. 2019 sec. 3.1 (15 %; of those 80 % [MASK], 10 % a random token, 10 % the same), code (as
-             many as the share says, not each with that probability); documents 000 sec. 3.2, 001 ch. 3 sec. 1.2.
+             many as the share says, halves to the even number, not each with that probability); documents 000 sec.
+             3.2, 001 ch. 3 sec. 1.2.
     Raises:  UserError if no text of the batch has an ordinary word, or the share is not above 0 and at most 1.
     """
     if not 0 < share <= 1:
@@ -72,7 +73,7 @@ def mask_words(ids: Ids, draws: MaskingDraws, *, special: Collection[int], mask:
     T = ids.shape[1]
     ordinary = ~np.isin(ids, np.array(sorted(special)))
     words = ordinary.sum(axis=1)
-    count = np.where(words > 0, np.maximum(1, np.floor(words * share + 0.5)), 0).astype(np.int64)
+    count = np.where(words > 0, np.maximum(1, np.rint(words * share)), 0).astype(np.int64)
     most = int(count.max(initial=0))
     if most == 0:
         raise UserError("the batch has no masked position: none of its texts has a word; give texts with words")

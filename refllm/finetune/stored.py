@@ -28,11 +28,11 @@ def quantised(W: Array, *, axis: int) -> tuple[Array, Array]:
 
     Source:  Jacob et al. 2018 (arXiv:1712.05877) sec. 2.1 with zero-point 0; Krishnamoorthi 2018 (arXiv:1806.08342)
              sec. 3.1 (a scale a channel); Dettmers et al. 2022 (arXiv:2208.07339) sec. 2 (absmax).
-    Shapes:  W (..., I, O) -> q like W, int8; s, with 1 for `axis`, float32
+    Shapes:  W (..., I, O) -> q like W, int8; s, with 1 for `axis`, in the dtype of W
     Special: |W - s q| <= s / 2; a channel of zeros gives zeros.
     """
     xp = namespace(W)
-    largest = abs(W).max(axis=axis, keepdims=True).astype("float32")
+    largest = abs(W).max(axis=axis, keepdims=True)
     s = largest / 127
     s[s == 0] = 1  # a channel of zeros
     return xp.clip(xp.rint(W / s), -127, 127).astype("int8"), s
@@ -52,7 +52,7 @@ def packed(leaves: Leaves, form: str) -> Leaves:
             arrays[path] = leaf.astype("float32") if form == "int8" else leaf
         elif form == "int8":
             axis = -1 if path.rpartition(".")[2] in TABLES else -2
-            arrays[f"{path}.int8"], arrays[f"{path}.scale"] = quantised(leaf, axis=axis)
+            arrays[f"{path}.int8"], arrays[f"{path}.scale"] = quantised(leaf.astype("float32"), axis=axis)
         else:
             xp, kept = namespace(leaf), leaf.reshape(-1) != 0
             arrays[f"{path}.kept"], arrays[f"{path}.values"] = xp.packbits(kept), leaf.reshape(-1)[kept]

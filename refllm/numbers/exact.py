@@ -170,6 +170,12 @@ class ExactMathematics:
         return Exact(_each(NodeMathematics.is_zero, x.nodes))
 
     @staticmethod
+    def nearest(x: Any) -> Any:
+        return (
+            _each(NodeMathematics.nearest, x.nodes).astype(int) if isinstance(x, Exact) else NodeMathematics.nearest(x)
+        )
+
+    @staticmethod
     def spread(x: Exact, shape: tuple[int, ...]) -> Exact:
         return Exact(numpy.broadcast_to(x.nodes, shape))
 

@@ -202,6 +202,10 @@ class NodeMathematics:
     def is_zero(x: Node) -> Node:
         return constant(int(x.value == 0))
 
+    @staticmethod
+    def nearest(x: Any) -> int:
+        return int(mp.nint(number(x)))
+
     pi = Pi()
 
 

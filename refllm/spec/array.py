@@ -169,6 +169,11 @@ def integers(x: Sequence[Any]) -> Array:
     return numpy.array(x, int)
 
 
+def nearest(x: Array) -> Array:
+    """The whole number nearest to each number, of two the even one."""
+    return _mathematics(x).nearest(x)
+
+
 def zeros(shape: Sequence[int], other: Array) -> Array:
     """Zeros in the dtype of the other array."""
     return numpy.zeros(tuple(shape), getattr(other, "dtype", None))
@@ -273,6 +278,10 @@ class Floats:
         return (x == 0).astype(x.dtype)
 
     @staticmethod
+    def nearest(x: Array) -> Array:
+        return numpy.rint(x).astype(int)
+
+    @staticmethod
     def scatter_add(index: Array, x: Array, size: int) -> Array:
         y = numpy.zeros((size, *x.shape[index.ndim :]), x.dtype)
         kept = index < size
@@ -294,6 +303,10 @@ class Scalars:
     @staticmethod
     def ratio(a: float, b: float) -> float:
         return a / b
+
+    @staticmethod
+    def nearest(x: float) -> int:
+        return round(x)
 
 
 _scalars: ContextVar[Any] = ContextVar("scalars", default=Scalars)

@@ -1,6 +1,7 @@
 """The loop around the model: a text that goes on, and a text that is translated."""
 
 from collections.abc import Callable
+from typing import Any
 
 from refllm.spec.array import Array, Pullback, Tree, integers, part, stack, zeros
 from refllm.spec.encoder_decoder import encoder_decoder
@@ -40,6 +41,25 @@ def generate(
         tokens.append(token)
         seen.append(last)
     return integers(tokens), stack(seen, axis=0)
+
+
+def generate_padded(p: Tree, *, ids: Array, padding: Array, **how: Any) -> tuple[Array, Array]:
+    """GEN: `generate` for prompts of unequal length, which begin with `padding` places that hold no token
+
+    Every row is what it would be alone: its positions are counted from its own first token, and no place of padding is
+    attended. What stands there changes nothing, and stays.
+    Source:  documents 002 sec. 3.2.
+    Shapes:  ids (B, T); padding (B,) -> ids (B, T+N), logits (B, N, V)
+    """
+    draws = how.pop("uniforms")
+    texts, logits = [], []
+    for b, first in enumerate(padding):
+        own = None if draws is None else draws[b]
+        with part(f"rows.{b}"):
+            text, seen = generate(p, ids=ids[b, first:], uniforms=own, **how)
+        texts.append([*ids[b, :first], *text])
+        logits.append(seen)
+    return integers(texts), stack(logits, axis=0)
 
 
 def next_logits(p: Tree, model: Model, tokens: list[int], **how: Tree) -> Array:

@@ -127,7 +127,10 @@ class BytePairTokenizer:
         return _Known(self)
 
     def _encode_word(self, word: str) -> list[int]:
-        spelling = spell(word)
+        return self.merged(spell(word))
+
+    def merged(self, spelling: str) -> list[int]:
+        """The ids of a word, given as `spell` writes it: the pair that was learnt first, until none is left."""
         while pairs := [pair for pair in map("".join, pairwise(spelling)) if pair in self._tokens]:
             first = min(pairs, key=self._tokens.__getitem__)
             spelling = spelling.replace(first, self._tokens[first])
@@ -187,13 +190,17 @@ class _Known(dict[str, bytes]):
 
 
 def learn_merges(words: Mapping[str, int], most: int) -> list[Pair]:
-    """The merges, in the order learnt, from the distinct words and how often each occurs.
+    """The merges, in the order learnt, from the distinct words and how often each occurs."""
+    return merges_of([spell(word) for word in words], list(words.values()), most)
+
+
+def merges_of(spelled: list[str], times: list[int], most: int) -> list[Pair]:
+    """The merges, in the order learnt, from words as `spell` writes them and how often each occurs.
 
     Pair counts are kept up to date word by word; a heap finds the greatest. An entry of the heap whose count is no
     longer true is passed over when it surfaces: the true one was pushed when the count changed.
     """
-    spelled = [spell(word) for word in words]
-    times = list(words.values())
+    spelled = list(spelled)
     counts: Counter[str] = Counter()
     holders: defaultdict[str, set[int]] = defaultdict(set)
     for word, spelling in enumerate(spelled):

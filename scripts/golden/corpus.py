@@ -9,6 +9,7 @@ from golden.cases import (
     beam,
     bert,
     blocks,
+    byte_pairs,
     earlier,
     encoder_decoder,
     layers,
@@ -21,6 +22,7 @@ from golden.cases import (
     runs,
     switch,
     training,
+    tuning,
 )
 
 OPERATIONS = {
@@ -38,6 +40,9 @@ OPERATIONS = {
     layers: ["layer_norm", "relu", "gelu_erf", "gelu_tanh", "dropout"],
     training: ["sgd", "adam", "adamw", "clip_by_global_norm", "warmup_cosine"],
     recurrent: ["tanh", "rnn", "lstm", "window"],
+    tuning: ["low_rank_linear", "distillation_loss", "quantised"],
+    byte_pairs: ["learn_merges", "encode_word"],
+    bert: ["mask_words"],
 }
 
 FILES = [
@@ -73,6 +78,7 @@ FILES = [
     File("L4/switch.json", 4, switch.training),
     File("L5/generate.json", 5, runs.generate),
     File("L5/generate_earlier.json", 5, earlier.generate),
+    File("L5/generate_padded.json", 5, runs.generate_padded),
     File("L5/translate.json", 5, encoder_decoder.translate),
     File("L5/beam_search.json", 5, beam.beam_search),
     File("L5/sample.json", 5, runs.sample),

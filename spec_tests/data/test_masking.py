@@ -37,7 +37,7 @@ def test_each_text_has_its_share_of_selected_words_and_at_least_one(seed: int, s
     m = masked(ids, seed, share)
     words = (ids >= 5).sum(axis=1)
     counts = (m.targets >= 0).sum(axis=1)
-    assert counts.tolist() == [max(1, int(n * share + 0.5)) for n in words.tolist()]
+    assert counts.tolist() == [max(1, round(n * share)) for n in words.tolist()]
     assert m.positions.shape == m.targets.shape == (len(ids), counts.max())
 
 

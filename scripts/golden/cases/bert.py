@@ -167,3 +167,48 @@ def losses() -> list[Case]:
             gradient=False,
         ),
     ]
+
+
+def mask_words() -> list[Case]:
+    """The draws are eighths or so, and no share ends in half a word but where both ways of rounding agree."""
+    special = [0, 1, 2, 3]  # padding, [CLS], [SEP], [MASK]
+
+    def case(slug: str, about: str, ids: Any, *, share: float, **given: Any) -> Case:
+        id = f"MLM/{slug}"
+        draw, ids = Draw(id), np.array(ids, np.int64)
+        keywords = {
+            "ids": ids,
+            "which": draw.uniform(*ids.shape),
+            "how": draw.uniform(*ids.shape),
+            "words": 4 + draw.integers(*ids.shape, high=20),
+            "special": special,
+            "mask": 3,
+            "share": share,
+        }
+        given = {name: np.array(x) for name, x in given.items()}
+        return Case(id, "mask_words", about, {}, {**keywords, **given}, gradient=False)
+
+    text = [[1, 10, 11, 12, 13, 14, 15, 16, 17, 2]]
+    apart = [[0.5, 0.9, 0.8, 0.1, 0.7, 0.2, 0.6, 0.3, 0.4, 0.05]]
+    return [
+        case("mask-all-three", "four of eight words: one is masked, one replaced, one stays, one masked; all four are "
+             "asked for", text, share=0.5, which=apart, how=[[0.0, 0.0, 0.0, 0.25, 0.0, 0.8125, 0.0, 0.9375, 0.5, 0.0]],
+             words=[[20, 21, 22, 23, 24, 25, 26, 27, 28, 29]]),
+        case("mask-borders", "0.8 itself is replaced, 0.9 itself stays: below, not at most",
+             text, share=0.5, which=apart,
+             how=[[0.0, 0.0, 0.0, 0.8, 0.0, 0.9, 0.0, 0.75, 0.875, 0.0]]),
+        case("mask-special", "[CLS], [SEP] and padding have the smallest draws, and are never selected",
+             [[1, 10, 11, 2, 12, 13, 2, 0, 0]], share=0.5,
+             which=[[0.0, 0.9, 0.5, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0]]),
+        case("mask-at-least-one", "an eighth of three words is one word all the same",
+             [[1, 10, 11, 12, 2]], share=0.125),
+        case("mask-share-of-each", "texts of unequal length: each has its own number; a short one has empty slots",
+             [[1, 10, 11, 12, 13, 14, 15, 16, 17, 2], [1, 18, 19, 20, 21, 2, 0, 0, 0, 0]], share=0.5),
+        case("mask-rounded", "5 / 4 is 1 and 7 / 4 is 2: rounded, neither cut nor raised",
+             [[1, 10, 11, 12, 13, 14, 2, 0, 0], [1, 10, 11, 12, 13, 14, 15, 16, 2]], share=0.25),
+        case("mask-all", "every word", [[1, 10, 11, 12, 2]], share=1.0),
+        case("mask-no-word", "a text of special tokens alone has empty slots",
+             [[1, 2, 0, 0], [1, 10, 11, 2]], share=0.5),
+        case("mask-same-word", "a word that is replaced by itself is asked for", [[1, 10, 11, 2]], share=1.0,
+             how=[[0.0, 0.875, 0.0, 0.0]], words=[[4, 10, 12, 4]]),
+    ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -321,3 +322,23 @@ def resume() -> list[Case]:
         ),
         case("resume-after-one", "stopped after the first step, where the corrections are largest", TINY_POST, stop=1),
     ]
+
+
+def generate_padded() -> list[Case]:
+    """Prompts of unequal length that end at the same place. What stands in the padding was chosen to be a word."""
+    untied = {**LONGER, "tied": False}
+
+    def case(slug: str, about: str, name: str, padding: list[int], **more: Any) -> Case:
+        made = _generate(f"padded-{slug}", about, 4, name, more.pop("config", untied), prompt=(len(padding), 4), **more)
+        return replace(made, operation="generate_padded", keywords={**made.keywords, "padding": np.array(padding)})
+
+    return [
+        case("left", "a row without padding, one with two places, one with three; positions begin at the first word",
+             "GEN/batch 69", [0, 2, 3]),
+        case("left-cache", "the same with a cache: the padding stays hidden from every later token", "GEN/batch 69",
+             [0, 2, 3], cache=True),
+        case("left-post", "sinusoidal positions begin at the first word too", "GEN/batch 2", [1, 0], config=LONGER_POST,
+             cache=True),
+        case("left-sampled", "the draws of a row are its own, whatever its padding", "GEN/batch 11", [2, 0], cache=True,
+             uniforms=[[0.1875, 0.0625, 0.75, 0.875], [0.125, 0.75, 0.875, 0.375]]),
+    ]  # fmt: skip
