@@ -36,7 +36,7 @@ def learn_merges() -> list[Case]:
         case("overlap", "a pair is counted at every place: 7 of a a in a row of 8, and merged from the left",
              {"aaaaaaaa": 2, "aab": 3}, 4),
         case("overlap-odd", "five in a row: two pairs and one that is left over", {"aaaaa": 2, "xaaa": 1}, 3),
-        case("recounted", "what a merge takes away is no longer counted: t h stands 12 times before h e is merged, then 7",
+        case("recounted", "what a merge takes away is no longer counted: first 12 times t h, then 7",
              {word: n for n, word in enumerate(LONGEST, start=2)}, 6),
         case("ends-early", "a pair that occurs once is not merged: fewer tokens than asked for",
              {"abc": 1, "bcd": 1}, 5),
