@@ -1,0 +1,73 @@
+"""An operation of the text has golden cases, mistakes that they find, an entry in the register, and a line in the page
+of the golden files. What is missing is named, with the place where it belongs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refllm import spec
+from refllm.spec.registers import sources
+from refllm.verify import corpus, plain
+from spec_tests.operations import operation_functions
+
+ROOT = Path(__file__).parents[2]
+TEXT = {name: f for name, f in spec.operations().items() if f.__module__ != "refllm.spec.array"}
+
+
+@functools.cache
+def asked() -> frozenset[str]:
+    """The operations that golden cases ask for."""
+    return frozenset(case.operation for case in corpus.load(corpus.folder(None)).cases.values())
+
+
+@functools.cache
+def reached() -> frozenset[str]:
+    """Every function of the text that a golden case runs through."""
+    return frozenset(f.__name__ for name in asked() & TEXT.keys() for f in plain.called(name))
+
+
+def of_arrays(function: Callable[..., Any]) -> bool:
+    """Whether it is an operation on arrays, and not a layer or a model with its parameters p."""
+    positional = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    return bool(positional) and not {"p", "f", "layers"} & {p.name for p in positional}
+
+
+def operations() -> list[str]:
+    """What has cases of its own: an operation on arrays with a pullback, and whatever refllm.ops has a fast form of."""
+    fast = {f.__name__ for f in operation_functions()}
+    own = {name for name, f in TEXT.items() if "Back:" in (f.__doc__ or "") and of_arrays(f)}
+    return sorted(own | (fast & TEXT.keys()))
+
+
+@pytest.mark.parametrize("name", sorted(TEXT))
+def test_a_golden_case_runs_through_every_function(name: str) -> None:
+    assert name in reached(), (
+        f"add cases for {name} to scripts/golden/cases, and their file to scripts/golden/corpus.py"
+    )
+
+
+@pytest.mark.parametrize("name", operations())
+def test_an_operation_has_golden_cases_of_its_own(name: str) -> None:
+    assert name in asked(), f"add cases for {name} to scripts/golden/cases, and their file to scripts/golden/corpus.py"
+
+
+@pytest.mark.parametrize("name", sorted(asked() & TEXT.keys()))
+def test_what_a_case_asks_for_is_registered_and_documented(name: str) -> None:
+    heads = re.findall(r"[A-Z][A-Z0-9]*(?:-[A-Z0-9]+)*", (TEXT[name].__doc__ or "").partition(":")[0])
+    assert sources().entries.keys() & set(heads), f"add an ID for {name} to refllm/spec/sources.toml"
+    table = (ROOT / "golden/README.md").read_text(encoding="utf-8")
+    assert re.search(rf"`{name}[`(]|[`,] ?{name}[`(,]", table), (
+        f"add {name} to the table of operations in golden/README.md"
+    )
+
+
+def test_there_are_operations() -> None:
+    assert {"attention", "layer_norm", "low_rank_linear"} <= set(operations())
+    assert "llama_layer" not in operations()
