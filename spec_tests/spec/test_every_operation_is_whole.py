@@ -15,6 +15,7 @@ import pytest
 from refllm import spec
 from refllm.spec.registers import sources
 from refllm.verify import corpus, plain
+from refllm.verify.keywords import golden_name, own_name
 from spec_tests.operations import operation_functions
 
 ROOT = Path(__file__).parents[2]
@@ -24,13 +25,13 @@ TEXT = {name: f for name, f in spec.operations().items() if f.__module__ != "ref
 @functools.cache
 def asked() -> frozenset[str]:
     """The operations that golden cases ask for."""
-    return frozenset(case.operation for case in corpus.load(corpus.folder(None)).cases.values())
+    return frozenset(own_name(case.operation) for case in corpus.load(corpus.folder(None)).cases.values())
 
 
 @functools.cache
 def reached() -> frozenset[str]:
     """Every function of the text that a golden case runs through."""
-    return frozenset(f.__name__ for name in asked() & TEXT.keys() for f in plain.called(name))
+    return frozenset(f.__name__ for name in asked() & TEXT.keys() for f in plain.called(golden_name(name)))
 
 
 def of_arrays(function: Callable[..., Any]) -> bool:
@@ -63,6 +64,7 @@ def test_what_a_case_asks_for_is_registered_and_documented(name: str) -> None:
     heads = re.findall(r"[A-Z][A-Z0-9]*(?:-[A-Z0-9]+)*", (TEXT[name].__doc__ or "").partition(":")[0])
     assert sources().entries.keys() & set(heads), f"add an ID for {name} to refllm/spec/sources.toml"
     table = (ROOT / "golden/README.md").read_text(encoding="utf-8")
+    name = golden_name(name)
     assert re.search(rf"`{name}[`(]|[`,] ?{name}[`(,]", table), (
         f"add {name} to the table of operations in golden/README.md"
     )
