@@ -27,6 +27,7 @@ from refllm.verify.mutants import (
     norms,
     optimiser,
     positions,
+    practice,
     recurrent,
     relative,
     rotary,
@@ -44,6 +45,6 @@ __all__ = ["EQUIVALENT", "MUTANTS", "Edited", "Equivalent", "Mutant", "Patch", "
 TOPICS = (
     attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,
     contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional, earlier, bert,
-    classification, cross_attention, encoder_decoder, beam,
+    classification, cross_attention, encoder_decoder, beam, practice,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)
