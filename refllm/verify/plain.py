@@ -66,7 +66,8 @@ def implementation(operation: str, words: Mapping[str, Function], *, traced: boo
 
     own: dict[str, Function] = {
         "grouped_attention": without_bias, "llama_layer": without_bias, "train_step": with_loss, "train": with_loss,
-        "generate": with_model, "beam_search": with_model, "translate": without_cache, "classifier_loss": unweighted,
+        "generate": with_model, "generate_padded": with_model, "beam_search": with_model,
+        "translate": without_cache, "classifier_loss": unweighted,
     }  # fmt: skip
     return as_golden({name: own.get(name, f)})[operation]
 

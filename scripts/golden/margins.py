@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from mpmath import mpf
+from mpmath import mp, mpf
 
 from golden.evaluate import Answer
 from refllm.numbers.exact import Exact, lift
@@ -26,7 +26,9 @@ def margin(
     margins = [*of_experts(found.taps), *of_beams(found.taps)]
     if operation == "sample":
         margins += of_tokens(lift(inputs["logits"]), {**keywords, **how})
-    elif operation == "generate":
+    elif operation == "quantised":
+        margins += of_halves(lift(inputs["W"]) / found.outputs["s"])
+    elif operation in ("generate", "generate_padded"):
         margins += of_tokens(found.outputs["logits"], keywords)
     elif operation == "translate":
         ids, logits = found.outputs["ids"], found.outputs["logits"]
@@ -50,6 +52,11 @@ def of_beams(taps: Mapping[str, Any]) -> list[Any]:
     ranked = [x for name, x in taps.items() if {"sums", "finished"} & set(name.split("."))]
     bounds = [abs(a - b) for name, x in taps.items() if "bound" in name.split(".") for a, b in pairwise(values(x))]
     return [a - b for x in ranked for a, b in pairwise(values(x))] + bounds
+
+
+def of_halves(x: Any) -> list[Any]:
+    """Of what is rounded, to the half between two whole numbers; a rule decides on a half itself."""
+    return [gap for n in x.nodes.flat for gap in gaps(mp.floor(n.value) + mpf("0.5"), [n.value])]
 
 
 def of_tokens(logits: Any, keywords: Mapping[str, Any]) -> list[Any]:

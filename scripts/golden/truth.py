@@ -43,7 +43,9 @@ NAMES = {
     "lstm": ("y", "c"), "sgd": ("p", "v"), "adam": STATE, "adamw": STATE, "clip_by_global_norm": ("norm", "g"),
     "switch_layer": ("y", "balance"), "pretraining_loss": ("masked", "pair"), "train_step": ("loss", "norm", *STATE),
     "train": ("loss", "norm", *STATE), "sample": ("ids",), "generate": ("ids", "logits"),
-    "translate": ("ids", "logits"), "beam_search": ("ids", "scores"),
+    "generate_padded": ("ids", "logits"), "translate": ("ids", "logits"), "quantised": ("q", "s"),
+    "mask_words": ("ids", "positions", "targets"), "learn_merges": ("merges",), "encode_word": ("ids",),
+    "beam_search": ("ids", "scores"),
     **dict.fromkeys(("gpt", "llama", "switch", "recurrent_lm", "nnlm", "hybrid", "encoder_decoder"), ("logits",)),
 }  # fmt: skip
 LAWS = ("resume",)  # without numbers
@@ -95,7 +97,7 @@ def called(case: Case) -> list[Any]:
     operations = [case.operation]
     if case.operation in ("train_step", "train"):
         operations.append(f"{case.keywords.get('model', 'gpt')}_loss")
-    elif case.operation in ("generate", "beam_search"):
+    elif case.operation in ("generate", "generate_padded", "beam_search"):
         operations.append(case.keywords.get("model", "gpt"))
     return [function for operation in operations for function in plain.called(operation)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +75,7 @@ def _lively(name: str, config: dict[str, Any], factor: float) -> dict[str, np.nd
     return drawn
 
 
-def _generate(slug: str, about: str, new_tokens: int, name: str, config: dict[str, Any], **more: Any) -> Case:
+def going_on(slug: str, about: str, new_tokens: int, name: str, config: dict[str, Any], **more: Any) -> Case:
     """`name` names the drawn model and prompt. They and the uniforms were chosen so that the words vary, that leaving
     out temperature, top-k or top-p would change some of them, and that no decision is near a tie."""
     erratum = more.pop("erratum", None)
@@ -103,9 +102,9 @@ def generate() -> list[Case]:
     gpt, post = ("GEN/greedy 37", untied), ("GEN/post 31", LONGER_POST)
     sampled = {"uniforms": [0.5625, 0.8125, 0.875, 0.0625]}
     return [
-        _generate("greedy", "the largest logit, six times", 6, *gpt),
-        _generate("greedy-cache", "the same with a cache: the same tokens and logits", 6, *gpt, cache=True),
-        _generate(
+        going_on("greedy", "the largest logit, six times", 6, *gpt),
+        going_on("greedy-cache", "the same with a cache: the same tokens and logits", 6, *gpt, cache=True),
+        going_on(
             "greedy-post-cache",
             "post-norm, sinusoidal: the position goes on counting in the cache",
             7,
@@ -113,7 +112,7 @@ def generate() -> list[Case]:
             prompt=(2,),
             cache=True,
         ),
-        _generate(
+        going_on(
             "greedy-two-layers",
             "two layers, tied, up to the end of the context",
             5,
@@ -121,7 +120,7 @@ def generate() -> list[Case]:
             GPT2,
             prompt=(1,),
         ),
-        _generate(
+        going_on(
             "batch",
             "a batch of two prompts: each row goes on with its own words",
             4,
@@ -129,7 +128,7 @@ def generate() -> list[Case]:
             untied,
             prompt=(2, 2),
         ),
-        _generate(
+        going_on(
             "batch-cache",
             "a batch, post-norm, with a cache: each row has its own past",
             4,
@@ -138,7 +137,7 @@ def generate() -> list[Case]:
             prompt=(2, 2),
             cache=True,
         ),
-        _generate(
+        going_on(
             "batch-sampled-cache",
             "a batch with uniform numbers (B, new tokens) and a cache",
             4,
@@ -148,7 +147,7 @@ def generate() -> list[Case]:
             uniforms=[[0.1875, 0.0625, 0.75, 0.875], [0.125, 0.75, 0.875, 0.375]],
             cache=True,
         ),
-        _generate(
+        going_on(
             "e6-first-step",
             "the first step embeds x_T, the last token of the prompt; a loop that starts with "
             "x_(T+1) never predicts it",
@@ -156,9 +155,9 @@ def generate() -> list[Case]:
             *gpt,
             erratum="E6",
         ),
-        _generate("sampled", "one stored uniform number a token", 4, "GEN/sampled 11", untied, **sampled),
-        _generate("sampled-cache", "the same with a cache", 4, "GEN/sampled 11", untied, **sampled, cache=True),
-        _generate(
+        going_on("sampled", "one stored uniform number a token", 4, "GEN/sampled 11", untied, **sampled),
+        going_on("sampled-cache", "the same with a cache", 4, "GEN/sampled 11", untied, **sampled, cache=True),
+        going_on(
             "temperature",
             "temperature 2 flattens",
             4,
@@ -167,7 +166,7 @@ def generate() -> list[Case]:
             temperature=2.0,
             uniforms=[0.9375, 0.4375, 0.6875, 0.8125],
         ),
-        _generate(
+        going_on(
             "cold",
             "temperature 0.5 sharpens",
             4,
@@ -176,7 +175,7 @@ def generate() -> list[Case]:
             temperature=0.5,
             uniforms=[0.125, 0.875, 0.5, 0.1875],
         ),
-        _generate(
+        going_on(
             "top-k",
             "only the three largest",
             4,
@@ -185,7 +184,7 @@ def generate() -> list[Case]:
             top_k=3,
             uniforms=[0.75, 0.625, 0.9375, 0.0625],
         ),
-        _generate(
+        going_on(
             "top-p",
             "the shortest prefix that reaches 0.75",
             4,
@@ -194,7 +193,7 @@ def generate() -> list[Case]:
             top_p=0.75,
             uniforms=[0.8125, 0.375, 0.4375, 0.875],
         ),
-        _generate(
+        going_on(
             "all-three",
             "temperature, then top-k, then top-p",
             4,
@@ -322,23 +321,3 @@ def resume() -> list[Case]:
         ),
         case("resume-after-one", "stopped after the first step, where the corrections are largest", TINY_POST, stop=1),
     ]
-
-
-def generate_padded() -> list[Case]:
-    """Prompts of unequal length that end at the same place. What stands in the padding was chosen to be a word."""
-    untied = {**LONGER, "tied": False}
-
-    def case(slug: str, about: str, name: str, padding: list[int], **more: Any) -> Case:
-        made = _generate(f"padded-{slug}", about, 4, name, more.pop("config", untied), prompt=(len(padding), 4), **more)
-        return replace(made, operation="generate_padded", keywords={**made.keywords, "padding": np.array(padding)})
-
-    return [
-        case("left", "a row without padding, one with two places, one with three; positions begin at the first word",
-             "GEN/batch 69", [0, 2, 3]),
-        case("left-cache", "the same with a cache: the padding stays hidden from every later token", "GEN/batch 69",
-             [0, 2, 3], cache=True),
-        case("left-post", "sinusoidal positions begin at the first word too", "GEN/batch 2", [1, 0], config=LONGER_POST,
-             cache=True),
-        case("left-sampled", "the draws of a row are its own, whatever its padding", "GEN/batch 11", [2, 0], cache=True,
-             uniforms=[[0.1875, 0.0625, 0.75, 0.875], [0.125, 0.75, 0.875, 0.375]]),
-    ]  # fmt: skip
