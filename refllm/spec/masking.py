@@ -9,7 +9,7 @@ NO_TARGET = -1
 
 
 def mask_words(
-    *, ids: Array, which: Array, how: Array, words: Array, special: Sequence[int], mask: int, share: float
+    *, ids: Array, which: Array, how: Array, words: Array, special: Array, mask: int, share: float
 ) -> tuple[Array, Array, Array]:
     """MLM: of every text the share of its ordinary words, rounded, but at least one, is selected
 
@@ -22,7 +22,7 @@ def mask_words(
 
     >>> draws = {"which": array([[0.9, 0.1, 0.5, 0.3]]), "how": array([[0.5, 0.85, 0.5, 0.5]])}
     >>> text = {"ids": array([[2, 7, 8, 9]]), "words": array([[5, 5, 5, 5]])}
-    >>> mask_words(**text, **draws, special=[2], mask=4, share=0.67)  # 7 and 9: one is replaced, one masked
+    >>> mask_words(**text, **draws, special=array([2]), mask=4, share=0.67)  # 7 and 9: one is replaced, one masked
     (array([[2, 5, 8, 4]]), array([[1, 3]]), array([[7, 9]]))
     """
     B, T = ids.shape

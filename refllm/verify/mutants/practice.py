@@ -163,7 +163,7 @@ MUTANTS = [
            edit(merged, "t += 2 if here else 1", "t += 2 if here and text[t : t + 3] != [text[t]] * 3 else 1")),
     Edited("DATA/merged-first-place-alone", "byte pairs that join the pair at its first place alone",
            edit(merged, "here = tuple(text[t : t + 2]) == pair",
-                "here = tuple(text[t : t + 2]) == pair and token not in found")),
+                "here = tuple(text[t : t + 2]) == pair and len(found) == t")),
     # prompts of unequal length
     Edited("GEN/padded-attended", "generation that reads the padding of a prompt as words",
            edit(generate_padded, PROMPT,

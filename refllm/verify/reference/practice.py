@@ -3,7 +3,7 @@ language model, prompts of unequal length, adapters, distillation, weights of 8 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -27,10 +27,10 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 
 def mask_words(
-    *, ids: Array, which: Array, how: Array, words: Array, special: Sequence[int], mask: int, share: float
+    *, ids: Array, which: Array, how: Array, words: Array, special: Array, mask: int, share: float
 ) -> tuple[Array, Array, Array]:
     found = masking.mask_words(
-        ids, masking.MaskingDraws(which, how, words), special=special, mask=mask, share=share
+        ids, masking.MaskingDraws(which, how, words), special=special.tolist(), mask=mask, share=share
     )  # fmt: skip
     return found.ids, found.positions, found.targets
 

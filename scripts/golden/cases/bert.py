@@ -171,7 +171,7 @@ def losses() -> list[Case]:
 
 def mask_words() -> list[Case]:
     """The draws are eighths or so, and no share ends in half a word but where both ways of rounding agree."""
-    special = [0, 1, 2, 3]  # padding, [CLS], [SEP], [MASK]
+    special = np.arange(4)  # padding, [CLS], [SEP], [MASK]
 
     def case(slug: str, about: str, ids: Any, *, share: float, **given: Any) -> Case:
         id = f"MLM/{slug}"
