@@ -16,6 +16,7 @@ from refllm import spec
 from refllm.spec.registers import sources
 from refllm.verify import corpus, plain
 from refllm.verify.keywords import golden_name, own_name
+from refllm.verify.mutants import MUTANTS
 from spec_tests.operations import operation_functions
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,12 @@ def asked() -> frozenset[str]:
 def reached() -> frozenset[str]:
     """Every function of the text that a golden case runs through."""
     return frozenset(f.__name__ for name in asked() & TEXT.keys() for f in plain.called(golden_name(name)))
+
+
+@functools.cache
+def mistaken() -> frozenset[str]:
+    """What the bank has a mistake in: functions of the text, or of refllm that imitate them."""
+    return frozenset(function.__name__ for mutant in MUTANTS for function in mutant.originals)
 
 
 def of_arrays(function: Callable[..., Any]) -> bool:
@@ -57,6 +64,12 @@ def test_a_golden_case_runs_through_every_function(name: str) -> None:
 @pytest.mark.parametrize("name", operations())
 def test_an_operation_has_golden_cases_of_its_own(name: str) -> None:
     assert name in asked(), f"add cases for {name} to scripts/golden/cases, and their file to scripts/golden/corpus.py"
+
+
+@pytest.mark.parametrize("name", operations())
+def test_an_operation_has_a_mistake_that_its_cases_find(name: str) -> None:
+    """That every mistake is found is a test of the bank."""
+    assert name in mistaken(), f"add what people get wrong about {name} to refllm/verify/mutants"
 
 
 @pytest.mark.parametrize("name", sorted(asked() & TEXT.keys()))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from refllm.backend import namespace
+from refllm.generation.cache import KeyValueCache
 from refllm.spec.byte_pairs import encode_word, learn_merges, merged
 from refllm.spec.distillation import distillation_loss
 from refllm.spec.generate import generate_padded
 from refllm.spec.low_rank import low_rank_linear
 from refllm.spec.masking import mask_words, padded
 from refllm.spec.quantised import quantised
-from refllm.verify.mutants.bank import Edited, Edits, edit
+from refllm.verify.mutants.bank import Edited, Edits, Patch, edit
 
 SCALE = "scale = alpha / A.shape[-1]"
 SELECTED = "selected = sorted(sorted(ordinary, key=lambda t: which[b, t])[:count])"
@@ -37,6 +41,23 @@ def loss(new: str) -> Edits:
 
 def best(new: str) -> Edits:
     return edit(learn_merges, BEST, f"best = min(times, key=lambda pair: {new}, default=None)")
+
+
+_advance = KeyValueCache.advance
+
+
+def _positions_of_places(cache: KeyValueCache, tokens: int) -> Any:
+    own, seen = _advance(cache, tokens)
+    return (own if seen is None else namespace(seen).arange(cache.length - tokens, cache.length)), seen
+
+
+def _padding_seen(cache: KeyValueCache, tokens: int) -> Any:
+    return _advance(cache, tokens)[0], None
+
+
+def _padding_seen_later(cache: KeyValueCache, tokens: int) -> Any:
+    own, seen = _advance(cache, tokens)
+    return own, (seen if cache.length == tokens else None)
 
 
 # fmt: off
@@ -178,4 +199,10 @@ MUTANTS = [
     Edited("GEN/padded-draws-shifted", "generation that takes a row's draws from its padding on",
            edit(generate_padded, "own = None if draws is None else draws[b]",
                 "own = None if draws is None else [*draws[b][first:], *draws[b][:first]]")),
+    Patch("GEN/padded-positions-of-places", KeyValueCache.advance,
+          "generation that counts positions from the first place, padding or not", _positions_of_places),
+    Patch("GEN/padded-seen", KeyValueCache.advance, "generation in which words attend the padding before them",
+          _padding_seen),
+    Patch("GEN/padded-seen-later", KeyValueCache.advance,
+          "generation that hides the padding from the prompt and not from the words that follow", _padding_seen_later),
 ]
