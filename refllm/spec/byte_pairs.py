@@ -6,7 +6,7 @@ from itertools import pairwise
 from refllm.spec.array import Array, integers
 
 BYTES = 256
-NOTHING = -1  # stands behind the end of a word
+NOTHING = -1  # stands where there is no token
 
 Pair = tuple[int, int]
 
@@ -19,11 +19,12 @@ def learn_merges(*, words: Array, counts: Array, most: int) -> Array:
     occurs once is not merged.
     Source:  Sennrich et al. 2016 (arXiv:1508.07909) sec. 3.2, on bytes as in Radford et al. 2019 sec. 2.2; documents
              001 ch. 3 sec. 2.2.
-    Shapes:  words (N, L), -1 behind the end; counts (N,) -> merges (M, 2)
+    Shapes:  words (N, L), -1 behind the end; counts (N,) -> merges (most, 2), -1 behind the last
 
-    >>> learn_merges(words=integers([[7, 8, 7, 8], [8, 7, -1, -1]]), counts=integers([2, 3]), most=2)
+    >>> learn_merges(words=integers([[7, 8, 7, 8], [8, 7, -1, -1]]), counts=integers([2, 3]), most=3)
     array([[  8,   7],
-           [  7, 256]])
+           [  7, 256],
+           [257,   8]])
     """
     texts = [[int(i) for i in word if i != NOTHING] for word in words]
     merges: list[Pair] = []
@@ -37,24 +38,24 @@ def learn_merges(*, words: Array, counts: Array, most: int) -> Array:
             break
         texts = [merged(text, best, BYTES + len(merges)) for text in texts]
         merges.append(best)
-    return integers(merges).reshape(-1, 2)
+    return integers([*merges, *[(NOTHING, NOTHING)] * (most - len(merges))]).reshape(most, 2)
 
 
 def encode_word(*, ids: Array, merges: Array) -> Array:
     """DATA, byte pairs: of all pairs in the word the one that was learnt first becomes one token, until none is left
 
     Source:  Sennrich et al. 2016 (arXiv:1508.07909) sec. 3.2.
-    Shapes:  ids (L,), bytes; merges (M, 2) -> ids (N,)
+    Shapes:  ids (L,), bytes; merges (M, 2) -> ids (L,), -1 behind the last
 
     >>> encode_word(ids=integers([7, 8, 7]), merges=integers([[8, 7], [7, 8]]))
-    array([  7, 256])
+    array([  7, 256,  -1])
     """
     text = [int(i) for i in ids]
     rank = {(int(a), int(b)): m for m, (a, b) in enumerate(merges)}
     while known := [pair for pair in pairwise(text) if pair in rank]:
         first = min(known, key=lambda pair: rank[pair])
         text = merged(text, first, BYTES + rank[first])
-    return integers(text)
+    return integers([*text, *[NOTHING] * (len(ids) - len(text))])
 
 
 def merged(text: Sequence[int], pair: Pair, token: int) -> list[int]:

@@ -21,6 +21,7 @@ NEAR = 0.1  # an answer this much nearer to a mutant than to the truth is worth 
 _TOPICS = (
     mutants.optimiser, mutants.schedule, mutants.sampling, mutants.positions, mutants.models, mutants.llama,
     mutants.grouped, mutants.earlier, mutants.cross_attention, mutants.encoder_decoder, mutants.beam,
+    mutants.practice,
 )  # fmt: skip
 _LATE = frozenset(
     mutant.id for topic in _TOPICS for mutant in topic.MUTANTS

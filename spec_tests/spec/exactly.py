@@ -32,8 +32,11 @@ def evaluate(case: Case, function: Callable[..., Any]) -> Answer:
     )
 
 
-def rounded(x: Exact) -> Array:
-    """The float64 nearest to each number, ties to even; what 400 digits cannot tell from zero is zero."""
+def rounded(x: Any) -> Array:
+    """The float64 nearest to each number, ties to even; what 400 digits cannot tell from zero is zero. Whole numbers
+    stay."""
+    if not isinstance(x, Exact):
+        return numpy.asarray(x)
     y = numpy.empty(x.shape)
     for i in numpy.ndindex(x.shape):
         y[i] = nearest(number(x.nodes[i]))

@@ -77,9 +77,11 @@ def quantised(W: Array) -> tuple[Array, Array]:
 
 def learn_merges(*, words: Array, counts: Array, most: int) -> Array:
     spelled = ["".join(chr(i) for i in word if i >= 0) for word in words]
-    return numpy.array(bpe.merges_of(spelled, counts.tolist(), most), "int64").reshape(-1, 2)
+    merges = bpe.merges_of(spelled, counts.tolist(), most)
+    return numpy.array([*merges, *[(-1, -1)] * (most - len(merges))], "int64").reshape(most, 2)
 
 
 def encode_word(*, ids: Array, merges: Array) -> Array:
     tokenizer = bpe.BytePairTokenizer(tuple((int(a), int(b)) for a, b in merges))
-    return numpy.array(tokenizer.merged("".join(map(chr, ids))), "int64")
+    found = tokenizer.merged("".join(map(chr, ids)))
+    return numpy.array([*found, *[-1] * (len(ids) - len(found))], "int64")

@@ -25,9 +25,9 @@ def learn_merges() -> list[Case]:
 
     few = {"low": 5, "lower": 2, "newest": 6, "widest": 3}
     return [
+        case("often", "a word counts as often as it occurs, not once", {"ab": 1, "abx": 1, "bc": 9, "bcx": 1}, 2),
         case("four-words", "the example of Sennrich et al. 2016, section 3.2, without the sign for the end of a word",
              few, 8),
-        case("often", "a word counts as often as it occurs, not once", {"ab": 1, "bc": 9, "cd": 2}, 2),
         case("ties", "of pairs that occur equally often the one with the smaller ids is first, whatever comes first",
              {"zy": 4, "xw": 4, "ba": 4, "ac": 4}, 4),
         case("ties-second", "of two pairs with the same first token the second decides",
@@ -56,7 +56,11 @@ def encode_word() -> list[Case]:
         return Case(f"DATA/encode-{slug}", "encode_word", about, {}, keywords, gradient=False)
 
     a, b, c, d = map(ord, "abcd")
+    w, x, y, z = map(ord, "wxyz")
+    five = [(b, y), (z, b), (y, a), (x, w), (a, x), (z, 256), (257, 258)]  # of the word z b y a x w
     return [
+        case("five-pairs", "every pair was learnt: the first learnt, the last learnt, the smallest and the one on "
+             "the left give other tokens", "zbyaxw", five),
         case("first-learnt", "the pair that was learnt first goes first, not the one that stands first",
              "abc", [(b, c), (a, b)]),
         case("left-to-right", "a greedy reader from the left would take a b; b c was learnt before it",
