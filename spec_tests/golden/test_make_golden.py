@@ -24,6 +24,7 @@ import make_golden
 from golden import truth, writer
 from golden.case import Case, bfloat16
 from golden.corpus import FILES
+from refllm.numbers.exact import Exact
 from refllm.verify import plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,10 +132,11 @@ def sampled(cases: list[Case], count: int) -> list[Case]:
 
 
 def nearest_double(x: Any) -> float:
-    """Found by comparison, not by the conversion that made the files: no neighbour is nearer to x."""
+    """Found by comparison, not by the conversion that made the files: no neighbour is nearer to x, and of two that are
+    as near the last bit is 0."""
     guess = float(x)
     neighbours = [np.nextafter(guess, -np.inf), guess, np.nextafter(guess, np.inf)]
-    return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), float(y).hex()[-4:] != "0p+0")))
+    return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), int(float(y).hex().partition("p")[0][-1], 16) % 2)))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +148,9 @@ def test_a_golden_value_is_the_double_nearest_to_the_truth(case: Case) -> None:
         for part, arrays in (("outputs", found.outputs), ("gradients", found.by_tape)):
             assert arrays.keys() == stored.get(part, {}).keys()
             for name, array in arrays.items():
+                if not isinstance(array, Exact):
+                    assert np.array_equal(array, stored[part][name]["value"]), (part, name)
+                    continue
                 for x, y in zip(array.nodes.flat, stored[part][name]["value"].flat, strict=True):
                     expected = nearest_double(x.value) if abs(x.value) > mpf(10) ** -330 else 0.0
                     assert y == expected, (part, name)
@@ -228,7 +233,7 @@ def test_cotangents_are_random_and_outputs_are_not_all_zero() -> None:
                 assert cotangent.any() or not cotangent.size, case.id
             values = [output["value"] for output in stored.get("outputs", {}).values()]
             floor = case.operation == "warmup_cosine" or "one-class" in case.id
-            empty = any(not x.size for x in stored.get("inputs", {}).values())
+            empty = any(not x.size for x in [*stored.get("inputs", {}).values(), *values])
             right = empty or floor or case.id in zeros_are_right
             assert not values or right or any(v.any() for v in values), case.id
 
@@ -401,7 +406,6 @@ def test_the_loader_tensors_read_back_with_their_bits() -> None:
             np.testing.assert_array_equal(values, expected.reshape(x["shape"]))
 
 
-def test_the_cases_are_small() -> None:
-    """The notes, which are not needed to judge an answer, stand beside them."""
-    of_cases = [path for path in GOLDEN.rglob("*") if path.is_file() and path.name != "notes.json"]
-    assert sum(path.stat().st_size for path in of_cases) < 5_000_000
+def test_the_folder_is_small() -> None:
+    """With its notes and pages: it is copied into other people's repositories."""
+    assert sum(path.stat().st_size for path in GOLDEN.rglob("*") if path.is_file()) < 6_000_000
