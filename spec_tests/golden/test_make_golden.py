@@ -136,7 +136,8 @@ def nearest_double(x: Any) -> float:
     as near the last bit is 0."""
     guess = float(x)
     neighbours = [np.nextafter(guess, -np.inf), guess, np.nextafter(guess, np.inf)]
-    return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), int(float(y).hex().partition("p")[0][-1], 16) % 2)))
+    last_bit = lambda y: int(float(y).hex().partition("p")[0][-1], 16) % 2
+    return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), last_bit(y))))
 
 
 @pytest.mark.parametrize(
