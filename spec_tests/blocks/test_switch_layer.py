@@ -18,8 +18,8 @@ from refllm.blocks.switch_layer import (
     switch_transformer_layer,
     switch_transformer_layer_shapes,
 )
-from refllm.ops.softmax import softmax
 from refllm.parameters import Tree, map_leaves, named_leaves
+from refllm.spec import switch_layer as text
 from spec_tests.gradients import assert_gradients_agree, assert_pure, random_tree
 
 B, T, C, F, E = 2, 7, 4, 5, 3
@@ -40,19 +40,12 @@ def layer(x: Any, p: Tree, *, capacity: int = T, token_mask: Any = None, activat
     return switch_layer(x, p, activation=activation, capacity=capacity, token_mask=token_mask)
 
 
-def by_hand(x: Any, p: Tree, *, capacity: int, token_mask: Any = None) -> tuple[Any, Any]:
-    """Token by token: y and the expert that took it, or -1."""
-    y, takers = numpy.zeros_like(x), numpy.full(x.shape[:2], -1)
-    for text in range(len(x)):
-        room = [capacity] * p["Wr"].shape[1]
-        for t, token in enumerate(x[text]):
-            P, _ = softmax(token @ p["Wr"])
-            e = int(P.argmax())
-            if (token_mask is None or token_mask[text, t]) and room[e]:
-                room[e] -= 1
-                expert = {name: p[name][e] for name in ("W1", "b1", "W2", "b2")}
-                y[text, t], takers[text, t] = P[e] * feed_forward(token, expert, activation="gelu_tanh")[0], e
-    return y, takers
+def by_the_text(x: Any, p: Tree, *, capacity: int, token_mask: Any = None) -> tuple[Any, Any]:
+    """y, and the expert that took each token, or -1."""
+    (y, _), _ = text.switch_layer(x, p, activation="gelu_tanh", capacity=capacity, token_mask=token_mask)
+    chosen = text.most_probable(x @ p["Wr"])
+    slots = text.slots_of(chosen, experts=E, capacity=capacity, token_mask=token_mask)
+    return y, numpy.where(slots < E * capacity, slots // capacity, -1)
 
 
 def in_one_row(block: Callable[[Tree], Any]) -> Block:
@@ -74,7 +67,7 @@ def in_one_row(block: Callable[[Tree], Any]) -> Block:
 def test_a_token_goes_to_its_expert_while_there_is_room(capacity: int, token_mask: Any) -> None:
     p = parameters()
     (y, _), _ = layer(X, p, capacity=capacity, token_mask=token_mask)
-    expected, takers = by_hand(X, p, capacity=capacity, token_mask=token_mask)
+    expected, takers = by_the_text(X, p, capacity=capacity, token_mask=token_mask)
     numpy.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-14)
     assert set(takers[LENGTHS]) == ({0, 1, 2} if capacity == T else {-1, 0, 1, 2})  # so the case shows what it should
 
@@ -133,7 +126,7 @@ def test_later_tokens_and_other_texts_do_not_change_what_becomes_of_a_token(capa
 
 def test_a_token_that_overflows_leaves_the_layer_without_a_gradient_but_that_of_the_balance() -> None:
     p = parameters()
-    _, takers = by_hand(X, p, capacity=1)
+    _, takers = by_the_text(X, p, capacity=1)
     (y, balance), back = layer(X, p, capacity=1)
     dx, _ = back(RANDOM.standard_normal(y.shape), numpy.zeros_like(balance))
     assert not y[takers < 0].any()

@@ -16,6 +16,7 @@ from refllm.blocks.self_attention import self_attention, self_attention_shapes
 from refllm.explain.attention import attention_maps, attention_weights
 from refllm.models import bert, encoder_decoder, gpt, hybrid, llama, recurrent_lm, switch
 from refllm.ops.attention import attention, biased_attention
+from refllm.spec import attention as text
 from refllm.watching import watched
 from spec_tests.gradients import random_tree
 
@@ -88,7 +89,7 @@ def test_padding_gets_no_weight() -> None:
 def test_weights_are_the_softmax_of_the_scores(
     T: int, past: int, D: int, causal: bool, biased: bool, seed: int
 ) -> None:
-    """Against the formula of the source in float64, written out. S > T as with a cache."""
+    """Those of the plain text: what it gives with the unit vectors as values. S > T as with a cache."""
     random, S = numpy.random.default_rng(seed), T + past
     q, k, v = (random.standard_normal((2, n, D)) for n in (T, S, S))
     r = random.standard_normal((2, T + S - 1))
@@ -97,10 +98,10 @@ def test_weights_are_the_softmax_of_the_scores(
             biased_attention(q, k, v, r, causal=causal, attention_mask=None)
         else:
             attention(q, k, v, causal=causal, attention_mask=None)
-    t, s = numpy.arange(T)[:, None], numpy.arange(S)
-    scores = q @ k.swapaxes(-1, -2) / numpy.sqrt(D) + (r[:, s - t + T - 1] if biased else 0)
-    e = numpy.exp(scores) * (s <= t + past if causal else True)
-    numpy.testing.assert_allclose(attention_weights(seen[0]), e / e.sum(axis=-1, keepdims=True), atol=1e-12)
+    units = numpy.broadcast_to(numpy.eye(S), (2, S, S))
+    how = {"causal": causal, "attention_mask": None}
+    P = (text.biased_attention(q, k, units, r, **how) if biased else text.attention(q, k, units, **how))[0]
+    numpy.testing.assert_allclose(attention_weights(seen[0]), P, atol=1e-12)
 
 
 def test_who_looks_on_changes_nothing() -> None:
