@@ -29,6 +29,7 @@ from refllm.invocation import retold, typed
 COMMANDS = {
     "train": "train a model on text",
     "pretrain": "make the BERT or encoder-decoder that fit --from starts from",
+    "runs": "list what has been trained",
     "compare": "train every language model on the same text and compare them",
     "generate": "write text with a trained model",
     "score": "the probability and perplexity of a text",

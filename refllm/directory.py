@@ -39,7 +39,7 @@ _fcntl, _msvcrt = _module("fcntl"), _module("msvcrt")  # the second on Windows
 LOCK = "refllm.lock"
 RESUMABLE = f"checkpoint/{checkpoint.STATE}"  # once it is there, a training can be gone on with
 _WRITTEN = re.compile(
-    r"(metrics\.jsonl|summary\.json|compress\.json)(\.partial)?"
+    r"(metrics\.jsonl|summary\.json|compress\.json|report\.html)(\.partial)?"
 )  # beside the checkpoint, by commands
 _ATTEMPTS = 100  # at a lock file that others remove
 _FAR = 1 << 30  # the byte of the file that is locked on Windows, which hides it from others: what is written stays read

@@ -6,11 +6,22 @@ import math
 from pathlib import Path
 from typing import Any
 
+from refllm.directory import is_left, require_not_held
 from refllm.errors import UserError
-from refllm.invocation import command
+from refllm.invocation import command, quoted
 from refllm.state_file import is_a
 
 MOST_SHARDS = 1 << 12  # of a run that is gone on with
+
+
+def require_begun(directory: Path) -> None:
+    """UserError for what a process left that was killed before it had saved anything."""
+    if is_left(directory):
+        require_not_held(directory)
+        raise UserError(
+            f"{directory} holds nothing to go on with: its training ended before it had saved anything; begin it "
+            f"again with --out {quoted(directory)}"
+        )
 
 
 def require_resumable(directory: Path, description: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ checkpoint/     weights, moments and state.json (refllm/checkpoint.py); while a 
                 report's weights; in fine-tuning of a part, what is trained, beside the weights of the whole model
 metrics.jsonl   a line a report (refllm/reported.py)
 summary.json    written at the end
+report.html     all of it as a page (refllm/training_page.py)
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from typing import Any, TypeAlias
 import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_host
-from refllm.directory import RESUMABLE, is_left, occupied, require_empty, require_not_held
+from refllm.directory import RESUMABLE, occupied, require_empty
 from refllm.errors import UserError
 from refllm.finetune.stored import require_floating
 from refllm.invocation import quoted
 from refllm.parameters import named_leaves
 from refllm.plan import Best, Plan, criterion
-from refllm.reported import append_line, drop_lines_after, is_summarised, summary_of, write_summary
-from refllm.resumable import require_numbers, require_resumable
+from refllm.report_keeper import ReportKeeper
+from refllm.reported import METRICS, append_line, drop_lines_after, is_summarised, summary_of, write_summary
+from refllm.resumable import require_begun, require_numbers, require_resumable
 from refllm.state_file import made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
@@ -61,6 +63,7 @@ class Run:
         self.clock = Clock(description["seconds"], description["training_seconds"], self.plan.training_alone)
         self.best = made_of(Best, description.get("best", {}))
         self.best_weights = (groups or {}).get("best", {})
+        self.keeper = ReportKeeper(directory, description, metrics=METRICS)
         self.saved: str | None = None  # what tells its last checkpoint from another; none of a new run
         order = generator(self.settings.seed, 1)
         self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
@@ -98,12 +101,7 @@ class Run:
     @classmethod
     def resume(cls, directory: Path, workers: Callable[[int, int], Workers]) -> Run:
         """The run as its last checkpoint left it. Later lines of the metrics are dropped: they will be made again."""
-        if is_left(directory):
-            require_not_held(directory)
-            raise UserError(
-                f"{directory} holds nothing to go on with: its training ended before it had saved anything; begin it "
-                f"again with --out {quoted(directory)}"
-            )
+        require_begun(directory)
         require_resumable(directory, checkpoint.load(directory / "checkpoint")[0])
         with occupied(directory, until=RESUMABLE, fresh=False):
             return cls._resumed(directory, workers)
@@ -223,10 +221,12 @@ class Run:
                 line = self._report(lr, steps=self.trainer.step_number - since, seconds=seconds)
                 self._keep_the_best(criterion(line))
                 on_report(line)
+                self.keeper.sample(self)
                 self.clock.count()
                 if self.timing.may_save(training=self.training_seconds):
                     self.save()
                     self.timing.has_saved(self.clock.count())
+                self.keeper.write_in_time(self)
                 trained, since = self.training_seconds, self.trainer.step_number
         self._read(losses)
         self.clock.count_training()
@@ -234,6 +234,7 @@ class Run:
             self.trainer.load({"weights": self.best_weights}, step=self.trainer.step_number)
             self.best_weights = {}
         self.save()
+        self.keeper.write(self)
         self.clock.count()
 
     def _keep_the_best(self, loss: float) -> None:
@@ -341,6 +342,7 @@ class Run:
         )
         with self.held():
             write_summary(self.directory, summary)
+            self.keeper.write(self, summary)
         return summary
 
     @property

@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # A room imports from the lines above its own and, without a circle, from its own line. "refllm" is the version.
 LAYERS = [
-    {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras"},
+    {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras", "page", "chart"},
     {"backend"},
     {"shapes", "parameters", "watching"},
     {"fit", "heads"},
@@ -43,7 +43,18 @@ LAYERS = [
     {"finetune", "explain", "verify"},
     {"train"},
     {"tasks"},
-    {"plan", "timing", "run", "reported", "resumable", "trained", "directory"},
+    {
+        "plan",
+        "timing",
+        "run",
+        "reported",
+        "resumable",
+        "trained",
+        "directory",
+        "training_page",
+        "report_keeper",
+        "pictures",
+    },
     {"estimator"},
     {"commands"},
     {"cli", "__main__"},

@@ -23,12 +23,12 @@ def measured(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("script", [["context", "memory"], ["bench"]])
 @pytest.mark.parametrize("flag", ["--json", "--plot"])
 def test_figures_are_not_overwritten(tmp_path: Path, script: list[str], flag: str) -> None:
-    (tmp_path / "mine").write_text("mine")
-    command = [sys.executable, f"scripts/{script[0]}", *script[1:], flag, str(tmp_path / "mine")]
+    (tmp_path / "mine.svg").write_text("mine")
+    command = [sys.executable, f"scripts/{script[0]}", *script[1:], flag, str(tmp_path / "mine.svg")]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "is there already and will not be overwritten" in done.stderr
-    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "mine.svg").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from refllm.commands.choices import (
     takes,
     tokenizer_of,
 )
+from refllm.commands.compare_page import compare_page
 from refllm.commands.progress import Display, interrupts, silent_divergence
 from refllm.commands.streams import INTERRUPTED, lasting_output, output_is_lost
 from refllm.commands.train import LESS_MEMORY, lost, next_free
@@ -30,11 +31,13 @@ from refllm.data.batching import refuse_shorter_than_window
 from refllm.data.corpus import split
 from refllm.data.held_out import HeldOutWindows
 from refllm.data.part import part_of_text, share_of
-from refllm.directory import occupied, require_empty, require_free
+from refllm.directory import occupied, require_empty, require_place
 from refllm.errors import UserError
 from refllm.extras import how_to_install
 from refllm.metrics import perplexity
 from refllm.models import by_name
+from refllm.page import replace_page, require_replaceable
+from refllm.pictures import require_free_pictures, save_pictures
 from refllm.plan import Plan
 from refllm.presets import MODELS, PRESETS
 from refllm.run import Run
@@ -67,7 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--models", nargs="+", choices=ALL, default=list(ALL), metavar="NAME", help=f"some of: {', '.join(ALL)}")
     add("--out", metavar="DIR", help="directory of the runs (default: runs/ and the next free number)")
     add("--json", action="store_true", help="the table as JSON, a row a model")
-    add("--plot", metavar="FILE", help="where the picture goes (default: compare.png in the directory)")
+    add("--html", metavar="FILE", help="also as a page")
+    add(
+        "--plot",
+        metavar="FILE",
+        help="where the picture goes, as PNG and as SVG (default: compare.png in the directory)",
+    )
     add_machine_arguments(parser)
     add_model_arguments(parser)
     add_optimiser_arguments(parser)
@@ -98,7 +106,10 @@ def _compared(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else next_free()
     require_empty(out)
     if options.plot:
-        require_free(Path(options.plot), ".png", ".svg", ".pdf")
+        require_free_pictures(Path(options.plot))
+    if options.html:
+        require_replaceable(Path(options.html))
+        require_place(Path(options.html), within=Path(options.html).parent)
     corpus = read_corpus(options.data)
     parts = split(corpus)
     tokenizer = tokenizer_of(next(iter(plans.values())), corpus.text, parts.train, asked=options.vocabulary)
@@ -107,6 +118,10 @@ def _compared(options: argparse.Namespace) -> int:
     text = LearntText.of(ReadText.of(corpus, parts, part), tokenizer)
     del corpus, parts
     _require_windows(contenders, text)
+    about = (
+        f"{text.about.introduced(tokenizer)}; {tokenizer.size} {tokenizer.kind} tokens; "
+        f"{counted(options.minutes, 'minute')} of training for each model."
+    )
     print(
         f"text       {text.about.introduced(tokenizer)}\n"
         f"tokens     {tokenizer.size} {tokenizer.kind}\n"
@@ -119,6 +134,12 @@ def _compared(options: argparse.Namespace) -> int:
         rows, interrupted = _trained(contenders, plan, options, text, tokenizer, out)
         write_atomically(out / TABLE, (json.dumps(rows, indent=1) + "\n").encode())
         picture = _plot(rows, Path(options.plot) if options.plot else out / "compare.png")
+        if options.html:
+            page = Path(options.html)
+            replace_page(
+                page,
+                compare_page(rows, title="Language models compared", about=about, directory=out, file=page),
+            )
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
@@ -238,5 +259,4 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> str:
     axes.set_xlabel(f"bits per {bits_of(rows[0])[1]} of the held-out text (lower is better)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
-    figure.savefig(path, dpi=150)
-    return f"Picture: {path}"
+    return f"Picture: {save_pictures(figure, path)}"

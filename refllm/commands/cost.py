@@ -11,6 +11,7 @@ from typing import Any
 
 from refllm.extras import how_to_install
 from refllm.parameters import count
+from refllm.pictures import save_pictures
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.classify import Classify
@@ -146,5 +147,4 @@ def plot(rows: dict[str, dict[str, float]], path: Path) -> str:
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.margins(y=0.15)
-    figure.savefig(path, dpi=150)
-    return f"Picture: {path}"
+    return f"Picture: {save_pictures(figure, path)}"

@@ -189,6 +189,7 @@ def _train(prepared: Run) -> int:
     task = prepared.task
     if isinstance(task, Language):
         prepared.afterwards = COUNTING * len(task.text.end) + WRITING
+        prepared.keeper.sampler = lambda: _writing(prepared)
     if not carried_out(prepared, go_on=command("train")):
         return INTERRUPTED
     if isinstance(task, MaskedPretraining):
@@ -237,18 +238,13 @@ def _introduce(prepared: Run) -> None:
 
 
 def _conclude(prepared: Run, summary: dict[str, Any], note: str) -> None:
-    trainer, task = prepared.trainer, _language(prepared)
+    task = _language(prepared)
     print("\nWhat it writes:\n")
-    start = task.held_out.tokens[: min(8, task.config.context)]
-    pieces = stream_text(
-        trainer.parameters.tree, model=task.model, config=task.config, tokenizer=task.tokenizer, prompt=start,
-        new_tokens=300,
-        temperature=0.8, top_k=None, top_p=None, greedy=False, seed=prepared.settings.seed,
-        device=prepared.settings.device,
-    )  # fmt: skip
-    text = completed(start.tolist(), task.tokenizer) + "".join(_in_time(pieces, prepared))
+    text = "".join(_in_time(_writing(prepared), prepared))
     print("\n".join("    " + line for line in text.splitlines()), flush=True)
     tell_broken(text, task.tokenizer)
+    prepared.keeper.keep(prepared.trainer.step_number, text)
+    prepared.keeper.write(prepared, summary)
     own, unit = bits_of(summary)
     print(f"\nBits per {unit} of {what_was_read(summary)} (lower is better):\n")
     for name, bits in [*summary["baselines"].items(), ("this model", own)]:
@@ -257,6 +253,18 @@ def _conclude(prepared: Run, summary: dict[str, Any], note: str) -> None:
         f"\n{lost(summary)}{note}{note and chr(10)}"
         f"{time_told(summary, prepared)}. More text from it: {command('generate', prepared.directory)}"
     )
+
+
+def _writing(prepared: Run) -> Iterator[str]:
+    """A text from the weights of the moment, piece by piece: the beginning of what is held out, and how it goes on."""
+    task, weights = _language(prepared), prepared.trainer.parameters.tree
+    start = task.held_out.tokens[: min(8, task.config.context)]
+    yield completed(start.tolist(), task.tokenizer)
+    yield from stream_text(
+        weights, model=task.model, config=task.config, tokenizer=task.tokenizer, prompt=start, new_tokens=300,
+        temperature=0.8, top_k=None, top_p=None, greedy=False, seed=prepared.settings.seed,
+        device=prepared.settings.device,
+    )  # fmt: skip
 
 
 def _in_time(pieces: Iterator[str], prepared: Run) -> Iterator[str]:

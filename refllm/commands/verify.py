@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
+from refllm.directory import require_place
 from refllm.errors import UserError
 from refllm.invocation import command
+from refllm.page import START, require_replaceable
 from refllm.verify import adapter, again, corpus, device, external, isolated, pages, reference, report, runner
 from refllm.verify.case import CARRIERS, Case
 from refllm.verify.material import page_on_plugging_in
@@ -75,6 +77,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--search must be a number of seconds, 0 or more; got {options.search:g}")
     if not options.timeout > 0:
         raise UserError(f"--timeout must be above 0 seconds, got {options.timeout:g}")
+    for file, start in ((options.junit, pages.JUNIT_START), (options.html, START)):
+        if file:
+            require_replaceable(Path(file), start)
+            require_place(Path(file), within=Path(file).parent)
     golden = corpus.load(corpus.folder(options.golden))
     cases = chosen_cases(golden, options.level, options.only)
     if options.values:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import html
+import math
+import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from refllm.errors import UserError
-from refllm.verify.report import KINDS, LEVELS, Report, below, counts, sentence, snippet
+from refllm.page import box, code, escaped, page, replace, replace_page, table
+from refllm.verify.report import (
+    KINDS,
+    LEVELS,
+    Report,
+    below,
+    counts,
+    diff_of,
+    issue_of,
+    reported,
+    sentence,
+    snippet,
+)
 from refllm.verify.runner import Result
 
-_JUNIT, _PAGE = b"<?xml", b"<!doctype html>"
+JUNIT_START = b"<?xml"
+_WEB = re.compile(r"https?://\S+")
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } td, th { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #8884; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-section { border-left: 4px solid #c33; padding-left: 1rem; margin: 1.5rem 0; }
-pre { overflow-x: auto; padding: .6rem; background: #8882; } .quiet { opacity: .75; }
+_PAGE_STYLE = """
+.case { border-left: 4px solid var(--bad); padding-left: 1rem; margin: .8rem 0; }
+.case > summary { font-weight: 600; }
 """
 
 
@@ -39,7 +49,7 @@ def write_junit(path: Path, report: Report) -> None:
         for result in results:
             _test_case(suite, report, result)
     ET.indent(root)
-    _write(path, ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n", _JUNIT)
+    replace(path, ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n", JUNIT_START)
 
 
 def _test_case(suite: ET.Element, report: Report, result: Result) -> None:
@@ -73,57 +83,118 @@ def _lines(result: Result) -> Iterator[str]:
 
 
 def write_page(path: Path, report: Report) -> None:
-    """One page without anything from elsewhere: counts by level, every failure, every reason for a skip."""
-    title = f"{report.implementation} in {report.dtype}"
+    """One page without anything from elsewhere: from an operation one click to its failures, each with what is wrong,
+    the edit of the specification that explains it, and how to see it again."""
+    failures = report.failures()
     parts = [
-        _PAGE.decode(),
-        '<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        f"<title>refllm verify: {html.escape(title)}</title><style>{_STYLE}</style>",
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{html.escape(sentence(report))} "
-        f"Golden files {html.escape(report.spec_version)}, tolerance factor {report.C:g}.</p>",
-        "<table><tr><th>Level<th>Passed<th>Value only<th>Failed<th>Other dtype<th>By convention<th>Skipped</tr>",
-        *_rows(report),
-        "</table>",
+        f"<p>{escaped(sentence(report))} "
+        f"Golden files {escaped(report.spec_version)}, tolerance factor {report.C:g}.</p>",
+        "<h2>Operations</h2>",
+        f"<p>{'Choose an operation to see what is wrong with it.' if failures else 'Nothing is wrong.'}</p>",
+        table(["operation", *_COUNTS, "worst error / tolerance"], _operations(report, failures),
+              about="results by operation", numbers=range(1, 8)),
+    ]  # fmt: skip
+    for operation, results in failures.items():
+        parts.append(f'<section><h2 id="{_anchor(operation)}" tabindex="-1">{escaped(operation)}</h2>')
+        parts += [_failure(report, result, opened=number == 0) for number, result in enumerate(results)]
+        parts.append("</section>")
+    parts += [
+        "<h2>Levels</h2>",
+        table(["level", *_COUNTS], _levels(report), about="results by level", numbers=range(1, 7)),
+        *_skipped(report),
     ]
-    for operation, failures in report.failures().items():
-        parts.append(f"<h2>{html.escape(operation)}</h2>")
-        parts += [_section(report, result) for result in failures]
-    if report.skipped():
-        parts.append("<h2>Skipped</h2><ul>")
-        for reason, results in report.skipped().items():
-            ids = ", ".join(result.case.id for result in results)
-            parts.append(f'<li>{html.escape(reason)} <span class="quiet">({html.escape(ids)})</span></li>')
-        parts.append("</ul>")
-    _write(path, ("\n".join(parts) + "\n</html>\n").encode(), _PAGE)
+    replace_page(path, page(f"{report.implementation} in {report.dtype}", parts, style=_PAGE_STYLE))
 
 
-def _rows(report: Report) -> Iterator[str]:
+_COUNTS = ("passed", "value only", "failed", "other dtype", "by convention", "skipped")
+
+
+def _anchor(operation: str) -> str:
+    return f"operation-{escaped(operation)}"
+
+
+def _levels(report: Report) -> Iterator[list[str]]:
     for level, name in LEVELS.items():
         results = [result for result in report.results if result.case.level == level]
         if results:
-            cells = counts(results).values()
-            yield f"<tr><td>L{level} {name}" + "".join(f'<td class="number">{n}' for n in cells) + "</tr>"
+            yield [f"L{level} {name}", *_cells(counts(results).values())]
 
 
-def _section(report: Report, result: Result) -> str:
+def _cells(numbers: Iterable[int]) -> list[str]:
+    return [str(n) if n else '<span class="quiet">0</span>' for n in numbers]
+
+
+def _skipped(report: Report) -> Iterator[str]:
+    """By reason; the functions that are not there together."""
+    found: dict[str, list[str]] = {}
+    for reason, results in report.skipped().items():
+        before, absent, name = reason.partition(" has no function ")
+        if absent:
+            found.setdefault(f"{before}{absent}of these names", []).append(f"{name} ({len(results)})")
+        else:
+            found.setdefault(reason, []).extend(result.case.id for result in results)
+    if found:
+        yield "<h2>Skipped</h2>"
+    for reason, names in found.items():
+        yield f"<details><summary>{escaped(reason)}</summary><p>{escaped(', '.join(names))}</p></details>"
+
+
+def _operations(report: Report, failures: dict[str, list[Result]]) -> Iterator[list[str]]:
+    """A row an operation: what failed leads to its failures."""
+    found: dict[str, list[Result]] = {}
+    for result in report.results:
+        if result.status != "skip":  # what is not there is listed below
+            found.setdefault(result.case.operation, []).append(result)
+    skipped = Counter(result.case.operation for result in report.results if result.status == "skip")
+    for operation in sorted(found, key=lambda name: name not in failures):
+        results = found[operation]
+        ratios = [r.ratio for r in results if r.ratio is not None]
+        worst = f"{max(ratios):.2g}" if ratios and all(map(math.isfinite, ratios)) else "not finite" if ratios else ""
+        numbers = {**counts(results), "skipped": skipped[operation]}
+        name, cells = escaped(operation), _cells(numbers.values())
+        if operation in failures:
+            name = f'<a href="#{_anchor(operation)}">{name}</a>'
+            bad = [key in ("failed", "dtype", "convention") and n > 0 for key, n in numbers.items()]
+            cells = [f'<b class="bad">{cell}</b>' if is_bad else cell for cell, is_bad in zip(cells, bad, strict=True)]
+        yield [name, *cells, worst]
+
+
+def _failure(report: Report, result: Result, *, opened: bool) -> str:
     case = result.case
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in _lines(result))
-    shown = html.escape("\n".join(snippet(report, result)))
+    wrong = [result.reason] if result.reason and result.status != "convention" else []
+    if result.status == "convention":
+        wrong = [f"differs by the convention {result.reason}"]
+    wrong += [verdict.message for verdict in result.verdicts if verdict.wrong]
+    wrong += [result.tap] if result.tap else []
+    items = "".join(f"<li>{escaped(line)}</li>" for line in wrong)
+    explained = "".join(f"<li>{escaped(line)}{_diff(line)}{_issue(line)}</li>" for line in result.diagnosis)
+    reports = "".join(f"<li>{_link(address)}</li>" for address in reported(report, result))
     return (
-        f"<section><h3>{case.id}</h3><p>{html.escape(case.about)} "
-        f'<span class="quiet">({case.spec}, {html.escape(case.section)})</span></p>'
-        f"<ul>{items}</ul><pre>{shown}</pre></section>"
+        f'<details class="case"{" open" if opened else ""}><summary>{escaped(case.id)}</summary>'
+        f'<p>{escaped(case.about)} <span class="quiet">({escaped(case.spec)}, {escaped(case.section)})</span></p>'
+        f"<ul>{items}</ul>"
+        + (f"<h3>Diagnosis</h3><ul>{explained}</ul>" if explained else "")
+        + (f"<h3>Public reports of mistakes that fail this case</h3><ul>{reports}</ul>" if reports else "")
+        + f"<h3>See it again</h3>{code(chr(10).join(snippet(report, result)), about='how to see it again')}</details>"
     )
 
 
-def _write(path: Path, content: bytes, start: bytes) -> None:
-    """Replaces an older report; anything else that stands there is the user's."""
-    if path.exists():
-        with path.open("rb") as file:
-            if not path.is_file() or file.read(len(start)) != start:
-                raise UserError(f"{path} is there already and is no report; choose another name")
-    path.write_bytes(content)
+def _diff(line: str) -> str:
+    """The edit of the specification; what goes and what comes are told by their signs, not by colour alone."""
+    lines = diff_of(line)
+    tags = {"-": "del", "+": "ins"}
+    marked = [f"<{tag}>{escaped(x)}</{tag}>" if (tag := tags.get(x[:1])) else escaped(x) for x in lines]
+    return box("\n".join(marked), about="edit of the specification") if lines else ""
+
+
+def _issue(line: str) -> str:
+    address = issue_of(line)
+    return f"<p>as in {_link(address)}</p>" if address else ""
+
+
+def _link(address: str) -> str:
+    """A link where it leads to a page of the web, else the words."""
+    return f'<a href="{escaped(address)}">{escaped(address)}</a>' if _WEB.fullmatch(address) else escaped(address)
 
 
 def _printable(text: str) -> str:

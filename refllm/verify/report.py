@@ -266,10 +266,13 @@ def _case(report: Report, result: Result) -> list[str]:
 
 def _reports(report: Report, result: Result) -> list[str]:
     """Where mistakes were reported that fail this case, unless the diagnosis says one."""
-    if any(map(issue_of, result.diagnosis)):
-        return []
-    links = _links(report, result)
+    links = reported(report, result)
     return [f"mistakes that fail this case were reported at {' '.join(links[:_LINKS])}"] if links else []
+
+
+def reported(report: Report, result: Result) -> list[str]:
+    """Public reports of mistakes that fail this case, unless the diagnosis says one."""
+    return [] if any(map(issue_of, result.diagnosis)) else _links(report, result)
 
 
 def _links(report: Report, result: Result) -> list[str]:

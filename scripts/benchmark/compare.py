@@ -20,6 +20,7 @@ from benchmark.tasks import ATTENTION, GENERATIONS, STEPS, Shape
 from libraries import require_plotting
 from refllm.directory import require_free
 from refllm.errors import UserError
+from refllm.pictures import require_free_pictures, save_pictures
 
 WORKER = Path(__file__).with_name("worker.py")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -185,7 +186,19 @@ def plot(results: list[dict[str, Any]], file: str) -> None:
         axis.set_ylim(bottom=0)
         axis.tick_params(axis="x", labelrotation=60, labelsize=8)
     axes[0][0].set_ylabel("milliseconds")
-    figure.savefig(file, dpi=150)
+    save_pictures(figure, Path(file))
+
+
+def require_free_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program where a file that it is to write is there already, or cannot be drawn."""
+    try:
+        if options.json:
+            require_free(Path(options.json))
+        if options.plot:
+            require_free_pictures(Path(options.plot))
+    except UserError as error:
+        parser.error(str(error))
+    require_plotting(parser, options.plot)
 
 
 def main() -> int:
@@ -195,14 +208,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--longest", type=int, default=16384, help="longest attention (default 16384)")
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE", help="the picture, as PNG and as SVG")
     options = parser.parse_args()
-    try:
-        for path in filter(None, (options.json, options.plot)):
-            require_free(Path(path))
-    except UserError as error:
-        parser.error(str(error))
-    require_plotting(parser, options.plot)
+    require_free_files(parser, options)
     tasks = options.only.split(",")
     sides = [s for s in options.sides.split(",") if importlib.util.find_spec(SIDES[s])]
     if "refllm" not in sides:

@@ -11,6 +11,7 @@ from contexts import beyond, memory
 from libraries import require_plotting
 from refllm.directory import require_free
 from refllm.errors import UserError
+from refllm.pictures import require_free_pictures, save_pictures
 
 
 def main() -> int:
@@ -20,12 +21,16 @@ def main() -> int:
         command = commands.add_parser(name, help=module.HELP)
         module.add_arguments(command)
         command.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON")
-        command.add_argument("--plot", type=Path, metavar="FILE", help="the picture (needs matplotlib)")
+        command.add_argument(
+            "--plot", type=Path, metavar="FILE", help="the picture, as PNG and as SVG (needs matplotlib)"
+        )
         command.set_defaults(module=module)
     options = parser.parse_args()
     try:
-        for path in filter(None, (options.json, options.plot)):
-            require_free(path)
+        if options.json:
+            require_free(options.json)
+        if options.plot:
+            require_free_pictures(options.plot)
     except UserError as error:
         parser.error(str(error))
     require_plotting(parser, options.plot)
@@ -38,5 +43,5 @@ def main() -> int:
 
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         options.module.draw(figure, rows)
-        figure.savefig(options.plot, dpi=150)
+        save_pictures(figure, options.plot)
     return 0

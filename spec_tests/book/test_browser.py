@@ -27,14 +27,21 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def lacking() -> str:
-    """What is missing for these tests, "" if nothing is."""
+def missing() -> str:
+    """What is missing to look at a page, "" if nothing is."""
     if chromium() is None:
         return "there is no chromium"
     if shutil.which("node") is None:
         return "there is no node"
     if not (PLACE / "node_modules/axe-core").is_dir():
-        return "axe is not installed: see the head of this file"
+        return "axe is not installed: see the head of spec_tests/book/test_browser.py"
+    return ""
+
+
+def lacking() -> str:
+    """What is missing for these tests, "" if nothing is."""
+    if missing():
+        return missing()
     return "" if (SITE / "index.html").is_file() else "the book is not built: ./scripts/docs"
 
 

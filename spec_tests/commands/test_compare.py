@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -15,6 +16,7 @@ from refllm.directory import occupied
 from refllm.errors import UserError
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
+from spec_tests.test_page import require_standalone
 
 TINY = [
     "--tokenizer", "character", "--width", "8", "--hidden", "8", "--context", "16", "--threads", "1",
@@ -130,3 +132,25 @@ def test_a_mistake_about_any_model_is_refused_before_the_first_is_trained(
 def test_a_flag_about_steps_is_refused_where_all_models_count(tmp_path: Path, refused: Refused) -> None:
     said = refused("compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "--lr", "1", "--out", "c")
     assert "--lr is nothing that any of ngram has; leave it out" in said
+
+
+def test_the_page_has_the_table_and_leads_to_each_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    how = ["compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "nnlm", "--out", "c d/e", *TINY]
+    (tmp_path / "pages").mkdir()
+    assert main([*how, "--html", "pages/compared.html"]) == 0
+    read = require_standalone((tmp_path / "pages/compared.html").read_text(encoding="utf-8"))
+    said = " ".join(read.said)
+    for row in json.loads((tmp_path / "c d/e/compare.json").read_text()):
+        assert row["name"] in said
+        assert f"{row['val_bpc']:.3f}" in said
+    assert read.places == ["../c%20d/e/nnlm/report.html"]
+    assert (tmp_path / "pages" / unquote(read.places[0])).is_file()
+
+
+def test_a_page_is_refused_before_anything_is_trained(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "mine.html").write_text("mine")
+    data = str(tiny.data(tmp_path))
+    assert "mine.html is there already and is no report" in refused("compare", "--data", data, "--html", "mine.html")
+    assert "none is not a folder" in refused("compare", "--data", data, "--html", "none/c.html")
+    (tmp_path / "c.svg").write_text("mine")
+    assert "c.svg is there already" in refused("compare", "--data", data, "--plot", "c.png")

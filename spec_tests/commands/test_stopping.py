@@ -183,7 +183,12 @@ def test_closed_streams_lead_nowhere(tmp_path: Path, streams: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "" or "1>&-" not in streams
     assert len(tiny.metrics(tmp_path / "r")) == 3
-    assert {path.name for path in (tmp_path / "r").iterdir()} == {"checkpoint", "metrics.jsonl", "summary.json"}
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {
+        "checkpoint",
+        "metrics.jsonl",
+        "report.html",
+        "summary.json",
+    }
     refused = with_streams(streams, "generate", "nowhere")
     assert refused.returncode == 2
     assert refused.stdout == ""

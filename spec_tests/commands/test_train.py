@@ -41,7 +41,7 @@ def test_a_run_leaves_its_checkpoint_its_metrics_and_its_summary(
     out, err = capfd.readouterr()
     assert err == ""
     assert set(tiny.contents(tmp_path / "r")) == {
-        "metrics.jsonl", "summary.json", "checkpoint/state.json",
+        "metrics.jsonl", "summary.json", "report.html", "checkpoint/state.json",
         *(f"checkpoint/{tiny.file_of(tmp_path / 'r' / 'checkpoint', group).name}"
           for group in ("weights", "moment1", "moment2")),
     }  # fmt: skip
