@@ -251,6 +251,7 @@ def _by_search(found: Found) -> str:
     gradient = "" if found.traced or inside or not found.gradients else ", its pullbacks left as they are"
     count = f"{len(found.explained)} of {found.wrong} wrong answers are those"
     share = "the wrong answer is that" if found.wrong == 1 else count
+    gradient += f", only where {found.where}" if found.where else ""
     others = f" ({found.others} other edits give the same)" if found.others > 1 else ""
     return f"{share} of the specification with {both}{gradient}; found by search, no listed mistake{others}:"
 

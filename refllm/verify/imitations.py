@@ -13,7 +13,7 @@ import numpy
 from refllm.backend import Array
 from refllm.verify import mutants, plain, reference
 from refllm.verify.adapter import Functions
-from refllm.verify.case import CARRIERS, Answers, Case, FaultError, Response
+from refllm.verify.case import CARRIERS, Answers, Case, FaultError, Response, Truth
 from refllm.verify.mutants import Edited, Mutant, Patch, Site, planted, traced
 from refllm.verify.runner import respond as answer
 from refllm.verify.tolerance import UNIT, condition
@@ -132,6 +132,14 @@ def equal(case: Case, got: Response, other: Response | None, dtype: str) -> bool
     return other is not None and all(error <= allowed for error, _, allowed in _tensors(case, got, other, dtype))
 
 
+def nearness(case: Case, got: Response, other: Response, dtype: str) -> float:
+    """How far two answers are from each other: the share of tensors that differ, and of those the largest difference
+    as a share of the largest number."""
+    apart = [(error / size, error > allowed) for error, size, allowed in _tensors(case, got, other, dtype)]
+    off = [min(far, 1.0) for far, differs in apart if differs]
+    return len(off) / len(apart) + max(off, default=0.0) if apart else math.inf
+
+
 def wrong_in_numbers(case: Case, got: Response, dtype: str) -> bool:
     """Whether an answer is wrong in more than what is not finite."""
     truth = Answers(case.outputs, case.gradients).response()
@@ -164,14 +172,25 @@ def _tensors(case: Case, got: Response, other: Response, dtype: str) -> Iterator
         for name, value in given.items():
             if name in truths and name in values:
                 error, size = _apart(value, values[name])
-                hard = float(condition(truths[name], dtype).max(initial=0))
+                hard = _hard(truths[name], dtype)
                 yield error, size or hard or 1e-300, SLACK * UNIT[dtype] * (hard + 2 * size)
+
+
+_conditions: dict[tuple[int, str], tuple[Truth, float]] = {}
+
+
+def _hard(truth: Truth, dtype: str) -> float:
+    """The largest condition of a truth, which is asked for at every comparison."""
+    known = _conditions.get((id(truth), dtype))
+    if known is None or known[0] is not truth:
+        known = _conditions[id(truth), dtype] = (truth, float(condition(truth, dtype).max(initial=0)))
+    return known[1]
 
 
 def _apart(a: Any, b: Any) -> tuple[float, float]:
     """The largest difference, and the largest number of b. What is not finite must be so in the same places."""
     arrays = isinstance(a, numpy.ndarray) and isinstance(b, numpy.ndarray)
-    if not arrays or a.shape != b.shape or a.dtype.kind not in "fiub":
+    if not arrays or a.shape != b.shape or not {a.dtype.kind, b.dtype.kind} <= set("fiub"):
         return numpy.inf, 1.0
     x, y = a.astype("float64", copy=False), b.astype("float64", copy=False)
     with numpy.errstate(all="ignore"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +16,10 @@ from refllm import spec
 from refllm.backend import Array
 from refllm.numbers.traced import differentiated
 from refllm.parameters import Tree
-from refllm.verify.adapter import Functions
-from refllm.verify.case import Case, FaultError, Response, UnsupportedError
+from refllm.verify import bounded, words
+from refllm.verify.case import Case, Response
 from refllm.verify.keywords import as_golden, golden_name, own_name
-from refllm.verify.runner import respond
+from refllm.verify.verdict import as_array
 
 Function = Callable[..., Any]
 
@@ -35,28 +36,28 @@ def operations() -> dict[str, Function]:
     return interface(text())
 
 
-def interface(words: Mapping[str, Function]) -> dict[str, Function]:
+def interface(known: Mapping[str, Function]) -> dict[str, Function]:
     """What these functions are to the golden files, with their names and keywords."""
-    return {golden_name(name): implementation(golden_name(name), words) for name in words}
+    return {golden_name(name): implementation(golden_name(name), known) for name in known}
 
 
-def implementation(operation: str, words: Mapping[str, Function], *, traced: bool = False) -> Function:
+def implementation(operation: str, known: Mapping[str, Function], *, traced: bool = False) -> Function:
     """What these functions make of an operation of the golden files: models by name, no cache, nothing but what a case
     says. Traced, training goes down the true gradient of what its loss computes, whatever its pullback says.
     """
     name = own_name(operation)
-    f = words[name]
+    f = known[name]
 
     def without_bias(x: Array, p: Tree, **how: Any) -> Any:
         return f(x, p, None, **how)
 
     def with_loss(*state: Tree, model: str = "gpt", **how: Any) -> Any:
-        loss = words[f"{model}_loss"]
+        loss = known[f"{model}_loss"]
         return f(*state, loss=differentiated(loss) if traced else loss, **how)
 
     def with_model(p: Tree, model: str = "gpt", cache: bool = False, **how: Any) -> Any:
         """A cache changes the work and not the answer: the text has none."""
-        return f(p, model=words[model], **how)
+        return f(p, model=known[model], **how)
 
     def without_cache(p: Tree, cache: bool, **how: Any) -> Any:
         return f(p, **how)
@@ -139,22 +140,96 @@ def _places(original: FunctionType) -> tuple[tuple[Any, str], ...]:
 def answer(
     case: Case, dtype: str, functions: Mapping[Any, Function], *, traced: bool, values: bool = False
 ) -> Response | None:
-    """What the text answers with these functions exchanged; None if it raises.
+    """What the text answers with these functions exchanged; None if it raises, or takes far more work than the text.
 
     Traced, its gradient is the true one of what it computes; otherwise that of its own pullbacks. With `values` there
     is no gradient.
     """
-    words: dict[str, Function] = {**text(), **{name: functions[f] for name, f in text().items() if f in functions}}
-    function = implementation(case.operation, words, traced=traced)
-    if values:
-        case = case.values_alone()
-    elif traced:
+    limit = bounded.allowed(_work(case, dtype)) if functions else math.inf
+    if values and case.gradients:
+        case = _values_of(case)
+    with bounded.at_most(limit):
+        return _answer(case, dtype, functions, traced=traced and not values)
+
+
+_values: dict[str, tuple[Case, Case]] = {}
+
+
+def _values_of(case: Case) -> Case:
+    """The case without its gradients."""
+    known = _values.get(case.id)
+    if known is None or known[0] is not case:
+        known = _values[case.id] = (case, case.values_alone())
+    return known[1]
+
+
+def _answer(case: Case, dtype: str, functions: Mapping[Any, Function], *, traced: bool) -> Response | None:
+    known: Mapping[str, Function] = text()
+    if functions:
+        known = {**known, **{name: functions[f] for name, f in text().items() if f in functions}}
+    function = implementation(case.operation, known, traced=traced)
+    if traced:
         function = differentiated(function)
     with exchanged(functions), numpy.errstate(all="ignore"):
+        words.begin()
+        for other in functions.values():
+            getattr(other, "begin", _nothing)()
         try:
-            return respond(Functions("the text", {case.operation: function}, {}), case, dtype)
-        except (FaultError, UnsupportedError):
+            return _response(function, case, dtype)
+        except Exception:  # whatever an edit makes of the text
             return None
+
+
+def _nothing() -> None:
+    """Of functions that count nothing."""
+
+
+def _response(function: Function, case: Case, dtype: str) -> Response:
+    """As `adapter.Functions` does it, without what is for code of strangers."""
+    arguments, cotangents = _given(case, dtype)
+    returned = function(*(_copied(x) for x in arguments), **case.keyword_arguments())
+    with_back = isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])
+    y, back = returned if with_back else (returned, None)
+    outputs = {n: _array(x, case, n, dtype) for n, x in case.flat_outputs(y).items()}
+    if back is None or not case.gradients:
+        return Response(outputs, None)
+    return Response(outputs, case.flat_gradients(back(*(_copied(x) for x in cotangents))))
+
+
+def _array(x: Any, case: Case, name: str, dtype: str) -> Any:
+    return x if isinstance(x, numpy.ndarray) else as_array(x, case.outputs[name].value, dtype)
+
+
+def _copied(tree: Any) -> Any:
+    """The same arrays in dicts and lists of their own."""
+    if isinstance(tree, dict):
+        return {name: _copied(branch) for name, branch in tree.items()}
+    return [_copied(branch) for branch in tree] if isinstance(tree, list) else tree
+
+
+_kept: dict[tuple[str, str, bool], tuple[Case, Any]] = {}
+
+
+def _given(case: Case, dtype: str) -> tuple[list[Any], list[Any]]:
+    """The arguments of a case, and what its pullback is called with. The text writes into no array."""
+    key = (case.id, dtype, bool(case.cotangents))
+    known = _kept.get(key)
+    if known is None or known[0].inputs is not case.inputs:
+        known = _kept[key] = (case, (case.arguments(dtype), case.pull(dtype)))
+    return known[1]
+
+
+_steps: dict[tuple[str, str], tuple[Case, int]] = {}
+
+
+def _work(case: Case, dtype: str) -> int:
+    """How many steps the text takes for a case."""
+    known = _steps.get((case.id, dtype))
+    if known is None or known[0].inputs is not case.inputs:
+        with bounded.at_most() as work:
+            _answer(case, dtype, {}, traced=False)
+        known = _steps[case.id, dtype] = (case, work.steps)
+    return known[1]
 
 
 def reached(case: Case, among: Collection[FunctionType]) -> frozenset[FunctionType]:

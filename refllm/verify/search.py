@@ -10,22 +10,25 @@ the likeliest are tried until the time is over.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import combinations
 from typing import Any
 
 from refllm.verify import plain
 from refllm.verify.case import Answers, Case, Response
-from refllm.verify.edits import Edit, edits
-from refllm.verify.imitations import equal, is_finite
+from refllm.verify.conditions import separating
+from refllm.verify.edits import Edit
+from refllm.verify.imitations import equal, is_finite, nearness
+from refllm.verify.proposals import Proposals
 from refllm.verify.runner import Result
 
 SECONDS = 10.0  # for a whole report
 PRIMARY = 3  # failing cases that the search begins from
-LIKELY = 250  # edits whose pairs are tried
+FURTHER = 0.2  # how much more than what explains all the dearest edit costs that is still tried
 AGAINST = 24  # right answers that a candidate is held against
 
 Edits = tuple[Edit, ...]
@@ -42,11 +45,17 @@ class Found:
     others: int  # how many more edits give the same answers
     guarded: int  # right answers where the edited text fails or is not finite, which one may have guarded
     gradients: bool  # whether gradients were given
+    where: str = ""  # the property of cases without which right answers contradict it
 
     @property
-    def rank(self) -> tuple[int, bool, float]:
+    def rank(self) -> tuple[bool, int, bool, float]:
         """The best first."""
-        return -len(self.explained), self.guarded > 0, sum(edit.cost for edit in self.edits) + len(self.edits)
+        return (
+            bool(self.where),
+            -len(self.explained),
+            self.guarded > 0,
+            sum(edit.cost for edit in self.edits) + len(self.edits),
+        )
 
     @property
     def diff(self) -> list[tuple[str, list[str]]]:
@@ -63,11 +72,12 @@ def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -
     failing.sort(key=lambda held: held[0].case.level)
     right = frozenset(name for name, held in by_operation.items() if all(r.status == "pass" for r in held))
     end, found = time.perf_counter() + seconds, dict[str, Found]()
-    for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
-        share = (end - time.perf_counter()) / left
-        best = _Search(held, dtype, time.perf_counter() + share, right).best([f.edits for f in found.values()])
-        if best is not None:
-            found[held[0].case.operation] = best
+    with warnings.catch_warnings(action="ignore"):  # of what edits do to numbers
+        for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
+            share = (end - time.perf_counter()) / left
+            best = _Search(held, dtype, time.perf_counter() + share, right).best([f.edits for f in found.values()])
+            if best is not None:
+                found[held[0].case.operation] = best
     return found
 
 
@@ -87,23 +97,21 @@ def _telling(results: list[Result]) -> Result:
     return next((r for r in results if all(x.size >= 4 for x in r.case.inputs.values())), results[0])
 
 
-@cache
-def _edits_of(operation: str, right: frozenset[str] = frozenset()) -> list[Edit]:
-    """All single edits of what an operation is made of, the likeliest first; what is `right` by itself stays."""
-    functions = [f for f in plain.called(operation) if f.__name__ not in right]
-    found = [(edit.cost + depth / 8, edit) for depth, f in enumerate(functions) for edit in edits(f)]
-    return [edit for _, edit in sorted(found, key=lambda pair: pair[0])]
+def _cost(candidate: Edits) -> float:
+    return sum(edit.cost for edit in candidate)
 
 
 class _Search:
     def __init__(self, results: list[Result], dtype: str, end: float, right: frozenset[str] = frozenset()) -> None:
-        self.edits = _edits_of(results[0].case.operation, right)
+        self.operation, self.known_right = results[0].case.operation, right
         size = lambda result: sum(x.size for x in result.case.inputs.values())
         failing = [r for r in results if r.status == "fail" and not _is_rounding(r, dtype)]
         self.wrong = sorted(failing, key=size)
         self.right = sorted((r for r in results if r.status in ("pass", "value")), key=size)[:AGAINST]
         self.dtype, self.end = dtype, end
-        self.operation = results[0].case.operation
+        self.near: list[tuple[float, Edit]] = []  # edits that bring the answer nearer
+        self.far: dict[tuple[str, bool], float | None] = {}
+        self.halves: list[Edit] = []  # edits that give the values, and not the gradients
 
     def best(self, known: Sequence[Edits] = ()) -> Found | None:
         """What explains most, at first among what explains an operation below this one. The search begins again from a
@@ -115,67 +123,101 @@ class _Search:
         best = self._among(below, _telling(self.wrong)) if below else None
         if best is not None and len(best.explained) == best.wrong:
             return best
-        singles = [(edit,) for edit in self.edits]
         for _ in range(PRIMARY):
             left = [r for r in self.wrong if best is None or r.case.id not in best.explained]
             if not left:
-                break
-            found = self._among(singles, _telling(left))
+                return best
+            found = self._singly(_telling(left))
             if found is not None and (best is None or len(found.explained) > len(best.explained)):
                 best = found
-            elif found is None and best is not None:
+            elif found is None or self._is_over():
                 break
-        return best or self._among(self._pairs(), _telling(self.wrong), enough=1)
+        if best is None or 2 * len(best.explained) < best.wrong:
+            found = self._in_pairs()
+            best = found if best is None or (found is not None and found.rank < best.rank) else best
+        return best
 
-    def _pairs(self) -> Iterator[Edits]:
-        likely = self.edits[:LIKELY]
-        for i, j in sorted(combinations(range(len(likely)), 2), key=sum):
-            one, other = likely[i], likely[j]
-            if one.original is not other.original:
-                yield one, other
-            elif both := one.beside(other):
-                yield (both,)
+    def _singly(self, primary: Result) -> Found | None:
+        """The best edit that gives the answer to this case."""
+        self.near, self.halves, self.primary = [], [], primary
+        self.proposals = Proposals(primary, values=_values_differ(primary), right=self.known_right)
+        return self._among(((edit,) for edit in self.proposals.singles()), primary)
 
-    def _among(self, candidates: Iterable[Edits], primary: Result, enough: int = 0) -> Found | None:
-        """The best of those that give the answer of this case, and of the others."""
-        hits: list[tuple[Edits, bool]] = []
-        values = _values_differ(primary)
+    def _in_pairs(self) -> Found | None:
+        """The best two edits for the case that was tried last."""
+        likely = [edit for _, edit in sorted(self.near, key=lambda pair: pair[0])]
+        return self._among(self.proposals.pairs(likely, self.halves), self.primary)
+
+    def _is_over(self) -> bool:
+        return time.perf_counter() > self.end
+
+    def _among(self, candidates: Iterable[Edits], primary: Result) -> Found | None:
+        """The best of those that give the answer of this case, and of the others. What costs more than one that
+        explains all is not tried."""
+        found: list[Found] = []
+        enough = math.inf
         for candidate in candidates:
-            if values and all(edit.in_pullback for edit in candidate):
-                continue  # a pullback changes no value
-            if time.perf_counter() > self.end or (enough and len(hits) >= enough):
+            if self._is_over() or _cost(candidate) > enough:
                 break
-            traced = self._gives(candidate, primary)
-            if traced is not None:
-                hits.append((candidate, traced))
-        found = [f for f in (self._weighed(candidate, traced) for candidate, traced in hits) if f is not None]
-        found.sort(key=lambda f: f.rank)
+            ways = [self._weighed(candidate, traced) for traced in self._gives(candidate, primary)]
+            one = min((found for found in ways if found is not None), key=lambda f: f.rank, default=None)
+            if one is None:
+                continue
+            found.append(one)
+            if len(one.explained) == one.wrong:
+                certain = not one.guarded and not one.where
+                enough = min(enough, _cost(candidate) + (FURTHER if certain else 2 * FURTHER))
         if not found:
             return None
-        best = found[0]
-        others = sum(f.explained == best.explained for f in found) - 1
+        best = min(found, key=lambda f: f.rank)
+        others = sum(f.explained == best.explained and f.where == best.where for f in found) - 1
         return replace(best, others=others)
 
-    def _gives(self, candidate: Edits, result: Result) -> bool | None:
-        """Whether an edit gives this answer: traced or not; None if it does not."""
+    def _gives(self, candidate: Edits, result: Result) -> list[bool]:
+        """In which ways an edit gives this answer: traced or not."""
         functions = _functions(candidate)
         case, got = result.case, result.response
         if functions is None or got is None:
-            return None
+            return []
         for dtype in self._dtypes(got):
             inside = all(edit.in_pullback for edit in candidate)
-            if not inside and not self._equal(
-                case, got, plain.answer(case, dtype, functions, traced=False, values=True)
-            ):
-                continue
+            if not inside:
+                values = plain.answer(case, dtype, functions, traced=False, values=True)
+                if not self._equal(case, got, values):
+                    self._note(candidate, case, got, values)
+                    continue
             if got.gradients is None or not case.gradients:
                 if not inside:
-                    return False
+                    return [False]
                 continue
+            gradients, ways = None, list[bool]()
             for traced in (False,) if inside else (True, False):
-                if self._equal(case, got, plain.answer(case, dtype, functions, traced=traced)):
-                    return traced
-        return None
+                gradients = plain.answer(case, dtype, functions, traced=traced)
+                ways += [traced] if self._equal(case, got, gradients) else []
+            if ways:
+                return ways
+            if not inside and len(candidate) == 1:
+                self.halves.append(candidate[0])
+            elif inside:
+                self._note(candidate, case, got, gradients)
+        return []
+
+    def _note(self, candidate: Edits, case: Case, got: Response, other: Response | None) -> None:
+        """Remembers an edit that comes near: fewer tensors are off, or all by less than before."""
+        if len(candidate) > 1 or other is None:
+            return
+        off = nearness(case, got, other, self.dtype)
+        before = self._before(case, got, gradients=other.gradients is not None)
+        if before is not None and off < before:
+            self.near.append((off, candidate[0]))
+
+    def _before(self, case: Case, got: Response, *, gradients: bool) -> float | None:
+        """How far the text itself is from the answer."""
+        key = (case.id, gradients)
+        if key not in self.far:
+            other = plain.answer(case, "float64", {}, traced=False, values=not gradients)
+            self.far[key] = None if other is None else nearness(case, got, other, self.dtype)
+        return self.far[key]
 
     def _dtypes(self, got: Response) -> tuple[str, ...]:
         """Float64, and where an answer is not finite the dtype of the run, in which a formula may overflow."""
@@ -186,15 +228,21 @@ class _Search:
         return equal(case, got, other, self.dtype)
 
     def _weighed(self, candidate: Edits, traced: bool) -> Found | None:
-        """What a candidate explains; None if a right answer contradicts it."""
+        """What a candidate explains; None if a right answer contradicts it that no property tells from those."""
         functions = _functions(candidate)
         assert functions is not None
         others = [r for r in self.right if not self._alike(functions, traced, r)]
-        if not all(self._fails(functions, traced, r.case) for r in others):
-            return None
-        alike = frozenset(r.case.id for r in self.wrong if self._alike(functions, traced, r))
+        against = [r for r in others if not self._fails(functions, traced, r.case)]
+        alike = [r for r in self.wrong if self._alike(functions, traced, r)]
+        where = ""
+        if against:
+            found = separating([r.case for r in alike], [r.case for r in against]) if alike else None
+            if found is None or 2 * len(alike) < len(self.wrong):
+                return None
+            where = found
         gradients = any(r.response is not None and r.response.gradients is not None for r in self.wrong)
-        return Found(candidate, traced, alike, len(self.wrong), 0, len(others), gradients)
+        explained, guarded = frozenset(r.case.id for r in alike), len(others) - len(against)
+        return Found(candidate, traced, explained, len(self.wrong), 0, guarded, gradients, where)
 
     def _fails(self, functions: Mapping[Any, Any], traced: bool, case: Case) -> bool:
         """Whether the edited text raises, or gives 0 / 0."""

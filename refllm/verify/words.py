@@ -11,6 +11,8 @@ import numpy
 from refllm import spec
 from refllm.backend import Array
 from refllm.spec import array
+from refllm.spec.tree import plus
+from refllm.verify.bounded import tick
 
 
 def columns(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,11 +130,81 @@ def narrow_matmul(a: Array, b: Array, dtype: str) -> Array:
     return right + (accumulated - getattr(right, "value", right))
 
 
+def reshaped(x: Array, a: int, b: int) -> Array:
+    """The numbers in their order under the shape that x has with two axes exchanged: a view for a transpose."""
+    shape = list(x.shape)
+    shape[a], shape[b] = shape[b], shape[a]
+    return x.reshape(*shape)
+
+
+def digits(x: float, n: int) -> float:
+    """A number with n significant digits."""
+    return float(f"{x:.{n - 1}e}")
+
+
+def cut_off(x: float, n: int) -> float:
+    """A number whose digits end after n significant ones, without rounding."""
+    digit, _, exponent = f"{x:.17e}".partition("e")
+    return float(f"{digit[: n + 1 + digit.startswith('-')]}e{exponent}")
+
+
+def separately(f: Callable[..., Any]) -> Callable[..., Any]:
+    """What an operation does to a list, done to each of its arrays alone; what it says of them is said of the list."""
+    f = OPERATIONS.get(f.__name__, f)
+
+    def of_each(parts: list[Array], **keywords: Any) -> Any:
+        said, _ = f(parts, **keywords)
+        return said, [f([x], **keywords)[1][0] for x in parts]
+
+    return of_each
+
+
+def by_text(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The mean of what an operation gives for each text, where it is meant for all together."""
+    f = OPERATIONS.get(f.__name__, f)
+
+    def of_texts(x: Array, **keywords: Any) -> Any:
+        if len(x.shape) < 3:
+            return f(x, **keywords)
+        found = [f(x[b], **{name: _of_text(y, b) for name, y in keywords.items()}) for b in range(len(x))]
+        values = array.stack([value for value, _ in found], axis=0)
+
+        def of_texts_back(dy: Array) -> Array:
+            return array.stack([back(dy / len(found)) for _, back in found], axis=0)
+
+        return array.total(values) / len(found), of_texts_back
+
+    return of_texts
+
+
+def _of_text(x: Any, b: int) -> Any:
+    return x[b] if isinstance(x, numpy.ndarray) else x
+
+
+_sums: list[Any] = []
+
+
+def begin() -> None:
+    """Nothing is left of an earlier evaluation."""
+    _sums.clear()
+
+
+def accumulated(g: Any) -> Any:
+    """The sum of this tree and of those before it in the same evaluation: gradients that nobody sets to zero."""
+    _sums[:] = [plus(_sums[0], g) if _sums else g]
+    return _sums[0]
+
+
 OPERATIONS = spec.operations()  # one of which may be taken for another
 WORDS: dict[str, Any] = {
     **{name: value for name, value in vars(array).items() if not name.startswith("_")},
+    "_tick": tick,
+    "accumulated": accumulated,
     "bucket_by": bucket_by,
+    "by_text": by_text,
     "columns": columns,
+    "cut_off": cut_off,
+    "digits": digits,
     "down": down,
     "erf": erf,
     "float32": numpy.float32,
@@ -143,8 +215,10 @@ WORDS: dict[str, Any] = {
     "narrow_matmul": narrow_matmul,
     "narrow_mean": narrow_mean,
     "narrow_sum": narrow_sum,
+    "reshaped": reshaped,
     "right": right,
     "rounded": rounded,
+    "separately": separately,
     "scatter_last": scatter_last,
     "scatter_mean": scatter_mean,
     "second_best": second_best,

@@ -13,17 +13,20 @@ import __future__
 import ast
 import difflib
 import inspect
+import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from refllm.verify import words
+from refllm.verify.bounded import with_ticks
+from refllm.verify.edits.compositions import composed_otherwise
 from refllm.verify.edits.expressions import alternatives
 from refllm.verify.edits.source import Changes, Source, apart, changed
 from refllm.verify.edits.statements import fixed_arguments, statements_changed
@@ -81,12 +84,17 @@ def source_of(function: FunctionType) -> str:
     return textwrap.dedent(inspect.getsource(function))
 
 
+_LOOP = re.compile(r"^ *(for|while) ", re.MULTILINE)
+
+
+@lru_cache(1024)
 def compiled(original: FunctionType, source: str) -> Callable[..., Any] | None:
     """The function of this source, which sees what the original sees, and the words of refllm.verify.words."""
     own: dict[str, Any] = {}
     try:
         with warnings.catch_warnings(action="ignore"):
-            code = compile(source, f"<edited {original.__name__}>", "exec", _LAZY_ANNOTATIONS, dont_inherit=True)
+            tree = with_ticks(ast.parse(source)) if _LOOP.search(source) else source
+            code = compile(tree, f"<edited {original.__name__}>", "exec", _LAZY_ANNOTATIONS, dont_inherit=True)
         exec(code, _Seen(vars(sys.modules[original.__module__])), own)
     except (SyntaxError, ValueError, NameError):
         return None
@@ -142,5 +150,6 @@ def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool]]:
             for new, cost in alternatives(text, nodes[0]):
                 yield text.all_exchanged(nodes, new), cost + 0.3, text.in_pullback(nodes[0])
     yield from statements_changed(text)
+    yield from composed_otherwise(text)
     for line, cost in fixed_arguments(text):
         yield text.with_first_line(line), cost, False

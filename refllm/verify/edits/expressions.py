@@ -67,8 +67,16 @@ def alternatives(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
         yield text.segment(node.value), 1
     elif isinstance(node, ast.Tuple):
         yield from _tuples(text, node)
+    yield from _with_few_digits(text, node)
     if _is_value(text, node):
         yield from _wrapped(text, node)
+
+
+def _with_few_digits(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
+    """A number as somebody copied it."""
+    if _is_number(text, node) or (isinstance(node, ast.Constant) and isinstance(node.value, float)):
+        for n in range(2, 9):
+            yield from ((f"{word}({text.segment(node)}, {n})", 1.3) for word in ("digits", "cut_off"))
 
 
 def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
@@ -86,12 +94,17 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
         yield f"{_tight(left)} @ swap({right})", 1.4
         yield f"swap({left}) @ {_tight(right)}", 1.4
         yield f"{_tight(left)} * {_tight(right)}", 1.6
+        for dtype in ("float16", "bfloat16"):
+            product = f'rounded({left}, "{dtype}") @ rounded({right}, "{dtype}")'
+            yield from ((f'rounded({product}, "{dtype}")', 1.4), (product, 1.45))
     if kind in (ast.BitAnd, ast.BitOr):
         yield f"{_tight(left)} {'|' if kind is ast.BitAnd else '&'} {_tight(right)}", 1
         yield f"{_tight(left)} & ~{_tight(right)}", 1.3
     if kind is ast.Div:
         yield f"{_tight(left)} / sqrt({right})", 1.3
         yield f"{_tight(left)} / {_tight(right)} / {_tight(right)}", 1.4
+        for array in _arrays(text)[:2]:
+            yield from ((f"{_tight(left)} / {size}", 1.35) for size in (f"len({array})", f"{array}.size"))
     first = node.left
     if kind in SIGNS and isinstance(first, ast.Call) and len(first.args) == 1 and not first.keywords:
         call, argument = text.segment(first.func), text.segment(first.args[0])
@@ -101,12 +114,19 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
 def _comparisons(text: Source, node: ast.Compare) -> Iterator[tuple[str, float]]:
     if len(node.ops) != 1 or type(node.ops[0]) not in COMPARISONS:
         return
+    yield from ((value, 0.9 if _is_answered(text, node) else 1.1) for value in ("True", "False"))
     left, right = text.segment(node.left), text.segment(node.comparators[0])
     for kind, sign in COMPARISONS.items():
         if not isinstance(node.ops[0], kind):
             yield f"{left} {sign} {right}", 1
     for change in ("+ 1", "- 1"):
         yield f"{left} {COMPARISONS[type(node.ops[0])]} {right} {change}", 1.1
+
+
+def _is_answered(text: Source, node: ast.AST) -> bool:
+    """Whether the function returns this comparison."""
+    parent = text.parents.get(node)
+    return isinstance(parent, ast.Return) or (isinstance(parent, ast.Call) and parent in text.returned())
 
 
 def _calls(text: Source, node: ast.Call) -> Iterator[tuple[str, float]]:
@@ -116,7 +136,7 @@ def _calls(text: Source, node: ast.Call) -> Iterator[tuple[str, float]]:
         return
     keywords = [f"{k.arg}={text.segment(k.value)}" for k in node.keywords]
     if arguments and name not in ("range", "len", "max", "min", "arange"):
-        yield arguments[0], 1
+        yield arguments[0], 1.5 if isinstance(node.func, ast.Attribute) else 1
     if len(arguments) == 1 and not keywords and name not in ("range", "len", "list", "int"):
         yield f"{name}({name}({arguments[0]}))", 1.5
         inner = node.args[0]
@@ -131,6 +151,10 @@ def _calls(text: Source, node: ast.Call) -> Iterator[tuple[str, float]]:
     yield from ((f"{other}({', '.join([*arguments, *keywords])})", 1.3) for other in alike(name))
     if isinstance(node.func, ast.Attribute) and node.func.attr == "sum" and not arguments:
         yield f"{text.segment(node.func.value)}.size", 1.1
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "swapaxes":
+        yield f"reshaped({', '.join([text.segment(node.func.value), *arguments])})", 1.1
+    if name in ("concatenate", "stack") and is_list(arguments[0]):
+        yield f"{name}({', '.join([f'{arguments[0]}[::-1]', *keywords])})", 1.1
     yield from _words(text, name, arguments, keywords)
     for n, keyword in enumerate(node.keywords):
         kept = [k for m, k in enumerate(keywords) if m != n]
@@ -159,6 +183,8 @@ def _words(text: Source, name: str, arguments: list[str], keywords: list[str]) -
         yield f"scatter_add({first} + ({first} == 0) * {arguments[-1]}, {', '.join(arguments[1:])})", 1.5
     elif name == "linear" and len(arguments) == 3:
         yield f"matmul({', '.join(arguments[:2])})", 1.2
+    elif name == "swap":
+        yield f"reshaped({first}, -1, -2)", 1.3
     elif name == "flat":
         yield f"flat({first})[-1:]", 1.4
     elif name == "rows":
@@ -174,6 +200,11 @@ def _words(text: Source, name: str, arguments: list[str], keywords: list[str]) -
         mask, x, y = arguments
         yield from ((x, 1.0), (f"where(~{_tight(mask)}, {x}, {y})", 1.1), (f"{_tight(x)} + {_tight(mask)}", 1.3))
         yield from ((f"{_tight(x)} * {_tight(mask)}", 1.2), (y, 1.5))
+
+
+def is_list(words: str) -> bool:
+    """Whether this is a list that stands there as such."""
+    return words.startswith("[") and words.endswith("]")
 
 
 def _constants(text: Source, node: ast.Constant) -> Iterator[tuple[str, float]]:
@@ -219,6 +250,8 @@ def _tuples(text: Source, node: ast.Tuple) -> Iterator[tuple[str, float]]:
 
 def _wrapped(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
     """Something done to a value that nothing should be done to."""
+    if _gives_a_pullback(text, node):
+        return
     e, tight = text.segment(node), _tight(text.segment(node))
     for other in (f"-{tight}", f"{tight} * 2", f"{tight} / 2", f"{tight} + 1", f"{tight} - 1", f"1 / {tight}"):
         yield other, 1.5
@@ -227,13 +260,25 @@ def _wrapped(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
     if isinstance(parent := text.parents.get(node), ast.Call) and text.segment(parent.func) in ("sin", "cos", "turn"):
         yield f"{tight} * pi() / 180", 1.5
     for dtype in ("bfloat16", "float16", "float32"):
-        yield f'rounded({e}, "{dtype}")', 1.6
+        yield f'rounded({e}, "{dtype}")', 1.45
     if not text.in_pullback(node):
         yield f"constant({e})", 1.4
+    if isinstance(node, ast.Call) and len(node.args) == 1 and isinstance(node.args[0], ast.Name):
+        if node in text.returned():
+            yield f"{e} / len({text.segment(node.args[0])})", 1.3
+        if text.segment(node.func).endswith("_back") or not text.in_pullback(node):
+            yield f"accumulated({e})", 1.5
+    elif isinstance(node, ast.Call) and text.segment(node.func).endswith("_back") and not text.in_pullback(node):
+        yield f"accumulated({e})", 1.3
     if node in text.returned() or text.in_pullback(node):
         for size in _sizes(text):
             yield f"{tight} / {size}", 1.4
             yield from ((f"{tight} * {size}", 1.5), (f"{tight} * sqrt({size})", 1.5), (f"{tight} / sqrt({size})", 1.5))
+
+
+def _gives_a_pullback(text: Source, node: ast.AST) -> bool:
+    parent = text.parents.get(node)
+    return isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Tuple)
 
 
 def _is_value(text: Source, node: ast.expr) -> bool:
@@ -251,10 +296,21 @@ def _is_value(text: Source, node: ast.expr) -> bool:
 
 
 def _sizes(text: Source) -> list[str]:
-    arrays = [name for name in text.positional if name not in ("p", "config")][:3]
+    arrays = _arrays(text)[:3]
     return [f"{name}.shape[{axis}]" for name in arrays for axis in (-1, 0)] + [
         f"len(flat({name}))" for name in arrays[:1]
     ]
+
+
+def _arrays(text: Source) -> list[str]:
+    return [name for name in text.positional if name not in ("p", "config")]
+
+
+def _is_number(text: Source, node: ast.expr) -> bool:
+    """Whether this is computed from numbers that stand in the text alone, and is none of them."""
+    names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+    there = any(isinstance(n, ast.Constant) for n in ast.walk(node))
+    return there and set(names) <= {"sqrt", "pi", "log", "ratio"} and isinstance(node, ast.Call | ast.BinOp)
 
 
 def _cotangents(text: Source) -> set[str]:

@@ -117,8 +117,11 @@ class Source:
         found: list[ast.expr] = []
         for node in ast.walk(self.definition):
             if isinstance(node, ast.Return) and node.value is not None:
-                found.append(node.value)
-                found += node.value.elts if isinstance(node.value, ast.Tuple) else []
+                waiting = [node.value]
+                while waiting:
+                    value = waiting.pop(0)
+                    found.append(value)
+                    waiting += value.elts if isinstance(value, ast.Tuple) else []
         return found
 
     def in_scope(self, node: ast.Name) -> list[str]:

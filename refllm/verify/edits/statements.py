@@ -21,6 +21,10 @@ def statements_changed(text: Source) -> Iterator[tuple[Changes, float, bool]]:
             for other in range(len(block)):
                 if other not in (n, n + 1) and not isinstance(block[other], ast.FunctionDef):
                     yield text.moved(statement, block[other]), 1.8, inside
+            if isinstance(statement, ast.Assign):
+                for line, cost in _done_after(text, statement):
+                    at = text.offsets[statement.end_lineno or statement.lineno]
+                    yield ((at, at, line),), cost, inside
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
                 for words, cost in _unpacked_otherwise(text, statement.targets[0], statement.value):
                     yield text.exchanged(statement, words), cost, inside
@@ -30,6 +34,25 @@ def statements_changed(text: Source) -> Iterator[tuple[Changes, float, bool]]:
                 yield text.exchanged(statement.test, f"not ({text.segment(statement.test)})"), 1.2, inside
                 for other_test in _further_tests(text, statement.test):
                     yield text.exchanged(statement.test, other_test), 1.3, inside
+
+
+def _done_after(text: Source, statement: ast.Assign) -> Iterator[tuple[str, float]]:
+    """Something done to the value of a call that gives a pullback too."""
+    target = statement.targets[0]
+    if not (isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Call)):
+        return
+    if not text.segment(target.elts[-1]).endswith("_back"):
+        return
+    lead = " " * statement.col_offset
+    for element in target.elts[:-1]:
+        for name in [n.id for n in ast.walk(element) if isinstance(n, ast.Name)]:
+            for dtype in ("float16", "bfloat16", "float32"):
+                yield f'{lead}{name} = rounded({name}, "{dtype}")\n', 1.4
+            yield f"{lead}{name} = constant({name})\n", 1.4
+            for words in (f"-{name}", f"{name} * 2", f"{name} / 2", f"{name} * 0", f"swap({name})"):
+                yield f"{lead}{name} = {words}\n", 1.5
+            yield f"{lead}{name} = {name} * sqrt({name}.shape[-1])\n", 1.5
+            yield f"{lead}{name} = {name} / sqrt({name}.shape[-1])\n", 1.5
 
 
 def _unpacked_otherwise(text: Source, target: ast.Tuple, value: ast.expr) -> Iterator[tuple[str, float]]:
@@ -74,8 +97,24 @@ def fixed_arguments(text: Source) -> Iterator[tuple[str, float]]:
     if len(text.positional) == 1 and not text.keywords:
         yield f"return columns({text.definition.name})({text.positional[0]})", 1.0
     arguments = ", ".join([*text.positional, *(f"{name}={name}" for name in text.keywords)])
+    yield from _of_parts(text)
     for other in alike(text.definition.name):
         yield f"return {other}({arguments})", 1.0
     for i, j in pairs(len(text.positional)):
         a, b = text.positional[i], text.positional[j]
         yield f"{a}, {b} = {b}, {a}", 1.3
+
+
+def _of_parts(text: Source) -> Iterator[tuple[str, float]]:
+    """Of each array of a list, or of each text, what is meant of all; and targets one place off once more."""
+    name, first = text.definition.name, text.positional[:1]
+    keywords = "".join(f", {k}={k}" for k in text.keywords)
+    annotations = [text.segment(a.annotation) for a in text.definition.args.args if a.annotation is not None]
+    if annotations == ["list[Array]"]:
+        yield f"return separately({name})({first[0]}{keywords})", 1.1
+    if "reduction" in text.keywords and len(text.positional) == 1:
+        yield f"return by_text({name})({first[0]}{keywords})", 1.1
+    if "targets" in text.keywords and first and first[0] != "p":
+        x = first[0]
+        for a, b in ((":-1", "1:"), ("1:", ":-1"), (":-1", ":-1"), ("1:", "1:")):
+            yield f"{x}, targets = {x}[..., {a}, :], targets[..., {b}]", 1.25

@@ -1,0 +1,62 @@
+"""Which tensors of an answer a function of the text has a say in: a mistake there explains no others.
+
+The numbers that the function gives, or that its pullback gives, are changed; what changes of the answer is its reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import numpy
+
+from refllm.verify import plain
+from refllm.verify.case import Case, Response
+
+FACTOR = 1.37  # any number: what is multiplied with it is another
+
+
+def reach(case: Case, function: FunctionType, *, values: bool) -> frozenset[str] | None:
+    """The names of the outputs, or of the gradients, that change; None if that cannot be told."""
+    before = plain.answer(case, "float64", {}, traced=False, values=values)
+    after = plain.answer(case, "float64", {function: _changed(function, values)}, traced=False, values=values)
+    if before is None or after is None:
+        return None
+    return differing(before, after, values=values)
+
+
+def differing(one: Response, other: Response, *, values: bool) -> frozenset[str]:
+    held = (one.outputs, other.outputs) if values else (one.gradients or {}, other.gradients or {})
+    return frozenset(name for name, x in held[0].items() if name in held[1] and not _same(x, held[1][name]))
+
+
+def _same(x: Any, y: Any) -> bool:
+    if not isinstance(x, numpy.ndarray) or not isinstance(y, numpy.ndarray) or x.shape != y.shape:
+        return False
+    return bool(numpy.allclose(x, y, rtol=1e-9, atol=0, equal_nan=True))
+
+
+def _changed(function: FunctionType, values: bool) -> Callable[..., Any]:
+    def other(*arguments: Any, **keywords: Any) -> Any:
+        found = function(*arguments, **keywords)
+        with_back = isinstance(found, tuple) and len(found) == 2 and callable(found[1])
+        if values:
+            return (_scaled(found[0]), found[1]) if with_back else _scaled(found)
+        if not with_back:
+            raise ValueError(f"{function.__name__} has no pullback")
+        value, back = found
+        return value, lambda *dy: _scaled(back(*dy))
+
+    return other
+
+
+def _scaled(x: Any) -> Any:
+    """Every number of a tree multiplied."""
+    if isinstance(x, dict):
+        return {name: _scaled(branch) for name, branch in x.items()}
+    if isinstance(x, list | tuple):
+        return type(x)(_scaled(branch) for branch in x) if type(x) in (list, tuple) else x
+    if isinstance(x, numpy.ndarray | float) and getattr(x, "dtype", numpy.dtype(float)).kind == "f":
+        return x * FACTOR
+    return x
