@@ -186,7 +186,7 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
         bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
         results = runner.settled(list(bar), options.dtype, golden.C)
         results = _tried_alone(implementation, results, golden, options)
-    results = _diagnosed(results, options.dtype, golden.C, options.search)
+    results, interrupted = _explained(results, options.dtype, golden.C, options.search)
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
     done = report.Report(
         implementation.name, _call(options), options.dtype, golden.C, golden.spec_version, results,
@@ -200,6 +200,8 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
         pages.write_junit(Path(options.junit), done)
     if options.html:
         pages.write_page(Path(options.html), done)
+    if interrupted is not None:
+        raise interrupted
     if not done.ran:
         raise UserError(f"no case was run, so nothing is verified: {_why_nothing(implementation, done)}")
     return 1 if done.failures() else 0
@@ -236,6 +238,17 @@ def _why_nothing(implementation: runner.Implementation, done: report.Report) -> 
         f"{implementation.name} has no function {asked} ({'; '.join(alike[:3]) or has}); "
         "a function is named as its operation, see golden/README.md"
     )
+
+
+def _explained(
+    results: list[runner.Result], dtype: str, C: float, seconds: float
+) -> tuple[list[runner.Result], BaseException | None]:
+    """The results with what explains the wrong ones. Who interrupts the search still gets what was judged before."""
+    try:
+        return _diagnosed(results, dtype, C, seconds), None
+    except KeyboardInterrupt as interruption:
+        print("refllm: interrupted while explanations were sought; here is what fails, without them", file=sys.stderr)
+        return results, interruption
 
 
 def _diagnosed(results: list[runner.Result], dtype: str, C: float, seconds: float) -> list[runner.Result]:

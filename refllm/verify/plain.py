@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from types import CodeType, FunctionType
@@ -17,6 +17,7 @@ from refllm.backend import Array
 from refllm.numbers.traced import differentiated
 from refllm.parameters import Tree
 from refllm.verify import bounded, words
+from refllm.verify import cached as with_cache
 from refllm.verify.case import Case, Response
 from refllm.verify.keywords import as_golden, golden_name, own_name
 from refllm.verify.verdict import as_array
@@ -41,7 +42,9 @@ def interface(known: Mapping[str, Function]) -> dict[str, Function]:
     return {golden_name(name): implementation(golden_name(name), known) for name in known}
 
 
-def implementation(operation: str, known: Mapping[str, Function], *, traced: bool = False) -> Function:
+def implementation(
+    operation: str, known: Mapping[str, Function], *, traced: bool = False, cached: bool = False
+) -> Function:
     """What these functions make of an operation of the golden files: models by name, no cache, nothing but what a case
     says. Traced, training goes down the true gradient of what its loss computes, whatever its pullback says.
     """
@@ -56,7 +59,9 @@ def implementation(operation: str, known: Mapping[str, Function], *, traced: boo
         return f(*state, loss=differentiated(loss) if traced else loss, **how)
 
     def with_model(p: Tree, model: str = "gpt", cache: bool = False, **how: Any) -> Any:
-        """A cache changes the work and not the answer: the text has none."""
+        """A cache changes the work and not the answer: the text has none, but for the edits of one that has it."""
+        if cached and cache and model in with_cache.MODELS:
+            return with_cache.generate_cached(p, model=model, **how)
         return f(p, model=known[model], **how)
 
     def without_cache(p: Tree, cache: bool, **how: Any) -> Any:
@@ -71,6 +76,16 @@ def implementation(operation: str, known: Mapping[str, Function], *, traced: boo
         "translate": without_cache, "classifier_loss": unweighted,
     }  # fmt: skip
     return as_golden({name: own.get(name, f)})[operation]
+
+
+def called_with_cache(case: Case) -> Sequence[FunctionType]:
+    """The functions with a cache that the answer to a case may be made of."""
+    there = case.operation == "generate" and case.keywords.get("cache")
+    of_model = with_cache.MODELS.get(case.keywords.get("model", "gpt"))
+    if not there or of_model is None:
+        return ()
+    others = [f for f in with_cache.MODELS.values() if f is not of_model]
+    return [f for f in with_cache.FUNCTIONS if f not in others]
 
 
 @cache
@@ -125,7 +140,7 @@ def _places(original: FunctionType) -> tuple[tuple[Any, str], ...]:
     """Where the text holds a function: in modules, in dictionaries of theirs, and, a method, in its class."""
     found: list[tuple[Any, str]] = []
     for name, module in list(sys.modules.items()):
-        if not name.startswith("refllm.spec."):
+        if not name.startswith(("refllm.spec.", with_cache.__name__)):
             continue
         for key, value in vars(module).items():
             if value is original:
@@ -149,7 +164,7 @@ def answer(
     if values and case.gradients:
         case = _values_of(case)
     with bounded.at_most(limit):
-        return _answer(case, dtype, functions, traced=traced and not values)
+        return _answer(case, dtype, functions, traced=traced)
 
 
 _values: dict[str, tuple[Case, Case]] = {}
@@ -167,8 +182,9 @@ def _answer(case: Case, dtype: str, functions: Mapping[Any, Function], *, traced
     known: Mapping[str, Function] = text()
     if functions:
         known = {**known, **{name: functions[f] for name, f in text().items() if f in functions}}
-    function = implementation(case.operation, known, traced=traced)
-    if traced:
+    cached = any(f in with_cache.FUNCTIONS for f in functions)
+    function = implementation(case.operation, known, traced=traced, cached=cached)
+    if traced and case.gradients:
         function = differentiated(function)
     with exchanged(functions), numpy.errstate(all="ignore"):
         words.begin()

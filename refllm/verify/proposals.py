@@ -7,6 +7,7 @@ they call, and of a formula that the pullback has and the forward pass does not.
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,20 +15,24 @@ from itertools import combinations, product
 from types import FunctionType
 
 from refllm.verify import plain
-from refllm.verify.edits import Edit, edits
+from refllm.verify.edits import Edit, edits, source_of
 from refllm.verify.edits.partial import Partial
 from refllm.verify.observed import Observed, observed
 from refllm.verify.reach import reach
 from refllm.verify.runner import Result
 
+WITH_CACHE = 0.2  # how much likelier an edit of the form with a cache is, where a cache is asked for
 REACH = 0.3  # what it costs that a function has a say in all that is right too
+STRANGE = 0.5  # what it costs that a name stands for one of another kind
 OWN_PULLBACK = 0.25  # what it costs that a formula is another in the pullback alone
-SOME_CALLS = 0.3  # and in some of the calls alone
-CHEAP = 1.45  # edits that are tried in some of the calls
+SOME_CALLS = 0.2  # and in some of the calls alone
+LIKELY_COST = 1.4  # up to which single edits are tried before pairs
+CHEAP = 1.3  # edits that are tried in some of the calls
 NEAR = 25  # edits that bring the answer nearer, whose pairs are tried
 BESIDE = 2000  # edits that are tried beside them
 LIKELY = 300  # edits whose pairs are tried at last
 Edits = tuple[Edit, ...]
+_NAME = re.compile(r"[A-Za-z]\w*")
 
 
 @cache
@@ -38,15 +43,22 @@ def edits_of(operation: str, right: frozenset[str] = frozenset()) -> list[Edit]:
     return [edit for _, edit in sorted(found, key=lambda pair: pair[0])]
 
 
+@cache
+def _edits_with_cache(functions: tuple[FunctionType, ...]) -> list[Edit]:
+    return [replace(edit, cost=edit.cost - WITH_CACHE) for function in functions for edit in edits(function)]
+
+
 class Proposals:
     """The edits for one case."""
 
     def __init__(self, result: Result, *, values: bool, right: frozenset[str]) -> None:
         case = result.case
         self.seen: Observed = observed(case)
+        self.right = right
         self.case, self.values, self.wrong = case, values, _wrong_tensors(result, values=values)
         self.reaches: dict[FunctionType, float | None] = {}
         every = [edit for edit in edits_of(case.operation, right) if self._reaches(edit.original) is not None]
+        every += _edits_with_cache(tuple(plain.called_with_cache(case)))
         self.whole = [self._weighed(edit) for edit in every if self._fits(edit)]
         if not values:
             own = [edit for edit in every if _may_have_own_pullback(edit) and self.seen.runs(edit, backward=False)]
@@ -69,7 +81,7 @@ class Proposals:
 
     def _weighed(self, edit: Edit) -> Edit:
         """Dearer where it should have made more tensors wrong."""
-        more = REACH * (self._reaches(edit.original) or 0.0)
+        more = REACH * (self._reaches(edit.original) or 0.0) + (0 if self.seen.is_plausible(edit) else STRANGE)
         return replace(edit, cost=edit.cost + more) if more else edit
 
     def _fits(self, edit: Edit) -> bool:
@@ -80,9 +92,19 @@ class Proposals:
             return self.seen.runs(edit, backward=True)
         return "constant(" in edit.changes[0][2]  # no value changes
 
-    def singles(self) -> Iterator[Edit]:
-        """Every single edit, of all calls or of some."""
-        return heapq.merge(self.whole, self._of_some_calls(), key=lambda edit: edit.cost)
+    def all(self, near: list[tuple[float, Edit]], halves: list[Edit]) -> Iterator[Edits]:
+        """Single edits, such pairs as are one mistake, unlikely single edits, and pairs of what came near. `near` and
+        `halves` may grow as long as edits are tried."""
+        unlikely = list[Edits]()
+        for edit in heapq.merge(self.whole, self._of_some_calls(), key=lambda edit: edit.cost):
+            if edit.cost <= LIKELY_COST:
+                yield (edit,)
+            else:
+                unlikely.append((edit,))
+        yield from self._of_one_mistake(halves)
+        yield from unlikely
+        yield from self._of_one_statement()
+        yield from self._of_two_mistakes([edit for _, edit in sorted(near, key=lambda pair: pair[0])])
 
     def _of_some_calls(self) -> Iterator[Edit]:
         cheap = [edit for edit in self.whole if edit.cost <= CHEAP]
@@ -91,21 +113,41 @@ class Proposals:
             for where in wheres[edit.original]:
                 yield Partial.of(edit, SOME_CALLS, where=where)
 
-    def pairs(self, near: list[Edit], halves: list[Edit]) -> Iterator[Edits]:
-        """Two edits: one that gives the values and one of a pullback; both of one statement; such as come near."""
+    def _of_one_mistake(self, halves: list[Edit]) -> Iterator[Edits]:
+        """One edit that gives the values and one of a pullback; both of one statement, or of lines that are alike."""
         if halves:
-            inside = [edit for edit in self.whole if edit.in_pullback]
+            inside = [edit for edit in self.whole if edit.in_pullback] + self.in_pullbacks()
             yield from _together(product(halves[:4], inside))
-        yield from self._of_one_statement()
+        yield from self._parallel()
         yield from self._alike("reshaped(")
         for dtype in ("float16", "bfloat16", "float32"):
             yield from self._alike(f'"{dtype}")')
+
+    def in_pullbacks(self) -> list[Edit]:
+        """The edits of pullbacks, which are not tried alone where values are wrong."""
+        if not self.values or not self.case.gradients:
+            return []
+        every = edits_of(self.case.operation, self.right)
+        return [edit for edit in every if edit.in_pullback and self.seen.runs(edit, backward=True)]
+
+    def _of_two_mistakes(self, near: list[Edit]) -> Iterator[Edits]:
         first, likely = near[:NEAR], self.whole[:LIKELY]
         yield from _together(combinations(first, 2))
         places = product(range(len(first)), range(len(self.whole[:BESIDE])))
         by_rank = sorted(places, key=lambda pair: pair[0] * (BESIDE // NEAR) + pair[1])
         yield from _together((first[i], self.whole[j]) for i, j in by_rank)
         yield from _together((likely[i], likely[j]) for i, j in sorted(combinations(range(len(likely)), 2), key=sum))
+
+    def _parallel(self) -> Iterator[Edits]:
+        """The same done to two lines that are alike, as to keys and values."""
+        groups: dict[tuple[FunctionType, str, str], list[Edit]] = {}
+        for edit in self.whole:
+            if edit.cost <= CHEAP and len(edit.changes) == 1:
+                first, last, new = edit.changes[0]
+                old = source_of(edit.original).encode()[first:last].decode()
+                groups.setdefault((edit.original, _NAME.sub("_", old), _NAME.sub("_", new)), []).append(edit)
+        for held in groups.values():
+            yield from _together(combinations(held[:8], 2))
 
     def _alike(self, words: str) -> Iterator[Edits]:
         """Two edits that say the same words: a habit shows in more places than one."""

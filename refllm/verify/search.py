@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from refllm.verify import plain
+from refllm.verify import plain, words
 from refllm.verify.case import Answers, Case, Response
 from refllm.verify.conditions import separating
 from refllm.verify.edits import Edit
@@ -28,6 +28,7 @@ from refllm.verify.runner import Result
 
 SECONDS = 10.0  # for a whole report
 PRIMARY = 3  # failing cases that the search begins from
+LATER = 0.5  # seconds after the end in which what was found is still held against the other cases
 FURTHER = 0.2  # how much more than what explains all the dearest edit costs that is still tried
 AGAINST = 24  # right answers that a candidate is held against
 
@@ -59,7 +60,9 @@ class Found:
 
     @property
     def diff(self) -> list[tuple[str, list[str]]]:
-        return [(edit.place, edit.diff()) for edit in self.edits]
+        found = [(edit.place, edit.diff()) for edit in self.edits]
+        found[-1][1].extend(words.explained([line for _, lines in found for line in lines]))
+        return found
 
 
 def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -> dict[str, Found]:
@@ -109,7 +112,7 @@ class _Search:
         self.wrong = sorted(failing, key=size)
         self.right = sorted((r for r in results if r.status in ("pass", "value")), key=size)[:AGAINST]
         self.dtype, self.end = dtype, end
-        self.near: list[tuple[float, Edit]] = []  # edits that bring the answer nearer
+        self.near: list[tuple[float, Edit]] = []  # edits that bring the answer nearer, and how near
         self.far: dict[tuple[str, bool], float | None] = {}
         self.halves: list[Edit] = []  # edits that give the values, and not the gradients
 
@@ -125,31 +128,23 @@ class _Search:
             return best
         for _ in range(PRIMARY):
             left = [r for r in self.wrong if best is None or r.case.id not in best.explained]
-            if not left:
-                return best
-            found = self._singly(_telling(left))
+            if not left or self._is_over():
+                break
+            found = self._from(_telling(left))
             if found is not None and (best is None or len(found.explained) > len(best.explained)):
                 best = found
-            elif found is None or self._is_over():
+            elif best is None or 2 * len(best.explained) >= best.wrong:
                 break
-        if best is None or 2 * len(best.explained) < best.wrong:
-            found = self._in_pairs()
-            best = found if best is None or (found is not None and found.rank < best.rank) else best
         return best
 
-    def _singly(self, primary: Result) -> Found | None:
-        """The best edit that gives the answer to this case."""
-        self.near, self.halves, self.primary = [], [], primary
-        self.proposals = Proposals(primary, values=_values_differ(primary), right=self.known_right)
-        return self._among(((edit,) for edit in self.proposals.singles()), primary)
+    def _from(self, primary: Result) -> Found | None:
+        """The best edit, or pair of edits, that gives the answer to this case."""
+        self.near, self.halves = [], []
+        proposals = Proposals(primary, values=_values_differ(primary), right=self.known_right)
+        return self._among(proposals.all(self.near, self.halves), primary)
 
-    def _in_pairs(self) -> Found | None:
-        """The best two edits for the case that was tried last."""
-        likely = [edit for _, edit in sorted(self.near, key=lambda pair: pair[0])]
-        return self._among(self.proposals.pairs(likely, self.halves), self.primary)
-
-    def _is_over(self) -> bool:
-        return time.perf_counter() > self.end
+    def _is_over(self, later: float = 0.0) -> bool:
+        return time.perf_counter() > self.end + later
 
     def _among(self, candidates: Iterable[Edits], primary: Result) -> Found | None:
         """The best of those that give the answer of this case, and of the others. What costs more than one that
@@ -164,9 +159,8 @@ class _Search:
             if one is None:
                 continue
             found.append(one)
-            if len(one.explained) == one.wrong:
-                certain = not one.guarded and not one.where
-                enough = min(enough, _cost(candidate) + (FURTHER if certain else 2 * FURTHER))
+            certain = len(one.explained) == one.wrong and not one.guarded and not one.where
+            enough = min(enough, _cost(candidate) + (FURTHER if certain else 3 * FURTHER))
         if not found:
             return None
         best = min(found, key=lambda f: f.rank)
@@ -231,6 +225,8 @@ class _Search:
         """What a candidate explains; None if a right answer contradicts it that no property tells from those."""
         functions = _functions(candidate)
         assert functions is not None
+        if self._is_over(LATER):
+            return None
         others = [r for r in self.right if not self._alike(functions, traced, r)]
         against = [r for r in others if not self._fails(functions, traced, r.case)]
         alike = [r for r in self.wrong if self._alike(functions, traced, r)]

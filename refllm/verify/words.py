@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy
@@ -223,3 +224,10 @@ WORDS: dict[str, Any] = {
     "scatter_mean": scatter_mean,
     "second_best": second_best,
 }
+
+
+def explained(lines: Iterable[str]) -> list[str]:
+    """What these lines say that no line of the text does, each word with what it means."""
+    there = set(re.findall(r"\b[a-z_]+\b", " ".join(line for line in lines if line.startswith("+"))))
+    own = {name: f for name, f in WORDS.items() if getattr(f, "__module__", "") == __name__}
+    return [f"{name}: {f.__doc__.split('.')[0].strip()}" for name, f in own.items() if name in there and f.__doc__]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from refllm.cli import main
-from refllm.verify import corpus
+from refllm.cli import INTERRUPTED, main
+from refllm.verify import corpus, search
 from spec_tests.verify.folder import Folder
 
 RIGHT = "import numpy\ndef relu(x):\n    return numpy.maximum(x, 0), lambda dy: dy * (x > 0)\n"
@@ -57,6 +57,20 @@ def test_a_right_adapter_is_0_and_a_wrong_one_1(verified: Report, adapter: Calla
     assert (status, report["failed"], report["skipped"]) == (0, 0, 0)
     status, report = verified(adapter(ZEROS), "--only", "relu")
     assert (status, report["passed"]) == (1, 0)
+
+
+def test_who_interrupts_the_search_still_reads_what_fails(
+    adapter: Callable[[str], str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "explained", interrupted)
+    assert main(["verify", adapter(ZEROS), "--only", "relu"]) == INTERRUPTED
+    printed = capsys.readouterr()
+    assert "relu: " in printed.out
+    assert "cases fail" in printed.out
+    assert "without them" in printed.err
 
 
 def test_functions_that_are_not_there_are_skipped(verified: Report, adapter: Callable[[str], str]) -> None:

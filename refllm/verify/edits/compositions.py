@@ -86,7 +86,7 @@ def _made_of(text: Source, statement: ast.stmt) -> dict[str, list[str]]:
             continue
         target = node.targets[0]
         names = target.elts if isinstance(target, ast.Tuple) else [target]
-        if not isinstance(names[0], ast.Name) or (names[1:] and not text.segment(names[1]).endswith("_back")):
+        if not isinstance(names[0], ast.Name) or (names[1:] and not text.segment(names[1]).endswith(("_back", "_"))):
             continue
         value, parts = node.value, list[ast.expr]()
         if isinstance(value, ast.Call) and value.args:

@@ -82,7 +82,7 @@ def _with_few_digits(text: Source, node: ast.expr) -> Iterator[tuple[str, float]
 def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
     left, right, kind = text.segment(node.left), text.segment(node.right), type(node.op)
     yield left, 1
-    yield right, 1.2
+    yield right, 1 if kind is ast.Add else 1.2
     if kind in OPERATORS:
         tight = [_tight(left), _tight(right)]
         for other, sign in OPERATORS.items():
@@ -116,6 +116,8 @@ def _comparisons(text: Source, node: ast.Compare) -> Iterator[tuple[str, float]]
         return
     yield from ((value, 0.9 if _is_answered(text, node) else 1.1) for value in ("True", "False"))
     left, right = text.segment(node.left), text.segment(node.comparators[0])
+    if any(isinstance(x, ast.Constant) and isinstance(x.value, str) for x in (node.left, node.comparators[0])):
+        return  # words are equal or not, and none is larger
     for kind, sign in COMPARISONS.items():
         if not isinstance(node.ops[0], kind):
             yield f"{left} {sign} {right}", 1
@@ -253,7 +255,9 @@ def _wrapped(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
     if _gives_a_pullback(text, node):
         return
     e, tight = text.segment(node), _tight(text.segment(node))
-    for other in (f"-{tight}", f"{tight} * 2", f"{tight} / 2", f"{tight} + 1", f"{tight} - 1", f"1 / {tight}"):
+    one = 1.05 if "arange(" in e else 1.5
+    yield from ((f"{tight} {change}", one) for change in ("- 1", "+ 1"))
+    for other in (f"-{tight}", f"{tight} * 2", f"{tight} / 2", f"1 / {tight}"):
         yield other, 1.5
     for other in (f"{tight} * {tight}", f"sqrt({e})", f"swap({e})", f"{tight} * 0", f"exp({e})", f"log({e})"):
         yield other, 1.6
@@ -263,17 +267,21 @@ def _wrapped(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
         yield f'rounded({e}, "{dtype}")', 1.45
     if not text.in_pullback(node):
         yield f"constant({e})", 1.4
-    if isinstance(node, ast.Call) and len(node.args) == 1 and isinstance(node.args[0], ast.Name):
-        if node in text.returned():
-            yield f"{e} / len({text.segment(node.args[0])})", 1.3
-        if text.segment(node.func).endswith("_back") or not text.in_pullback(node):
-            yield f"accumulated({e})", 1.5
-    elif isinstance(node, ast.Call) and text.segment(node.func).endswith("_back") and not text.in_pullback(node):
-        yield f"accumulated({e})", 1.3
+    if isinstance(node, ast.Call):
+        yield from _of_calls(text, node)
     if node in text.returned() or text.in_pullback(node):
         for size in _sizes(text):
             yield f"{tight} / {size}", 1.4
             yield from ((f"{tight} * {size}", 1.5), (f"{tight} * sqrt({size})", 1.5), (f"{tight} / sqrt({size})", 1.5))
+
+
+def _of_calls(text: Source, node: ast.Call) -> Iterator[tuple[str, float]]:
+    """The mean over a list for its sum; gradients that add up from step to step."""
+    words = text.segment(node)
+    if len(node.args) == 1 and isinstance(node.args[0], ast.Name) and node in text.returned():
+        yield f"{words} / len({text.segment(node.args[0])})", 1.3
+    if text.segment(node.func).endswith("_back") and not text.in_pullback(node):
+        yield f"accumulated({words})", 1.3
 
 
 def _gives_a_pullback(text: Source, node: ast.AST) -> bool:
@@ -324,7 +332,8 @@ def _counts(text: Source, node: ast.AST) -> bool:
         node, parent = parent, text.parents.get(parent)
     if isinstance(parent, ast.Call):
         return isinstance(parent.func, ast.Name) and parent.func.id in ("arange", "range", "ratio", "power")
-    return isinstance(parent, ast.Slice | ast.Compare)
+    words = [x for x in ast.walk(parent) if isinstance(x, ast.Constant) and isinstance(x.value, str)] if parent else []
+    return isinstance(parent, ast.Slice | ast.Compare) and not words
 
 
 def _tight(text: str) -> str:

@@ -68,11 +68,18 @@ def described(function: FunctionType, arguments: tuple[Any, ...], keywords: dict
 
 
 def simple(given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(
-        (name, x if isinstance(x, str | int | bool) else x is not None)
-        for name, x in given.items()
-        if isinstance(x, str | int | bool) or x is None or hasattr(x, "shape")
-    )
+    """What short words and small numbers there are among arguments, which are None, and which have one entry."""
+    found: dict[str, Any] = {}
+    for name, x in given.items():
+        if isinstance(x, str | int | bool):
+            found[name] = x
+        elif x is None or hasattr(x, "shape"):
+            found[f"{name} given"] = x is not None
+        if getattr(x, "ndim", 0):
+            found[f"len({name}) == 1"] = x.shape[0] == 1
+        if isinstance(x, dict):
+            found |= {f'{name}["{key}"] > 0': n > 0 for key, n in x.items() if isinstance(n, int)}
+    return tuple(found.items())
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Source:
         return without_docstring(self.definition.body)
 
     def in_pullback(self, node: Any) -> bool:
-        return self._inside(node) is not None
+        return self.line_in_pullback(node.lineno)
 
     def line_in_pullback(self, line: int) -> bool:
         return any(f.lineno <= line <= (f.end_lineno or 0) for f in self.inner if f.name.endswith("_back"))

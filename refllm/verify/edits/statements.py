@@ -41,7 +41,7 @@ def _done_after(text: Source, statement: ast.Assign) -> Iterator[tuple[str, floa
     target = statement.targets[0]
     if not (isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Call)):
         return
-    if not text.segment(target.elts[-1]).endswith("_back"):
+    if not _is_pullback(text.segment(target.elts[-1])):
         return
     lead = " " * statement.col_offset
     for element in target.elts[:-1]:
@@ -55,13 +55,17 @@ def _done_after(text: Source, statement: ast.Assign) -> Iterator[tuple[str, floa
             yield f"{lead}{name} = {name} / sqrt({name}.shape[-1])\n", 1.5
 
 
+def _is_pullback(name: str) -> bool:
+    return name == "_" or name.endswith("_back")
+
+
 def _unpacked_otherwise(text: Source, target: ast.Tuple, value: ast.expr) -> Iterator[tuple[str, float]]:
     """Several values taken in another order, or, of a value and its pullback, what went in for what came out."""
     names = [text.segment(name) for name in target.elts]
-    if len(names) == 2 and names[1].endswith("_back"):
+    if len(names) == 2 and _is_pullback(names[1]):
         if isinstance(value, ast.Call) and value.args:
             yield f"{', '.join(names)} = {text.segment(value.args[0])}, None", 1.4
-    elif len(names) <= 4 and not any(name.endswith("_back") for name in names):
+    elif len(names) <= 4 and not any(_is_pullback(name) for name in names):
         for order in list(permutations(names))[1:]:
             yield f"{', '.join(order)} = {text.segment(value)}", 1.3
 
@@ -92,6 +96,7 @@ def fixed_arguments(text: Source) -> Iterator[tuple[str, float]]:
         yield from ((f"{name} = {value}", 1.0) for value in FIXED.get(name, ()))
         yield from ((f"{name} = {value}", 1.4) for value in anything)
     for name in text.positional:
+        yield from ((f"{name} = {value}", 0.95) for value in FIXED.get(name, ()))
         others = (f"{name} + 1", f"{name} - 1", f"-{name}", f"2 * {name}", f"{name} * 0", f"swap({name})")
         yield from ((f"{name} = {value}", 1.4) for value in others)
     if len(text.positional) == 1 and not text.keywords:
