@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from refllm.cli import INTERRUPTED, main
+from refllm.cli import main
+from refllm.commands.streams import INTERRUPTED
 from refllm.verify import corpus, search
 from spec_tests.verify.folder import Folder
 

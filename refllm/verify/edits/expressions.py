@@ -156,7 +156,7 @@ def _calls(text: Source, node: ast.Call) -> Iterator[tuple[str, float]]:
     if isinstance(node.func, ast.Attribute) and node.func.attr == "swapaxes":
         yield f"reshaped({', '.join([text.segment(node.func.value), *arguments])})", 1.1
     if name in ("concatenate", "stack") and is_list(arguments[0]):
-        yield f"{name}({', '.join([f'{arguments[0]}[::-1]', *keywords])})", 1.1
+        yield f"{name}({', '.join([f'{arguments[0]}[::-1]', *keywords])})", 1.25
     yield from _words(text, name, arguments, keywords)
     for n, keyword in enumerate(node.keywords):
         kept = [k for m, k in enumerate(keywords) if m != n]
