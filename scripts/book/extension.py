@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
-from book import coverage, languages, punctuation, source_pages
+from book import coverage, languages, punctuation, source_pages, spoken
 from book.directives import code, computed, directive, drawn, evidence, tables
 from book.mathml import mathml
 
@@ -84,6 +84,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (inline, None), (displayed, None))
     app.connect("source-read", lead_inside)
     app.connect("doctree-read", punctuation.keep_together)
+    app.connect("doctree-read", spoken.mark)
     app.connect("env-check-consistency", check)
     app.connect("doctree-resolved", tables.fill)
     app.connect("html-collect-pages", source_pages.pages)

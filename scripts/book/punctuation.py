@@ -7,7 +7,7 @@ from typing import Any
 
 from docutils import nodes
 
-MARKS = re.compile(r"[.,;:?!)\]’”]+")
+MARKS = re.compile(r"[.,;:?!)\]’”，。；：、？！）]+")
 
 
 def keep_together(app: Any, doctree: nodes.document) -> None:

@@ -10,7 +10,7 @@ utils = pytest.importorskip("docutils.utils", reason="the book's own environment
 
 @pytest.mark.parametrize(
     ("behind", "joined"),
-    [(", and", "x,"), (". The", "x."), ("): so", "x):"), (" and", None), ("-th", None), ("", None)],
+    [("，其中", "x，"), (", and", "x,"), (". The", "x."), ("): so", "x):"), (" and", None), ("-th", None), ("", None)],
 )
 def test_the_mark_behind_a_formula_stays_with_it(behind: str, joined: str | None) -> None:
     from book.punctuation import keep_together

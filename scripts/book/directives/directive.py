@@ -161,7 +161,7 @@ class Directive(SphinxDirective):
     def text_link(self, function: text.Function) -> nodes.reference:
         """To the lines of a function of the text."""
         where = f"refllm/spec/{function.module}.py"
-        words = f"{where}, {self.said('lines')} {function.first}–{function.last}"
+        words = f"{where}, {self.said('lines {}–{}').format(function.first, function.last)}"
         return link(words, f"{way_up(self.page)}text/{function.module}.html#line-{function.first}")
 
     def markdown(self, words: str) -> list[nodes.Node]:

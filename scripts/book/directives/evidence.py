@@ -176,6 +176,7 @@ class Erratum(Directive):
             rows.append((self.said("shown by"), ", ".join(erratum.shown_by)))
             head = [f"{self.said('erratum')} {name}", f"{self.said('documents')} {erratum.documents}"]
             block = table(head, rows, [18, 82])
+            block["classes"].append("book-erratum")
             if "here" in self.options:
                 anchor = f"erratum-{name.lower()}"
                 if not self.translated:
