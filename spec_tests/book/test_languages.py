@@ -128,6 +128,26 @@ def test_the_pages_in_chinese_say_what_the_english_ones_say() -> None:
     assert list(languages.faults(DOCS)) == []
 
 
+@pytest.mark.parametrize("path", sorted((DOCS / "zh").glob("*.md")), ids=lambda path: path.stem)
+def test_a_digit_that_is_changed_anywhere_in_a_chinese_page_is_told(path: Path) -> None:
+    english, chinese = ((DOCS / folder / path.name).read_text(encoding="utf-8") for folder in ("book", "zh"))
+    for place, sign in enumerate(chinese):
+        if sign.isdigit():
+            changed = f"{chinese[:place]}{(int(sign) + 1) % 10}{chinese[place + 1 :]}"
+            assert list(languages.differences(english, changed, path.name)) != [], chinese[place - 20 : place + 20]
+
+
+def test_a_digit_that_is_changed_in_an_erratum_is_told() -> None:
+    translated = languages.translated_errata(DOCS)
+    for name, entry in translated.items():
+        for part, text in entry.items():
+            for place, sign in enumerate(text):
+                if sign.isdigit():
+                    wrong = f"{text[:place]}{(int(sign) + 1) % 10}{text[place + 1 :]}"
+                    changed = {**translated, name: {**entry, part: wrong}}
+                    assert list(languages.differences_of_errata(changed)) != [], (name, part)
+
+
 def test_a_page_without_an_english_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "zh").mkdir()
     (tmp_path / "book").mkdir()
