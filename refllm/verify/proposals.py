@@ -92,7 +92,7 @@ class Proposals:
             return self.seen.runs(edit, backward=True)
         return "constant(" in edit.changes[0][2]  # no value changes
 
-    def all(self, near: list[tuple[float, Edit]], halves: list[Edit]) -> Iterator[Edits]:
+    def all(self, near: list[tuple[float, Edit]], halves: list[Edit], *, pairs: bool) -> Iterator[Edits]:
         """Single edits, such pairs as are one mistake, unlikely single edits, and pairs of what came near. `near` and
         `halves` may grow as long as edits are tried."""
         unlikely = list[Edits]()
@@ -101,6 +101,8 @@ class Proposals:
                 yield (edit,)
             else:
                 unlikely.append((edit,))
+        if not pairs:
+            return
         yield from self._of_one_mistake(halves)
         yield from unlikely
         yield from self._of_one_statement()
@@ -115,6 +117,8 @@ class Proposals:
 
     def _of_one_mistake(self, halves: list[Edit]) -> Iterator[Edits]:
         """One edit that gives the values and one of a pullback; both of one statement, or of lines that are alike."""
+        alone = [edit for edit in halves[:8] if _has_pullback(edit.original)]
+        yield from ((Partial.of(edit, OWN_PULLBACK, forward=True),) for edit in alone)
         if halves:
             inside = [edit for edit in self.whole if edit.in_pullback] + self.in_pullbacks()
             yield from _together(product(halves[:4], inside))

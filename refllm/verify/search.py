@@ -112,6 +112,7 @@ class _Search:
         self.wrong = sorted(failing, key=size)
         self.right = sorted((r for r in results if r.status in ("pass", "value")), key=size)[:AGAINST]
         self.dtype, self.end = dtype, end
+        self.values = True  # whether more than gradients is wrong in the case that is searched from
         self.near: list[tuple[float, Edit]] = []  # edits that bring the answer nearer, and how near
         self.far: dict[tuple[str, bool], float | None] = {}
         self.halves: list[Edit] = []  # edits that give the values, and not the gradients
@@ -130,18 +131,18 @@ class _Search:
             left = [r for r in self.wrong if best is None or r.case.id not in best.explained]
             if not left or self._is_over():
                 break
-            found = self._from(_telling(left))
+            found = self._from(_telling(left), pairs=best is None or 2 * len(best.explained) < best.wrong)
             if found is not None and (best is None or len(found.explained) > len(best.explained)):
                 best = found
             elif best is None or 2 * len(best.explained) >= best.wrong:
                 break
         return best
 
-    def _from(self, primary: Result) -> Found | None:
+    def _from(self, primary: Result, *, pairs: bool) -> Found | None:
         """The best edit, or pair of edits, that gives the answer to this case."""
-        self.near, self.halves = [], []
-        proposals = Proposals(primary, values=_values_differ(primary), right=self.known_right)
-        return self._among(proposals.all(self.near, self.halves), primary)
+        self.near, self.halves, self.values = [], [], _values_differ(primary)
+        proposals = Proposals(primary, values=self.values, right=self.known_right)
+        return self._among(proposals.all(self.near, self.halves, pairs=pairs), primary)
 
     def _is_over(self, later: float = 0.0) -> bool:
         return time.perf_counter() > self.end + later
@@ -175,7 +176,7 @@ class _Search:
             return []
         for dtype in self._dtypes(got):
             inside = all(edit.in_pullback for edit in candidate)
-            if not inside:
+            if not inside and self.values:
                 values = plain.answer(case, dtype, functions, traced=False, values=True)
                 if not self._equal(case, got, values):
                     self._note(candidate, case, got, values)
@@ -190,9 +191,9 @@ class _Search:
                 ways += [traced] if self._equal(case, got, gradients) else []
             if ways:
                 return ways
-            if not inside and len(candidate) == 1:
+            if not inside and self.values and len(candidate) == 1:
                 self.halves.append(candidate[0])
-            elif inside:
+            elif inside or not self.values:
                 self._note(candidate, case, got, gradients)
         return []
 

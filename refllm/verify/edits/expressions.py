@@ -103,7 +103,7 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
     if kind is ast.Div:
         yield f"{_tight(left)} / sqrt({right})", 1.3
         yield f"{_tight(left)} / {_tight(right)} / {_tight(right)}", 1.4
-        for array in _arrays(text)[:2]:
+        for array in _arrays(text)[:2] if left.startswith(("total(", "sum(")) else ():
             yield from ((f"{_tight(left)} / {size}", 1.35) for size in (f"len({array})", f"{array}.size"))
     first = node.left
     if kind in SIGNS and isinstance(first, ast.Call) and len(first.args) == 1 and not first.keywords:

@@ -89,6 +89,7 @@ class Partial(Edit):
     where: Where | None = None
     backward: bool = False  # the value is that of the text, the gradient of the edited function
     gradient: str | None = None  # of this argument alone
+    forward: bool = False  # the value is that of the edited function, the gradient that of the text
 
     @classmethod
     def of(cls, edit: Edit, cost: float, **how: Any) -> Partial:
@@ -100,11 +101,13 @@ class Partial(Edit):
         if edited is None:
             return None
         chosen = _backward_of(original, edited, self.gradient) if self.backward else edited
+        chosen = _backward_of(edited, original, None) if self.forward else chosen
         return chosen if self.where is None else Dispatch(original, chosen, self.where)
 
     @property
     def place(self) -> str:
         notes = ["in the pullback alone"] if self.backward else []
+        notes = ["in the value alone"] if self.forward else notes
         notes = [f"for the gradient of {self.gradient} alone"] if self.gradient is not None else notes
         notes += [f"only where {self.where}"] if self.where is not None else []
         return f"{super().place} ({', '.join(notes)})"
@@ -117,7 +120,7 @@ class Partial(Edit):
         return None if both is None else replace(self, changes=both.changes, cost=both.cost)
 
 
-def _backward_of(original: FunctionType, edited: Callable[..., Any], gradient: str | None) -> Callable[..., Any]:
+def _backward_of(original: Any, edited: Callable[..., Any], gradient: str | None) -> Callable[..., Any]:
     """The value of the one, and the gradient, or that of one argument, of the other."""
 
     def with_other_pullback(*arguments: Any, **keywords: Any) -> Any:

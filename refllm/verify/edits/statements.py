@@ -49,6 +49,9 @@ def _done_after(text: Source, statement: ast.Assign) -> Iterator[tuple[str, floa
             for dtype in ("float16", "bfloat16", "float32"):
                 yield f'{lead}{name} = rounded({name}, "{dtype}")\n', 1.4
             yield f"{lead}{name} = constant({name})\n", 1.4
+            if text.segment(statement.value).startswith("log_softmax("):
+                for eps in ("1e-6", "1e-7", "1e-8", "1e-9", "1e-10", "1e-12", "1e-16"):
+                    yield f"{lead}{name} = log(exp({name}) + {eps})\n", 1.25
             for words in (f"-{name}", f"{name} * 2", f"{name} / 2", f"{name} * 0", f"swap({name})"):
                 yield f"{lead}{name} = {words}\n", 1.5
             yield f"{lead}{name} = {name} * sqrt({name}.shape[-1])\n", 1.5
