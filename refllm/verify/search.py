@@ -30,6 +30,8 @@ SECONDS = 10.0  # for a whole report
 PRIMARY = 3  # failing cases that the search begins from
 LATER = 0.5  # seconds after the end in which what was found is still held against the other cases
 FURTHER = 0.2  # how much more than what explains all the dearest edit costs that is still tried
+HALF, MOST = 0.5, 0.75  # the share of the wrong answers that one edit must explain, and that two must
+ENOUGH = 4  # numbers that two edits must explain
 AGAINST = 24  # right answers that a candidate is held against
 
 Edits = tuple[Edit, ...]
@@ -104,6 +106,12 @@ def _cost(candidate: Edits) -> float:
     return sum(edit.cost for edit in candidate)
 
 
+def _numbers(response: Response) -> int:
+    """How many numbers an answer has that are not whole."""
+    arrays = [*response.outputs.values(), *(response.gradients or {}).values()]
+    return sum(x.size for x in arrays if getattr(x, "dtype", None) is not None and x.dtype.kind == "f")
+
+
 class _Search:
     def __init__(self, results: list[Result], dtype: str, end: float, right: frozenset[str] = frozenset()) -> None:
         self.operation, self.known_right = results[0].case.operation, right
@@ -136,7 +144,17 @@ class _Search:
                 best = found
             elif best is None or 2 * len(best.explained) >= best.wrong:
                 break
-        return best
+        return best if best is not None and self._is_convincing(best) else None
+
+    def _is_convincing(self, found: Found) -> bool:
+        """Whether it cannot well be an accident: a few whole numbers, or two edits, fit many an answer."""
+        share = len(found.explained) / found.wrong
+        explained = [r for r in self.wrong if r.case.id in found.explained and r.response is not None]
+        numbers = sum(_numbers(r.response) for r in explained if r.response is not None)
+        several = len(found.edits) > 1 or any(len(edit.changes) > 1 for edit in found.edits)
+        if several:
+            return share >= MOST and numbers >= ENOUGH
+        return share >= HALF and (numbers > 0 or share == 1)
 
     def _from(self, primary: Result, *, pairs: bool) -> Found | None:
         """The best edit, or pair of edits, that gives the answer to this case."""
