@@ -1,4 +1,6 @@
-"""The README's examples run as they are printed."""
+"""The examples of README and of the pages for users run as they are printed, and say what is printed."""
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
@@ -6,34 +8,86 @@ from pathlib import Path
 import pytest
 
 from refllm import cli
+from spec_tests.written_pages import ROOT, blocks, fenced, inline, prose, text_of
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.mark.parametrize("code", [block for block in BLOCKS if "import" in block])
-def test_an_example_with_its_imports_runs(code: str) -> None:
-    exec(compile(code, "README.md", "exec"), {})
+LINES = 120  # of a README that is one page
 
 
-def test_the_feed_forward_layer_is_printed_as_it_stands_in_its_file() -> None:
-    (printed,) = [block for block in BLOCKS if "back1" in block]
-    source = (README.parent / "refllm/blocks/feed_forward.py").read_text(encoding="utf-8")
-    without_types = re.sub(r": Array|: Tree| -> [^:]+(?=:\n)", "", source)
-    lines = [line.strip() for line in without_types.splitlines() if line.strip()]
-    for line in printed.splitlines():
-        assert not line.strip() or line.strip() in lines
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_readme_is_one_page(page: str) -> None:
+    assert len(text_of(page).splitlines()) <= LINES
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md", "docs/python.md", "docs/quick-start.md"])
+def test_an_example_with_its_imports_runs(page: str) -> None:
+    examples = [block for block in blocks(page, "python") if "import" in block]
+    assert examples
+    for code in examples:
+        exec(compile(code, page, "exec"), {})
+
+
+@pytest.mark.parametrize(
+    ("page", "has", "file"),
+    [
+        ("docs/python.md", "back1", "refllm/blocks/feed_forward.py"),
+        ("README.md", "attention_back", "refllm/spec/attention.py"),
+    ],
+)
+def test_what_is_printed_of_a_file_stands_in_it(page: str, has: str, file: str) -> None:
+    (printed,) = [block for block in blocks(page, "python") if has in block]
+
+    def without_types(source: str) -> list[str]:
+        plain = re.sub(r": Array|: Tree| -> [^:]+(?=:\n)", "", source)
+        return [line.strip() for line in plain.splitlines() if line.strip()]
+
+    lines = without_types(printed)
+    assert len(lines) >= 7
+    there = without_types(text_of(file))
+    assert any(there[i] == lines[0] and [x for x in there[i:] if x in lines][: len(lines)] for i in range(len(there)))
+    assert set(lines) <= set(there)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quick-start.md"])
 def test_the_verifier_says_what_is_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = [block for block in BLOCKS if "def attention" in block]
+    (code,) = [block for block in blocks(page, "python") if "def attention(" in block]
+    (printed,) = [block for block in blocks(page, "") if "spec/attention.py:" in block]
     (tmp_path / "my_attention.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["verify", "my_attention.py", "--values", "--only", "attention"]) == 1
-    (printed,) = re.findall(r"got wrong:\n\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     rounding = re.compile(r"to \d(\.\d+)?e-\d+|= \S+ times")  # the size of a rounding error is the machine's
     output = rounding.sub("", " ".join(capsys.readouterr().out.split()))
     assert rounding.sub("", " ".join(printed.split())) in output
+
+
+def figures(page: str) -> list[str]:
+    """The numbers in the sentences of a page; they may stand anywhere in one."""
+    words = re.sub(r"`[^`]*`|\]\([^)]*\)", "", prose(page))
+    return sorted(re.findall(r"\d[\d,.]*\d|\d", words))
+
+
+def links(page: str) -> list[str]:
+    return [link for link in re.findall(r"\]\(([^)]*)\)", text_of(page)) if not link.startswith("README")]
+
+
+def test_the_chinese_readme_has_the_same_commands_numbers_and_links() -> None:
+    assert [*fenced("README.zh.md")] == [*fenced("README.md")]
+    assert sorted(inline("README.zh.md")) == sorted(inline("README.md"))
+    assert links("README.zh.md") == links("README.md")
+    assert figures("README.zh.md") == figures("README.md")
+
+
+def test_every_link_of_the_readme_leads_to_a_file() -> None:
+    for page in ("README.md", "README.zh.md"):
+        for link in links(page):
+            assert (ROOT / link.partition("#")[0]).exists(), link
+
+
+def test_no_number_of_the_transcript_differs_from_the_whole_one() -> None:
+    """README shows lines of the tutorial's transcript."""
+    whole = set(text_of("docs/training.md").splitlines())
+    (shown,) = [block for block in blocks("README.md", "") if "tokens/s" in block]
+    assert len(shown.splitlines()) == 10
+    assert set(shown.splitlines()) <= whole

@@ -29,7 +29,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(report_keeper.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr("refllm.report_keeper.time.perf_counter", lambda: self.now)
 
     def takes(self, seconds: float, piece: str) -> str:
         self.now += seconds

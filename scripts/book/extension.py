@@ -11,7 +11,7 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 from book import coverage, languages, punctuation, source_pages, spoken
-from book.directives import code, computed, directive, drawn, evidence, tables
+from book.directives import code, commands, computed, directive, drawn, evidence, tables
 from book.mathml import mathml
 
 LOG = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def setup(app: Any) -> dict[str, Any]:
         "example": computed.Example, "steps": computed.Steps, "drawn": drawn.Drawn,
         "laws": evidence.Laws, "cases": evidence.Cases, "mistakes": evidence.Mistakes, "sources": evidence.Sources,
         "conventions": evidence.Conventions, "erratum": evidence.Erratum, "printed": evidence.Printed,
-        "evidence": evidence.Evidence,
+        "evidence": evidence.Evidence, "commands": commands.Commands,
         "register": tables.Waiting, "sections": tables.Waiting, "operations": tables.Waiting,
     }.items():  # fmt: skip
         app.add_directive(name, kind, override=True)
