@@ -24,7 +24,8 @@ def states(B: int, T: int, seed: int = 1) -> Any:
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_it_is_what_the_text_says(causal: bool) -> None:
-    x, how = states(2, 5), {"heads": H, "causal": causal, "attention_mask": None}
+    x = states(2, 5)
+    how: dict[str, Any] = {"heads": H, "causal": causal, "attention_mask": None}
     y, _ = self_attention(x, P, **how, cache=None)
     numpy.testing.assert_allclose(y, text.self_attention(x, P, **how)[0], rtol=1e-12, atol=1e-13)
 

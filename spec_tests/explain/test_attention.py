@@ -99,7 +99,7 @@ def test_weights_are_the_softmax_of_the_scores(
         else:
             attention(q, k, v, causal=causal, attention_mask=None)
     units = numpy.broadcast_to(numpy.eye(S), (2, S, S))
-    how = {"causal": causal, "attention_mask": None}
+    how: dict[str, Any] = {"causal": causal, "attention_mask": None}
     P = (text.biased_attention(q, k, units, r, **how) if biased else text.attention(q, k, units, **how))[0]
     numpy.testing.assert_allclose(attention_weights(seen[0]), P, atol=1e-12)
 

@@ -136,8 +136,11 @@ def nearest_double(x: Any) -> float:
     as near the last bit is 0."""
     guess = float(x)
     neighbours = [np.nextafter(guess, -np.inf), guess, np.nextafter(guess, np.inf)]
-    last_bit = lambda y: int(float(y).hex().partition("p")[0][-1], 16) % 2
-    return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), last_bit(y))))
+    return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), last_bit(float(y)))))
+
+
+def last_bit(y: float) -> int:
+    return int(y.hex().partition("p")[0][-1], 16) % 2
 
 
 @pytest.mark.parametrize(
