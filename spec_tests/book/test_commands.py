@@ -33,3 +33,9 @@ def test_every_argument_of_a_command_stands_in_the_reference(command: str) -> No
     said = " ".join(node.astext() for node in sections(command, cli.COMMANDS[command]))
     for flag in flags(parser_of(command)):
         assert flag in said or flag == "None", flag
+
+
+def test_a_flag_within_a_help_is_code() -> None:
+    from book.directives.commands import with_flags
+
+    assert [type(node).__name__ for node in with_flags("with --resume DIR")] == ["inline", "literal", "inline"]

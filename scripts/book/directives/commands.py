@@ -48,7 +48,7 @@ def sections(name: str, text: str) -> Iterator[nodes.Node]:
 def _described(parser: argparse.ArgumentParser, text: str) -> Iterator[nodes.Node]:
     """What a command does, its examples, and its arguments by group."""
     says, _, examples = (parser.description or text).partition("\n\nexample")
-    yield nodes.paragraph("", " ".join(says.split()))
+    yield nodes.paragraph("", "", *with_flags(" ".join(says.split())))
     if lines := re.findall(r"refllm .*", examples):
         yield nodes.literal_block("", "\n".join(lines))
     for group in parser._action_groups:
@@ -56,7 +56,17 @@ def _described(parser: argparse.ArgumentParser, text: str) -> Iterator[nodes.Nod
         if rows:
             if group.title not in ("positional arguments", "options", None):
                 yield nodes.paragraph("", "", nodes.strong("", str(group.title).capitalize()))
-            yield table(["argument", "what it does"], [[nodes.literal("", name), told] for name, told in rows], [2, 5])
+            yield table(
+                ["argument", "what it does"],
+                [[nodes.literal("", name), with_flags(told)] for name, told in rows],
+                [2, 5],
+            )
+
+
+def with_flags(words: str) -> list[nodes.Node]:
+    """The words with the flags in them as code, whose dashes are no typography."""
+    parts = re.split(r"(--[a-z][\w-]*)", words)
+    return [nodes.literal("", part) if i % 2 else nodes.inline("", part) for i, part in enumerate(parts) if part]
 
 
 def shown(action: argparse.Action) -> bool:
