@@ -2,8 +2,8 @@
 
 `CONVENTIONS` names each, the value that the cases follow, and the others, each as a change of the text. Where the text
 comes to one (lookouts.py) the case names it and holds the answers of the other values, for every combination where
-several meet. A model comes to them too: its cases name what they meet and hold no other answers, so that who declares
-another value is not asked.
+several meet, of operations and of blocks (`OF_OPERATION`). A model comes to them too: its cases name what they meet and
+hold no other answers, so that who declares another value is not asked.
 """
 
 from __future__ import annotations
@@ -234,12 +234,16 @@ OF_OPERATION: dict[str, tuple[str, ...]] = {
     "sinusoidal": ("sinusoidal_layout",),
     "attention": ("causal_alignment", "empty_row"),
     "relative_attention": ("causal_alignment", "empty_row"),
+    "self_attention": ("empty_row",),
+    "cross_attention": ("empty_row",),
+    "grouped_attention": ("empty_row",),
     "softmax": ("empty_softmax",),
     "cross_entropy": ("empty_mean",),
     "smoothed_cross_entropy": ("empty_mean",),
     "mean_pool": ("empty_mean",),
     "soft_cross_entropy": ("soft_targets",),
     "relu": ("relu_at_zero",),
+    "switch_layer": ("relu_at_zero",),
     "sgd": ("sgd_velocity", "sgd_damping"),
     "adam": ("adam_eps",),
     "adamw": ("adam_eps", "decay_order"),
