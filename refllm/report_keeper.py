@@ -1,7 +1,7 @@
 """Keeps report.html of a run up to date while it trains, in what little time there is for it.
 
-The page and the texts that the model writes for it take SHARE of the training each, and nothing of it can fail a run:
-where the disk is full, or the memory, there is no page.
+The page and the texts that the model writes for it take less than a hundredth of the training, and nothing of it can
+fail a run: where the disk is full, or the memory, there is no page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from refllm.backend import is_out_of_memory
 from refllm.errors import UserError
 from refllm.training_page import read_lines, write_report
 
-SHARE = 0.004  # of the training
+SAMPLES, PAGES = 0.007, 0.002  # shares of the training that they may take
 PAGE = 0.02  # seconds that the first page is thought to take
 _SAMPLES = 12  # that are kept: of more, every second one goes
 _LETTERS = 2000  # of a sample
@@ -41,7 +41,7 @@ class ReportKeeper:
     def sample(self, run: Any) -> None:
         """Lets the model of a Run write, if a step's time is left of what samples may take, and no longer than that."""
         step, training = run.trainer.step_number, run.training_seconds
-        left = SHARE * (training - self.before) - self.sampling
+        left = SAMPLES * (training - self.before) - self.sampling
         if self.sampler is None or step == 0 or left < training / step:
             return
         start, text = time.perf_counter(), ""
@@ -70,7 +70,7 @@ class ReportKeeper:
     def write_in_time(self, run: Any) -> None:
         """The page while the training goes on, if there is time for it."""
         expected = self.writing / self.pages if self.pages else PAGE
-        if self.writing + expected <= SHARE * (run.training_seconds - self.before):
+        if self.writing + expected <= PAGES * (run.training_seconds - self.before):
             self.write(run)
 
     def write(self, run: Any, summary: dict[str, Any] | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from refllm import report_keeper
-from refllm.report_keeper import SHARE, ReportKeeper
+from refllm.report_keeper import PAGES, SAMPLES, ReportKeeper
 from spec_tests import tiny
 
 
@@ -48,8 +48,8 @@ def test_samples_and_pages_take_less_than_a_hundredth_of_the_training(
         run = a_run(step=100 * report, training=40.0 * report)  # a step takes 0.4 s, more than a piece
         mine.sample(run)
         mine.write_in_time(run)
-        assert mine.sampling <= SHARE * run.training_seconds + a_piece
-        assert mine.writing <= SHARE * run.training_seconds
+        assert mine.sampling <= SAMPLES * run.training_seconds + a_piece
+        assert mine.writing <= PAGES * run.training_seconds
     assert mine.sampling + mine.writing <= 0.01 * 4000
     assert mine.samples
     assert mine.pages > 50

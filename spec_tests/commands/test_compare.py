@@ -154,3 +154,12 @@ def test_a_page_is_refused_before_anything_is_trained(tmp_path: Path, refused: R
     assert "none is not a folder" in refused("compare", "--data", data, "--html", "none/c.html")
     (tmp_path / "c.svg").write_text("mine")
     assert "c.svg is there already" in refused("compare", "--data", data, "--plot", "c.png")
+
+
+@pytest.mark.optional
+def test_a_plot_is_a_png_and_an_svg(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="needs matplotlib: ./scripts/test --optional")
+    how = ["compare", "--data", str(tiny.data(tmp_path)), "--models", "ngram", "nnlm", "--out", "c", *TINY]
+    assert main([*how, "--plot", "mine.png"]) == 0
+    assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "mine.svg").read_text(encoding="utf-8")
