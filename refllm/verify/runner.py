@@ -237,5 +237,5 @@ def _noise(case: Case, dtype: str, C: float) -> float:
     """How far a correct implementation's logits, or its cumulative probabilities, may be from the truth."""
     logits = case.outputs.get("logits")
     if logits is None:
-        return C * UNIT[dtype] * math.sqrt(sum(x.shape[-1] for x in case.inputs.values()))
+        return C * UNIT[dtype] * math.sqrt(sum(x.shape[-1] if x.ndim else 1 for x in case.inputs.values()))
     return float(tolerance(logits, dtype, C).max())

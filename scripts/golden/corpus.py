@@ -12,9 +12,12 @@ from golden.cases import (
     byte_pairs,
     earlier,
     encoder_decoder,
+    further_optimisers,
+    gated_recurrent,
     layers,
     linear,
     llama,
+    logit_filters,
     long,
     losses,
     models,
@@ -22,6 +25,7 @@ from golden.cases import (
     recurrent,
     runs,
     switch,
+    top_experts,
     training,
     tuning,
 )
@@ -44,6 +48,10 @@ OPERATIONS = {
     tuning: ["low_rank_linear", "distillation_loss", "quantised"],
     byte_pairs: ["learn_merges", "encode_word"],
     bert: ["mask_words"],
+    top_experts: ["top_experts", "z_loss"],
+    gated_recurrent: ["gru_reset_before", "gru_reset_after"],
+    logit_filters: ["min_p", "repetition_penalty"],
+    further_optimisers: ["lion", "muon", "average_weights", "accumulated_cross_entropy"],
 }
 
 FILES = [

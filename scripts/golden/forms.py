@@ -139,6 +139,22 @@ FORMS: dict[str, tuple[Form, ...]] = {
             ),
         ),
     ),
+    # the k largest of the softmax, by their sum · the softmax of the k largest
+    "top_experts": (
+        (
+            Change(
+                "top_experts.top_experts",
+                {
+                    "P, softmax_back = softmax(scores)": (
+                        "chosen = among_largest(scores, k)\n"
+                        'P, softmax_back = softmax(where(chosen, scores, float("-inf")) if renormalise else scores)'
+                    ),
+                    "y = K / s if renormalise else K": "y = K",
+                    "dK = (dy - sum(dy * y)) / s if renormalise else dy": "dK = dy",
+                },
+            ),
+        ),
+    ),
     # the floor where the cosine ends · the cosine at its end, 1 + cos π, which may leave its rounding
     "schedule": (
         (

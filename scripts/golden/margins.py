@@ -16,6 +16,7 @@ from mpmath import mp, mpf
 from golden.evaluate import Answer
 from refllm.numbers.exact import Exact, lift
 from refllm.numbers.nodes import number
+from refllm.spec.array import exp, top
 from refllm.spec.softmax import softmax
 
 
@@ -28,6 +29,12 @@ def margin(
         margins += of_tokens(lift(inputs["logits"]), {**keywords, **how})
     elif operation == "quantised":
         margins += of_halves(lift(inputs["W"]) / found.outputs["s"])
+    elif operation == "top_experts":
+        margins += of_largest(lift(inputs["scores"]), keywords["k"])
+    elif operation == "min_p":
+        margins += of_shares(lift(inputs["logits"]), keywords["share"])
+    elif operation == "lion":
+        margins += of_signs(lift(inputs["m"]), lift(inputs["g"]), lift(keywords["beta1"]))
     elif operation in ("generate", "generate_padded"):
         margins += of_tokens(found.outputs["logits"], keywords)
     elif operation == "translate":
@@ -57,6 +64,23 @@ def of_beams(taps: Mapping[str, Any]) -> list[Any]:
 def of_halves(x: Any) -> list[Any]:
     """Of what is rounded, to the half between two whole numbers; a rule decides on a half itself."""
     return [gap for n in x.nodes.flat for gap in gaps(mp.floor(n.value) + mpf("0.5"), [n.value])]
+
+
+def of_largest(scores: Any, k: int) -> list[Any]:
+    """In scores, of the k-th largest to the others, where there are others that it keeps out."""
+    rows = [sorted(values(row)) for row in scores.reshape(-1, scores.shape[-1])]
+    return [gap for row in rows if 0 < k < len(row) for gap in gaps(row[-k], row)]
+
+
+def of_shares(logits: Any, share: float) -> list[Any]:
+    """In shares of the largest probability, of each to the least that stays; none is below a share of 0."""
+    rows = logits.reshape(-1, logits.shape[-1]) if share > 0 else []
+    return [gap for row in rows for gap in gaps(mpf(share), values(exp(row - top(row))))]
+
+
+def of_signs(m: Any, g: Any, beta: Any) -> list[Any]:
+    """Of the interpolated momentum to 0, at which the sign turns."""
+    return gaps(mpf(0), values((beta * m + (1 - beta) * g).reshape(-1)))
 
 
 def of_tokens(logits: Any, keywords: Mapping[str, Any]) -> list[Any]:

@@ -45,7 +45,7 @@ NAMES = {
     "train": ("loss", "norm", *STATE), "sample": ("ids",), "generate": ("ids", "logits"),
     "generate_padded": ("ids", "logits"), "translate": ("ids", "logits"), "quantised": ("q", "s"),
     "mask_words": ("ids", "positions", "targets"), "learn_merges": ("merges",), "encode_word": ("ids",),
-    "beam_search": ("ids", "scores"),
+    "beam_search": ("ids", "scores"), "lion": ("p", "m"), "muon": ("p", "v"), "average_weights": ("a",),
     **dict.fromkeys(("gpt", "llama", "switch", "recurrent_lm", "nnlm", "hybrid", "encoder_decoder"), ("logits",)),
 }  # fmt: skip
 LAWS = ("resume",)  # without numbers

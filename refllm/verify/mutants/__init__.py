@@ -18,10 +18,13 @@ from refllm.verify.mutants import (
     earlier,
     encoder_decoder,
     feed_forward,
+    further_optimisers,
+    gated_recurrent,
     gates,
     grouped,
     linear,
     llama,
+    logit_filters,
     loss,
     models,
     norms,
@@ -36,6 +39,7 @@ from refllm.verify.mutants import (
     schedule,
     softmax,
     switch,
+    top_experts,
 )
 from refllm.verify.mutants.bank import Edited, Equivalent, Mutant, Patch, Site, edit, planted, traced
 from refllm.verify.mutants.equivalent import EQUIVALENT
@@ -45,6 +49,7 @@ __all__ = ["EQUIVALENT", "MUTANTS", "Edited", "Equivalent", "Mutant", "Patch", "
 TOPICS = (
     attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,
     contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional, earlier, bert,
-    classification, cross_attention, encoder_decoder, beam, practice,
+    classification, cross_attention, encoder_decoder, beam, practice, top_experts, gated_recurrent, logit_filters,
+    further_optimisers,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)
