@@ -67,6 +67,7 @@ SMALL = {  # a case of each formula, in which its forms differ
     "cosine": ("CTR/cold", "CTR/zero-row"),
     "gelu": ("FFN/gelu-erf",),
     "adam": ("ADAM/large-eps", "ADAMW/decay"),
+    "top_experts": ("TOPK/two", "TOPK/batch"),
     "schedule": ("ADAMW/warmup-cosine-2-of-9-step-9-no-floor", "ADAMW/warmup-cosine-4-of-16-step-5"),
 }
 FORMED = [(formula, id) for formula, ids in SMALL.items() for id in ids]

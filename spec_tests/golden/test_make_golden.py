@@ -227,7 +227,7 @@ def test_cotangents_are_random_and_outputs_are_not_all_zero() -> None:
     """Otherwise a missing backward pass, or an implementation of zeros, would pass."""
     zeros_are_right = {
         *("ATT-MASK/all-forbidden", "CE/ignore-all", "DROP/all-dropped", "SGD/clip-zero"),
-        *("CE/smoothed-ignore-all", "CTR/one-pair", "L2/zero"),
+        *("CE/smoothed-ignore-all", "CTR/one-pair", "L2/zero", "ZLOSS/nothing", "ACCUM/nothing"),
     }
     for file in FILES[1:]:
         for case in file.cases:
@@ -246,6 +246,7 @@ SPECS = [
     *("EMB", "PE-SIN", "PE-LRN", "ATT", "ATT-MASK", "MHA", "FFN", "LN", "SMX", "CE", "MSE", "CHAIN", "NLL", "PPL"),
     *("LMHEAD", "SGD", "ADAM", "ADAMW", "DROP", "LONG", "T5-REL", "MOE", "CTR", "L2"),
     *("RNN", "LSTM", "BIRNN", "NNLM", "LSTM-LM", "HYBRID", "XATT", "BERT", "MLM", "CLS", "ENCDEC", "GEN"),
+    *("TOPK", "ZLOSS", "GRU", "MINP", "REP", "LION", "MUON", "EMA", "ACCUM"),
 ]
 
 

@@ -27,7 +27,7 @@ def min_p() -> list[Case]:
         case("none", "a share of 0 leaves everything", [[5.0, -5.0, 0.0]], 0.0),
         case("one", "a share of 1 leaves the largest, and what is equal to it", [[2.0, 3.0, 3.0, -1.0]], 1.0),
         case("negative", "all logits are negative: the largest is not the farthest from 0", [[-4.0, -3.0, -8.0]], 0.25),
-        case("large", "logits that overflow without the shift", [[1000.0, 999.0, 900.0]], 0.25),
+        case("large", "logits that overflow without the shift", [[1000.0, 1000.0, 996.0, -1000.0]], 0.25),
         case("absent", "what is -inf stays so", [[1.0, OUT, 0.5, OUT]], 0.25),
         case("one-token", "V = 1", [[-3.0], [2.0]], 0.5),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from golden.case import Case, Draw
+from golden.case import Case, Draw, bfloat16
 
 ABSENT = -np.inf
 
@@ -14,7 +14,7 @@ ABSENT = -np.inf
 def top_experts() -> list[Case]:
     def case(slug: str, about: str, scores: Any, k: int, renormalise: bool = True) -> Case:
         id = f"TOPK/{slug}"
-        drawn = Draw(id).normal(*scores, scale=3.0) if isinstance(scores, tuple) else np.array(scores)
+        drawn = Draw(id).normal(*scores, scale=3.0) if isinstance(scores, tuple) else bfloat16(scores)
         return Case(id, "top_experts", about, {"scores": drawn}, {"k": k, "renormalise": renormalise})
 
     return [
@@ -28,7 +28,7 @@ def top_experts() -> list[Case]:
         case("vector", "no leading axis", (5,), 3),
         case("square", "T = E: experts and tokens cannot be told by the lengths", (4, 4), 2, False),
         case("negative", "all scores are far below 0: their softmax is not", [[-64.0, -66.0, -65.0, -80.0]], 2),
-        case("large", "scores that overflow without the shift", [[1000.0, 999.0, -1000.0, 998.0]], 2),
+        case("large", "scores that overflow without the shift", [[1000.0, 996.0, -1000.0, 992.0]], 2),
         case("tie", "equal scores at the border: the first ones are taken",
              [[1.0, 2.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5]], 2, False),
         case("absent", "an expert with -inf has no weight although k has room for it", [[0.5, ABSENT, 1.5]], 3),
@@ -39,7 +39,7 @@ def top_experts() -> list[Case]:
 def z_loss() -> list[Case]:
     def case(slug: str, about: str, logits: Any, strength: float = 0.5, valid: Any = None) -> Case:
         id = f"ZLOSS/{slug}"
-        drawn = Draw(id).normal(*logits, scale=2.0) if isinstance(logits, tuple) else np.array(logits)
+        drawn = Draw(id).normal(*logits, scale=2.0) if isinstance(logits, tuple) else bfloat16(logits)
         keywords = {"valid": None if valid is None else np.array(valid), "strength": strength}
         return Case(id, "z_loss", about, {"logits": drawn}, keywords)
 
@@ -49,10 +49,10 @@ def z_loss() -> list[Case]:
         case("vector", "one token without a leading axis", (5,)),
         case("usual-strength", "1e-4, as on the logits of a vocabulary", (3, 6), 1e-4),
         case("one-logit", "V = 1: the square of the logit itself", (3, 1)),
-        case("normalised", "logits that are log-probabilities of eighths: log Z is near 0, and so is the loss",
+        case("normalised", "logits that are nearly log-probabilities: log Z is near 0, and so is the loss",
              [[-0.6931471805599453, -1.3862943611198906, -1.3862943611198906]]),
         case("below", "log Z is negative: the gradient drives the logits up", [[-8.0, -9.0, -7.5], [-4.0, -4.0, -5.0]]),
-        case("large", "logits that overflow without the shift", [[1000.0, 998.0], [-1000.0, -1001.0]], 2.0**-10),
+        case("large", "logits that overflow without the shift", [[1000.0, 996.0], [-1000.0, -996.0]], 2.0**-10),
         case("same", "all logits equal: log Z = z + log V", [[1.5, 1.5, 1.5, 1.5]]),
         case("absent", "a logit of -inf adds nothing to Z and has no gradient",
              [[0.5, ABSENT, 2.0], [1.0, 0.25, ABSENT]]),
