@@ -83,8 +83,8 @@ def accumulated_cross_entropy(logits: Array, *, targets: Array, ignore: int | No
     Shapes:  logits (M, ..., V); targets (M, ...) in [0, V) -> y ()
     Back:    that of CE's sum for each micro-batch, begun with dy / count
     """
-    count = targets.size if ignore is None else int((targets != ignore).sum())
-    count = max(1, count)
+    counted = targets.size if ignore is None else int((targets != ignore).sum())
+    count = max(1, counted)
     parts = [cross_entropy(z, targets=t, ignore=ignore, reduction="sum") for z, t in zip(logits, targets, strict=True)]
 
     def accumulated_cross_entropy_back(dy: Array) -> Array:

@@ -20,8 +20,8 @@ QUINTIC = "X = a * X + (b * A + c * (A @ A)) @ X"
 LOOP = f"{STEPS}\n    A = X @ X.T\n    {QUINTIC}"
 EARLY, LEAST = "early = ratio(1 + step, 10 + step)", "beta = early if early < decay else decay"
 MIXED = "return beta * a + (1 - beta) * p"
-COUNTED = "count = targets.size if ignore is None else int((targets != ignore).sum())"
-AT_LEAST = "count = max(1, count)"
+COUNTED = "counted = targets.size if ignore is None else int((targets != ignore).sum())"
+AT_LEAST = "count = max(1, counted)"
 PARTS = (
     'parts = [cross_entropy(z, targets=t, ignore=ignore, reduction="sum") '
     "for z, t in zip(logits, targets, strict=True)]"
@@ -117,9 +117,9 @@ MUTANTS = [
     Edited("ACCUM/by-batches", "a loss over micro-batches that is divided by their number",
            edit(accumulated_cross_entropy, AT_LEAST, "count = len(logits)")),
     Edited("ACCUM/counts-ignored", "a loss over micro-batches that is divided by all targets, ignored ones too",
-           edit(accumulated_cross_entropy, COUNTED, "count = targets.size")),
+           edit(accumulated_cross_entropy, COUNTED, "counted = targets.size")),
     Edited("ACCUM/first-count", "a loss over micro-batches that is divided by the first count times their number",
-           edit(accumulated_cross_entropy, COUNTED, "count = len(logits) * int((targets[0] != ignore).sum())")),
+           edit(accumulated_cross_entropy, COUNTED, "counted = len(logits) * int((targets[0] != ignore).sum())")),
     Edited("ACCUM/divided-twice", "a loss over micro-batches whose gradient is divided by their number once more",
            edit(accumulated_cross_entropy, BACK,
                 "return stack([part_back(dy / count / len(parts)) for _, part_back in parts], axis=0)")),
