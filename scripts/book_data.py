@@ -21,8 +21,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from book_lstm import lstm
-
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs/data"
 CHARACTERS = "--model gpt --tokenizer character --context 64 --layers 2 --heads 4 --width 128 --hidden 512 --batch 32"
@@ -50,6 +48,12 @@ def trained(options: str, out: str) -> str:
     words = [sys.executable, "-m", *shlex.split(command), "--out", out]
     subprocess.run(words, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return command
+
+
+def lstm() -> dict[str, Any]:
+    from book_lstm import lstm
+
+    return lstm()
 
 
 def loss_curve() -> dict[str, Any]:

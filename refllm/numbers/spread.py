@@ -260,6 +260,9 @@ class Arithmetic:
     def is_zero(self, x: Spread) -> Spread:
         return Spread(Floats.is_zero(x.value), 0.0, self)
 
+    def nearest(self, x: Any) -> Any:
+        return Floats.nearest(self.lifted(x).value)
+
     def spread(self, x: Spread, shape: tuple[int, ...]) -> Spread:
         return x.moved(lambda each: numpy.broadcast_to(each, shape))
 

@@ -186,6 +186,10 @@ class TracedMathematics:
         return Traced(Floats.is_zero(x.value))
 
     @staticmethod
+    def nearest(x: Any) -> Any:
+        return Floats.nearest(x.value if isinstance(x, Traced) else x)
+
+    @staticmethod
     def spread(x: Traced, shape: tuple[int, ...]) -> Traced:
         return Traced(numpy.broadcast_to(x.value, shape), (x, lambda d: d))  # summed again where it arrives
 

@@ -19,7 +19,7 @@ from refllm.verify.runner import Result
 Tree = Any
 DISTORTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "zeros": (numpy.zeros_like, "all zeros|a loss of zero"),
-    "NaN": (lambda x: numpy.full_like(x, numpy.nan) if x.dtype.kind == "f" else x * 0 - 1, "NaN|wrong|bits"),
+    "NaN": (lambda x: numpy.full_like(x, numpy.nan) if x.dtype.kind == "f" else x * 0 - 2, "NaN|wrong|bits"),
     "another shape": (lambda x: x[None], r"wrong shape|\(1,"),
     "another dtype": (lambda x: x.astype("complex128"), "wrong dtype: expected .*, got complex128|complex128"),
     "no arrays": (lambda x: x.tolist() if x.ndim else "1", "not a NumPy array|list|str"),

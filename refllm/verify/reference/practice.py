@@ -29,6 +29,7 @@ def functions() -> dict[str, Callable[..., Any]]:
 def mask_words(
     *, ids: Array, which: Array, how: Array, words: Array, special: Array, mask: int, share: float
 ) -> tuple[Array, Array, Array]:
+    ids, which, how, words, special = map(to_host, (ids, which, how, words, special))  # masked on the host
     found = masking.mask_words(
         ids, masking.MaskingDraws(which, how, words), special=special.tolist(), mask=mask, share=share
     )  # fmt: skip
@@ -76,12 +77,14 @@ def quantised(W: Array) -> tuple[Array, Array]:
 
 
 def learn_merges(*, words: Array, counts: Array, most: int) -> Array:
+    words, counts = to_host(words), to_host(counts)
     spelled = ["".join(chr(i) for i in word if i >= 0) for word in words]
     merges = bpe.merges_of(spelled, counts.tolist(), most)
     return numpy.array([*merges, *[(-1, -1)] * (most - len(merges))], "int64").reshape(most, 2)
 
 
 def encode_word(*, ids: Array, merges: Array) -> Array:
+    ids, merges = to_host(ids), to_host(merges)
     tokenizer = bpe.BytePairTokenizer(tuple((int(a), int(b)) for a, b in merges))
     found = tokenizer.merged("".join(map(chr, ids)))
     return numpy.array([*found, *[-1] * (len(ids) - len(found))], "int64")
