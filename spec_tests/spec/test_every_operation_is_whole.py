@@ -14,7 +14,7 @@ import pytest
 
 from refllm import spec
 from refllm.spec.registers import sources
-from refllm.verify import corpus, plain
+from refllm.verify import corpus, plain, reference
 from refllm.verify.keywords import golden_name, own_name
 from refllm.verify.mutants import MUTANTS
 from spec_tests.operations import operation_functions
@@ -80,6 +80,13 @@ def test_what_a_case_asks_for_is_registered_and_documented(name: str) -> None:
     name = golden_name(name)
     assert re.search(rf"`{name}[`(]|[`,] ?{name}[`(,]", table), (
         f"add {name} to the table of operations in golden/README.md"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(asked() & TEXT.keys()))
+def test_what_a_case_asks_for_is_something_that_refllm_answers(name: str) -> None:
+    assert golden_name(name) in reference.functions(), (
+        f"add {name} to refllm/ops, or compose it in refllm/verify/reference/further.py"
     )
 
 
