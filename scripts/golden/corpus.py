@@ -12,6 +12,7 @@ from golden.cases import (
     byte_pairs,
     earlier,
     encoder_decoder,
+    far,
     further_optimisers,
     gated_recurrent,
     layers,
@@ -28,6 +29,7 @@ from golden.cases import (
     top_experts,
     training,
     tuning,
+    variants,
 )
 
 OPERATIONS = {
@@ -52,6 +54,11 @@ OPERATIONS = {
     gated_recurrent: ["gru_reset_before", "gru_reset_after"],
     logit_filters: ["min_p", "repetition_penalty"],
     further_optimisers: ["lion", "muon", "average_weights", "accumulated_cross_entropy"],
+    variants: [
+        *("sliding_window_attention", "packed_attention", "packed_positions", "soft_cap", "capped_attention"),
+        *("sink_attention", "log_sum_exp", "attention_with_lse", "merge_attention", "normed_attention"),
+    ],
+    far: ["partial_rotary", "linear_frequencies", "ntk_frequencies", "yarn_frequencies", "llama3_frequencies"],
 }
 
 FILES = [

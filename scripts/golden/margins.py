@@ -35,6 +35,8 @@ def margin(
         margins += of_shares(lift(inputs["logits"]), keywords["share"])
     elif operation == "lion":
         margins += of_signs(lift(inputs["m"]), lift(inputs["g"]), lift(keywords["beta1"]))
+    elif operation == "yarn_frequencies":
+        margins += of_turns(found.taps["turns"], keywords)
     elif operation in ("generate", "generate_padded"):
         margins += of_tokens(found.outputs["logits"], keywords)
     elif operation == "translate":
@@ -81,6 +83,12 @@ def of_shares(logits: Any, share: float) -> list[Any]:
 def of_signs(m: Any, g: Any, beta: Any) -> list[Any]:
     """Of the interpolated momentum to 0, at which the sign turns."""
     return gaps(mpf(0), values((beta * m + (1 - beta) * g).reshape(-1)))
+
+
+def of_turns(turns: Any, keywords: Mapping[str, Any]) -> list[Any]:
+    """Of every pair's number of turns, to both borders, as a share of these."""
+    borders = [number(keywords[name]) for name in ("beta_fast", "beta_slow")]
+    return [abs(n / border - 1) for n in values(turns) for border in borders]
 
 
 def of_tokens(logits: Any, keywords: Mapping[str, Any]) -> list[Any]:

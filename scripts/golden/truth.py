@@ -46,6 +46,7 @@ NAMES = {
     "generate_padded": ("ids", "logits"), "translate": ("ids", "logits"), "quantised": ("q", "s"),
     "mask_words": ("ids", "positions", "targets"), "learn_merges": ("merges",), "encode_word": ("ids",),
     "beam_search": ("ids", "scores"), "lion": ("p", "m"), "muon": ("p", "v"), "average_weights": ("a",),
+    "attention_with_lse": ("y", "l"), "merge_attention": ("y", "l"), "yarn_frequencies": ("y", "scale"),
     **dict.fromkeys(("gpt", "llama", "switch", "recurrent_lm", "nnlm", "hybrid", "encoder_decoder"), ("logits",)),
 }  # fmt: skip
 LAWS = ("resume",)  # without numbers
@@ -69,7 +70,9 @@ def names(operation: str, count: int) -> tuple[str, ...]:
 def for_margins(tap: str) -> bool:
     """Whether the text names this for the sake of margins alone: scores of experts, of texts, of a second head."""
     parts = tap.split(".")
-    return parts[-1] == "scores" or bool({"pair", "rows", "steps", "sums", "bound", "finished"}.intersection(parts))
+    return parts[-1] == "scores" or bool(
+        {"pair", "rows", "steps", "sums", "bound", "finished", "turns"}.intersection(parts)
+    )
 
 
 # --- the text ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from refllm.verify.mutants import (
     cross_attention,
     earlier,
     encoder_decoder,
+    far,
     feed_forward,
     further_optimisers,
     gated_recurrent,
@@ -40,6 +41,7 @@ from refllm.verify.mutants import (
     softmax,
     switch,
     top_experts,
+    variants,
 )
 from refllm.verify.mutants.bank import Edited, Equivalent, Mutant, Patch, Site, edit, planted, traced
 from refllm.verify.mutants.equivalent import EQUIVALENT
@@ -50,6 +52,6 @@ TOPICS = (
     attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,
     contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional, earlier, bert,
     classification, cross_attention, encoder_decoder, beam, practice, top_experts, gated_recurrent, logit_filters,
-    further_optimisers,
+    further_optimisers, variants, far,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)

@@ -10,7 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from refllm.verify.keywords import as_golden
-from refllm.verify.reference import bert, encoder_decoder, further, language, operations, practice, training, writing
+from refllm.verify.reference import (
+    bert,
+    encoder_decoder,
+    further,
+    language,
+    operations,
+    practice,
+    training,
+    variants,
+    writing,
+)
 
 DTYPES = ("float64", "float32")
 
@@ -18,6 +28,6 @@ DTYPES = ("float64", "float32")
 def functions() -> dict[str, Callable[..., Any]]:
     """Every operation of the golden files, with their names and keywords."""
     found: dict[str, Callable[..., Any]] = {}
-    for module in (operations, language, bert, encoder_decoder, training, writing, practice, further):
+    for module in (operations, language, bert, encoder_decoder, training, writing, practice, further, variants):
         found |= module.functions()
     return as_golden(found)
