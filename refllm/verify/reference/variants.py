@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from refllm.backend import Array
+from refllm.backend import Array, namespace, to_host
 from refllm.ops import rotary
 from refllm.ops.activation import tanh
 from refllm.ops.attention import attention
@@ -33,7 +33,7 @@ def sliding_window_attention(
     q: Array, k: Array, v: Array, *, window: int, attention_mask: Array | None
 ) -> tuple[Array, Pullback]:
     T, S = q.shape[-2], k.shape[-2]
-    near = numpy.triu(numpy.ones((T, S), bool), S - T - window + 1)
+    near = namespace(q).asarray(numpy.triu(numpy.ones((T, S), bool), S - T - window + 1))
     return attention(q, k, v, causal=True, attention_mask=near if attention_mask is None else near & attention_mask)
 
 
@@ -41,12 +41,12 @@ def packed_attention(
     q: Array, k: Array, v: Array, *, borders: Array, key_borders: Array, causal: bool
 ) -> tuple[Array, Pullback]:
     """By the number of each place's document, and how many places of it come after."""
-    query_document, queries_left = _documents(borders, q.shape[-2])
-    key_document, keys_left = _documents(key_borders, k.shape[-2])
+    query_document, queries_left = _documents(to_host(borders), q.shape[-2])
+    key_document, keys_left = _documents(to_host(key_borders), k.shape[-2])
     seen = (query_document[:, None] == key_document) & (query_document >= 0)[:, None]
     if causal:
         seen &= keys_left >= queries_left[:, None]
-    return attention(q, k, v, causal=False, attention_mask=seen)
+    return attention(q, k, v, causal=False, attention_mask=namespace(q).asarray(seen))
 
 
 def _documents(borders: Array, places: int) -> tuple[Array, Array]:
@@ -57,7 +57,7 @@ def _documents(borders: Array, places: int) -> tuple[Array, Array]:
 
 
 def packed_positions(*, borders: Array, places: int) -> Array:
-    place = numpy.arange(places)
+    borders, place = to_host(borders), numpy.arange(places)
     start = borders[numpy.searchsorted(borders, place, side="right") - 1]
     return numpy.where(place < borders[-1], place - start, 0)
 
@@ -84,10 +84,11 @@ def sink_attention(
     q: Array, k: Array, v: Array, sink: Array, *, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Pullback]:
     """The sink as a first key with the value 0."""
+    xp = namespace(q)
     s, back_s = _scores(q, k)
-    first = numpy.broadcast_to(sink[:, None, None], (*s.shape[:-1], 1))
-    P, back_P = softmax(numpy.concatenate([first, _hidden(s, causal, attention_mask)], axis=-1))
-    values = numpy.concatenate([numpy.zeros_like(v[..., :1, :]), v], axis=-2)
+    first = xp.broadcast_to(sink[:, None, None], (*s.shape[:-1], 1))
+    P, back_P = softmax(xp.concatenate([first, _hidden(s, causal, attention_mask)], axis=-1))
+    values = xp.concatenate([0 * v[..., :1, :], v], axis=-2)
 
     def back(dy: Array) -> tuple[Array, Array, Array, Array]:
         ds = back_P(dy @ values.swapaxes(-1, -2))
@@ -98,8 +99,14 @@ def sink_attention(
 
 
 def log_sum_exp(x: Array) -> tuple[Array, Pullback]:
+    xp = namespace(x)
     weights, _ = softmax(x)
-    return numpy.logaddexp.reduce(x, axis=-1), lambda dl: weights * dl[..., None]
+    largest = x.max(axis=-1, keepdims=True)
+    shift = xp.where(xp.isneginf(largest), 0, largest).astype(x.dtype)
+    sums = xp.exp(x - shift).sum(axis=-1)
+    none = sums == 0
+    l = xp.where(none, x.dtype.type(-numpy.inf), shift[..., 0] + xp.log(xp.where(none, 1, sums).astype(x.dtype)))
+    return l, lambda dl: weights * dl[..., None]
 
 
 def attention_with_lse(
@@ -118,9 +125,10 @@ def attention_with_lse(
 
 def merge_attention(y1: Array, l1: Array, y2: Array, l2: Array) -> tuple[tuple[Array, Array], Pullback]:
     """As ring attention does: each part times e^(its l - l)."""
-    l = numpy.logaddexp(l1, l2)
-    none = numpy.where(numpy.isneginf(l), 0, l)
-    w1, w2 = numpy.exp(l1 - none)[..., None], numpy.exp(l2 - none)[..., None]
+    xp = namespace(l1)
+    l, _ = log_sum_exp(xp.stack([l1, l2], axis=-1))
+    none = xp.where(xp.isneginf(l), 0, l).astype(l.dtype)
+    w1, w2 = xp.exp(l1 - none)[..., None], xp.exp(l2 - none)[..., None]
     y = w1 * y1 + w2 * y2
 
     def back(dy: Array, dl: Array) -> tuple[Array, Array, Array, Array]:
@@ -154,17 +162,20 @@ def _hidden(s: Array, causal: bool, attention_mask: Array | None) -> Array:
     """The scores, -∞ where a query may not attend a key."""
     T, S = s.shape[-2:]
     seen = numpy.tril(numpy.ones((T, S), bool), S - T) if causal else numpy.ones((T, S), bool)
-    return numpy.where(seen if attention_mask is None else seen & attention_mask, s, s.dtype.type(-numpy.inf))
+    xp = namespace(s)
+    seen = xp.asarray(seen)
+    return xp.where(seen if attention_mask is None else seen & attention_mask, s, s.dtype.type(-numpy.inf))
 
 
 def partial_rotary(x: Array, *, positions: Array, base: float, turned: int, layout: str) -> tuple[Array, Pullback]:
     turn = rotary.rotary_halves if layout == "halves" else rotary.rotary_interleaved
+    xp = namespace(x)
     first, back_first = turn(x[..., :turned], positions=positions, base=base)
 
     def back(dy: Array) -> Array:
-        return numpy.concatenate([back_first(dy[..., :turned]), dy[..., turned:]], axis=-1)
+        return xp.concatenate([back_first(dy[..., :turned]), dy[..., turned:]], axis=-1)
 
-    return numpy.concatenate([first, x[..., turned:]], axis=-1), back
+    return xp.concatenate([first, x[..., turned:]], axis=-1), back
 
 
 def linear_frequencies(*, width: int, base: float, factor: float) -> Array:
