@@ -53,7 +53,7 @@ def generate_cached(
 
 
 def drawn(z: Array, temperature: float, top_k: int | None, top_p: float | None, u: Array) -> Array:
-    """SAMPLE: as `choose`"""
+    """GEN: as `choose`"""
     return choose(z, temperature=temperature, top_k=top_k, top_p=top_p, uniform=u)
 
 
