@@ -36,6 +36,7 @@ from refllm.spec.array import (
     zeros,
 )  # fmt: skip
 from refllm.verify import adapter, reference
+from refllm.verify.keywords import from_adapter
 
 TORCH = Path(refllm.__file__).resolve().parents[1] / "scripts/adapters/torch_adapter.py"
 BLAS = Arithmetic(chain=512)  # what the products of a CPU's library take in one accumulator
@@ -279,7 +280,7 @@ def test_the_error_of_the_fast_operations_is_predicted_at_size(case: str) -> Non
 def test_the_error_of_pytorch_is_predicted_at_size(case: str) -> None:
     pytest.importorskip("torch")
     operation, arrays, keywords = AT_SIZE[case]
-    functions = adapter.from_file(TORCH).functions
+    functions = from_adapter(adapter.from_file(TORCH).functions)
     if operation not in functions:
         pytest.skip(f"the adapter of PyTorch has no {operation}")
     found = z_of(operation, functions[operation], arrays, keywords)
