@@ -7,7 +7,7 @@ import ast
 from collections.abc import Iterator
 from itertools import pairwise
 
-from refllm.verify.edits.source import Changes, Source, is_atom, without_docstring
+from refllm.verify.edits.source import Changes, Source, tight
 
 SLICES = (":", ":-1", "1:", "::2", "1::2", "::-1")
 NEUTRAL = ("0", "1")
@@ -19,7 +19,7 @@ def composed_otherwise(text: Source) -> Iterator[tuple[Changes, float, bool]]:
         inside = text.in_pullback(statement)
         for changes, cost in _throughout(text, statement):
             yield changes, cost, inside
-    for block in _blocks(text):
+    for block in text.blocks():
         for changes, cost in (*_calls_in_another_order(text, block), *_done_to_the_result(text, block)):
             yield changes, cost, False
     yield from ((changes, cost, text.in_pullback(node)) for node, changes, cost in _sliced_otherwise(text))
@@ -184,8 +184,7 @@ def _factors_moved(text: Source) -> Iterator[tuple[Changes, float, bool]]:
             if not (isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult | ast.Div)):
                 continue
             sign = "*" if isinstance(part.op, ast.Mult) else "/"
-            left, right = text.segment(part.left), text.segment(part.right)
-            factor = right if is_atom(right) else f"({right})"
+            left, factor = text.segment(part.left), tight(text.segment(part.right))
             for later in statements(text):
                 if later.lineno <= statement.lineno or text.in_pullback(later) != text.in_pullback(statement):
                     continue
@@ -195,9 +194,7 @@ def _factors_moved(text: Source) -> Iterator[tuple[Changes, float, bool]]:
                     if isinstance(target, ast.BinOp | ast.Name | ast.Call) and isinstance(
                         later, ast.Assign | ast.Return
                     ):
-                        words = text.segment(target)
-                        tight = words if is_atom(words) else f"({words})"
-                        moved = f"{tight} {sign} {factor}"
+                        moved = f"{tight(text.segment(target))} {sign} {factor}"
                         changes = (*text.exchanged(part, left), (*text.span(target), moved))
                         yield changes, 1.3, text.in_pullback(statement)
 
@@ -231,19 +228,7 @@ def _sliced_otherwise(text: Source) -> Iterator[tuple[ast.AST, Changes, float]]:
 def _other_side(text: Source, part: ast.Slice) -> Iterator[str]:
     """:n for n:, and the last n."""
     lower, upper = (None if x is None else text.segment(x) for x in (part.lower, part.upper))
-
-    def tight(words: str) -> str:
-        return words if is_atom(words) else f"({words})"
-
     if lower and not upper:
         yield from (f":{lower}", f":-{tight(lower)}", f"-{tight(lower)}:")
     if upper and not lower:
         yield from (f"{upper}:", f"-{tight(upper)}:", f":-{tight(upper)}")
-
-
-def _blocks(text: Source) -> Iterator[list[ast.stmt]]:
-    for node in ast.walk(text.definition):
-        for field in ("body", "orelse"):
-            block = getattr(node, field, None)
-            if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
-                yield without_docstring(block)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 Changes = tuple[tuple[int, int, str], ...]  # bytes from, bytes to, and what stands there instead
@@ -38,6 +38,7 @@ class Source:
         self.inner = [n for n in nodes if isinstance(n, ast.FunctionDef) and n is not self.definition]
         self.positional = [a.arg for a in self.definition.args.args]
         self.keywords = [a.arg for a in self.definition.args.kwonlyargs]
+        self.arrays = [name for name in self.positional if name not in ("p", "config")]
 
     # --- the words ---------------------------------------------------------------------------------------------------
 
@@ -51,12 +52,12 @@ class Source:
     def exchanged(self, node: ast.AST, new: str) -> Changes:
         """Other words in the place of a node."""
         if isinstance(self.parents.get(node), ast.BinOp | ast.UnaryOp | ast.Attribute | ast.Subscript | ast.Compare):
-            new = new if is_atom(new) else f"({new})"
+            new = tight(new)
         return ((*self.span(node), new),)
 
     def all_exchanged(self, nodes: list[ast.expr], new: str) -> Changes:
         """The same expression exchanged wherever it stands."""
-        new = new if is_atom(new) else f"({new})"
+        new = tight(new)
         return tuple((*span, new) for span in sorted({self.span(node) for node in nodes}))
 
     def moved(self, statement: ast.stmt, before: ast.stmt) -> Changes:
@@ -75,6 +76,14 @@ class Source:
 
     def body(self) -> list[ast.stmt]:
         return without_docstring(self.definition.body)
+
+    def blocks(self) -> Iterator[list[ast.stmt]]:
+        """The statements that stand below each other: of a function, of a loop, of a branch."""
+        for node in ast.walk(self.definition):
+            for field in ("body", "orelse"):
+                block = getattr(node, field, None)
+                if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
+                    yield without_docstring(block)
 
     def in_pullback(self, node: Any) -> bool:
         return self.line_in_pullback(node.lineno)
@@ -146,3 +155,16 @@ def is_atom(text: str) -> bool:
     except SyntaxError:
         return True
     return isinstance(node, ast.Name | ast.Constant | ast.Call | ast.Attribute | ast.Subscript)
+
+
+def tight(text: str) -> str:
+    """Words that stay together in any expression."""
+    return text if is_atom(text) else f"({text})"
+
+
+def two_exchanged(words: list[str]) -> Iterator[list[str]]:
+    """Words with each two of them exchanged."""
+    for i, j in combinations(range(len(words)), 2):
+        exchanged = [*words]
+        exchanged[i], exchanged[j] = exchanged[j], exchanged[i]
+        yield exchanged

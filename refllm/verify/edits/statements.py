@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import combinations, permutations
 
-from refllm.verify.edits.expressions import FIXED, alike, pairs
-from refllm.verify.edits.source import Changes, Source, without_docstring
+from refllm.verify.edits.source import Changes, Source
+from refllm.verify.edits.vocabulary import FIXED, alike
 
 
 def statements_changed(text: Source) -> Iterator[tuple[Changes, float, bool]]:
     """One statement dropped, moved to another place of its block, or its branch always or never taken."""
-    for block in _blocks(text):
+    for block in text.blocks():
         for n, statement in enumerate(block):
             if isinstance(statement, ast.Return | ast.FunctionDef):
                 continue
@@ -83,14 +83,6 @@ def _further_tests(text: Source, test: ast.expr) -> Iterator[str]:
             )
 
 
-def _blocks(text: Source) -> Iterator[list[ast.stmt]]:
-    for node in ast.walk(text.definition):
-        for field in ("body", "orelse"):
-            block = getattr(node, field, None)
-            if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
-                yield without_docstring(block)
-
-
 def fixed_arguments(text: Source) -> Iterator[tuple[str, float]]:
     """A first line that changes what was given, or takes another operation for this one."""
     for name in text.keywords:
@@ -108,8 +100,7 @@ def fixed_arguments(text: Source) -> Iterator[tuple[str, float]]:
     yield from _of_parts(text)
     for other in alike(text.definition.name):
         yield f"return {other}({arguments})", 1.0
-    for i, j in pairs(len(text.positional)):
-        a, b = text.positional[i], text.positional[j]
+    for a, b in combinations(text.positional, 2):
         yield f"{a}, {b} = {b}, {a}", 1.3
 
 
