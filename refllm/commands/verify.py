@@ -9,6 +9,7 @@ import json
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from refllm.page import START, require_replaceable
 from refllm.verify import adapter, again, corpus, device, external, isolated, pages, reference, report, runner
 from refllm.verify.case import CARRIERS, Case
 from refllm.verify.material import page_on_plugging_in
+from refllm.verify.report_data import as_data
+from refllm.verify.report_text import as_text
 
 DESCRIPTION = f"""Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
 
@@ -193,9 +196,9 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
         _repeated(options), "".join(chosen), options.golden, implementation.conventions,
     )  # fmt: skip
     if options.json:
-        print(json.dumps(report.as_data(done), allow_nan=False, indent=1))
+        print(json.dumps(as_data(done), allow_nan=False, indent=1))
     elif done.ran:
-        print(report.as_text(done), end="")
+        print(as_text(done), end="")
     if options.junit:
         pages.write_junit(Path(options.junit), done)
     if options.html:
@@ -224,10 +227,9 @@ def _tried_alone(
 
 def _why_nothing(implementation: runner.Implementation, done: report.Report) -> str:
     """The reason for most of what was skipped; of a file without operations, what it has instead."""
-    counted = {reason: len(results) for reason, results in done.skipped().items()}
-    if not all(" has no function " in reason for reason in counted):
-        reason = max((r for r in counted if " has no function " not in r), key=counted.__getitem__)
-        return f"all {len(done.results)} were skipped, {counted[reason]} because {reason}"
+    if others := Counter(result.reason for result in done.results if not result.absent):
+        [(reason, count)] = others.most_common(1)
+        return f"all {len(done.results)} were skipped, {count} because {reason}"
     wanted = sorted({result.case.operation for result in done.results})
     there = sorted(getattr(implementation, "operations", ()))
     near = [(name, *difflib.get_close_matches(name, wanted, 1, 0.7)) for name in there]

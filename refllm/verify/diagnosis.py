@@ -14,43 +14,25 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refllm.verify import hints, mutants
 from refllm.verify.candidates import Candidate, candidates, comparable, how_near
 from refllm.verify.case import Answers, Case, Response
+from refllm.verify.explanation import Explanation
 from refllm.verify.imitations import Imitations, distance, equal
 from refllm.verify.mutants import Mutant
 from refllm.verify.noise import Noise
 from refllm.verify.runner import Result, declare
 from refllm.verify.search import Found
 
+if TYPE_CHECKING:
+    from refllm.verify.explanation import Cause
+
 LINES = 3
 UNKNOWN = "explained by no known mistake and by no single edit of the specification"
 _KNOWN = Imitations()
 _ORDER = {mutant.id: order for order, mutant in enumerate(mutants.MUTANTS)}
-
-
-Cause = Mutant | Found | Noise
-
-
-class Explanation(str):
-    """A line of a diagnosis that also knows what it names, and what stands below it: the edit of the specification, and
-    who made this mistake in public."""
-
-    cause: Cause
-    diff: list[tuple[str, list[str]]]
-
-    @classmethod
-    def of(cls, text: object, cause: Cause, edit: Found | None = None) -> Explanation:
-        """The diff is the cause's own; of a patch, which has none, that of the edit which gives the same answers."""
-        line = cls(text)
-        line.cause, line.diff = cause, cause.diff or (edit.diff if edit is not None else [])
-        return line
-
-    @property
-    def issue(self) -> str | None:
-        return self.cause.issue if isinstance(self.cause, Mutant) else None
 
 
 def diagnosed(
@@ -275,7 +257,8 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
     all_names = [_names(result.diagnosis) for result in failures]
     left, lines = [names for names in all_names if not names & _names(said)], list[str]()
     while len(lines) < LINES and any(left):
-        best = min(set[Cause]().union(*left), key=lambda cause: (-_count(cause, left), _order(cause)))
+        named = {cause for names in left for cause in names}
+        best = min(named, key=lambda cause: (-_count(cause, left), _order(cause)))
         count = _count(best, all_names)
         share = f"{count} of {len(all_names)} wrong answers are explained by"
         what = f"{best.about} ({best.id})" if isinstance(best, Mutant) else "an edit of the specification:"

@@ -17,6 +17,7 @@ from typing import Any
 from refllm.verify import diagnosis, mutants, reference, report, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case
+from refllm.verify.explanation import Explanation
 from refllm.verify.imitations import Imitations
 from refllm.verify.mutants import Mutant
 
@@ -145,7 +146,7 @@ class _Trial:
         results = [self._result(mutant, case, dtype) for case in self._on_level[level]]
         printed = report.shown(diagnosis.diagnosed(results, dtype, self.known, peers))
         first = next((result.diagnosis for result in printed if result.diagnosis), [])
-        causes = [line.cause for line in first if isinstance(line, diagnosis.Explanation)]
+        causes = [line.cause for line in first if isinstance(line, Explanation)]
         return [cause.id for cause in causes if isinstance(cause, Mutant)]
 
     def _result(self, mutant: Mutant, case: Case, dtype: str) -> runner.Result:

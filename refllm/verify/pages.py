@@ -10,18 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from refllm.page import box, code, escaped, page, replace, replace_page, table
-from refllm.verify.report import (
-    KINDS,
-    LEVELS,
-    Report,
-    below,
-    counts,
-    diff_of,
-    issue_of,
-    reported,
-    sentence,
-    snippet,
-)
+from refllm.verify.explanation import below, diff_of, issue_of
+from refllm.verify.public_reports import reported
+from refllm.verify.report import COLUMNS, KINDS, Report, by_operation, counts, grouped, sentence
+from refllm.verify.reproduction import snippet
 from refllm.verify.runner import Result
 
 JUNIT_START = b"<?xml"
@@ -36,12 +28,9 @@ _PAGE_STYLE = """
 def write_junit(path: Path, report: Report) -> None:
     """A test suite for each level, a test case for each case."""
     root = ET.Element("testsuites", name="refllm verify")
-    for level, name in LEVELS.items():
-        results = [result for result in report.results if result.case.level == level]
-        if not results:
-            continue
+    for level, name, results in report.levels():
         suite = ET.SubElement(
-            root, "testsuite", name=f"L{level} {name}", tests=str(len(results)),
+            root, "testsuite", name=f"{level} {name}", tests=str(len(results)),
             failures=str(sum(r.failed and r.status != "fault" for r in results)),
             errors=str(sum(r.status == "fault" for r in results)),
             skipped=str(sum(r.status in ("skip", "value") for r in results)),
@@ -67,19 +56,22 @@ def _test_case(suite: ET.Element, report: Report, result: Result) -> None:
 
 
 def _lines(result: Result) -> Iterator[str]:
+    """What is wrong, and what explains it."""
+    yield from _wrong(result)
+    for line in result.diagnosis:
+        yield line
+        yield from below(line)
+
+
+def _wrong(result: Result) -> Iterator[str]:
     """What is wrong, most important first."""
     if result.status == "convention":
         yield f"differs by the convention {result.reason}"
     elif result.reason:
         yield result.reason
-    for verdict in result.verdicts:
-        if verdict.wrong:
-            yield verdict.message
+    yield from (verdict.message for verdict in result.verdicts if verdict.wrong)
     if result.tap:
         yield result.tap
-    for line in result.diagnosis:
-        yield line
-        yield from below(line)
 
 
 def write_page(path: Path, report: Report) -> None:
@@ -91,7 +83,7 @@ def write_page(path: Path, report: Report) -> None:
         f"Golden files {escaped(report.spec_version)}, tolerance factor {report.C:g}.</p>",
         "<h2>Operations</h2>",
         f"<p>{'Choose an operation to see what is wrong with it.' if failures else 'Nothing is wrong.'}</p>",
-        table(["operation", *_COUNTS, "worst error / tolerance"], _operations(report, failures),
+        table(["operation", *COLUMNS.values(), "worst error / tolerance"], _operations(report, failures),
               about="results by operation", numbers=range(1, 8)),
     ]  # fmt: skip
     for operation, results in failures.items():
@@ -100,13 +92,10 @@ def write_page(path: Path, report: Report) -> None:
         parts.append("</section>")
     parts += [
         "<h2>Levels</h2>",
-        table(["level", *_COUNTS], _levels(report), about="results by level", numbers=range(1, 7)),
+        table(["level", *COLUMNS.values()], _levels(report), about="results by level", numbers=range(1, 7)),
         *_skipped(report),
     ]
     replace_page(path, page(f"{report.implementation} in {report.dtype}", parts, style=_PAGE_STYLE))
-
-
-_COUNTS = ("passed", "value only", "failed", "other dtype", "by convention", "skipped")
 
 
 def _anchor(operation: str) -> str:
@@ -114,10 +103,8 @@ def _anchor(operation: str) -> str:
 
 
 def _levels(report: Report) -> Iterator[list[str]]:
-    for level, name in LEVELS.items():
-        results = [result for result in report.results if result.case.level == level]
-        if results:
-            yield [f"L{level} {name}", *_cells(counts(results).values())]
+    for level, name, results in report.levels():
+        yield [f"{level} {name}", *_cells(counts(results).values())]
 
 
 def _cells(numbers: Iterable[int]) -> list[str]:
@@ -126,25 +113,22 @@ def _cells(numbers: Iterable[int]) -> list[str]:
 
 def _skipped(report: Report) -> Iterator[str]:
     """By reason; the functions that are not there together."""
-    found: dict[str, list[str]] = {}
-    for reason, results in report.skipped().items():
-        before, absent, name = reason.partition(" has no function ")
-        if absent:
-            found.setdefault(f"{before}{absent}of these names", []).append(f"{name} ({len(results)})")
-        else:
-            found.setdefault(reason, []).extend(result.case.id for result in results)
+    absent = f"{report.implementation} has no function of these names"
+    skipped = [result for result in report.results if result.status == "skip"]
+    found = grouped(skipped, lambda result: absent if result.absent else result.reason)
     if found:
         yield "<h2>Skipped</h2>"
-    for reason, names in found.items():
+    for reason, results in found.items():
+        names = [result.case.id for result in results]
+        if reason == absent:
+            functions = grouped(results, lambda result: result.absent)
+            names = [f"{name} ({len(those)})" for name, those in functions.items()]
         yield f"<details><summary>{escaped(reason)}</summary><p>{escaped(', '.join(names))}</p></details>"
 
 
 def _operations(report: Report, failures: dict[str, list[Result]]) -> Iterator[list[str]]:
     """A row an operation: what failed leads to its failures."""
-    found: dict[str, list[Result]] = {}
-    for result in report.results:
-        if result.status != "skip":  # what is not there is listed below
-            found.setdefault(result.case.operation, []).append(result)
+    found = by_operation(result for result in report.results if result.status != "skip")  # the others stand below
     skipped = Counter(result.case.operation for result in report.results if result.status == "skip")
     for operation in sorted(found, key=lambda name: name not in failures):
         results = found[operation]
@@ -161,12 +145,7 @@ def _operations(report: Report, failures: dict[str, list[Result]]) -> Iterator[l
 
 def _failure(report: Report, result: Result, *, opened: bool) -> str:
     case = result.case
-    wrong = [result.reason] if result.reason and result.status != "convention" else []
-    if result.status == "convention":
-        wrong = [f"differs by the convention {result.reason}"]
-    wrong += [verdict.message for verdict in result.verdicts if verdict.wrong]
-    wrong += [result.tap] if result.tap else []
-    items = "".join(f"<li>{escaped(line)}</li>" for line in wrong)
+    items = "".join(f"<li>{escaped(line)}</li>" for line in _wrong(result))
     explained = "".join(f"<li>{escaped(line)}{_diff(line)}{_issue(line)}</li>" for line in result.diagnosis)
     reports = "".join(f"<li>{_link(address)}</li>" for address in reported(report, result))
     return (

@@ -87,6 +87,11 @@ class Result:
         """Whether it differs in more than the dtype or a convention."""
         return self.status in ("fail", "fault")
 
+    @property
+    def absent(self) -> str:
+        """The function for want of which it was skipped; "" if that is not the reason."""
+        return self.reason.partition(" has no function ")[2] if self.status == "skip" else ""
+
 
 def run(
     implementation: Implementation, cases: Iterable[Case], dtype: str, C: float, *, casts: bool = False

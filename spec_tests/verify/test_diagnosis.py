@@ -15,6 +15,7 @@ from refllm.ops.linear import linear
 from refllm.verify import candidates, corpus, diagnosis, hints, imitations, mutants, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, Response
+from refllm.verify.explanation import Explanation
 from refllm.verify.runner import Result
 
 attention = reference.functions()["attention"]
@@ -180,7 +181,7 @@ def test_a_mistake_that_a_right_answer_rules_out_is_not_offered(dtype: str, gold
         return y, lambda dy: y * (dy - (dy * y).sum(-1, keepdims=True))
 
     [failure] = _diagnosed(golden, "softmax", softmax, dtype).values()
-    causes = [line.cause for line in failure.diagnosis if isinstance(line, diagnosis.Explanation)]
+    causes = [line.cause for line in failure.diagnosis if isinstance(line, Explanation)]
     assert [cause.id for cause in causes if isinstance(cause, mutants.Mutant)] == ["SMX/nan-if-nothing"]
     for failure in _diagnosed(golden, "attention", _attention(bottom_right=True), dtype).values():
         assert failure.diagnosis[0].startswith("matches the convention empty_row=nan, ")

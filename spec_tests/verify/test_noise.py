@@ -12,6 +12,7 @@ import pytest
 
 from refllm.verify import corpus, diagnosis, noise, reference, runner, search
 from refllm.verify.adapter import Functions
+from refllm.verify.explanation import Explanation
 
 Array = Any
 f32 = np.float32
@@ -74,7 +75,7 @@ def test_lost_digits_are_named_by_what_loses_them(operation: str, f: Callable[..
     explained = search.explained(held, "float32", seconds=1)
     told = list(diagnosis.diagnosed(held, "float32", found=explained, lost=found))
     first = next(r.diagnosis[0] for r in told if r.wrong and r.case.id in found[operation].explained)
-    assert isinstance(first, diagnosis.Explanation), first
+    assert isinstance(first, Explanation), first
 
 
 @pytest.mark.parametrize("operation", ["layer_norm", "log_softmax", "matmul", "attention", "softmax"])

@@ -11,12 +11,15 @@ import pytest
 
 import refllm.verify.notes as notes_module
 from refllm.ops.softmax import softmax as right
-from refllm.verify import mutants, report, runner
+from refllm.verify import mutants, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.corpus import Corpus
 from refllm.verify.corpus import folder as golden_folder
 from refllm.verify.corpus import load as load_corpus
 from refllm.verify.kills import kills
+from refllm.verify.report import Report
+from refllm.verify.report_data import as_data
+from refllm.verify.report_text import as_text
 from refllm.verify.tensors import MalformedError
 from spec_tests.verify.folder import Folder
 
@@ -118,9 +121,9 @@ def told(corpus: Corpus, wrong: str) -> set[str]:
 
     cases = [case for case in corpus.cases.values() if case.operation == "softmax"]
     found = list(runner.run(Functions("mine", {"softmax": softmax}, {}), cases, "float64", corpus.C))
-    made = report.Report("mine", "mine.py", "float64", corpus.C, corpus.spec_version, found)
-    shown = set(report.as_text(made).split())
-    linked = {link for result in report.as_data(made)["results"].values() for link in result["links"]}
+    made = Report("mine", "mine.py", "float64", corpus.C, corpus.spec_version, found)
+    shown = set(as_text(made).split())
+    linked = {link for result in as_data(made)["results"].values() for link in result["links"]}
     assert linked >= {word for word in shown if word.startswith("https://")}
     return shown
 

@@ -1,0 +1,51 @@
+"""A line of a diagnosis, and what stands below it: the edit of the specification, and the public report.
+
+It imports nothing of what explains, so that a report needs the bank of mistakes only where something fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from refllm.verify.mutants import Mutant
+    from refllm.verify.noise import Noise
+    from refllm.verify.search import Found
+
+    Cause = Mutant | Found | Noise
+
+
+class Explanation(str):
+    """A line of a diagnosis that also knows what it names, the edit of the specification, and who made this mistake in
+    public."""
+
+    cause: Cause
+    diff: list[tuple[str, list[str]]]
+
+    @classmethod
+    def of(cls, text: object, cause: Cause, edit: Found | None = None) -> Explanation:
+        """The diff is the cause's own; of a patch, which has none, that of the edit which gives the same answers."""
+        line = cls(text)
+        line.cause, line.diff = cause, cause.diff or (edit.diff if edit is not None else [])
+        return line
+
+    @property
+    def issue(self) -> str | None:
+        return getattr(self.cause, "issue", None)  # what is found by search was reported by nobody
+
+
+def diff_of(line: str) -> list[str]:
+    """The edit of the specification that a line of a diagnosis speaks of: its place, what goes, what comes."""
+    diff = line.diff if isinstance(line, Explanation) else []
+    return [text for place, lines in diff for text in (place, *lines)]
+
+
+def issue_of(line: str) -> str | None:
+    """Where somebody made the mistake in public that a line of a diagnosis speaks of."""
+    return line.issue if isinstance(line, Explanation) else None
+
+
+def below(line: str) -> list[str]:
+    """What stands below a line of a diagnosis: the edit of the specification, and the public report."""
+    issue = issue_of(line)
+    return [*diff_of(line), *([f"as in {issue}"] if issue else [])]

@@ -1,0 +1,45 @@
+"""How to see a failure again: the command, and for a Python module the call."""
+
+from __future__ import annotations
+
+import shlex
+
+from refllm.invocation import typed
+from refllm.verify.report import Report
+from refllm.verify.runner import Result
+
+
+def snippet(report: Report, result: Result) -> list[str]:
+    """How to see a failure again: the command, and for a Python module the call."""
+    case = result.case
+    dtype = "" if report.dtype == "float64" else f" --dtype {report.dtype}"
+    command = f"$ {typed()} verify {report.call}{dtype}{report.flags}"
+    if result.alone:
+        return [
+            "alone this case passes: it fails after an earlier call, of which something is left",
+            f"{command}{report.chosen}",
+        ]
+    [*_, last] = shlex.split(report.call) or [""]
+    lines = [f"{command} --only {case.id}"]
+    if not last.endswith(".py") or report.call.startswith("--") or case.operation == "resume":
+        return lines
+    return [*lines, *_call(report, result, last)]
+
+
+def _call(report: Report, result: Result, path: str) -> list[str]:
+    """The call in Python, whatever the file is called and wherever it lies."""
+    case = result.case
+    folder = "None" if report.golden is None else repr(report.golden)
+    mine = {name: value for name, value in report.declared.items() if name in case.conventions}
+    pulled = result.response is not None and result.response.gradients is not None
+    pulled = pulled or f"{case.operation}'s pullback" in result.reason
+    back = [f'print(returned[1](*case.pull("{report.dtype}")), case.gradients)'] if pulled else []
+    return [
+        ">>> from refllm.verify import adapter, corpus",
+        f">>> mine = adapter.from_file({path!r})",
+        f'>>> case = corpus.load(corpus.folder({folder})).cases["{case.id}"]',
+        *([f">>> case = case.under({mine!r})"] if mine else []),
+        f'>>> returned = mine.function("{case.operation}", "{report.dtype}")(',
+        f'...     *case.arguments("{report.dtype}"), **case.keyword_arguments())',
+        *(f">>> {line}" for line in ["print(returned, case.outputs)", *back]),
+    ]
