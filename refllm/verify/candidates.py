@@ -20,8 +20,8 @@ from refllm.verify.mutants import Mutant
 NEAR = 0.1  # an answer this much nearer to a mutant than to the truth is worth a line
 _TOPICS = (
     mutants.optimiser, mutants.schedule, mutants.sampling, mutants.positions, mutants.models, mutants.llama,
-    mutants.grouped, mutants.earlier, mutants.cross_attention, mutants.encoder_decoder, mutants.beam,
-    mutants.practice,
+    mutants.grouped, mutants.recurrent_models, mutants.cross_attention, mutants.encoder_decoder, mutants.beam,
+    mutants.fine_tuning, mutants.masking, mutants.byte_pairs, mutants.padded_generation,
 )  # fmt: skip
 _LATE = frozenset(
     mutant.id for topic in _TOPICS for mutant in topic.MUTANTS

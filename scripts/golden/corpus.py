@@ -6,13 +6,13 @@ from golden import loader
 from golden.case import File
 from golden.cases import (
     attention,
+    attention_variants,
     beam,
     bert,
     blocks,
     byte_pairs,
-    earlier,
     encoder_decoder,
-    far,
+    fine_tuning,
     further_optimisers,
     gated_recurrent,
     layers,
@@ -24,12 +24,12 @@ from golden.cases import (
     models,
     padded,
     recurrent,
+    recurrent_models,
+    rotary_scaling,
     runs,
     switch,
     top_experts,
     training,
-    tuning,
-    variants,
 )
 
 OPERATIONS = {
@@ -47,18 +47,20 @@ OPERATIONS = {
     layers: ["layer_norm", "relu", "gelu_erf", "gelu_tanh", "dropout"],
     training: ["sgd", "adam", "adamw", "clip_by_global_norm", "warmup_cosine"],
     recurrent: ["tanh", "rnn", "lstm", "window"],
-    tuning: ["low_rank_linear", "distillation_loss", "quantised"],
+    fine_tuning: ["low_rank_linear", "distillation_loss", "quantised"],
     byte_pairs: ["learn_merges", "encode_word"],
     bert: ["mask_words"],
     top_experts: ["top_experts", "z_loss"],
     gated_recurrent: ["gru_reset_before", "gru_reset_after"],
     logit_filters: ["min_p", "repetition_penalty"],
     further_optimisers: ["lion", "muon", "average_weights", "accumulated_cross_entropy"],
-    variants: [
+    attention_variants: [
         *("sliding_window_attention", "packed_attention", "packed_positions", "soft_cap", "capped_attention"),
         *("sink_attention", "log_sum_exp", "attention_with_lse", "merge_attention", "normed_attention"),
     ],
-    far: ["partial_rotary", "linear_frequencies", "ntk_frequencies", "yarn_frequencies", "llama3_frequencies"],
+    rotary_scaling: [
+        *("partial_rotary", "linear_frequencies", "ntk_frequencies", "yarn_frequencies", "llama3_frequencies"),
+    ],
 }
 
 FILES = [
@@ -76,9 +78,9 @@ FILES = [
     File("L3/gpt.json", 3, models.gpt),
     File("L3/gpt_loss.json", 3, models.gpt_loss),
     File("L3/sentence.json", 3, models.sentence),
-    File("L3/recurrent_lm.json", 3, earlier.recurrent_lm),
-    File("L3/nnlm.json", 3, earlier.nnlm),
-    File("L3/hybrid.json", 3, earlier.hybrid),
+    File("L3/recurrent_lm.json", 3, recurrent_models.recurrent_lm),
+    File("L3/nnlm.json", 3, recurrent_models.nnlm),
+    File("L3/hybrid.json", 3, recurrent_models.hybrid),
     File("L3/bert.json", 3, bert.bert),
     File("L3/bert_loss.json", 3, bert.losses),
     File("L3/encoder_decoder.json", 3, encoder_decoder.encoder_decoder),
@@ -88,12 +90,12 @@ FILES = [
     File("L3/switch.json", 3, switch.switch),
     File("L3/switch_loss.json", 3, switch.switch_loss),
     File("L4/train_step.json", 4, runs.train_step),
-    File("L4/train_step_earlier.json", 4, earlier.train_step),
+    File("L4/train_step_earlier.json", 4, recurrent_models.train_step),
     File("L4/train.json", 4, runs.train),
     File("L4/llama.json", 4, llama.training),
     File("L4/switch.json", 4, switch.training),
     File("L5/generate.json", 5, runs.generate),
-    File("L5/generate_earlier.json", 5, earlier.generate),
+    File("L5/generate_earlier.json", 5, recurrent_models.generate),
     File("L5/generate_padded.json", 5, padded.generate_padded),
     File("L5/translate.json", 5, encoder_decoder.translate),
     File("L5/beam_search.json", 5, beam.beam_search),

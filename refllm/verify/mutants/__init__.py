@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from refllm.verify.mutants import (
     attention,
+    attention_variants,
     beam,
     bert,
     bidirectional,
+    byte_pairs,
     classification,
     contrastive,
     cross_attention,
-    earlier,
     encoder_decoder,
-    far,
     feed_forward,
+    fine_tuning,
     further_optimisers,
     gated_recurrent,
     gates,
@@ -27,21 +28,25 @@ from refllm.verify.mutants import (
     llama,
     logit_filters,
     loss,
+    masking,
     models,
     norms,
     optimiser,
+    padded_generation,
     positions,
-    practice,
     recurrent,
+    recurrent_models,
     relative,
+    repeat_heads,
+    rms_norm,
     rotary,
+    rotary_scaling,
     routing,
     sampling,
     schedule,
     softmax,
     switch,
     top_experts,
-    variants,
 )
 from refllm.verify.mutants.bank import Edited, Equivalent, Mutant, Patch, Site, edit, planted, traced
 from refllm.verify.mutants.equivalent import EQUIVALENT
@@ -49,9 +54,10 @@ from refllm.verify.mutants.equivalent import EQUIVALENT
 __all__ = ["EQUIVALENT", "MUTANTS", "Edited", "Equivalent", "Mutant", "Patch", "Site", "edit", "planted", "traced"]
 
 TOPICS = (
-    attention, linear, positions, rotary, relative, norms, gates, feed_forward, grouped, routing, softmax, loss,
-    contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional, earlier, bert,
-    classification, cross_attention, encoder_decoder, beam, practice, top_experts, gated_recurrent, logit_filters,
-    further_optimisers, variants, far,
+    attention, linear, positions, rotary, relative, norms, rms_norm, gates, repeat_heads, feed_forward, grouped,
+    routing, softmax, loss, contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional,
+    recurrent_models, bert, classification, cross_attention, encoder_decoder, beam, fine_tuning, masking, byte_pairs,
+    padded_generation, top_experts, gated_recurrent, logit_filters, further_optimisers, attention_variants,
+    rotary_scaling,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from refllm.spec.further_optimisers import (
-    accumulated_cross_entropy,
-    average_weights,
-    lion,
-    muon,
-    orthogonalised,
-)
+from refllm.spec.gradient_accumulation import accumulated_cross_entropy
+from refllm.spec.lion import lion
+from refllm.spec.muon import muon, orthogonalised
+from refllm.spec.weight_average import average_weights
 from refllm.verify.mutants.bank import Edited, Edits, edit
 
 C, SIGN = "c = beta1 * m + (1 - beta1) * g", "sign = like(1 * (c > 0) - 1 * (c < 0), c)"

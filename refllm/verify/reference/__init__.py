@@ -1,7 +1,7 @@
 """refllm as an implementation: its functions by the operation names of the golden files.
 
 A module a concern, each with `functions()`: the operations and blocks, the language models, BERT, the encoder-decoder,
-training, writing, what is done around a model, and operations that no model of refllm has.
+training, generation, fine-tuning, tokens, and operations that no model of refllm has.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Any
 
 from refllm.verify.keywords import as_golden
 from refllm.verify.reference import (
+    attention_variants,
     bert,
     encoder_decoder,
+    fine_tuning,
     further,
-    language,
+    generation,
+    language_models,
     operations,
-    practice,
+    tokens,
     training,
-    variants,
-    writing,
 )
 
 DTYPES = ("float64", "float32")
@@ -28,6 +29,9 @@ DTYPES = ("float64", "float32")
 def functions() -> dict[str, Callable[..., Any]]:
     """Every operation of the golden files, with their names and keywords."""
     found: dict[str, Callable[..., Any]] = {}
-    for module in (operations, language, bert, encoder_decoder, training, writing, practice, further, variants):
+    for module in (
+        operations, language_models, bert, encoder_decoder, training, generation, fine_tuning, tokens, further,
+        attention_variants,
+    ):  # fmt: skip
         found |= module.functions()
     return as_golden(found)

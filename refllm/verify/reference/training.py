@@ -10,7 +10,7 @@ from refllm.backend import Array, namespace
 from refllm.optim import update
 from refllm.optim.clip import clip_factor
 from refllm.parameters import Tree, is_decayed, map_leaves
-from refllm.verify.reference.language import MODELS, loss
+from refllm.verify.reference.language_models import MODELS, loss
 
 
 def functions() -> dict[str, Callable[..., Any]]:

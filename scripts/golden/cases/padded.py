@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from golden.case import Case
-from golden.cases import earlier, llama
+from golden.cases import llama, recurrent_models
 from golden.cases.runs import LONGER, LONGER_POST, going_on
 
 
@@ -31,8 +31,8 @@ def generate_padded() -> list[Case]:
              uniforms=[[0.3125, 0.5625, 0.125, 0.875], [0.8125, 0.5625, 0.6875, 0.75]]),
         _padded_from(llama.generate(), "GEN/llama-batch-cache", "llama", "rotary positions are relative: what stands "
                      "in the padding must be hidden all the same", [0, 1]),
-        _padded_from(earlier.generate(), "GEN/rnn-batch-state", "rnn", "the state begins at the first word: padding "
-                     "does not move it", [1, 0]),
+        _padded_from(recurrent_models.generate(), "GEN/rnn-batch-state", "rnn", "the state begins at the first word: "
+                     "padding does not move it", [1, 0]),
     ]  # fmt: skip
 
 

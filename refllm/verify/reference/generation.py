@@ -1,4 +1,4 @@
-"""Writing as an implementation: a token, a text that goes on, greedy translation and beam search."""
+"""Generation as an implementation: a token, a continued text, greedy translation and beam search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ NOTHING = -1  # stands where there is no token
 
 
 def functions() -> dict[str, Callable[..., Any]]:
-    return {"sample": sample, "generate": generate, "translate": translate, "beam_search": beam_search}
+    own = (sample, generate, generate_padded, translate, beam_search)
+    return {f.__name__: f for f in own}
 
 
 def sample(
@@ -44,11 +45,31 @@ def generate(p: Tree, *, ids: Array, config: dict[str, Any], model: str = "gpt",
     return numpy.concatenate([to_host(ids), tokens], axis=1), numpy.stack([each for _, each in steps], axis=1)
 
 
+def generate_padded(
+    p: Tree,
+    *,
+    ids: Array,
+    padding: Array,
+    config: dict[str, Any],
+    model: str = "gpt",
+    uniforms: Array | None,
+    **how: Any,
+) -> tuple[Array, Array]:
+    own, draws = by_name(model), None if uniforms is None else to_host(uniforms)
+    steps = list(
+        generation.generate(
+            p, model=own, ids=ids, padding=padding, config=own.Config(**config), uniforms=draws, **how
+        )
+    )  # fmt: skip
+    tokens = numpy.stack([chosen for chosen, _ in steps], axis=1)
+    return numpy.concatenate([to_host(ids), tokens], axis=1), numpy.stack([each for _, each in steps], axis=1)
+
+
 def translate(
     p: Tree, *, source: Array, attention_mask: Array | None, start: int, end: int | None, new_tokens: int, cache: bool,
     config: dict[str, Any],
 ) -> tuple[Array, Array]:  # fmt: skip
-    """The tokens behind the start, -1 behind the end, and the logits that each was chosen from, 0 there."""
+    """The tokens after the start, -1 after the end, and the logits that each was chosen from, 0 there."""
     chosen = model.Config(**config)
     kind = SequenceWriter if cache else Rereading
     writer = kind(p, model=model, config=chosen, source=source, attention_mask=attention_mask, room=chosen.context)
