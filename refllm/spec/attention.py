@@ -57,10 +57,7 @@ def biased_attention(
     (H, T, D), S = q.shape[-3:], k.shape[-2]
     place = arange(S) - arange(T)[:, None] + T - 1
     s = q @ swap(k) / sqrt(D) + r[:, place]
-    if causal:
-        s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
-    if attention_mask is not None:
-        s = where(attention_mask, s, float("-inf"))
+    s = masked(s, causal=causal, attention_mask=attention_mask)
     P, softmax_back = softmax(s)
 
     def biased_attention_back(dy: Array) -> tuple[Array, Array, Array, Array]:
@@ -71,3 +68,23 @@ def biased_attention(
         return ds @ k / sqrt(D), swap(ds) @ q / sqrt(D), dv, dr
 
     return P @ v, biased_attention_back
+
+
+def masked(s: Array, *, causal: bool, attention_mask: Array | None) -> Array:
+    """ATT-MASK: the scores s of the pairs that both masks allow, -∞ for the others; the masks are those of `attention`
+
+    For attention that forms its scores in another way.
+    Source:  as `attention`.
+    Shapes:  s (..., T, S); attention_mask bool (..., T, S) -> (..., T, S)
+    Back:    ds = the gradient of the allowed pairs. For the others it is 0 already, as their weight is.
+
+    >>> masked(array([[1., 2.], [3., 4.]]), causal=True, attention_mask=None)
+    array([[  1., -inf],
+           [  3.,   4.]])
+    """
+    T, S = s.shape[-2:]
+    if causal:
+        s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
+    if attention_mask is not None:
+        s = where(attention_mask, s, float("-inf"))
+    return s

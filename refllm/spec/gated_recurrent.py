@@ -5,8 +5,8 @@ two have different results for the same weights. The first columns of Wx, Wh and
 those of the update gate and of the new state.
 """
 
-from refllm.spec.array import Array, Pullback, concatenate, flat, rows, sigmoid, stack, tanh, zeros
-from refllm.spec.recurrent import kept
+from refllm.spec.array import Array, Pullback, concatenate, rows, sigmoid, stack, tanh, zeros
+from refllm.spec.recurrent import kept, of_products, of_what_enters
 
 
 def gru_reset_before(
@@ -41,10 +41,10 @@ def gru_reset_before(
             a = concatenate([du * before * r * (1 - r), dh * (before - n) * z * (1 - z)], axis=-1)
             ds[t] = kept(token_mask, t, concatenate([a, dn], axis=-1), 0)
             dh = kept(token_mask, t, dh * z + du * r + a @ G.T, dh)
-        read = [(before, r * before) for before, (r, _, _) in zip(states, steps, strict=False)]
-        dx, dWx, db = _of_what_enters(x, ds, Wx)
-        dG = _of_products([(one, s[:, : 2 * N]) for (one, _), s in zip(read, ds, strict=True)], G)
-        dC = _of_products([(two, s[:, 2 * N :]) for (_, two), s in zip(read, ds, strict=True)], C)
+        dx, dWx, db = of_what_enters(x, ds, Wx)
+        dG = of_products(states[:-1], [s[:, : 2 * N] for s in ds])
+        reset = [r * before for before, (r, _, _) in zip(states, steps, strict=False)]
+        dC = of_products(reset, [s[:, 2 * N :] for s in ds])
         return dx, dh, dWx, concatenate([dG, dC], axis=-1), db
 
     return stack(states[1:], axis=1), gru_reset_before_back
@@ -84,8 +84,8 @@ def gru_reset_after(
             ds[t] = kept(token_mask, t, concatenate([a, dn], axis=-1), 0)
             du[t] = kept(token_mask, t, concatenate([a, dn * r], axis=-1), 0)
             dh = kept(token_mask, t, dh * z + du[t] @ Wh.T, dh)
-        dx, dWx, db = _of_what_enters(x, ds, Wx)
-        dWh = _of_products(list(zip(states, du, strict=False)), Wh)
+        dx, dWx, db = of_what_enters(x, ds, Wx)
+        dWh = of_products(states[:-1], du)
         return dx, dh, dWx, dWh, db, rows(stack(du, axis=1))[2 * N :]
 
     return stack(states[1:], axis=1), gru_reset_after_back
@@ -95,14 +95,3 @@ def _gates(s: Array) -> tuple[Array, Array]:
     """Reset and update from the halves of s (B, 2 N)."""
     N = s.shape[-1] // 2
     return sigmoid(s[:, :N]), sigmoid(s[:, N:])
-
-
-def _of_what_enters(x: Array, ds: list[Array], Wx: Array) -> tuple[Array, Array, Array]:
-    """dx, dWx and db from the gradients of x_t Wx + b of every step."""
-    sums = stack(ds, axis=1)
-    return sums @ Wx.T, flat(x).T @ flat(sums), rows(sums)
-
-
-def _of_products(pairs: list[tuple[Array, Array]], W: Array) -> Array:
-    """dW from what was multiplied with W at every step, and the gradient of the product."""
-    return flat(stack([a for a, _ in pairs], axis=1)).T @ flat(stack([d for _, d in pairs], axis=1))

@@ -1,6 +1,7 @@
 """The logarithm of a softmax's denominator, and attention over a part of the keys that is put together by it."""
 
-from refllm.spec.array import Array, Pullback, arange, exp, log, sqrt, stack, sum, swap, top, where
+from refllm.spec.array import Array, Pullback, exp, log, sqrt, stack, sum, swap, top, where
+from refllm.spec.attention import masked
 from refllm.spec.softmax import softmax
 
 
@@ -37,12 +38,9 @@ def attention_with_lse(
     >>> attention_with_lse(q, k, v, causal=False, attention_mask=None)[0]
     (array([[3.]]), array([0.69314718]))
     """
-    (T, D), S = q.shape[-2:], k.shape[-2]
+    D = q.shape[-1]
     s = q @ swap(k) / sqrt(D)
-    if causal:
-        s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
-    if attention_mask is not None:
-        s = where(attention_mask, s, float("-inf"))
+    s = masked(s, causal=causal, attention_mask=attention_mask)
     P, softmax_back = softmax(s)
     l, log_sum_exp_back = log_sum_exp(s)
     y = P @ v

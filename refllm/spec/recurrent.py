@@ -84,8 +84,19 @@ def _of_the_weights(x: Array, states: list[Array], dz: list[Array], Wx: Array) -
     """dx, dWx, dWh and db from the gradients dz_t of the sums of every step."""
     if not dz:
         return x, zeros(Wx.shape, Wx), zeros((states[0].shape[-1], Wx.shape[-1]), Wx), zeros(Wx.shape[1:], Wx)
-    before, sums = stack(states[:-1], axis=1), stack(dz, axis=1)
-    return sums @ Wx.T, flat(x).T @ flat(sums), flat(before).T @ flat(sums), rows(sums)
+    dx, dWx, db = of_what_enters(x, dz, Wx)
+    return dx, dWx, of_products(states[:-1], dz), db
+
+
+def of_what_enters(x: Array, dz: list[Array], Wx: Array) -> tuple[Array, Array, Array]:
+    """dx, dWx and db from the gradients dz_t of x_t Wx + b of every step."""
+    sums = stack(dz, axis=1)
+    return sums @ Wx.T, flat(x).T @ flat(sums), rows(sums)
+
+
+def of_products(before: list[Array], dz: list[Array]) -> Array:
+    """dW from what was multiplied with W at every step, and the gradients dz_t of the products."""
+    return flat(stack(before, axis=1)).T @ flat(stack(dz, axis=1))
 
 
 def window(x: Array, past: Array, *, places: int, token_mask: Array | None) -> tuple[Array, Pullback]:

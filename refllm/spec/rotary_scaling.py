@@ -5,6 +5,7 @@ of base^(-2i/D).
 """
 
 from refllm.spec.array import Array, arange, log, pi, power, ratio, tap, where
+from refllm.spec.rotary import angles
 
 
 def linear_frequencies(*, width: int, base: float, factor: float) -> Array:
@@ -79,5 +80,5 @@ def llama3_frequencies(
 
 
 def trained_frequencies(width: int, base: float) -> Array:
-    """base^(-2i/D) for every pair i < D/2"""
-    return power(base, -ratio(arange(0, width, 2), width))
+    """base^(-2i/D) for every pair i < D/2: the angles of position 1"""
+    return angles(arange(1, 2), width, base)[0]

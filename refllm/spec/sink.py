@@ -1,6 +1,7 @@
 """Attention that may attend nothing."""
 
-from refllm.spec.array import Array, Pullback, arange, concatenate, rows, spread, sqrt, sum, swap, where
+from refllm.spec.array import Array, Pullback, concatenate, rows, spread, sqrt, sum, swap
+from refllm.spec.attention import masked
 from refllm.spec.softmax import softmax
 
 
@@ -22,12 +23,9 @@ def sink_attention(
     >>> sink_attention(q, k, v, array([log(2.)]), causal=False, attention_mask=None)[0]  # 6 e^0 / (2 + e^0)
     array([[[2.]]])
     """
-    (T, D), S = q.shape[-2:], k.shape[-2]
+    D, S = q.shape[-1], k.shape[-2]
     s = q @ swap(k) / sqrt(D)
-    if causal:
-        s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
-    if attention_mask is not None:
-        s = where(attention_mask, s, float("-inf"))
+    s = masked(s, causal=causal, attention_mask=attention_mask)
     nothing = spread(sink[:, None, None], (*s.shape[:-1], 1))
     P, softmax_back = softmax(concatenate([s, nothing], axis=-1))
     y = P[..., :S] @ v

@@ -1,6 +1,7 @@
 """Numbers that are held between -cap and cap by a smooth bend."""
 
-from refllm.spec.array import Array, Pullback, arange, sqrt, swap, tanh, where
+from refllm.spec.array import Array, Pullback, sqrt, swap, tanh
+from refllm.spec.attention import masked
 from refllm.spec.softmax import softmax
 
 
@@ -38,12 +39,9 @@ def capped_attention(
     >>> capped_attention(q, k, v, cap=1., causal=False, attention_mask=None)[0]  # 1 / (1 + e^-1)
     array([[0.73105858]])
     """
-    (T, D), S = q.shape[-2:], k.shape[-2]
+    D = q.shape[-1]
     s, soft_cap_back = soft_cap(q @ swap(k) / sqrt(D), cap=cap)
-    if causal:
-        s = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))
-    if attention_mask is not None:
-        s = where(attention_mask, s, float("-inf"))
+    s = masked(s, causal=causal, attention_mask=attention_mask)
     P, softmax_back = softmax(s)
     y = P @ v
 

@@ -1,6 +1,7 @@
 """The weights of the experts of a token, where several serve it; the load on the router's scores."""
 
-from refllm.spec.array import Array, Pullback, arange, everywhere, exp, is_zero, log, spread, sum, top, total, where
+from refllm.spec.array import Array, Pullback, arange, everywhere, is_zero, sum, total, where
+from refllm.spec.log_sum_exp import log_sum_exp
 from refllm.spec.softmax import softmax
 
 
@@ -47,20 +48,18 @@ def z_loss(logits: Array, *, token_mask: Array | None, strength: float) -> tuple
     Source:  Zoph et al. 2022 (arXiv:2202.08906) sec. 3.3 on the scores of a router; Chowdhery et al. 2022
              (arXiv:2204.02311) sec. 5 on the logits of the vocabulary, with strength 1e-4.
     Shapes:  logits (..., V); token_mask bool (...) -> y ()
-    Back:    ∂ log Z / ∂z_j = e^z_j / Z = p_j   hence   dlogits = dy 2 strength log Z p / count
+    Back:    l = log Z   hence   dl = dy 2 strength l / count, and that of `log_sum_exp`: dlogits = p dl
 
     >>> y, back = z_loss(array([[log(2.), log(2.)]]), token_mask=None, strength=0.5)
     >>> print(y)  # (log 4)² / 2
     0.96090602...
     """
-    counted = (everywhere(logits.shape[:-1]) if token_mask is None else token_mask)[..., None]
+    counted = everywhere(logits.shape[:-1]) if token_mask is None else token_mask
     count = max(1, int(counted.sum()))
-    e = exp(logits - top(logits))
-    Z = sum(e)
-    log_Z = log(Z) + top(logits)
+    l, log_sum_exp_back = log_sum_exp(logits)
 
     def z_loss_back(dy: Array) -> Array:
-        w = spread(dy * (2 * strength / count), log_Z.shape)
-        return where(counted, w * log_Z * (e / Z), 0)
+        dl = where(counted, dy * (2 * strength / count) * l, 0)
+        return where(counted[..., None], log_sum_exp_back(dl), 0)
 
-    return strength * total(where(counted, log_Z * log_Z, 0)) / count, z_loss_back
+    return strength * total(where(counted, l * l, 0)) / count, z_loss_back

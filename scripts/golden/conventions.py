@@ -17,8 +17,16 @@ Changes = tuple[Change, ...]
 
 _SOFTMAX = "P, softmax_back = softmax(s)"
 _NO_KEY = '(s == float("-inf")).all(axis=-1, keepdims=True)'
-_SCORES = ("s = q @ swap(k) / sqrt(D)", "s = q @ swap(k) / sqrt(D) + r[:, place]")
-_USES = ("dk = swap(ds) @ q / sqrt(D)", "dbias = sum(ds.reshape(-1, H, T, S), axis=0, keepdims=False)")
+_SCORES = (
+    "s = q @ swap(k) / sqrt(D)",
+    "s = q @ swap(k) / sqrt(D) + r[:, place]",
+    "s, soft_cap_back = soft_cap(q @ swap(k) / sqrt(D), cap=cap)",
+)
+_USES = (
+    "dk = swap(ds) @ q / sqrt(D)",
+    "dbias = sum(ds.reshape(-1, H, T, S), axis=0, keepdims=False)",
+    "dproduct = soft_cap_back(ds)",
+)
 _CAUSAL = 's = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))'
 _REDUCED = 'return total(losses) / (max(1, count) if reduction == "mean" else 1), reduced_back'
 _POOLED = "return sum(where(counted, h, 0), axis=-2, keepdims=False) / count, mean_pool_back"
@@ -34,9 +42,10 @@ _NAN = 'float("nan")'
 
 
 def _of_attention(lines: Mapping[str, str]) -> Changes:
-    """The same lines in both attentions. The one that forms the scores, and the first that uses their gradient, is each
-    one's own."""
-    functions = zip(("attention.attention", "attention.biased_attention"), _SCORES, _USES, strict=True)
+    """The same lines in every attention that forms its own scores. The line that forms them, and the first that uses
+    their gradient, is each one's own."""
+    names = ("attention.attention", "attention.biased_attention", "soft_cap.capped_attention")
+    functions = zip(names, _SCORES, _USES, strict=True)
     return tuple(
         Change(name, {old.format(s=s, ds=ds): new.format(s=s, ds=ds) for old, new in lines.items()})
         for name, s, ds in functions
@@ -79,7 +88,10 @@ CONVENTIONS: dict[str, dict[str, Changes]] = {
     },
     "causal_alignment": {
         "bottom-right": (),
-        "top-left": _of_attention({_CAUSAL: 's = where(arange(S) <= arange(T)[:, None], s, float("-inf"))'}),
+        "top-left": tuple(
+            Change(name, {_CAUSAL: 's = where(arange(S) <= arange(T)[:, None], s, float("-inf"))'})
+            for name in ("attention.attention", "attention.masked")
+        ),
     },
     "empty_row": {  # attention without a key: zeros; NaN; the mean of all values, where every score is replaced by one
         # number; the same where a number is added that is so large that the scores vanish beside it
@@ -234,6 +246,12 @@ OF_OPERATION: dict[str, tuple[str, ...]] = {
     "sinusoidal": ("sinusoidal_layout",),
     "attention": ("causal_alignment", "empty_row"),
     "relative_attention": ("causal_alignment", "empty_row"),
+    "capped_attention": ("causal_alignment", "empty_row"),
+    "normed_attention": ("causal_alignment", "empty_row"),
+    "sink_attention": ("causal_alignment",),
+    "attention_with_lse": ("causal_alignment",),
+    "sliding_window_attention": ("empty_row",),
+    "packed_attention": ("empty_row",),
     "self_attention": ("empty_row",),
     "cross_attention": ("empty_row",),
     "grouped_attention": ("empty_row",),

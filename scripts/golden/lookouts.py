@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from golden.changes import Change
 
-_ATTENTIONS = ("attention.attention", "attention.biased_attention")
+_MASKS = ("attention.attention", "attention.masked")
+_WEIGHTS = ("attention.attention", "attention.biased_attention", "soft_cap.capped_attention")
 _NORM, _MOMENTUM = "norm = sqrt(squares)", "v = momentum * v + g"
 _TOO_LARGE = "not sqrt(squares) <= clip - ratio(1, 10**6)"
 _IS_FINITE = 'sqrt(squares) < float("inf")'
@@ -17,8 +18,8 @@ MET: dict[str, tuple[tuple[str, str, str], ...]] = {
     "sinusoidal_layout": (
         ("position.sinusoidal", "wavelengths = power(10000, ratio(arange(0, width, 2), width))", "True"),
     ),
-    "causal_alignment": tuple((name, "if causal:", "causal and T != S") for name in _ATTENTIONS),
-    "empty_row": tuple((name, "P, softmax_back = softmax(s)", _NO_KEY) for name in _ATTENTIONS),
+    "causal_alignment": tuple((name, "if causal:", "causal and T != S") for name in _MASKS),
+    "empty_row": tuple((name, "P, softmax_back = softmax(s)", _NO_KEY) for name in _WEIGHTS),
     "empty_softmax": (("softmax.softmax", "e = exp(x - top(x))", '(x == float("-inf")).all(axis=-1).any()'),),
     "empty_mean": (
         ("cross_entropy.reduced", 'if reduction == "none":', 'reduction == "mean" and count == 0'),

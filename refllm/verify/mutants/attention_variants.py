@@ -15,8 +15,7 @@ SEEN = "seen = (0 <= distance) & (distance < window)"
 PAST = "past = keys <= queries + len(keys) - len(queries)"
 BLOCK = "seen[first:end, key_first:key_end] = past if causal else everywhere(past.shape)"
 CAPPED = "s, soft_cap_back = soft_cap(q @ swap(k) / sqrt(D), cap=cap)"
-CAUSAL = 's = where(arange(S) <= arange(T)[:, None] + S - T, s, float("-inf"))'
-ALLOWED = 's = where(attention_mask, s, float("-inf"))'
+MASKED = "s = masked(s, causal=causal, attention_mask=attention_mask)"
 WEIGHTS = "P, softmax_back = softmax(s)"
 NOTHING = "nothing = spread(sink[:, None, None], (*s.shape[:-1], 1))"
 WITH_SINK = "P, softmax_back = softmax(concatenate([s, nothing], axis=-1))"
@@ -135,7 +134,7 @@ CAPS = [
     Edited("CAP/attention-gradient-not-capped", "attention with a cap that its gradient does not know",
            edit(capped_attention, "dproduct = soft_cap_back(ds)", "dproduct = ds")),
     Edited("CAP/attention-causal-ignored", "attention with a cap and without the causal mask",
-           edit(capped_attention, f"if causal:\n    {CAUSAL}", "")),
+           edit(capped_attention, MASKED, MASKED.replace("causal=causal", "causal=False"))),
 ]
 SINKS = [
     Edited("SINK/ignored", "a sink that is not there: plain attention",
@@ -163,7 +162,7 @@ SINKS = [
                 "R = P[..., :S] / (1 - P[..., S:] + is_zero(1 - P[..., S:]))\n"
                 "ds = concatenate([R * (dP - sum(R * dP)), ds[..., S:]], axis=-1)")),
     Edited("SINK/causal-ignored", "attention with a sink and without the causal mask",
-           edit(sink_attention, f"if causal:\n    {CAUSAL}", "")),
+           edit(sink_attention, MASKED, MASKED.replace("causal=causal", "causal=False"))),
 ]
 LOGARITHMS = [
     Edited("LSE/no-shift", "a log-sum-exp without the shift by the largest: exp overflows",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from refllm.spec.attention import biased_attention
 from refllm.spec.relative import alibi, t5_bias_bidirectional, t5_bias_causal
-from refllm.verify.mutants.attention import ALLOWED, CAUSAL
 from refllm.verify.mutants.bank import Edited, Edits, Function, edit
 
+MASKED = "s = masked(s, causal=causal, attention_mask=attention_mask)"
 PLACE = "place = arange(S) - arange(T)[:, None] + T - 1"
+WEIGHTS = "P, softmax_back = softmax(s)"
 SCORES, Y = "s = q @ swap(k) / sqrt(D) + r[:, place]", "return P @ v, biased_attention_back"
 DBIAS = "dbias = sum(ds.reshape(-1, H, T, S), axis=0, keepdims=False)"
 DR = "dr = scatter_add(place, dbias.swapaxes(0, 2).swapaxes(0, 1), r.shape[-1]).T"
@@ -93,11 +94,13 @@ MUTANTS = [
     Edited("T5-REL/attention-multiplied", "relative attention with the scores multiplied by the bias",
            biased(SCORES, "s = q @ swap(k) / sqrt(D) * r[:, place]")),
     Edited("T5-REL/attention-causal-ignored", "relative attention without the causal mask",
-           biased(f"if causal:\n{CAUSAL}", "")),
+           biased(MASKED, MASKED.replace("causal=causal", "causal=False"))),
     Edited("T5-REL/attention-top-left", "relative attention with the causal mask aligned top-left",
-           biased(CAUSAL, 's = where(arange(S) <= arange(T)[:, None], s, float("-inf"))')),
+           biased(MASKED, MASKED.replace("causal=causal", "causal=False"),
+                  WEIGHTS, 's = where(arange(S) <= arange(T)[:, None] if causal else True, s, float("-inf"))\n'
+                  + WEIGHTS)),
     Edited("T5-REL/attention-allowed-ignored", "relative attention that ignores `allowed`",
-           biased(f"if attention_mask is not None:\n{ALLOWED}", "")),
+           biased(MASKED, MASKED.replace("=attention_mask", "=None"))),
     Edited("T5-REL/back-attention-no-bias", "relative attention with no gradient for the bias",
            biased(GRADIENTS, "return ds @ k / sqrt(D), swap(ds) @ q / sqrt(D), dv, 0 * r")),
     Edited("T5-REL/back-attention-averaged", "relative attention whose bias has the mean of its scores' gradients",

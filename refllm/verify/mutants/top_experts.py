@@ -9,9 +9,9 @@ CHOSEN, WEIGHTS = "K = where(chosen, P, 0)", "y = K / s if renormalise else K"
 LARGER = "larger = (other > one) | ((other == one) & (place < place[:, None]))"
 KEPT = "return larger.sum(axis=-1) < k"
 SLOPES = "dK = (dy - sum(dy * y)) / s if renormalise else dy"
-LOSS = "return strength * total(where(counted, log_Z * log_Z, 0)) / count, z_loss_back"
-COUNT, LOG_Z = "count = max(1, int(counted.sum()))", "log_Z = log(Z) + top(logits)"
-Z_BACK = "w = spread(dy * (2 * strength / count), log_Z.shape)"
+LOSS = "return strength * total(where(counted, l * l, 0)) / count, z_loss_back"
+COUNT, LOG_Z = "count = max(1, int(counted.sum()))", "l, log_sum_exp_back = log_sum_exp(logits)"
+Z_BACK = "dl = where(counted, dy * (2 * strength / count) * l, 0)"
 
 
 def weights(new: str) -> Edits:
@@ -49,26 +49,26 @@ MUTANTS = [
     Edited("TOPK/back-without-softmax", "weights whose gradient leaves out the softmax",
            edit(top_experts, "return softmax_back(where(chosen, dK, 0))", "return where(chosen, dK, 0)")),
     Edited("ZLOSS/not-squared", "a z-loss of log Z, not of its square",
-           loss("strength * total(where(counted, log_Z, 0)) / count")),
+           loss("strength * total(where(counted, l, 0)) / count")),
     Edited("ZLOSS/square-of-mean", "a z-loss of the square of the mean instead of the mean of the squares",
-           loss("strength * total(where(counted, log_Z, 0)) * total(where(counted, log_Z, 0)) / count / count")),
+           loss("strength * total(where(counted, l, 0)) * total(where(counted, l, 0)) / count / count")),
     Edited("ZLOSS/sum", "a z-loss summed over the tokens, not averaged",
-           loss("strength * total(where(counted, log_Z * log_Z, 0))")),
+           loss("strength * total(where(counted, l * l, 0))")),
     Edited("ZLOSS/no-strength", "a z-loss without its strength",
-           loss("total(where(counted, log_Z * log_Z, 0)) / count")),
+           loss("total(where(counted, l * l, 0)) / count")),
     Edited("ZLOSS/half", "a z-loss with half of the square",
-           loss("strength / 2 * total(where(counted, log_Z * log_Z, 0))"
+           loss("strength / 2 * total(where(counted, l * l, 0))"
            " / count")),
     Edited("ZLOSS/without-the-shift", "a z-loss that forgets to add what was subtracted before the exponential",
-           edit(z_loss, LOG_Z, "log_Z = log(Z)")),
+           edit(z_loss, LOG_Z, "l = log(sum(exp(logits - top(logits)), keepdims=False))")),
     Edited("ZLOSS/of-logits", "a z-loss of the logits' squares instead of that of log Z",
-           loss("strength * total(where(counted, logits * logits, 0)) / count")),
+           loss("strength * total(where(counted[..., None], logits * logits, 0)) / count")),
     Edited("ZLOSS/counts-padding", "a z-loss that divides by all places, padding among them",
            edit(z_loss, COUNT, "count = max(1, counted.size)")),
     Edited("ZLOSS/sums-padding", "a z-loss that sums over the padding too",
-           loss("strength * total(log_Z * log_Z) / count")),
+           loss("strength * total(l * l) / count")),
     Edited("ZLOSS/back-half", "a z-loss whose gradient lacks the 2 of the square",
-           edit(z_loss, Z_BACK, "w = spread(dy * (strength / count), log_Z.shape)")),
+           edit(z_loss, Z_BACK, "dl = where(counted, dy * (strength / count) * l, 0)")),
     Edited("ZLOSS/back-of-log-z", "a z-loss whose gradient is that of log Z",
-           edit(z_loss, "return where(counted, w * log_Z * (e / Z), 0)", "return where(counted, w * (e / Z), 0)")),
+           edit(z_loss, Z_BACK, "dl = where(counted, dy * (2 * strength / count), 0)")),
 ]
