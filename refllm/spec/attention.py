@@ -59,24 +59,26 @@ def biased_attention(
     s = q @ swap(k) / sqrt(D) + r[:, place]
     s = masked(s, causal=causal, attention_mask=attention_mask)
     P, softmax_back = softmax(s)
+    y = P @ v
 
     def biased_attention_back(dy: Array) -> tuple[Array, Array, Array, Array]:
         dv = swap(P) @ dy
-        ds = softmax_back(dy @ swap(v))
+        dP = dy @ swap(v)
+        ds = softmax_back(dP)
         dbias = sum(ds.reshape(-1, H, T, S), axis=0, keepdims=False)
         dr = scatter_add(place, dbias.swapaxes(0, 2).swapaxes(0, 1), r.shape[-1]).T
         return ds @ k / sqrt(D), swap(ds) @ q / sqrt(D), dv, dr
 
-    return P @ v, biased_attention_back
+    return y, biased_attention_back
 
 
 def masked(s: Array, *, causal: bool, attention_mask: Array | None) -> Array:
     """ATT-MASK: the scores s of the pairs that both masks allow, -∞ for the others; the masks are those of `attention`
 
-    For attention that forms its scores in another way.
+    For attention that forms its scores in another way. A forbidden pair has weight 0, so the gradient of its score is 0
+    without a step of its own.
     Source:  as `attention`.
     Shapes:  s (..., T, S); attention_mask bool (..., T, S) -> (..., T, S)
-    Back:    ds = the gradient of the allowed pairs. For the others it is 0 already, as their weight is.
 
     >>> masked(array([[1., 2.], [3., 4.]]), causal=True, attention_mask=None)
     array([[  1., -inf],

@@ -21,10 +21,13 @@ _SHIFTED = {"e = exp(x - top(x))": "m = top(x)\ne = exp(x - m)"}
 _BY_L = {"p = e / (Z + is_zero(Z))": "p = exp(x - (m + log(where(Z == 0, 1, Z))))"}
 _WEIGHTS = "P, softmax_back = softmax(s)"
 _EXPONENTIALS = "m = top(s)\ne = exp(s - m)\nZ = where(sum(e) == 0, 1, sum(e))"
-_BY_Y = "ds = P * (dP - sum(dy * y))"
 _AGAIN = "P = exp(s - L)\ndv = swap(P) @ dy"
-_TO_Y = {"attention": "y = P @ v", "biased_attention": "return P @ v, biased_attention_back"}
-_TO_DS = {"attention": "ds = softmax_back(dP)", "biased_attention": "ds = softmax_back(dy @ swap(v))"}
+_TO_DS = {  # the line that makes the gradient of the scores
+    "attention.attention": "ds = softmax_back(dP)",
+    "attention.biased_attention": "ds = softmax_back(dP)",
+    "soft_cap.capped_attention": "ds = softmax_back(dP)",
+    "log_sum_exp.attention_with_lse": "ds = softmax_back(dP) + log_sum_exp_back(dl)",
+}
 _CE_BACK = "return where(counted[..., None], {0} * w - where(one_hot(index, logits.shape[-1]), w, 0), 0)"
 _SMOOTHED_BACK = "return where(counted[..., None], w * {0} - t, 0)"
 _COSINE_END = "return min_lr + (max_lr - min_lr) * (1 + cos(pi() * ratio(step - warmup, total - warmup))) / 2"
@@ -32,14 +35,9 @@ _COSINE_END = "return min_lr + (max_lr - min_lr) * (1 + cos(pi() * ratio(step - 
 
 def _attention(name: str, weights: str, y: str, further: Mapping[str, str]) -> Change:
     """The steps from the scores to y, and the gradient of the scores by Σ y dy."""
-    lines = {_WEIGHTS: f"{_EXPONENTIALS}\n{weights}", _TO_Y[name]: f"y = {y}", _TO_DS[name]: _BY_Y, **further}
-    if name == "biased_attention":
-        lines |= {
-            _TO_Y[name]: f"return y, {name}_back",
-            _TO_DS[name]: f"dP = dy @ swap(v)\n{_BY_Y}",
-            _WEIGHTS: f"{lines[_WEIGHTS]}\ny = {y}",
-        }
-    return Change(f"attention.{name}", lines)
+    to_ds = _TO_DS[name]
+    lines = {_WEIGHTS: f"{_EXPONENTIALS}\n{weights}", "y = P @ v": f"y = {y}", **further}
+    return Change(name, {**lines, to_ds: to_ds.replace("softmax_back(dP)", "P * (dP - sum(dy * y))")})
 
 
 FORMS: dict[str, tuple[Form, ...]] = {
@@ -88,9 +86,10 @@ FORMS: dict[str, tuple[Form, ...]] = {
     # P v with P = e / Z, and Σ P dP over the keys for the gradient · e v / Z, and Σ y dy · P v with
     # P = exp(s - logsumexp(s)), formed again for the gradient, and Σ y dy (Dao 2022, algorithm 4)
     "attention": (
-        tuple(_attention(name, "P = e / Z", "e @ v / Z", {}) for name in _TO_Y),
+        tuple(_attention(name, "P = e / Z", "e @ v / Z", {}) for name in _TO_DS),
         tuple(
-            _attention(name, "L = m + log(Z)\nP = exp(s - L)", "P @ v", {"dv = swap(P) @ dy": _AGAIN}) for name in _TO_Y
+            _attention(name, "L = m + log(Z)\nP = exp(s - L)", "P @ v", {"dv = swap(P) @ dy": _AGAIN})
+            for name in _TO_DS
         ),
     ),
     # (a / |a|) · (b / |b|) · a · b / (|a| |b|)

@@ -63,7 +63,13 @@ def test_a_line_that_has_another_name_is_refused() -> None:
 SMALL = {  # a case of each formula, in which its forms differ
     "softmax": ("SMX/softmax-rows", "SMX/softmax-nothing-left"),
     "log_softmax": ("SMX/log-softmax-peaked", "CE/ignore-mean", "CE/smoothed-ignore", "CE/soft-mean"),
-    "attention": ("ATT-MASK/padding", "ATT-MASK/forbidden-row", "T5-REL/attention-padding"),
+    "attention": (
+        "ATT-MASK/padding",
+        "ATT-MASK/forbidden-row",
+        "T5-REL/attention-padding",
+        "CAP/attention-heads",
+        "LSE/attention-heads",
+    ),
     "cosine": ("CTR/cold", "CTR/zero-row"),
     "gelu": ("FFN/gelu-erf",),
     "adam": ("ADAM/large-eps", "ADAMW/decay"),

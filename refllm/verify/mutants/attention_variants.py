@@ -150,8 +150,8 @@ SINKS = [
     Edited("SINK/after-the-shift", "a sink whose exponential is added to the shifted sum without the shift",
            edit(sink_attention, WITH_SINK, "P = exp(s - top(s)) / (sum(exp(s - top(s))) + exp(nothing))")),
     Edited("SINK/per-query", "a sink by the number of the query instead of the head (where they are as many)",
-           edit(sink_attention, NOTHING, "nothing = spread(sink[:, None, None] if T != len(sink) else sink[:, None], "
-                "(*s.shape[:-1], 1))")),
+           edit(sink_attention, NOTHING, "each = sink[:, None, None] if s.shape[-2] != len(sink) else sink[:, None]\n"
+                "nothing = spread(each, (*s.shape[:-1], 1))")),
     Edited("SINK/gradient-sign", "a sink whose gradient has the wrong sign",
            edit(sink_attention, "return dq, dk, dv, dsink", "return dq, dk, dv, -dsink")),
     Edited("SINK/gradient-none", "a sink that gets no gradient",

@@ -9,7 +9,7 @@ from refllm.verify.mutants.bank import Edited, Edits, Function, edit
 MASKED = "s = masked(s, causal=causal, attention_mask=attention_mask)"
 PLACE = "place = arange(S) - arange(T)[:, None] + T - 1"
 WEIGHTS = "P, softmax_back = softmax(s)"
-SCORES, Y = "s = q @ swap(k) / sqrt(D) + r[:, place]", "return P @ v, biased_attention_back"
+SCORES, Y = "s = q @ swap(k) / sqrt(D) + r[:, place]", "y = P @ v"
 DBIAS = "dbias = sum(ds.reshape(-1, H, T, S), axis=0, keepdims=False)"
 DR = "dr = scatter_add(place, dbias.swapaxes(0, 2).swapaxes(0, 1), r.shape[-1]).T"
 GRADIENTS = "return ds @ k / sqrt(D), swap(ds) @ q / sqrt(D), dv, dr"
@@ -90,7 +90,7 @@ MUTANTS = [
     Edited("T5-REL/attention-first-head", "relative attention with the bias of the first head for all of them",
            biased(SCORES, "s = q @ swap(k) / sqrt(D) + r[:1, place]")),
     Edited("T5-REL/attention-after-softmax", "relative attention with the bias added after the softmax",
-           biased(SCORES, "s = q @ swap(k) / sqrt(D)", Y, "return (P + r[:, place]) @ v, biased_attention_back")),
+           biased(SCORES, "s = q @ swap(k) / sqrt(D)", Y, "y = (P + r[:, place]) @ v")),
     Edited("T5-REL/attention-multiplied", "relative attention with the scores multiplied by the bias",
            biased(SCORES, "s = q @ swap(k) / sqrt(D) * r[:, place]")),
     Edited("T5-REL/attention-causal-ignored", "relative attention without the causal mask",

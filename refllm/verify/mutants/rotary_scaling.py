@@ -74,10 +74,10 @@ PARTS = [
 ]
 LONGER = [
     Edited("ROPE-SCALE/trained-pair-exponent", "frequencies with the exponent i/D of the pair instead of 2i/D",
-           edit(trained_frequencies, "return power(base, -ratio(arange(0, width, 2), width))",
+           edit(trained_frequencies, "return angles(arange(1, 2), width, base)[0]",
                 "return power(base, -ratio(arange(width // 2), width))")),
     Edited("ROPE-SCALE/trained-inverse", "wavelengths base^(2i/D) instead of frequencies",
-           edit(trained_frequencies, "return power(base, -ratio(arange(0, width, 2), width))",
+           edit(trained_frequencies, "return angles(arange(1, 2), width, base)[0]",
                 "return power(base, ratio(arange(0, width, 2), width))")),
     Edited("ROPE-SCALE/linear-ignored", "position interpolation that is left out",
            linear("trained_frequencies(width, base)")),
