@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -69,6 +71,12 @@ def test_another_number_would_be_noticed(pattern: str, count: Callable[[], float
     text = " ".join(map(joined, PAGES))
     [first] = re.findall(pattern, text)[:1]
     assert stated(pattern, text.replace(first, "7" + first))[0] != float(count())
+
+
+def test_the_table_of_what_fails_on_which_level_is_of_this_bank() -> None:
+    stored = json.loads((ROOT / "docs/data/kill_matrix.json").read_text(encoding="utf-8"))
+    assert {name: counts["all"] for name, counts in stored["by_id"].items()} == Counter(m.spec for m in MUTANTS)
+    assert stored["mutants"] == stored["killed"] == len(MUTANTS)
 
 
 def test_no_count_of_cases_or_mistakes_stands_in_the_pages_unchecked() -> None:
