@@ -30,7 +30,7 @@ def mean_pool(h: Array, *, token_mask: Array | None) -> tuple[Array, Callable[[A
 def info_nce(a: Array, b: Array, *, temperature: float) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """CTR: y = mean over i of -log( exp(s_ii) / Σ_j exp(s_ij) ),   s_ij = cos(a_i, b_j) / temperature
 
-    Row i of a and row i of b belong together; the other rows of b are what a_i must be told from (in-batch negatives).
+    Row i of b is the positive of row i of a; the other rows of b are its (in-batch) negatives.
     One direction, as published: a is asked, b answers.
     Source:  van den Oord et al. 2018 (arXiv:1807.03748) eq. 4, with exp(s) for f; Chen et al. 2020 (arXiv:2002.05709)
              sec. 2.1 for the cosine and the temperature; documents 002 sec. 3.3.

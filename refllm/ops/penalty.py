@@ -13,7 +13,7 @@ def l2_penalty(w: Array, *, strength: float) -> tuple[Array, Callable[[Array], A
     """L2: y = strength / 2 Σ w²
 
     Its gradient, strength w, is what `sgd` and `adam` add to a gradient as `decay`. `adamw` does otherwise: it shrinks
-    the weights beside Adam's step, and no penalty has that for its gradient.
+    the weights apart from Adam's step, which is the gradient of no penalty.
     Source:  documents 000 sec. 4.4; Krogh & Hertz 1992; Loshchilov & Hutter 2019 (arXiv:1711.05101) for the difference.
     Shapes:  w (...) -> y ()
     Back:    dw = dy strength w

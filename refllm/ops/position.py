@@ -40,7 +40,7 @@ def sinusoidal(p: Array, *, width: int) -> tuple[Array, Callable[[Array], Array]
 def add_positions(x: Array, P: Array, *, positions: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """PE-LRN: y = x + P[positions]: row `positions[t]` of the table is added to token t
 
-    The table is learned (BERT, GPT) or holds PE-SIN. It has one row a position (erratum E12: not one a word).
+    The table is learned (BERT, GPT) or holds PE-SIN. It has one row per position (erratum E12: not one per word).
     Source:  Devlin et al. 2019 sec. 3; Radford et al. 2018 sec. 3.1; documents 003 sec. 4.3 (code).
     Shapes:  x (..., C); P (S, C); positions end of (...) in [0, S) -> y (..., C)
     Back:    dx = dy;  dP[s] = Σ of dy over the tokens at position s

@@ -57,7 +57,7 @@ def t5_bias_bidirectional(
 
 @differentiable
 def alibi(m: Array, *, queries: int, keys: int) -> tuple[Array, Callable[[Array], Array]]:
-    """LONG, ALiBi: r[distance] = -m |distance|, one slope m a head
+    """LONG, ALiBi: r[distance] = -m |distance|, one slope m per head
 
     Source:  Press et al. 2022 (arXiv:2108.12409) sec. 3.
     Shapes:  m (H,) -> r (H, queries+keys-1)

@@ -9,7 +9,7 @@ from refllm.spec.softmax import log_softmax
 
 
 class Text(NamedTuple):
-    """Tokens behind the prompt, log P of each, and of all together."""
+    """The tokens after the prompt, and log P of each."""
 
     tokens: list[int]
     log_p: list[Array]
@@ -27,8 +27,8 @@ def beam_search(
     p: Tree, *, model: Callable[..., tuple[Array, Pullback]], ids: Array, source: Array | None,
     attention_mask: Array | None, end: int | None, new_tokens: int, beams: int, length_penalty: float, config: Tree,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """GEN: the `beams` best texts behind each row of ids, by log P(text) / length^length_penalty, best first; the end
-    token counts, and -1 stands behind it
+    """GEN: the `beams` best continuations of each row of ids, by log P(text) / length^length_penalty, best first; the
+    end token counts, and -1 stands after it
 
     Source:  Wu et al. 2016 (arXiv:1609.08144) sec. 7; documents 002 sec. 3.2.
     Shapes:  ids (B, T); source (B, S); attention_mask bool (B, S) -> ids (B, beams, N), scores (B, beams)
@@ -56,8 +56,8 @@ def search(
     after: Callable[[list[int]], Array], *, end: int | None, longest: int, beams: int, penalty: float
 ) -> list[Text]:
     """GEN: a step looks at the 2 beams most probable continuations of all texts. Of the first `beams`, those that end,
-    or are `longest` long, are finished; the first `beams` that do not end go on. It is over when `beams` texts are
-    finished and none that goes on could come to a better score, even if all that is still to come had P = 1.
+    or are `longest` long, are finished; the first `beams` that do not end go on. The search is over when `beams` texts
+    are finished and none that goes on could reach a better score, even if all that is still to come had P = 1.
 
     Source:  as `beam_search`.
     """

@@ -188,7 +188,7 @@ def classifier_loss(
 ) -> tuple[Array, Pullback]:  # fmt: skip
     """CLS: y = Σ_n w_n loss_n / Σ_n w_n,   loss_n = -log P(label of text n), or that against smoothed labels
 
-    One prediction a text (erratum E13). All weights are 1 where none are given.
+    One prediction per text (erratum E13). All weights are 1 where none are given.
     Source:  Devlin et al. 2019 (arXiv:1810.04805) sec. 4.1; Szegedy et al. 2016 (arXiv:1512.00567) sec. 7.
     Shapes:  ids (B, T) in [0, V); segments (B, T); attention_mask bool (B, 1, 1, T); targets (B,); weights (B,) -> y ()
     """

@@ -19,7 +19,7 @@ def learn_merges(*, words: Array, counts: Array, most: int) -> Array:
     occurs once is not merged.
     Source:  Sennrich et al. 2016 (arXiv:1508.07909) sec. 3.2, on bytes as in Radford et al. 2019 sec. 2.2; documents
              001 ch. 3 sec. 2.2.
-    Shapes:  words (N, L), -1 behind the end; counts (N,) -> merges (most, 2), -1 behind the last
+    Shapes:  words (N, L), -1 after the end; counts (N,) -> merges (most, 2), -1 after the last
 
     >>> learn_merges(words=integers([[7, 8, 7, 8], [8, 7, -1, -1]]), counts=integers([2, 3]), most=3)
     array([[  8,   7],
@@ -45,7 +45,7 @@ def encode_word(*, ids: Array, merges: Array) -> Array:
     """DATA, byte pairs: of all pairs in the word the one that was learnt first becomes one token, until none is left
 
     Source:  Sennrich et al. 2016 (arXiv:1508.07909) sec. 3.2.
-    Shapes:  ids (L,), bytes; merges (M, 2) -> ids (L,), -1 behind the last
+    Shapes:  ids (L,), bytes; merges (M, 2) -> ids (L,), -1 after the last
 
     >>> encode_word(ids=integers([7, 8, 7]), merges=integers([[8, 7], [7, 8]]))
     array([  7, 256,  -1])
@@ -59,7 +59,7 @@ def encode_word(*, ids: Array, merges: Array) -> Array:
 
 
 def merged(text: Sequence[int], pair: Pair, token: int) -> list[int]:
-    """The token in the place of every such pair, from the left; in 7 7 7 the pair 7 7 stands once."""
+    """The text with every such pair replaced by the token, from the left; in 7 7 7 the pair 7 7 stands once."""
     found, t = list[int](), 0
     while t < len(text):
         here = tuple(text[t : t + 2]) == pair

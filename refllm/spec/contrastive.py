@@ -23,11 +23,12 @@ def mean_pool(h: Array, *, token_mask: Array | None) -> tuple[Array, Pullback]:
 def info_nce(a: Array, b: Array, *, temperature: float) -> tuple[Array, Pullback]:
     """CTR: y = mean over i of -log( exp(s_ii) / Σ_j exp(s_ij) ),   s_ij = cos(a_i, b_j) / temperature
 
-    Row i of a and row i of b belong together; the other rows of b are what a_i must be told from.
+    Row i of b is the positive of row i of a; the other rows of b are its negatives.
     Source:  van den Oord et al. 2018 (arXiv:1807.03748) eq. 4, with exp(s) for f; Chen et al. 2020 (arXiv:2002.05709)
              sec. 2.1 for the cosine and the temperature; documents 002 sec. 3.3.
     Shapes:  a (N, C); b (N, C) -> y ()
-    Back:    s = n mᵀ / temperature   hence   dn = ds m / temperature,   dm = dsᵀ n / temperature (n, m: the directions)
+    Back:    s = n mᵀ / temperature   hence   dn = ds m / temperature,   dm = dsᵀ n / temperature,   n, m the
+             directions of a and b: each row divided by its norm
     """
     (n, n_back), (m, m_back) = direction(a), direction(b)
     s = n @ swap(m) / temperature

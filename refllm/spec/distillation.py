@@ -10,7 +10,7 @@ def distillation_loss(
 ) -> tuple[Array, Pullback]:
     """COMPRESS, distillation: y = -(1 - λ) log p[target] - λ T² Σ_j q_j log p'_j,   p' = softmax(z / T)
 
-    a number a row; z = logits, q = softmax(teacher / T), λ = share, T = temperature. The gradients of the soft part
+    One number per row; z = logits, q = softmax(teacher / T), λ = share, T = temperature. The gradients of the soft part
     shrink with 1/T², which T² makes good. With smoothing the first part is that of `smoothed_cross_entropy`.
     Source:  Hinton et al. 2015 (arXiv:1503.02531) sec. 2.
     Shapes:  logits (..., V); teacher (..., V); targets (...) in [0, V) -> y (...)

@@ -72,7 +72,7 @@ def translate(
     p: Tree, *, source: Array, attention_mask: Array | None, start: int, end: int | None, new_tokens: int, config: Tree
 ) -> tuple[Array, Array]:
     """GEN, ENCDEC: the most probable token at every step, from `start` on, until `end`, which is the last, or
-    `new_tokens`; and the logits. Behind the end there is no token (-1) and no logit (0).
+    `new_tokens`; and the logits. After the end there is no token (-1) and no logit (0).
 
     Source:  Sutskever et al. 2014 (arXiv:1409.3215) sec. 3.2; documents 004 sec. 4.1.
     Shapes:  source (B, S); attention_mask bool (B, S) -> ids (B, N), logits (B, N, V)

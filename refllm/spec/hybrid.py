@@ -29,7 +29,7 @@ def hybrid(p: Tree, *, ids: Array, config: Tree) -> tuple[Array, Pullback]:
 def hybrid_states(p: Tree, *, ids: Array, attention_mask: Array | None, config: Tree) -> tuple[Array, Pullback]:
     """HYBRID: x = token[ids] + PE-SIN;   a = MHA(x), without residual and norm;   h = layer_L( ... layer_1(a))
 
-    Bidirectional, attention and layers see the whole text (erratum E9); otherwise both see the past alone.
+    Bidirectional, attention and layers see the whole text (erratum E9); otherwise both see only the past.
     `attention_mask` is false at the padding.
     Source:  documents 003 sec. 4.1, 4.3 (erratum E12).
     Shapes:  ids (B, T) in [0, V); attention_mask bool (B, T) -> h (B, T, N)

@@ -1,4 +1,4 @@
-"""Normalisation of every row: by its mean and deviation, or by the root of its mean square."""
+"""Normalisation of every row: by its mean and standard deviation, or by the root of its mean square."""
 
 from refllm.spec.array import Array, Pullback, mean, rows, sqrt
 

@@ -1,4 +1,4 @@
-"""What the layers of all Transformers have in common: a norm, the residual around a sublayer, layers on each other."""
+"""What the layers of all Transformers have in common: a norm, the residual around a sublayer, stacked layers."""
 
 from collections.abc import Callable
 

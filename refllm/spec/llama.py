@@ -68,8 +68,8 @@ def bias_by_distance(p: Tree, how: str, *, places: int, heads: int) -> tuple[Arr
 
 
 def alibi_slopes(heads: int) -> Array:
-    """LONG, ALiBi: 2^(-8 h / n) for h = 1 ... n, a power of two; other numbers of heads have the slopes of the power
-    below n, then the first, third, fifth ... of the power above
+    """LONG, ALiBi: 2^(-8 h / n) for h = 1 ... n, a power of two; for another n the slopes of the power of two
+    below it, then the first, third, fifth ... slope of the power above
 
     Source:  Press et al. 2022 (arXiv:2108.12409) sec. 3, and the authors' code for other numbers of heads.
 

@@ -1,4 +1,4 @@
-"""A linear map with a low-rank adapter beside it."""
+"""A linear map with a low-rank adapter (LoRA)."""
 
 from refllm.spec.array import Array, Pullback, flat, swap
 

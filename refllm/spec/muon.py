@@ -8,7 +8,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def muon(
     p: Array, g: Array, v: Array, *, lr: float, momentum: float, nesterov: bool, decay: float
 ) -> tuple[Array, Array]:
-    """MUON: v' = μ v + g,   u = g + μ v' with `nesterov`, v' without,   p' = (1 - lr λ) p - lr √max(1, O / I) N(u)
+    """MUON: v' = μ v + g,   u = g + μ v' with `nesterov`, else v',   p' = (1 - lr λ) p - lr √max(1, O / I) N(u)
 
     N is `orthogonalised`: nearly the orthogonal matrix nearest to u. For one matrix of O rows and I columns, in the
     source's orientation: a row of p makes an entry of the output. The text's own weights are (in, out), so pass theirs

@@ -12,7 +12,7 @@ def packed_attention(
     """PACK: attention within each document: queries borders[n] to borders[n+1] see keys key_borders[n] to [n+1]
 
     Borders are the sums of the documents' lengths, from 0 on. Causal: as in `attention` in each document by itself, so
-    that its last query sees its last key. A place behind the last border belongs to no document and gives zeros.
+    that its last query sees its last key. A place after the last border belongs to no document and gives zeros.
     Source:  Raffel et al. 2020 (arXiv:1910.10683) pack texts; Krell et al. 2021 (arXiv:2107.02027) keep them apart.
     Shapes:  q (..., T, D); k (..., S, D); v (..., S, E) -> y (..., T, E)
     Back:    a mask has no gradient:   dq, dk, dv as in `attention`
@@ -38,7 +38,7 @@ def packed_attention(
 
 
 def packed_positions(*, borders: Array, places: int) -> Array:
-    """PACK: the place of each token in its own document: positions begin anew at every border; 0 behind the last
+    """PACK: the place of each token in its own document: positions begin anew at every border; 0 after the last
 
     Source:  Krell et al. 2021 (arXiv:2107.02027).
     Shapes:  -> positions (places,)

@@ -1,4 +1,4 @@
-"""Recurrent layers: one from zeros, one in both directions, and several on each other."""
+"""Recurrent layers: one that starts from zeros, one in both directions, and several stacked."""
 
 from refllm.spec.array import Array, Pullback, Tree, concatenate, tap, zeros
 from refllm.spec.recurrent import lstm, rnn
@@ -30,8 +30,8 @@ def recurrent_layer(x: Array, p: Tree, *, cell: str, token_mask: Array | None) -
 
 
 def bidirectional(x: Array, p: Tree, *, cell: str, token_mask: Array | None) -> tuple[Array, Pullback]:
-    """BIRNN: at every place the state of a layer that comes from the first word, and beside it that of another layer,
-    which comes from the last
+    """BIRNN: at every place the state of a layer that reads from the first word on, and beside it the state of another
+    layer that reads from the last word back
 
     Source:  Schuster & Paliwal 1997; documents 003 sec. 4.1.
     Shapes:  x (B, T, I); token_mask bool (B, T) -> y (B, T, N+N)

@@ -1,4 +1,4 @@
-"""Attention that sees the last keys alone."""
+"""Attention that sees only the last keys."""
 
 from refllm.spec.array import Array, Pullback, arange
 from refllm.spec.attention import attention

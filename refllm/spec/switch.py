@@ -31,7 +31,7 @@ def switch_loss(p: Tree, *, ids: Array, targets: Array, ignore: int | None, conf
     """NLL, MOE: y = mean of -log P(target) + balance Σ over the layers of the mean over the texts of their load balance
 
     An expert takes ⌊capacity_factor T / experts⌋ tokens of a text. A target that is ignored is left out of the first
-    mean alone.
+    mean only.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2, eq. 3 and 4.
     Shapes:  ids (..., T) in [0, V); targets (..., T) in [0, V) -> y ()
     """

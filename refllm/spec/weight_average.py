@@ -4,7 +4,7 @@ from refllm.spec.array import Array, ratio
 
 
 def average_weights(a: Array, p: Array, *, step: int, decay: float, warmup: bool) -> Array:
-    """EMA: a' = β a + (1 - β) p,   β = decay, with `warmup` min(decay, (1 + step) / (10 + step))
+    """EMA: a' = β a + (1 - β) p,   β = decay, with `warmup` β = min(decay, (1 + step) / (10 + step))
 
     To be taken after every step, with the weights p that it left; `step` counts from 1. The warm-up lets the average
     forget the weights with which training began.
