@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from refllm.backend import Array, namespace
+from refllm.blocks.layers import through
 from refllm.blocks.residual import maybe_dropout
 from refllm.differentiable import differentiable
 from refllm.ops.recurrent import lstm, rnn
@@ -125,22 +126,15 @@ def recurrent_layers(
     Source:  Zaremba et al. 2014 (arXiv:1409.2329) sec. 3.1; documents 003 sec. 5.2 (two layers).
     Shapes:  x (B, T, I); token_mask bool (B, T), or None; dropout_mask[L] bool (B, T, M), or None -> y (B, T, M)
     """
-    backs = []
-    y = x
-    for i, layer in enumerate(p):
-        if "backward" in layer:
-            y, back_layer = bidirectional(y, layer, cell=cell, token_mask=token_mask)
-        else:
-            state = None if states is None else states[i]
-            y, back_layer = recurrent(y, layer, cell=cell, token_mask=token_mask, state=state)
-        y, back_drop = maybe_dropout(y, dropout_mask=None if dropout_mask is None else dropout_mask[i], rate=rate)
-        backs.append((back_layer, back_drop))
 
-    def back(dy: Array) -> tuple[Array, list[Tree]]:
-        dx, dlayers = dy, []
-        for back_layer, back_drop in reversed(backs):
-            dx, dlayer = back_layer(back_drop(dx))
-            dlayers.append(dlayer)
-        return dx, dlayers[::-1]
+    def directions(x: Array, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        if "backward" in of_layer:
+            return bidirectional(x, of_layer, cell=cell, token_mask=token_mask)
+        return recurrent(x, of_layer, cell=cell, token_mask=token_mask, state=None if states is None else states[i])
 
-    return y, back
+    def layer(x: Array, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        h, back_h = directions(x, of_layer, i)
+        y, back_drop = maybe_dropout(h, dropout_mask=None if dropout_mask is None else dropout_mask[i], rate=rate)
+        return y, lambda dy: back_h(back_drop(dy))
+
+    return through(x, p, layer)

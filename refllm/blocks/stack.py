@@ -1,4 +1,4 @@
-"""What stands around the layers of an encoder or a decoder: the embedding below them, the bias by distance beside them.
+"""An encoder or a decoder: the embedding below its layers, the bias by distance beside them, the norm above them.
 
 Its parameters say what a stack has: each of a table of positions, a norm after the embedding, a table of distances and
 a norm above the layers may be there or be missing.
@@ -6,9 +6,11 @@ a norm above the layers may be there or be missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 from refllm.backend import Array, namespace
+from refllm.blocks.layers import through
 from refllm.blocks.residual import maybe_dropout, normalise
 from refllm.differentiable import differentiable
 from refllm.ops.embedding import embedding
@@ -45,6 +47,46 @@ def stack_shapes(
         return tree
 
     return of
+
+
+def stack(
+    token: Array,
+    p: Tree,
+    layer: Callable[[Array, Array | None, Tree, int], tuple[Array, Callable[[Array], tuple[Any, ...]]]],
+    *,
+    ids: Array,
+    positions: Array,
+    keys: int,
+    causal: bool,
+    scale: float,
+    waves: bool,
+    farthest: int,
+    eps: float,
+    dropout_mask: Array | None,
+    rate: float,
+) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
+    """ENCDEC, one half: y = N(layer_L( ... layer_1(e))),   e the embedding, layer_i(x) = layer(x, r, p of it, i) with r
+    the bias by distance that all layers share
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
+    Shapes:  token (V, C); ids (B, T) in [0, V); positions int (T,); dropout_mask bool (B, T, C), or None -> y (B, T, C)
+    Back:    gives dtoken, the gradients of what the layers read besides, and those of p. A layer's gives dx, the
+             gradients of what it reads besides, dr and those of its p.
+    """
+    x, back_embed = stack_embedding(
+        token, p, ids=ids, positions=positions, scale=scale, waves=waves, eps=eps, dropout_mask=dropout_mask, rate=rate
+    )
+    r, back_r = distance_bias(p, queries=ids.shape[1], keys=keys, causal=causal, farthest=farthest)
+    h, back_layers = through(x, p["layers"], lambda x, of_layer, i: layer(x, r, of_layer, i))
+    y, back_norm = maybe_norm(h, p, name="norm", eps=eps)
+
+    def back(dy: Array) -> tuple[Any, ...]:
+        dh, dnorm = back_norm(dy)
+        dx, *dread, dr, dlayers = back_layers(dh)
+        dtoken, dembed = back_embed(dx)
+        return dtoken, *dread, {**dembed, **back_r(dr), "layers": dlayers, **dnorm}
+
+    return y, back
 
 
 @differentiable
@@ -102,22 +144,23 @@ def stack_positions(
 
 def distance_bias(
     p: Tree, *, queries: int, keys: int, causal: bool, farthest: int
-) -> tuple[Array | None, Callable[[Sequence[Array | None]], Tree]]:
+) -> tuple[Array | None, Callable[[Array | None], Tree]]:
     """T5-REL: the bias that all layers of a stack add to their scores, where p has a table "relative"
 
     Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
     Shapes:  relative (K, H) -> r (H, T+S-1) or None
-    Back:    takes the gradient of r from each layer and gives that of "relative": the table is shared.
+    Back:    takes the sum of the gradients of r from all layers, None where there is none, and gives that of
+             "relative": the table is shared.
     """
     if "relative" not in p:
-        return None, lambda drs: {}
+        return None, lambda dr: {}
     if not queries:  # no token looks at any
         xp = namespace(p["relative"])
         nothing = xp.zeros((p["relative"].shape[1], max(0, keys - 1)), p["relative"].dtype)
-        return nothing, lambda drs: {"relative": xp.zeros_like(p["relative"])}
+        return nothing, lambda dr: {"relative": xp.zeros_like(p["relative"])}
     bias = t5_bias_causal if causal else t5_bias_bidirectional
     r, back_r = bias(p["relative"], queries=queries, keys=keys, farthest=farthest)
-    return r, lambda drs: {"relative": back_r(sum(dr for dr in drs if dr is not None))}
+    return r, lambda dr: {"relative": back_r(dr)}
 
 
 def maybe_norm(x: Array, p: Tree, *, name: str, eps: float) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:

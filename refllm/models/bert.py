@@ -25,6 +25,7 @@ from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import ACTIVATIONS
+from refllm.blocks.layers import through
 from refllm.blocks.residual import maybe_dropout, norm_shapes
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.differentiable import differentiable
@@ -153,28 +154,18 @@ def encode(
     e, back_segment = add_positions(placed, p["segment"], positions=segments)  # a row of a table for each token, too
     n, back_norm = layer_norm(e, **p["norm"], eps=config.eps)
     x, back_drop = maybe_dropout(n, dropout_mask=branch(dropout_mask, "embedding"), rate=rate)
-    backs = []
-    for i, layer in enumerate(p["layers"]):
-        x, back_layer = transformer_layer(
-            x,
-            layer,
-            norm="post",
-            heads=config.heads,
-            causal=False,
-            attention_mask=attention_mask,
-            activation=config.activation,
-            eps=config.eps,
-            dropout_mask=branch(dropout_mask, "layers", i),
-            rate=rate,
+
+    def layer(x: Array, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        return transformer_layer(
+            x, of_layer, norm="post", heads=config.heads, causal=False, attention_mask=attention_mask,
+            activation=config.activation, eps=config.eps, dropout_mask=branch(dropout_mask, "layers", i), rate=rate,
             cache=None,
-        )
-        backs.append(back_layer)
+        )  # fmt: skip
+
+    y, back_layers = through(x, p["layers"], layer)
 
     def back(dy: Array) -> Tree:
-        dx, dlayers = dy, []
-        for back_layer in reversed(backs):
-            dx, dlayer = back_layer(dx)
-            dlayers.append(dlayer)
+        dx, dlayers = back_layers(dy)
         de, dg, db = back_norm(back_drop(dx))
         dplaced, dsegment = back_segment(de)
         dwords, dposition = back_position(dplaced)
@@ -183,10 +174,10 @@ def encode(
             "position": dposition,
             "segment": dsegment,
             "norm": {"g": dg, "b": db},
-            "layers": dlayers[::-1],
+            "layers": dlayers,
         }
 
-    return x, back
+    return y, back
 
 
 def dropout_widths(config: Config) -> Tree:

@@ -5,16 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from refllm.backend import is_array_class
 from refllm.errors import UserError
 from refllm.parameters import Tree, misfit, named_leaves, surely_fits
 
 
-def require_parameters(model: str, p: Tree, config: Any, shapes: Callable[[Any], Tree]) -> None:
+class Held(Protocol):
+    """What a cache or a carried state says of itself."""
+
+    @property
+    def length(self) -> int: ...
+
+
+def require_parameters(
+    model: str, p: Tree, config: Any, shapes: Callable[[Any], Tree], *, cache: Held | None = None
+) -> None:
     """The parameters have the structure, the shapes and one dtype of what `shapes(config)` declares: ValueError
-    otherwise. Fewer layers, a norm without its shift or the table of a smaller vocabulary would give numbers too."""
+    otherwise. Fewer layers, a norm without its shift or the table of a smaller vocabulary would give numbers too.
+
+    What goes on from a cache has been looked at when it began.
+    """
+    if cache is not None and cache.length:
+        return
     tree = _declared(shapes, config)
     like = p["token"] if isinstance(p, dict) and "token" in p else None
     if like is not None and is_array_class(type(like)) and surely_fits(p, tree, type(like), like.dtype):

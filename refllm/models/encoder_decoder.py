@@ -36,7 +36,7 @@ from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.blocks.gated_feed_forward import GATES
 from refllm.blocks.relative_self_attention import relative_self_attention_shapes
 from refllm.blocks.residual import RESIDUALS, norm_shapes
-from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_shapes
+from refllm.blocks.stack import stack, stack_shapes
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.models.checks import (
@@ -48,6 +48,7 @@ from refllm.models.checks import (
     require_whole,
 )
 from refllm.models.output import add_head_gradient, head, logits
+from refllm.models.places import for_every_head
 from refllm.parameters import Tree, branch, from_names, named_leaves
 
 POSITIONS = ("sinusoidal", "learned", "relative")
@@ -176,36 +177,23 @@ def encode(
     require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)["encoder"], config)
     S = ids.shape[1]
     _require_room("source", S, config)
-    stack = p["encoder"]
-    x, back_embed = _embedded(
-        p["token"],
-        stack,
-        ids,
-        namespace(ids).arange(S),
-        config=config,
-        dropout_mask=branch(dropout_mask, "embedding"),
-    )
-    r, back_r = distance_bias(stack, queries=S, keys=S, causal=False, farthest=config.farthest)
-    backs = []
-    for i, layer in enumerate(stack["layers"]):
-        x, back_layer = encoder_layer(
-            x, r, layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
-            attention_mask=_over_heads(attention_mask),
-            activation=config.activation, eps=config.eps, rate=config.dropout,
-            dropout_mask=branch(dropout_mask, "layers", i),
+    keys_mask = for_every_head(attention_mask)
+
+    def layer(x: Array, r: Array | None, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
+        return encoder_layer(
+            x, r, of_layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
+            attention_mask=keys_mask, activation=config.activation, eps=config.eps,
+            rate=config.dropout, dropout_mask=branch(dropout_mask, "layers", i),
         )  # fmt: skip
-        backs.append(back_layer)
-    memory, back_norm = maybe_norm(x, stack, name="norm", eps=config.eps)
+
+    memory, back_stack = stack(
+        p["token"], p["encoder"], layer, ids=ids, positions=namespace(ids).arange(S), keys=S, causal=False,
+        dropout_mask=branch(dropout_mask, "embedding"), **_around(config),
+    )  # fmt: skip
 
     def back(dmemory: Array) -> Gradients:
-        dx, dnorm = back_norm(dmemory)
-        dlayers, drs = [], []
-        for back_layer in reversed(backs):
-            dx, dr, dlayer = back_layer(dx)
-            dlayers.append(dlayer)
-            drs.append(dr)
-        dtoken, dembed = back_embed(dx)
-        return {"token": dtoken, "encoder": {**dembed, **back_r(drs), "layers": dlayers[::-1], **dnorm}}
+        dtoken, dencoder = back_stack(dmemory)
+        return {"token": dtoken, "encoder": dencoder}
 
     return memory, back
 
@@ -231,42 +219,30 @@ def decode(
              that it holds, and keys and values of the memory are those of its first use.
     Raises:  UserError if the target is longer than the context.
     """
-    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
-        require_parameters("encoder_decoder", p, config, shapes)
+    require_parameters("encoder_decoder", p, config, shapes, cache=cache)
     require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)["decoder"], config)
     T = ids.shape[1]
     positions = namespace(ids).arange(T) if cache is None else cache.advance(T)
     length = T if cache is None else cache.length
     _require_room("target", length, config)
-    stack = p["decoder"]
-    x, back_embed = _embedded(
-        p["token"], stack, ids, positions, config=config, dropout_mask=branch(dropout_mask, "embedding")
-    )
-    r, back_r = distance_bias(stack, queries=T, keys=length, causal=True, farthest=config.farthest)
-    backs = []
-    for i, layer in enumerate(stack["layers"]):
-        x, back_layer = decoder_layer(
-            x, memory, r, layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
-            memory_mask=_over_heads(memory_mask), activation=config.activation, eps=config.eps,
-            rate=config.dropout, cache=None if cache is None else cache.layers[i],
-            dropout_mask=branch(dropout_mask, "layers", i),
+    keys_mask = for_every_head(memory_mask)
+
+    def layer(x: Array, r: Array | None, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
+        return decoder_layer(
+            x, memory, r, of_layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
+            memory_mask=keys_mask, activation=config.activation, eps=config.eps, rate=config.dropout,
+            cache=None if cache is None else cache.layers[i], dropout_mask=branch(dropout_mask, "layers", i),
         )  # fmt: skip
-        backs.append(back_layer)
-    h, back_norm = maybe_norm(x, stack, name="norm", eps=config.eps)
+
+    h, back_stack = stack(
+        p["token"], p["decoder"], layer, ids=ids, positions=positions, keys=length, causal=True,
+        dropout_mask=branch(dropout_mask, "embedding"), **_around(config),
+    )  # fmt: skip
     scale = config.width**-0.5 if config.scaled_output else 1.0
 
     def back(dy: Array) -> tuple[Gradients, Array]:
-        dx, dnorm = back_norm(dy * scale)
-        dmemory = namespace(memory).zeros_like(memory)
-        dlayers, drs = [], []
-        for back_layer in reversed(backs):
-            dx, dread, dr, dlayer = back_layer(dx)
-            dmemory += dread
-            dlayers.append(dlayer)
-            drs.append(dr)
-        dtoken, dembed = back_embed(dx)
-        dstack = {**dembed, **back_r(drs), "layers": dlayers[::-1], **dnorm}
-        return {"token": dtoken, "decoder": dstack}, dmemory
+        dtoken, dmemory, ddecoder = back_stack(dy * scale)
+        return {"token": dtoken, "decoder": ddecoder}, dmemory
 
     return h * scale, back
 
@@ -350,22 +326,20 @@ def forward(
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)
 
 
-def _embedded(
-    token: Array, stack: Tree, ids: Array, positions: Array, *, config: Config, dropout_mask: Array | None
-) -> tuple[Array, Callable[[Array], tuple[Array, Gradients]]]:
-    return stack_embedding(
-        token, stack, ids=ids, positions=positions, scale=math.sqrt(config.width) if config.scaled_embedding else 1.0,
-        waves=config.positions == "sinusoidal", eps=config.eps, dropout_mask=dropout_mask, rate=config.dropout,
-    )  # fmt: skip
+def _around(config: Config) -> dict[str, Any]:
+    """What `stack` is told in both halves."""
+    return {
+        "scale": math.sqrt(config.width) if config.scaled_embedding else 1.0,
+        "waves": config.positions == "sinusoidal",
+        "farthest": config.farthest,
+        "eps": config.eps,
+        "rate": config.dropout,
+    }
 
 
 def _scaled(config: Config) -> bool:
     """Whether attention divides its scores by √D: T5, whose initial weights make up for it, does not."""
     return config.positions != "relative"
-
-
-def _over_heads(attention_mask: Array | None) -> Array | None:
-    return None if attention_mask is None else attention_mask[:, None, None, :]
 
 
 def _require_room(what: str, tokens: int, config: Config) -> None:

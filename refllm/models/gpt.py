@@ -21,6 +21,7 @@ from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import ACTIVATIONS
+from refllm.blocks.layers import through
 from refllm.blocks.residual import RESIDUALS, initial_residual, maybe_dropout, norm_shapes
 from refllm.blocks.self_attention import Cache
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
@@ -34,6 +35,7 @@ from refllm.models.checks import (
     require_whole,
 )
 from refllm.models.output import add_head_gradient, head, logits
+from refllm.models.places import places
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.position import add_positions, sinusoidal
@@ -104,53 +106,35 @@ def hidden_states(
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
-    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
-        require_parameters("gpt", p, config, shapes)
+    require_parameters("gpt", p, config, shapes, cache=cache)
     require_draws("gpt", dropout_mask, dropout_widths, config)
-    T = ids.shape[1]
-    if cache is not None:
-        positions, attention_mask = cache.advance(T)
-    elif T > config.context:
-        raise ValueError(f"gpt: {T} tokens do not fit the context of {config.context}; give fewer")
-    else:
-        positions, attention_mask = namespace(ids).arange(T), None
-
+    positions, attention_mask = places("gpt", ids, cache, context=config.context)
     rate = config.dropout
     scale = math.sqrt(config.width) if config.scaled_embedding else 1.0
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     table = p["position"] if config.positions == "learned" else _sinusoidal_table(p["token"], config)
     e, back_positions = add_positions(e * scale, table, positions=positions)
     x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=rate)
-    backs = []
-    for i, layer in enumerate(p["layers"]):
-        x, back_layer = transformer_layer(
-            x,
-            layer,
-            norm=config.norm,
-            heads=config.heads,
-            causal=True,
-            attention_mask=attention_mask,
-            activation=config.activation,
-            eps=config.eps,
-            dropout_mask=branch(dropout_mask, "layers", i),
-            rate=rate,
+
+    def layer(x: Array, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+        return transformer_layer(
+            x, of_layer, norm=config.norm, heads=config.heads, causal=True, attention_mask=attention_mask,
+            activation=config.activation, eps=config.eps, dropout_mask=branch(dropout_mask, "layers", i), rate=rate,
             cache=None if cache is None else cache.layers[i],
-        )
-        backs.append(back_layer)
-    y, back_norm = layer_norm(x, **p["norm"], eps=config.eps) if config.norm == "pre" else (x, None)
+        )  # fmt: skip
+
+    h, back_layers = through(x, p["layers"], layer)
+    y, back_norm = layer_norm(h, **p["norm"], eps=config.eps) if config.norm == "pre" else (h, None)
 
     def back(dy: Array) -> Tree:
         dp: Tree = {}
-        dx, dg, db = back_norm(dy) if back_norm is not None else (dy, None, None)
-        dlayers = []
-        for back_layer in reversed(backs):
-            dx, dlayer = back_layer(dx)
-            dlayers.append(dlayer)
+        dh, dg, db = back_norm(dy) if back_norm is not None else (dy, None, None)
+        dx, dlayers = back_layers(dh)
         de, dtable = back_positions(back_drop(dx))
         dp["token"] = back_embedding(de * scale)
         if config.positions == "learned":
             dp["position"] = dtable
-        dp["layers"] = dlayers[::-1]
+        dp["layers"] = dlayers
         if config.norm == "pre":
             dp["norm"] = {"g": dg, "b": db}
         return dp

@@ -48,6 +48,7 @@ from refllm.models.checks import (
     require_whole,
 )
 from refllm.models.output import logits
+from refllm.models.places import for_every_head, places
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
 from refllm.ops.position import add_positions, sinusoidal
@@ -163,12 +164,11 @@ def hidden_states(
             "a bidirectional model sees the future, so it cannot predict the next token or generate text (erratum E9); "
             "use bidirectional=False, or `encode` for whole texts"
         )
-    if cache is None or not cache.cache.length:  # what goes on from a cache has been looked at when it began
-        require_parameters("hybrid", p, config, shapes)
+    held = None if cache is None else cache.cache
+    require_parameters("hybrid", p, config, shapes, cache=held)
     require_draws("hybrid", dropout_mask, dropout_widths, config)
-    T = ids.shape[1]
-    positions, attention_mask = (_positions(ids, config), None) if cache is None else cache.cache.advance(T)
-    token_mask = None if cache is None else cache.state.advance(T)
+    positions, attention_mask = places("hybrid", ids, held, context=config.context)
+    token_mask = None if cache is None else cache.state.advance(ids.shape[1])
     return _states(
         p,
         ids=ids,
@@ -198,24 +198,17 @@ def encode(
     """
     require_parameters("hybrid", p, config, _shapes_without_head if isinstance(p, dict) and "head" not in p else shapes)
     require_draws("hybrid", dropout_mask, dropout_widths, config)
-    keys = None if attention_mask is None else attention_mask[:, None, None, :]  # for every head and query
+    positions, _ = places("hybrid", ids, None, context=config.context)
     return _states(
         p,
         ids=ids,
-        positions=_positions(ids, config),
-        attention_mask=keys,
+        positions=positions,
+        attention_mask=for_every_head(attention_mask),
         token_mask=attention_mask,
         config=config,
         dropout_mask=dropout_mask,
         cache=None,
     )
-
-
-def _positions(ids: Array, config: Config) -> Array:
-    T = ids.shape[1]
-    if T > config.context:
-        raise ValueError(f"hybrid: {T} tokens do not fit the context of {config.context}; give fewer")
-    return namespace(ids).arange(T)
 
 
 def _states(

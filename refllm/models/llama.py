@@ -22,6 +22,7 @@ from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.grouped_attention import ROTATIONS
+from refllm.blocks.layers import through
 from refllm.blocks.llama_layer import llama_layer, llama_layer_shapes
 from refllm.blocks.residual import initial_residual, maybe_dropout
 from refllm.blocks.self_attention import Cache
@@ -36,6 +37,7 @@ from refllm.models.checks import (
     require_whole,
 )
 from refllm.models.output import add_head_gradient, head, logits
+from refllm.models.places import places
 from refllm.ops.embedding import embedding
 from refllm.ops.relative import alibi, t5_bias_causal
 from refllm.ops.rms_norm import rms_norm
@@ -141,53 +143,35 @@ def hidden_states(
     Special: a bias by distance is formed once and shared by the layers, so its gradient is summed over them.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
-    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
-        require_parameters("llama", p, config, shapes)
+    require_parameters("llama", p, config, shapes, cache=cache)
     require_draws("llama", dropout_mask, dropout_widths, config)
+    positions, attention_mask = places(
+        "llama", ids, cache, context=config.context, remedy="give fewer, or a config with a larger one"
+    )
     T = ids.shape[1]
-    if cache is not None:
-        positions, attention_mask = cache.advance(T)
-    elif T > config.context:
-        raise ValueError(
-            f"llama: {T} tokens do not fit the context of {config.context}; give fewer, or a config with a larger one"
-        )
-    else:
-        positions, attention_mask = namespace(ids).arange(T), None
-
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     r, back_bias = _bias(p, config, queries=T, keys=T if cache is None else cache.length)
     x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
-    backs = []
-    for i, layer in enumerate(p["layers"]):
-        x, back_layer = llama_layer(
-            x,
-            r,
-            layer,
-            heads=config.heads,
-            kv_heads=config.kv_heads,
-            rotation=config.positions if config.positions in ROTATIONS else None,
-            positions=positions,
-            base=config.base,
-            attention_mask=attention_mask,
-            eps=config.eps,
-            dropout_mask=branch(dropout_mask, "layers", i),
-            rate=config.dropout,
+
+    def layer(x: Array, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+        return llama_layer(
+            x, r, of_layer, heads=config.heads, kv_heads=config.kv_heads,
+            rotation=config.positions if config.positions in ROTATIONS else None, positions=positions,
+            base=config.base, attention_mask=attention_mask, eps=config.eps,
+            dropout_mask=branch(dropout_mask, "layers", i), rate=config.dropout,
             cache=None if cache is None else cache.layers[i],
-        )
-        backs.append(back_layer)
-    y, back_norm = rms_norm(x, p["norm"]["g"], eps=config.eps)
+        )  # fmt: skip
+
+    h, back_layers = through(x, p["layers"], layer)
+    y, back_norm = rms_norm(h, p["norm"]["g"], eps=config.eps)
 
     def back(dy: Array) -> Tree:
-        dx, dg = back_norm(dy)
-        dlayers, dr = [], None
-        for back_layer in reversed(backs):
-            dx, dr_layer, dlayer = back_layer(dx)
-            dlayers.append(dlayer)
-            dr = dr_layer if dr is None else dr + dr_layer
+        dh, dg = back_norm(dy)
+        dx, dr, dlayers = back_layers(dh)
         dp: Tree = {"token": back_embedding(back_drop(dx))}
         if config.positions == "relative":
             dp["relative"] = back_bias(dr)
-        dp["layers"] = dlayers[::-1]
+        dp["layers"] = dlayers
         dp["norm"] = {"g": dg}
         return dp
 

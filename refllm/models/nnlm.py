@@ -92,8 +92,7 @@ def hidden_states(
              With a carried state, which is the vectors of the last n - 2 tokens, the text goes on from there; the
              pullback then serves the new tokens alone. Places of padding hold zeros, as those before the text do.
     """
-    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
-        require_parameters("nnlm", p, config, shapes)
+    require_parameters("nnlm", p, config, shapes, cache=cache)
     require_draws("nnlm", dropout_mask, dropout_widths, config)
     B, T = ids.shape
     token_mask = None if cache is None else cache.advance(T)

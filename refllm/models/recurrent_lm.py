@@ -114,8 +114,7 @@ def hidden_states(
     Special: T may have any length. With a carried state the layers go on from it and leave theirs in it; the pullback
              then serves the new tokens alone. Where the state knows of padding, none of it enters.
     """
-    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
-        require_parameters("recurrent_lm", p, config, shapes)
+    require_parameters("recurrent_lm", p, config, shapes, cache=cache)
     require_draws("recurrent_lm", dropout_mask, dropout_widths, config)
     token_mask = None if cache is None else cache.advance(ids.shape[1])
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)

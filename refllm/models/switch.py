@@ -42,6 +42,7 @@ from refllm.models.checks import (
     require_whole,
 )
 from refllm.models.output import logits
+from refllm.models.places import places
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.position import add_positions
@@ -152,7 +153,7 @@ def balanced_states(p: Tree, *, ids: Array, config: Config, dropout_mask: Tree |
     """
     require_parameters("switch", p, config, shapes)
     require_draws("switch", dropout_mask, dropout_widths, config)
-    positions = _positions(ids, config)
+    positions, _ = places("switch", ids, None, context=config.context)
     return _states(
         p, ids=ids, positions=positions, attention_mask=None, config=config, dropout_mask=dropout_mask, cache=None,
         places=capacity(ids.shape[1], config) if ids.shape[1] else 1,  # no token, and none that finds no place
@@ -170,10 +171,9 @@ def hidden_states(
     Draws:   as `dropout_widths` says, bool (B, T, C)
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
     """
-    if cache is None or not cache.length:  # what goes on from a cache has been looked at when it began
-        require_parameters("switch", p, config, shapes)
+    require_parameters("switch", p, config, shapes, cache=cache)
     require_draws("switch", dropout_mask, dropout_widths, config)
-    positions, attention_mask = (_positions(ids, config), None) if cache is None else cache.advance(ids.shape[1])
+    positions, attention_mask = places("switch", ids, cache, context=config.context)
     (y, balance), back_states = _states(
         p,
         ids=ids,
@@ -224,13 +224,6 @@ def forward(
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)
-
-
-def _positions(ids: Array, config: Config) -> Array:
-    T = ids.shape[1]
-    if T > config.context:
-        raise ValueError(f"switch: {T} tokens do not fit the context of {config.context}; give fewer")
-    return namespace(ids).arange(T)
 
 
 def _states(

@@ -1,0 +1,52 @@
+"""Layers one after the other, and back through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from refllm.backend import Array
+from refllm.parameters import Tree
+
+# The layer of that number: its pullback gives the gradient of its input, then those of what it shares with the other
+# layers, as a bias or a memory (None where there is none), and last that of its parameters.
+Layer: TypeAlias = Callable[[Array, Tree, int], tuple[Array, Callable[[Array], tuple[Any, ...]]]]
+
+
+def through(x: Array, layers: Sequence[Tree], f: Layer) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
+    """MHA, FFN: y = layer_L( ... layer_1(x)),   layer_n(x) = f(x, layers[n], n)
+
+    Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1.
+    Shapes:  x (..., C) -> y (..., C)
+    Back:    from the last layer to the first. Gives dx, of whatever the layers share the sum of their gradients, and
+             the list of the layers' gradients.
+    """
+    backs = []
+    for n, layer in enumerate(layers):
+        x, back_layer = f(x, layer, n)
+        backs.append(back_layer)
+
+    def back(dy: Array) -> tuple[Any, ...]:
+        dx, dshared, dlayers = dy, list[Any](), []
+        for back_layer in reversed(backs):
+            dx, *others, dlayer = back_layer(dx)
+            dshared = _added(dshared, others)
+            dlayers.append(dlayer)
+        return dx, *dshared, dlayers[::-1]
+
+    return x, back
+
+
+def _added(sums: list[Any], gradients: list[Any]) -> list[Any]:
+    """The sums of the layers so far with the gradients of one more. A sum is an array of its own from the first on, so
+    that it can grow in place."""
+    if not sums:
+        sums = [None] * len(gradients)
+    for n, gradient in enumerate(gradients):
+        if gradient is None:
+            continue
+        if sums[n] is None:
+            sums[n] = 0 + gradient
+        else:
+            sums[n] += gradient
+    return sums
