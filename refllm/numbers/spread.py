@@ -47,10 +47,11 @@ class Spread:
 
     __array_ufunc__ = None  # an array on the left leaves the operation to this one
 
-    def __init__(self, value: Any, variance: Any, arithmetic: Arithmetic) -> None:
+    def __init__(self, value: Any, variance: Any, arithmetic: Arithmetic, held: str | None = None) -> None:
+        """`held`: the type that every element is known to be a number of (plans.py)."""
         self.value: Array = numpy.asarray(value, float)
         self.variance: Array = numpy.broadcast_to(variance, self.value.shape)
-        self.arithmetic = arithmetic
+        self.arithmetic, self.held = arithmetic, held
 
     @property
     def mathematics(self) -> Any:
@@ -63,7 +64,7 @@ class Spread:
 
     def moved(self, f: Callable[[Array], Array]) -> Spread:
         """f of the values and of the variances: for what rounds nothing."""
-        return Spread(f(self.value), f(self.variance), self.arithmetic)
+        return Spread(f(self.value), f(self.variance), self.arithmetic, self.held)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -81,7 +82,7 @@ class Spread:
         return self.moved(lambda x: x.swapaxes(a, b))
 
     def __neg__(self) -> Spread:
-        return Spread(-self.value, self.variance, self.arithmetic)
+        return Spread(-self.value, self.variance, self.arithmetic, self.held)
 
     @staticmethod
     def _operator(name: str) -> tuple[Any, Any]:
@@ -118,7 +119,7 @@ def _function(name: str) -> Any:
         with numpy.errstate(all="ignore"), array.scalars(array.Scalars):  # how steep it is need not be known so well
             y = f(a.value)
             slope = derivative(a.value, y)
-            own = 0 if name == "sqrt" else ROUNDING * y * y  # a root is rounded correctly
+            own = 0 if name == "sqrt" else self.of_rounding(y * y)  # a root is rounded correctly
             flat = is_flat(a.value, slope)
             return self.rounded(y, _weighed(slope, a.variance) + numpy.where(flat, 0, own), flat)
 
@@ -139,19 +140,25 @@ class Arithmetic:
     accumulators of at most `chain` terms each, one after the other in no particular order, and what they hold is
     summed in the same way.
     A result below the smallest normal number of the type may become 0: `underflow` is that number in units of u.
+    Variances are in units of u² unless the arithmetic has a `unit` of its own, as those of a plan have (plans.py).
     """
 
     chain: int = 64
     underflow: float = 2.0 ** (-126 + 24)  # of float32, and enough for bfloat16
+    unit: float = 1.0  # the unit roundoff, in that of the variances
 
     exp, log, sqrt, tanh = _function("exp"), _function("log"), _function("sqrt"), _function("tanh")
     sigmoid, sin, cos, erfc = _function("sigmoid"), _function("sin"), _function("cos"), _function("erfc")
+
+    def of_rounding(self, squares: Any) -> Any:
+        """The variance that the rounding of numbers with these squares adds."""
+        return ROUNDING * self.unit * self.unit * squares
 
     def rounded(self, y: Any, variance: Any, exact: Any) -> Spread:
         """The result y of operands whose errors give it this variance, after its own rounding; `exact` says where there
         is none."""
         with numpy.errstate(all="ignore"):
-            own = numpy.where(exact, 0, ROUNDING * y * y + self.underflow**2)
+            own = numpy.where(exact, 0, self.of_rounding(y * y) + self.underflow**2)
             return Spread(y, numpy.where(numpy.isfinite(y), variance + own, 0), self)
 
     def lifted(self, x: Any) -> Spread:
@@ -208,7 +215,7 @@ class Arithmetic:
             arrived = a.value**2 @ b.variance + a.variance @ b.value**2
         count = (~_is_nothing(a)).astype(float) @ (~_is_nothing(b)).astype(float)
         simple = (~_is_power_of_two(a)).astype(float) @ (~_is_power_of_two(b)).astype(float) == 0
-        products = numpy.where(simple, 0, ROUNDING * squares + count * self.underflow**2)
+        products = numpy.where(simple, 0, self.of_rounding(squares) + count * self.underflow**2)
         return self._summed(a.value @ b.value, arrived + products, squares, count)
 
     def scatter_add(self, index: Array, x: Spread, size: int) -> Spread:
@@ -238,13 +245,14 @@ class Arithmetic:
                 if (chains == 1).all():
                     break
                 N, mean, about = chains, n * mean, n * about
-            return Spread(y, numpy.where(numpy.isfinite(y), variance + ROUNDING * partial, 0), self)
+            return Spread(y, numpy.where(numpy.isfinite(y), variance + self.of_rounding(partial), 0), self)
 
     # --- what rounds nothing -----------------------------------------------------------------------------------------
 
     def where(self, mask: Array, x: Any, y: Any) -> Spread:
         a, b = self.lifted(x), self.lifted(y)
-        return Spread(numpy.where(mask, a.value, b.value), numpy.where(mask, a.variance, b.variance), self)
+        held = _of_one_type([a, b])
+        return Spread(numpy.where(mask, a.value, b.value), numpy.where(mask, a.variance, b.variance), self, held)
 
     def like(self, x: Any, other: Any) -> Spread:
         """A plain array is rounded when it takes the type of one with a spread."""
@@ -274,12 +282,19 @@ class Arithmetic:
 
     def _joined(self, join: Callable[..., Array], parts: Sequence[Any], axis: int) -> Spread:
         own = [self.lifted(x) for x in parts]
-        return Spread(join([x.value for x in own], axis), join([x.variance for x in own], axis), self)
+        value, variance = (join([getattr(x, part) for x in own], axis) for part in ("value", "variance"))
+        return Spread(value, variance, self, _of_one_type(own))
 
 
 def _weighed(slope: Array, variance: Array) -> Array:
     """slope² variance, and 0 for what has no error, also where the slope is infinite."""
     return numpy.where(variance == 0, 0, slope * slope * variance)
+
+
+def _of_one_type(parts: Sequence[Spread]) -> str | None:
+    """The type that all parts are known to be numbers of; a short number is one of every type."""
+    held = {x.held for x in parts if x.held or x.variance.any() or not _is_short(x.value).all()}
+    return held.pop() if len(held) == 1 else None
 
 
 def _is_short(x: Array) -> Array:

@@ -1,0 +1,121 @@
+"""The text with every value that it gives a name shown to whoever looks on, not only those that `tap` names.
+
+    with watched(lambda name, x: ...):        spec/array.py
+        functions()["attention"](q, k, v, ...)    sees s, P, y; then dv, dP, ds, dk, dq of its pullback, and e, Z, p
+
+After `P, softmax_back = softmax(s)` stands `P = tap("P", P)`: the text goes on with what the onlooker makes of it.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+from refllm import spec
+from refllm.spec.array import tap
+
+_LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
+_SHOWN = "_shown"  # the name of `tap` in the text that is made here
+_Statement = ast.stmt
+
+
+@cache
+def functions() -> dict[str, Callable[..., Any]]:
+    """Every operation of the text, by name."""
+    made = _modules()
+    return {name: _own(f, made) for name, f in spec.operations().items()}
+
+
+@cache
+def names() -> frozenset[str]:
+    """Every name that the text gives a value."""
+    return frozenset(name for _, tree in _sources() for node in ast.walk(tree) for name in _assigned(node))
+
+
+@cache
+def _modules() -> dict[str, dict[str, Any]]:
+    """The globals of every module of the text, with functions that show their values and call each other."""
+    made = {}
+    for name, tree in _sources():
+        module: dict[str, Any] = {"__name__": name, _SHOWN: tap}
+        shown = ast.fix_missing_locations(_Shown().visit(tree))
+        exec(compile(shown, f"<shown {name}>", "exec", _LAZY_ANNOTATIONS, dont_inherit=True), module)
+        made[name] = module
+    for module in made.values():
+        for name, value in module.items():
+            module[name] = _own(value, made)
+    return made
+
+
+def _own(value: Any, made: dict[str, dict[str, Any]]) -> Any:
+    """The function that was made of one of the text, also in a table."""
+    if isinstance(value, dict) and not any(isinstance(key, str) and key.startswith("__") for key in value):
+        return {key: _own(entry, made) for key, entry in value.items()}
+    if isinstance(value, FunctionType) and value.__module__ in made:
+        return made[value.__module__].get(value.__name__, value)
+    return value
+
+
+def _sources() -> Iterator[tuple[str, ast.Module]]:
+    for module in pkgutil.iter_modules(spec.__path__):
+        if module.name != "array":
+            name = f"{spec.__name__}.{module.name}"
+            yield name, ast.parse(inspect.getsource(importlib.import_module(name)))
+
+
+def _assigned(node: ast.AST) -> list[str]:
+    """The names that a statement binds, those of an entry (`dz[t] = ...`) among them."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+    found: list[str] = []
+    for target in targets:
+        parts = target.elts if isinstance(target, ast.Tuple) else [target]
+        for part in parts:
+            place = part.value if isinstance(part, ast.Starred | ast.Subscript) else part
+            found += [place.id] if isinstance(place, ast.Name) else []
+    return found
+
+
+class _Shown(ast.NodeTransformer):
+    """In functions, after every assignment the value is shown; an entry of a list is shown before it is put there."""
+
+    _depth = 0
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self._depth += 1
+        self.generic_visit(node)
+        self._depth -= 1
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        return self._with_names(node, [t for t in node.targets if not isinstance(t, ast.Subscript)])
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        return self._with_names(node, [node.target])
+
+    def _with_names(self, node: ast.Assign | ast.AugAssign, targets: list[ast.expr]) -> list[_Statement]:
+        if not self._depth:
+            return [node]
+        if not targets and (names := _assigned(node)):
+            node.value = _call(names[0], node.value)
+        flat = [part for t in targets for part in (t.elts if isinstance(t, ast.Tuple) else [t])]
+        return [node, *(_again(part.id) for part in flat if isinstance(part, ast.Name) and not _is_back(part.id))]
+
+
+def _is_back(name: str) -> bool:
+    """Whether it is a pullback's name, or that of nothing."""
+    return name == "_" or name.endswith(("back", "backs"))
+
+
+def _again(name: str) -> _Statement:
+    return ast.Assign([ast.Name(name, ast.Store())], _call(name, ast.Name(name, ast.Load())))
+
+
+def _call(name: str, value: ast.expr) -> ast.Call:
+    return ast.Call(ast.Name(_SHOWN, ast.Load()), [ast.Constant(name), value], [])
