@@ -119,6 +119,8 @@ MUTANTS = [
                 "new_p = each(lambda a, b: a + shorter * (b - a), p, new_p)\nreturn y, norm, new_p, new_m, new_v")),
     Edited("ADAMW/step-stands-still", "training whose step number stands still",
            training("step=first + n", "step=1")),
+    Edited("ADAMW/step-from-one-again", "training that goes on and counts its steps from 1 again",
+           training("step=first + n", "step=1 + n"), G + "deepspeedai/DeepSpeed/pull/564"),
     Edited("ADAMW/moments-forgotten", "training whose moments start at zero in every step",
            training("train_step(p, m, v,", "train_step(p, each(lambda x: 0 * x, m), each(lambda x: 0 * x, v),")),
     Edited("ADAMW/batches-reversed", "training on the batches from the last to the first", training("[n]", "[-1 - n]")),

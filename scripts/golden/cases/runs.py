@@ -56,14 +56,29 @@ def train_step() -> list[Case]:
 
 
 def train() -> list[Case]:
-    def case(slug: str, about: str, config: dict[str, Any], **more: Any) -> Case:
+    def case(slug: str, about: str, config: dict[str, Any], *, first: int = 1, steps: int = 4, **more: Any) -> Case:
         id = f"ADAMW/{slug}"
-        keywords = {**_batch(id, config, 4, 2, 4), "first": 1, **RATES, **more, "config": config}
-        return Case(id, "train", about, _state(id, config, fresh=True), keywords, gradient=False)
+        keywords = {**_batch(id, config, steps, 2, 4), "first": first, **RATES, **more, "config": config}
+        return Case(id, "train", about, _state(id, config, fresh=first == 1), keywords, gradient=False)
 
     return [
         case("trace-of-four", "four steps, each from the state that the last one left", SMALL, lr=0.125, clip=1.0),
         case("trace-post", "four steps of the post-norm model, no clipping", TINY_POST),
+        case(
+            "trace-from-step-3",
+            "a training that goes on: the first of two steps is number 3, and so are its corrections of the moments",
+            SMALL,
+            first=3,
+            steps=2,
+        ),
+        case(
+            "trace-post-from-step-2",
+            "a training that goes on after its first step, post-norm, clipped",
+            TINY_POST,
+            first=2,
+            steps=2,
+            clip=0.5,
+        ),
     ]
 
 
