@@ -4,6 +4,9 @@
         functions()["attention"](q, k, v, ...)    sees s, P, y; then dv, dP, ds, dk, dq of its pullback, and e, Z, p
 
 After `P, softmax_back = softmax(s)` stands `P = tap("P", P)`: the text goes on with what the onlooker makes of it.
+
+One step has a second form that every fused attention uses: Σ_s P_ts dP_ts is Σ_e dy_te y_te, for which y is read as it
+was stored. Where the text goes back from y = P v through a softmax, numbers that have a `through_softmax` are asked.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from refllm.spec.array import tap
 
 _LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
 _SHOWN = "_shown"  # the name of `tap` in the text that is made here
+_THROUGH = "_through_softmax"
 _Statement = ast.stmt
 
 
@@ -44,8 +48,8 @@ def _modules() -> dict[str, dict[str, Any]]:
     """The globals of every module of the text, with functions that show their values and call each other."""
     made = {}
     for name, tree in _sources():
-        module: dict[str, Any] = {"__name__": name, _SHOWN: tap}
-        shown = ast.fix_missing_locations(_Shown().visit(tree))
+        module: dict[str, Any] = {"__name__": name, _SHOWN: tap, _THROUGH: _through_softmax}
+        shown = ast.fix_missing_locations(_Shown().visit(_Through().visit(tree)))
         exec(compile(shown, f"<shown {name}>", "exec", _LAZY_ANNOTATIONS, dont_inherit=True), module)
         made[name] = module
     for module in made.values():
@@ -119,3 +123,44 @@ def _again(name: str) -> _Statement:
 
 def _call(name: str, value: ast.expr) -> ast.Call:
     return ast.Call(ast.Name(_SHOWN, ast.Load()), [ast.Constant(name), value], [])
+
+
+class _Through(ast.NodeTransformer):
+    """In functions with `y = P @ v`, `softmax_back(dP)` of the pullback of y becomes `_through_softmax(...)`."""
+
+    _output: str | None = None  # the name of y, where there is one
+    _cotangent = ""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        before = self._output, self._cotangent
+        self._output = _product_with_probabilities(node) or self._output
+        self._cotangent = node.args.args[0].arg if node.args.args else ""
+        self.generic_visit(node)
+        self._output, self._cotangent = before
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        through = isinstance(node.func, ast.Name) and node.func.id == "softmax_back" and len(node.args) == 1
+        if not through or self._output is None or self._cotangent != f"d{self._output}":
+            return node
+        names = [ast.Name(name, ast.Load()) for name in ("P", self._cotangent, self._output)]
+        return ast.Call(ast.Name(_THROUGH, ast.Load()), [node.func, *node.args, *names], [])
+
+
+def _product_with_probabilities(node: ast.FunctionDef) -> str | None:
+    """y of a statement `y = P @ v`, P being a softmax or a part of one."""
+    for statement in node.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.BinOp):
+            left, target = statement.value.left, statement.targets[0]
+            left = left.value if isinstance(left, ast.Subscript) else left
+            of_P = isinstance(left, ast.Name) and left.id == "P" and isinstance(statement.value.op, ast.MatMult)
+            if of_P and isinstance(target, ast.Name):
+                return target.id
+    return None
+
+
+def _through_softmax(softmax_back: Callable[[Any], Any], dP: Any, P: Any, dy: Any, y: Any) -> Any:
+    ds = softmax_back(dP)
+    own = getattr(getattr(ds, "mathematics", None), "through_softmax", None)
+    return ds if own is None else own(ds, dP, P, dy, y)

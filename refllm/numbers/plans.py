@@ -30,7 +30,8 @@ from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.numbers import named
 from refllm.numbers.formats import FORMATS, Format
-from refllm.numbers.spread import Arithmetic, Spread, lift
+from refllm.numbers.spread import Arithmetic, lift
+from refllm.numbers.spread_value import Source, Spread
 from refllm.spec.array import watched
 
 LIMIT = 12.0  # standard deviations
@@ -92,7 +93,11 @@ class Plan:
 
     def deviation(self, y: Any) -> Array:
         """The standard deviation of every element, infinite where nothing can be said: beyond an overflow."""
-        return numpy.sqrt(y.variance) if isinstance(y, Spread) else numpy.zeros(numpy.shape(y))
+        if not isinstance(y, Spread):
+            return numpy.zeros(numpy.shape(y))
+        with numpy.errstate(all="ignore"):
+            found = numpy.sqrt(y.variance)
+        return numpy.where(numpy.isnan(found), math.inf, found)
 
     def stored_leaves(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs in the dtype of the run."""
@@ -107,7 +112,7 @@ class Plan:
     def arithmetic(self) -> Planned:
         accumulate = FORMATS[self.accumulate]
         lost = accumulate.smallest * (accumulate.unit if accumulate.gradual else 1)
-        return Planned(self.chain, lost, accumulate.unit, self.factors)
+        return Planned(self.chain, lost, accumulate.unit, self.factors, self.carrier)
 
     @functools.cached_property
     def types(self) -> dict[str, str]:
@@ -149,17 +154,26 @@ class Planned(Arithmetic):
     """
 
     factors: str | None = None
+    carrier: str = "float32"  # of the outputs
 
     def stored(self, x: Any, dtype: str) -> Any:
         """x as a number of that type."""
         if not isinstance(x, Spread) or x.held == dtype or FORMATS[dtype].unit <= self.unit:
             return x
-        return Spread(x.value, x.variance + _of_storing(x, FORMATS[dtype]), self, dtype)
+        return Spread(x.value, x.own + _of_storing(x, FORMATS[dtype]), self, dtype, x.shared)
 
     def matmul(self, a: Spread, b: Spread) -> Spread:
         if self.factors is not None:
             a, b = self.stored(a, self.factors), self.stored(b, self.factors)
         return super().matmul(a, b)
+
+    def through_softmax(self, ds: Spread, dP: Spread, P: Spread, dy: Spread, y: Spread) -> Spread:
+        """ds = P (dP - D), where D = Σ P dP may have been found as Σ dy y from the stored output."""
+        D = self.sum(self.times(P, dP), -1, True)
+        read = self.sum(self.times(dy, self.stored(y, self.carrier)), -1, True)
+        with numpy.errstate(all="ignore"):
+            further = numpy.sqrt(numpy.maximum(read.variance - D.variance, 0))
+            return Spread(ds.value, ds.own, self, ds.held, {**ds.shared, Source(): -P.value * further})
 
 
 def _of_storing(x: Spread, format: Format) -> Array:

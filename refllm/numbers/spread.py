@@ -12,8 +12,9 @@ the root of the length:
     y = f(a, b, ...)  is computed as  f(a + δa, b + δb, ...) (1 + ε)   hence, to first order and for independent errors,
     Var y = (∂f/∂a)² Var a + (∂f/∂b)² Var b + ... + Var(ε) y²
 
-Where one intermediate is used twice its error comes twice, and the two are not independent: they may add up or cancel,
-which this does not see. spec_tests/numbers/test_spread.py measures how far the prediction holds all the same.
+Where one intermediate is used twice its error comes twice, and the two are not independent: they may add up or cancel.
+This is kept for a number that is found for a row and goes into all of it (spread_value.py), and for a square; else it
+is not seen. spec_tests/numbers/test_spread.py measures how far the prediction holds all the same.
 
 Where and how an implementation rounds is its `Arithmetic`. Every value carries one, and the words of the text are
 methods of it, so that a plan of what is stored in which type has its place there.
@@ -31,6 +32,7 @@ import numpy
 
 from refllm.backend import Array
 from refllm.numbers.rules import DERIVATIVES
+from refllm.numbers.spread_value import Shared, Spread, together, weighted
 from refllm.spec import array
 from refllm.spec.array import Floats
 
@@ -40,75 +42,6 @@ from refllm.spec.array import Floats
 ROUNDING = 1 / (8 * math.log(2))
 
 SHORT = 2.0**8  # a number of eight significant bits is exact in every type, bfloat16 included
-
-
-class Spread:
-    """An array of values, and of the variances of their rounding errors in units of u²."""
-
-    __array_ufunc__ = None  # an array on the left leaves the operation to this one
-
-    def __init__(self, value: Any, variance: Any, arithmetic: Arithmetic, held: str | None = None) -> None:
-        """`held`: the type that every element is known to be a number of (plans.py)."""
-        self.value: Array = numpy.asarray(value, float)
-        self.variance: Array = numpy.broadcast_to(variance, self.value.shape)
-        self.arithmetic, self.held = arithmetic, held
-
-    @property
-    def mathematics(self) -> Any:
-        return self.arithmetic
-
-    shape = property(lambda self: self.value.shape)
-    ndim = property(lambda self: self.value.ndim)
-    size = property(lambda self: self.value.size)
-    T = property(lambda self: self.moved(lambda x: x.T))
-
-    def moved(self, f: Callable[[Array], Array]) -> Spread:
-        """f of the values and of the variances: for what rounds nothing."""
-        return Spread(f(self.value), f(self.variance), self.arithmetic, self.held)
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __getitem__(self, index: Any) -> Spread:
-        return self.moved(lambda x: x[index])
-
-    def __iter__(self) -> Any:
-        return (self[i] for i in range(len(self)))
-
-    def reshape(self, *shape: Any) -> Spread:
-        return self.moved(lambda x: x.reshape(*shape))
-
-    def swapaxes(self, a: int, b: int) -> Spread:
-        return self.moved(lambda x: x.swapaxes(a, b))
-
-    def __neg__(self) -> Spread:
-        return Spread(-self.value, self.variance, self.arithmetic, self.held)
-
-    @staticmethod
-    def _operator(name: str) -> tuple[Any, Any]:
-        def forward(a: Spread, b: Any) -> Spread:
-            found: Spread = getattr(a.arithmetic, name)(a, a.arithmetic.lifted(b))
-            return found
-
-        def reflected(b: Spread, a: Any) -> Spread:
-            found: Spread = getattr(b.arithmetic, name)(b.arithmetic.lifted(a), b)
-            return found
-
-        return forward, reflected
-
-    @staticmethod
-    def _comparison(f: Any) -> Any:
-        return lambda a, b: f(a.value, b.value if isinstance(b, Spread) else b)
-
-    __add__, __radd__ = _operator("plus")
-    __sub__, __rsub__ = _operator("minus")
-    __mul__, __rmul__ = _operator("times")
-    __truediv__, __rtruediv__ = _operator("over")
-    __matmul__, __rmatmul__ = _operator("matmul")
-    __eq__, __ne__ = _comparison(numpy.equal), _comparison(numpy.not_equal)
-    __lt__, __le__ = _comparison(numpy.less), _comparison(numpy.less_equal)
-    __gt__, __ge__ = _comparison(numpy.greater), _comparison(numpy.greater_equal)
-    __hash__ = None  # type: ignore[assignment]
 
 
 def _function(name: str) -> Any:
@@ -121,7 +54,8 @@ def _function(name: str) -> Any:
             slope = derivative(a.value, y)
             own = 0 if name == "sqrt" else self.of_rounding(y * y)  # a root is rounded correctly
             flat = is_flat(a.value, slope)
-            return self.rounded(y, _weighed(slope, a.variance) + numpy.where(flat, 0, own), flat)
+            arrived = _weighed(slope, a.own) + numpy.where(flat, 0, own)
+            return self.rounded(y, arrived, flat, weighted(slope, a.shared))
 
     def is_flat(x: Array, slope: Array) -> Array:
         """Where the value is exact, as that of tanh far from 0: it does not change from half way on. Where it has just
@@ -154,12 +88,14 @@ class Arithmetic:
         """The variance that the rounding of numbers with these squares adds."""
         return ROUNDING * self.unit * self.unit * squares
 
-    def rounded(self, y: Any, variance: Any, exact: Any) -> Spread:
-        """The result y of operands whose errors give it this variance, after its own rounding; `exact` says where there
-        is none."""
+    def rounded(self, y: Any, own: Any, exact: Any, shared: Shared | None = None) -> Spread:
+        """The result y of operands whose errors give it these, after its own rounding; `exact` says where there is
+        none."""
         with numpy.errstate(all="ignore"):
-            own = numpy.where(exact, 0, self.of_rounding(y * y) + self.underflow**2)
-            return Spread(y, numpy.where(numpy.isfinite(y), variance + own, 0), self)
+            rounding = numpy.where(exact, 0, self.of_rounding(y * y) + self.underflow**2)
+            finite = numpy.isfinite(y)
+            kept = {source: numpy.where(finite, c, 0) for source, c in (shared or {}).items()}
+            return Spread(y, numpy.where(finite, own + rounding, 0), self, shared=kept)
 
     def lifted(self, x: Any) -> Spread:
         """What stands beside a value with a spread: a plain number is rounded to the type when it is not short."""
@@ -168,22 +104,34 @@ class Arithmetic:
     # --- of two operands ---------------------------------------------------------------------------------------------
 
     def plus(self, a: Spread, b: Spread) -> Spread:
+        a, b = _repeated(a, b)
         with numpy.errstate(all="ignore"):
-            return self.rounded(a.value + b.value, a.variance + b.variance, _is_nothing(a) | _is_nothing(b))
+            shared = together(a.shared, b.shared)
+            return self.rounded(a.value + b.value, a.own + b.own, _is_nothing(a) | _is_nothing(b), shared)
 
     def minus(self, a: Spread, b: Spread) -> Spread:
         return self.plus(a, -b)
 
     def times(self, a: Spread, b: Spread) -> Spread:
+        exact = _is_power_of_two(a) | _is_power_of_two(b)
         with numpy.errstate(all="ignore"):
-            variance = _weighed(b.value, a.variance) + _weighed(a.value, b.variance)
-            return self.rounded(a.value * b.value, variance, _is_power_of_two(a) | _is_power_of_two(b))
+            if a is b:  # its error comes twice, and it is the same
+                return self.rounded(
+                    a.value * a.value, _weighed(2 * a.value, a.own), exact, weighted(2 * a.value, a.shared)
+                )
+            a, b = _repeated(a, b)
+            shared = together(weighted(b.value, a.shared), weighted(a.value, b.shared))
+            own = _weighed(b.value, a.own) + _weighed(a.value, b.own)
+            return self.rounded(a.value * b.value, own, exact, shared)
 
     def over(self, a: Spread, b: Spread) -> Spread:
+        a, b = _repeated(a, b)
         with numpy.errstate(all="ignore"):
             y = a.value / b.value
-            variance = _weighed(1 / b.value, a.variance) + _weighed(y / b.value, b.variance)
-            return self.rounded(y, variance, _is_power_of_two(b) | _is_nothing(a))
+            of_a, of_b = 1 / b.value, -y / b.value
+            shared = together(weighted(of_a, a.shared), weighted(of_b, b.shared))
+            own = _weighed(of_a, a.own) + _weighed(of_b, b.own)
+            return self.rounded(y, own, _is_power_of_two(b) | _is_nothing(a), shared)
 
     @property
     def pi(self) -> Any:
@@ -194,8 +142,8 @@ class Arithmetic:
         with numpy.errstate(all="ignore"):
             y = numpy.power(a.value, b.value)
             slope = numpy.where(b.value == 0, 0, b.value * numpy.power(a.value, b.value - 1))
-            variance = _weighed(slope, a.variance) + _weighed(y * numpy.log(a.value), b.variance)
-            return self.rounded(y, variance, (b.value == 1) & (b.variance == 0))
+            own = _weighed(slope, a.own) + _weighed(y * numpy.log(a.value), b.variance)
+            return self.rounded(y, own, (b.value == 1) & (b.variance == 0), weighted(slope, a.shared))
 
     def ratio(self, a: Any, b: Any) -> Spread:
         return self.over(self.lifted(a), self.lifted(b))
@@ -206,17 +154,24 @@ class Arithmetic:
         def total(terms: Array) -> Array:
             return terms.sum(axis=axis, keepdims=keepdims)
 
-        return self._summed(total(x.value), total(x.variance), total(x.value * x.value), total(~_is_nothing(x)))
+        along_rows = x.ndim > 0 and axis % x.ndim == x.ndim - 1
+        squares, count = total(x.value * x.value), total(~_is_nothing(x))
+        if not along_rows:
+            return self._summed(total(x.value), total(x.variance), squares, count)
+        shared = {source: total(numpy.broadcast_to(c, x.shape)) for source, c in x.shared.items()}
+        y = self._summed(total(x.value), total(x.own), squares, count, shared)
+        return y if keepdims else Spread(y.value, y.variance, self)
 
     def matmul(self, a: Spread, b: Spread) -> Spread:
         """Every product is rounded and then added. Fused multiplication saves the first, which weighs little."""
         with numpy.errstate(all="ignore"):
             squares = a.value**2 @ b.value**2
-            arrived = a.value**2 @ b.variance + a.variance @ b.value**2
+            arrived = a.value**2 @ b.variance + a.own @ b.value**2
+            shared = {source: numpy.broadcast_to(c, a.shape) @ b.value for source, c in a.shared.items()}
         count = (~_is_nothing(a)).astype(float) @ (~_is_nothing(b)).astype(float)
         simple = (~_is_power_of_two(a)).astype(float) @ (~_is_power_of_two(b)).astype(float) == 0
         products = numpy.where(simple, 0, self.of_rounding(squares) + count * self.underflow**2)
-        return self._summed(a.value @ b.value, arrived + products, squares, count)
+        return self._summed(a.value @ b.value, arrived + products, squares, count, shared)
 
     def scatter_add(self, index: Array, x: Spread, size: int) -> Spread:
         def total(terms: Array) -> Array:
@@ -225,7 +180,7 @@ class Arithmetic:
         count = total((~_is_nothing(x)).astype(float))
         return self._summed(total(x.value), total(x.variance), total(x.value * x.value), count)
 
-    def _summed(self, y: Array, variance: Array, squares: Array, count: Array) -> Spread:
+    def _summed(self, y: Array, variance: Array, squares: Array, count: Array, shared: Shared | None = None) -> Spread:
         """The sum y of `count` terms that are not 0; their squares add up to `squares`, their variances to `variance`.
 
         Every partial sum is rounded. Of terms with the mean μ, and the variance v about it, any k have a sum whose
@@ -245,14 +200,19 @@ class Arithmetic:
                 if (chains == 1).all():
                     break
                 N, mean, about = chains, n * mean, n * about
-            return Spread(y, numpy.where(numpy.isfinite(y), variance + self.of_rounding(partial), 0), self)
+            return self.rounded(y, variance + self.of_rounding(partial), True, shared)
 
     # --- what rounds nothing -----------------------------------------------------------------------------------------
 
     def where(self, mask: Array, x: Any, y: Any) -> Spread:
         a, b = self.lifted(x), self.lifted(y)
-        held = _of_one_type([a, b])
-        return Spread(numpy.where(mask, a.value, b.value), numpy.where(mask, a.variance, b.variance), self, held)
+        value = numpy.where(mask, a.value, b.value)
+        a, b = _repeated(a, b, value.shape)
+        shared = {
+            source: numpy.where(mask, a.shared.get(source, 0.0), b.shared.get(source, 0.0))
+            for source in {**a.shared, **b.shared}
+        }
+        return Spread(value, numpy.where(mask, a.own, b.own), self, _of_one_type([a, b]), shared)
 
     def like(self, x: Any, other: Any) -> Spread:
         """A plain array is rounded when it takes the type of one with a spread."""
@@ -272,7 +232,8 @@ class Arithmetic:
         return Floats.nearest(self.lifted(x).value)
 
     def spread(self, x: Spread, shape: tuple[int, ...]) -> Spread:
-        return x.moved(lambda each: numpy.broadcast_to(each, shape))
+        one = _repeated(x, x, shape)[0]
+        return one.moved(lambda each: numpy.broadcast_to(each, shape), rows=True)
 
     def stack(self, parts: Sequence[Any], axis: int) -> Spread:
         return self._joined(numpy.stack, parts, axis)
@@ -289,6 +250,12 @@ class Arithmetic:
 def _weighed(slope: Array, variance: Array) -> Array:
     """slope² variance, and 0 for what has no error, also where the slope is infinite."""
     return numpy.where(variance == 0, 0, slope * slope * variance)
+
+
+def _repeated(a: Spread, b: Spread, shape: tuple[int, ...] | None = None) -> tuple[Spread, Spread]:
+    """Two operands; of one that has a single number a row, which goes into all of it, what is shared."""
+    width = (numpy.broadcast_shapes(a.shape, b.shape) if shape is None else shape)[-1:]
+    return tuple(x.in_common() if x.shape[-1:] == (1,) != width else x for x in (a, b))  # type: ignore[return-value]
 
 
 def _of_one_type(parts: Sequence[Spread]) -> str | None:
