@@ -36,6 +36,8 @@ from refllm.numbers.spread_value import Shared, Spread, together, weighted
 from refllm.spec import array
 from refllm.spec.array import Floats
 
+__all__ = ["ROUNDING", "Arithmetic", "Spread", "deviation", "lift", "plain_numbers_round"]
+
 # Var(ε) in units of u². A result y = 2^e m with 1 <= m < 2 is off by up to u 2^e, every error being as likely:
 # u² 4^e / 3 = u² y² / (3 m²). Leading digits are such that log m is even in [0, log 2), which gives 1 / m² the mean
 # 3 / (8 log 2):

@@ -138,4 +138,5 @@ def weighted(slope: Array, shared: Shared) -> dict[Source, Array]:
 
 def together(a: Shared, b: Shared) -> dict[Source, Array]:
     """What is shared by the sum of two."""
-    return {source: a.get(source, 0.0) + b.get(source, 0.0) for source in {**a, **b}}
+    nothing = numpy.zeros(())
+    return {source: a.get(source, nothing) + b.get(source, nothing) for source in {**a, **b}}
