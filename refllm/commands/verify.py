@@ -9,6 +9,7 @@ import json
 import math
 import shlex
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from refllm.directory import require_place
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.page import START, require_replaceable
-from refllm.verify import adapter, again, corpus, device, external, isolated, pages, reference, report, runner
+from refllm.verify import adapter, again, corpus, device, external, isolated, laws, pages, reference, report, runner
 from refllm.verify.case import CARRIERS, Case
 from refllm.verify.material import page_on_plugging_in
 from refllm.verify.report_data import as_data
@@ -33,6 +34,7 @@ examples: refllm verify my_adapter.py --only layer_norm
 
 Exit status: 0 all that ran is right, 1 something is wrong, 2 could not run. How to plug in: {page_on_plugging_in()}"""
 
+LEAST_FOR_LAWS = 5.0  # seconds that laws may take where the run took less; otherwise as many as the run
 LESS_MEMORY = "take fewer cases with --level or --only"
 
 
@@ -56,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument(
         "--search", type=float, default=10, metavar="SECONDS",
         help="how long edits of the specification are tried on what is wrong (default 10; 0: not at all)",
+    )  # fmt: skip
+    chosen.add_argument(
+        "--no-laws", action="store_false", dest="laws",
+        help="no further calls that try laws: a second call, other layouts, poisoned memory, drawn numbers …",
     )  # fmt: skip
     chosen.add_argument("--golden", metavar="DIR", help="golden files (default: those of this version)")
     written = parser.add_argument_group("the report")
@@ -176,6 +182,7 @@ def _call(options: argparse.Namespace) -> str:
 def _repeated(options: argparse.Namespace) -> str:
     """The flags without which a repetition would be another run."""
     words = [f" --{name}" for name in ("values", "cast") if getattr(options, name)]
+    words += [] if options.laws else [" --no-laws"]
     words += [f" --convention {shlex.quote(pair)}" for pair in options.convention or []]
     words += [f" --golden {shlex.quote(options.golden)}"] if options.golden else []
     return "".join(words + ([f" --timeout {options.timeout:g}"] if options.timeout != 60 else []))
@@ -184,11 +191,15 @@ def _repeated(options: argparse.Namespace) -> str:
 def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    started = time.monotonic()
     with _implementation(options, golden) as implementation:
         running = runner.run(implementation, cases, options.dtype, golden.C, casts=options.cast)
         bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
         results = runner.settled(list(bar), options.dtype, golden.C)
         results = _tried_alone(implementation, results, golden, options)
+        if options.laws and not isinstance(implementation, external.Responses):  # which answers no further question
+            seconds = max(LEAST_FOR_LAWS, time.monotonic() - started)
+            results = list(laws.held(implementation, results, options.dtype, golden.C, seconds, casts=options.cast))
     results, interrupted = _explained(results, options.dtype, golden.C, options.search)
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
     done = report.Report(

@@ -25,8 +25,12 @@ from typing import Any
 import numpy
 
 from refllm.errors import UserError
-from refllm.parameters import Tree, named_leaves
-from refllm.verify.case import CARRIERS, Case, FaultError, MisshapenError, Response, UnsupportedError
+from refllm.parameters import Tree, map_leaves, named_leaves
+from refllm.verify import watched
+from refllm.verify.case import CARRIERS, Case, FaultError, MisshapenError, RaisedError, Response, UnsupportedError
+from refllm.verify.law import Law
+from refllm.verify.poison import poisoned
+from refllm.verify.watched import Watch
 
 BY_ARRAYS = ("float64", "float32", "float16")  # precisions that the dtype of the arrays says; the others need DTYPES
 
@@ -47,25 +51,34 @@ class Functions:
         self.dtypes, self.use_dtype, self.folder = dtypes, use_dtype, folder
         self._given: tuple[str, list[tuple[str, Any, Any]]] = ("", [])  # a training, and what its calls returned
 
+    sees = frozenset({"layouts", "poison", "interleaving"})  # laws for which it is given arrays of this process
+
     def respond(self, case: Case, dtype: str) -> Response:
         """Calls the operation of the case and its pullback. Raises UnsupportedError, FaultError."""
         require_served(self.name, self.functions, self.dtypes, case, dtype)
         with _undisturbed(), _importable(self.folder):
-            function = self.functions[case.operation]
             if self.use_dtype is not None:
                 _call("use_dtype", self.use_dtype, dtype)
-            arguments = case.arguments(dtype)
-            returned = _call(case.operation, function, *arguments, **case.keyword_arguments())
-            y, back, taps = _parts(returned, case.operation)
-            _require_unchanged(case, arguments, dtype)
-            try:
-                outputs = case.flat_outputs(y)
-                if back is None or not case.gradients:
-                    return Response(outputs, None, taps, self._overwritten(case, outputs))
-                gradients = case.flat_gradients(_call(f"{case.operation}'s pullback", back, *case.pull(dtype)))
-            except MisshapenError as error:
-                raise FaultError(str(error)) from None
-        return Response(outputs, gradients, taps)
+            arguments, keywords = case.arguments(dtype), case.keyword_arguments()
+            with poisoned(_sizes(arguments)) if case.manner.poisoned else contextlib.nullcontext():
+                return self._respond(case, dtype, arguments, keywords)
+
+    def _respond(self, case: Case, dtype: str, arguments: list[Tree], keywords: dict[str, Any]) -> Response:
+        function, watch = self.functions[case.operation], Watch(case, dtype, arguments, keywords)
+        returned = _call(case.operation, function, *arguments, **keywords)
+        y, back, taps = _parts(returned, case.operation)
+        try:
+            outputs = case.flat_outputs(y)
+            laws = watch.after_call(outputs)
+            if case.manner.interleaved:
+                laws += _interleaved(function, case, dtype, outputs)
+            if back is None or not case.gradients:
+                return Response(outputs, None, taps, self._overwritten(case, outputs), _once(laws))
+            cotangents = case.pull(dtype)
+            gradients = case.flat_gradients(_call(f"{case.operation}'s pullback", back, *cotangents))
+        except MisshapenError as error:
+            raise FaultError(str(error)) from None
+        return Response(outputs, gradients, taps, (), _once([*laws, *watch.after_pullback(gradients, cotangents)]))
 
     def function(self, operation: str, dtype: str) -> Callable[..., Any]:
         """The function of that name, told of the precision, to be called by hand."""
@@ -177,14 +190,34 @@ def _parts(returned: Any, operation: str) -> tuple[Any, Callable[..., Any] | Non
     return returned, None, {}
 
 
-def _require_unchanged(case: Case, arguments: list[Tree], dtype: str) -> None:
-    """FaultError if an operation with a gradient wrote into an argument: whoever gave it still needs it."""
-    if not case.gradients or case.level != 1:
-        return  # an optimiser may update in place
-    for name, given, own in zip(case.order, arguments, case.arguments(dtype), strict=True):
-        for (leaf, x), (_, was) in zip(named_leaves(given, name), named_leaves(own, name), strict=True):
-            if not numpy.array_equal(x, was, equal_nan=x.dtype.kind == "f"):
-                raise FaultError(f"{case.operation} wrote into its argument {leaf}; it must work on a copy")
+def _interleaved(function: Callable[..., Any], case: Case, dtype: str, outputs: dict[str, Any]) -> list[Law]:
+    """Calls it, and its pullback, with other numbers: what that makes of the results at hand."""
+    before = watched.copies(outputs)
+    other = [map_leaves(_halved, tree) for tree in case.arguments(dtype)]
+    with contextlib.suppress(FaultError, UnsupportedError):
+        _, back, _ = _parts(_call(case.operation, function, *other, **case.keyword_arguments()), case.operation)
+        if back is not None and case.gradients:
+            _call(case.operation, back, *(map_leaves(_halved, tree) for tree in case.pull(dtype)))
+    return watched.overwritten(outputs, before)
+
+
+def _halved(x: Any) -> Any:
+    return x * x.dtype.type(0.5) if isinstance(x, numpy.ndarray) and x.dtype.kind == "f" else x
+
+
+def _once(laws: list[Law]) -> tuple[Law, ...]:
+    """Of each law the first that is broken, or else the first note."""
+    found: dict[str, Law] = {}
+    for law in sorted(laws, key=lambda law: not law.broken):
+        found.setdefault(law.name, law)
+    return tuple(found.values())
+
+
+def _sizes(arguments: list[Tree]) -> list[int]:
+    """Bytes of the arrays that are given, and of one of their columns: those of most results."""
+    arrays = [x for tree in arguments for _, x in named_leaves(tree) if isinstance(x, numpy.ndarray)]
+    rows = [x.nbytes // x.shape[-1] for x in arrays if x.ndim and x.shape[-1]]
+    return [*(x.nbytes for x in arrays), *rows]
 
 
 def _call(what: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
@@ -195,7 +228,7 @@ def _call(what: str, function: Callable[..., Any], *arguments: Any, **keywords: 
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a library's panic need not be an Exception
-        raise FaultError(f"{what} raised {_described(error, function)}") from None
+        raise RaisedError(f"{what} raised {_described(error, function)}") from None
 
 
 def _described(error: BaseException, function: Callable[..., Any] | None = None) -> str:

@@ -29,7 +29,7 @@ def tried_alone(
     until, meant = time.monotonic() + SECONDS, {result.case.id for result in shown(results)}
     for result in results:
         left = until - time.monotonic()
-        if result.case.id not in meant or left <= 0 or "(--timeout)" in result.reason:
+        if result.case.id not in meant or result.status == "law" or left <= 0 or "(--timeout)" in result.reason:
             yield result
             continue
         try:

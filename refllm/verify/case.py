@@ -17,6 +17,8 @@ import numpy
 
 from refllm.backend import Array
 from refllm.parameters import Tree
+from refllm.verify.law import Law
+from refllm.verify.layouts import CONTIGUOUS, laid_out
 
 # The dtype of the arrays that stand for a run's dtype: NumPy has no bfloat16 and no TF32, so float32 carries them.
 CARRIERS = {"float64": "float64", "float32": "float32", "tf32": "float32", "float16": "float16", "bfloat16": "float32"}
@@ -49,6 +51,15 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Manner:
+    """How a case is put where the implementation is given arrays; the numbers stay the same."""
+
+    layout: str = CONTIGUOUS  # of refllm.verify.layouts
+    poisoned: bool = False  # memory that was freed holds numbers that nobody wrote there
+    interleaved: bool = False  # another call comes between the call and its pullback
+
+
+@dataclass(frozen=True)
 class Case:
     """One case of the golden files. Every dictionary keeps the order of the file."""
 
@@ -70,20 +81,25 @@ class Case:
     erratum: str | None = None
     margin: float | None = None
     stored: str | None = None  # L0: the dtype in the file; bfloat16 is carried by float32
+    manner: Manner = Manner()
 
     def arguments(self, dtype: str) -> list[Tree]:
         """Fresh positional arguments for a call; at L0 the tensor in its own dtype."""
-        leaves = {name: cast(x, dtype) if self.level else x.copy() for name, x in self.inputs.items()}
+        leaves = {name: self._laid_out(cast(x, dtype) if self.level else x.copy()) for name, x in self.inputs.items()}
         return [tree(name, leaves) for name in self.order]
 
     def keyword_arguments(self) -> dict[str, Any]:
         """Fresh keyword arguments for a call."""
-        return {name: x.copy() if isinstance(x, numpy.ndarray | dict) else x for name, x in self.keywords.items()}
+        fresh = {n: x.copy() if isinstance(x, numpy.ndarray | dict) else x for n, x in self.keywords.items()}
+        return {name: self._laid_out(x) for name, x in fresh.items()}
 
     def pull(self, dtype: str) -> list[Tree]:
         """What the pullback is called with: a cotangent for every output."""
-        leaves = {name: cast(x, dtype) for name, x in self.cotangents.items()}
+        leaves = {name: self._laid_out(cast(x, dtype)) for name, x in self.cotangents.items()}
         return [tree(name, leaves) for name in roots(leaves)]
+
+    def _laid_out(self, x: Any) -> Any:
+        return laid_out(x, self.manner.layout)
 
     def flat_outputs(self, y: Tree) -> dict[str, Any]:
         """What an operation returned, by name. Raises MisshapenError if its structure is another."""
@@ -129,6 +145,7 @@ class Response:
     gradients: dict[str, Any] | None
     taps: dict[str, Any] = field(default_factory=dict)
     overwritten: tuple[str, ...] = ()  # outputs of earlier calls for the same case that this call changed
+    laws: tuple[Law, ...] = ()  # what the implementation was seen to break, or to do, while it was called
 
 
 class UnsupportedError(Exception):
@@ -137,6 +154,10 @@ class UnsupportedError(Exception):
 
 class FaultError(Exception):
     """An implementation gave no answer that could be judged: it raised, crashed, hung, or what it gave is garbage."""
+
+
+class RaisedError(FaultError):
+    """It raised an exception, and lives on."""
 
 
 class MisshapenError(ValueError):

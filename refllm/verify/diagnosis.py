@@ -68,7 +68,7 @@ class _Evidence:
         self.results, self.dtype, self.known, self.among = results, dtype, known, among
         self.found, self.lost = found, lost
         self.wrong = [r for r in results if r.status in ("fail", "convention") and r.response is not None]
-        self.right = [r for r in results if r.status in ("pass", "value")]
+        self.right = [r for r in results if r.right]
         self._candidates: dict[str, list[Candidate]] = {}
         self._weights: dict[tuple[str, str], dict[str, Any]] = {}
         self._in_single: dict[str, int] = {}
@@ -77,7 +77,7 @@ class _Evidence:
     def lines(self, result: Result) -> list[str]:
         """The best explanations of a wrong answer."""
         case, got = result.case, result.response
-        if result.status == "dtype" or got is None or case.level == 0 or not comparable(case, got):
+        if result.status in ("dtype", "law") or got is None or case.level == 0 or not comparable(case, got):
             return []
         conventions = self._conventions(case, got)
         return [*conventions, *(self._zeros(result) or self._equal_to(result, case, got))][:LINES]
@@ -253,7 +253,7 @@ def _alone(ranked: list[Candidate]) -> list[Candidate]:
 def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
     """What explains most of the failures that nothing of what is said explains, then most of the rest, and so on; of
     those that nothing known explains, how many there are, and what is seen of the first."""
-    failures = list(failures)
+    failures = [result for result in failures if result.status != "law"]
     all_names = [_names(result.diagnosis) for result in failures]
     left, lines = [names for names in all_names if not names & _names(said)], list[str]()
     while len(lines) < LINES and any(left):

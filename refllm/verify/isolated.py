@@ -24,17 +24,20 @@ from typing import IO, Any
 
 from refllm.errors import UserError
 from refllm.verify import adapter, frames
-from refllm.verify.case import Case, FaultError, Response, UnsupportedError
+from refllm.verify.case import Case, FaultError, RaisedError, Response, UnsupportedError
 from refllm.verify.external import ending, printable
 from refllm.verify.processes import Family
 
 IMPORT = 60.0  # seconds that importing may take at least; a large library takes as long as many cases
 _TAIL = 2000  # characters of what was printed that are kept
+_ERRORS: dict[str, type[Exception]] = {"unsupported": UnsupportedError, "raised": RaisedError}
 _PROGRAM = "import sys; sys.path[:] = {paths!r}; from refllm.verify.serve import main; main({file!r}, {places!r})"
 
 
 class Isolated:
     """An implementation made of the functions of a Python file, which run in another process."""
+
+    sees = adapter.Functions.sees
 
     def __init__(self, path: Path, timeout: float, *, alone: bool = False) -> None:
         """UserError if the file cannot be imported. `alone`: see `processes.Family`."""
@@ -67,7 +70,7 @@ class Isolated:
         self._last = case.id
         if kind == "answer":
             return content
-        raise (UnsupportedError if kind == "unsupported" else FaultError)(content)
+        raise _ERRORS.get(kind, FaultError)(content)
 
     def fresh(self, timeout: float) -> Isolated:
         """The same file in another process, which has answered nothing yet."""

@@ -50,7 +50,7 @@ def recognised(results: Iterable[Result], dtype: str, C: float) -> dict[str, Noi
 
 def _best(operation: str, held: list[Result], dtype: str, C: float) -> Noise | None:
     wrong = [r for r in held if r.status == "fail"]
-    right = [r for r in held if r.status in ("pass", "value")]
+    right = [r for r in held if r.right]
     found = list[Noise]()
     for function in plain.called(operation):
         for form in unstable_forms(function):

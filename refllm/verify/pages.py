@@ -12,7 +12,7 @@ from pathlib import Path
 from refllm.page import box, code, escaped, page, replace, replace_page, table
 from refllm.verify.explanation import below, diff_of, issue_of
 from refllm.verify.public_reports import reported
-from refllm.verify.report import COLUMNS, KINDS, Report, by_operation, counts, grouped, sentence
+from refllm.verify.report import COLUMNS, KINDS, Report, by_operation, counts, grouped, notes, sentence
 from refllm.verify.reproduction import snippet
 from refllm.verify.runner import Result
 
@@ -45,7 +45,11 @@ def _test_case(suite: ET.Element, report: Report, result: Result) -> None:
     """A case; that of a value alone counts as skipped, because half of it is unknown. Its verdict is a property."""
     test = ET.SubElement(suite, "testcase", classname=result.case.operation, name=result.case.id)
     kind = KINDS[result.status]
-    ET.SubElement(ET.SubElement(test, "properties"), "property", name="verdict", value=kind)
+    properties = ET.SubElement(test, "properties")
+    ET.SubElement(properties, "property", name="verdict", value=kind)
+    for law in result.laws:
+        name = f"{'broken law' if law.broken else 'note'}: {law.name}"
+        ET.SubElement(properties, "property", name=name, value=_printable(law.message))
     if result.status in ("skip", "value"):
         ET.SubElement(test, "skipped", message=_printable(result.reason))
     elif result.failed:
@@ -70,6 +74,7 @@ def _wrong(result: Result) -> Iterator[str]:
     elif result.reason:
         yield result.reason
     yield from (verdict.message for verdict in result.verdicts if verdict.wrong)
+    yield from (f"{law.name}: {law.message}" for law in result.broken)
     if result.tap:
         yield result.tap
 
@@ -93,9 +98,20 @@ def write_page(path: Path, report: Report) -> None:
     parts += [
         "<h2>Levels</h2>",
         table(["level", *COLUMNS.values()], _levels(report), about="results by level", numbers=range(1, 7)),
+        *_seen_of_laws(report),
         *_skipped(report),
     ]
     replace_page(path, page(f"{report.implementation} in {report.dtype}", parts, style=_PAGE_STYLE))
+
+
+def _seen_of_laws(report: Report) -> Iterator[str]:
+    """What fails no case, by law."""
+    found = notes(report.results)
+    if found:
+        yield "<h2>Notes</h2>"
+    for name, seen in found.items():
+        items = "".join(f"<li>{escaped(r.case.id)}: {escaped(law.message)}</li>" for r, law in seen)
+        yield f"<details><summary>{escaped(name)} ({len(seen)})</summary><ul>{items}</ul></details>"
 
 
 def _anchor(operation: str) -> str:

@@ -15,9 +15,9 @@ def reported(report: Report, result: Result) -> list[str]:
 
 def links(report: Report, result: Result) -> list[str]:
     """Public reports of mistakes that fail this case and that no right answer contradicts."""
-    if not result.wrong:
+    if not result.wrong or result.status == "law":
         return []
-    passed = {each.case.id for each in report.results if each.status == "pass"}
+    passed = {each.case.id for each in report.results if each.status in ("pass", "law")}
     value_right = not any(verdict.wrong and verdict.name.startswith("output") for verdict in result.verdicts)
     known = notes.read(corpus.folder(report.golden))
     return known.links(result.case.id, passed, value_right)

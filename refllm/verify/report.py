@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from refllm.verify.law import Law
 from refllm.verify.runner import Result
 
 LEVELS = {
@@ -17,9 +18,9 @@ LEVELS = {
 }  # fmt: skip
 KINDS = {
     "pass": "PASS", "value": "VALUE", "convention": "CONVENTION", "dtype": "DTYPE", "fail": "FAIL", "fault": "FAULT",
-    "skip": "SKIP",
+    "law": "LAW", "skip": "SKIP",
 }  # fmt: skip  # the verdict on a case, for programs
-_COUNTED = {"passed": ("pass",), "value_only": ("value",), "failed": ("fail", "fault"), "dtype": ("dtype",),
+_COUNTED = {"passed": ("pass",), "value_only": ("value",), "failed": ("fail", "fault", "law"), "dtype": ("dtype",),
             "convention": ("convention",), "skipped": ("skip",)}  # fmt: skip
 COLUMNS = {"passed": "passed", "value_only": "value only", "failed": "failed", "dtype": "other dtype",
            "convention": "by convention", "skipped": "skipped"}  # fmt: skip
@@ -67,7 +68,7 @@ class Report:
 
 
 def _gravity(result: Result) -> int:
-    return {"fail": 0, "fault": 0, "dtype": 1}.get(result.status, 2)
+    return {"fail": 0, "fault": 0, "law": 1, "dtype": 2}.get(result.status, 3)
 
 
 def grouped(results: Iterable[Result], key: Callable[[Result], str]) -> dict[str, list[Result]]:
@@ -86,6 +87,16 @@ def counts(results: Iterable[Result]) -> dict[str, int]:
     """How many results there are of each kind; they add up to all."""
     found = Counter(result.status for result in results)
     return {name: sum(found[status] for status in kinds) for name, kinds in _COUNTED.items()}
+
+
+def notes(results: Iterable[Result]) -> dict[str, list[tuple[Result, Law]]]:
+    """What was seen of laws that fails no case, by law: the last bits of a second call, NaN where nothing counts."""
+    found: dict[str, list[tuple[Result, Law]]] = {}
+    for result in results:
+        for law in result.laws:
+            if not law.broken:
+                found.setdefault(law.name, []).append((result, law))
+    return found
 
 
 def shown(results: Iterable[Result]) -> list[Result]:

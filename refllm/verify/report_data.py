@@ -46,6 +46,7 @@ def _result(result: Result) -> dict[str, Any]:
         "tap": result.tap,
         "cast": result.cast,
         "passes_alone": result.alone,
+        "laws": [{"law": law.name, "broken": law.broken, "message": law.message} for law in result.laws],
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from refllm.verify.explanation import below
 from refllm.verify.public_reports import reported
-from refllm.verify.report import COLUMNS, Report, counts, grouped, sentence, shown
+from refllm.verify.report import COLUMNS, Report, counts, grouped, notes, sentence, shown
 from refllm.verify.reproduction import snippet
 from refllm.verify.runner import Result, declare
 from refllm.verify.verdict import Verdict
@@ -101,6 +101,8 @@ def _case(report: Report, result: Result) -> list[str]:
         lines += _wrapped("  ", verdict.message)
     if wrong[_DETAILS:]:
         lines += _wrapped("  ", f"and {len(wrong) - _DETAILS} more, such as {', '.join(_some(wrong[_DETAILS:]))}")
+    for law in result.broken:
+        lines += _wrapped("  ", f"{law.name}: {law.message}")
     right = [verdict.name for verdict in result.verdicts if not verdict.wrong]
     if wrong and right:
         lines += _wrapped("  ", f"right: {', '.join(right[:6])}{', …' if right[6:] else ''}")
@@ -129,7 +131,7 @@ def _some(verdicts: list[Verdict]) -> list[str]:
 
 
 def _notes(report: Report) -> list[str]:
-    """What was converted, once for each operation."""
+    """What was converted, once for each operation, and what was seen of laws, once for each law."""
     found: dict[str, list[str]] = {}
     for result in report.results:
         if result.cast:
@@ -138,6 +140,12 @@ def _notes(report: Report) -> list[str]:
         f"converted to {report.dtype} (--cast): {operation}: {', '.join(sorted(set(cast)))}"
         for operation, cast in found.items()
     ]
+    for law, seen in notes(report.results).items():
+        operations = list(dict.fromkeys(result.case.operation for result, _ in seen))
+        first, example = seen[0]
+        lines.append(f"note on {law}: {first.case.id}: {example.message}")
+        if others := operations[1:]:
+            lines[-1] += f"; the like of {', '.join(others[:_NAMES])}{', …' if others[_NAMES:] else ''}"
     return [line for text in lines for line in ["", *_wrapped("", text, "  ")]]
 
 

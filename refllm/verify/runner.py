@@ -29,6 +29,7 @@ import numpy
 from refllm.backend import Array
 from refllm.verify import intermediates, resume
 from refllm.verify.case import Case, FaultError, Response, Truth, UnsupportedError, cast
+from refllm.verify.law import Law
 from refllm.verify.tolerance import LARGEST, UNIT, tolerance
 from refllm.verify.verdict import Verdict, as_array, converted, verdicts
 
@@ -58,6 +59,7 @@ class Result:
     convention  right under a convention that is not declared, and wrong under the one that is
     dtype       the numbers are right, as far as the dtype holds them, and it is another than asked for
     fail        wrong
+    law         the numbers are right, and the call broke a law: it changed an input, read memory that nobody wrote …
     fault       no answer that could be judged: it raised, crashed, hung, or gave garbage
     skip        not there, or not for this precision
     """
@@ -71,6 +73,7 @@ class Result:
     response: Response | None = field(default=None, repr=False)  # what was judged
     cast: list[str] = field(default_factory=list)  # what was converted before it was judged: "output y: float64"
     alone: bool | None = None  # whether the case passes if it is the only one; None if that was not tried
+    laws: list[Law] = field(default_factory=list)  # those that were broken, and notes on others
 
     @property
     def ratio(self) -> float | None:
@@ -80,12 +83,28 @@ class Result:
     @property
     def failed(self) -> bool:
         """Whether it differs from what is asked for."""
-        return self.status in ("fail", "fault", "dtype", "convention")
+        return self.status in ("fail", "fault", "law", "dtype", "convention")
 
     @property
     def wrong(self) -> bool:
         """Whether it differs in more than the dtype or a convention."""
-        return self.status in ("fail", "fault")
+        return self.status in ("fail", "fault", "law")
+
+    @property
+    def right(self) -> bool:
+        """Whether the numbers that were given are right."""
+        return self.status in ("pass", "value", "law")
+
+    @property
+    def broken(self) -> list[Law]:
+        """The laws that were broken."""
+        return [law for law in self.laws if law.broken]
+
+    def under_laws(self, laws: Iterable[Law]) -> Result:
+        """The result with what more is known of laws: one that is broken fails a case whose numbers are right."""
+        known = [*self.laws, *laws]
+        fails = any(law.broken for law in known) and self.status in ("pass", "value")
+        return replace(self, laws=known, status="law" if fails else self.status, reason="" if fails else self.reason)
 
     @property
     def absent(self) -> str:
@@ -104,7 +123,7 @@ def run(
 def settled(results: Iterable[Result], dtype: str, C: float) -> list[Result]:
     """The results, but that a convention which another right answer to the operation contradicts is a mistake."""
     found = list(results)
-    right = [r for r in found if r.status in ("pass", "value") and r.response is not None]
+    right = [r for r in found if r.right and r.response is not None]
 
     def contradicted(result: Result) -> bool:
         peers = (r for r in right if r.case.operation == result.case.operation)
@@ -158,7 +177,7 @@ def _result(implementation: Implementation, case: Case, dtype: str, C: float, ca
             return Result(case, "fail" if any(v.wrong for v in found) else "pass", "", found)
         response, noted = respond(implementation, chosen, dtype), list[str]()
         if casts and case.level:
-            response, noted = _cast(chosen, response, dtype)
+            response, noted = in_dtype(chosen, response, dtype)
         return replace(judged(chosen, response, dtype, C), cast=noted)
     except UnsupportedError as error:
         return Result(case, "skip", str(error))
@@ -166,7 +185,7 @@ def _result(implementation: Implementation, case: Case, dtype: str, C: float, ca
         return Result(case, "fault", str(error))
 
 
-def _cast(case: Case, response: Response, dtype: str) -> tuple[Response, list[str]]:
+def in_dtype(case: Case, response: Response, dtype: str) -> tuple[Response, list[str]]:
     """The answer in the dtype of the run, and what had another one."""
     noted = list[str]()
 
@@ -186,6 +205,10 @@ def _cast(case: Case, response: Response, dtype: str) -> tuple[Response, list[st
 
 def judged(case: Case, response: Response, dtype: str, C: float) -> Result:
     """The result of an answer."""
+    return _judged(case, response, dtype, C).under_laws(response.laws)
+
+
+def _judged(case: Case, response: Response, dtype: str, C: float) -> Result:
     found = judge(case, response, dtype, C)
     if all(v.wrong in ("", "dtype") for v in found) and any(v.wrong for v in found):
         return Result(case, "dtype", "", found, response=response)

@@ -75,7 +75,7 @@ def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -
             by_operation.setdefault(result.case.operation, []).append(result)
     failing = [held for held in by_operation.values() if any(r.status == "fail" for r in held)]
     failing.sort(key=lambda held: held[0].case.level)
-    right = frozenset(name for name, held in by_operation.items() if all(r.status == "pass" for r in held))
+    right = frozenset(name for name, held in by_operation.items() if all(r.status in ("pass", "law") for r in held))
     end, found = time.perf_counter() + seconds, dict[str, Found]()
     with warnings.catch_warnings(action="ignore"):  # of what edits do to numbers
         for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
@@ -118,7 +118,7 @@ class _Search:
         size = lambda result: sum(x.size for x in result.case.inputs.values())
         failing = [r for r in results if r.status == "fail" and not _is_rounding(r, dtype)]
         self.wrong = sorted(failing, key=size)
-        self.right = sorted((r for r in results if r.status in ("pass", "value")), key=size)[:AGAINST]
+        self.right = sorted((r for r in results if r.right), key=size)[:AGAINST]
         self.dtype, self.end = dtype, end
         self.values = True  # whether more than gradients is wrong in the case that is searched from
         self.near: list[tuple[float, Edit]] = []  # edits that bring the answer nearer, and how near

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from refllm.errors import UserError
 from refllm.verify import adapter, frames
-from refllm.verify.case import Case, FaultError, UnsupportedError
+from refllm.verify.case import Case, FaultError, RaisedError, UnsupportedError
 
 
 def main(path: str, places: int | None) -> None:
@@ -56,7 +56,7 @@ def _answer(functions: adapter.Functions, case: Case, dtype: str) -> tuple[str, 
     except UnsupportedError as error:
         return "unsupported", str(error)
     except FaultError as error:
-        return "fault", str(error)
+        return "raised" if isinstance(error, RaisedError) else "fault", str(error)
     except KeyboardInterrupt:  # nobody's but the adapter's own: this process has a session of its own
         return "fault", f"{case.operation} raised KeyboardInterrupt"
     except MemoryError:

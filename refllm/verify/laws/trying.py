@@ -1,0 +1,133 @@
+"""Which cases each law is tried on, in which order, and for how long."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy
+
+from refllm.verify.case import FaultError, RaisedError, UnsupportedError
+from refllm.verify.law import Law
+from refllm.verify.laws.calls import again, between, layouts, poison
+from refllm.verify.laws.fresh import fresh
+from refllm.verify.laws.neighbours import neighbours
+from refllm.verify.laws.padding import padding
+from refllm.verify.laws.trial import Base, Trial
+
+if TYPE_CHECKING:
+    from refllm.verify.runner import Implementation, Result
+
+Trials = Callable[[Base], Iterator[Trial]]
+
+# The law, and on how many cases of an operation it is tried: the smallest that it can be tried on.
+CASES: dict[Trials, int] = {fresh: 2, neighbours: 2, padding: 6, poison: 2, between: 1, layouts: 1, again: 1}
+OF_A_WRONG_ONE = (again, layouts, poison, between)  # that compare one answer with another of the same implementation
+
+
+def held(
+    implementation: Implementation,
+    results: Iterable[Result],
+    dtype: str,
+    C: float,
+    seconds: float,
+    *,
+    casts: bool = False,
+) -> Iterator[Result]:
+    """The same results, with what was found of the laws; they are tried for so many seconds in all. With `casts`
+    answers of another dtype are converted before they are compared, as they were before they were judged."""
+    results = list(results)
+    found: dict[str, list[Law]] = {}
+    trying = _Trying(implementation, results, dtype, C, time.monotonic() + seconds, casts)
+    for case, laws in trying.found():
+        found.setdefault(case, []).extend(laws)
+    for result in results:
+        yield result.under_laws(found[result.case.id]) if result.case.id in found else result
+
+
+class _Trying:
+    def __init__(
+        self, implementation: Implementation, results: list[Result], dtype: str, C: float, until: float, casts: bool
+    ) -> None:
+        self.implementation, self.dtype, self.C, self.until, self.casts = implementation, dtype, C, until, casts
+        self.sees: frozenset[str] = getattr(implementation, "sees", frozenset())
+        self.seed = secrets.randbits(32)
+        self.bases = {name: self._bases(of_one) for name, of_one in _by_operation(results).items()}
+        self.lost = set[str]()  # operations that crashed or hung: each further call may take as long
+
+    def found(self) -> Iterator[tuple[str, list[Law]]]:
+        """Law by law over all operations, so that where time is short each operation has been tried on some."""
+        for law, most in CASES.items():
+            for operation, bases in self.bases.items():
+                tried, about = 0, set[str]()
+                for base in bases:
+                    if tried == most or operation in self.lost or time.monotonic() > self.until:
+                        break
+                    if not base.result.right and law not in OF_A_WRONG_ONE:
+                        continue
+                    trials = [trial for trial in law(base) if self._can(trial) and trial.about not in about]
+                    about |= {trial.about for trial in trials if trial.about}
+                    tried += bool(trials)
+                    yield base.case.id, _first_of_each([law for trial in trials for law in self._tried(trial)])
+
+    def _bases(self, results: list[Result]) -> list[Base]:
+        """The answers to an operation that laws are tried on: right ones, smallest first, or else a wrong one."""
+        known = {name for result in results for name in result.case.conventions}
+        declares = bool(known & set(self.implementation.conventions)) or any(r.status == "convention" for r in results)
+        usable = [r for r in results if r.case.level and r.response is not None]
+        right = sorted((r for r in usable if r.right), key=_size)
+        wrong = [r for r in usable if r.status == "fail" and all(v.comparable for v in r.verdicts)][:1]
+        return [
+            Base(r, r.response, self.dtype, self.C, self.seed, declares)
+            for r in right or wrong
+            if r.response is not None
+        ]
+
+    def _can(self, trial: Trial) -> bool:
+        return not trial.needs or trial.needs in self.sees
+
+    def _tried(self, trial: Trial) -> list[Law]:
+        if trial.case.operation in self.lost or time.monotonic() > self.until:
+            return []
+        from refllm.verify.runner import in_dtype, respond
+
+        try:
+            response = respond(self.implementation, trial.case, self.dtype)
+            if self.casts:
+                response, _ = in_dtype(trial.case, response, self.dtype)
+        except UnsupportedError:
+            return []
+        except RaisedError as error:
+            return [Law(trial.law, not trial.refusable, f"{trial.done}, {error}")]
+        except FaultError as error:
+            self.lost.add(trial.case.operation)
+            return [Law(trial.law, True, f"{trial.done}, {error}")]
+        judged = trial.judge(response)
+        return [*([judged] if judged is not None else []), *(law for law in response.laws if law.broken)]
+
+
+def _by_operation(results: Iterable[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.case.operation, []).append(result)
+    return found
+
+
+LEAST = 12  # numbers that a case has at least, if there is such a one: in fewer there is little to get wrong
+
+
+def _size(result: Result) -> tuple[bool, bool, int]:
+    """Smallest first of those that have rows and some numbers."""
+    arrays = list(result.case.inputs.values())
+    numbers = sum(int(numpy.size(x)) for x in arrays)
+    return not any(min(x.shape, default=0) > 1 and x.ndim > 1 for x in arrays), numbers < LEAST, numbers
+
+
+def _first_of_each(laws: list[Law]) -> list[Law]:
+    """The first that is broken of each law, and else its first note."""
+    found: dict[str, Law] = {}
+    for law in sorted(laws, key=lambda law: not law.broken):
+        found.setdefault(law.name, law)
+    return list(found.values())
