@@ -5,6 +5,7 @@
     ./scripts/book_data.py attention_maps    a GPT on words, where each head looks in one sentence
     ./scripts/book_data.py lstm              the LSTM of documents 003 sec. 5.2 on characters (a quarter of an hour)
     ./scripts/book_data.py kill_matrix       on which level of the golden files every known mistake fails
+    ./scripts/book_data.py spread            the predicted spread beside the error of PyTorch's kernels (needs torch)
 
 Each file holds the command that made it. The build draws these files and trains nothing.
 """
@@ -32,7 +33,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/book_data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    makers = {"loss_curve": loss_curve, "attention_maps": attention_maps, "lstm": lstm, "kill_matrix": kill_matrix}
+    makers = {
+        "loss_curve": loss_curve, "attention_maps": attention_maps, "lstm": lstm, "kill_matrix": kill_matrix,
+        "spread": spread,
+    }  # fmt: skip
     parser.add_argument("what", nargs="+", choices=makers)
     for name in parser.parse_args(arguments).what:
         made = {"command": f"./scripts/book_data.py {name}", **makers[name]()}
@@ -54,6 +58,12 @@ def lstm() -> dict[str, Any]:
     from book_lstm import lstm
 
     return lstm()
+
+
+def spread() -> dict[str, Any]:
+    from book_spread import spread
+
+    return spread()
 
 
 def loss_curve() -> dict[str, Any]:

@@ -61,14 +61,14 @@ SWITCHES = {
 }
 
 
-OPTIMISER: dict[str, tuple[type, str | None]] = {
-    "batch": (int, "windows a step"),
+OPTIMISER: dict[str, tuple[type, str]] = {
+    "batch": (int, "windows per step"),
     "lr": (float, "peak of the learning rate"),
     "warmup": (float, "share of the run that warms up"),
     "floor": (float, "learning rate at the end, as a share of the peak"),
-    "beta1": (float, None),
-    "beta2": (float, None),
-    "eps": (float, None),
+    "beta1": (float, "decay of the mean of the gradients"),
+    "beta2": (float, "decay of the mean of their squares"),
+    "eps": (float, "added to the root of that mean"),
     "decay": (float, "weight decay, of matrices only"),
     "clip": (float, "largest global norm of the gradient; inf for none"),
 }

@@ -12,9 +12,11 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
+from book import golden, mistakes
 from refllm.spec.registers import errata
 
 FOLDER = "zh"
@@ -169,6 +171,25 @@ def differences_of_errata(other: dict[str, dict[str, str]]) -> Iterator[str]:
                 yield f"erratum {name}, {part}: {difference}"
 
 
+# --- what mistakes and golden cases are about -------------------------------------------------------------------------
+
+
+@cache
+def translated_evidence(docs: Path) -> dict[str, dict[str, str]]:
+    """Of `mistakes` and `cases`: the words in English, and in Chinese. Not all that the pages show need be there."""
+    return tomllib.loads((docs / FOLDER / "evidence.toml").read_text(encoding="utf-8"))
+
+
+def differences_of_evidence(other: dict[str, dict[str, str]]) -> Iterator[str]:
+    known = {"mistakes": {each.about for each in mistakes.bank()}, "cases": {each.about for each in golden.cases()}}
+    for kind, words in known.items():
+        for english, translated in other[kind].items():
+            if english not in words:
+                yield f"{FOLDER}/evidence.toml: {kind}: nothing is about {english!r} any more"
+            for difference in _unequal(equal(english, ""), equal(translated, "")):
+                yield f"{FOLDER}/evidence.toml, {english!r}: {difference}"
+
+
 def faults(docs: Path) -> Iterator[str]:
     """All that the pages of the other language differ in from those that they translate."""
     for path in sorted((docs / FOLDER).glob("*.md")):
@@ -179,3 +200,5 @@ def faults(docs: Path) -> Iterator[str]:
         yield from differences(original.read_text(encoding="utf-8"), path.read_text(encoding="utf-8"), path.name)
     if (docs / FOLDER / "errata.toml").is_file():
         yield from differences_of_errata(translated_errata(docs))
+    if (docs / FOLDER / "evidence.toml").is_file():
+        yield from differences_of_evidence(translated_evidence(docs))

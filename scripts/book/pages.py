@@ -1,4 +1,5 @@
-"""What was built: every link leads somewhere, every picture has words, and nothing is fetched from elsewhere."""
+"""What was built: every link leads somewhere, every picture and every column has words, and nothing is fetched from
+elsewhere."""
 
 from __future__ import annotations
 
@@ -14,22 +15,27 @@ _LOADED = {"stylesheet", "preload", "icon", "shortcut icon", "prefetch", "precon
 
 @dataclass
 class Page:
-    """What a page has: anchors, links with their line, pictures without words, and what it fetches from elsewhere."""
+    """What a page has: anchors, links with their line, pictures and columns without words, and what it fetches from
+    elsewhere."""
 
     anchors: set[str] = field(default_factory=set)
     links: list[tuple[int, str]] = field(default_factory=list)
     wordless: list[tuple[int, str]] = field(default_factory=list)
     foreign: list[tuple[int, str]] = field(default_factory=list)
+    unnamed: list[int] = field(default_factory=list)  # lines of heads of columns without words
 
 
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.page = Page()
+        self.head: tuple[int, str] | None = None  # the line of a column's head that is being read, and its words
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         has = {name: value or "" for name, value in attributes}
         line = self.getpos()[0]
+        if tag == "th":
+            self.head = (line, "")
         self.page.anchors |= {has[name] for name in ("id", "name") if name in has}
         if tag == "a" and has.get("href"):
             self.page.links.append((line, has["href"]))
@@ -43,6 +49,16 @@ class _Reader(HTMLParser):
                 self.page.foreign.append((line, fetched))
             else:
                 self.page.links.append((line, fetched))
+
+    def handle_data(self, data: str) -> None:
+        if self.head is not None:
+            self.head = (self.head[0], self.head[1] + data.strip())
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "th" and self.head is not None:
+            if not self.head[1]:
+                self.page.unnamed.append(self.head[0])
+            self.head = None
 
 
 def read(html: str) -> Page:
@@ -61,6 +77,8 @@ def faults(folder: Path) -> Iterator[str]:
         name = path.relative_to(folder).as_posix()
         for line, picture in page.wordless:
             yield f"{name}:{line}: the picture {picture} has no alternative text"
+        for line in page.unnamed:
+            yield f"{name}:{line}: a column of this table has no words at its head"
         for line, address in page.foreign:
             yield f"{name}:{line}: {address} is fetched from elsewhere"
         for line, link in page.links:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from book import languages
+from book import golden, labels, languages, mistakes
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ENGLISH = """# A title
@@ -146,6 +146,48 @@ def test_a_digit_that_is_changed_in_an_erratum_is_told() -> None:
                     wrong = f"{text[:place]}{(int(sign) + 1) % 10}{text[place + 1 :]}"
                     changed = {**translated, name: {**entry, part: wrong}}
                     assert list(languages.differences_of_errata(changed)) != [], (name, part)
+
+
+def test_most_of_the_evidence_is_translated() -> None:
+    """New cases and mistakes may stand in English for a while; most do not."""
+    shown = [
+        name for page in ("attention", "softmax-losses", "embedding-positions") for name in ids_with_evidence(page)
+    ]
+    for kind, found in (("cases", golden.of), ("mistakes", mistakes.of)):
+        about = {each.about for name in shown for each in found(name)}
+        known = about & languages.translated_evidence(DOCS)[kind].keys()
+        assert len(known) > 0.9 * len(about)
+
+
+def ids_with_evidence(page: str) -> list[str]:
+    written = (DOCS / f"zh/{page}.md").read_text(encoding="utf-8")
+    return [name for line in written.splitlines() if line.startswith("```{evidence}") for name in line.split()[1:]]
+
+
+@pytest.mark.parametrize("kind", ["cases", "mistakes"])
+def test_a_digit_that_is_changed_in_the_evidence_is_told(kind: str) -> None:
+    translated = languages.translated_evidence(DOCS)
+    for english, chinese in translated[kind].items():
+        for place, sign in enumerate(chinese):
+            if sign.isdigit():
+                wrong = f"{chinese[:place]}{(int(sign) + 1) % 10}{chinese[place + 1 :]}"
+                changed = {"cases": {}, "mistakes": {}, kind: {english: wrong}}
+                assert list(languages.differences_of_evidence(changed)) != [], english
+
+
+def test_evidence_whose_english_words_are_gone_is_told() -> None:
+    (said,) = languages.differences_of_evidence({"cases": {"nothing at all": "什么也没有"}, "mistakes": {}})
+    assert "nothing at all" in said
+
+
+def test_words_of_a_figure_are_translated_all_or_none() -> None:
+    svg = '<text x="1">causal</text><text>6</text><text>key &amp; value</text>'
+    words = {"causal": "因果", "key & value": "键 & 值"}
+    assert labels.translated(svg, words) == '<text x="1">因果</text><text>6</text><text>键 &amp; 值</text>'
+    with pytest.raises(LookupError, match="no words for causal"):
+        labels.translated(svg, {"key & value": "键 & 值"})
+    with pytest.raises(LookupError, match="does not say query"):
+        labels.translated(svg, {**words, "query": "查询"})
 
 
 def test_a_page_without_an_english_one_is_told(tmp_path: Path) -> None:

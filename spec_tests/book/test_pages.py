@@ -33,6 +33,7 @@ def test_a_right_page_has_no_fault(tmp_path: Path) -> None:
         ('src="a.svg"', 'src="https://example.org/a.svg"', "fetched from elsewhere"),
         ('src="a.svg"', 'src="b.svg"', "no such file"),
         ("<a href", "<script src='//example.org/x.js'></script><a href", "fetched from elsewhere"),
+        ("<a href", "<table><tr><th>size<th> </th></tr></table><a href", "no words at its head"),
         ("<a href", "<link rel='stylesheet' href='https://example.org/x.css'><a href", "fetched from elsewhere"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -94,6 +95,12 @@ def way_up(page: str) -> str:
 def link(words: str | nodes.Node, address: str) -> nodes.reference:
     shown = nodes.Text(words) if isinstance(words, str) else words
     return nodes.reference("", "", shown, refuri=address, internal=not address.startswith("http"))
+
+
+def coded(words: str) -> list[nodes.Node]:
+    """Words in which `names` in backticks are code."""
+    parts = re.split(r"`([^`]+)`", words)
+    return [nodes.literal("", part) if i % 2 else nodes.Text(part) for i, part in enumerate(parts) if part]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], widths: Sequence[int]) -> nodes.table:

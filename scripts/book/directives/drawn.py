@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from docutils import nodes
 
-from book import figures
+from book import figures, labels, languages
 from book.directives.directive import Directive, PageError, way_up
 
 
@@ -24,14 +24,22 @@ class Drawn(Directive):
         name, words = self.arguments[0], self.options.get("alt", "")
         if len(re.findall(r"[\u4e00-\u9fff]", words)) < 10 and len(words.split()) < 5:
             raise PageError(f"the figure {name} needs `:alt:`, a sentence that says what it shows")
-        folder = Path(self.config.book_figures)
+        ending = f"-{languages.FOLDER}" if self.translated else ""
         for theme in figures.THEMES:
-            figures.draw(name, theme, folder / f"{name}-{theme}.svg")
+            self._draw(name, theme, Path(self.config.book_figures) / f"{name}-{theme}{ending}.svg")
         # two pictures, of which the theme shows one; the other is hidden from everybody
+        folder, alt = f"{way_up(self.page)}figures", escape(words)
         inside = "".join(
-            f'<img class="only-{theme}" src="{way_up(self.page)}figures/{name}-{theme}.svg" alt="{escape(words)}">'
+            f'<img class="only-{theme}" src="{folder}/{name}-{theme}{ending}.svg" alt="{alt}">'
             for theme in figures.THEMES
         )
         caption = [nodes.caption("", "", *self.words(" ".join(self.content)))] if self.content else []
         self.record.add("figure", self.page)
-        return [nodes.figure("", nodes.raw("", inside, format="html"), *caption, classes=["book-figure"])]
+        drawing = f'<div class="book-drawing" tabindex="0">{inside}</div>'  # scrolls where the page is narrow
+        return [nodes.figure("", nodes.raw("", drawing, format="html"), *caption, classes=["book-figure"])]
+
+    def _draw(self, name: str, theme: str, path: Path) -> None:
+        figures.draw(name, theme, path)
+        if self.translated:
+            words = labels.of(name, Path(self.env.srcdir))
+            path.write_text(labels.translated(path.read_text(encoding="utf-8"), words), encoding="utf-8")

@@ -10,11 +10,23 @@ from typing import ClassVar
 from docutils import nodes
 
 from book import golden, languages, laws, mistakes, places
-from book.directives.directive import Details, Directive, Foreign, PageError, chinese, link, table
+from book.directives.directive import Details, Directive, Foreign, PageError, Spoken, chinese, coded, link, table
 from refllm.spec.registers import Paper, errata, sources
 from spec_tests.spec import citations
 
 SHOWN = 12  # more lines than these are opened by the reader
+
+
+class Told(Directive):
+    """What is said of cases and mistakes, in the language of the page as far as it is translated."""
+
+    def about(self, kind: str, words: str) -> list[nodes.Node]:
+        if not self.translated:
+            return coded(words)
+        known = languages.translated_evidence(Path(self.env.srcdir))[kind]
+        if words in known:
+            return coded(known[words])
+        return [Spoken("", "", *coded(words), lang="en")]
 
 
 class Laws(Directive):
@@ -39,7 +51,7 @@ class Laws(Directive):
         return said
 
 
-class Cases(Directive):
+class Cases(Told):
     """The golden cases of IDs or operations."""
 
     def made(self) -> list[nodes.Node]:
@@ -47,14 +59,14 @@ class Cases(Directive):
         self.record.add("cases", self.page, *self.arguments)
         if not found:
             raise PageError(f"there are no golden cases of {', '.join(self.arguments)}")
-        rows = [(nodes.literal("", case.id), case.about, f"golden/{case.file}") for case in found]
-        made = table(["case", "about", "file"], rows, [30, 50, 20])
+        rows = [(nodes.literal("", case.id), self.about("cases", case.about), f"golden/{case.file}") for case in found]
+        made = table([self.said(head) for head in ("case", "about", "file")], rows, [30, 50, 20])
         if len(rows) <= SHOWN:
             return [made]
-        return [Details("", made, summary=f"{len(rows)} golden cases")]
+        return [Details("", made, summary=self.said("{} golden cases").format(len(rows)))]
 
 
-class Mistakes(Directive):
+class Mistakes(Told):
     """The known mistakes of IDs or operations, as diffs of the text, those with a public report first."""
 
     def made(self) -> list[nodes.Node]:
@@ -67,13 +79,14 @@ class Mistakes(Directive):
         made = [node for mistake in reported for node in self._said(mistake)]
         if others:
             inside = [node for mistake in others for node in self._said(mistake)]
-            more = "more mistakes" if reported else "mistakes"
-            made.append(Details("", *inside, summary=f"{len(others)} {more} that the golden files catch"))
+            more = f"{{}} {'more ' if reported else ''}mistakes that the golden files catch"
+            made.append(Details("", *inside, summary=self.said(more).format(len(others))))
         return made
 
     def _said(self, mistake: mistakes.Mistake) -> list[nodes.Node]:
         head = nodes.paragraph("", "", nodes.strong("", mistake.id), nodes.Text(" "))
-        head += self.words(mistake.about.replace("$", r"\$") + ". ")
+        head += self.about("mistakes", mistake.about)
+        head += nodes.Text(self.said(". "))
         if mistake.issue:
             head += [nodes.Text(" "), link(short(mistake.issue), mistake.issue)]
         said: list[nodes.Node] = [head]
@@ -100,7 +113,7 @@ class Conventions(Directive):
             raise PageError(f"no convention is known of {', '.join(self.arguments)}")
         values = {name: list(CONVENTIONS[name]) for name in names}
         rows = [(nodes.literal("", name), own, ", ".join(others)) for name, (own, *others) in values.items()]
-        return [table(["convention", "here", "elsewhere"], rows, [30, 25, 45])]
+        return [table([self.said(head) for head in ("convention", "here", "elsewhere")], rows, [30, 25, 45])]
 
 
 class Sources(Directive):
@@ -118,23 +131,23 @@ class Sources(Directive):
             for cited in entry.primary:
                 items.append(self._paper(name, cited))
         if not items:
-            items = [nodes.list_item("", nodes.paragraph("", "A name of this repository alone."))]
+            items = [nodes.list_item("", nodes.paragraph("", "A name used only in this repository."))]
         return [nodes.bullet_list("", *dict.fromkeys(items))]
 
     def _section(self, name: str, number: str, section: str) -> nodes.list_item:
         document = sources().documents[number]
         listed = document.sections.get(section)
         title, english = (listed.title, listed.english) if listed else (document.title, document.english)
-        place = f"{name}: document {number} {section}".rstrip()
+        place = f"{name}: {self.said('document')} {number} {section}".rstrip()
         words = nodes.paragraph("", f"{place}, ")
-        words += [chinese(title), nodes.Text(f" ({english})")]
+        words += [chinese(title)] if self.translated else [chinese(title), nodes.Text(f" ({english})")]
         return nodes.list_item("", words)
 
     def _paper(self, name: str, cited: str) -> nodes.list_item:
         words = nodes.paragraph("", f"{name}: {cited}")
         for paper in papers(cited):
             words += nodes.Text(". ")
-            words += nodes.emphasis("", paper.title)
+            words += nodes.emphasis("", "", Spoken(paper.title, paper.title, lang="en"))
             words += nodes.Text(f", {paper.venue}")
             if paper.arxiv:
                 words += [nodes.Text(", "), link(f"arXiv:{paper.arxiv}", f"https://arxiv.org/abs/{paper.arxiv}")]
@@ -209,6 +222,9 @@ class Printed(Directive):
         return [block]
 
 
+IN_ENGLISH = (Laws, Conventions)  # on every page: the names of tests and conventions stay what they are
+
+
 class Evidence(Directive):
     """`{evidence} ATT ATT-MASK`: sections with laws, golden cases, usual mistakes, conventions and sources."""
 
@@ -236,6 +252,6 @@ class Evidence(Directive):
         )  # fmt: skip
         anchor = nodes.make_id(f"{title}-{'-'.join(self.arguments)}")
         content = own.run()
-        if self.translated:  # names of tests, cases and conventions stay what they are
+        if self.translated and kind in IN_ENGLISH:
             content = [Foreign("", *content, lang="en")]
         return nodes.section("", nodes.title("", self.said(title)), *content, ids=[anchor], names=[anchor])

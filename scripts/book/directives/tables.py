@@ -9,7 +9,7 @@ from docutils import nodes
 
 from book import golden, mistakes, places, text
 from book.coverage import Place, Record
-from book.directives.directive import Cell, Directive, PageError, chinese, link, record, table, way_up
+from book.directives.directive import Cell, Directive, PageError, chinese, coded, link, record, table, way_up
 from refllm.spec.registers import errata, sources
 
 
@@ -23,7 +23,7 @@ PARTS = {
     "C": "Errata",
     "D": "Numbers that the documents print",
     "E": "Formulas of later models",
-    "F": "Names of this repository alone",
+    "F": "Names used only in this repository",
 }
 
 
@@ -116,6 +116,6 @@ def _operations(found: Record, page: str, _: tuple[str, ...]) -> list[nodes.Node
     for function in sorted(text.operations().values(), key=lambda function: function.name):
         place = found.operations.get(function.name)
         file = link(f"{function.module}.py", f"{way_up(page)}text/{function.module}.html#line-{function.first}")
-        head = function.docstring.splitlines()[0]
-        rows.append([[_to(place, page, nodes.literal("", function.name))], head, [file]])
+        computes = coded(" ".join(function.part("formula").split()))
+        rows.append([[_to(place, page, nodes.literal("", function.name))], computes, [file]])
     return [table(["operation", "what it computes", "text"], rows, [22, 60, 18])]

@@ -25,10 +25,10 @@ def drawing(colours: Theme) -> Any:
             numpy.ma.masked_equal(shown, 0), cmap="viridis" if colours.dark else "Blues", vmin=0, vmax=1, aspect="auto"
         )
         axes.set_xticks(range(len(LEVELS)), LEVELS)
-        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=9)
         for (i, j), share in numpy.ndenumerate(shown):
             dark_cell = (share > 0.5) != colours.dark
-            axes.text(j, i, f"{share:.0%}" if share else "", ha="center", va="center", fontsize=7,
+            axes.text(j, i, f"{share:.0%}" if share else "", ha="center", va="center", fontsize=8.5,
                       color="white" if dark_cell else "black")  # fmt: skip
         axes.tick_params(length=0)
     return figure

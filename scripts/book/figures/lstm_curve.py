@@ -24,7 +24,7 @@ def drawing(colours: Theme) -> Any:
     axes.axhline(found["4-gram"], color=colours.faint, linewidth=1.2)
     axes.annotate("4-gram, held out", (10, found["4-gram"]), ha="right", va="bottom", color=colours.ink)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel("loss (nats per token)")
     axes.set_xticks(epochs)
     axes.set_ylim(bottom=0)
     axes.grid(True)

@@ -21,5 +21,5 @@ def drawing(colours: Theme) -> Any:
     axes.set_xlabel("step")
     axes.set_ylabel("learning rate / max_lr")
     axes.grid()
-    axes.legend(fontsize=9, loc="lower center")
+    axes.legend(fontsize=9, loc="upper right")
     return figure
