@@ -129,12 +129,12 @@ def test_the_pages_in_chinese_say_what_the_english_ones_say() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((DOCS / "zh").glob("*.md")), ids=lambda path: path.stem)
-def test_a_digit_that_is_changed_anywhere_in_a_chinese_page_is_told(path: Path) -> None:
+def test_a_digit_that_is_changed_anywhere_in_a_chinese_page_is_told(path: Path, request: pytest.FixtureRequest) -> None:
     english, chinese = ((DOCS / folder / path.name).read_text(encoding="utf-8") for folder in ("book", "zh"))
-    for place, sign in enumerate(chinese):
-        if sign.isdigit():
-            changed = f"{chinese[:place]}{(int(sign) + 1) % 10}{chinese[place + 1 :]}"
-            assert list(languages.differences(english, changed, path.name)) != [], chinese[place - 20 : place + 20]
+    digits = [place for place, sign in enumerate(chinese) if sign.isdigit()]
+    for place in digits if request.config.getoption("--slow") else digits[::5]:
+        changed = f"{chinese[:place]}{(int(chinese[place]) + 1) % 10}{chinese[place + 1 :]}"
+        assert list(languages.differences(english, changed, path.name)) != [], chinese[place - 20 : place + 20]
 
 
 def test_a_digit_that_is_changed_in_an_erratum_is_told() -> None:

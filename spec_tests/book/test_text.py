@@ -16,32 +16,31 @@ def test_the_operations_of_the_book_are_those_of_the_text() -> None:
     assert text.operations().keys() == found
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_a_function_is_found_at_its_lines(name: str) -> None:
-    function = text.find(name)
-    lines = text.source(function.module).splitlines()
-    written = [line.removesuffix("  # fmt: skip") for line in lines[function.first - 1 : function.last]]
-    assert function.part("all").splitlines() == written
-    assert function.part("all").startswith(f"def {name}(")
+def test_a_function_is_found_at_its_lines() -> None:
+    for name in OPERATIONS:
+        function = text.find(name)
+        lines = text.source(function.module).splitlines()
+        written = [line.removesuffix("  # fmt: skip") for line in lines[function.first - 1 : function.last]]
+        assert function.part("all").splitlines() == written, name
+        assert function.part("all").startswith(f"def {name}(")
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_code_and_docstring_are_the_whole_function(name: str) -> None:
-    function = text.find(name)
-    assert '"""' not in function.part("code")
-    written = set(map(str.strip, function.part("all").replace('"""', "\n").splitlines()))
-    assert written == {line.strip() for part in ("code", "docstring") for line in function.part(part).splitlines()} | {
-        ""
-    }
+def test_code_and_docstring_are_the_whole_function() -> None:
+    for name in OPERATIONS:
+        function = text.find(name)
+        assert '"""' not in function.part("code"), name
+        written = set(map(str.strip, function.part("all").replace('"""', "\n").splitlines()))
+        parts = {line.strip() for part in ("code", "docstring") for line in function.part(part).splitlines()}
+        assert written == parts | {""}, name
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_forward_and_back_are_the_code(name: str) -> None:
-    function = text.find(name)
-    both = function.part("forward") + "\n" + function.part("back")
-    assert sorted(filter(None, map(str.strip, both.splitlines()))) == sorted(
-        filter(None, map(str.strip, function.part("code").splitlines()))
-    )
+def test_forward_and_back_are_the_code() -> None:
+    for name in OPERATIONS:
+        function = text.find(name)
+        both = function.part("forward") + "\n" + function.part("back")
+        assert sorted(filter(None, map(str.strip, both.splitlines()))) == sorted(
+            filter(None, map(str.strip, function.part("code").splitlines()))
+        ), name
 
 
 def test_the_parts_of_attention() -> None:

@@ -152,10 +152,14 @@ def test_an_issue_is_a_page_of_a_public_tracker() -> None:
 
 
 @pytest.mark.parametrize("equivalent", EQUIVALENT, ids=lambda e: e.id)
-def test_an_equivalent_change_passes_every_case(equivalent: Equivalent, golden: corpus.Corpus) -> None:
-    """Every case that calls what is changed, of which there are some."""
+def test_an_equivalent_change_passes_every_case(
+    equivalent: Equivalent, golden: corpus.Corpus, request: pytest.FixtureRequest
+) -> None:
+    """Every case that calls what is changed, of which there are some; by default some thirty of them."""
     reached = [case for case in golden.cases.values() if _reaches(equivalent, case)]
     assert reached
+    if not request.config.getoption("--slow"):
+        reached = reached[:: -(-len(reached) // 30)]
     results = runner.run(Mistaken(equivalent.change, {}), reached, "float64", golden.C)
     assert [(r.case.id, r.status, r.reason) for r in results if r.failed] == []
     assert len(equivalent.proof) > 20
@@ -206,16 +210,18 @@ def test_planting_within_a_module_leaves_the_others() -> None:
         assert vars(gpt)["layer_norm"](x, g=x[0], b=x[0], eps=1e-5)[0] == "planted"
 
 
-@pytest.mark.parametrize("mutant", [m for m in MUTANTS if isinstance(m, Edited)], ids=lambda m: m.id)
-def test_every_line_that_an_edit_takes_out_stands_once_in_the_text(mutant: Edited) -> None:
+def test_every_line_that_an_edit_takes_out_stands_once_in_the_text() -> None:
     """Else the edit says which line is not there, or is there more than once; and what it makes of the text is Python,
     and other than the text."""
-    for (place, diff), original in zip(mutant.diff, mutant.originals, strict=True):
-        assert re.fullmatch(r"spec/\w+\.py:\d+", place), mutant.id
-        assert {line[0] for line in diff} <= {"-", "+"}
-        assert diff, f"{mutant.id} changes nothing in {original.__name__}"
-    assert mutant.functions.keys() == set(mutant.originals)
-    assert len(mutant.originals) == len(set(mutant.originals)), f"{mutant.id} edits one function twice"
+    edited = [mutant for mutant in MUTANTS if isinstance(mutant, Edited)]
+    assert len(edited) > 1000
+    for mutant in edited:
+        for (place, diff), original in zip(mutant.diff, mutant.originals, strict=True):
+            assert re.fullmatch(r"spec/\w+\.py:\d+", place), mutant.id
+            assert {line[0] for line in diff} <= {"-", "+"}, mutant.id
+            assert diff, f"{mutant.id} changes nothing in {original.__name__}"
+        assert mutant.functions.keys() == set(mutant.originals), mutant.id
+        assert len(mutant.originals) == len(set(mutant.originals)), f"{mutant.id} edits one function twice"
 
 
 @pytest.mark.parametrize(
