@@ -16,8 +16,9 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from refllm.backend import Array, device_namespace, generator, namespace, shared_zeros, to_device, to_host
-from refllm.blocks.lm_head import LOGITS
+from refllm.blocks.lm_head import LOGITS, maybe_capped
 from refllm.errors import UserError
+from refllm.models.output import logit_cap
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.ops.linear import matmul
 from refllm.optim.clip import clip_factor
@@ -213,7 +214,7 @@ def negative_log_likelihood(
     total = namespace(h).zeros((), "float64")
     for start in range(0, len(rows), size):
         n = slice(start, start + size)
-        logits, _ = matmul(rows[n], W)
+        logits, _ = maybe_capped(matmul(rows[n], W)[0], cap=logit_cap(config))
         total = total + cross_entropy(logits, targets=flat[n], ignore=ignore, reduction="sum")[0]
     return total
 

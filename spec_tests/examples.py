@@ -43,10 +43,10 @@ SIZES = {
     "O": 4, "r": 2, "n": 2, "labels": 2, "segments": 2,
 }  # fmt: skip
 CHOICES: dict[str, Any] = {
-    "activation": "gelu_tanh", "base": 100.0, "cache": None, "capacity": 2, "causal": True, "cell": "lstm", "eps": 1e-5,
-    "heads": 2, "kv_heads": 1, "name": "qkv", "norm": "pre", "parts": 3, "rate": 0.3, "rotation": "rotary",
+    "activation": "gelu_tanh", "base": 100.0, "cache": None, "cap": None, "capacity": 2, "causal": True, "cell": "lstm",
+    "eps": 1e-5, "heads": 2, "kv_heads": 1, "name": "qkv", "norm": "pre", "parts": 3, "rate": 0.3, "rotation": "rotary",
     "scale": 1.5, "scaled": True, "share": 0.4, "smoothing": 0.1, "start": 0, "state": None, "states": None,
-    "temperature": 1.5, "waves": True, "ignore": None,
+    "stretch": 1.2, "temperature": 1.5, "waves": True, "ignore": None,
 }  # fmt: skip
 
 

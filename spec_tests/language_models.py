@@ -61,6 +61,21 @@ LLAMA: dict[str, Any] = {
     "alibi, heads wider than the model": tiny_llama(positions="alibi", heads=3, head_width=5),
     "relative, two heads of keys, tied": tiny_llama(positions="relative", kv_heads=2, tied=True),
     "no positions, one head": tiny_llama(positions="none", heads=1, kv_heads=1, head_width=3),
+    "Llama 3.1": tiny_llama(scaling="llama3", scaling_factor=4.0, scaling_original=6, base=20.0, kv_heads=1),
+    "Qwen 2, stretched": tiny_llama(biases="qkv", scaling="linear", scaling_factor=2.0),
+    "Qwen 3, windows": tiny_llama(query_key_norm=True, biases="qkvo", windows=(0, 3), head_width=4),
+    "Gemma 2": tiny_llama(
+        offset_norms=True,
+        norms_after=True,
+        activation="gelu_tanh",
+        scaled_embedding=True,
+        score_width=3.0,
+        score_cap=1.5,
+        logit_cap=2.0,
+        windows=(2, 0),
+        tied=True,
+        kv_heads=2,
+    ),
 }
 SWITCH: dict[str, Any] = {
     "every second layer with experts": tiny_switch(layers=4),

@@ -238,6 +238,7 @@ def _token_mask(d: Draw) -> Any:
 KEYWORDS: dict[str, Callable[[Draw], Any]] = {
     "attention_mask": _attention_mask,
     "base": lambda d: d.choose(10000.0, 500.0),
+    "cap": lambda d: d.choose(50.0, 1.0, 0.3),
     "capacity": lambda d: d.choose(1, 2, 3),
     "causal": _causal,
     "eps": lambda d: d.choose(1e-5, 1e-3, 0.1),

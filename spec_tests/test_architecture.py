@@ -40,6 +40,7 @@ LAYERS = [
         "presets",
         "workers",
     },
+    {"pretrained"},
     {"finetune", "explain", "verify"},
     {"train"},
     {"tasks"},
@@ -61,7 +62,7 @@ LAYERS = [
 ]
 KNOW_NUMPY = (
     "backend.py", "checkpoint.py", "estimator/", "models/ngram.py", "data/", "tokenizers/", "verify/", "checkpoint/",
-    "numbers/", "spec/",
+    "numbers/", "spec/", "pretrained/",
 )  # fmt: skip
 HAVE_PULLBACKS = {"spec", "ops", "blocks", "models", "objectives"}
 FORBIDDEN_ROOMS = {"utils", "util", "helpers", "helper", "common", "base", "experimental", "misc"}

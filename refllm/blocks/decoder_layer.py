@@ -48,6 +48,7 @@ def decoder_layer(
     scaled: bool,
     memory_mask: Array | None,
     activation: str,
+    capacity: int,
     eps: float,
     dropout_mask: Tree | None,
     rate: float,
@@ -77,7 +78,7 @@ def decoder_layer(
         )
 
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        return maybe_gated(z, p["feed_forward"], activation=activation)
+        return maybe_gated(z, p["feed_forward"], activation=activation, capacity=capacity)
 
     h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
     c, back2 = residual(h, p["norm2"], read, eps=eps, dropout_mask=branch(dropout_mask, "cross_attention"), rate=rate)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from refllm.backend import Array
+from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import feed_forward, feed_forward_without_biases
 from refllm.blocks.gated_feed_forward import gated_feed_forward
 from refllm.blocks.relative_self_attention import relative_self_attention
 from refllm.blocks.residual import RESIDUALS
+from refllm.blocks.switch_layer import switch_layer
 from refllm.differentiable import differentiable
 from refllm.parameters import Tree, branch
 
@@ -24,6 +25,7 @@ def encoder_layer(
     scaled: bool,
     attention_mask: Array | None,
     activation: str,
+    capacity: int,
     eps: float,
     dropout_mask: Tree | None,
     rate: float,
@@ -31,7 +33,7 @@ def encoder_layer(
     """MHA, FFN: h = x + MHA(N(x)), y = h + FFN(N(h)) for norm = "pre";   h = N(x + MHA(x)), y = N(h + FFN(h)) for
     norm = "post"
 
-    N is layer norm or RMS norm, and the feed-forward layer gated or not, by what p holds.
+    N is layer norm or RMS norm, and the feed-forward layer gated or not, or of experts, by what p holds.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
     Shapes:  x (B, S, C); r (heads, 2*S-1), or None; attention_mask bool (B, 1, 1, S), or None
              -> y (B, S, C)
@@ -45,7 +47,7 @@ def encoder_layer(
         )
 
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        return maybe_gated(z, p["feed_forward"], activation=activation)
+        return maybe_gated(z, p["feed_forward"], activation=activation, capacity=capacity)
 
     h, back1 = residual(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
     y, back2 = residual(h, p["norm2"], feed, eps=eps, dropout_mask=branch(dropout_mask, "feed_forward"), rate=rate)
@@ -59,12 +61,19 @@ def encoder_layer(
     return y, back
 
 
-def maybe_gated(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-    """FFN: with a gate where p has one, else with biases where p has them
+def maybe_gated(
+    x: Array, p: Tree, *, activation: str, capacity: int
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    """FFN: of experts where p has a router (MOE), with a gate where it has one, else with biases where it has them
 
-    Source:  see `gated_feed_forward`, `feed_forward` and `feed_forward_without_biases`.
+    Source:  see `switch_layer`, `gated_feed_forward`, `feed_forward` and `feed_forward_without_biases`.
     Shapes:  x (..., C) -> y (..., C)
+    Special: an expert takes at most `capacity` tokens of a text; the balance of the experts has no part in the loss.
     """
+    if "Wr" in p:
+        places = max(1, min(capacity, x.shape[-2]))
+        (y, balance), back = switch_layer(x, p, activation=activation, capacity=places, token_mask=None)
+        return y, lambda dy: back(dy, namespace(balance).zeros_like(balance))
     if "Wg" in p:
         return gated_feed_forward(x, p, activation=activation)
     return (feed_forward if "b1" in p else feed_forward_without_biases)(x, p, activation=activation)

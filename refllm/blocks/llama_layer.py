@@ -9,17 +9,33 @@ from refllm.blocks.gated_feed_forward import gated_feed_forward, gated_feed_forw
 from refllm.blocks.grouped_attention import grouped_attention, grouped_attention_shapes
 from refllm.blocks.residual import pre_norm
 from refllm.blocks.self_attention import KeyValueStore
+from refllm.blocks.stack import maybe_norm
 from refllm.differentiable import differentiable
+from refllm.ops.rotary import Frequencies
 from refllm.parameters import Tree, branch
 
 
-def llama_layer_shapes(width: int, heads: int, kv_heads: int, head_width: int, hidden: int) -> Tree:
-    return {
-        "norm1": {"g": (width,)},
-        "attention": grouped_attention_shapes(width, heads, kv_heads, head_width),
-        "norm2": {"g": (width,)},
-        "feed_forward": gated_feed_forward_shapes(width, hidden),
-    }
+def llama_layer_shapes(
+    width: int,
+    heads: int,
+    kv_heads: int,
+    head_width: int,
+    hidden: int,
+    *,
+    biases: str = "none",
+    query_key_norm: bool = False,
+    offset_norms: bool = False,
+    norms_after: bool = False,
+) -> Tree:
+    norm: Tree = {"offset": (width,)} if offset_norms else {"g": (width,)}
+    attention = grouped_attention_shapes(width, heads, kv_heads, head_width, biases=biases, normed=query_key_norm)
+    tree = {"norm1": norm, "attention": attention}
+    if norms_after:
+        tree["norm1_after"] = norm
+    tree |= {"norm2": norm, "feed_forward": gated_feed_forward_shapes(width, hidden)}
+    if norms_after:
+        tree["norm2_after"] = norm
+    return tree
 
 
 @differentiable
@@ -32,29 +48,49 @@ def llama_layer(
     kv_heads: int,
     rotation: str | None,
     positions: Array,
-    base: float,
+    base: Frequencies,
     attention_mask: Array | None,
+    cap: float | None,
+    stretch: float,
+    activation: str,
     eps: float,
     dropout_mask: Tree | None,
     rate: float,
     cache: KeyValueStore | None,
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
-    """MHA, FFN: h = x + MHA(RMS(x)),  y = h + FFN(RMS(h)), causal, with SwiGLU
+    """MHA, FFN: h = x + MHA(RMS(x)),  y = h + FFN(RMS(h)), causal, with a gate: `activation` "silu" is SwiGLU
 
-    Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
+    Where p has norms "norm1_after" and "norm2_after", what a sublayer puts out goes through them before it is added.
+    Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2; Gemma Team 2024 (arXiv:2408.00118) sec. 2 for norms after.
     Shapes:  x (..., T, C); r (heads, T+S-1), or None; positions int end of (..., T);
              attention_mask bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
     Draws:   of "attention" and "feed_forward", bool (..., T, C)
     """
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
-        return grouped_attention(
+        a, back_attention = grouped_attention(
             z, r, p["attention"], heads=heads, kv_heads=kv_heads, rotation=rotation, positions=positions, base=base,
-            causal=True, attention_mask=attention_mask, cache=cache,
+            causal=True, attention_mask=attention_mask, cap=cap, stretch=stretch, eps=eps, cache=cache,
         )  # fmt: skip
+        n, back_norm = maybe_norm(a, p, name="norm1_after", eps=eps)
+
+        def back(dn: Array) -> tuple[Array, Array | None, Tree]:
+            da, dnorm = back_norm(dn)
+            dz, dr, dattention = back_attention(da)
+            return dz, dr, {"attention": dattention, **dnorm}
+
+        return n, back
 
     def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-        return gated_feed_forward(z, p["feed_forward"], activation="silu")
+        a, back_feed = gated_feed_forward(z, p["feed_forward"], activation=activation)
+        n, back_norm = maybe_norm(a, p, name="norm2_after", eps=eps)
+
+        def back(dn: Array) -> tuple[Array, Tree]:
+            da, dnorm = back_norm(dn)
+            dz, dfeed = back_feed(da)
+            return dz, {"feed_forward": dfeed, **dnorm}
+
+        return n, back
 
     h, back1 = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
     y, back2 = pre_norm(h, p["norm2"], feed, eps=eps, dropout_mask=branch(dropout_mask, "feed_forward"), rate=rate)
@@ -62,6 +98,6 @@ def llama_layer(
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
         dh, dnorm2, dfeed = back2(dy)
         dx, dnorm1, dr, dattention = back1(dh)
-        return dx, dr, {"norm1": dnorm1, "attention": dattention, "norm2": dnorm2, "feed_forward": dfeed}
+        return dx, dr, {"norm1": dnorm1, **dattention, "norm2": dnorm2, **dfeed}
 
     return y, back

@@ -8,13 +8,14 @@ from refllm.backend import Array, known, namespace, zero_where_not
 from refllm.differentiable import differentiable
 from refllm.ops.cross_entropy import smoothed_cross_entropy
 from refllm.ops.linear import matmul
+from refllm.ops.soft_cap import soft_cap
 
 LOGITS = 1 << 21  # numbers in a block of logits: 8 MB in float32
 
 
 @differentiable
 def lm_loss(
-    h: Array, W: Array, *, targets: Array, ignore: int | None
+    h: Array, W: Array, *, targets: Array, ignore: int | None, cap: float | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """LMHEAD, NLL: y = Σ over places of -log softmax(h W)[target]
 
@@ -22,14 +23,15 @@ def lm_loss(
     Shapes:  h (..., C); W (C, V); targets (...) in [0, V) or `ignore` -> y ()
     Back:    dh = dy Σ_v dlogits Wᵀ;  dW = dy hᵀ dlogits
     Special: rows go through in blocks, and a block's gradient is formed while its logits are there, so that never more
-             than a block of logits exists. A use that needs no gradient calls `matmul` and `cross_entropy`.
+             than a block of logits exists. A use that needs no gradient calls `matmul` and `cross_entropy`. With a cap
+             the logits are cap tanh(h W / cap), as in Gemma 2 (CAP).
     """
-    return smoothed_lm_loss(h, W, targets=targets, ignore=ignore, smoothing=0.0)
+    return smoothed_lm_loss(h, W, targets=targets, ignore=ignore, smoothing=0.0, cap=cap)
 
 
 @differentiable
 def smoothed_lm_loss(
-    h: Array, W: Array, *, targets: Array, ignore: int | None, smoothing: float
+    h: Array, W: Array, *, targets: Array, ignore: int | None, smoothing: float, cap: float | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """LMHEAD, NLL, label smoothing: y = Σ over places of -Σ_v t_v log softmax(h W)_v
 
@@ -50,11 +52,12 @@ def smoothed_lm_loss(
     for start in range(0, len(rows), size):
         n = slice(start, start + size)
         logits, back_logits = matmul(rows[n], W)
+        logits, back_cap = maybe_capped(logits, cap=cap)
         nll, back_nll = smoothed_cross_entropy(
             logits, targets=flat_targets[n], ignore=ignore, smoothing=smoothing, reduction="sum"
         )
         loss = loss + nll
-        dh[n], dW_block = back_logits(back_nll(one))
+        dh[n], dW_block = back_logits(back_cap(back_nll(one)))
         dW = dW_block if dW is None else xp.add(dW, dW_block, out=dW)
     gradient = xp.zeros_like(W) if dW is None else dW
 
@@ -62,3 +65,12 @@ def smoothed_lm_loss(
         return (dh * dy).reshape(h.shape), gradient * dy
 
     return loss, back
+
+
+def maybe_capped(x: Array, *, cap: float | None) -> tuple[Array, Callable[[Array], Array]]:
+    """CAP where there is a cap
+
+    Source:  see `soft_cap`.
+    Shapes:  x (...) -> y (...)
+    """
+    return (x, lambda dy: dy) if cap is None else soft_cap(x, cap=cap)

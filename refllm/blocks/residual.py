@@ -35,18 +35,22 @@ def initial_residual(shapes: Tree, generator: Any, *, width: int, layers: int) -
     for path, shape in named_leaves(shapes):
         name = path.rpartition(".")[2]
         deviation = normal / math.sqrt(2 * layers) if name in ("Wo", "W2") else normal
-        if name == "g" or name.startswith("b"):  # the biases of experts are matrices too
+        if name in ("g", "offset") or name.startswith("b"):  # the biases of experts are matrices too
             deviation = 0.0
         leaves[path] = (1.0 if name == "g" else 0.0) + deviation * generator.standard_normal(shape)
     return from_names(shapes, leaves)
 
 
 def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
-    """LN where p has a gain g and a shift b, RMS norm where it has a gain alone
+    """LN where p has a gain g and a shift b, RMS norm where it has a gain alone, with the gain 1 + offset where it has
+    an offset, as Gemma does
 
     Source:  see `layer_norm` and `rms_norm`.
     Shapes:  x (..., C) -> y (..., C)
     """
+    if "offset" in p:
+        y, back_offset = rms_norm(x, 1 + p["offset"], eps=eps)
+        return y, lambda dy: _named(back_offset(dy), "offset")
     names = ("g", "b") if "b" in p else ("g",)
     y, back_norm = (layer_norm if "b" in p else rms_norm)(x, *map(p.__getitem__, names), eps=eps)
 
@@ -55,6 +59,10 @@ def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array]
         return dx, dict(zip(names, gradients, strict=True))
 
     return y, back
+
+
+def _named(gradients: tuple[Array, Array], name: str) -> tuple[Array, Tree]:
+    return gradients[0], {name: gradients[1]}
 
 
 def maybe_dropout(x: Array, *, dropout_mask: Array | None, rate: float) -> tuple[Array, Callable[[Array], Array]]:

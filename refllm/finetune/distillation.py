@@ -19,6 +19,7 @@ from refllm.blocks.lm_head import LOGITS
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.finetune.tuning import Tuned
+from refllm.models.output import logit_cap
 from refllm.objectives.causal import Causal
 from refllm.objectives.classification import Classification, apart
 from refllm.ops.cross_entropy import smoothed_cross_entropy, soft_cross_entropy
@@ -42,6 +43,8 @@ class Teacher:
             raise UserError(f"temperature must be a positive number, got {self.temperature}")
         if not 0 <= self.share <= 1:
             raise UserError(f"the share of the teacher must be between 0 and 1, got {self.share}")
+        if logit_cap(self.config) is not None:
+            raise UserError("a model with a cap of its logits cannot be distilled; give a teacher without one")
 
 
 @differentiable

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from refllm.backend import Array, namespace, to_host
+from refllm.blocks.lm_head import maybe_capped
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.sampling import choose
 from refllm.generation.state import CacheAndState, CarriedState
+from refllm.models.output import logit_cap
 from refllm.ops.linear import matmul
 from refllm.parameters import Tree, named_leaves
 
@@ -40,7 +42,7 @@ def last_logits(p: Tree, *, model: Any, ids: Array, config: Any, cache: Any) -> 
 def logits_of_last(h: Array, p: Tree, *, model: Any, config: Any) -> Array:
     """LMHEAD: the logits (B, V) of the last of the places with hidden states h (B, T, C), on the host"""
     y, _ = matmul(h[:, -1], model.head(p, config))
-    return to_host(y)
+    return to_host(maybe_capped(y, cap=logit_cap(config))[0])
 
 
 def generate(
@@ -69,10 +71,11 @@ def generate(
     Raises:  ValueError if the prompt is empty or longer than the context of a model that has keys and values.
     """
     limited = hasattr(model, "cache_shape")
-    xp, room = namespace(ids), config.context if limited else ids.shape[1] + new_tokens
-    if not 1 <= ids.shape[1] <= room:
-        allowed = f"1 to {room} tokens (context)" if limited else "at least 1 token"
+    xp, most = namespace(ids), config.context if limited else ids.shape[1] + new_tokens
+    if not 1 <= ids.shape[1] <= most:
+        allowed = f"1 to {most} tokens (context)" if limited else "at least 1 token"
         raise ValueError(f"generate: the prompt must have {allowed}, not {ids.shape[1]}")
+    room = min(most, ids.shape[1] + new_tokens)
     text = xp.empty((len(ids), room + 1), ids.dtype)  # the window; nothing grows while tokens come
     length, seen, store = ids.shape[1], 0, None  # tokens in the window, and how many of them the cache holds
     text[:, :length] = ids

@@ -52,7 +52,8 @@ PAIR_CLASSES = 2
 
 @dataclass(frozen=True)
 class Config:
-    """The architecture. Letters as in the glossary: V, context S, L, H, C, F. `outputs` names its heads."""
+    """The architecture. Letters as in the glossary: V, context S, L, H, C, F. `outputs` names its heads; a published
+    encoder may be without a `pooler`."""
 
     vocabulary: int
     context: int
@@ -66,6 +67,7 @@ class Config:
     eps: float = 1e-12
     outputs: tuple[str, ...] = ("masked", "pair")
     labels: int = 2
+    pooler: bool = True
 
     def __post_init__(self) -> None:
         require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden", "segments", "labels")
@@ -76,6 +78,8 @@ class Config:
         object.__setattr__(self, "outputs", tuple(self.outputs))  # JSON brings a list
         if set(self.outputs) - set(OUTPUTS) or len(set(self.outputs)) < len(self.outputs):
             raise UserError(f"outputs must be different ones of {', '.join(OUTPUTS)}; got {', '.join(self.outputs)}")
+        if not self.pooler and {"pair", "classes"} & set(self.outputs):
+            raise UserError("pair and classes are read from the pooled state; say pooler=True, or leave them out")
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "outputs": list(self.outputs)}
@@ -99,7 +103,7 @@ def shapes(config: Config) -> Tree:
         "segment": (config.segments, C),
         "norm": norm_shapes(C),
         "layers": [transformer_layer_shapes(C, config.hidden) for _ in range(config.layers)],
-        "pooler": _linear_shapes(C, C),
+        **({"pooler": _linear_shapes(C, C)} if config.pooler else {}),
         **{name: heads[name] for name in OUTPUTS if name in config.outputs},
     }
 
@@ -236,6 +240,8 @@ def pooled(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tre
     """
     if not h.shape[1]:
         raise ValueError("pooled: h (B, T, C) needs a place for [CLS], the first token; got T = 0")
+    if "pooler" not in p:
+        raise ValueError("pooled: the parameters have no pooler; give a model that has one")
     z, back_linear = linear(h[:, 0], **p["pooler"])
     y, back_tanh = tanh(z)
 

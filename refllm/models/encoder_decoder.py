@@ -37,6 +37,7 @@ from refllm.blocks.gated_feed_forward import GATES
 from refllm.blocks.relative_self_attention import relative_self_attention_shapes
 from refllm.blocks.residual import RESIDUALS, norm_shapes
 from refllm.blocks.stack import stack, stack_shapes
+from refllm.blocks.switch_layer import switch_layer_shapes
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.models.checks import (
@@ -58,7 +59,10 @@ Gradients = dict[str, Tree]
 @dataclass(frozen=True)
 class Config:
     """The architecture. Letters as in the glossary: V, the longest source and the longest target, L of each stack, H,
-    D, C, F; then the choices of the table above. `buckets` and `farthest` are those of relative positions."""
+    D, C, F; then the choices of the table above. `buckets` and `farthest` are those of relative positions.
+
+    With `experts` every so many layers of a stack, from the second one on, have experts in the place of their
+    feed-forward layer, and an expert takes at most `capacity` tokens of a text: the published Switch Transformers."""
 
     vocabulary: int
     context: int
@@ -82,6 +86,10 @@ class Config:
     farthest: int = 128
     dropout: float = 0.0
     eps: float = 1e-5
+    experts: int = 0
+    encoder_every: int = 0
+    decoder_every: int = 0
+    capacity: int = 64
 
     def __post_init__(self) -> None:
         require_whole(
@@ -94,7 +102,10 @@ class Config:
         require_one_of(self, "positions", POSITIONS)
         if self.gated and self.biases:
             raise UserError("a gated feed-forward layer has no biases; say biases=False, or gated=False")
-        require_whole(self, "buckets", "farthest")
+        require_whole(self, "buckets", "farthest", "capacity")
+        require_whole(self, "experts", "encoder_every", "decoder_every", least=0)
+        if self.experts and (self.biases or self.gated):
+            raise UserError("experts have neither biases nor gates; say biases=False and gated=False")
         if self.buckets < 4 or self.buckets % 2 or self.farthest <= self.buckets // 2:
             raise UserError(
                 f"buckets must be an even number of at least 4 and farthest above half of it; "
@@ -105,7 +116,19 @@ class Config:
         return asdict(self)
 
 
-CHOICES = tuple(field.name for field in fields(Config) if field.name not in ("vocabulary", "eps"))  # a user's to make
+_EXPERTS = ("experts", "encoder_every", "decoder_every", "capacity")
+CHOICES = tuple(  # a user's to make
+    field.name for field in fields(Config) if field.name not in ("vocabulary", "eps", *_EXPERTS)
+)
+
+
+def has_experts(stack: str, layer: int, config: Config) -> bool:
+    """Whether the layer of that number, from 0, of "encoder" or "decoder" is one of experts.
+
+    Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2, code: with one in every n layers it is the second of them.
+    """
+    every = config.encoder_every if stack == "encoder" else config.decoder_every
+    return bool(config.experts) and every > 0 and (every == 1 or layer % every == 1)
 
 
 def shapes(config: Config) -> Tree:
@@ -129,6 +152,13 @@ def shapes(config: Config) -> Tree:
             config.decoder_layers, {"attention": attention, "cross_attention": reading, "feed_forward": feed_forward}
         ),
     }
+    switch = switch_layer_shapes(C, F, config.experts, biases=False)
+    for stack in ("encoder", "decoder"):
+        layers = tree[stack]["layers"]
+        tree[stack]["layers"] = [
+            {**layer, "feed_forward": switch} if has_experts(stack, i, config) else layer
+            for i, layer in enumerate(layers)
+        ]
     if not config.tied:
         tree["head"] = (C, V)
     return tree
@@ -147,7 +177,7 @@ def initial(config: Config, generator: Any) -> Tree:
     leaves = {}
     for path, shape in named_leaves(shapes(config)):
         name = path.rpartition(".")[2]
-        deviation = 0.0 if len(shape) == 1 else shape[0] ** -0.5
+        deviation = 0.0 if len(shape) == 1 else shape[-2] ** -0.5  # experts have one more axis in front
         if name in ("token", "position"):
             deviation = token
         elif name == "relative":
@@ -182,7 +212,7 @@ def encode(
     def layer(x: Array, r: Array | None, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
         return encoder_layer(
             x, r, of_layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
-            attention_mask=keys_mask, activation=config.activation, eps=config.eps,
+            attention_mask=keys_mask, activation=config.activation, capacity=config.capacity, eps=config.eps,
             rate=config.dropout, dropout_mask=branch(dropout_mask, "layers", i),
         )  # fmt: skip
 
@@ -230,8 +260,8 @@ def decode(
     def layer(x: Array, r: Array | None, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
         return decoder_layer(
             x, memory, r, of_layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
-            memory_mask=keys_mask, activation=config.activation, eps=config.eps, rate=config.dropout,
-            cache=None if cache is None else cache.layers[i], dropout_mask=branch(dropout_mask, "layers", i),
+            memory_mask=keys_mask, activation=config.activation, capacity=config.capacity, eps=config.eps,
+            rate=config.dropout, cache=None if cache is None else cache.layers[i], dropout_mask=branch(dropout_mask, "layers", i),
         )  # fmt: skip
 
     h, back_stack = stack(

@@ -8,6 +8,9 @@ Where a token stands enters in the attention alone, by one of several schemes, a
 `context` therefore limits only the windows of training and the room of a cache: a model trained at one length is
 evaluated beyond it by the same parameters under a Config with a larger context.
 
+The fields from `biases` on are the forms of the family that are published: Llama 3.1 (scaling), Mistral (windows), Qwen
+2 (biases), Qwen 3 (query_key_norm) and Gemma 2 (all from `activation` on).
+
 Source: Touvron et al. 2023 (arXiv:2302.13971 sec. 2.2, arXiv:2307.09288 sec. 2.2); rotary positions: Su et al. 2021
 (arXiv:2104.09864); "alibi": Press et al. 2022 (arXiv:2108.12409); "relative": the buckets of T5's decoder, one learned
 table for all layers (Raffel et al. 2020, arXiv:1910.10683 sec. 2.1), with scores divided by √D as everywhere here.
@@ -17,14 +20,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from refllm.backend import Array, namespace
+from refllm.blocks.gated_feed_forward import GATES
 from refllm.blocks.grouped_attention import ROTATIONS
 from refllm.blocks.layers import through
 from refllm.blocks.llama_layer import llama_layer, llama_layer_shapes
-from refllm.blocks.residual import initial_residual, maybe_dropout
+from refllm.blocks.lm_head import maybe_capped
+from refllm.blocks.residual import initial_residual, maybe_dropout, normalise
 from refllm.blocks.self_attention import Cache
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
@@ -34,13 +39,15 @@ from refllm.models.checks import (
     require_heads_divide_width,
     require_one_of,
     require_parameters,
+    require_positive,
     require_whole,
 )
-from refllm.models.output import add_head_gradient, head, logits
+from refllm.models.output import add_head_gradient, head, logit_cap, logits
 from refllm.models.places import places
+from refllm.models.rotary_scaling import SCALINGS, linear_frequencies, llama3_frequencies
 from refllm.ops.embedding import embedding
 from refllm.ops.relative import alibi, t5_bias_causal
-from refllm.ops.rms_norm import rms_norm
+from refllm.ops.rotary import Frequencies
 from refllm.parameters import Tree, branch
 
 POSITIONS = (*ROTATIONS, "alibi", "relative", "none")
@@ -52,6 +59,9 @@ class Config:
     """The architecture. Letters as in the glossary: V, context S, L, H, C, F; G heads of keys, D the width of a head.
 
     kv_heads = 0 stands for `heads`, head_width = 0 for width / heads; both fields hold the number meant.
+
+    `biases` are "none", "qkv" or "qkvo"; `windows` is a number for each layer, 0 for all keys, or empty; `score_width`
+    is what the scores are divided by the root of, 0 for head_width; a cap of 0 is none.
     """
 
     vocabulary: int
@@ -67,6 +77,21 @@ class Config:
     tied: bool = False
     dropout: float = 0.0
     eps: float = 1e-5
+    biases: str = "none"
+    query_key_norm: bool = False
+    windows: tuple[int, ...] = ()
+    scaling: str = "none"
+    scaling_factor: float = 1.0
+    scaling_original: int = 0
+    scaling_low: float = 1.0
+    scaling_high: float = 4.0
+    activation: str = "silu"
+    offset_norms: bool = False
+    norms_after: bool = False
+    scaled_embedding: bool = False
+    score_width: float = 0.0
+    score_cap: float = 0.0
+    logit_cap: float = 0.0
 
     def __post_init__(self) -> None:
         require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden")
@@ -90,12 +115,35 @@ class Config:
         if not 0 < self.base < math.inf:
             raise UserError(f"base must be a number above 0, got {self.base}")
         require_dropout(self)
+        self._require_forms()
+
+    def _require_forms(self) -> None:
+        require_one_of(self, "biases", ("none", "qkv", "qkvo"))
+        require_one_of(self, "scaling", SCALINGS)
+        require_one_of(self, "activation", GATES)
+        object.__setattr__(self, "windows", tuple(self.windows))  # JSON brings a list
+        if self.windows and (len(self.windows) != self.layers or min(self.windows) < 0):
+            raise UserError(f"windows must be a number of at least 0 for each of {self.layers} layers")
+        for name in ("score_width", "score_cap", "logit_cap"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
+        if self.score_cap and self.positions in ("alibi", "relative"):
+            raise UserError("a score_cap goes with rotary positions, or none; change positions, or leave it out")
+        if self.scaling != "none":
+            require_positive(self, "scaling_factor")
+        if self.scaling == "llama3" and not (self.scaling_original > 0 and 0 < self.scaling_low < self.scaling_high):
+            raise UserError(
+                "scaling llama3 needs scaling_original of at least 1 and 0 < scaling_low < scaling_high; got "
+                f"{self.scaling_original}, {self.scaling_low} and {self.scaling_high}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "windows": list(self.windows)}
 
 
-CHOICES = tuple(field.name for field in fields(Config) if field.name not in ("vocabulary", "eps"))  # a user's to make
+CHOICES = (  # a user's to make
+    "context", "layers", "heads", "width", "hidden", "kv_heads", "head_width", "positions", "base", "tied", "dropout",
+)  # fmt: skip
 
 
 def shapes(config: Config) -> Tree:
@@ -105,9 +153,13 @@ def shapes(config: Config) -> Tree:
     if config.positions == "relative":
         tree["relative"] = (BUCKETS, H)
     tree["layers"] = [
-        llama_layer_shapes(C, H, config.kv_heads, config.head_width, config.hidden) for _ in range(config.layers)
-    ]
-    tree["norm"] = {"g": (C,)}
+        llama_layer_shapes(
+            C, H, config.kv_heads, config.head_width, config.hidden, biases=config.biases,
+            query_key_norm=config.query_key_norm, offset_norms=config.offset_norms, norms_after=config.norms_after,
+        )
+        for _ in range(config.layers)
+    ]  # fmt: skip
+    tree["norm"] = {"offset": (C,)} if config.offset_norms else {"g": (C,)}
     if not config.tied:
         tree["head"] = (C, V)
     return tree
@@ -149,33 +201,61 @@ def hidden_states(
         "llama", ids, cache, context=config.context, remedy="give fewer, or a config with a larger one"
     )
     T = ids.shape[1]
+    S = T if cache is None else cache.length
+    scale = math.sqrt(config.width) if config.scaled_embedding else 1.0
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
-    r, back_bias = _bias(p, config, queries=T, keys=T if cache is None else cache.length)
+    e = e * scale if config.scaled_embedding else e
+    r, back_bias = _bias(p, config, queries=T, keys=S)
+    base = frequencies(config)
+    masks = {window: within(attention_mask, window, ids, keys=S) for window in {0, *config.windows}}
     x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
 
     def layer(x: Array, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
         return llama_layer(
             x, r, of_layer, heads=config.heads, kv_heads=config.kv_heads,
-            rotation=config.positions if config.positions in ROTATIONS else None, positions=positions,
-            base=config.base, attention_mask=attention_mask, eps=config.eps,
-            dropout_mask=branch(dropout_mask, "layers", i), rate=config.dropout,
-            cache=None if cache is None else cache.layers[i],
+            rotation=config.positions if config.positions in ROTATIONS else None, positions=positions, base=base,
+            attention_mask=masks[config.windows[i] if config.windows else 0], cap=config.score_cap or None,
+            stretch=math.sqrt(config.head_width / config.score_width) if config.score_width else 1.0,
+            activation=config.activation, eps=config.eps, dropout_mask=branch(dropout_mask, "layers", i),
+            rate=config.dropout, cache=None if cache is None else cache.layers[i],
         )  # fmt: skip
 
     h, back_layers = through(x, p["layers"], layer)
-    y, back_norm = rms_norm(h, p["norm"]["g"], eps=config.eps)
+    y, back_norm = normalise(h, p["norm"], eps=config.eps)
 
     def back(dy: Array) -> Tree:
-        dh, dg = back_norm(dy)
+        dh, dnorm = back_norm(dy)
         dx, dr, dlayers = back_layers(dh)
-        dp: Tree = {"token": back_embedding(back_drop(dx))}
+        de = back_drop(dx)
+        dp: Tree = {"token": back_embedding(de * scale if config.scaled_embedding else de)}
         if config.positions == "relative":
             dp["relative"] = back_bias(dr)
         dp["layers"] = dlayers
-        dp["norm"] = {"g": dg}
+        dp["norm"] = dnorm
         return dp
 
     return y, back
+
+
+def frequencies(config: Config) -> Frequencies:
+    """The base of the rotation, or the angles of position 1 where they are scaled."""
+    if config.scaling == "linear":
+        return linear_frequencies(width=config.head_width, base=config.base, factor=config.scaling_factor)
+    if config.scaling == "llama3":
+        return llama3_frequencies(
+            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
+            low_factor=config.scaling_low, high_factor=config.scaling_high,
+        )  # fmt: skip
+    return config.base
+
+
+def within(attention_mask: Array | None, window: int, ids: Array, *, keys: int) -> Array | None:
+    """WIN: the mask with which a query, the last T of so many places, sees no key further back than the window."""
+    if not window or keys <= window:
+        return attention_mask
+    xp, T = namespace(ids), ids.shape[1]
+    near = xp.arange(keys) > (xp.arange(T) + keys - T - window)[:, None]
+    return near if attention_mask is None else near & attention_mask
 
 
 def _bias(p: Tree, config: Config, *, queries: int, keys: int) -> tuple[Array | None, Callable[[Any], Any]]:
@@ -222,4 +302,6 @@ def forward(
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
-    return logits(h, back_hidden, head(p, config), add_head_gradient, config)
+    y, back_logits = logits(h, back_hidden, head(p, config), add_head_gradient, config)
+    capped, back_cap = maybe_capped(y, cap=logit_cap(config))
+    return capped, lambda dy: back_logits(back_cap(dy))

@@ -34,6 +34,11 @@ def logits(
     return y, back
 
 
+def logit_cap(config: Any) -> float | None:
+    """What the logits are held within (CAP), or None."""
+    return getattr(config, "logit_cap", 0.0) or None
+
+
 def head(p: Tree, config: Any) -> Array:
     """The weights of the output layer, (C, V): the embedding's, transposed, where `config` ties them."""
     return p["token"].T if config.tied else p["head"]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import lm_loss
 from refllm.differentiable import declared_inputs, differentiable
+from refllm.models.output import logit_cap
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import Tree, map_leaves
 
@@ -57,7 +58,7 @@ def causal_loss(
             p, model=model, ids=ids, targets=targets, ignore=ignore, config=config, dropout_mask=dropout_mask
         )
     h, back_hidden = model.hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=None)
-    y, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
+    y, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore, cap=logit_cap(config))
 
     def back(dy: Array) -> Tree:
         dh, dhead = back_head(dy)
@@ -77,7 +78,7 @@ def _balanced_loss(
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     (h, balance), back_states = model.balanced_states(p, ids=ids, config=config, dropout_mask=dropout_mask)
-    nll, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore)
+    nll, back_head = lm_loss(h, model.head(p, config), targets=targets, ignore=ignore, cap=None)
     xp = namespace(targets)
     counted = targets.size if ignore is None else xp.maximum((targets != ignore).sum(), 1).astype(nll.dtype)
     weight = config.balance * counted  # a mean over the texts, as a sum over the places that count

@@ -40,7 +40,7 @@ def masked_nll(
     # a bias is the weight of an input that is always 1
     one = xp.ones((B, M, 1), t.dtype)
     decoder = xp.concatenate([p["token"], p["masked"]["bias"][:, None]], axis=1).T  # (C + 1, V)
-    y, back_decoder = lm_loss(xp.concatenate([t, one], axis=2), decoder, targets=targets, ignore=ignore)
+    y, back_decoder = lm_loss(xp.concatenate([t, one], axis=2), decoder, targets=targets, ignore=ignore, cap=None)
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dt, dW = back_decoder(dy)

@@ -64,7 +64,9 @@ def seq2seq_loss(
     h, back_hidden = model.hidden_states(
         p, source=source, attention_mask=attention_mask, ids=inputs, config=config, dropout_mask=dropout_mask
     )
-    y, back_head = smoothed_lm_loss(h, model.head(p, config), targets=targets, ignore=ignore, smoothing=smoothing)
+    y, back_head = smoothed_lm_loss(
+        h, model.head(p, config), targets=targets, ignore=ignore, smoothing=smoothing, cap=None
+    )
 
     def back(dy: Array) -> Tree:
         dh, dhead = back_head(dy)

@@ -42,7 +42,7 @@ def attention(
              T + S: beyond one tile of keys the weights are formed again in `back`.
     Raises:  ValueError for shapes that do not agree or an `attention_mask` that is not boolean or does not broadcast.
     """
-    return _attend(q, k, v, None, causal=causal, attention_mask=attention_mask)
+    return _attend(q, k, v, None, cap=None, causal=causal, attention_mask=attention_mask)
 
 
 @differentiable
@@ -65,11 +65,11 @@ def biased_attention(
              float32), counts as 0. That changes y by at most 2 S tiny max|v|.
     Raises:  as `attention`; ValueError if r is not (H, T+S-1).
     """
-    return _attend(q, k, v, r, causal=causal, attention_mask=attention_mask)
+    return _attend(q, k, v, r, cap=None, causal=causal, attention_mask=attention_mask)
 
 
 def _attend(
-    q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, attention_mask: Array | None
+    q: Array, k: Array, v: Array, r: Array | None, *, cap: float | None, causal: bool, attention_mask: Array | None
 ) -> tuple[Array, Callable[[Array], Any]]:
     """y and its pullback, which gives dq, dk, dv, and dr if there is an r. Step 4 of the one is undone in step 4 of the
     other, and so on."""
@@ -81,8 +81,14 @@ def _attend(
     bias = None if r is None else DistanceBias(xp, r, T)
     y, kept = softmax.y, list[Array]()
 
+    def products(n: slice, m: slice) -> Array:
+        return (q[..., n, :] * scale) @ k[..., m, :].swapaxes(-1, -2)  # 1  s = q kᵀ / √D: scaled on the narrow side
+
     def scores(n: slice, m: slice) -> Array:
-        s = (q[..., n, :] * scale) @ k[..., m, :].swapaxes(-1, -2)  # 1  s = q kᵀ / √D: scaled on the narrow side
+        s = products(n, m)
+        if cap is not None:  # 1a  s = cap tanh(s / cap), before the masks: capped, -inf would be -cap
+            s = _capped(xp, s, cap)
+            s *= cap
         if bias is not None:
             s += bias.tile(n, m)  # 2  s += bias
         masks.forbid(s, n, m)  # 3  s = -inf where a query may not attend
@@ -111,6 +117,9 @@ def _attend(
             # 3  nothing: where a query may not attend, e and so ds is 0
             if bias is not None and dr is not None:
                 bias.add_gradient(dr, ds, n, m)  # 2
+            if cap is not None:
+                t = _capped(xp, products(n, m), cap)
+                ds *= 1 - t * t  # 1a
             dq[..., n, :] += ds @ k[..., m, :]  # 1
             dk[..., m, :] += ds.swapaxes(-1, -2) @ q[..., n, :]
         dq *= scale
@@ -118,3 +127,9 @@ def _attend(
         return (dq, dk, dv) if dr is None else (dq, dk, dv, dr)
 
     return y, back
+
+
+def _capped(xp: Any, s: Array, cap: float) -> Array:
+    """tanh(s / cap), in the place of s."""
+    s *= 1 / cap
+    return xp.tanh(s, out=s)

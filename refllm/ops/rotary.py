@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from refllm.backend import Array, namespace
 from refllm.differentiable import differentiable
 
+Frequencies: TypeAlias = float | tuple[float, ...]  # the base, or the angle of every pair at position 1
+
 
 @differentiable
-def rotary_halves(x: Array, *, positions: Array, base: float) -> tuple[Array, Callable[[Array], Array]]:
+def rotary_halves(x: Array, *, positions: Array, base: Frequencies) -> tuple[Array, Callable[[Array], Array]]:
     """LONG, rotary: the pair (x_i, x_{i + D/2}) turned by the angle p base^(-2i/D), for i < D/2 and position p
 
     After it the product of a query and a key depends on their contents and their distance alone. The layout of
@@ -21,7 +23,8 @@ def rotary_halves(x: Array, *, positions: Array, base: float) -> tuple[Array, Ca
     Shapes:  x (..., T, 2*I); positions int broadcast to (..., T) -> y (..., T, 2*I)
     Back:    dx = dy turned by the opposite angles
     Special: positions are integers, (T,) or whatever broadcasts to x without its last axis. Angles are formed in
-             float64: at position 10000 a float32 angle has three digits.
+             float64: at position 10000 a float32 angle has three digits. In the place of the base may stand the angles
+             of position 1, a tuple of I numbers, as models have them whose positions were stretched.
     Raises:  ValueError if D = 2 I is odd, or positions are not integers or do not broadcast.
     """
     cos, sin = _angles("rotary_halves", x, positions, base)
@@ -36,7 +39,7 @@ def rotary_halves(x: Array, *, positions: Array, base: float) -> tuple[Array, Ca
 
 
 @differentiable
-def rotary_interleaved(x: Array, *, positions: Array, base: float) -> tuple[Array, Callable[[Array], Array]]:
+def rotary_interleaved(x: Array, *, positions: Array, base: Frequencies) -> tuple[Array, Callable[[Array], Array]]:
     """LONG, rotary: the pair (x_{2i}, x_{2i+1}) turned by the angle p base^(-2i/D), for i < D/2 and position p
 
     The layout of the paper and of GPT-J: the pairs are (0, 1), (2, 3), ...
@@ -64,10 +67,13 @@ def _turn(a: Array, b: Array, cos: Array, sin: Array, into_a: Array, into_b: Arr
     into_b += a * sin
 
 
-def _angles(operation: str, x: Array, positions: Array, base: float) -> tuple[Array, Array]:
+def _angles(operation: str, x: Array, positions: Array, base: Frequencies) -> tuple[Array, Array]:
     """cos and sin of p base^(-2i/D), (..., T, D/2) or what broadcasts to it, in the dtype of x."""
     D = x.shape[-1]
-    if not base > 0:
+    if isinstance(base, tuple):
+        if len(base) != D // 2:
+            raise ValueError(f"{operation}: {D // 2} pairs need as many frequencies; got {len(base)}")
+    elif not base > 0:
         raise ValueError(f"{operation}: base must be above 0, got {base}")
     xp = namespace(x)
     angle = positions.astype("float64")[..., None] * _frequencies(xp, D, base)
@@ -75,6 +81,8 @@ def _angles(operation: str, x: Array, positions: Array, base: float) -> tuple[Ar
 
 
 @lru_cache(maxsize=16)
-def _frequencies(xp: Any, D: int, base: float) -> Array:
+def _frequencies(xp: Any, D: int, base: Frequencies) -> Array:
     """base^(-2i/D), (D/2,), in float64: the same for every layer and token, and never written to."""
+    if isinstance(base, tuple):
+        return xp.asarray(base, "float64")
     return xp.exp(xp.arange(0, D, 2, dtype="float64") * (-math.log(base) / D)) if D else xp.empty(0)

@@ -81,7 +81,7 @@ def gated_case(activation: str) -> Callable[[Sizes], Case]:
     return case
 
 
-def grouped_case(rotation: str | None, *, biased: bool, layer: bool) -> Callable[[Sizes], Case]:
+def grouped_case(rotation: str | None, *, biased: bool, layer: bool, forms: bool = False) -> Callable[[Sizes], Case]:
     """Heads of another width than C / H, that share one head of keys; the second row is padded on the left."""
 
     def case(s: Sizes) -> Case:
@@ -89,7 +89,7 @@ def grouped_case(rotation: str | None, *, biased: bool, layer: bool) -> Callable
         attention_mask = numpy.arange(s.T) >= numpy.arange(s.B)[:, None, None, None]
         same: dict[str, Any] = {
             "heads": s.H, "kv_heads": 1, "rotation": rotation, "positions": positions, "base": 100.0,
-            "attention_mask": attention_mask, "cache": None,
+            "attention_mask": attention_mask, "cap": 1.5 if forms else None, "stretch": 1.2, "eps": 1e-5, "cache": None,
         }  # fmt: skip
 
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
@@ -99,7 +99,7 @@ def grouped_case(rotation: str | None, *, biased: bool, layer: bool) -> Callable
                     a.get("r"),
                     a["p"],
                     **same,
-                    eps=1e-5,
+                    activation="silu",
                     dropout_mask={"attention": s.dropout_mask(4), "feed_forward": s.dropout_mask(5)},
                     rate=0.3,
                 )
@@ -114,6 +114,11 @@ def grouped_case(rotation: str | None, *, biased: bool, layer: bool) -> Callable
             return y, pull
 
         p = llama_layer_shapes(s.width, s.H, 1, D, s.F) if layer else grouped_attention_shapes(s.width, s.H, 1, D)
+        if forms:
+            layers = llama_layer_shapes(
+                s.width, s.H, 1, D, s.F, biases="qkvo", query_key_norm=True, offset_norms=True, norms_after=True
+            )
+            p = layers if layer else layers["attention"]
         return block, {"x": s.x, "r": (s.H, 2 * s.T - 1), "p": p} if biased else {"x": s.x, "p": p}
 
     return case
@@ -208,8 +213,8 @@ def stack_layer_case(order: str, *, decoder: bool, biased: bool, drop: bool) -> 
         sublayers = ("attention", *(("cross_attention",) if decoder else ()), "feed_forward")
         dropout_mask = {name: s.dropout_mask(seed) for seed, name in enumerate(sublayers)} if drop else None
         same: dict[str, Any] = {
-            "norm": order, "heads": s.H, "scaled": not biased, "activation": "gelu_erf", "eps": 0.1,
-            "dropout_mask": dropout_mask, "rate": 0.3,
+            "norm": order, "heads": s.H, "scaled": not biased, "activation": "gelu_erf", "capacity": 2,
+            "eps": 0.1,            "dropout_mask": dropout_mask, "rate": 0.3,
         }  # fmt: skip
 
         def block(a: Tree) -> tuple[Any, Callable[[Any], Tree]]:
@@ -289,6 +294,8 @@ CASES: dict[str, Callable[[Sizes], Case]] = {
     "grouped_attention relative": grouped_case(None, biased=True, layer=False),
     "llama_layer rotary": grouped_case("rotary", biased=False, layer=True),
     "llama_layer relative": grouped_case(None, biased=True, layer=True),
+    "grouped_attention biases norms cap": grouped_case("rotary", biased=False, layer=False, forms=True),
+    "llama_layer offsets norms after": grouped_case("rotary", biased=False, layer=True, forms=True),
     "self_attention": attention_case(causal=False, padded=False),
     "self_attention causal": attention_case(causal=True, padded=False),
     "self_attention causal, padded": attention_case(causal=True, padded=True),
@@ -310,8 +317,9 @@ CASES: dict[str, Callable[[Sizes], Case]] = {
     "encoder_layer pre, relative, gated": stack_layer_case("pre", decoder=False, biased=True, drop=False),
     "decoder_layer post": stack_layer_case("post", decoder=True, biased=False, drop=False),
     "decoder_layer pre, relative, gated": stack_layer_case("pre", decoder=True, biased=True, drop=True),
-    "lm_loss": loss_case(lm_loss),
-    "smoothed_lm_loss": loss_case(smoothed_lm_loss, smoothing=0.2),
+    "lm_loss": loss_case(lm_loss, cap=None),
+    "smoothed_lm_loss": loss_case(smoothed_lm_loss, smoothing=0.2, cap=None),
+    "smoothed_lm_loss with a cap": loss_case(smoothed_lm_loss, smoothing=0.2, cap=1.5),
 }
 every_block = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 sizes = st.builds(

@@ -30,7 +30,7 @@ def test_the_loss_does_not_depend_on_the_size_of_a_block_of_logits(block: int, i
     dh, dW = back_logits(back_loss(numpy.array(0.7)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lm_head, "LOGITS", block)
-        blockwise, back = lm_loss(h, W, targets=targets, ignore=ignore)
+        blockwise, back = lm_loss(h, W, targets=targets, ignore=ignore, cap=None)
         blockwise_dh, blockwise_dW = back(numpy.array(0.7))
     numpy.testing.assert_allclose(blockwise, loss, rtol=1e-13)
     numpy.testing.assert_allclose(blockwise_dh, dh, rtol=1e-12, atol=1e-14)
@@ -48,13 +48,13 @@ def test_there_are_never_more_logits_at_once_than_a_block(monkeypatch: pytest.Mo
     monkeypatch.setattr(lm_head, "matmul", counted)
     monkeypatch.setattr(lm_head, "LOGITS", 3 * V + 1)
     h, W, targets = example(0)
-    lm_loss(h, W, targets=targets, ignore=None)
+    lm_loss(h, W, targets=targets, ignore=None, cap=None)
     assert made == [3 * V, 3 * V, 3 * V, V]
 
 
 def test_a_text_without_tokens_costs_nothing() -> None:
     h, W, targets = example(0)
-    loss, back = lm_loss(h[:0], W, targets=targets[:0], ignore=None)
+    loss, back = lm_loss(h[:0], W, targets=targets[:0], ignore=None, cap=None)
     dh, dW = back(numpy.ones(()))
     assert loss == 0
     assert dh.shape == (0, T, C)
@@ -71,7 +71,7 @@ def test_a_row_that_is_ignored_contributes_exactly_nothing(nothing: float, smoot
     results = []
     for what in (0, nothing):
         rows = numpy.where((targets != -1)[:, None], h, what)
-        y, back = smoothed_lm_loss(rows, W, targets=targets, ignore=-1, smoothing=smoothing)
+        y, back = smoothed_lm_loss(rows, W, targets=targets, ignore=-1, smoothing=smoothing, cap=None)
         results.append([y, *back(numpy.asarray(dy))])
     for a, b in zip(*results, strict=True):
         assert numpy.array_equal(a, b)

@@ -1,4 +1,4 @@
-"""Attention with windows, packed documents, soft caps, sinks, its log-sum-exp and normed queries, and rotary positions
+"""Attention with windows, packed documents, sinks, its log-sum-exp and normed queries, and rotary positions
 on a part of the head or beyond the length of training. No model of refllm has these: they are put together here from
 refllm.ops and NumPy, for the golden files alone."""
 
@@ -12,7 +12,6 @@ import numpy
 
 from refllm.backend import Array, namespace, to_host
 from refllm.ops import rotary
-from refllm.ops.activation import tanh
 from refllm.ops.attention import attention
 from refllm.ops.rms_norm import rms_norm
 from refllm.ops.softmax import softmax
@@ -22,7 +21,7 @@ Pullback = Callable[..., Any]
 
 def functions() -> dict[str, Callable[..., Any]]:
     own = (
-        sliding_window_attention, packed_attention, packed_positions, soft_cap, capped_attention, sink_attention,
+        sliding_window_attention, packed_attention, packed_positions, sink_attention,
         log_sum_exp, attention_with_lse, merge_attention, normed_attention, partial_rotary, linear_frequencies,
         ntk_frequencies, yarn_frequencies, llama3_frequencies,
     )  # fmt: skip
@@ -60,24 +59,6 @@ def packed_positions(*, borders: Array, places: int) -> Array:
     borders, place = to_host(borders), numpy.arange(places)
     start = borders[numpy.searchsorted(borders, place, side="right") - 1]
     return numpy.where(place < borders[-1], place - start, 0)
-
-
-def soft_cap(x: Array, *, cap: float) -> tuple[Array, Pullback]:
-    t, back = tanh(x / x.dtype.type(cap))
-    return t * x.dtype.type(cap), back  # the cap and its inverse cancel in the gradient
-
-
-def capped_attention(
-    q: Array, k: Array, v: Array, *, cap: float, causal: bool, attention_mask: Array | None
-) -> tuple[Array, Pullback]:
-    s, back_s = _scores(q, k)
-    capped, back_cap = soft_cap(s, cap=cap)
-    P, back_P = softmax(_hidden(capped, causal, attention_mask))
-
-    def back(dy: Array) -> tuple[Array, Array, Array]:
-        return *back_s(back_cap(back_P(dy @ v.swapaxes(-1, -2)))), P.swapaxes(-1, -2) @ dy
-
-    return P @ v, back
 
 
 def sink_attention(

@@ -35,6 +35,7 @@ from refllm.ops import (
     rms_norm,
     rotary,
     routing,
+    soft_cap,
     softmax,
     window,
 )  # fmt: skip
@@ -50,7 +51,8 @@ Pullback = Callable[[Array], Any]
 def functions() -> dict[str, Callable[..., Any]]:
     own: tuple[Any, ...] = (
         linear.linear, linear.matmul, linear.heads, embedding.embedding, position.sinusoidal, position.add_positions,
-        attention.attention, attention.biased_attention, softmax.softmax, softmax.log_softmax,
+        attention.attention, attention.biased_attention, soft_cap.soft_cap, soft_cap.capped_attention,
+        softmax.softmax, softmax.log_softmax,
         cross_entropy.cross_entropy, cross_entropy.soft_cross_entropy, cross_entropy.smoothed_cross_entropy,
         mean_squared_error, layer_norm.layer_norm, rms_norm.rms_norm, activation.relu, activation.gelu_erf,
         activation.gelu_tanh, activation.silu, activation.tanh, multiply.multiply, dropout.dropout,
@@ -95,7 +97,7 @@ def attend(x: Array, p: Tree, *, heads: int, causal: bool, attention_mask: Array
 
 
 def grouped(x: Array, p: Tree, **how: Any) -> tuple[Array, Pullback]:
-    y, back = grouped_attention.grouped_attention(x, None, p, **how, cache=None)
+    y, back = grouped_attention.grouped_attention(x, None, p, **how, cap=None, stretch=1.0, eps=1e-5, cache=None)
     return y, without_bias(back)
 
 
@@ -105,7 +107,8 @@ def layer(x: Array, p: Tree, **how: Any) -> tuple[Array, Pullback]:
 
 
 def of_llama(x: Array, p: Tree, **how: Any) -> tuple[Array, Pullback]:
-    y, back = llama_layer.llama_layer(x, None, p, **how, dropout_mask=None, rate=0.0, cache=None)
+    forms: dict[str, Any] = {"cap": None, "stretch": 1.0, "activation": "silu"}
+    y, back = llama_layer.llama_layer(x, None, p, **how, **forms, dropout_mask=None, rate=0.0, cache=None)
     return y, without_bias(back)
 
 

@@ -1,0 +1,165 @@
+"""A directory in the layout of Hugging Face: what it holds is compared with its architecture before it is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from refllm.backend import Array
+from refllm.errors import UserError
+from refllm.models import by_name
+from refllm.models.checks import require_layers_within
+from refllm.parameters import Tree
+from refllm.pretrained.architectures import ARCHITECTURES
+from refllm.pretrained.fields import Fields
+from refllm.pretrained.limited_json import MOST_CONFIG, MOST_INDEX, read_object
+from refllm.pretrained.naming import Architecture, Entry, matched, require_fit
+from refllm.pretrained.tensor_file import Tensor, tensors_of
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+MOST_SHARDS = 4096
+PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt|pkl)")
+_PLAIN = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A published model: its configuration as ours, and its tensors, unread, by plain name."""
+
+    directory: Path
+    fields: Fields
+    architecture: Architecture
+    config: Any
+    shapes: Tree
+    tensors: dict[str, Tensor]
+    names: dict[str, str]  # plain names, as they are in the files
+
+    @property
+    def model(self) -> ModuleType:
+        return by_name(self.architecture.model)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        return self.architecture.table(self.config)
+
+    def tensor(self, name: str) -> Tensor:
+        """Of a plain name."""
+        return self.tensors[self.names[name]]
+
+    def leaves(self) -> dict[str, Array]:
+        """Our parameters by path. What the files hold in float32, as we have it, are views of them."""
+        self._require_equal()
+        found = {entry.path: entry.joined([self.tensor(name).read() for name in entry.names]) for entry in self.entries}
+        spoiled = sorted(path for path, leaf in found.items() if not _is_finite(leaf))
+        if spoiled:
+            raise UserError(
+                f"the weights in {self.directory} are not all finite numbers ({spoiled[0]}); get them again"
+            )
+        return found
+
+    def _require_equal(self) -> None:
+        """UserError unless aliases are what they stand for, and zeros are zero."""
+        for alias, name in self.architecture.aliases(self.config).items():
+            if alias in self.names and not np.array_equal(self.tensor(alias).read(), self.tensor(name).read()):
+                raise UserError(
+                    f"{self.directory}: {self.names[alias]} differs from {self.names[name]}, with which config.json "
+                    "ties it; get the files of one and the same model"
+                )
+        for name in self.architecture.zeros(self.config):
+            if name in self.names and self.tensor(name).read().any():
+                raise UserError(f"{self.directory}: {self.names[name]} is not zero, which is not supported")
+
+
+def _is_finite(leaf: Array) -> bool:
+    return not leaf.size or bool(np.isfinite(leaf.min()) and np.isfinite(leaf.max()))
+
+
+def is_folder(directory: Path) -> bool:
+    """Whether this is such a directory, and not a run."""
+    return (directory / CONFIG).is_file() and not (directory / "checkpoint").is_dir()
+
+
+def open_folder(directory: Path) -> Folder:
+    """The published model in a directory.
+
+    Raises: UserError for an architecture or a field that is not supported, tensors that do not belong to it, and files
+    that are damaged or may run code, before anything of the model's size is made.
+    """
+    fields, architecture = described(directory)
+    tensors = tensors_in(directory)
+    names = matched(tensors, architecture)
+    config = architecture.config(fields, {name: tensors[full] for name, full in names.items()})
+    require_layers_within(config, len(tensors))
+    shapes = by_name(architecture.model).shapes(config)
+    require_fit(shapes, tensors, names, architecture, config)
+    return Folder(directory, fields, architecture, config, shapes, tensors, names)
+
+
+def described(directory: Path) -> tuple[Fields, Architecture]:
+    """What config.json says, and the architecture that it names."""
+    path = directory / CONFIG
+    fields = Fields(read_object(path, most=MOST_CONFIG), str(path))
+    kind = fields.values.get("model_type")
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        raise UserError(f"{path}: the architecture {str(kind)[:40]!r} is not supported; {', '.join(ARCHITECTURES)} are")
+    architecture = ARCHITECTURES[kind]
+    classes = fields.words("architectures") or [architecture.classes[0]]
+    if not set(classes) <= set(architecture.classes):
+        raise UserError(
+            f"{path}: the class {', '.join(classes)[:80]} is not supported; of {kind} these are: "
+            f"{', '.join(architecture.classes)}"
+        )
+    if fields.values.get("quantization_config") is not None:
+        raise UserError(f"{path}: quantised weights are not supported; get the model in float16, bfloat16 or float32")
+    return fields, architecture
+
+
+def tensors_in(directory: Path) -> dict[str, Tensor]:
+    """The tensors of the one file, or of all shards that the index names, by name and unread."""
+    if (directory / WEIGHTS).exists():
+        return tensors_of(directory / WEIGHTS)
+    if not (directory / INDEX).exists():
+        raise UserError(_no_weights(directory))
+    path = directory / INDEX
+    weight_map = read_object(path, most=MOST_INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path} has no weight_map of names and files; get the file again")
+    files = sorted({file for file in weight_map.values() if isinstance(file, str)})
+    odd = [str(file)[:60] for file in weight_map.values() if not isinstance(file, str) or not _PLAIN.fullmatch(file)]
+    if odd:
+        raise UserError(f"{path} names {odd[0]!r}, which is no .safetensors file beside it; get the file again")
+    if len(files) > MOST_SHARDS:
+        raise UserError(f"{path} names {len(files):,} files; {MOST_SHARDS:,} are the most")
+    found: dict[str, Tensor] = {}
+    opened = {file: tensors_of(directory / file) for file in files}
+    for file, tensors in opened.items():
+        for name, tensor in tensors.items():
+            if weight_map.get(name) != file:
+                other = f"in {weight_map[name]}" if name in weight_map else "nowhere"
+                raise UserError(f"{directory / file} holds {name}, which {path} says is {other}; get the files again")
+            found[name] = tensor
+    missing = [name for name in weight_map if name not in found]
+    if missing:
+        raise UserError(f"{path} names {missing[0]}, which {weight_map[missing[0]]} does not hold; get the files again")
+    return found
+
+
+def _no_weights(directory: Path) -> str:
+    pickled = sorted(path.name for path in directory.iterdir() if PICKLED.fullmatch(path.name))
+    if not pickled:
+        return f"{directory} has no {WEIGHTS} and no {INDEX}; give the directory of a published model"
+    convert = (
+        "import torch; from safetensors.torch import save_file; "
+        f"save_file({{k: v.clone().contiguous() for k, v in torch.load('{pickled[0]}', weights_only=True).items()}}, "
+        f"'{WEIGHTS}')"
+    )
+    return (
+        f"{directory} has only {pickled[0]}, a pickle, which may run code and is never opened; convert it where torch "
+        f'is installed: python -c "{convert}"'
+    )
