@@ -26,7 +26,7 @@ from refllm.blocks.feed_forward import (
 from refllm.blocks.gated_feed_forward import GATES, gated_feed_forward, gated_feed_forward_shapes
 from refllm.blocks.grouped_attention import ROTATIONS, grouped_attention, grouped_attention_shapes
 from refllm.blocks.llama_layer import llama_layer, llama_layer_shapes
-from refllm.blocks.lm_head import lm_loss, smoothed_lm_loss
+from refllm.blocks.lm_head import lm_loss, maybe_capped, smoothed_lm_loss
 from refllm.blocks.recurrent import (
     bidirectional,
     recurrent,
@@ -147,9 +147,11 @@ def _stack_layer(*, decoder: bool, biases: bool) -> Any:
 
 
 BEFORE = numpy.arange(T) < T - numpy.arange(B)[:, None, None, None]  # the padding of a source is at its end
-STACK: dict[str, Any] = {"heads": H, "activation": "gelu_erf", "eps": 1e-5, "rate": 0.3}
+STACK: dict[str, Any] = {"heads": H, "activation": "gelu_erf", "eps": 1e-5, "rate": 0.3, "capacity": 2}
 
-GROUPED: dict[str, Any] = {"heads": 2, "kv_heads": 1, "base": 100.0, "cache": None}
+GROUPED: dict[str, Any] = {
+    "heads": 2, "kv_heads": 1, "base": 100.0, "cap": None, "stretch": 1.2, "eps": 1e-5, "cache": None,
+}  # fmt: skip
 PLACES = numpy.maximum(numpy.arange(T) - numpy.arange(B)[:, None], 0)
 
 CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
@@ -208,7 +210,7 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
                 "rotation": rotation,
                 "positions": PLACES,
                 "attention_mask": PADDED,
-                "eps": 1e-5,
+                "activation": "silu",
                 "dropout_mask": dropout_mask,
                 "rate": 0.3,
             },
@@ -244,7 +246,8 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         },
     ),
     *((maybe_dropout, (X,), {"dropout_mask": dropout_mask, "rate": 0.3}) for dropout_mask in (None, _dropout_mask())),
-    *((normalise, (X, _tree(norm)), {"eps": 1e-5}) for norm in (norm_shapes(C), {"g": (C,)})),
+    *((normalise, (X, _tree(norm)), {"eps": 1e-5}) for norm in (norm_shapes(C), {"g": (C,)}, {"offset": (C,)})),
+    *((maybe_capped, (X,), {"cap": cap}) for cap in (None, 0.5)),
     *((affine, (X, _tree(affine_shapes({"q": (C, F)}, biases=b))), {"name": "q"}) for b in (True, False)),
     *(
         (_stacked(project), (X, _tree(affine_shapes({"q": (C, 12)}, biases=b))), {"name": "q", "heads": 2, "parts": 3})
@@ -252,8 +255,13 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
     ),
     (concatenated, (_normal(B, H, T, 3), _tree(affine_shapes({"o": (6, C)}, biases=True))), {"name": "o"}),
     *(
-        (maybe_gated, (X, _tree(shapes)), {"activation": "relu"})
-        for shapes in (feed_forward_shapes(C, F), gated_feed_forward_shapes(C, F), {"W1": (C, F), "W2": (F, C)})
+        (maybe_gated, (X, _tree(shapes)), {"activation": "relu", "capacity": 2})
+        for shapes in (
+            feed_forward_shapes(C, F),
+            gated_feed_forward_shapes(C, F),
+            {"W1": (C, F), "W2": (F, C)},
+            switch_layer_shapes(C, F, 3, biases=False),
+        )
     ),
     *(
         (
@@ -362,8 +370,37 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         for causal in (True, False)
     ),
     *((maybe_norm, (X, _tree({"norm": norm_shapes(C)})), {"name": name, "eps": 1e-5}) for name in ("norm", "other")),
-    (smoothed_lm_loss, (X, _normal(C, V)), {"targets": RANDOM.integers(0, V, (B, T)), "ignore": 1, "smoothing": 0.1}),
-    (lm_loss, (X, _normal(C, V)), {"targets": RANDOM.integers(0, V, (B, T)), "ignore": 1}),
+    (
+        smoothed_lm_loss,
+        (X, _normal(C, V)),
+        {"targets": RANDOM.integers(0, V, (B, T)), "ignore": 1, "smoothing": 0.1, "cap": 0.5},
+    ),
+    (lm_loss, (X, _normal(C, V)), {"targets": RANDOM.integers(0, V, (B, T)), "ignore": 1, "cap": None}),
+    (
+        _without_none(grouped_attention),
+        (X, None, _tree(grouped_attention_shapes(C, 2, 1, 4, biases="qkvo", normed=True))),
+        {
+            **GROUPED,
+            "cap": 0.5,
+            "rotation": "rotary",
+            "positions": PLACES,
+            "causal": True,
+            "attention_mask": PADDED,
+        },
+    ),
+    (
+        _without_none(llama_layer),
+        (X, None, _tree(llama_layer_shapes(C, 2, 1, 4, F, offset_norms=True, norms_after=True))),
+        {
+            **GROUPED,
+            "rotation": "rotary",
+            "positions": PLACES,
+            "attention_mask": PADDED,
+            "activation": "gelu_tanh",
+            "dropout_mask": None,
+            "rate": 0.0,
+        },
+    ),
 ]
 
 
