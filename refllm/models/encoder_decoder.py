@@ -153,11 +153,10 @@ def shapes(config: Config) -> Tree:
         ),
     }
     switch = switch_layer_shapes(C, F, config.experts, biases=False)
-    for stack in ("encoder", "decoder"):
-        layers = tree[stack]["layers"]
-        tree[stack]["layers"] = [
-            {**layer, "feed_forward": switch} if has_experts(stack, i, config) else layer
-            for i, layer in enumerate(layers)
+    for half in ("encoder", "decoder"):
+        tree[half]["layers"] = [
+            {**layer, "feed_forward": switch} if has_experts(half, i, config) else layer
+            for i, layer in enumerate(tree[half]["layers"])
         ]
     if not config.tied:
         tree["head"] = (C, V)
@@ -261,7 +260,8 @@ def decode(
         return decoder_layer(
             x, memory, r, of_layer, norm=config.norm, heads=config.heads, scaled=_scaled(config),
             memory_mask=keys_mask, activation=config.activation, capacity=config.capacity, eps=config.eps,
-            rate=config.dropout, cache=None if cache is None else cache.layers[i], dropout_mask=branch(dropout_mask, "layers", i),
+            rate=config.dropout, cache=None if cache is None else cache.layers[i],
+            dropout_mask=branch(dropout_mask, "layers", i),
         )  # fmt: skip
 
     h, back_stack = stack(
