@@ -43,7 +43,7 @@ def foreign(out: Path) -> bool:
 def build(out: Path, doctrees: Path, *, draft: bool) -> int:
     from sphinx.cmd.build import build_main
 
-    from book import accessible, pages
+    from book import accessible, clicks, pages
 
     if out.exists():
         shutil.rmtree(out)
@@ -52,7 +52,7 @@ def build(out: Path, doctrees: Path, *, draft: bool) -> int:
     status = build_main([*options, *strict, str(ROOT / "docs"), str(out)])
     shutil.rmtree(out / ".doctrees", ignore_errors=True)
     accessible.repair(out)
-    faults = list(pages.faults(out)) if out.exists() else []
+    faults = [*pages.faults(out), *clicks.faults(out, clicks.unplanned())] if out.exists() else []
     for fault in faults:
         print(f"docs: {fault}", file=sys.stderr)
     return status or int(bool(faults))

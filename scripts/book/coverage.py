@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from book import golden, mistakes, text
+from book import golden, laws, mistakes, text
 from refllm.spec.registers import errata, sources
 
 UNWRITTEN = "This chapter is not written yet."
@@ -95,15 +95,17 @@ def _of_chapter(record: Record, name: str, place: Place) -> Iterator[str]:
         yield f"{name} has a chapter and no code: `{{text}} FUNCTION` or `{{code}} refllm.module.name`"
     if entry.code and not functions and name not in record.shown["code"]:
         yield f"{name}: its page names none of its modules: `{{code}} {name}`"
-    if golden.of(name) and name not in record.shown["cases"]:
+    if golden.of_id(name) and name not in record.shown["cases"]:
         yield f"{name} has golden cases that its page does not list: `{{cases}} {name}`"
-    if mistakes.of(name) and name not in record.shown["mistakes"]:
+    if mistakes.of_id(name) and name not in record.shown["mistakes"]:
         yield f"{name} has known mistakes that its page does not list: `{{mistakes}} {name}`"
+    if (functions or entry.code) and not laws.of_id(name):
+        yield f"{name} is checked by no test"
     if name not in record.shown["sources"]:
         yield f"{name}: its page does not say where it comes from: `{{sources}} {name}`"
-    if functions and name not in record.shown["laws"]:
+    if (functions or entry.code) and name not in record.shown["laws"]:
         yield f"{name}: its page does not list the laws: `{{laws}} {name}`"
-    if functions and "example" not in kinds:
+    if (functions or entry.part in "AB") and "example" not in kinds:
         yield f"{place.page} shows {name} without an example that is computed: `{{example}}`"
     if any(function.back_lines[0] for function in functions) and "steps" not in kinds:
         yield f"{place.page} shows {name} without the steps of its backward pass: `{{steps}}`"

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from book import text
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -47,3 +49,8 @@ def _case(case: dict[str, Any], file: str) -> Case:
 def of(name: str) -> list[Case]:
     """Those of an ID, or of an operation."""
     return [case for case in cases() if name in (case.spec, case.operation)]
+
+
+def of_id(name: str) -> list[Case]:
+    """Those of an ID; of a system that has none under its own name, those of its operations."""
+    return of(name) or [case for function in text.operations_of(name) for case in of(function.name)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from book import text
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -33,3 +35,8 @@ def bank() -> tuple[Mistake, ...]:
 def of(name: str) -> list[Mistake]:
     """Those of an ID, or of an operation."""
     return [mistake for mistake in bank() if name == mistake.spec or name in mistake.operations]
+
+
+def of_id(name: str) -> list[Mistake]:
+    """Those of an ID; of a system that has none under its own name, those of its operations."""
+    return of(name) or [mistake for function in text.operations_of(name) for mistake in of(function.name)]

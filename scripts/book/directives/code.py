@@ -81,7 +81,7 @@ class Code(Directive):
             else:
                 names = [name]
             items += [nodes.list_item("", self._said(each)) for each in names]
-        return [nodes.bullet_list("", *items)]
+        return [nodes.bullet_list("", *items, classes=["book-code"])]
 
     def _said(self, name: str) -> nodes.paragraph:
         said = first_line(name)

@@ -46,7 +46,9 @@ class Steps(Directive):
             rows.append([str(len(rows) + 1), nodes.math(formula, formula), shape, self.words(why), shown])
         self.record.add("steps", self.page)
         head = [self.said(each) for each in ("step", "formula", "shape", "because", "code")]
-        return [table(head, rows, [5, 30, 12, 33, 20])]
+        made = table(head, rows, [5, 30, 12, 33, 20])
+        made["classes"].append("book-steps")
+        return [made]
 
     def _check(self, code: str, shape: str) -> None:
         try:

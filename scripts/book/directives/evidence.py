@@ -34,20 +34,27 @@ class Laws(Directive):
 
     def made(self) -> list[nodes.Node]:
         operations = {function.name: None for name in self.arguments for function in self.functions(name)}
+        code = [each for name in self.arguments if name in sources().entries for each in sources().entries[name].code]
         own_files = {f"test_{operation}.py" for operation in operations}
         found = sorted(
-            {law for operation in operations for law in laws.of(operation)},
+            {law for operation in operations for law in laws.of(operation)}
+            | {law for each in code for law in laws.of_code(each)},
             key=lambda law: (law.path.rpartition("/")[2] not in own_files, law.path, law.line),
         )
+        of_each = sorted(
+            {law for name in operations for law in laws.of_each(name)} - {*found}, key=lambda law: law.path
+        )
         self.record.add("laws", self.page, *self.arguments)
-        if not found:
+        if not found and not of_each:
             raise PageError(f"no test speaks of {', '.join(operations) or ', '.join(self.arguments)}")
+        return [*self._said(found, ""), *self._said(of_each, " (of every operation)")]
+
+    def _said(self, found: list[laws.Law], what: str) -> list[nodes.Node]:
         said = []
         for path, group in groupby(found, key=lambda law: law.path):
             own = list(group)
             items = [nodes.list_item("", nodes.paragraph("", law.says)) for law in own]
-            node = Details("", nodes.bullet_list("", *items), summary=f"{path}: {len(own)}")
-            said.append(node)
+            said.append(Details("", nodes.bullet_list("", *items), summary=f"{path}{what}: {len(own)}"))
         return said
 
 
@@ -55,7 +62,7 @@ class Cases(Told):
     """The golden cases of IDs or operations."""
 
     def made(self) -> list[nodes.Node]:
-        found = {case: None for name in self.arguments for case in golden.of(name)}
+        found = {case: None for name in self.arguments for case in golden.of_id(name)}
         self.record.add("cases", self.page, *self.arguments)
         if not found:
             raise PageError(f"there are no golden cases of {', '.join(self.arguments)}")
@@ -70,7 +77,7 @@ class Mistakes(Told):
     """The known mistakes of IDs or operations, as diffs of the text, those with a public report first."""
 
     def made(self) -> list[nodes.Node]:
-        found = list({mistake: None for name in self.arguments for mistake in mistakes.of(name)})
+        found = list({mistake: None for name in self.arguments for mistake in mistakes.of_id(name)})
         self.record.add("mistakes", self.page, *self.arguments)
         if not found:
             raise PageError(f"there are no known mistakes of {', '.join(self.arguments)}")
@@ -231,11 +238,10 @@ class Evidence(Directive):
     def made(self) -> list[nodes.Node]:
         operations = list({f.name: None for name in self.arguments for f in self.functions(name)})
         made = []
-        if any(laws.of(operation) for operation in operations):
-            made.append(self._section("Laws", Laws))
-        if any(golden.of(name) for name in self.arguments):
+        made.append(self._section("Laws", Laws))
+        if any(golden.of_id(name) for name in self.arguments):
             made.append(self._section("Golden cases", Cases))
-        if any(mistakes.of(name) for name in self.arguments):
+        if any(mistakes.of_id(name) for name in self.arguments):
             made.append(self._section("Usual mistakes", Mistakes))
         from golden.conventions import OF_OPERATION
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from docutils import nodes
 
-from book import golden, mistakes, places, text
+from book import golden, laws, mistakes, places, text
 from book.coverage import Place, Record
 from book.directives.directive import Cell, Directive, PageError, chinese, coded, link, record, table, way_up
 from refllm.spec.registers import errata, sources
@@ -64,8 +64,8 @@ def _register(found: Record, page: str, parts: tuple[str, ...]) -> list[nodes.No
             made.append(table(["number", "documents", "to be met"], rows, [25, 25, 50]))
         else:
             own = [entry for entry in sources().entries.values() if entry.part == part]
-            made.append(table(["ID", "what", "operations", "cases", "mistakes"], [_of_id(found, page, e) for e in own],
-                              [12, 38, 34, 8, 8]))  # fmt: skip
+            head = ["ID", "what", "operations", "laws", "cases", "mistakes"]
+            made.append(table(head, [_of_id(found, page, entry) for entry in own], [12, 34, 30, 8, 8, 8]))
     return made
 
 
@@ -75,10 +75,9 @@ def _of_id(found: Record, page: str, entry: Any) -> list[Cell]:
     for function in text.operations_of(entry.id):
         functions += [nodes.Text(", ")] if functions else []
         functions.append(_to(found.operations.get(function.name), page, nodes.literal("", function.name)))
-    return [
-        [_to(place, page, entry.id)], [_to(place, page, entry.name)], functions or "",
-        str(len(golden.of(entry.id)) or ""), str(len(mistakes.of(entry.id)) or ""),
-    ]  # fmt: skip
+    numbers = (len(laws.of_id(entry.id)), len(golden.of_id(entry.id)), len(mistakes.of_id(entry.id)))
+    operations = functions or [nodes.literal("", each) for each in entry.code[:1]] or "–"
+    return [[_to(place, page, entry.id)], [_to(place, page, entry.name)], operations, *(str(n or "–") for n in numbers)]
 
 
 def _of_erratum(found: Record, page: str, name: str) -> list[Cell]:
