@@ -5,8 +5,9 @@
 
 After `P, softmax_back = softmax(s)` stands `P = tap("P", P)`: the text goes on with what the onlooker makes of it.
 
-One step has a second form that every fused attention uses: Σ_s P_ts dP_ts is Σ_e dy_te y_te, for which y is read as it
-was stored. Where the text goes back from y = P v through a softmax, numbers that have a `through_softmax` are asked.
+Where right implementations take other steps than the text, whose errors are larger, these stand here in its place
+(`FORMS`). One is everywhere: fused attention forms Σ_s P_ts dP_ts as Σ_e dy_te y_te, for which y is read as it was
+stored. Where the text goes back from y = P v through a softmax, numbers that have a `through_softmax` are asked.
 """
 
 from __future__ import annotations
@@ -28,6 +29,29 @@ _LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
 _SHOWN = "_shown"  # the name of `tap` in the text that is made here
 _THROUGH = "_through_softmax"
 _Statement = ast.stmt
+
+# By module: a line of the text, and what stands here instead.
+FORMS = {
+    # The targets of a row add up to 1. A framework that knows the pullback of log-softmax alone forms the sum.
+    "cross_entropy": [("w * exp(log_p) - t", "sum(t) * exp(log_p) - t")],
+    # A framework adds up the gradient of a weight step by step, and stores the sum after each.
+    "recurrent": [
+        ("    dx, dWx, db = of_what_enters(x, dz, Wx)", "    dx, dWx, db = _step_by_step(x, dz, Wx)"),
+        (
+            "    return flat(stack(before, axis=1)).T @ flat(stack(dz, axis=1))",
+            "    dW = before[0].T @ dz[0]\n"
+            "    for state, dstep in zip(before[1:], dz[1:]):\n"
+            "        dW = dW + state.T @ dstep\n"
+            "    return dW\n\n\n"
+            "def _step_by_step(x, dz, Wx):\n"
+            "    dx, _, _ = of_what_enters(x, dz, Wx)\n"
+            "    dWx, db = x[:, 0].T @ dz[0], rows(dz[0])\n"
+            "    for t in range(1, len(dz)):\n"
+            "        dWx, db = dWx + x[:, t].T @ dz[t], db + rows(dz[t])\n"
+            "    return dx, dWx, db",
+        ),
+    ],
+}
 
 
 @cache
@@ -71,7 +95,17 @@ def _sources() -> Iterator[tuple[str, ast.Module]]:
     for module in pkgutil.iter_modules(spec.__path__):
         if module.name != "array":
             name = f"{spec.__name__}.{module.name}"
-            yield name, ast.parse(inspect.getsource(importlib.import_module(name)))
+            yield name, ast.parse(_in_other_forms(module.name, inspect.getsource(importlib.import_module(name))))
+
+
+def _in_other_forms(module: str, source: str) -> str:
+    for line, other in FORMS.get(module, ()):
+        if source.count(line) != 1:
+            raise ValueError(
+                f"refllm/spec/{module}.py no longer says {line.strip()!r} once: FORMS of named.py follows it"
+            )
+        source = source.replace(line, other)
+    return source
 
 
 def _assigned(node: ast.AST) -> list[str]:
@@ -87,7 +121,8 @@ def _assigned(node: ast.AST) -> list[str]:
 
 
 class _Shown(ast.NodeTransformer):
-    """In functions, after every assignment the value is shown; an entry of a list is shown before it is put there."""
+    """In functions, arrays that are given are shown, and the value of every assignment after it; an entry of a list is
+    shown before it is put there."""
 
     _depth = 0
 
@@ -95,6 +130,9 @@ class _Shown(ast.NodeTransformer):
         self._depth += 1
         self.generic_visit(node)
         self._depth -= 1
+        given = [_again(each.arg) for each in node.args.args]
+        start = 1 if ast.get_docstring(node) is not None else 0
+        node.body[start:start] = given
         return node
 
     def visit_Assign(self, node: ast.Assign) -> Any:

@@ -46,6 +46,7 @@ WORDS = {
     "normalised": ("n",),
 }
 _THROUGH_PROBABILITIES = ("P", "p", "dP", "dp", "ds")
+_LARGE, _REACH = 2.0**-9, 3.0  # from which error on a function is not straight, and as how many deviations it counts
 _KEYS = ("stored", "accumulate", "chain", "factors")
 
 
@@ -80,8 +81,8 @@ class Plan:
             with_back = isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])
             y, back = returned if with_back else (returned, None)
             gradients = back(*(enter(x) for x in cotangents.values())) if back and cotangents else None
-        values = self.stored_leaves(_named(y, list(outputs or cotangents or ())))
-        return values, {} if gradients is None else self.stored_leaves(_named(gradients, list(inputs)))
+        values = self.stored_leaves(flattened(y, list(outputs or cotangents or ())))
+        return values, {} if gradients is None else self.stored_leaves(flattened(gradients, list(inputs)))
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """The functions of the text that show what they name, to be called while the plan is `running`."""
@@ -112,7 +113,8 @@ class Plan:
     def arithmetic(self) -> Planned:
         accumulate = FORMATS[self.accumulate]
         lost = accumulate.smallest * (accumulate.unit if accumulate.gradual else 1)
-        return Planned(self.chain, lost, accumulate.unit, self.factors, self.carrier)
+        products = self.stored.get(EVERY)
+        return Planned(self.chain, lost, accumulate.unit, self.factors, self.carrier, products)
 
     @functools.cached_property
     def types(self) -> dict[str, str]:
@@ -155,17 +157,40 @@ class Planned(Arithmetic):
 
     factors: str | None = None
     carrier: str = "float32"  # of the outputs
+    products: str | None = None  # of the results of matrix products, where every value is stored
+
+    def steepness(self, f: Callable[[Array], Array], x: Spread, slope: Array) -> Array:
+        """The largest mean slope about x, where its error is too large to go by the derivative."""
+        deviations = numpy.sqrt(x.variance)
+        if not (deviations > _LARGE).any():
+            return slope
+        reach = _REACH * deviations
+        mean = numpy.abs(f(x.value + reach) - f(x.value - reach)) / (2 * reach)
+        found: Array = numpy.where(deviations > _LARGE, numpy.fmax(numpy.abs(slope), mean), slope)
+        return found
 
     def stored(self, x: Any, dtype: str) -> Any:
         """x as a number of that type."""
         if not isinstance(x, Spread) or x.held == dtype or FORMATS[dtype].unit <= self.unit:
             return x
-        return Spread(x.value, x.own + _of_storing(x, FORMATS[dtype]), self, dtype, x.shared)
+        return Spread(x.value, x.own + _of_storing(x, FORMATS[dtype]), self, dtype, x.shared, x.kinds)
+
+    def over(self, a: Spread, b: Spread) -> Spread:
+        """Of a divisor that may be near to 0 nothing is known, and what it divides may be anything."""
+        y = super().over(a, b)
+        with numpy.errstate(all="ignore"):
+            nearest = 1 - _REACH * numpy.sqrt(b.variance) / numpy.abs(b.value)
+            if not (nearest < 1 - _LARGE).any():
+                return y
+            more = y.value / b.value * numpy.sqrt(b.variance) * (1 / numpy.fmax(nearest, 0) - 1)
+            further = numpy.where((b.variance == 0) | (y.value == 0), 0, more * more)
+        return Spread(y.value, y.own + further, self, None, y.shared, y.kinds)
 
     def matmul(self, a: Spread, b: Spread) -> Spread:
         if self.factors is not None:
             a, b = self.stored(a, self.factors), self.stored(b, self.factors)
-        return super().matmul(a, b)
+        y = super().matmul(a, b)
+        return y if self.products is None else self.stored(y, self.products)
 
     def through_softmax(self, ds: Spread, dP: Spread, P: Spread, dy: Spread, y: Spread) -> Spread:
         """ds = P (dP - D), where D = Σ P dP may have been found as Σ dy y from the stored output."""
@@ -173,7 +198,7 @@ class Planned(Arithmetic):
         read = self.sum(self.times(dy, self.stored(y, self.carrier)), -1, True)
         with numpy.errstate(all="ignore"):
             further = numpy.sqrt(numpy.maximum(read.variance - D.variance, 0))
-            return Spread(ds.value, ds.own, self, ds.held, {**ds.shared, Source(): -P.value * further})
+            return Spread(ds.value, ds.own, self, ds.held, {**ds.shared, Source(): -P.value * further}, ds.kinds)
 
 
 def _of_storing(x: Spread, format: Format) -> Array:
@@ -198,12 +223,12 @@ def _over(f: Callable[[Any], Any], x: Any) -> Any:
     return f(x)
 
 
-def _named(found: Any, names: list[str]) -> dict[str, Any]:
+def flattened(found: Any, names: Sequence[str]) -> dict[str, Any]:
     """Leaves by name: a tuple has one entry for each name, in order."""
     parts = found if isinstance(found, tuple) else (found,)
-    names = names if len(names) == len(parts) else ["y", *(f"y{n}" for n in range(1, len(parts)))]
+    own = names if len(names) == len(parts) else ["y", *(f"y{n}" for n in range(1, len(parts)))]
     leaves: dict[str, Any] = {}
-    for name, part in zip(names, parts, strict=True):
+    for name, part in zip(own, parts, strict=True):
         _flatten(name, part, leaves)
     return leaves
 

@@ -32,7 +32,7 @@ import numpy
 
 from refllm.backend import Array
 from refllm.numbers.rules import DERIVATIVES
-from refllm.numbers.spread_value import Shared, Spread, together, weighted
+from refllm.numbers.spread_value import Shared, Spread, kinds_in, together, weighted
 from refllm.spec import array
 from refllm.spec.array import Floats
 
@@ -53,11 +53,11 @@ def _function(name: str) -> Any:
         a = self.lifted(x)
         with numpy.errstate(all="ignore"), array.scalars(array.Scalars):  # how steep it is need not be known so well
             y = f(a.value)
-            slope = derivative(a.value, y)
+            slope = self.steepness(f, a, derivative(a.value, y))
             own = 0 if name == "sqrt" else self.of_rounding(y * y)  # a root is rounded correctly
             flat = is_flat(a.value, slope)
             arrived = _weighed(slope, a.own) + numpy.where(flat, 0, own)
-            return self.rounded(y, arrived, flat, weighted(slope, a.shared))
+            return self.rounded(y, arrived, flat, weighted(slope, a.shared), a.kinds)
 
     def is_flat(x: Array, slope: Array) -> Array:
         """Where the value is exact, as that of tanh far from 0: it does not change from half way on. Where it has just
@@ -90,18 +90,25 @@ class Arithmetic:
         """The variance that the rounding of numbers with these squares adds."""
         return ROUNDING * self.unit * self.unit * squares
 
-    def rounded(self, y: Any, own: Any, exact: Any, shared: Shared | None = None) -> Spread:
+    def steepness(self, f: Callable[[Array], Array], x: Spread, slope: Array) -> Array:
+        """How steep f is where x may be: its derivative, while the error of x is small."""
+        return slope
+
+    def rounded(self, y: Any, own: Any, exact: Any, shared: Shared | None = None, kinds: float = math.inf) -> Spread:
         """The result y of operands whose errors give it these, after its own rounding; `exact` says where there is
         none."""
         with numpy.errstate(all="ignore"):
             rounding = numpy.where(exact, 0, self.of_rounding(y * y) + self.underflow**2)
             finite = numpy.isfinite(y)
             kept = {source: numpy.where(finite, c, 0) for source, c in (shared or {}).items()}
-            return Spread(y, numpy.where(finite, own + rounding, 0), self, shared=kept)
+            return Spread(y, numpy.where(finite, own + rounding, 0), self, None, kept, kinds)
 
     def lifted(self, x: Any) -> Spread:
         """What stands beside a value with a spread: a plain number is rounded to the type when it is not short."""
-        return x if isinstance(x, Spread) else self.rounded(numpy.asarray(x, float), 0.0, _is_short(x))
+        if isinstance(x, Spread):
+            return x
+        value = numpy.asarray(x, float)
+        return self.rounded(value, 0.0, _is_short(x), kinds=1 if value.size == 1 else math.inf)
 
     # --- of two operands ---------------------------------------------------------------------------------------------
 
@@ -109,7 +116,9 @@ class Arithmetic:
         a, b = _repeated(a, b)
         with numpy.errstate(all="ignore"):
             shared = together(a.shared, b.shared)
-            return self.rounded(a.value + b.value, a.own + b.own, _is_nothing(a) | _is_nothing(b), shared)
+            return self.rounded(
+                a.value + b.value, a.own + b.own, _is_nothing(a) | _is_nothing(b), shared, a.kinds * b.kinds
+            )
 
     def minus(self, a: Spread, b: Spread) -> Spread:
         return self.plus(a, -b)
@@ -119,12 +128,12 @@ class Arithmetic:
         with numpy.errstate(all="ignore"):
             if a is b:  # its error comes twice, and it is the same
                 return self.rounded(
-                    a.value * a.value, _weighed(2 * a.value, a.own), exact, weighted(2 * a.value, a.shared)
+                    a.value * a.value, _weighed(2 * a.value, a.own), exact, weighted(2 * a.value, a.shared), a.kinds
                 )
             a, b = _repeated(a, b)
             shared = together(weighted(b.value, a.shared), weighted(a.value, b.shared))
             own = _weighed(b.value, a.own) + _weighed(a.value, b.own)
-            return self.rounded(a.value * b.value, own, exact, shared)
+            return self.rounded(a.value * b.value, own, exact, shared, a.kinds * b.kinds)
 
     def over(self, a: Spread, b: Spread) -> Spread:
         a, b = _repeated(a, b)
@@ -133,7 +142,7 @@ class Arithmetic:
             of_a, of_b = 1 / b.value, -y / b.value
             shared = together(weighted(of_a, a.shared), weighted(of_b, b.shared))
             own = _weighed(of_a, a.own) + _weighed(of_b, b.own)
-            return self.rounded(y, own, _is_power_of_two(b) | _is_nothing(a), shared)
+            return self.rounded(y, own, _is_power_of_two(b) | _is_nothing(a), shared, a.kinds * b.kinds)
 
     @property
     def pi(self) -> Any:
@@ -145,7 +154,7 @@ class Arithmetic:
             y = numpy.power(a.value, b.value)
             slope = numpy.where(b.value == 0, 0, b.value * numpy.power(a.value, b.value - 1))
             own = _weighed(slope, a.own) + _weighed(y * numpy.log(a.value), b.variance)
-            return self.rounded(y, own, (b.value == 1) & (b.variance == 0), weighted(slope, a.shared))
+            return self.rounded(y, own, (b.value == 1) & (b.variance == 0), weighted(slope, a.shared), a.kinds)
 
     def ratio(self, a: Any, b: Any) -> Spread:
         return self.over(self.lifted(a), self.lifted(b))
@@ -159,9 +168,10 @@ class Arithmetic:
         along_rows = x.ndim > 0 and axis % x.ndim == x.ndim - 1
         squares, count = total(x.value * x.value), total(~_is_nothing(x))
         if not along_rows:
-            return self._summed(total(x.value), total(x.variance), squares, count)
+            return self._summed(total(x.value), total(x.variance), squares, count, x.kinds)
         shared = {source: total(numpy.broadcast_to(c, x.shape)) for source, c in x.shared.items()}
-        y = self._summed(total(x.value), total(x.own), squares, count, shared)
+        alike = 0.0 if math.isinf(x.kinds) else total(numpy.sqrt(x.own)) ** 2 / x.kinds
+        y = self._summed(total(x.value), total(x.own) + alike, squares, count, x.kinds, shared)
         return y if keepdims else Spread(y.value, y.variance, self)
 
     def matmul(self, a: Spread, b: Spread) -> Spread:
@@ -169,25 +179,31 @@ class Arithmetic:
         with numpy.errstate(all="ignore"):
             squares = a.value**2 @ b.value**2
             arrived = a.value**2 @ b.variance + a.own @ b.value**2
+            arrived = arrived + _of_equals(a, b)
             shared = {source: numpy.broadcast_to(c, a.shape) @ b.value for source, c in a.shared.items()}
         count = (~_is_nothing(a)).astype(float) @ (~_is_nothing(b)).astype(float)
         simple = (~_is_power_of_two(a)).astype(float) @ (~_is_power_of_two(b)).astype(float) == 0
         products = numpy.where(simple, 0, self.of_rounding(squares) + count * self.underflow**2)
-        return self._summed(a.value @ b.value, arrived + products, squares, count, shared)
+        return self._summed(a.value @ b.value, arrived + products, squares, count, a.kinds * b.kinds, shared)
 
     def scatter_add(self, index: Array, x: Spread, size: int) -> Spread:
         def total(terms: Array) -> Array:
             return Floats.scatter_add(index, terms, size)
 
         count = total((~_is_nothing(x)).astype(float))
-        return self._summed(total(x.value), total(x.variance), total(x.value * x.value), count)
+        return self._summed(total(x.value), total(x.variance), total(x.value * x.value), count, x.kinds)
 
-    def _summed(self, y: Array, variance: Array, squares: Array, count: Array, shared: Shared | None = None) -> Spread:
+    def _summed(
+        self, y: Array, variance: Array, squares: Array, count: Array, kinds: float, shared: Shared | None = None
+    ) -> Spread:
         """The sum y of `count` terms that are not 0; their squares add up to `squares`, their variances to `variance`.
 
         Every partial sum is rounded. Of terms with the mean μ, and the variance v about it, any k have a sum whose
         square is k v + k² μ² in the mean. In a chain of n terms k goes from 2 to n, and Σ k = n (n + 1) / 2 - 1,
         Σ k² = n (n + 1) (2 n + 1) / 6 - 1. What the chains hold has the mean n μ and the variance n v.
+
+        Where equal numbers are added, each addition cuts off the same digits until the sum reaches the next power of
+        two: of n terms of m kinds, n / m errors are equal.
         """
         with numpy.errstate(all="ignore"):
             N = numpy.maximum(count, 1).astype(float)
@@ -198,7 +214,8 @@ class Arithmetic:
                 chains = numpy.ceil(N / self.chain)
                 n = N / chains
                 linear, square = n * (n + 1) / 2 - 1, n * (n + 1) * (2 * n + 1) / 6 - 1
-                partial = partial + chains * (linear * about + square * mean * mean)
+                partial = partial + chains * (linear * about + square * mean * mean) * (1 + n / kinds)
+                kinds = math.inf  # the chains hold different sums
                 if (chains == 1).all():
                     break
                 N, mean, about = chains, n * mean, n * about
@@ -214,7 +231,8 @@ class Arithmetic:
             source: numpy.where(mask, a.shared.get(source, 0.0), b.shared.get(source, 0.0))
             for source in {**a.shared, **b.shared}
         }
-        return Spread(value, numpy.where(mask, a.own, b.own), self, _of_one_type([a, b]), shared)
+        kinds = a.kinds + b.kinds - 1
+        return Spread(value, numpy.where(mask, a.own, b.own), self, _of_one_type([a, b]), shared, kinds)
 
     def like(self, x: Any, other: Any) -> Spread:
         """A plain array is rounded when it takes the type of one with a spread."""
@@ -254,6 +272,16 @@ def _weighed(slope: Array, variance: Array) -> Array:
     return numpy.where(variance == 0, 0, slope * slope * variance)
 
 
+def _of_equals(a: Spread, b: Spread) -> Array:
+    """What equal errors of equal factors add to the variance of a matrix product, above independent ones."""
+    found = numpy.zeros(())
+    if a.kinds < a.shape[-1] and a.own.any():
+        found = found + (numpy.sqrt(a.own) @ b.value) ** 2 / a.kinds
+    if b.kinds < a.shape[-1] and b.own.any():
+        found = found + (a.value @ numpy.sqrt(b.own)) ** 2 / b.kinds
+    return found
+
+
 def _repeated(a: Spread, b: Spread, shape: tuple[int, ...] | None = None) -> tuple[Spread, Spread]:
     """Two operands; of one that has a single number a row, which goes into all of it, what is shared."""
     width = (numpy.broadcast_shapes(a.shape, b.shape) if shape is None else shape)[-1:]
@@ -289,7 +317,7 @@ def lift(x: Any, arithmetic: Arithmetic | None = None) -> Any:
     if isinstance(x, list | tuple):
         return type(x)(lift(branch, arithmetic) for branch in x)
     floats = isinstance(x, numpy.ndarray | numpy.generic) and x.dtype.kind == "f"
-    return Spread(x, 0.0, arithmetic or Arithmetic()) if floats else x
+    return Spread(x, 0.0, arithmetic or Arithmetic(), kinds=kinds_in(x)) if floats else x
 
 
 @contextlib.contextmanager

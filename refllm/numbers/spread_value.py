@@ -6,10 +6,14 @@ but add up, the more the longer it is. So the error of every element is kept in 
 
     independent of that of every other element, of variance `own`, and
     c ξ for each number ξ that its row shares, of mean 0 and variance 1;  `shared` has the coefficients c by ξ
+
+And equal numbers are rounded equally: where a row holds few different numbers, their errors do not average out either.
+`kinds` says how many different numbers there are, as many as there would be if all were equally frequent.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +38,14 @@ class Spread:
     __array_ufunc__ = None  # an array on the left leaves the operation to this one
 
     def __init__(
-        self, value: Any, own: Any, arithmetic: Arithmetic, held: str | None = None, shared: Shared | None = None
-    ) -> None:
+        self, value: Any, own: Any, arithmetic: Arithmetic, held: str | None = None, shared: Shared | None = None,
+        kinds: float = math.inf,
+    ) -> None:  # fmt: skip
         """`held`: the type that every element is known to be a number of (plans.py)."""
         self.value: Array = numpy.asarray(value, float)
         self.own: Array = numpy.broadcast_to(own, self.value.shape)
         self.shared: Shared = shared or {}
-        self.arithmetic, self.held = arithmetic, held
+        self.arithmetic, self.held, self.kinds = arithmetic, held, kinds
         self._in_common: Spread | None = None
 
     @property
@@ -65,15 +70,15 @@ class Spread:
         if self._in_common is None:
             with numpy.errstate(all="ignore"):
                 shared = {**self.shared, Source(): numpy.sqrt(self.own)} if self.own.any() else self.shared
-            self._in_common = Spread(self.value, 0.0, self.arithmetic, self.held, shared)
+            self._in_common = Spread(self.value, 0.0, self.arithmetic, self.held, shared, 1)
         return self._in_common
 
     def moved(self, f: Callable[[Array], Array], *, rows: bool = False) -> Spread:
         """f of the values and of the variances: for what rounds nothing. `rows`: a row of the result is of one row."""
         if not rows:
-            return Spread(f(self.value), f(self.variance), self.arithmetic, self.held)
+            return Spread(f(self.value), f(self.variance), self.arithmetic, self.held, None, self.kinds)
         shared = {source: f(numpy.broadcast_to(c, self.shape)) for source, c in self.shared.items()}
-        return Spread(f(self.value), f(self.own), self.arithmetic, self.held, shared)
+        return Spread(f(self.value), f(self.own), self.arithmetic, self.held, shared, self.kinds)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -93,7 +98,8 @@ class Spread:
         return self.moved(lambda x: x.swapaxes(a, b), rows=last not in (a % self.ndim, b % self.ndim))
 
     def __neg__(self) -> Spread:
-        return Spread(-self.value, self.own, self.arithmetic, self.held, {s: -c for s, c in self.shared.items()})
+        shared = {source: -c for source, c in self.shared.items()}
+        return Spread(-self.value, self.own, self.arithmetic, self.held, shared, self.kinds)
 
     @staticmethod
     def _operator(name: str) -> tuple[Any, Any]:
@@ -140,3 +146,10 @@ def together(a: Shared, b: Shared) -> dict[Source, Array]:
     """What is shared by the sum of two."""
     nothing = numpy.zeros(())
     return {source: a.get(source, nothing) + b.get(source, nothing) for source in {**a, **b}}
+
+
+def kinds_in(x: Array) -> float:
+    """How many different numbers, equally frequent, are as likely to meet each other as those of x."""
+    counts = numpy.unique(x, return_counts=True)[1].astype(float)
+    pairs = float((counts * (counts - 1)).sum())
+    return x.size * (x.size - 1) / pairs if pairs else math.inf

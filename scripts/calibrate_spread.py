@@ -1,0 +1,102 @@
+"""Measure the limit of the tolerance by spread: how many standard deviations right implementations are off.
+
+    python scripts/calibrate_spread.py                    the tables of docs/conformance.md
+    python scripts/calibrate_spread.py --only flash --problem attention --dtype bfloat16 --each
+
+The implementations (scripts/spread): the text and refllm in NumPy, sums in several orders; PyTorch eager, by its
+fused kernels and compiled; JAX; ONNX Runtime. The operations are those of the sized cases, at rows up to 32,000 and
+sums up to 16,384, each with every profile of values. A right implementation beyond the limit of refllm/numbers/plans.py
+says that the model of the spread is wrong there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from libraries import require  # noqa: E402  (from this checkout)
+
+require(__doc__, "numpy")
+
+from refllm.numbers import plans  # noqa: E402  (from this checkout)
+from refllm.verify.case import CARRIERS  # noqa: E402
+from spread import libraries as spread_libraries  # noqa: E402
+from spread.measured import Distances, Expected  # noqa: E402
+from spread.problems import problems  # noqa: E402
+
+Row = tuple[str, str, str]  # implementation, dtype, plan
+Measured = dict[Row, dict[tuple[str, str], Distances]]  # of every problem and profile
+
+
+def measured(only: str, problem: str, dtype: str, profile: str) -> tuple[Measured, list[str]]:
+    """What every implementation is off by, and what could not be called."""
+    found: Measured = defaultdict(dict)
+    refused: list[str] = []
+    there = [one for one in spread_libraries.implementations() if only in one[0]]
+    for each in problems():
+        if problem in each.name:
+            for of_values in (p for p in each.profiles if profile in p):
+                _measure(each, of_values, there, dtype, found, refused)
+                print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return found, refused
+
+
+def _measure(problem, profile, there, dtype, found, refused) -> None:  # type: ignore[no-untyped-def]
+    known: dict[tuple[str, str], Expected] = {}
+    for name, functions, use, fits in there:
+        for run, plan in fits.items():
+            if problem.operation not in functions or dtype not in run:
+                continue
+            if (run, plan) not in known:
+                known[run, plan] = Expected(problem, profile, plans.plan(plan, run))
+            try:
+                use(run)
+                z = known[run, plan].distances(functions[problem.operation], CARRIERS[run])
+            except Exception as error:
+                refused.append(f"{name}, {run}, {problem.name}, {profile}: {type(error).__name__}: {str(error)[:80]}")
+                continue
+            found[name, run, plan][problem.name, profile] = z
+
+
+def rows(found: Measured) -> Iterator[str]:
+    yield "| implementation | dtype | plan | operations × profiles | numbers | rms z | largest z | where |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for (name, dtype, plan), each in found.items():
+        total = Distances()
+        for z in each.values():
+            total.join(z)
+        yield (
+            f"| {name} | {dtype} | {plan} | {len(each)} | {total.elements:,} | {total.rms:.2f} | {total.largest:.1f} | "
+            f"{total.where} |"
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure how many standard deviations right implementations are off.")
+    for name in ("only", "problem", "dtype", "profile"):
+        parser.add_argument(f"--{name}", default="", metavar="TEXT", help=f"what has TEXT in its name ({name})")
+    parser.add_argument("--each", action="store_true", help="also every problem and profile beyond half the limit")
+    chosen = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    found, refused = measured(chosen.only, chosen.problem, chosen.dtype, chosen.profile)
+    print("\n".join(rows(found)))
+    if chosen.each:
+        for row, each in found.items():
+            for z in each.values():
+                if z.largest > plans.LIMIT / 2:
+                    print(f"  {', '.join(row)}: {z.where}: rms {z.rms:.2f}, largest {z.largest:.1f}")
+        print("\n".join(refused))
+    print(f"\n{len(refused)} calls refused. The limit is {plans.LIMIT:g} standard deviations.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""PyTorch, JAX and ONNX Runtime as implementations, as people run them: eager, by fused kernels, compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from refllm.verify import adapter, reference
+from spread import orders
+
+ADAPTERS = Path(__file__).resolve().parents[1] / "adapters"
+Functions = Mapping[str, Callable[..., Any]]
+# name, functions, what sets the dtype of a run, and the plans that fit it by dtype
+Implementation = tuple[str, Functions, Callable[[str], object], Mapping[str, str]]
+ALL = ("float32", "bfloat16", "float16")
+ATTENTION = ("attention", "relative_attention")
+
+
+def implementations() -> Iterator[Implementation]:
+    """Every one that is here."""
+    yield "refllm", reference.functions(), _nothing, {"float32": "fused", "float16": "eager"}
+    for name, functions in orders.of_text():
+        dtypes = {"float32": "fused", "float16": "eager"} if name.endswith("NumPy") else {"float32": "fused"}
+        yield name, functions, _nothing, dtypes
+    if _installed("torch"):
+        yield from _of_torch()
+    if _installed("jax"):
+        yield from _of_jax()
+    if _installed("onnxruntime"):
+        yield from _of_onnx()
+
+
+def _nothing(dtype: str) -> None:
+    """The arrays say it."""
+
+
+def _installed(module: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return importlib.util.find_spec(module) is not None
+    return False
+
+
+def _of_torch() -> Iterator[Implementation]:
+    import torch  # type: ignore[import-not-found,unused-ignore]
+    from torch.nn.attention import SDPBackend  # type: ignore[import-not-found,unused-ignore]
+
+    found = adapter.from_file(ADAPTERS / "torch_adapter.py")
+    make = found.functions["differentiable"]
+    eager = {name: f for name, f in found.functions.items() if name not in ATTENTION}
+    eager |= {"attention": make(_plain_attention), "rms_norm": make(_rms_norm), "adamw": _Steps(found, "AdamW")}
+    eager["clip_by_global_norm"] = _clip
+    use = _use(found)
+    yield f"PyTorch {torch.__version__}, eager", eager, use, dict.fromkeys(ALL, "eager")
+    kernels = found.functions["fused"].__globals__["KERNELS"]
+    for name, kernel in (("math", SDPBackend.MATH), ("flash", SDPBackend.FLASH_ATTENTION)):
+        functions = {n: _chosen(found.functions[n], kernels, kernel) for n in ATTENTION}
+        plans = dict.fromkeys(ALL, "fused" if name == "flash" else "eager")
+        yield f"PyTorch SDPA, {name}", functions, use, plans
+    forwards = {
+        n: inspect.getclosurevars(f).nonlocals.get("forward") for n, f in eager.items() if inspect.isfunction(f)
+    }
+    compiled = {n: make(torch.compile(forwards[n], dynamic=True)) for n in COMPILED if forwards.get(n)}
+    yield "torch.compile", compiled, use, dict.fromkeys(ALL, "eager")
+
+
+COMPILED = (
+    "softmax", "log_softmax", "layer_norm", "rms_norm", "gelu_erf", "gelu_tanh", "silu", "attention", "feed_forward",
+    "gated_feed_forward", "matmul", "cross_entropy",
+)  # fmt: skip
+
+
+def _use(found: adapter.Functions) -> Callable[[str], object]:
+    return lambda dtype: found.use_dtype(dtype) if found.use_dtype is not None else None
+
+
+def _chosen(function: Callable[..., Any], kernels: list[Any], kernel: Any) -> Callable[..., Any]:
+    """A function whose attention runs by one kernel, forward and backward."""
+
+    def operation(*arrays: Any, **keywords: Any) -> Any:
+        kernels[:] = [kernel]
+        try:
+            return function(*arrays, **keywords)
+        finally:
+            kernels.clear()
+
+    return operation
+
+
+def _plain_attention(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
+    """One operation after the other."""
+    import torch
+
+    T, S = q.shape[-2], k.shape[-2]
+    mask = torch.ones(T, S, dtype=torch.bool).tril(S - T if causal else S)
+    mask = mask if allowed is None else mask & allowed
+    s = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~mask, -math.inf)
+    return torch.softmax(s, -1) @ v
+
+
+def _rms_norm(x: Any, g: Any, *, eps: float) -> Any:
+    import torch
+
+    return torch.nn.functional.rms_norm(x, g.shape, g, eps)
+
+
+class _Steps:
+    """An optimiser of PyTorch on arrays of the dtype of the run."""
+
+    def __init__(self, found: adapter.Functions, name: str) -> None:
+        self.update = found.functions[name.lower()]
+
+    def __call__(self, *arrays: Any, **keywords: Any) -> Any:
+        return self.update(*arrays, **keywords)
+
+
+def _clip(g: list[Any], *, clip: float) -> Any:
+    import torch
+
+    parameters = [torch.nn.Parameter(torch.zeros(x.shape, dtype=torch.float32)) for x in g]
+    for parameter, x in zip(parameters, g, strict=True):
+        parameter.grad = torch.tensor(x, dtype=torch.float32)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+    return norm.numpy(), [parameter.grad.numpy() for parameter in parameters]
+
+
+def _of_jax() -> Iterator[Implementation]:
+    sys.path.insert(0, str(ADAPTERS.parent))
+    import jax  # type: ignore[import-not-found,unused-ignore]
+
+    import fused_kernels
+
+    found = adapter.from_file(ADAPTERS / "jax_adapter.py")
+    yield f"JAX {jax.__version__}", found.functions, _use(found), dict.fromkeys(ALL, "eager")
+    for name, kernels, dtypes in fused_kernels.of_jax(found):
+        plans = {dtype: "eager" for dtype in dtypes if dtype != "float64"}
+        yield name, kernels.functions, _use(found), plans
+
+
+def _of_onnx() -> Iterator[Implementation]:
+    os.environ["ONNX_BY"] = "runtime"
+    found = adapter.from_file(ADAPTERS / "onnx_adapter.py")
+    import onnxruntime  # type: ignore[import-not-found,unused-ignore]
+
+    yield f"ONNX Runtime {onnxruntime.__version__}", found.functions, _nothing, {"float32": "fused", "float16": "eager"}

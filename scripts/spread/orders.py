@@ -1,0 +1,117 @@
+"""NumPy with the orders in which sums are taken: arrays that add one term after the other, in pairs, or backwards.
+
+The text itself (refllm/spec) is run on them, in the dtype of the arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.parameters import map_leaves
+from refllm.verify import plain
+
+CHUNK = 512  # terms that one accumulator takes
+
+
+class Ordered(numpy.ndarray):
+    """An array whose sums and matrix products are those of its class."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **how: Any) -> Any:
+        given = [_plain(x) for x in inputs]
+        if ufunc is numpy.matmul and method == "__call__":
+            return self.product(*given).view(type(self))
+        if ufunc is numpy.add and method == "reduce":
+            return self.total(given[0], how["axis"], how.get("keepdims", False)).view(type(self))
+        outs = {} if out is None else {"out": tuple(_plain(x) for x in out)}
+        result = getattr(ufunc, method)(*given, **how, **outs)
+        return result.view(type(self)) if isinstance(result, numpy.ndarray) else result
+
+    @classmethod
+    def product(cls, a: Array, b: Array) -> Array:
+        """Of the products of every place, the sum."""
+        rows = a[..., :, None, :] * numpy.swapaxes(b, -1, -2)[..., None, :, :] if a.size < 1 << 14 else None
+        if rows is not None and rows.size < 1 << 24:
+            return cls.total(rows, -1, False)
+        return _by_columns(cls, a, b)
+
+    @classmethod
+    def total(cls, x: Array, axis: int, keepdims: bool) -> Array:
+        terms = numpy.moveaxis(x, axis, -1)
+        y = cls.added(terms)
+        return numpy.expand_dims(y, axis) if keepdims else y
+
+    @staticmethod
+    def added(terms: Array) -> Array:
+        raise NotImplementedError
+
+
+def _by_columns(cls: type[Ordered], a: Array, b: Array) -> Array:
+    """The product, a column at a time, so that the terms fit into memory."""
+    columns = [cls.total(a * b[..., None, :, n], -1, False) for n in range(b.shape[-1])]
+    return numpy.stack(columns, axis=-1)
+
+
+class Chunked(Ordered):
+    """One term after the other, up to 512 in one accumulator; then the accumulators, one after the other."""
+
+    @staticmethod
+    def added(terms: Array) -> Array:
+        n = terms.shape[-1]
+        parts = [_one_by_one(terms[..., i : i + CHUNK]) for i in range(0, n, CHUNK)]
+        return _one_by_one(numpy.stack(parts, axis=-1)) if parts else terms.sum(axis=-1)
+
+
+class Pairwise(Ordered):
+    """The sums of the two halves, and so on."""
+
+    @staticmethod
+    def added(terms: Array) -> Array:
+        if not terms.shape[-1]:
+            return terms.sum(axis=-1)
+        while terms.shape[-1] > 1:
+            half = terms.shape[-1] // 2
+            two = terms[..., :half] + terms[..., half : 2 * half]
+            terms = numpy.concatenate([two, terms[..., 2 * half :]], axis=-1)
+        return terms[..., 0]
+
+
+class Backwards(Chunked):
+    """As `Chunked`, from the last term to the first."""
+
+    @staticmethod
+    def added(terms: Array) -> Array:
+        return Chunked.added(terms[..., ::-1])
+
+
+def _one_by_one(terms: Array) -> Array:
+    return numpy.cumsum(terms, axis=-1, dtype=terms.dtype)[..., -1]
+
+
+def _plain(x: Any) -> Any:
+    return x.view(numpy.ndarray) if isinstance(x, Ordered) else x
+
+
+def of_text() -> Iterator[tuple[str, Mapping[str, Callable[..., Any]]]]:
+    """The text, summed by NumPy and in every order here."""
+    yield "the text, sums of NumPy", plain.operations()
+    for kind, name in ((Chunked, "in chunks of 512"), (Pairwise, "in pairs"), (Backwards, "backwards")):
+        yield f"the text, sums {name}", {n: _with(kind, f) for n, f in plain.operations().items()}
+
+
+def _with(kind: type[Ordered], function: Callable[..., Any]) -> Callable[..., Any]:
+    def operation(*arrays: Any, **keywords: Any) -> Any:
+        returned = function(*_as(kind, arrays), **keywords)
+        if not (isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])):
+            return returned
+        y, back = returned
+        return y, lambda *dy: back(*_as(kind, dy))
+
+    return operation
+
+
+def _as(kind: type[Ordered], trees: tuple[Any, ...]) -> list[Any]:
+    return [map_leaves(lambda x: x.view(kind), tree) for tree in trees]
