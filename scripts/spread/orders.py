@@ -88,7 +88,8 @@ class Backwards(Chunked):
 
 
 def _one_by_one(terms: Array) -> Array:
-    return numpy.cumsum(terms, axis=-1, dtype=terms.dtype)[..., -1]
+    found: Array = numpy.cumsum(terms, axis=-1, dtype=terms.dtype)[..., -1]
+    return found
 
 
 def _plain(x: Any) -> Any:
