@@ -25,6 +25,7 @@ from refllm.blocks.feed_forward import (
 )
 from refllm.blocks.gated_feed_forward import GATES, gated_feed_forward, gated_feed_forward_shapes
 from refllm.blocks.grouped_attention import ROTATIONS, grouped_attention, grouped_attention_shapes
+from refllm.blocks.layers import through
 from refllm.blocks.llama_layer import llama_layer, llama_layer_shapes
 from refllm.blocks.lm_head import lm_loss, maybe_capped, smoothed_lm_loss
 from refllm.blocks.recurrent import (
@@ -41,7 +42,7 @@ from refllm.blocks.relative_self_attention import (
 )
 from refllm.blocks.residual import maybe_dropout, norm_shapes, normalise, post_norm, pre_norm
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
-from refllm.blocks.stack import distance_bias, maybe_norm, stack_embedding, stack_positions
+from refllm.blocks.stack import distance_bias, maybe_norm, stack, stack_embedding, stack_positions
 from refllm.blocks.switch_layer import (
     expert_feed_forward,
     switch_layer,
@@ -125,15 +126,21 @@ def _stacked(block: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _shared_by_two(block: Callable[..., Any]) -> Callable[..., Any]:
-    """A value that two layers use, one of which gives it no gradient."""
+def _normalised_layers(x: Any, layers: Any) -> Any:
+    return through(x, layers, lambda x, p, n: normalise(x, p, eps=1e-5))
 
-    def call(*arrays: Any, **keywords: Any) -> Any:
-        y, back = block(*arrays, **keywords)
-        return y, lambda dy: back([dy, None, dy])
 
-    call.__name__ = block.__name__
-    return call
+def _encoder(token: Any, p: Any, **keywords: Any) -> Any:
+    def layer(x: Any, r: Any, of_layer: Any, n: int) -> Any:
+        return encoder_layer(
+            x, r, of_layer, norm="pre", heads=H, scaled=False, attention_mask=None, activation="gelu_tanh", eps=1e-5,
+            dropout_mask=None, rate=0.0,
+        )  # fmt: skip
+
+    return stack(token, p, layer, **keywords)
+
+
+_normalised_layers.__name__, _encoder.__name__ = through.__name__, stack.__name__
 
 
 def _stack_layer(*, decoder: bool, biases: bool) -> Any:
@@ -363,11 +370,34 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
     ),
     *(
         (
-            _shared_by_two(distance_bias),
+            distance_bias,
             (_tree({"relative": (8, H)}),),
             {"queries": 3, "keys": T, "causal": causal, "farthest": 16},
         )
         for causal in (True, False)
+    ),
+    (_normalised_layers, (X, [_tree(norm_shapes(C)) for _ in range(2)]), {}),
+    (
+        _encoder,
+        (
+            _normal(V, C),
+            {
+                **_tree({"relative": (8, H), "norm": {"g": (C,)}}),
+                "layers": [_stack_layer(decoder=False, biases=False) for _ in range(2)],
+            },
+        ),
+        {
+            "ids": IDS,
+            "positions": numpy.arange(T),
+            "keys": T,
+            "causal": False,
+            "scale": 2.0,
+            "waves": False,
+            "farthest": 16,
+            "eps": 1e-5,
+            "dropout_mask": _dropout_mask(),
+            "rate": 0.3,
+        },
     ),
     *((maybe_norm, (X, _tree({"norm": norm_shapes(C)})), {"name": name, "eps": 1e-5}) for name in ("norm", "other")),
     (
