@@ -50,6 +50,13 @@ def on_device(x: Array) -> bool:
     return namespace(x) is not numpy
 
 
+def python_scalar(x: Any) -> Any:
+    """A scalar of NumPy as Python's own, which lets float32 arrays be float32; anything else as it is."""
+    if isinstance(x, numpy.longdouble):  # which has no other
+        return float(x)
+    return x.item() if isinstance(x, numpy.generic) else x
+
+
 def known(flag: Any) -> bool:
     """Whether `flag` is true AND reading it is free: always False on a device, which would have to be waited for.
 

@@ -1,8 +1,9 @@
 """`@differentiable`: what a docstring's `Shapes:` line says is checked, on the way in and on the way back.
 
 The line is read once, at the first call. At a call the shapes and dtypes of the arrays that it declares are looked up
-among those that were found to fit before; only new ones are compared with the line. The pullback is wrapped: each
-gradient that it is given must have the shape and dtype of the value that was returned.
+among those that were found to fit before; only new ones are compared with the line. So are the kinds of the other
+arguments, which their annotations declare (refllm/kinds.py). The pullback is wrapped: each gradient that it is given
+must have the shape and dtype of the value that was returned.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from functools import partial, update_wrapper
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
-from refllm.errors import UserError
+from refllm.errors import KindError, UserError
 from refllm.fit import Fit, require_array
+from refllm.kinds import Kind, kinds
 from refllm.shapes import Declared, ShapesError, parse, sections, written
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,7 +71,12 @@ def declared_inputs(function: F) -> F:
     return _with_a_door(function, guarded=False)
 
 
-def _with_a_door(function: F, *, guarded: bool) -> F:
+def declared_kinds(function: F) -> F:
+    """A function that refuses an argument of another kind than its annotation says, a number or a choice."""
+    return _with_a_door(function, guarded=False, shapes=False)
+
+
+def _with_a_door(function: F, *, guarded: bool, shapes: bool = True) -> F:
     """The function with a check before it and, if it is to be `guarded`, one in its pullback.
 
     The checks are written out as source for the signature at hand, as dataclasses are: in decoding, where arrays are
@@ -81,7 +88,7 @@ def _with_a_door(function: F, *, guarded: bool) -> F:
     door = FunctionType(_first_call.__code__, names, function.__name__)
 
     def write() -> None:
-        written_out = _written_out(function, names, guarded=guarded)
+        written_out = _written_out(function, names, guarded=guarded, shapes=shapes)
         door.__defaults__, door.__kwdefaults__ = written_out.__defaults__, written_out.__kwdefaults__
         door.__code__ = written_out.__code__
 
@@ -95,9 +102,11 @@ def _first_call(*arguments: Any, **keywords: Any) -> Any:
     return _door(*arguments, **keywords)  # type: ignore[name-defined]  # noqa: F821
 
 
-def _written_out(function: Callable[..., Any], names: dict[str, Any], *, guarded: bool) -> Any:
+def _written_out(function: Callable[..., Any], names: dict[str, Any], *, guarded: bool, shapes: bool) -> Any:
     """The door as a function whose globals are `names`."""
-    declared = contract(function)
+    declared = contract(function) if shapes else Contract(function.__name__, (), (), ())
+    asked = kinds(function)
+    settled: set[Any] = set()
     admitted: set[Any] = set()
     latest: list[Any] = [None]
 
@@ -110,19 +119,33 @@ def _written_out(function: Callable[..., Any], names: dict[str, Any], *, guarded
             admitted.add(seen)
             latest[0] = seen
 
-    source = _source(function, declared, guarded=guarded)
+    def plain(seen: Any, given: dict[str, Any]) -> dict[str, Any] | None:
+        """The arguments with Python's own numbers where they are NumPy's; None if there is nothing to change."""
+        as_python = {name: asked[name].admitted(f"{function.__name__}: {name}", value) for name, value in given.items()}
+        if any(as_python[name] is not given[name] for name in given):
+            return as_python
+        if len(settled) < ADMITTED:
+            settled.add(seen)
+        return None
+
+    def at(name: str, value: Any) -> None:
+        names[f"_at_{name}"] = value
+
+    source = _source(function, declared, asked, guarded=guarded)
     place = f"<the door of {function.__module__}.{function.__qualname__}>"
     linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)
     names.update(
         _function=function, _defaults={p.name: p.default for p in inspect.signature(function).parameters.values()},
-        _admitted=admitted, _latest=latest, _admit=admit,
+        _admitted=admitted, _latest=latest, _admit=admit, _settled=settled, _plain=plain, _at=at,
         _declared=declared, _bound=partial, _look=_look, _back_of_one=_back_of_one, _back_of_several=_back_of_several,
     )  # fmt: skip
+    for name in asked:
+        at(name, names)  # nothing that is passed
     exec(compile(source, place, "exec"), names)
     return names[function.__name__]
 
 
-def _source(function: Callable[..., Any], declared: Contract, *, guarded: bool) -> str:
+def _source(function: Callable[..., Any], declared: Contract, asked: dict[str, Kind], *, guarded: bool) -> str:
     parameters = inspect.signature(function).parameters.values()
     takes = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     says = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
@@ -134,12 +157,16 @@ def _source(function: Callable[..., Any], declared: Contract, *, guarded: bool) 
     call = f"_function({', '.join([*takes, *[f'{name}={name}' for name in says]])})"
     kept = [name for name in says if name in CARRIED and function.__module__.startswith("refllm.blocks.")]
     go_on = "".join(f"    if {name} is not None:\n        return {call}\n" for name in kept)
-    several = len(declared.outputs) > 1 or declared.outputs[0].count is not None
+    several = len(declared.outputs) > 1 or any(output.count is not None for output in declared.outputs)
     end = f"    return {call}\n"
     if guarded:
         end = f"    y, back = {call}\n{_SEVERAL if several else _ONE}"
+    first = _source_of_kinds(asked, [p.name for p in parameters]) + go_on
+    if not declared.inputs and not declared.numbers:
+        return f"""def {function.__name__}({", ".join(signature)}):
+{first}{end}"""
     return f"""def {function.__name__}({", ".join(signature)}):
-{go_on}    try:
+{first}    try:
         seen = ({"".join(f"{part}, " for part in key)})
         new = seen != _latest[0] and seen not in _admitted  # comparing takes half as long as hashing
     except (AttributeError, TypeError):  # no array, or no size: the door says which
@@ -147,6 +174,32 @@ def _source(function: Callable[..., Any], declared: Contract, *, guarded: bool) 
     if new:
         _admit(seen, {{{arguments}}})
 {end}"""
+
+
+def _source_of_kinds(asked: dict[str, Kind], parameters: list[str]) -> str:
+    """The part of a door that looks at the arguments which are no arrays.
+
+    At most calls they are the objects that they were when they were first looked at, as numbers of a configuration are;
+    else their classes are looked up.
+    """
+    if not asked:
+        return ""
+    key = "".join(f"{kind.seen.format(name)}, " for name, kind in asked.items())
+    given = ", ".join(f"{name!r}: {name}" for name in asked)
+    others = "".join(f"{name}={name}, " for name in parameters if name not in asked)
+    same = " and ".join(kind.same.format(name) for name, kind in asked.items())
+    return f"""    if not ({same}):
+        try:
+            _kinds = ({key})
+            _new = _kinds not in _settled
+        except TypeError:  # nothing that can be looked up, and so none of a table's names
+            _kinds, _new = None, True
+        if _new:
+            _numbers = _plain(_kinds, {{{given}}})
+            if _numbers is not None:
+                return _door({others}**_numbers)
+            {"; ".join(f"_at({name!r}, {kind.mark.format(name)})" for name, kind in asked.items())}
+"""
 
 
 # What stands at the end of a door. The pullbacks hold shapes, and not y itself, which may be large and done with. They
@@ -193,7 +246,7 @@ def _whole_number(operation: str, name: str, value: Any) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{operation}: {name} must be a whole number, got {value!r}") from None
+        raise KindError(f"{operation}: {name} must be a whole number, got {value!r}") from None
     if number < 1:
         raise ValueError(f"{operation}: {name} must be at least 1, got {number}")
     return number

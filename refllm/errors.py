@@ -16,3 +16,7 @@ class UserError(ValueError):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(_SPOILING.sub(lambda found: found[0].encode("unicode_escape").decode(), message))
+
+
+class KindError(UserError, TypeError):
+    """A value of another kind than is asked for: a string for a number, a list for an array."""

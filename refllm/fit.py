@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from refllm.backend import Array, is_array_class, known
+from refllm.errors import KindError, UserError
 from refllm.shapes import Declared, Dimension, ShapesError, dimension, written
 
 Shape = tuple[int, ...]
@@ -24,7 +25,7 @@ class Fit:
     floating: tuple[str, Any] | None = None
 
     def require(self, arrays: dict[str, Any]) -> None:
-        """ValueError if shapes or dtypes disagree with the line, TypeError for what is not an array."""
+        """ValueError if shapes or dtypes disagree with the line, KindError for what is not an array."""
         for declared in self.inputs:
             x = arrays[declared.name]
             if x is None and declared.optional:
@@ -40,32 +41,32 @@ class Fit:
         rows = isinstance(x, (list, tuple)) or (is_array_class(type(x)) and x.ndim > 0)  # the rows of one array, too
         if not rows or (count.isdigit() and len(x) != int(count)):
             got = len(x) if rows else type(x).__name__
-            raise TypeError(f"{self.operation}: {declared.name} must be {count} arrays; got {got}")
+            raise KindError(f"{self.operation}: {declared.name} must be {count} arrays; got {got}")
         return x
 
     def _require_dtype(self, declared: Declared, dtype: Any) -> None:
         name, kind = declared.name, dtype.kind
         if declared.kind == "float":
             if kind != "f":
-                raise ValueError(
+                raise UserError(
                     f"{self.operation}: {name} must be floating-point, got {dtype}; convert it with .astype"
                 )
             if dtype.itemsize > 8:  # bounds are formed with the numbers of Python, which are float64
-                raise ValueError(
+                raise UserError(
                     f"{self.operation}: {name} must be float64 or narrower, got {dtype}; convert it with .astype"
                 )
             self.floating = self.floating or (name, dtype)
             if dtype != self.floating[1]:
-                raise ValueError(
+                raise UserError(
                     f"{self.operation}: {name} is {dtype} but {self.floating[0]} is {self.floating[1]}; "
                     "give both the same dtype"
                 )
         elif declared.kind == "bool" and kind != "b":
-            raise ValueError(f"{self.operation}: {name} must be boolean, got {dtype}; convert it with .astype(bool)")
+            raise UserError(f"{self.operation}: {name} must be boolean, got {dtype}; convert it with .astype(bool)")
         elif declared.kind == "int" and kind not in "iu":
-            raise ValueError(f"{self.operation}: {name} must be integers, got {dtype}; convert it with .astype(int)")
+            raise UserError(f"{self.operation}: {name} must be integers, got {dtype}; convert it with .astype(int)")
         elif declared.kind == "real" and kind not in "iuf":
-            raise ValueError(f"{self.operation}: {name} must be real numbers, got {dtype}; convert it with .astype")
+            raise UserError(f"{self.operation}: {name} must be real numbers, got {dtype}; convert it with .astype")
 
     def _require_shape(self, declared: Declared, shape: Shape) -> None:
         before = dict(self.sizes), self.leading
@@ -166,15 +167,15 @@ def _letters(declared: Declared) -> list[str]:
 
 
 def require_array(operation: str, name: str, x: Any) -> None:
-    """TypeError unless `x` is an array of NumPy or CuPy that an operation can take as it is."""
+    """KindError unless `x` is an array of NumPy or CuPy that an operation can take as it is."""
     if is_array_class(type(x)):
         return
     if hasattr(x, "filled"):
-        raise TypeError(
+        raise KindError(
             f"{operation}: {name} is a masked array, whose mask would be lost; give {name}.filled(...) and say what "
             "does not count by an argument that is a mask"
         )
-    raise TypeError(
+    raise KindError(
         f"{operation}: {name} must be a NumPy or CuPy array, got {type(x).__name__}; convert it first (with asarray)"
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.optim.schedule import warmup_cosine
 from refllm.train import Settings
 
@@ -37,6 +38,7 @@ class Plan:
     training_alone: bool = False  # the minutes are those of the steps: reports and evaluation add to them
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         if (self.steps is None) == (self.minutes is None):
             raise UserError("a run needs either --steps or --minutes; give one of them")
         if self.steps is not None and self.steps < 1:

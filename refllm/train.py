@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from refllm.backend import Array, device_namespace, generator, namespace, shared_zeros, to_device, to_host
 from refllm.blocks.lm_head import LOGITS, maybe_capped
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.models.output import logit_cap
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.ops.linear import matmul
@@ -53,6 +54,7 @@ class Settings:
     blas_threads: int = 1  # of each worker
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         for name in ("batch", "shards"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")

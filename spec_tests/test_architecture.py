@@ -22,7 +22,7 @@ LAYERS = [
     {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras", "page", "chart"},
     {"backend"},
     {"shapes", "parameters", "watching"},
-    {"fit", "heads"},
+    {"fit", "heads", "kinds"},
     {"differentiable"},
     {"numbers"},
     {"ops"},

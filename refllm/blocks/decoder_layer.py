@@ -8,8 +8,9 @@ from typing import NamedTuple, Protocol
 from refllm.backend import Array
 from refllm.blocks.cross_attention import MemoryStore, cross_attention
 from refllm.blocks.encoder_layer import maybe_gated
+from refllm.blocks.gated_feed_forward import Gate
 from refllm.blocks.relative_self_attention import relative_self_attention
-from refllm.blocks.residual import RESIDUALS
+from refllm.blocks.residual import RESIDUALS, Placement
 from refllm.blocks.self_attention import KeyValueStore
 from refllm.differentiable import differentiable
 from refllm.parameters import Tree, branch
@@ -43,11 +44,11 @@ def decoder_layer(
     r: Array | None,
     p: Tree,
     *,
-    norm: str,
+    norm: Placement,
     heads: int,
     scaled: bool,
     memory_mask: Array | None,
-    activation: str,
+    activation: Gate,
     capacity: int,
     eps: float,
     dropout_mask: Tree | None,

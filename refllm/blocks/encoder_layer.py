@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from refllm.backend import Array, namespace
 from refllm.blocks.feed_forward import feed_forward, feed_forward_without_biases
-from refllm.blocks.gated_feed_forward import gated_feed_forward
+from refllm.blocks.gated_feed_forward import Gate, gated_feed_forward
 from refllm.blocks.relative_self_attention import relative_self_attention
-from refllm.blocks.residual import RESIDUALS
+from refllm.blocks.residual import RESIDUALS, Placement
 from refllm.blocks.switch_layer import switch_layer
 from refllm.differentiable import differentiable
 from refllm.parameters import Tree, branch
@@ -20,11 +20,11 @@ def encoder_layer(
     r: Array | None,
     p: Tree,
     *,
-    norm: str,
+    norm: Placement,
     heads: int,
     scaled: bool,
     attention_mask: Array | None,
-    activation: str,
+    activation: Gate,
     capacity: int,
     eps: float,
     dropout_mask: Tree | None,
@@ -62,7 +62,7 @@ def encoder_layer(
 
 
 def maybe_gated(
-    x: Array, p: Tree, *, activation: str, capacity: int
+    x: Array, p: Tree, *, activation: Gate, capacity: int
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """FFN: of experts where p has a router (MOE), with a gate where it has one, else with biases where it has them
 

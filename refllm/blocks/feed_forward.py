@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 from refllm.backend import Array
 from refllm.differentiable import differentiable
+from refllm.kinds import OneOf
 from refllm.ops.activation import gelu_erf, gelu_tanh, relu
 from refllm.ops.linear import linear, matmul
 from refllm.parameters import Tree
 
 ACTIVATIONS = {"relu": relu, "gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf}
+Activation: TypeAlias = Annotated[str, OneOf(ACTIVATIONS)]
 
 
 def feed_forward_shapes(width: int, hidden: int) -> Tree:
@@ -18,7 +21,7 @@ def feed_forward_shapes(width: int, hidden: int) -> Tree:
 
 
 @differentiable
-def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+def feed_forward(x: Array, p: Tree, *, activation: Activation) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """FFN: y = f(x W1 + b1) W2 + b2,   f = relu, gelu_tanh or gelu_erf
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.3; documents 002 sec. 3.1 step 3.
@@ -38,7 +41,7 @@ def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable
 
 @differentiable
 def feed_forward_without_biases(
-    x: Array, p: Tree, *, activation: str
+    x: Array, p: Tree, *, activation: Activation
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """FFN: y = f(x W1) W2,   f = relu, gelu_tanh or gelu_erf
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 from refllm.backend import Array
 from refllm.blocks.feed_forward import ACTIVATIONS
 from refllm.differentiable import differentiable
+from refllm.kinds import OneOf
 from refllm.ops.activation import silu
 from refllm.ops.linear import matmul
 from refllm.ops.multiply import multiply
 from refllm.parameters import Tree
 
 GATES = {**ACTIVATIONS, "silu": silu}
+Gate: TypeAlias = Annotated[str, OneOf(GATES)]
 
 
 def gated_feed_forward_shapes(width: int, hidden: int) -> Tree:
@@ -20,7 +23,7 @@ def gated_feed_forward_shapes(width: int, hidden: int) -> Tree:
 
 
 @differentiable
-def gated_feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+def gated_feed_forward(x: Array, p: Tree, *, activation: Gate) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """FFN, gate: y = (f(x Wg) * (x W1)) W2,   f = silu (SwiGLU), gelu_tanh or gelu_erf (GEGLU), relu (ReGLU)
 
     Source:  Shazeer 2020 (arXiv:2002.05202) sec. 2, equation 6: no biases. Touvron et al. 2023 (arXiv:2302.13971) sec.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 from refllm.backend import Array
 from refllm.blocks.affine import affine_shapes, concatenated, project
@@ -10,12 +11,14 @@ from refllm.blocks.relative_self_attention import maybe_biased
 from refllm.blocks.self_attention import KeyValueStore
 from refllm.blocks.stack import maybe_norm
 from refllm.differentiable import differentiable
+from refllm.kinds import OneOf
 from refllm.ops.repeat_heads import repeat_heads
 from refllm.ops.rotary import Frequencies, rotary_halves, rotary_interleaved
 from refllm.ops.soft_cap import capped_attention
 from refllm.parameters import Tree
 
 ROTATIONS = {"rotary": rotary_halves, "rotary_interleaved": rotary_interleaved}
+Rotation: TypeAlias = Annotated[str, OneOf(ROTATIONS)]
 
 
 def grouped_attention_shapes(
@@ -40,7 +43,7 @@ def grouped_attention(
     *,
     heads: int,
     kv_heads: int,
-    rotation: str | None,
+    rotation: Rotation | None,
     positions: Array,
     base: Frequencies,
     causal: bool,
@@ -115,7 +118,7 @@ def _attend(
 
 
 def _turned(
-    x: Array, rotation: str | None, positions: Array, base: Frequencies
+    x: Array, rotation: Rotation | None, positions: Array, base: Frequencies
 ) -> tuple[Array, Callable[[Array], Array]]:
     if rotation is None:
         return x, lambda dy: dy

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array
-from refllm.blocks.gated_feed_forward import gated_feed_forward, gated_feed_forward_shapes
-from refllm.blocks.grouped_attention import grouped_attention, grouped_attention_shapes
+from refllm.blocks.gated_feed_forward import Gate, gated_feed_forward, gated_feed_forward_shapes
+from refllm.blocks.grouped_attention import Rotation, grouped_attention, grouped_attention_shapes
 from refllm.blocks.residual import pre_norm
 from refllm.blocks.self_attention import KeyValueStore
 from refllm.blocks.stack import maybe_norm
@@ -46,13 +46,13 @@ def llama_layer(
     *,
     heads: int,
     kv_heads: int,
-    rotation: str | None,
+    rotation: Rotation | None,
     positions: Array,
     base: Frequencies,
     attention_mask: Array | None,
     cap: float | None,
     stretch: float,
-    activation: str,
+    activation: Gate,
     eps: float,
     dropout_mask: Tree | None,
     rate: float,

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from refllm.backend import Array, namespace
 from refllm.blocks.layers import through
 from refllm.blocks.residual import maybe_dropout
 from refllm.differentiable import differentiable
+from refllm.kinds import OneOf
 from refllm.ops.recurrent import lstm, rnn
 from refllm.parameters import Tree, from_names, named_leaves
 
 GATES = {"rnn": 1, "lstm": 4}  # the cells, and how many sums each unit of theirs takes
+Cell: TypeAlias = Annotated[str, OneOf(GATES)]
 
 
-def recurrent_shapes(inputs: int, width: int, *, cell: str) -> Tree:
+def recurrent_shapes(inputs: int, width: int, *, cell: Cell) -> Tree:
     G = GATES[cell] * width
     return {"Wx": (inputs, G), "Wh": (width, G), "b": (G,)}
 
 
-def recurrent_layers_shapes(inputs: int, width: int, *, layers: int, cell: str, bidirectional: bool) -> Tree:
+def recurrent_layers_shapes(inputs: int, width: int, *, layers: int, cell: Cell, bidirectional: bool) -> Tree:
     seen = 2 * width if bidirectional else width  # by the layers above the first
     shapes = [recurrent_shapes(seen if i else inputs, width, cell=cell) for i in range(layers)]
     return [{"forward": one, "backward": dict(one)} for one in shapes] if bidirectional else shapes
 
 
-def initial_recurrent(shapes: Tree, generator: Any, *, cell: str) -> Tree:
+def initial_recurrent(shapes: Tree, generator: Any, *, cell: Cell) -> Tree:
     """Initial parameters of layers of `cell`: matrices uniform with deviation 1/√(their inputs), biases 0, those of the
     LSTM's forget gates 1.
 
@@ -44,14 +46,14 @@ def initial_recurrent(shapes: Tree, generator: Any, *, cell: str) -> Tree:
     return from_names(shapes, leaves)
 
 
-def recurrent_state_shapes(width: int, *, cell: str) -> Tree:
+def recurrent_state_shapes(width: int, *, cell: Cell) -> Tree:
     """What a layer carries from token to token, for one text."""
     return {"h": (width,), "c": (width,)} if cell == "lstm" else {"h": (width,)}
 
 
 @differentiable
 def recurrent(
-    x: Array, p: Tree, *, cell: str, token_mask: Array | None, state: Tree | None
+    x: Array, p: Tree, *, cell: Cell, token_mask: Array | None, state: Tree | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """RNN or LSTM, cell = "rnn" or "lstm", from a state of zeros
 
@@ -84,7 +86,7 @@ def recurrent(
 
 @differentiable
 def bidirectional(
-    x: Array, p: Tree, *, cell: str, token_mask: Array | None
+    x: Array, p: Tree, *, cell: Cell, token_mask: Array | None
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """BIRNN: y_t = (forward h_t, backward h_t) side by side; the backward states run from the last token to the first
 
@@ -112,7 +114,7 @@ def recurrent_layers(
     x: Array,
     p: Sequence[Tree],
     *,
-    cell: str,
+    cell: Cell,
     token_mask: Array | None,
     states: Sequence[Tree] | None,
     dropout_mask: Sequence[Array] | None,

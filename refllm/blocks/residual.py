@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from refllm.backend import Array
+from refllm.kinds import OneOf
 from refllm.ops.dropout import dropout
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.rms_norm import rms_norm
@@ -111,3 +112,4 @@ def post_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, dropout_mask: Ar
 
 
 RESIDUALS = {"pre": pre_norm, "post": post_norm}
+Placement: TypeAlias = Annotated[str, OneOf(RESIDUALS)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array, namespace
-from refllm.blocks.feed_forward import ACTIVATIONS
+from refllm.blocks.feed_forward import ACTIVATIONS, Activation
 from refllm.blocks.residual import maybe_dropout, norm_shapes, pre_norm
 from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
 from refllm.differentiable import differentiable
@@ -26,7 +26,7 @@ def switch_layer_shapes(width: int, hidden: int, experts: int, *, biases: bool) 
 
 
 @differentiable
-def switch_layer(x: Array, p: Tree, *, activation: str, capacity: int, token_mask: Array | None) -> Balanced:
+def switch_layer(x: Array, p: Tree, *, activation: Activation, capacity: int, token_mask: Array | None) -> Balanced:
     """MOE: y_t = P_t[e] FFN_e(x_t),   P_t = softmax(x_t Wr),   e = argmax P_t;   and the load balance of each text
 
     An expert takes the first `capacity` tokens of a text that choose it; a later one overflows, and its y is 0, so that
@@ -63,7 +63,9 @@ def switch_layer(x: Array, p: Tree, *, activation: str, capacity: int, token_mas
 
 
 @differentiable
-def expert_feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+def expert_feed_forward(
+    x: Array, p: Tree, *, activation: Activation
+) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """MOE, FFN: y[e] = f(x[e] W1[e] + b1[e]) W2[e] + b2[e]; without the biases where p has none
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 for no biases.
@@ -100,7 +102,7 @@ def switch_transformer_layer(
     heads: int,
     causal: bool,
     attention_mask: Array | None,
-    activation: str,
+    activation: Activation,
     capacity: int,
     token_mask: Array | None,
     eps: float,

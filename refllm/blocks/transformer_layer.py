@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refllm.backend import Array
-from refllm.blocks.feed_forward import feed_forward, feed_forward_shapes
-from refllm.blocks.residual import RESIDUALS, norm_shapes
+from refllm.blocks.feed_forward import Activation, feed_forward, feed_forward_shapes
+from refllm.blocks.residual import RESIDUALS, Placement, norm_shapes
 from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
 from refllm.differentiable import differentiable
 from refllm.parameters import Tree, branch
@@ -26,11 +26,11 @@ def transformer_layer(
     x: Array,
     p: Tree,
     *,
-    norm: str,
+    norm: Placement,
     heads: int,
     causal: bool,
     attention_mask: Array | None,
-    activation: str,
+    activation: Activation,
     eps: float,
     dropout_mask: Tree | None,
     rate: float,

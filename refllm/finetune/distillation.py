@@ -19,6 +19,7 @@ from refllm.blocks.lm_head import LOGITS
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.finetune.tuning import Tuned
+from refllm.kinds import settle_fields
 from refllm.models.output import logit_cap
 from refllm.objectives.causal import Causal
 from refllm.objectives.classification import Classification, apart
@@ -39,6 +40,7 @@ class Teacher:
     share: float = 0.5
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise UserError(f"temperature must be a positive number, got {self.temperature}")
         if not 0 <= self.share <= 1:

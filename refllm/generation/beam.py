@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from refllm.backend import Array, namespace
+from refllm.differentiable import declared_kinds
 from refllm.errors import UserError
 from refllm.generation.writer import Writer, require_step
 from refllm.ops.softmax import log_softmax
@@ -21,6 +22,7 @@ class Hypothesis:
     score: float
 
 
+@declared_kinds
 def beam_search(
     writer: Writer, *, ids: Array, new_tokens: int, end: int | None, beams: int, length_penalty: float
 ) -> list[list[Hypothesis]]:

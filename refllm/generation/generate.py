@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from refllm.backend import Array, namespace, to_host
 from refllm.blocks.lm_head import maybe_capped
+from refllm.differentiable import declared_kinds
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.sampling import choose
 from refllm.generation.state import CacheAndState, CarriedState
@@ -45,6 +46,7 @@ def logits_of_last(h: Array, p: Tree, *, model: Any, config: Any) -> Array:
     return to_host(maybe_capped(y, cap=logit_cap(config))[0])
 
 
+@declared_kinds
 def generate(
     p: Tree,
     *,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from refllm.backend import Array, namespace, overflow_is_expected
+from refllm.differentiable import declared_kinds
 from refllm.errors import UserError
 from refllm.ops.softmax import softmax
 
 
+@declared_kinds
 def check_sampling(*, temperature: float, top_k: int | None, top_p: float | None) -> None:
     """UserError unless the three are what `choose` takes."""
     if not temperature > 0:
@@ -19,6 +21,7 @@ def check_sampling(*, temperature: float, top_k: int | None, top_p: float | None
         raise UserError(f"top-p must be above 0 and at most 1, got {top_p}")
 
 
+@declared_kinds
 def choose(
     logits: Array, *, temperature: float, top_k: int | None, top_p: float | None, uniforms: Array | None
 ) -> Array:

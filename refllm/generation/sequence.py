@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from refllm.backend import Array
+from refllm.differentiable import declared_kinds
 from refllm.generation.sampling import choose
 from refllm.generation.writer import Writer, require_step
 
 
+@declared_kinds
 def write(
     writer: Writer,
     *,

@@ -30,6 +30,7 @@ from refllm.blocks.residual import maybe_dropout, norm_shapes
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.models.checks import (
     require_draws,
     require_dropout,
@@ -70,6 +71,7 @@ class Config:
     pooler: bool = True
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden", "segments", "labels")
         require_heads_divide_width(self)
         require_dropout(self)

@@ -40,6 +40,7 @@ from refllm.blocks.stack import stack, stack_shapes
 from refllm.blocks.switch_layer import switch_layer_shapes
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.models.checks import (
     require_draws,
     require_dropout,
@@ -92,6 +93,7 @@ class Config:
     capacity: int = 64
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         require_whole(
             self, "vocabulary", "context", "encoder_layers", "decoder_layers", "heads", "head_width", "width", "hidden"
         )

@@ -26,6 +26,7 @@ from refllm.blocks.residual import RESIDUALS, initial_residual, maybe_dropout, n
 from refllm.blocks.self_attention import Cache
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.differentiable import differentiable
+from refllm.kinds import settle_fields
 from refllm.models.checks import (
     require_draws,
     require_dropout,
@@ -61,6 +62,7 @@ class Config:
     scaled_embedding: bool = False
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden")
         require_heads_divide_width(self)
         require_dropout(self)

@@ -39,6 +39,7 @@ from refllm.blocks.self_attention import Cache as KeyValueCache
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.models.checks import (
     require_draws,
     require_dropout,
@@ -70,6 +71,7 @@ class Config:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden")
         require_heads_divide_width(self)
         require_one_of(self, "cell", GATES)

@@ -33,6 +33,7 @@ from refllm.blocks.residual import initial_residual, maybe_dropout, normalise
 from refllm.blocks.self_attention import Cache
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.models.checks import (
     require_draws,
     require_dropout,
@@ -94,6 +95,7 @@ class Config:
     logit_cap: float = 0.0
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden")
         for name in ("kv_heads", "head_width"):
             value = getattr(self, name)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.parameters import Tree
 
 Tokens: TypeAlias = NDArray[np.integer[Any]]
@@ -200,6 +201,7 @@ class Config:
     context: int = 1024
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         object.__setattr__(self, "sizes", tuple(self.sizes))  # a list, from JSON
         if self.order < 1 or len(self.sizes) != self.order:
             raise UserError(f"an n-gram model of order {self.order} needs as many sizes, got {len(self.sizes)}")

@@ -21,6 +21,7 @@ from typing import Any
 from refllm.backend import Array, namespace
 from refllm.blocks.residual import maybe_dropout
 from refllm.differentiable import differentiable
+from refllm.kinds import settle_fields
 from refllm.models.checks import require_draws, require_dropout, require_parameters, require_whole
 from refllm.models.output import logits
 from refllm.models.state import State
@@ -47,6 +48,7 @@ class Config:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         require_whole(self, "vocabulary", "context", "width", "hidden")
         require_whole(self, "order", least=2)
         require_dropout(self)

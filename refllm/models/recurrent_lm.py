@@ -31,6 +31,7 @@ from refllm.blocks.recurrent import (
 from refllm.blocks.residual import maybe_dropout
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.models.checks import require_draws, require_dropout, require_one_of, require_parameters, require_whole
 from refllm.models.output import add_head_gradient, head, logits
 from refllm.models.state import State
@@ -55,6 +56,7 @@ class Config:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         require_whole(self, "vocabulary", "context", "layers", "width", "hidden")
         require_one_of(self, "cell", GATES)
         if self.tied and self.width != self.hidden:

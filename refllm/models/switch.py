@@ -33,6 +33,7 @@ from refllm.blocks.switch_layer import switch_transformer_layer, switch_transfor
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
 from refllm.models.checks import (
     require_draws,
     require_dropout,
@@ -70,6 +71,7 @@ class Config:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         require_whole(self, "vocabulary", "context", "layers", "heads", "width", "hidden", "experts", "every")
         require_heads_divide_width(self)
         if self.every > self.layers:

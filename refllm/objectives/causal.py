@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import lm_loss
 from refllm.differentiable import declared_inputs, differentiable
+from refllm.models.config import ModelConfig
 from refllm.models.output import logit_cap
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import Tree, map_leaves
@@ -40,7 +41,7 @@ def causal_loss(
     ids: Array,
     targets: Array,
     ignore: int | None,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NLL: y = -Σ over places of log P(target | the tokens up to the place);   + α balance N where there are experts

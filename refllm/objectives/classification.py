@@ -9,6 +9,8 @@ from typing import Any
 from refllm.backend import Array
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.kinds import settle_fields
+from refllm.models.config import ModelConfig
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
 from refllm.ops.cross_entropy import smoothed_cross_entropy
 from refllm.parameters import Tree, branch
@@ -24,7 +26,7 @@ def class_nll(
     weights: Array | None,
     smoothing: float,
     dropout_mask: Array | None,
-    config: Any,
+    config: ModelConfig,
 ) -> Head:
     """CLS, CE: y = -Σ over texts of w Σ_v t_v log P(v), from the hidden states; w = 1 without weights
 
@@ -55,7 +57,7 @@ def classification_loss(
     targets: Array,
     weights: Array | None,
     smoothing: float,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CLS, CE, label smoothing: y = -Σ over texts of w Σ_v t_v log P(v | [CLS] x [SEP])
@@ -101,6 +103,7 @@ class Classification:
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        settle_fields(self)
         if not 0 <= self.smoothing < 1:
             raise UserError(f"the smoothing of the labels must be at least 0 and below 1, got {self.smoothing}")
 

@@ -9,6 +9,7 @@ from typing import Any
 from refllm.backend import Array, namespace
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.models.config import ModelConfig
 from refllm.objectives.encoder import Encoder, dropout_shapes
 from refllm.ops.contrastive import info_nce, mean_pool
 from refllm.parameters import Tree, map_leaves
@@ -16,7 +17,7 @@ from refllm.parameters import Tree, map_leaves
 
 @differentiable
 def sentence_vectors(
-    p: Tree, *, model: Encoder, ids: Array, token_mask: Array, config: Any, dropout_mask: Tree | None
+    p: Tree, *, model: Encoder, ids: Array, token_mask: Array, config: ModelConfig, dropout_mask: Tree | None
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CTR: one vector for each sentence, the mean of an encoder's hidden states over its tokens
 
@@ -44,7 +45,7 @@ def contrastive_loss(
     ids: Array,
     token_mask: Array,
     temperature: float,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """CTR: y = -Σ over pairs of log( exp(s_ii) / Σ_j exp(s_ij) ),   s_ij = cos(a_i, b_j) / temperature

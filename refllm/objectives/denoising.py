@@ -10,6 +10,7 @@ from refllm.backend import Array, namespace
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.fit import require_indices
+from refllm.models.config import ModelConfig
 from refllm.objectives.seq2seq import SequenceModel, dropout_shapes, seq2seq_loss, shifted_right
 from refllm.parameters import Tree
 
@@ -26,7 +27,7 @@ def denoising_loss(
     ids: Array,
     counted: Array,
     start: int,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """DAE: y = -Σ_t m_t log P(x_t | x̃, x_1 ... x_{t-1}),   x̃ the corrupted text, m_t whether place t counts

@@ -11,6 +11,7 @@ from refllm.blocks.lm_head import lm_loss
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.fit import require_indices
+from refllm.models.config import ModelConfig
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
 from refllm.ops.embedding import embedding
 from refllm.parameters import Tree
@@ -18,7 +19,7 @@ from refllm.parameters import Tree
 
 @differentiable
 def masked_nll(
-    h: Array, p: Tree, *, model: Encoder, positions: Array, targets: Array, ignore: int | None, config: Any
+    h: Array, p: Tree, *, model: Encoder, positions: Array, targets: Array, ignore: int | None, config: ModelConfig
 ) -> Head:
     """MLM: y = -Σ over the selected places of log P(word | the corrupted text), from the hidden states
 
@@ -61,7 +62,7 @@ def masked_loss(
     positions: Array,
     targets: Array,
     ignore: int | None,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """MLM: y = -Σ over the selected places of log P(word | the corrupted text)

@@ -8,6 +8,7 @@ from typing import Any
 
 from refllm.backend import Array
 from refllm.differentiable import differentiable
+from refllm.models.config import ModelConfig
 from refllm.objectives.encoder import Encoder, dropout_shapes
 from refllm.objectives.masked import counted, masked_nll
 from refllm.objectives.sentence_pair import pair_nll
@@ -26,7 +27,7 @@ def pretraining_loss(
     targets: Array,
     pair: Array,
     ignore: int | None,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[tuple[Array, Array], Callable[[Array, Array], Tree]]:
     """MLM, NSP: y = (Σ over the selected places of the masked loss, Σ over the pairs of the pair loss)

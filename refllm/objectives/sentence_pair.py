@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from refllm.backend import Array
 from refllm.differentiable import differentiable
+from refllm.models.config import ModelConfig
 from refllm.objectives.encoder import Encoder, Head
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import Tree
@@ -36,7 +36,7 @@ def pair_loss(
     attention_mask: Array | None,
     targets: Array,
     ignore: int | None,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NSP, SOP: y = -Σ over pairs of log P(class of the pair)

@@ -10,6 +10,7 @@ from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import smoothed_lm_loss
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
+from refllm.models.config import ModelConfig
 from refllm.parameters import Tree, map_leaves
 
 
@@ -46,9 +47,9 @@ def seq2seq_loss(
     attention_mask: Array | None,
     inputs: Array,
     targets: Array,
-    ignore: int,
+    ignore: int | None,
     smoothing: float,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """NLL, label smoothing: y = -Σ over places of log P(target | the source, the inputs up to the place)

@@ -10,6 +10,7 @@ from refllm.backend import Array, known, namespace
 from refllm.differentiable import declared_inputs, differentiable
 from refllm.errors import UserError
 from refllm.fit import require_indices
+from refllm.models.config import ModelConfig
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
 from refllm.objectives.masked import counted
 from refllm.ops.cross_entropy import cross_entropy
@@ -56,7 +57,7 @@ def span_loss(
     answer_mask: Array | None,
     targets: Array,
     ignore: int | None,
-    config: Any,
+    config: ModelConfig,
     dropout_mask: Tree | None,
 ) -> tuple[Array, Callable[[Array], Tree]]:
     """TASKS, CE: y = -Σ over texts of (log P(start) + log P(end))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from refllm.backend import Array, known, namespace, zero_where_not
 from refllm.differentiable import differentiable
 from refllm.fit import require_indices
+from refllm.kinds import OneOf
 from refllm.ops.softmax import _finite_for_nothing, _row_maximum, log_softmax
 
-_REDUCTIONS = ("mean", "sum", "none")
+Reduction: TypeAlias = Annotated[str, OneOf(("mean", "sum", "none"))]
 
 
 @differentiable
 def cross_entropy(
-    logits: Array, *, targets: Array, ignore: int | None, reduction: str
+    logits: Array, *, targets: Array, ignore: int | None, reduction: Reduction
 ) -> tuple[Array, Callable[[Array], Array]]:
     """CE, NLL: y = -log p[target] = log Σ_j exp(z_j) - z[target],   p = softmax(z), z = logits
 
@@ -28,7 +29,6 @@ def cross_entropy(
     Raises:  ValueError for another reduction, IndexError if a target is neither ignored nor in [0, V).
     """
     V = logits.shape[-1]
-    _require_reduction("cross_entropy", reduction)
     xp = namespace(logits)
     counted = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
     index = xp.where(counted, targets, 0)
@@ -53,7 +53,7 @@ def cross_entropy(
 
 @differentiable
 def soft_cross_entropy(
-    logits: Array, targets: Array, *, reduction: str
+    logits: Array, targets: Array, *, reduction: Reduction
 ) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """CE: y = -Σ_j t_j log p_j,   p = softmax(logits), t = targets; reduced by "mean", "sum" or "none" over the rows
 
@@ -64,7 +64,6 @@ def soft_cross_entropy(
     Raises:  ValueError for another reduction.
     """
     V = logits.shape[-1]
-    _require_reduction("soft_cross_entropy", reduction)
     xp = namespace(logits)
     log_p, back_log_softmax = log_softmax(logits)
     loss = -(targets * xp.where(targets == 0, 0, log_p)).sum(axis=-1)
@@ -79,7 +78,7 @@ def soft_cross_entropy(
 
 @differentiable
 def smoothed_cross_entropy(
-    logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str
+    logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: Reduction
 ) -> tuple[Array, Callable[[Array], Array]]:
     """CE, label smoothing: y = -Σ_j t_j log p_j,   t = (1 - ε) onehot(target) + ε / V,   ε = smoothing
 
@@ -95,7 +94,6 @@ def smoothed_cross_entropy(
     if smoothing == 0:  # not the formula below: 0 · -inf is not 0
         return cross_entropy(logits, targets=targets, ignore=ignore, reduction=reduction)
     V = logits.shape[-1]
-    _require_reduction("smoothed_cross_entropy", reduction)
     xp = namespace(logits)
     counted = xp.ones(targets.shape, bool) if ignore is None else targets != ignore
     index = xp.where(counted, targets, 0)
@@ -135,8 +133,3 @@ def _sum_of_exponentials(xp: Any, e: Array) -> Array:
     """Z of every row; 1 for a row of only -inf, as in `log_softmax`."""
     total = e.sum(axis=-1)
     return xp.where(total == 0, 1, total).astype(e.dtype)
-
-
-def _require_reduction(operation: str, reduction: str) -> None:
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"{operation}: reduction must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}")

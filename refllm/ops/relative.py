@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from numbers import Integral
 
 from refllm.backend import Array, namespace
 from refllm.differentiable import differentiable
@@ -92,8 +91,6 @@ def _mirrored(buckets: list[tuple[int, slice]], keys: int) -> list[tuple[int, sl
 
 def _buckets(operation: str, K: int, farthest: int, *, length: int) -> list[tuple[int, slice]]:
     """Every bucket that has a distance below `length`, with its range of distances."""
-    if not isinstance(farthest, Integral):
-        raise ValueError(f"{operation}: farthest must be a whole number; got {farthest}")
     if K < 1:
         raise ValueError(f"{operation}: E needs a row at least for every side, for its one bucket")
     if farthest <= K // 2:

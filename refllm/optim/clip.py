@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 
 from refllm.backend import Array, known, namespace, overflow_is_expected
+from refllm.differentiable import declared_kinds
 
 
+@declared_kinds
 def clip_factor(gradients: Sequence[Array], *, limit: float) -> tuple[Array, Array]:
     """ADAMW (clipping): norm = √(Σ g² over all arrays),   factor = 1 / max(1, norm / limit)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+from refllm.differentiable import declared_kinds
 
+
+@declared_kinds
 def warmup_cosine(step: float, *, max_lr: float, warmup: float, total: float, min_lr: float) -> float:
     """ADAMW (schedule): linear from max_lr / warmup at step 1 to max_lr at step `warmup`, then half a cosine down to
     `min_lr` at step `total`, and `min_lr` after

@@ -133,8 +133,8 @@ def _normalised_layers(x: Any, layers: Any) -> Any:
 def _encoder(token: Any, p: Any, **keywords: Any) -> Any:
     def layer(x: Any, r: Any, of_layer: Any, n: int) -> Any:
         return encoder_layer(
-            x, r, of_layer, norm="pre", heads=H, scaled=False, attention_mask=None, activation="gelu_tanh", eps=1e-5,
-            dropout_mask=None, rate=0.0,
+            x, r, of_layer, norm="pre", heads=H, scaled=False, attention_mask=None, activation="gelu_tanh", capacity=1,
+            eps=1e-5, dropout_mask=None, rate=0.0,
         )  # fmt: skip
 
     return stack(token, p, layer, **keywords)

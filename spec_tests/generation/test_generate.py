@@ -75,7 +75,7 @@ def test_the_first_step_embeds_the_last_token_of_the_prompt(config: gpt.Config) 
         seen.append(ids[0].tolist())
         return gpt.hidden_states(p, ids=ids, **rest)
 
-    model = SimpleNamespace(hidden_states=hidden_states, head=head, cache_shape=gpt.cache_shape)
+    model = SimpleNamespace(forward=gpt.forward, hidden_states=hidden_states, head=head, cache_shape=gpt.cache_shape)
     ids = prompts(1, 3)
     tokens, logits = written(config, ids, 3, model=model)
     assert seen == [ids[0].tolist(), [tokens[0, 0]], [tokens[0, 1]]]
@@ -183,7 +183,7 @@ def test_tokens_come_as_soon_as_they_are_known() -> None:
         return gpt.hidden_states(p, **rest)
 
     config = CONFIGS["GPT-2"]
-    model = SimpleNamespace(hidden_states=hidden_states, head=head, cache_shape=gpt.cache_shape)
+    model = SimpleNamespace(forward=gpt.forward, hidden_states=hidden_states, head=head, cache_shape=gpt.cache_shape)
     steps = generate(
         parameters(config), model=model, ids=prompts(1, 2), padding=None, config=config, new_tokens=5, temperature=1.0,
         top_k=None, top_p=None, uniforms=None, cache=True,

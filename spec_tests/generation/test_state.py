@@ -98,7 +98,8 @@ def test_after_the_prompt_the_model_is_given_one_token_at_a_time(subject: tuple[
         seen.append(ids[0].tolist())
         return model.hidden_states(p, ids=ids, **rest)
 
-    watched = {name: getattr(model, name) for name in ("cache_shape", "state_shapes", "head") if hasattr(model, name)}
+    names = ("forward", "cache_shape", "state_shapes", "head")
+    watched = {name: getattr(model, name) for name in names if hasattr(model, name)}
     ids = prompts(1, 3)
     tokens, _ = written(subject, ids, 3, model=SimpleNamespace(hidden_states=hidden_states, **watched))
     assert seen == [ids[0].tolist(), [tokens[0, 0]], [tokens[0, 1]]]
