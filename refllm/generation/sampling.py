@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from refllm.backend import Array, namespace, overflow_is_expected
-from refllm.differentiable import declared_kinds
+from refllm.differentiable import declared_inputs, declared_kinds
 from refllm.errors import UserError
 from refllm.ops.softmax import softmax
 
@@ -21,7 +21,7 @@ def check_sampling(*, temperature: float, top_k: int | None, top_p: float | None
         raise UserError(f"top-p must be above 0 and at most 1, got {top_p}")
 
 
-@declared_kinds
+@declared_inputs
 def choose(
     logits: Array, *, temperature: float, top_k: int | None, top_p: float | None, uniforms: Array | None
 ) -> Array:
@@ -32,10 +32,13 @@ def choose(
     cumulative probability exceeds the uniform. Of equal candidates the one with the lower index comes first.
     Source:  Fan et al. 2018 (arXiv:1805.04833) sec. 5.1 top-k; Holtzman et al. 2020 (arXiv:1904.09751) sec. 3.1 top-p;
              documents 002 sec. 3.2.
-    Shapes:  logits (B, V); uniforms (B,) in [0, 1) -> ids (B,)
-    Special: computed in float64, whatever the model's dtype, so that a draw does not depend on it. The order is that of
-             the logits, so that top_k = 1 and a tiny top_p are greedy even where rounding makes probabilities equal.
+    Shapes:  logits (B, V); uniforms real (B,), or None -> ids (B,)
+    Special: uniforms are in [0, 1). Computed in float64, whatever the model's dtype, so that a draw does not depend on
+             it. The order is that of the logits, so that top_k = 1 and a tiny top_p are greedy even where rounding
+             makes probabilities equal.
+    Raises:  UserError as `check_sampling`.
     """
+    check_sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     xp = namespace(logits)
     if uniforms is None:
         return logits.argmax(axis=-1)

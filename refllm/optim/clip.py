@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from refllm.backend import Array, known, namespace, overflow_is_expected
 from refllm.differentiable import declared_kinds
+from refllm.errors import KindError
+from refllm.fit import require_array
 
 
 @declared_kinds
@@ -21,11 +23,14 @@ def clip_factor(gradients: Sequence[Array], *, limit: float) -> tuple[Array, Arr
     Raises:  ValueError without an array, for one that is not of real floating-point numbers, or for a limit that is not
              above 0.
     """
+    if not isinstance(gradients, (list, tuple)):
+        raise KindError(f"clip_factor: gradients must be a list of arrays, got {type(gradients).__name__}")
     if not gradients or not limit > 0:
         raise ValueError(
             f"clip_factor: needs an array or more and a limit above 0; got {len(gradients)} arrays and {limit}"
         )
     for g in gradients:
+        require_array("clip_factor", "a gradient", g)
         if g.dtype.kind != "f":
             raise ValueError(f"clip_factor: gradients must be floating-point numbers; got {g.dtype}")
     xp = namespace(gradients[0])

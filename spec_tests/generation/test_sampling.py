@@ -149,3 +149,9 @@ def test_logits_are_only_read() -> None:
 def test_what_cannot_be_sampled_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         check_sampling(**{"temperature": 1.0, "top_k": None, "top_p": None, **change})
+    for uniforms in (None, numpy.array([0.5])):
+        with pytest.raises(UserError, match=says):
+            choose(
+                numpy.eye(1, 3),
+                **{"temperature": 1.0, "top_k": None, "top_p": None, "uniforms": uniforms, **change},
+            )

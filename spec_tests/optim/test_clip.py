@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refllm.errors import UserError
 from refllm.optim.clip import clip_factor
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -77,3 +79,9 @@ def test_nothing_to_clip_and_a_limit_that_is_none_are_refused(arrays: int, limit
 def test_gradients_that_are_no_real_numbers_are_refused(dtype: str) -> None:
     with pytest.raises(ValueError, match="clip_factor: gradients must be floating-point numbers"):
         clip_factor([numpy.ones(3), numpy.ones(3, dtype)], limit=1.0)
+
+
+@pytest.mark.parametrize("wrong", [numpy.ones(3), [[1.0]], [None], [numpy.ma.masked_array([1.0])], iter([])])
+def test_gradients_that_are_no_list_of_arrays_are_refused(wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"^clip_factor: (gradients|a gradient) (must be|is a masked)[^\n]*$"):
+        clip_factor(wrong, limit=1.0)
