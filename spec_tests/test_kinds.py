@@ -238,7 +238,7 @@ def test_a_number_or_a_tuple_of_numbers() -> None:
     for right in (1, 0.5, (0.5, 1), ()):
         assert kind.admitted("base", right) is right
     for wrong in ("3", [0.5], (0.5, "3"), (True,), True, None):
-        with pytest.raises(UserError, match="^base must be a number or a tuple of such, got "):
+        with pytest.raises(UserError, match=r"^base must be a number or a tuple of such, got "):
             kind.admitted("base", wrong)
 
 
