@@ -170,8 +170,11 @@ def _names(source: str, library: str) -> list[int]:
     return lines
 
 
+CONVERTS = "verify/arrays/"  # what strangers give and take: nothing of refllm is computed there
+
+
 def test_only_the_backend_knows_cupy() -> None:
-    others = [path for path in SOURCES if path.name != "backend.py"]
+    others = [path for path in SOURCES if path.name != "backend.py" and not _name(path).startswith(CONVERTS)]
     assert _faults(others, lambda _, source: _names(source, "cupyx?")) == {}
 
 

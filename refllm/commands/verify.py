@@ -21,10 +21,14 @@ from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.page import START, require_replaceable
 from refllm.verify import adapter, again, corpus, device, external, isolated, laws, pages, reference, report, runner
+from refllm.verify.arrays import LIBRARIES
 from refllm.verify.case import CARRIERS, Case
+from refllm.verify.explaining import explained
 from refllm.verify.material import page_on_plugging_in
+from refllm.verify.plugging import Plug
 from refllm.verify.report_data import as_data
 from refllm.verify.report_text import as_text
+from refllm.verify.signatures import TABLES
 
 DESCRIPTION = f"""Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
 
@@ -40,17 +44,29 @@ LESS_MEMORY = "take fewer cases with --level or --only"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("adapter", nargs="?", metavar="ADAPTER.py", help="a Python module with functions named as the operations")
+    add("adapter", nargs="*", metavar="ADAPTER.py",
+        help="a Python file, or the import name of a module; of several, one table")  # fmt: skip
     add("--cmd", metavar="COMMAND", help="a program, run once a case, with the places {request} and {response}")
     add("--responses", metavar="DIR", help="responses written beforehand, as DIR/<case>/response.json or .safetensors")
     add("--requests", metavar="DIR", help="write the requests into DIR, for --responses, and run nothing")
     add("--self", action="store_true", dest="itself", help="refllm's own functions")
     add("--mutants", action="store_true", help="the bank of known mistakes: does every one that the cases reach fail?")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="where --self computes (default cpu)")
+    add(
+        "--device",
+        metavar="NAME",
+        default="cpu",
+        help="where --self or --arrays compute (default cpu)",
+    )
+    plug = parser.add_argument_group("what an adapter takes, if it does not say so itself")
+    plug.add_argument("--arrays", choices=LIBRARIES, help="whose arrays its functions take and return")
+    plug.add_argument("--signatures", choices=TABLES, help="whose names and parameters its functions have")
     chosen = parser.add_argument_group("which cases, and how")
     chosen.add_argument("--level", action="append", metavar="N", help="only this level, 0 to 6 (may be repeated)")
     chosen.add_argument("--only", action="append", metavar="ID", help="only this specification id, operation or case")
-    chosen.add_argument("--dtype", choices=tuple(CARRIERS), default="float64", help="precision (default float64)")
+    chosen.add_argument(
+        "--dtype", type=_dtypes, default="float64", metavar="DTYPE",
+        help=f"precision: {', '.join(CARRIERS)}; several with commas between (default float64)",
+    )  # fmt: skip
     chosen.add_argument("--values", action="store_true", help="values alone, for an implementation without gradients")
     chosen.add_argument("--convention", action="append", metavar="NAME=VALUE", help="what it declares to do otherwise")
     chosen.add_argument("--cast", action="store_true", help="convert answers of another dtype, and note it")
@@ -77,11 +93,10 @@ def run(options: argparse.Namespace) -> int:
             "say what to verify: ADAPTER.py, --cmd, --responses, --self or --mutants (one of them); "
             "--requests DIR writes the requests"
         )
-    if options.device != "cpu":
-        if not options.itself:
-            raise UserError("--device is for --self: an adapter or a command chooses its device by itself")
-        device_namespace(options.device)
-        allow_tf32(False, options.device)
+    _require_plug(options)
+    dtypes = options.dtype.split(",")
+    if (options.mutants or options.requests) and dtypes[1:]:
+        raise UserError("several precisions are for implementations; give one --dtype here")
     if not 0 <= options.search < math.inf:
         raise UserError(f"--search must be a number of seconds, 0 or more; got {options.search:g}")
     if not options.timeout > 0:
@@ -98,7 +113,36 @@ def run(options: argparse.Namespace) -> int:
         return _mutants(golden, cases, options)
     if options.requests:
         return _write_requests(Path(options.requests), cases, options.dtype)
-    return _verify(golden, cases, options)
+    runs = [_one_run(options, adapter, dtype) for adapter in options.adapter or [None] for dtype in dtypes]
+    return _verify(golden, cases, runs[0]) if len(runs) == 1 else _verify_several(golden, cases, runs)
+
+
+def _dtypes(text: str) -> str:
+    """One precision, or several with commas between."""
+    for name in text.split(","):
+        if name not in CARRIERS:
+            raise argparse.ArgumentTypeError(f"{name!r:.40} is none of {', '.join(CARRIERS)}")
+    return text
+
+
+def _require_plug(options: argparse.Namespace) -> None:
+    """UserError if flags speak of what is not there."""
+    for flag in ("arrays", "signatures"):
+        if getattr(options, flag) and not options.adapter:
+            raise UserError(f"--{flag} is for the functions of a Python module, ADAPTER.py")
+    if options.device == "cpu" or options.adapter:
+        return
+    if not options.itself:
+        raise UserError("--device is for --self and for adapters: a command chooses its device by itself")
+    if options.device != "cuda":
+        raise UserError(f"--self computes on cpu or cuda; got --device {options.device}")
+    device_namespace(options.device)
+    allow_tf32(False, options.device)
+
+
+def _one_run(options: argparse.Namespace, adapter: str | None, dtype: str) -> argparse.Namespace:
+    """The options of one implementation in one precision."""
+    return argparse.Namespace(**{**vars(options), "adapter": adapter, "dtype": dtype})
 
 
 def chosen_cases(golden: corpus.Corpus, levels: list[str] | None, only: list[str] | None) -> list[Case]:
@@ -153,7 +197,8 @@ def _implementation(options: argparse.Namespace, golden: corpus.Corpus) -> Itera
     """What is under test; the process of an adapter is gone afterwards."""
     conventions = _conventions(options.convention, golden)
     if options.adapter:
-        with isolated.from_file(Path(options.adapter), options.timeout) as module:
+        plug = Plug(options.arrays, None if options.device == "cpu" else options.device, options.signatures)
+        with isolated.from_file(Path(options.adapter), options.timeout, plug) as module:
             for name, value in module.conventions.items():
                 _require_known(name, value, f'{options.adapter}: CONVENTIONS = {{"{name}": "{value}"}}', golden)
             module.conventions = {**module.conventions, **conventions}
@@ -172,7 +217,10 @@ def _implementation(options: argparse.Namespace, golden: corpus.Corpus) -> Itera
 def _call(options: argparse.Namespace) -> str:
     """The words of the command line that name what is under test."""
     if options.adapter:
-        return shlex.quote(options.adapter)
+        device = None if options.device == "cpu" else options.device
+        said = {"signatures": options.signatures, "arrays": options.arrays, "device": device}
+        flags = [f" --{name} {value}" for name, value in said.items() if value]
+        return "".join([shlex.quote(options.adapter), *flags])
     for way in ("cmd", "responses"):
         if getattr(options, way):
             return f"--{way} {shlex.quote(getattr(options, way))}"
@@ -189,6 +237,58 @@ def _repeated(options: argparse.Namespace) -> str:
 
 
 def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:
+    done, interrupted, nothing = _reported(golden, cases, options)
+    if options.json:
+        print(json.dumps(as_data(done), allow_nan=False, indent=1))
+    elif done.ran:
+        print(as_text(done), end="")
+    if options.junit:
+        pages.write_junit(Path(options.junit), done)
+    if options.html:
+        pages.write_page(Path(options.html), done)
+    if interrupted is not None:
+        raise interrupted
+    if not done.ran:
+        raise UserError(f"no case was run, so nothing is verified: {nothing}")
+    return 1 if done.failures() else 0
+
+
+def _verify_several(golden: corpus.Corpus, cases: list[Case], runs: list[argparse.Namespace]) -> int:
+    """One table of all runs. What could not be run is said at the end, and the others stand."""
+    from refllm.verify import comparison
+
+    options, reports, problems = runs[0], list[report.Report](), list[str]()
+    interrupted: BaseException | None = None
+    for each in runs:
+        try:
+            done, interrupted, _ = _reported(golden, cases, each)
+        except UserError as error:
+            problems += [] if str(error) in problems else [str(error)]
+            continue
+        reports.append(done)
+        if interrupted is not None:
+            break
+    if options.json:
+        print(json.dumps({"runs": [as_data(done) for done in reports]}, allow_nan=False, indent=1))
+    elif any(done.ran for done in reports):
+        print(comparison.as_text(reports), end="")
+    if options.junit:
+        pages.write_junit(Path(options.junit), *reports)
+    if options.html:
+        comparison.write_page(Path(options.html), reports)
+    if interrupted is not None:
+        raise interrupted
+    if problems:
+        raise UserError("; ".join(problems))
+    if not any(done.ran for done in reports):
+        raise UserError("no case was run, so nothing is verified; each by itself says why")
+    return 1 if any(done.failures() for done in reports) else 0
+
+
+def _reported(
+    golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace
+) -> tuple[report.Report, BaseException | None, str]:
+    """The report of a run, what interrupted it, and where nothing was run the reason."""
     from tqdm import tqdm
 
     started = time.monotonic()
@@ -206,19 +306,7 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
         implementation.name, _call(options), options.dtype, golden.C, golden.spec_version, results,
         _repeated(options), "".join(chosen), options.golden, implementation.conventions,
     )  # fmt: skip
-    if options.json:
-        print(json.dumps(as_data(done), allow_nan=False, indent=1))
-    elif done.ran:
-        print(as_text(done), end="")
-    if options.junit:
-        pages.write_junit(Path(options.junit), done)
-    if options.html:
-        pages.write_page(Path(options.html), done)
-    if interrupted is not None:
-        raise interrupted
-    if not done.ran:
-        raise UserError(f"no case was run, so nothing is verified: {_why_nothing(implementation, done)}")
-    return 1 if done.failures() else 0
+    return done, interrupted, "" if done.ran else _why_nothing(implementation, done)
 
 
 def _tried_alone(
@@ -258,22 +346,10 @@ def _explained(
 ) -> tuple[list[runner.Result], BaseException | None]:
     """The results with what explains the wrong ones. Who interrupts the search still gets what was judged before."""
     try:
-        return _diagnosed(results, dtype, C, seconds), None
+        return explained(results, dtype, C, seconds), None
     except KeyboardInterrupt as interruption:
         print("refllm: interrupted while explanations were sought; here is what fails, without them", file=sys.stderr)
         return results, interruption
-
-
-def _diagnosed(results: list[runner.Result], dtype: str, C: float, seconds: float) -> list[runner.Result]:
-    if not any(result.failed for result in results):
-        return results
-    from refllm.verify import diagnosis, noise, search  # with the bank, of which a run without failures needs nothing
-
-    if not seconds:
-        return list(diagnosis.diagnosed(results, dtype))
-    found = search.explained(results, dtype, seconds)
-    left = [r for r in results if r.case.operation not in found]
-    return list(diagnosis.diagnosed(results, dtype, found=found, lost=noise.recognised(left, dtype, C)))
 
 
 def _write_requests(directory: Path, cases: list[Case], dtype: str) -> int:

@@ -26,12 +26,15 @@ import numpy
 
 from refllm.errors import UserError
 from refllm.parameters import Tree, map_leaves, named_leaves
-from refllm.verify import watched
+from refllm.verify import arrays, plugging, watched
+from refllm.verify.arrays.bridge import Bridge
 from refllm.verify.case import CARRIERS, Case, FaultError, MisshapenError, RaisedError, Response, UnsupportedError
 from refllm.verify.law import Law
+from refllm.verify.plugging import NOTHING_SAID, Plug
 from refllm.verify.poison import poisoned
 from refllm.verify.watched import Watch
 
+_OWN = str(Path(__file__).parent)  # what lies here calls functions, and is not where they fail
 BY_ARRAYS = ("float64", "float32", "float16")  # precisions that the dtype of the arrays says; the others need DTYPES
 
 
@@ -46,9 +49,11 @@ class Functions:
         dtypes: tuple[str, ...] = BY_ARRAYS,
         use_dtype: Callable[[str], object] | None = None,
         folder: Path | None = None,
+        bridge: Bridge | None = None,
     ) -> None:
         self.name, self.functions, self.conventions = name, functions, conventions
-        self.dtypes, self.use_dtype, self.folder = dtypes, use_dtype, folder
+        self.dtypes, self.use_dtype, self.folder, self.bridge = dtypes, use_dtype, folder, bridge
+        self.operations = frozenset(functions)
         self._given: tuple[str, list[tuple[str, Any, Any]]] = ("", [])  # a training, and what its calls returned
 
     sees = frozenset({"layouts", "poison", "interleaving"})  # laws for which it is given arrays of this process
@@ -64,9 +69,11 @@ class Functions:
                 return self._respond(case, dtype, arguments, keywords)
 
     def _respond(self, case: Case, dtype: str, arguments: list[Tree], keywords: dict[str, Any]) -> Response:
-        function, watch = self.functions[case.operation], Watch(case, dtype, arguments, keywords)
+        function = self._bridged(case.operation, dtype, gradients=bool(case.gradients))
+        watch = Watch(case, dtype, arguments, keywords)
         returned = _call(case.operation, function, *arguments, **keywords)
         y, back, taps = _parts(returned, case.operation)
+        y, taps = arrays.all_arrived(y, dtype), arrays.all_arrived(taps, dtype)
         try:
             outputs = case.flat_outputs(y)
             laws = watch.after_call(outputs)
@@ -75,7 +82,8 @@ class Functions:
             if back is None or not case.gradients:
                 return Response(outputs, None, taps, self._overwritten(case, outputs), _once(laws))
             cotangents = case.pull(dtype)
-            gradients = case.flat_gradients(_call(f"{case.operation}'s pullback", back, *cotangents))
+            pulled = _call(f"{case.operation}'s pullback", back, *cotangents)
+            gradients = case.flat_gradients(arrays.all_arrived(pulled, dtype))
         except MisshapenError as error:
             raise FaultError(str(error)) from None
         return Response(outputs, gradients, taps, (), _once([*laws, *watch.after_pullback(gradients, cotangents)]))
@@ -84,7 +92,12 @@ class Functions:
         """The function of that name, told of the precision, to be called by hand."""
         if self.use_dtype is not None:
             self.use_dtype(dtype)
-        return self.functions[operation]
+        return self._bridged(operation, dtype, gradients=True)
+
+    def _bridged(self, operation: str, dtype: str, *, gradients: bool) -> Callable[..., Any]:
+        """The function as one of NumPy's arrays."""
+        found = self.functions[operation]
+        return found if self.bridge is None else plugging.bridged(found, self.bridge, dtype, gradients=gradients)
 
     def _overwritten(self, case: Case, outputs: dict[str, Any]) -> tuple[str, ...]:
         """What the calls for one training returned before, and this one has changed. All of it is kept until the next
@@ -110,16 +123,41 @@ def require_served(
         raise UnsupportedError(f"{name} does not have {dtype} among its DTYPES ({', '.join(dtypes)})")
 
 
-def from_file(path: str | PathLike[str], *, stays: bool = False) -> Functions:
-    """The public functions of a Python file, and its DTYPES and CONVENTIONS. UserError if it cannot be imported.
+def from_file(path: str | PathLike[str], plug: Plug = NOTHING_SAID, *, stays: bool = False) -> Functions:
+    """The public functions of a Python file, or of a module by its import name, and what it says of itself: DTYPES,
+    CONVENTIONS, ARRAYS, DEVICE, SIGNATURES. UserError if it cannot be imported.
 
-    With `stays` the module remains in sys.modules, where pickle looks for its classes.
+    What `plug` says goes before. With `stays` the module remains in sys.modules, where pickle looks for its classes.
     """
-    path = Path(path)
-    module = load(path, stays=stays)
-    functions = {name: f for name, f in vars(module).items() if callable(f) and not name.startswith("_")}
-    use_dtype, folder = functions.pop("use_dtype", None), path.resolve().parent
-    return Functions(path.name, functions, _conventions(path, module), _dtypes(path, module), use_dtype, folder)
+    named = plugging.is_module(str(path))
+    module = _imported(str(path)) if named else load(Path(path), stays=stays)
+    name, folder = (str(path), None) if named else (Path(path).name, Path(path).resolve().parent)
+    functions = {n: f for n, f in vars(module).items() if callable(f) and not n.startswith("_")}
+    use_dtype = functions.pop("use_dtype", None)
+    said = plug.after(plugging.said_by(path, module))
+    plugged = plugging.plugged(functions, said, whole=not named)
+    conventions, dtypes = _conventions(path, module), _dtypes(path, module, plugged.dtypes)
+    return Functions(
+        name, plugged.functions, {**plugged.conventions, **conventions}, dtypes, use_dtype, folder, plugged.bridge
+    )
+
+
+def _imported(name: str) -> ModuleType:
+    """A module by its import name, from the folder of work too."""
+    try:
+        with _undisturbed(), _importable(Path.cwd()):
+            return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise UserError(f"{name} cannot be imported: {_described(error)}") from None
+        raise UserError(
+            f"there is no module {name} here; give the path of a Python file, ADAPTER.py, or the import name of a "
+            "module that is installed"
+        ) from None
+    except BaseException as error:
+        raise UserError(f"{name} cannot be imported: {_described(error)}") from None
 
 
 def load(path: Path, *, stays: bool = False) -> ModuleType:
@@ -161,15 +199,15 @@ def quiet(function: Callable[..., Any], folder: Path | None = None) -> Callable[
     return run
 
 
-def _conventions(path: Path, module: Any) -> dict[str, str]:
+def _conventions(path: str | PathLike[str], module: Any) -> dict[str, str]:
     found = getattr(module, "CONVENTIONS", {})
     if not isinstance(found, dict) or not all(isinstance(x, str) for item in found.items() for x in item):
         raise UserError(f'{path}: CONVENTIONS must be a dict of texts, as {{"causal_alignment": "top-left"}}')
     return found
 
 
-def _dtypes(path: Path, module: Any) -> tuple[str, ...]:
-    found = getattr(module, "DTYPES", BY_ARRAYS)
+def _dtypes(path: str | PathLike[str], module: Any, default: tuple[str, ...]) -> tuple[str, ...]:
+    found = getattr(module, "DTYPES", default)
     if not isinstance(found, list | tuple) or not all(x in CARRIERS for x in found):
         raise UserError(f"{path}: DTYPES must be a list of some of {', '.join(CARRIERS)}; it is {found!r:.80}")
     return tuple(found)
@@ -223,6 +261,8 @@ def _sizes(arguments: list[Tree]) -> list[int]:
 def _call(what: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     try:
         return function(*arguments, **keywords)
+    except (UnsupportedError, FaultError):  # of what stands between, in words already
+        raise
     except NotImplementedError as error:
         raise UnsupportedError(f"{what} says that it does not support this: {error}") from None
     except KeyboardInterrupt:
@@ -236,7 +276,7 @@ def _described(error: BaseException, function: Callable[..., Any] | None = None)
     places = [
         (frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_filename != __file__ and not frame.f_code.co_filename.startswith("<frozen ")
+        if not frame.f_code.co_filename.startswith((_OWN, "<frozen "))
     ]
     if isinstance(error, SyntaxError) and error.filename:
         places, text = [(error.filename, error.lineno or 0)], error.msg

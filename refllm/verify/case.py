@@ -80,6 +80,7 @@ class Case:
     alternatives: dict[str, Answers] = field(default_factory=dict)  # "causal_alignment=top-left" -> its truth
     erratum: str | None = None
     margin: float | None = None
+    declared: tuple[str, ...] = ()  # conventions that an implementation declares, and under which the truth is another
     stored: str | None = None  # L0: the dtype in the file; bfloat16 is carried by float32
     manner: Manner = Manner()
 
@@ -127,6 +128,7 @@ class Case:
         return replace(
             self, outputs=answers.outputs, gradients=gradients, alternatives=others,
             cotangents=self.cotangents if gradients else {}, conventions={**self.conventions, **changed},
+            declared=tuple(changed),
         )  # fmt: skip
 
     def values_alone(self) -> Case:

@@ -5,14 +5,14 @@ It imports nothing of what explains, so that a report needs the bank of mistakes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from refllm.verify.mutants import Mutant
     from refllm.verify.noise import Noise
     from refllm.verify.search import Found
 
-    Cause = Mutant | Found | Noise
+    Cause: TypeAlias = Mutant | Found | Noise
 
 
 class Explanation(str):

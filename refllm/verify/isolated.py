@@ -10,6 +10,7 @@ after a hang it is started again with the next case.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import re
@@ -26,12 +27,15 @@ from refllm.errors import UserError
 from refllm.verify import adapter, frames
 from refllm.verify.case import Case, FaultError, RaisedError, Response, UnsupportedError
 from refllm.verify.external import ending, printable
+from refllm.verify.plugging import NOTHING_SAID, Plug
 from refllm.verify.processes import Family
 
 IMPORT = 60.0  # seconds that importing may take at least; a large library takes as long as many cases
 _TAIL = 2000  # characters of what was printed that are kept
 _ERRORS: dict[str, type[Exception]] = {"unsupported": UnsupportedError, "raised": RaisedError}
-_PROGRAM = "import sys; sys.path[:] = {paths!r}; from refllm.verify.serve import main; main({file!r}, {places!r})"
+_PROGRAM = (
+    "import sys; sys.path[:] = {paths!r}; from refllm.verify.serve import main; main({file!r}, {places!r}, {plug!r})"
+)
 
 
 class Isolated:
@@ -39,9 +43,10 @@ class Isolated:
 
     sees = adapter.Functions.sees
 
-    def __init__(self, path: Path, timeout: float, *, alone: bool = False) -> None:
-        """UserError if the file cannot be imported. `alone`: see `processes.Family`."""
-        self.path, self.timeout, self._alone = path, timeout, alone
+    def __init__(self, path: Path, timeout: float, plug: Plug = NOTHING_SAID, *, alone: bool = False) -> None:
+        """The path may be the import name of a module. UserError if it cannot be imported. `alone`: see
+        `processes.Family`."""
+        self.path, self.timeout, self.plug, self._alone = path, timeout, plug, alone
         self.name = path.name
         self._server: _Server | None = None
         self._why_not = ""  # why it cannot be started again
@@ -74,7 +79,7 @@ class Isolated:
 
     def fresh(self, timeout: float) -> Isolated:
         """The same file in another process, which has answered nothing yet."""
-        return Isolated(self.path, timeout, alone=self._alone)
+        return Isolated(self.path, timeout, self.plug, alone=self._alone)
 
     def close(self) -> None:
         self._end()
@@ -87,7 +92,7 @@ class Isolated:
 
     def _started(self) -> dict[str, Any]:
         """Starts the process. UserError if the file cannot be imported."""
-        self._server = _Server(self.path, self._alone)
+        self._server = _Server(self.path, self.plug, self._alone)
         longest = max(IMPORT, self.timeout)
         try:
             kind, content = self._server.told(longest)
@@ -130,11 +135,12 @@ class _EndedError(Exception):
 class _Server:
     """The process, its pipes, and the threads that read them: a pipe is not waited for with a time limit anywhere."""
 
-    def __init__(self, path: Path, alone: bool) -> None:
+    def __init__(self, path: Path, plug: Plug, alone: bool) -> None:
         self._family, self._folder = Family(alone=alone), path.resolve().parent
         self._places = tempfile.TemporaryFile() if os.name == "posix" else None  # noqa: SIM115  (closed in `close`)
         descriptors = () if self._places is None else (self._places.fileno(),)
-        program = _PROGRAM.format(paths=sys.path, file=str(path), places=descriptors[0] if descriptors else None)
+        places = descriptors[0] if descriptors else None
+        program = _PROGRAM.format(paths=sys.path, file=str(path), places=places, plug=dataclasses.astuple(plug))
         try:
             self._process = self._family.start(
                 [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -241,10 +247,10 @@ class _Server:
 
 
 @contextlib.contextmanager
-def from_file(path: Path, timeout: float) -> Iterator[Isolated | adapter.Functions]:
+def from_file(path: Path, timeout: float, plug: Plug = NOTHING_SAID) -> Iterator[Isolated | adapter.Functions]:
     """The functions of a file in another process; in this one where no Python can be started."""
     if not sys.executable:
-        yield adapter.from_file(path)
+        yield adapter.from_file(path, plug)
         return
-    with Isolated(path, timeout, alone=True) as found:
+    with Isolated(path, timeout, plug, alone=True) as found:
         yield found

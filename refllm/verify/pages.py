@@ -19,31 +19,39 @@ from refllm.verify.runner import Result
 JUNIT_START = b"<?xml"
 _WEB = re.compile(r"https?://\S+")
 
-_PAGE_STYLE = """
+STYLE = """
 .case { border-left: 4px solid var(--bad); padding-left: 1rem; margin: .8rem 0; }
 .case > summary { font-weight: 600; }
+.diagnosis, .explained { background: var(--soft); border-radius: .3rem; padding: .6rem .9rem; margin: .8rem 0; }
+.diagnosis h3 { margin-top: 0; } .diagnosis pre, .explained pre { background: var(--paper); }
+.explained { list-style: none; } .case li, .diagnosis li, .explained li { margin: .2rem 0; }
+@media (max-width: 30rem) { .case { padding-left: .6rem; } ul { padding-left: 1.1rem; } .explained { padding: .6rem; } }
 """
 
 
-def write_junit(path: Path, report: Report) -> None:
-    """A test suite for each level, a test case for each case."""
+def write_junit(path: Path, *reports: Report) -> None:
+    """A test suite for each level, a test case for each case; of several reports, each has suites of its own."""
     root = ET.Element("testsuites", name="refllm verify")
-    for level, name, results in report.levels():
-        suite = ET.SubElement(
-            root, "testsuite", name=f"{level} {name}", tests=str(len(results)),
-            failures=str(sum(r.failed and r.status != "fault" for r in results)),
-            errors=str(sum(r.status == "fault" for r in results)),
-            skipped=str(sum(r.status in ("skip", "value") for r in results)),
-        )  # fmt: skip
-        for result in results:
-            _test_case(suite, report, result)
+    for report in reports:
+        whose = f"{report.call} {report.dtype} " if reports[1:] else ""
+        for level, name, results in report.levels():
+            suite = ET.SubElement(
+                root, "testsuite", name=_printable(f"{whose}{level} {name}"), tests=str(len(results)),
+                failures=str(sum(r.failed and r.status != "fault" for r in results)),
+                errors=str(sum(r.status == "fault" for r in results)),
+                skipped=str(sum(r.status in ("skip", "value") for r in results)),
+                time=f"{sum(r.seconds for r in results):.6f}",
+            )  # fmt: skip
+            for result in results:
+                _test_case(suite, report, result)
     ET.indent(root)
     replace(path, ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n", JUNIT_START)
 
 
 def _test_case(suite: ET.Element, report: Report, result: Result) -> None:
     """A case; that of a value alone counts as skipped, because half of it is unknown. Its verdict is a property."""
-    test = ET.SubElement(suite, "testcase", classname=result.case.operation, name=result.case.id)
+    about = {"classname": result.case.operation, "name": result.case.id, "time": f"{result.seconds:.6f}"}
+    test = ET.SubElement(suite, "testcase", about)
     kind = KINDS[result.status]
     properties = ET.SubElement(test, "properties")
     ET.SubElement(properties, "property", name="verdict", value=kind)
@@ -82,26 +90,23 @@ def _wrong(result: Result) -> Iterator[str]:
 def write_page(path: Path, report: Report) -> None:
     """One page without anything from elsewhere: from an operation one click to its failures, each with what is wrong,
     the edit of the specification that explains it, and how to see it again."""
-    failures = report.failures()
+    found = report.failures()
     parts = [
         f"<p>{escaped(sentence(report))} "
         f"Golden files {escaped(report.spec_version)}, tolerance factor {report.C:g}.</p>",
         "<h2>Operations</h2>",
-        f"<p>{'Choose an operation to see what is wrong with it.' if failures else 'Nothing is wrong.'}</p>",
-        table(["operation", *COLUMNS.values(), "worst error / tolerance"], _operations(report, failures),
+        f"<p>{'Choose an operation to see what is wrong with it.' if found else 'Nothing is wrong.'}</p>",
+        table(["operation", *COLUMNS.values(), "worst error / tolerance"], _operations(report, found),
               about="results by operation", numbers=range(1, 8)),
     ]  # fmt: skip
-    for operation, results in failures.items():
-        parts.append(f'<section><h2 id="{_anchor(operation)}" tabindex="-1">{escaped(operation)}</h2>')
-        parts += [_failure(report, result, opened=number == 0) for number, result in enumerate(results)]
-        parts.append("</section>")
+    parts += failures(report)
     parts += [
         "<h2>Levels</h2>",
         table(["level", *COLUMNS.values()], _levels(report), about="results by level", numbers=range(1, 7)),
         *_seen_of_laws(report),
         *_skipped(report),
     ]
-    replace_page(path, page(f"{report.implementation} in {report.dtype}", parts, style=_PAGE_STYLE))
+    replace_page(path, page(f"{report.implementation} in {report.dtype}", parts, style=STYLE))
 
 
 def _seen_of_laws(report: Report) -> Iterator[str]:
@@ -114,8 +119,37 @@ def _seen_of_laws(report: Report) -> Iterator[str]:
         yield f"<details><summary>{escaped(name)} ({len(seen)})</summary><ul>{items}</ul></details>"
 
 
-def _anchor(operation: str) -> str:
-    return f"operation-{escaped(operation)}"
+def fragment(report: Report) -> str:
+    """What a notebook shows, in its own colours: the sentence, the operations and what is wrong with them."""
+    found = report.failures()
+    heads = ["operation", *COLUMNS.values(), "worst error / tolerance"]
+    parts = [f"<p><b>{escaped(report.implementation)} in {escaped(report.dtype)}</b>: {escaped(sentence(report))}</p>"]
+    parts.append(table(heads, _operations(report, {}), about="results by operation", numbers=range(1, 8)))
+    parts += failures(report, level=4) if found else []
+    return "\n".join(parts)
+
+
+def failures(report: Report, *, place: str = "operation", level: int = 2) -> Iterator[str]:
+    """A section for each operation that fails: what explains most of it, and each failure."""
+    for operation, results in report.failures().items():
+        head = f'<h{level} id="{_anchor(operation, place)}" tabindex="-1">{escaped(operation)}</h{level}>'
+        yield f"<section>{head}{_explained(results)}"
+        yield from (_failure(report, result, opened=number == 0) for number, result in enumerate(results))
+        yield "</section>"
+
+
+def _explained(results: list[Result]) -> str:
+    """How many of the wrong answers the same mistake explains."""
+    from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
+
+    wrong = [result for result in results if result.wrong]
+    lines = diagnosis.summary(wrong, said=[]) if wrong[1:] else []
+    items = "".join(f"<li>{_linked(line)}{_diff(line)}{_issue(line)}</li>" for line in lines)
+    return f'<ul class="explained">{items}</ul>' if items else ""
+
+
+def _anchor(operation: str, place: str = "operation") -> str:
+    return f"{place}-{escaped(operation)}"
 
 
 def _levels(report: Report) -> Iterator[list[str]]:
@@ -161,14 +195,14 @@ def _operations(report: Report, failures: dict[str, list[Result]]) -> Iterator[l
 
 def _failure(report: Report, result: Result, *, opened: bool) -> str:
     case = result.case
-    items = "".join(f"<li>{escaped(line)}</li>" for line in _wrong(result))
-    explained = "".join(f"<li>{escaped(line)}{_diff(line)}{_issue(line)}</li>" for line in result.diagnosis)
+    items = "".join(f"<li>{_linked(line)}</li>" for line in _wrong(result))
+    explained = "".join(f"<li>{_linked(line)}{_diff(line)}{_issue(line)}</li>" for line in result.diagnosis)
     reports = "".join(f"<li>{_link(address)}</li>" for address in reported(report, result))
     return (
         f'<details class="case"{" open" if opened else ""}><summary>{escaped(case.id)}</summary>'
         f'<p>{escaped(case.about)} <span class="quiet">({escaped(case.spec)}, {escaped(case.section)})</span></p>'
         f"<ul>{items}</ul>"
-        + (f"<h3>Diagnosis</h3><ul>{explained}</ul>" if explained else "")
+        + (f'<div class="diagnosis"><h3>Diagnosis</h3><ul>{explained}</ul></div>' if explained else "")
         + (f"<h3>Public reports of mistakes that fail this case</h3><ul>{reports}</ul>" if reports else "")
         + f"<h3>See it again</h3>{code(chr(10).join(snippet(report, result)), about='how to see it again')}</details>"
     )
@@ -190,6 +224,16 @@ def _issue(line: str) -> str:
 def _link(address: str) -> str:
     """A link where it leads to a page of the web, else the words."""
     return f'<a href="{escaped(address)}">{escaped(address)}</a>' if _WEB.fullmatch(address) else escaped(address)
+
+
+def _linked(text: str) -> str:
+    """Text in which the addresses of the web are links."""
+    parts, end = list[str](), 0
+    for found in _WEB.finditer(text):
+        address = found.group().rstrip(".,;:)")
+        parts += [escaped(text[end : found.start()]), _link(address)]
+        end = found.start() + len(address)
+    return "".join([*parts, escaped(text[end:])])
 
 
 def _printable(text: str) -> str:

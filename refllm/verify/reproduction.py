@@ -12,6 +12,9 @@ from refllm.verify.runner import Result
 def snippet(report: Report, result: Result) -> list[str]:
     """How to see a failure again: the command, and for a Python module the call."""
     case = result.case
+    if report.call.startswith("check("):
+        call = f'{report.call[:-1]}, only="{case.id}")'
+        return [f">>> {call}"]
     dtype = "" if report.dtype == "float64" else f" --dtype {report.dtype}"
     command = f"$ {typed()} verify {report.call}{dtype}{report.flags}"
     if result.alone:

@@ -20,6 +20,7 @@ An implementation is anything with
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -72,6 +73,7 @@ class Result:
     diagnosis: list[str] = field(default_factory=list)  # what the answer is equal to, best first
     response: Response | None = field(default=None, repr=False)  # what was judged
     cast: list[str] = field(default_factory=list)  # what was converted before it was judged: "output y: float64"
+    seconds: float = field(default=0.0, compare=False)  # that the answer and its judgement took
     alone: bool | None = None  # whether the case passes if it is the only one; None if that was not tried
     laws: list[Law] = field(default_factory=list)  # those that were broken, and notes on others
 
@@ -117,7 +119,9 @@ def run(
 ) -> Iterator[Result]:
     """A result for each case, as soon as it is known. With `casts` another dtype is converted before it is judged."""
     for case in cases:
-        yield _result(implementation, case, dtype, C, casts)
+        start = time.monotonic()
+        result = _result(implementation, case, dtype, C, casts)
+        yield replace(result, seconds=time.monotonic() - start)
 
 
 def settled(results: Iterable[Result], dtype: str, C: float) -> list[Result]:
@@ -166,11 +170,9 @@ def is_wrong(case: Case, response: Response, dtype: str, C: float) -> bool:
 
 def _result(implementation: Implementation, case: Case, dtype: str, C: float, casts: bool) -> Result:
     chosen = case.under(implementation.conventions)
-    if chosen is None:
-        declared = ", ".join(f"{k}={v}" for k, v in implementation.conventions.items() if k in case.conventions)
-        return Result(case, "skip", f"the golden files have no truth under {declared}")
-    if unfit := unfit_for(chosen, dtype, C):
-        return Result(case, "skip", unfit)
+    if reason := _why_not(implementation, case, chosen, dtype, C):
+        return Result(case, "skip", reason)
+    assert chosen is not None
     try:
         if case.operation == "resume":
             found = resume.verdicts(implementation, case, dtype)
@@ -183,6 +185,17 @@ def _result(implementation: Implementation, case: Case, dtype: str, C: float, ca
         return Result(case, "skip", str(error))
     except FaultError as error:
         return Result(case, "fault", str(error))
+
+
+def _why_not(implementation: Implementation, case: Case, chosen: Case | None, dtype: str, C: float) -> str | None:
+    """Why a case is not put to an implementation; None if it is. That it has no such function comes first."""
+    needed = "train" if case.operation == "resume" else case.operation
+    if needed not in getattr(implementation, "operations", (needed,)):
+        return f"{implementation.name} has no function {case.operation}"
+    if chosen is None:
+        declared = ", ".join(f"{k}={v}" for k, v in implementation.conventions.items() if k in case.conventions)
+        return f"the golden files have no truth under {declared}"
+    return unfit_for(chosen, dtype, C)
 
 
 def in_dtype(case: Case, response: Response, dtype: str) -> tuple[Response, list[str]]:

@@ -12,21 +12,22 @@ import contextlib
 import faulthandler
 import os
 import sys
-from pathlib import Path
 from typing import IO, Any
 
 from refllm.errors import UserError
 from refllm.verify import adapter, frames
 from refllm.verify.case import Case, FaultError, RaisedError, UnsupportedError
+from refllm.verify.plugging import Plug
 
 
-def main(path: str, places: int | None) -> None:
-    """Serves the adapter at `path`; `places` is a file to which a crash writes where it was."""
+def main(path: str, places: int | None, plug: tuple[str | None, str | None, str | None] = (None, None, None)) -> None:
+    """Serves the adapter at `path`, as `plug` says (`plugging.Plug`); `places` is a file to which a crash writes where
+    it was."""
     questions, answers = _private_pipes()
     if places is not None:
         faulthandler.enable(os.fdopen(places, "w"), all_threads=False)
     try:
-        functions = adapter.from_file(Path(path), stays=True)
+        functions = adapter.from_file(path, Plug(*plug), stays=True)
     except UserError as error:
         frames.write(answers, ("unusable", str(error)))
         return

@@ -1,5 +1,7 @@
 """The golden files on a device: `refllm verify --self --device cuda`."""
 
+from pathlib import Path
+
 import pytest
 
 from refllm import cli
@@ -26,9 +28,15 @@ def test_every_golden_case_passes_on_a_device(
     assert "skipped" not in out
 
 
-def test_a_device_is_for_refllm_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_device_is_for_refllm_itself_and_for_arrays_of_a_library(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_adapter.py").write_text("def relu(x):\n    return x\n")
     assert cli.main(["verify", "my_adapter.py", "--device", "cuda"]) == 2
-    assert "--device is for --self" in capsys.readouterr().err
+    assert "a device is for arrays of a library: say ARRAYS" in capsys.readouterr().err
+    assert cli.main(["verify", "--cmd", "x {request} {response}", "--device", "cuda"]) == 2
+    assert "--device is for --self and for adapters" in capsys.readouterr().err
 
 
 def test_verifying_on_a_device_without_cupy_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,163 @@
+"""`check`: a live function, in a notebook or a test.
+
+    from refllm.verify import check
+
+    check(my_layer_norm, "layer_norm", dtype="float32")        shows the report
+    check(my_layer_norm, "layer_norm").require()               fails a test, with the report as its message
+    check(my_attention, arrays="torch", signatures="torch")    named as its own name says
+
+The function runs where it is called: one that crashes takes the notebook along. `refllm verify` and the plugin of
+pytest have a process for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from refllm.errors import UserError
+from refllm.verify import corpus, plugging, runner
+from refllm.verify import laws as trying
+from refllm.verify.adapter import Functions
+from refllm.verify.case import CARRIERS, Case
+from refllm.verify.explaining import SECONDS, explained
+from refllm.verify.plugging import Plug
+from refllm.verify.report import Report, sentence
+from refllm.verify.runner import Result
+
+LAWS = 5.0  # seconds that laws may take
+
+
+class Wrong(AssertionError):  # noqa: N818  (what a test reads is the report)
+    """Something that was checked is wrong; the message is the report."""
+
+
+class Checked:
+    """What came out. It shows itself as the report; in a notebook as the page."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that ran is right."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[Result]:
+        """The cases that differ from what is asked for; the diagnosis of each is `failure.diagnosis`."""
+        return [result for result in self.report.results if result.failed]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The report as `refllm verify --json` gives it."""
+        from refllm.verify.report_data import as_data
+
+        return as_data(self.report)
+
+    def require(self) -> Checked:
+        """This, if all that ran is right. Raises Wrong, an AssertionError, with the report as its message."""
+        if not self.passed:
+            raise Wrong(f"{sentence(self.report)}\n\n{self!r}")
+        return self
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        from refllm.verify.report_text import as_text
+
+        return as_text(self.report).rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        from refllm.verify.pages import fragment
+
+        return fragment(self.report)
+
+
+def check(
+    what: Callable[..., Any] | Mapping[str, Callable[..., Any]] | ModuleType,
+    operation: str | None = None,
+    *,
+    dtype: str = "float64",
+    arrays: str | None = None,
+    signatures: str | None = None,
+    device: str | None = None,
+    conventions: Mapping[str, str] | None = None,
+    only: str | Iterable[str] = (),
+    values: bool = False,
+    laws: bool = True,
+    search: float = SECONDS,
+    golden: str | None = None,
+) -> Checked:
+    """Checks a function against the golden cases of an operation, by default that of its name.
+
+    `what` may also be a dictionary of functions by name, or a module. `only` chooses cases, as the flag does; `arrays`,
+    `signatures` and `device` are what the page on conformance says of an adapter. UserError if nothing can be checked.
+    """
+    if dtype not in CARRIERS:
+        raise UserError(f"dtype is one of {', '.join(CARRIERS)}; got {dtype!r:.40}")
+    corpus_ = corpus.load(corpus.folder(golden))
+    functions, name = _functions(what, operation, signatures)
+    plugged = plugging.plugged(functions, Plug(arrays, device, signatures), whole=not isinstance(what, ModuleType))
+    dtypes = tuple(CARRIERS) if plugged.bridge is None else (*plugged.bridge.dtypes, "tf32")
+    declared = {**plugged.conventions, **(conventions or {})}
+    mine = Functions(name, plugged.functions, declared, dtypes, bridge=plugged.bridge)
+    cases = _cases(corpus_, mine, only, chosen=operation if operation not in functions else None)
+    cases = [case.values_alone() for case in cases] if values else cases
+    results = runner.settled(runner.run(mine, cases, dtype, corpus_.C), dtype, corpus_.C)
+    results = list(trying.held(mine, results, dtype, corpus_.C, LAWS)) if laws else results
+    results = explained(results, dtype, corpus_.C, search)
+    report = Report(
+        name, _call(name, operation, dtype, arrays, signatures), dtype, corpus_.C, corpus_.spec_version, results,
+        golden=golden, declared=declared,
+    )  # fmt: skip
+    if not report.ran:
+        reasons = list(dict.fromkeys(result.reason for result in results))
+        raise UserError(f"no case was run, so nothing is checked: {'; '.join(reasons[:3])}")
+    return Checked(report)
+
+
+def _functions(what: Any, operation: str | None, signatures: str | None) -> tuple[dict[str, Any], str]:
+    """Functions by their names, and the name of all."""
+    if isinstance(what, ModuleType):
+        found = {name: f for name, f in vars(what).items() if callable(f) and not name.startswith("_")}
+        return found, what.__name__
+    if isinstance(what, Mapping):
+        return dict(what), "functions"
+    if not callable(what):
+        raise UserError(f"a function is checked, or a dictionary or module of functions; got a {type(what).__name__}")
+    own = getattr(what, "__name__", "")
+    name = own if signatures is not None or operation is None else operation
+    if not name:
+        raise UserError(f'a {type(what).__name__} has no name: say the operation, as check(f, "layer_norm")')
+    return {name: what}, own or name
+
+
+def _cases(known: corpus.Corpus, mine: Functions, only: str | Iterable[str], chosen: str | None) -> list[Case]:
+    """The cases of what is there. UserError if there is none, with a name that may be meant."""
+    wanted = [only] if isinstance(only, str) else list(only)
+    found = [case for case in known.cases.values() if case.operation in mine.operations]
+    if chosen is not None:
+        found = [case for case in found if case.operation == chosen]
+    if wanted:
+        found = [c for c in found if any(name in (c.spec, c.operation) or c.id.startswith(name) for name in wanted)]
+    if found:
+        return found
+    operations = sorted({case.operation for case in known.cases.values()})
+    asked = [chosen] if chosen else sorted(mine.operations) or [mine.name]
+    near = difflib.get_close_matches(asked[0], operations, 1, 0.6)
+    meant = f"; is {near[0]} meant?" if near and near[0] != asked[0] else ""
+    raise UserError(
+        f"no case is of {', '.join([*asked[:4], *wanted[:2]])}{meant} Say an operation of golden/README.md, or the "
+        'table that has this name, signatures="torch"'
+    )
+
+
+def _call(name: str, operation: str | None, dtype: str, arrays: str | None, signatures: str | None) -> str:
+    """The words that repeat it."""
+    said = {"dtype": None if dtype == "float64" else dtype, "arrays": arrays, "signatures": signatures}
+    parts = [name, *([f'"{operation}"'] if operation else []), *(f'{k}="{v}"' for k, v in said.items() if v)]
+    return f"check({', '.join(parts)})"

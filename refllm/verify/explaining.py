@@ -1,0 +1,29 @@
+"""The results of a run with what explains the wrong ones: the search for an edit, then the bank of known mistakes."""
+
+from __future__ import annotations
+
+from refllm.verify.runner import Result
+
+SECONDS = 10.0  # that the search may take
+
+
+def explained(results: list[Result], dtype: str, C: float, seconds: float = SECONDS) -> list[Result]:
+    """The same results, each wrong answer with its explanations.
+
+    A right answer under a convention that is declared, where the truth is another, says nothing of an edit of the
+    specification: it is no evidence against one.
+    """
+    if not any(result.failed for result in results):
+        return results
+    from refllm.verify import diagnosis, noise, search  # with the bank, of which a run without failures needs nothing
+
+    evidence = [result for result in results if result.failed or not result.case.declared]
+    if not seconds:
+        found = list(diagnosis.diagnosed(evidence, dtype))
+    else:
+        edits = search.explained(evidence, dtype, seconds)
+        left = [r for r in evidence if r.case.operation not in edits]
+        lost = noise.recognised(left, dtype, C)
+        found = list(diagnosis.diagnosed(evidence, dtype, found=edits, lost=lost))
+    by_id = {result.case.id: result for result in found}
+    return [by_id.get(result.case.id, result) for result in results]
