@@ -89,7 +89,7 @@ def _tables(tree: ast.Module) -> dict[str, frozenset[str]]:
 
 def _imports(tree: ast.Module) -> dict[str, str]:
     """The names that a file gets from elsewhere, and what they are there."""
-    found = {}
+    found: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}

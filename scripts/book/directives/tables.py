@@ -43,7 +43,9 @@ def fill(app: Any, doctree: nodes.document, page: str) -> None:
     for node in list(doctree.findall(WaitingTable)):
         found = record(app.env)
         make = {"register": _register, "sections": _sections, "operations": _operations}[node["kind"]]
-        node.replace_self(make(found, page, node["of"]))
+        # the theme has wrapped its tables before: in a box of this name they scroll by themselves
+        filled = [nodes.container("", each, classes=["table-wrapper"]) for each in make(found, page, node["of"])]
+        node.replace_self(filled)
 
 
 def _to(place: Place | None, page: str, words: str | nodes.Node) -> nodes.Node:
