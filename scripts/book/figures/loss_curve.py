@@ -13,7 +13,7 @@ def drawing(colours: Theme) -> Any:
 
     data = stored("loss_curve")
     figure, axes = pyplot.subplots(figsize=(7.6, 4))
-    for name, label, style in (("held_out", "held-out text", "-"), ("learning", "text that it learns from", "--")):
+    for name, label, style in (("held_out", "held-out text", "-"), ("learning", "training text", "--")):
         axes.plot(data["steps"], [loss / math.log(2) for loss in data[name]], style, label=label)
     for n, (name, bits) in enumerate(data["baselines_in_bits"].items()):
         if name != "uniform":
