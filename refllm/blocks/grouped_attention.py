@@ -59,8 +59,9 @@ def grouped_attention(
     RMS norms of the queries and the keys of each head (QKN), are there where p has them. The scores are
     q kᵀ stretch / √D, held within a cap (CAP) where there is one.
     Source:  Ainslie et al. 2023 (arXiv:2305.13245) sec. 2.2 (grouped queries); Su et al. 2021 (arXiv:2104.09864) sec.
-             3.2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) for r; Gemma
-             Team 2024 (arXiv:2408.00118) sec. 2 for the cap; Dehghani et al. 2023 (arXiv:2302.05442) sec. 2 for norms.
+             3.2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) for r;
+             Gemma Team 2024 (arXiv:2408.00118) sec. 2 for the cap; Dehghani et al. 2023 (arXiv:2302.05442) sec. 2 for
+             norms.
     Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wq (C, heads*D); Wk (C, kv_heads*D); Wv (C, kv_heads*D);
              Wo (heads*D, C); positions int end of (..., T); attention_mask bool broadcast to (..., heads, T, S), or
              None -> y (..., T, C)

@@ -1,4 +1,4 @@
-"""BART: the names of its tensors. Its tables of positions begin with two rows that no position uses.
+"""The names of BART's tensors. Its tables of positions begin with two rows that no position uses.
 
 Source: Lewis et al. 2020 (arXiv:1910.13461), code; the layout is that of transformers (modeling_bart.py).
 """

@@ -1,4 +1,4 @@
-"""GPT-2: the names of its tensors. Its maps are stored (in, out) as ours are, and queries, keys and values are one
+"""The names of GPT-2's tensors. Its maps are stored (in, out) as ours are, and queries, keys and values are one
 tensor.
 
 Source: Radford et al. 2019, code; the layout is that of transformers (modeling_gpt2.py).
