@@ -54,7 +54,7 @@ def gelu_tanh(x: Array) -> tuple[Array, Pullback]:
     s = (1 + t) / 2
 
     def gelu_tanh_back(dy: Array) -> Array:
-        du = k * (1 + x * x * 134145 / 10**6)
+        du = k * (1 + x * x * (3 * 44715) / 10**6)
         return dy * (s + x * (1 - t * t) / 2 * du)
 
     return x * s, gelu_tanh_back

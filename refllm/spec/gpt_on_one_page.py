@@ -79,7 +79,7 @@ def layer_back(dy: Array, p: Tree, kept: tuple[Array, ...]) -> tuple[Array, Tree
     dW2, db2 = flat(g).T @ flat(dy), rows(dy)                          # (15)
     du, dt = dg * (1 + t) / 2, dg * u / 2                              # (14)   g = u (1 + t) / 2
     dw = dt * (1 - t * t) * sqrt(2 / pi())                             # (13)   tanh' = 1 - tanh²
-    du = du + dw * (1 + u * u * 134145 / 10**6)                        # (12)   dw/du = 1 + 3 · 0.044715 u²
+    du = du + dw * (1 + u * u * (3 * 44715) / 10**6)                   # (12)   dw/du = 1 + 3 · 0.044715 u²
     dn2 = du @ f["W1"].T                                               # (11)   u = n2 W1 + b1
     dW1, db1 = flat(n2).T @ flat(du), rows(du)                         # (11)
     dh, dnorm2 = norm_back(dn2, p["norm2"], of_n2)                     # (10)   n2 = LN(h)

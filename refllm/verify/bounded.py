@@ -3,13 +3,15 @@
     with at_most(1000) as work: ...     EndlessError at step 1001; work.steps is how many there were
 
 A step is a word of the text (refllm/spec/array.py), or a turn of a loop of edited source, which says `_tick()` first.
-Steps are the same on every machine, which seconds are not.
+Steps are the same on every machine, which seconds are not. Who searches for so many seconds says so, `until(end)`:
+from then on every evaluation ends at its next step.
 """
 
 from __future__ import annotations
 
 import ast
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,9 +36,22 @@ class Work:
         self.steps += 1
         if self.steps > self.limit:
             raise EndlessError(f"more than {self.limit:.0f} steps")
+        if _ends and time.perf_counter() > _ends[-1]:
+            raise EndlessError("the time for all evaluations is over")
 
 
 _running: list[Work] = []
+_ends: list[float] = []
+
+
+@contextmanager
+def until(end: float) -> Iterator[None]:
+    """In this context no evaluation goes on after `end`, by `time.perf_counter`."""
+    _ends.append(end)
+    try:
+        yield
+    finally:
+        _ends.pop()
 
 
 def tick() -> None:

@@ -53,6 +53,16 @@ def diagnosed(
         yield replace(result, diagnosis=evidence.lines(result)) if result.failed else result
 
 
+def listed(results: Iterable[Result], dtype: str) -> set[str]:
+    """The operations all of whose wrong answers a known mistake with a diff explains: nothing is left to search for."""
+    evidence = _Evidence(list(results), dtype, _KNOWN, None, None, {})
+    wrong: dict[str, list[Result]] = {}
+    for result in evidence.results:
+        if result.wrong and result.case.level > 0:
+            wrong.setdefault(result.case.operation, []).append(result)
+    return {operation for operation, held in wrong.items() if evidence.is_listed(held)}
+
+
 class _Evidence:
     """All answers of a run: what explains a wrong one must agree with the others to the same operation."""
 
@@ -73,6 +83,14 @@ class _Evidence:
         self._weights: dict[tuple[str, str], dict[str, Any]] = {}
         self._in_single: dict[str, int] = {}
         self._ties: dict[tuple[str, int], tuple[int, bool, int]] = {}
+
+    def is_listed(self, wrong: list[Result]) -> bool:
+        """Whether a known mistake that has a diff explains each of these answers, and no right one contradicts it."""
+        case, got = wrong[0].case, wrong[0].response
+        if got is None or not comparable(case, got):
+            return False
+        found = [self._weighed(case, candidate) for candidate in self._candidates_of(wrong[0])]
+        return any(c.holds and c.mutant.diff and c.explained[0] >= len(wrong) for c in found)
 
     def lines(self, result: Result) -> list[str]:
         """The best explanations of a wrong answer."""
@@ -124,16 +142,20 @@ class _Evidence:
     def _causes(self, result: Result, ranked: list[Candidate]) -> list[str]:
         """What the answer is equal to: known mistakes, or the edit of the specification that explains more of them. An
         edit that explains as many as a known mistake is its diff."""
-        holding = [candidate for candidate in _alone(ranked) if candidate.holds]
+        holding = [c for c in _alone(ranked) if c.holds and not _is_by_chance(c, result)]
         edit = (self.found or {}).get(result.case.operation)
         if edit is not None and (not result.wrong or result.case.id not in edit.explained):
             edit = None
+        if edit is not None and not edit.decided:
+            undecided, edit = [_by_too_many(edit)], None
+        else:
+            undecided = []
         if edit is not None and not (holding and holding[0].explained[0] >= len(edit.explained)):
             return [Explanation.of(_by_search(edit), edit)]
         noise = self.lost.get(result.case.operation)
         if not holding and noise is not None and result.case.id in noise.explained:
             return [Explanation.of(_by_lost_digits(noise), noise)]
-        return [Explanation.of(s, s.mutant, edit if n == 0 else None) for n, s in enumerate(holding)]
+        return [Explanation.of(s, s.mutant, edit if n == 0 else None) for n, s in enumerate(holding)] or undecided
 
     def _zeros(self, result: Result) -> list[str]:
         """That the answer is zero by overflow, unless another is zero that cannot be so."""
@@ -226,16 +248,34 @@ class _Evidence:
         return equal(right.case, right.response, right.case.alternatives[key].response(), self.dtype)
 
 
+def _is_by_chance(candidate: Candidate, result: Result) -> bool:
+    """Whether a mistake explains the lesser part of answers that are choices alone: a few whole numbers fit many."""
+    explained, wrong = candidate.explained
+    case = result.case
+    return (
+        2 * explained < wrong and not case.gradients and all(t.value.dtype.kind != "f" for t in case.outputs.values())
+    )
+
+
 def _by_search(found: Found) -> str:
     """An edit of the specification in a sentence."""
     both = "this edit" if len(found.edits) == 1 else "these edits"
     inside = all(edit.in_pullback for edit in found.edits)
-    gradient = "" if found.traced or inside or not found.gradients else ", its pullbacks left as they are"
+    gradient = "" if found.traced or inside or not found.gradients else ", in the forward pass alone"
     count = f"{len(found.explained)} of {found.wrong} wrong answers are those"
     share = "the wrong answer is that" if found.wrong == 1 else count
     gradient += f", only where {found.where}" if found.where else ""
     others = f" ({found.others} other edits give the same)" if found.others > 1 else ""
-    return f"{share} of the specification with {both}{gradient}; found by search, no listed mistake{others}:"
+    said = "".join(f": {words}" for words in [", and ".join(edit.said for edit in found.edits if edit.said)] if words)
+    return f"{share} of the specification with {both}{gradient}{said}; found by search, no listed mistake{others}:"
+
+
+def _by_too_many(found: Found) -> str:
+    """That the answers do not tell one edit from another, in a sentence."""
+    answers = "the wrong answer" if found.wrong == 1 else f"{len(found.explained)} of {found.wrong} wrong answers"
+    verb = "fits" if found.wrong == 1 else "fit"
+    common = f", all of {found.common}" if found.common else ""
+    return f"{answers} {verb} {found.rivals} or more different edits of the specification{common}: too many to name one"
 
 
 def _by_lost_digits(noise: Noise) -> str:

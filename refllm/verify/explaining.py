@@ -21,8 +21,10 @@ def explained(results: list[Result], dtype: str, C: float, seconds: float = SECO
     if not seconds:
         found = list(diagnosis.diagnosed(evidence, dtype))
     else:
-        edits = search.explained(evidence, dtype, seconds)
-        left = [r for r in evidence if r.case.operation not in edits]
+        listed = diagnosis.listed(evidence, dtype)
+        edits = search.explained([r for r in evidence if r.case.operation not in listed], dtype, seconds)
+        decided = {operation for operation, edit in edits.items() if edit.decided}
+        left = [r for r in evidence if r.case.operation not in decided]
         lost = noise.recognised(left, dtype, C)
         found = list(diagnosis.diagnosed(evidence, dtype, found=edits, lost=lost))
     by_id = {result.case.id: result for result in found}

@@ -16,6 +16,7 @@ from types import FunctionType
 
 from refllm.verify import plain
 from refllm.verify.edits import Edit, edits, source_of
+from refllm.verify.edits.parameters import others_read
 from refllm.verify.edits.partial import Partial
 from refllm.verify.observed import Observed, observed
 from refllm.verify.reach import reach
@@ -59,6 +60,7 @@ class Proposals:
         self.reaches: dict[FunctionType, float | None] = {}
         every = [edit for edit in edits_of(case.operation, right) if self._reaches(edit.original) is not None]
         every += _edits_with_cache(tuple(plain.called_with_cache(case)))
+        every += others_read(case, plain.called(case.operation)[0])
         self.whole = [self._weighed(edit) for edit in every if self._fits(edit)]
         if not values:
             own = [edit for edit in every if _may_have_own_pullback(edit) and self.seen.runs(edit, backward=False)]

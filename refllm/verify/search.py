@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from refllm.verify import plain, words
+from refllm.verify import bounded, plain, words
 from refllm.verify.case import Answers, Case, Response
 from refllm.verify.conditions import separating
 from refllm.verify.edits import Edit
-from refllm.verify.imitations import equal, is_finite, nearness
+from refllm.verify.imitations import equal, equal_as_far_as_it_reaches, is_finite, nearness
 from refllm.verify.proposals import Proposals
+from refllm.verify.rivals import FEW, in_common, meanings
 from refllm.verify.runner import Result
 
 SECONDS = 10.0  # for a whole report
@@ -32,6 +33,7 @@ LATER = 0.5  # seconds after the end in which what was found is still held again
 FURTHER = 0.2  # how much more than what explains all the dearest edit costs that is still tried
 HALF, MOST = 0.5, 0.75  # the share of the wrong answers that one edit must explain, and that two must
 ENOUGH = 4  # numbers that two edits must explain
+CASES = 2  # wrong answers that an edit must explain which holds under a condition alone
 AGAINST = 24  # right answers that a candidate is held against
 
 Edits = tuple[Edit, ...]
@@ -49,6 +51,13 @@ class Found:
     guarded: int  # right answers where the edited text fails or is not finite, which one may have guarded
     gradients: bool  # whether gradients were given
     where: str = ""  # the property of cases without which right answers contradict it
+    rivals: int = 0  # more edits than can be told from each other, which mean different things
+    common: str = ""  # what these have in common
+
+    @property
+    def decided(self) -> bool:
+        """Whether this is an explanation, and not one of too many."""
+        return not self.rivals
 
     @property
     def rank(self) -> tuple[bool, int, bool, float]:
@@ -77,10 +86,11 @@ def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -
     failing.sort(key=lambda held: held[0].case.level)
     right = frozenset(name for name, held in by_operation.items() if all(r.status in ("pass", "law") for r in held))
     end, found = time.perf_counter() + seconds, dict[str, Found]()
-    with warnings.catch_warnings(action="ignore"):  # of what edits do to numbers
+    with warnings.catch_warnings(action="ignore"), bounded.until(end + LATER):  # warnings of what edits do to numbers
         for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
             share = (end - time.perf_counter()) / left
-            best = _Search(held, dtype, time.perf_counter() + share, right).best([f.edits for f in found.values()])
+            known = [f.edits for f in found.values() if f.decided]
+            best = _Search(held, dtype, time.perf_counter() + share, right).best(known)
             if best is not None:
                 found[held[0].case.operation] = best
     return found
@@ -147,12 +157,14 @@ class _Search:
         return best if best is not None and self._is_convincing(best) else None
 
     def _is_convincing(self, found: Found) -> bool:
-        """Whether it cannot well be an accident: a few whole numbers, or two edits, fit many an answer."""
+        """Whether it cannot well be an accident: a few whole numbers, two edits, or an edit under a condition, fit many
+        an answer."""
         share = len(found.explained) / found.wrong
         explained = [r for r in self.wrong if r.case.id in found.explained and r.response is not None]
         numbers = sum(_numbers(r.response) for r in explained if r.response is not None)
-        several = len(found.edits) > 1 or any(len(edit.changes) > 1 for edit in found.edits)
-        if several:
+        if found.where and len(explained) < CASES:
+            return False
+        if sum(edit.mistakes for edit in found.edits) > 1:
             return share >= MOST and numbers >= ENOUGH
         return share >= HALF and (numbers > 0 or share == 1)
 
@@ -183,8 +195,16 @@ class _Search:
         if not found:
             return None
         best = min(found, key=lambda f: f.rank)
-        others = sum(f.explained == best.explained and f.where == best.where for f in found) - 1
-        return replace(best, others=others)
+        alike = [f for f in found if f.explained == best.explained and f.where == best.where]
+        return self._beside_its_rivals(replace(best, others=len(alike) - 1), alike, primary)
+
+    def _beside_its_rivals(self, best: Found, alike: list[Found], primary: Result) -> Found:
+        """What is found, with what it has in common with edits of another meaning, where there are too many."""
+        if len(alike) <= FEW:
+            return best
+        with bounded.until(time.perf_counter() + LATER):
+            count = meanings(primary.case, [(f.edits, f.traced) for f in alike], _functions)
+        return best if count <= FEW else replace(best, rivals=count, common=in_common(f.edits for f in alike))
 
     def _gives(self, candidate: Edits, result: Result) -> list[bool]:
         """In which ways an edit gives this answer: traced or not."""
@@ -196,7 +216,7 @@ class _Search:
             inside = all(edit.in_pullback for edit in candidate)
             if not inside and self.values:
                 values = plain.answer(case, dtype, functions, traced=False, values=True)
-                if not self._equal(case, got, values):
+                if not self._equal(case, got, values, functions, traced=False, values=True):
                     self._note(candidate, case, got, values)
                     continue
             if got.gradients is None or not case.gradients:
@@ -206,7 +226,7 @@ class _Search:
             gradients, ways = None, list[bool]()
             for traced in (False,) if inside else (True, False):
                 gradients = plain.answer(case, dtype, functions, traced=traced)
-                ways += [traced] if self._equal(case, got, gradients) else []
+                ways += [traced] if self._equal(case, got, gradients, functions, traced=traced) else []
             if ways:
                 return ways
             if not inside and self.values and len(candidate) == 1:
@@ -237,8 +257,11 @@ class _Search:
         own = self.dtype if self.dtype in ("float32", "float64") else "float32"
         return ("float64",) if own == "float64" or is_finite(got) else ("float64", own)
 
-    def _equal(self, case: Case, got: Response, other: Response | None) -> bool:
-        return equal(case, got, other, self.dtype)
+    def _equal(
+        self, case: Case, got: Response, other: Response | None, functions: Mapping[Any, Any], **how: bool
+    ) -> bool:
+        in_single = lambda: plain.answer(case, "float32", functions, **how)
+        return equal_as_far_as_it_reaches(case, got, other, in_single, self.dtype)
 
     def _weighed(self, candidate: Edits, traced: bool) -> Found | None:
         """What a candidate explains; None if a right answer contradicts it that no property tells from those."""
@@ -255,6 +278,8 @@ class _Search:
             if found is None or 2 * len(alike) < len(self.wrong):
                 return None
             where = found
+        if self._is_over(LATER):  # what was asked last may have been cut short
+            return None
         gradients = any(r.response is not None and r.response.gradients is not None for r in self.wrong)
         explained, guarded = frozenset(r.case.id for r in alike), len(others) - len(against)
         return Found(candidate, traced, explained, len(self.wrong), 0, guarded, gradients, where)
@@ -269,8 +294,9 @@ class _Search:
         if got is None:
             return False
         values = got.gradients is None or not case.gradients
-        answers = (plain.answer(case, d, functions, traced=traced, values=values) for d in self._dtypes(got))
-        return any(self._equal(case, got, other) for other in answers)
+        how = {"traced": traced, "values": values}
+        answers = (plain.answer(case, d, functions, **how) for d in self._dtypes(got))
+        return any(self._equal(case, got, other, functions, **how) for other in answers)
 
 
 def _functions(candidate: Edits) -> dict[Any, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -183,11 +184,111 @@ def _of_text(x: Any, b: int) -> Any:
 
 
 _sums: list[Any] = []
+_states: dict[str, Array] = {}  # what the recurrence before this one left
+_name: list[str] = []  # of the tensor that `each_named` is at
 
 
 def begin() -> None:
     """Nothing is left of an earlier evaluation."""
     _sums.clear()
+    _states.clear()
+    _name.clear()
+
+
+def nothing(tree: Any) -> Any:
+    """Zeros in the place of every number."""
+    if isinstance(tree, dict):
+        return {name: nothing(x) for name, x in tree.items()}
+    return [nothing(x) for x in tree] if isinstance(tree, list) else 0 * tree
+
+
+def taken(p: Any, path: str, other: str) -> Any:
+    """The parameters with those of one place in the place of others; a star is every layer."""
+    names, origin = path.split("."), other.split(".")
+    places = range(len(_at(p, names[: names.index("*")]))) if "*" in names else (0,)
+    for n in places:
+        here, there = ([str(n) if name == "*" else name for name in parts] for parts in (names, origin))
+        p = _with(p, here, _at(p, there))
+    return p
+
+
+def _at(tree: Any, names: list[str]) -> Any:
+    for name in names:
+        tree = tree[int(name)] if isinstance(tree, list) else tree[name]
+    return tree
+
+
+def _with(tree: Any, names: list[str], branch: Any) -> Any:
+    """The same tree with another branch at this place."""
+    if not names:
+        return branch
+    if isinstance(tree, list):
+        return [_with(x, names[1:], branch) if str(n) == names[0] else x for n, x in enumerate(tree)]
+    return {name: _with(x, names[1:], branch) if name == names[0] else x for name, x in tree.items()}
+
+
+def each_named(f: Callable[..., Any], x: Any, *others: Any) -> Any:
+    """As each; the function may ask how the tensor is named."""
+    if not isinstance(x, dict | list):
+        return f(x, *others)
+    found = {}
+    for name in x if isinstance(x, dict) else range(len(x)):
+        _name.append(str(name))
+        found[name] = each_named(f, x[name], *(other[name] for other in others))
+        _name.pop()
+    return found if isinstance(x, dict) else list(found.values())
+
+
+def named(*names: str) -> bool:
+    """Whether a part of the tensor's name is one of these, or begins with one that ends in a star."""
+    return any(part == name or (name.endswith("*") and part.startswith(name[:-1])) for part in _name for name in names)
+
+
+def carried(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A recurrence that begins with the last state of the one before it."""
+    names = list(inspect.signature(f).parameters)
+
+    def carried_on(*arguments: Any, **keywords: Any) -> Any:
+        given = list(arguments)
+        for name, state in _states.items():
+            place = names.index(name) if name in names else None
+            if place is not None and given[place].shape == state.shape:
+                given[place] = state
+        y, back = f(*given, **keywords)
+        states, cells = y if isinstance(y, tuple) else (y, None)
+        if states.shape[1]:
+            _states["h"] = states[:, -1]
+        if cells is not None:
+            _states["c"] = cells
+        return y, back
+
+    return carried_on
+
+
+def carried_apart(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A recurrence that begins with the last state of the one before it, to which no gradient goes back."""
+
+    def carried_on(*arguments: Any, **keywords: Any) -> Any:
+        _states.update({name: array.constant(x) for name, x in _states.items()})
+        return carried(f)(*arguments, **keywords)
+
+    carried_on.__name__ = f.__name__
+    return carried_on
+
+
+def first_text(x: Array) -> Array:
+    """The first text of a batch, and zeros for the others."""
+    return _one_text(x, 0)
+
+
+def last_text(x: Array) -> Array:
+    """The last text of a batch, and zeros for the others."""
+    return _one_text(x, len(x) - 1)
+
+
+def _one_text(x: Array, which: int) -> Array:
+    chosen = numpy.arange(len(x)) == which
+    return x if len(x.shape) < 3 else array.where(chosen.reshape(-1, *(1 for _ in x.shape[1:])), x, 0)
 
 
 def accumulated(g: Any) -> Any:
@@ -203,23 +304,31 @@ WORDS: dict[str, Any] = {
     "accumulated": accumulated,
     "bucket_by": bucket_by,
     "by_text": by_text,
+    "carried": carried,
+    "carried_apart": carried_apart,
     "columns": columns,
     "cut_off": cut_off,
     "digits": digits,
     "down": down,
+    "each_named": each_named,
     "erf": erf,
+    "first_text": first_text,
     "float32": numpy.float32,
     "highest": highest,
+    "last_text": last_text,
     "math": math,
+    "named": named,
     "narrow": narrow,
     "narrow_angles": narrow_angles,
     "narrow_matmul": narrow_matmul,
     "narrow_mean": narrow_mean,
     "narrow_sum": narrow_sum,
     "reshaped": reshaped,
+    "nothing": nothing,
     "right": right,
     "rounded": rounded,
     "separately": separately,
+    "taken": taken,
     "scatter_last": scatter_last,
     "scatter_mean": scatter_mean,
     "second_best": second_best,

@@ -28,7 +28,10 @@ from refllm.verify import words
 from refllm.verify.bounded import with_ticks
 from refllm.verify.edits.compositions import composed_otherwise
 from refllm.verify.edits.expressions import alternatives
-from refllm.verify.edits.source import Changes, Source, apart, changed
+from refllm.verify.edits.habits import habits
+from refllm.verify.edits.inlined import in_one_place
+from refllm.verify.edits.simpler import simplified
+from refllm.verify.edits.source import Changes, Habit, Source, apart, changed
 from refllm.verify.edits.statements import fixed_arguments, statements_changed
 from refllm.verify.edits.unstable import unstable
 
@@ -43,6 +46,8 @@ class Edit:
     changes: Changes
     cost: float
     in_pullback: bool
+    mistakes: int = 1  # that would have to be made for it
+    said: str = ""  # what it means, where the lines alone do not say so
 
     @property
     def source(self) -> str:
@@ -53,7 +58,8 @@ class Edit:
         if not apart(self.changes, other.changes):
             return None
         inside = self.in_pullback and other.in_pullback
-        return Edit(self.original, self.changes + other.changes, self.cost + other.cost + 1, inside)
+        mistakes = self.mistakes + other.mistakes
+        return Edit(self.original, self.changes + other.changes, self.cost + other.cost + 1, inside, mistakes)
 
     def function(self) -> Callable[..., Any] | None:
         """The edited function; None if it is not Python."""
@@ -76,7 +82,8 @@ class Edit:
         """The lines that go, and those that come."""
         old, new = source_of(self.original).splitlines(), self.source.splitlines()
         lines = list(difflib.unified_diff(old, new, n=0, lineterm=""))[2:]
-        return [f"{line[0]} {line[1:].strip()}" for line in lines if line[:1] in "+-" and line[1:].strip()]
+        words = [f"{line[0]} {line[1:].strip()}" for line in lines if line[:1] in "+-" and line[1:].strip()]
+        return [simplified(line) if line.startswith("+") else line for line in words]
 
 
 @cache
@@ -116,8 +123,8 @@ class _Seen(dict[str, Any]):
 def edits(function: FunctionType) -> Iterator[Edit]:
     """Every single edit, each source once."""
     seen = {source_of(function)}
-    for changes, cost, inside in _changes(function):
-        edit = Edit(function, changes, cost, inside)
+    for changes, cost, inside, *said in _changes(function):
+        edit = Edit(function, changes, cost, inside, said="".join(said))
         if edit.source not in seen:
             seen.add(edit.source)
             yield edit
@@ -134,10 +141,10 @@ class Unstable(Edit):
 def unstable_forms(function: FunctionType) -> Iterator[Unstable]:
     """The forms of a function that lose digits."""
     for changes, about, grows_with in unstable(Source(source_of(function))):
-        yield Unstable(function, changes, 1.0, False, about, grows_with)
+        yield Unstable(function, changes, 1.0, False, about=about, grows_with=grows_with)
 
 
-def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool]]:
+def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool] | Habit]:
     text = Source(source_of(function))
     alike: dict[str, list[ast.expr]] = {}  # expressions of the same words, which one changes together
     for node in text.expressions():
@@ -151,5 +158,7 @@ def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool]]:
                 yield text.all_exchanged(nodes, new), cost + 0.3, text.in_pullback(nodes[0])
     yield from statements_changed(text)
     yield from composed_otherwise(text)
+    yield from habits(text, function)
+    yield from in_one_place(text)
     for line, cost in fixed_arguments(text):
         yield text.with_first_line(line), cost, False

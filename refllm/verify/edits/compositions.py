@@ -94,8 +94,19 @@ def _made_of(text: Source, statement: ast.stmt) -> dict[str, list[str]]:
         elif isinstance(value, ast.BinOp):
             parts = [value.left, value.right]
         words = [text.segment(part) for part in parts if not isinstance(part, ast.Constant | ast.Starred)]
+        words += _of_a_part(text, value, pair=bool(names[1:]))
         found[names[0].id] = [w for w in words if w != names[0].id]
     return found
+
+
+def _of_a_part(text: Source, value: ast.expr, *, pair: bool) -> Iterator[str]:
+    """f(a / b) with a alone, and with b: what a value would be without a step before it."""
+    if not isinstance(value, ast.Call) or not value.args or not isinstance(value.args[0], ast.BinOp):
+        return
+    for part in (value.args[0].left, value.args[0].right):
+        if not isinstance(part, ast.Constant):
+            rest = ", ".join([text.segment(part), *_rest(text, value)])
+            yield f"{text.segment(value.func)}({rest}){'[0]' if pair else ''}"
 
 
 # --- calls -----------------------------------------------------------------------------------------------------------

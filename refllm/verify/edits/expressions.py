@@ -36,9 +36,24 @@ def alternatives(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
         yield text.segment(node.value), 1
     elif isinstance(node, ast.Tuple):
         yield from _tuples(text, node)
+    elif isinstance(node, ast.ListComp | ast.GeneratorExp):
+        yield from _of_some(text, node)
     yield from _with_few_digits(text, node)
     if is_value(text, node):
         yield from wrapped(text, node)
+
+
+def _of_some(text: Source, node: ast.ListComp | ast.GeneratorExp) -> Iterator[tuple[str, float]]:
+    """Of some of the entries what is meant of all: of matrices, of vectors, of all but the first or the last."""
+    each, whole = node.generators[0], text.segment(node)
+    if node.generators[1:] or each.ifs or not isinstance(each.target, ast.Name):
+        return
+    words, name = text.segment(each.iter), each.target.id
+    rest = whole[: whole.rindex(words)]
+    for other in (f"{words} if {name}.ndim >= 2", f"{words} if {name}.ndim < 2"):
+        yield f"{rest}{other}{whole[len(rest) + len(words) :]}", 1.15
+    for other in (f"{tight(words)}[1:]", f"{tight(words)}[:-1]"):
+        yield f"{rest}{other}{whole[len(rest) + len(words) :]}", 1.25
 
 
 def _with_few_digits(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
@@ -52,6 +67,8 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
     left, right, kind = text.segment(node.left), text.segment(node.right), type(node.op)
     yield left, 1
     yield right, 1 if kind is ast.Add else 1.2
+    if kind is ast.Add and right == "1" and isinstance(text.parents.get(node), ast.Slice):
+        yield f"max({left}, 1)", 0.95  # at least one stays
     if kind in OPERATORS:
         a, b = tight(left), tight(right)
         for other, sign in OPERATORS.items():
@@ -163,6 +180,7 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
             yield from ((f"((1 - {keyword}) * {node.id})", 1.4), (f"({keyword} * {node.id})", 1.5))
     if node.id in _cotangents(text) and place == 1.1:
         yield f"({node.id} * 0 + 1)", 1.1
+        yield from ((f"{node.id} {change}", 1.15) for change in ("/ 2", "* 2"))
     if _counts(text, node):
         yield from ((f"{node.id} {change}", 1.1) for change in ("+ 1", "- 1", "+ 2", "- 2", "// 2", "* 2"))
 

@@ -16,6 +16,8 @@ from typing import Any, cast
 from refllm.spec import array
 from refllm.verify.edits import Edit
 
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+NUMBERED = {"the call": "call", "layer": "layer"}
 LAYER = re.compile(r"layers\.(\d+)\.")
 
 
@@ -41,8 +43,15 @@ class Where:
         return (facts(call).get(self.name) == self.value) is not self.negated
 
     def __str__(self) -> str:
-        shown = f'"{self.value}"' if isinstance(self.value, str) and self.name != "called at" else str(self.value)
-        return f"{self.name} {'is not' if self.negated else 'is'} {shown}".replace("called at is ", "called at ")
+        """In words: "in the first layer alone"."""
+        shown = f'"{self.value}"' if isinstance(self.value, str) else str(self.value)
+        which = f"the {ORDINALS[self.value]}" if self.name in NUMBERED and self.value in range(len(ORDINALS)) else None
+        place = {"half": f"the {self.value}", "called at": f"the call at {self.value}"}.get(self.name)
+        if which is not None:
+            place = f"{which} {NUMBERED[self.name]}"
+        if place is not None:
+            return f"everywhere but in {place}" if self.negated else f"in {place} alone"
+        return f"only where {self.name} {'is not' if self.negated else 'is'} {shown}"
 
 
 def facts(call: Call) -> dict[str, Any]:
@@ -109,7 +118,7 @@ class Partial(Edit):
         notes = ["in the pullback alone"] if self.backward else []
         notes = ["in the value alone"] if self.forward else notes
         notes = [f"for the gradient of {self.gradient} alone"] if self.gradient is not None else notes
-        notes += [f"only where {self.where}"] if self.where is not None else []
+        notes += [f"{self.where}"] if self.where is not None else []
         return f"{super().place} ({', '.join(notes)})"
 
     def beside(self, other: Edit) -> Edit | None:
@@ -117,7 +126,11 @@ class Partial(Edit):
             self.where, self.backward, self.gradient,
         )  # fmt: skip
         both = super().beside(other) if same else None
-        return None if both is None else replace(self, changes=both.changes, cost=both.cost)
+        return (
+            None
+            if both is None
+            else replace(self, changes=both.changes, cost=both.cost, mistakes=both.mistakes, said=both.said)
+        )
 
 
 def _backward_of(original: Any, edited: Callable[..., Any], gradient: str | None) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 Changes = tuple[tuple[int, int, str], ...]  # bytes from, bytes to, and what stands there instead
+Habit = tuple[Changes, float, bool, str]  # changes, cost, whether they are in the pullback, and what they mean
 
 
 def changed(source: str, changes: Changes) -> str:
@@ -141,6 +142,12 @@ class Source:
                 names += [n.id] if self._inside(n) in (None, inside) else []
         names += [a.arg for a in inside.args.args] if inside is not None else []
         return [name for name in dict.fromkeys(names) if not name.endswith("_back")]
+
+
+def calls_of(text: Source, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(text.definition):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            yield node
 
 
 def without_docstring(block: list[ast.stmt]) -> list[ast.stmt]:

@@ -36,6 +36,22 @@ FIXED = {
     "beta1": ("0.9", "beta2"),
     "beta2": ("0.999", "beta1"),
 }
+# what is taken for a word of the text without further arguments, of its first argument x
+TAKEN_FOR = {
+    "mean": (
+        ("sum({x}) / ({array}.shape[-1] - 1)", 1.1), ("sum({x}, axis=0) / len({array})", 1.3),
+        ("total({x}) / {array}.size", 1.2),
+    ),
+    "sum": (("sum({x}, axis=-2)", 1.1), ("sum({x}, axis=0)", 1.3), ("total({x})", 1.3)),
+    "exp": (("power(2, {x})", 1.3),),
+    "log": (("log({x}) / log(2)", 1.2),),
+    "swap": (("reshaped({x}, -1, -2)", 1.3),),
+    "flat": (("flat({x})[-1:]", 1.4),),
+    "rows": (("flat({x})[-1]", 1.4), ("flat({x})[0]", 1.4), ("rows({x}) / len(flat({x}))", 1.2)),
+    "top": (("0", 1.1), ("highest({x})", 1.2)),
+}  # fmt: skip
+# words that choose between two values by a mask
+MASKED = ("where", "kept")
 # what is added where a mask forbids, in the place of -inf
 INFINITIES = ("-1e4", "-1e9", "-100.0", "-10.0", "-1.0", "0.0", "1e-9", "-65504.0")
 
@@ -57,37 +73,29 @@ def taken_for(text: Source, name: str, arguments: list[str], keywords: list[str]
     """What is taken for a word of the text."""
     first = arguments[0] if arguments else ""
     array = text.positional[0] if text.positional else "x"
-    if name == "mean":
-        yield f"sum({first}) / ({array}.shape[-1] - 1)", 1.1
-        yield f"sum({first}, axis=0) / len({array})", 1.3
-        yield f"total({first}) / {array}.size", 1.2
-    elif name == "sum" and not keywords:
-        yield f"sum({first}, axis=-2)", 1.1
-        yield f"sum({first}, axis=0)", 1.3
-        yield f"total({first})", 1.3
-    elif name == "exp":
-        yield f"power(2, {first})", 1.3
-    elif name == "log":
-        yield f"log({first}) / log(2)", 1.2
-    elif name == "scatter_add":
+    if not keywords:
+        yield from ((words.format(x=first, array=array), cost) for words, cost in TAKEN_FOR.get(name, ()))
+    if name == "scatter_add":
         yield from ((f"{other}({', '.join(arguments)})", 1.1) for other in ("scatter_last", "scatter_mean"))
         yield f"scatter_add({first} + ({first} == 0) * {arguments[-1]}, {', '.join(arguments[1:])})", 1.5
     elif name == "linear" and len(arguments) == 3:
         yield f"matmul({', '.join(arguments[:2])})", 1.2
-    elif name == "swap":
-        yield f"reshaped({first}, -1, -2)", 1.3
-    elif name == "flat":
-        yield f"flat({first})[-1:]", 1.4
-    elif name == "rows":
-        yield f"flat({first})[-1]", 1.4
-        yield f"flat({first})[0]", 1.4
-        yield f"rows({first}) / len(flat({first}))", 1.2
-    elif name == "top":
-        yield "0", 1.1
-        yield f"highest({first})", 1.2
+    elif name == "arange" and not keywords:  # counted from one before, or from one after
+        yield from ((f"arange({', '.join(arguments)}) {change}", 1.05) for change in ("- 1", "+ 1"))
     elif name in ("softmax", "log_softmax"):
         yield f"columns({name})({', '.join(arguments)})", 1.1
-    elif name == "where" and len(arguments) == 3:
+    elif name in MASKED:
+        yield from _masked(name, arguments)
+
+
+def _masked(name: str, arguments: list[str]) -> Iterator[tuple[str, float]]:
+    """What is taken for a choice between two values by a mask."""
+    if name == "where" and len(arguments) == 3:
         mask, x, y = arguments
+        yield from ((f"where({mask}, {x}, 0)", 1.15), (f"where({mask}, 0, {y})", 1.25))
         yield from ((x, 1.0), (f"where(~{tight(mask)}, {x}, {y})", 1.1), (f"{tight(x)} + {tight(mask)}", 1.3))
         yield from ((f"{tight(x)} * {tight(mask)}", 1.2), (y, 1.5))
+    elif name == "kept" and len(arguments) == 4:  # what is new where there is a token, and what was before elsewhere
+        mask, t, x, y = arguments
+        yield from ((x, 1.05), (y, 1.15), (f"kept({mask}, {t}, {y}, {x})", 1.3))
+        yield from ((f"kept({mask}, {t}, {x}, 0)", 1.1), (f"kept({mask}, {t}, 0, {y})", 1.2))

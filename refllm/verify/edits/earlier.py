@@ -1,0 +1,68 @@
+"""A value as it was before a step, or as it is after it: counted before a filter, a loss of the state after a step."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from refllm.verify.edits.compositions import statements
+from refllm.verify.edits.source import Habit, Source
+
+
+def before_it_is_changed(text: Source) -> Iterator[Habit]:
+    """x = f(x); g(x)   becomes   g of x as it was before: counted before a filter, a residual from before a scale."""
+    for statement in statements(text):
+        name = _changed_by(statement)
+        if name is None:
+            continue
+        first = _outside_of_branches(text, statement)
+        at, lead = text.offsets[first.lineno - 1], " " * first.col_offset
+        kept = (at, at, f"{lead}{name}_before = {name}\n")
+        said = f"`{name}` is taken as it is before `{text.segment(statement)}`"
+        for node in text.expressions():
+            if isinstance(node, ast.Name) and node.id == name and node.lineno > (statement.end_lineno or 0):
+                changes = (kept, *text.exchanged(node, f"{name}_before"))
+                yield changes, 1.15, text.in_pullback(node), said
+
+
+def of_what_comes_later(text: Source) -> Iterator[Habit]:
+    """y, _ = f(p); return y, new_p   becomes   return f(new_p)[0], new_p: of the state after a step."""
+    made = {
+        name.id: node.value
+        for node in statements(text)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        for name in (node.targets[0].elts[:1] if isinstance(node.targets[0], ast.Tuple) else ())
+        if isinstance(name, ast.Name)
+    }
+    for node in [node for node in text.returned() if isinstance(node, ast.Name) and node.id in made]:
+        call = made[node.id]
+        for argument in [a for a in call.args if isinstance(a, ast.Name)]:
+            for later in text.in_scope(node):
+                if later != argument.id and later.endswith(f"_{argument.id}"):
+                    again = _renamed(text, call, argument, later)
+                    said = f"`{node.id}` is computed of `{later}`, not of `{argument.id}`"
+                    yield text.exchanged(node, f"{again}[0]"), 1.2, False, said
+
+
+def _renamed(text: Source, call: ast.Call, argument: ast.expr, name: str) -> str:
+    """The words of a call with a name in the place of one argument."""
+    (first, last), (start, _), whole = text.span(argument), text.span(call), text.segment(call).encode()
+    return (whole[: first - start] + name.encode() + whole[last - start :]).decode()
+
+
+def _changed_by(statement: ast.stmt) -> str | None:
+    """The name that a statement gives another value, which is made of the one before."""
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    name = target.elts[0] if isinstance(target, ast.Tuple) else target
+    if not isinstance(name, ast.Name) or not isinstance(statement, ast.Assign):
+        return None
+    used = {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)}
+    return name.id if name.id in used else None
+
+
+def _outside_of_branches(text: Source, statement: ast.stmt) -> ast.stmt:
+    """The statement, or the outermost branch that it stands in."""
+    outer: ast.AST = statement
+    while isinstance(text.parents.get(outer), ast.If):
+        outer = text.parents[outer]
+    return outer  # type: ignore[return-value]

@@ -1,0 +1,97 @@
+"""A factor that belongs to one use of a tensor, and the gradient of another use scaled by it."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import textwrap
+from collections.abc import Iterator
+from types import FunctionType
+
+from refllm.verify.edits.source import Habit, Source, is_atom
+
+SCALES = (ast.Mult, ast.Div)
+
+
+def scaled_elsewhere(text: Source, function: FunctionType) -> Iterator[Habit]:
+    """A factor that belongs to one use of a tensor, and the gradient of another use scaled by it."""
+    gradients = [
+        node for f in text.inner if f.name.endswith("_back") for node in ast.walk(f)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id.startswith("d")
+        and isinstance(text.parents.get(node), ast.Call | ast.Dict | ast.Tuple)
+    ]  # fmt: skip
+    if not gradients:
+        return
+    for factor, where, sign in _factors(text, function):
+        for node in gradients:
+            for operator in dict.fromkeys((sign, "*" if sign == "/" else "/")):
+                new = f"{node.id} {operator} {factor} if {where} else {node.id}"
+                said = f"the factor {factor} of another place is in the gradient {node.id} too"
+                yield text.exchanged(node, new), 0.95 + 0.2 * (operator != sign), True, said
+
+
+def _factors(text: Source, function: FunctionType) -> Iterator[tuple[str, str, str]]:
+    """factor, where, sign: of "x * factor if where else x" in this function, and in those that it calls."""
+    own = [*text.positional, *text.keywords]
+    found = dict.fromkeys(_conditional_factors(text.definition, {name: name for name in own}))
+    for call in [node for node in ast.walk(text.definition) if isinstance(node, ast.Call)]:
+        other = function.__globals__.get(call.func.id) if isinstance(call.func, ast.Name) else None
+        if not isinstance(other, FunctionType) or not other.__module__.startswith("refllm.spec"):
+            continue
+        tree = ast.parse(textwrap.dedent(inspect.getsource(other))).body[0]
+        if isinstance(tree, ast.FunctionDef):
+            given = dict(zip([a.arg for a in tree.args.args], [text.segment(a) for a in call.args], strict=False))
+            given |= {k.arg: text.segment(k.value) for k in call.keywords if k.arg}
+            found |= dict.fromkeys(_conditional_factors(tree, given))
+    yield from found
+
+
+def _conditional_factors(tree: ast.FunctionDef, given: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    known = {**given}
+    for node in tree.body:
+        for name, value in _assigned(node):
+            words = _put(value, known)
+            known |= {name: words} if words is not None and name not in given else {}
+    for inner in ast.walk(tree):
+        if not isinstance(inner, ast.IfExp) or not isinstance(inner.body, ast.BinOp):
+            continue
+        scaled = inner.body
+        if isinstance(scaled.op, SCALES) and ast.unparse(scaled.left) == ast.unparse(inner.orelse):
+            factor, where = _put(scaled.right, known), _put(inner.test, known)
+            if factor is not None and where is not None:
+                yield (
+                    factor if is_atom(factor) else f"({factor})",
+                    where,
+                    "*" if isinstance(scaled.op, ast.Mult) else "/",
+                )
+
+
+def _assigned(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+    """The names that a statement gives to single expressions."""
+    if not isinstance(node, ast.Assign):
+        return
+    target, value = node.targets[0], node.value
+    if isinstance(target, ast.Name):
+        yield target.id, value
+    elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        yield from ((t.id, v) for t, v in zip(target.elts, value.elts, strict=False) if isinstance(t, ast.Name))
+
+
+def _put(node: ast.expr, known: dict[str, str]) -> str | None:
+    """An expression in the words of another function; None if it has a name that is none of these."""
+    tree = ast.parse(ast.unparse(node), mode="eval")
+    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - called - set(dir(builtins))
+    if not names <= known.keys():
+        return None
+    body = _Put(known).visit(tree).body
+    return ast.unparse(body).replace("'", '"')
+
+
+class _Put(ast.NodeTransformer):
+    def __init__(self, known: dict[str, str]) -> None:
+        self.known = known
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.parse(self.known[node.id], mode="eval").body if node.id in self.known else node
