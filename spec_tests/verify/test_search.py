@@ -124,10 +124,10 @@ def test_the_search_ends_with_its_time() -> None:
 
 
 @pytest.mark.parametrize("how", [*distorted.DISTORTIONS, "a factor of each case"])
-@pytest.mark.parametrize("operation", ["rms_norm", "silu", "adamw", "embedding", "sample"])
+@pytest.mark.parametrize("operation", ["rms_norm", "adamw", "sample"])
 def test_right_answers_that_are_distorted_at_random_get_no_name(operation: str, how: str) -> None:
     held = distorted.results(golden(), operation, how)
-    found = search.explained(held, "float64", seconds=1)
+    found = search.explained(held, "float64", seconds=0.5)
     told = diagnosis.diagnosed(held, "float64", found=found)
     named = [line for result in told for line in result.diagnosis if isinstance(line, Explanation)]
     assert named == []
