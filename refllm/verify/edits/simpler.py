@@ -19,7 +19,7 @@ def simplified(line: str) -> str:
         return line
     plainer = _Plainer()
     tree = plainer.visit(tree)
-    return sign + ast.unparse(tree).replace("'", '"') if plainer.found else line
+    return sign + ast.unparse(tree).replace("'", '"').replace(" ** ", "**") if plainer.found else line
 
 
 class _Plainer(ast.NodeTransformer):
