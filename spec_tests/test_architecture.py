@@ -56,7 +56,7 @@ LAYERS = [
         "report_keeper",
         "pictures",
     },
-    {"estimator"},
+    {"estimator", "pytest"},
     {"commands"},
     {"cli", "__main__"},
 ]

@@ -105,7 +105,7 @@ def check(
     dtypes = tuple(CARRIERS) if plugged.bridge is None else (*plugged.bridge.dtypes, "tf32")
     declared = {**plugged.conventions, **(conventions or {})}
     mine = Functions(name, plugged.functions, declared, dtypes, bridge=plugged.bridge)
-    cases = _cases(corpus_, mine, only, chosen=operation if operation not in functions else None)
+    cases = _cases(corpus_, mine, only, asked=operation if operation not in functions else None)
     cases = [case.values_alone() for case in cases] if values else cases
     results = runner.settled(runner.run(mine, cases, dtype, corpus_.C), dtype, corpus_.C)
     results = list(trying.held(mine, results, dtype, corpus_.C, LAWS)) if laws else results
@@ -136,24 +136,34 @@ def _functions(what: Any, operation: str | None, signatures: str | None) -> tupl
     return {name: what}, own or name
 
 
-def _cases(known: corpus.Corpus, mine: Functions, only: str | Iterable[str], chosen: str | None) -> list[Case]:
+def _cases(known: corpus.Corpus, mine: Functions, only: str | Iterable[str], asked: str | None) -> list[Case]:
     """The cases of what is there. UserError if there is none, with a name that may be meant."""
     wanted = [only] if isinstance(only, str) else list(only)
     found = [case for case in known.cases.values() if case.operation in mine.operations]
-    if chosen is not None:
-        found = [case for case in found if case.operation == chosen]
-    if wanted:
-        found = [c for c in found if any(name in (c.spec, c.operation) or c.id.startswith(name) for name in wanted)]
+    if asked is not None:
+        found = [case for case in found if case.operation == asked]
+    found = chosen(found, wanted)
     if found:
         return found
     operations = sorted({case.operation for case in known.cases.values()})
-    asked = [chosen] if chosen else sorted(mine.operations) or [mine.name]
-    near = difflib.get_close_matches(asked[0], operations, 1, 0.6)
-    meant = f"; is {near[0]} meant?" if near and near[0] != asked[0] else ""
+    names = [asked] if asked else sorted(mine.operations) or [mine.name]
+    near = difflib.get_close_matches(names[0], operations, 1, 0.6)
+    meant = f"; is {near[0]} meant?" if near and near[0] != names[0] else ""
     raise UserError(
-        f"no case is of {', '.join([*asked[:4], *wanted[:2]])}{meant} Say an operation of golden/README.md, or the "
+        f"no case is of {', '.join([*names[:4], *wanted[:2]])}{meant} Say an operation of golden/README.md, or the "
         'table that has this name, signatures="torch"'
     )
+
+
+def chosen(cases: list[Case], wanted: list[str]) -> list[Case]:
+    """Those that are named by specification id, operation or id; failing that, by the beginning of an id."""
+
+    def is_meant(case: Case, name: str) -> bool:
+        if any(name in (each.spec, each.operation, each.id) for each in cases):
+            return name in (case.spec, case.operation, case.id)
+        return case.id.startswith(name)
+
+    return [case for case in cases if any(is_meant(case, name) for name in wanted)] if wanted else cases
 
 
 def _call(name: str, operation: str | None, dtype: str, arrays: str | None, signatures: str | None) -> str:

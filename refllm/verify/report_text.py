@@ -31,6 +31,11 @@ def as_text(report: Report) -> str:
     return "\n".join([*lines, "", *_conclusion(report)]) + "\n"
 
 
+def of_case(report: Report, result: Result) -> str:
+    """What is wrong with one case, and what explains it."""
+    return "\n".join(_case(report, result))
+
+
 def _levels(report: Report) -> Iterator[str]:
     for level, name, results in report.levels():
         words = [f"{n:>4} {_COLUMNS[key]}" for key, n in counts(results).items() if n]

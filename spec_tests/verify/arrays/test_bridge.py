@@ -42,8 +42,8 @@ def feed_forward(x, p, *, activation):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("library", FORWARD)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("library", ["torch", pytest.param("jax", marks=pytest.mark.slow)])  # jax compiles each case
 def test_a_forward_function_of_a_library_passes_with_the_gradient_that_the_library_finds(
     golden: corpus.Corpus, tmp_path: Path, library: str, dtype: str
 ) -> None:
