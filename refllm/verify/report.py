@@ -110,7 +110,9 @@ def shown(results: Iterable[Result]) -> list[Result]:
 
 
 def sentence(report: Report) -> str:
-    """583 cases: 570 passed, 13 skipped."""
-    found = counts(report.results)
-    parts = [f"{n} {_SENTENCE[key]}" for key, n in found.items() if n or key == "passed"]
-    return f"{len(report.results)} cases: {', '.join(parts)}."
+    """583 cases: 570 passed, 13 skipped. What there is no function for is counted apart."""
+    there = [result for result in report.results if not result.absent]
+    parts = [f"{n} {_SENTENCE[key]}" for key, n in counts(there).items() if n or key == "passed"]
+    absent = len(report.results) - len(there)
+    rest = f" {absent} more are of operations that {report.implementation} does not have." if absent else ""
+    return f"{len(there)} cases: {', '.join(parts)}.{rest}"

@@ -8,15 +8,17 @@ from typing import Any
 from refllm.verify.explanation import diff_of, issue_of
 from refllm.verify.public_reports import links
 from refllm.verify.report import KINDS, Report, by_operation, counts
+from refllm.verify.reproduction import snippet
 from refllm.verify.runner import Result
 from refllm.verify.verdict import Verdict
 
 
 def as_data(report: Report) -> dict[str, Any]:
-    """The report for programs. A ratio is null where none could be formed: NaN, a wrong shape, nothing judged."""
+    """The report for programs, as golden/schemas/report.schema.json describes it. A ratio is null where none could be
+    formed: NaN, a wrong shape, nothing judged."""
     return {
         "implementation": report.implementation,
-        "dtype": report.dtype,
+        "precision": report.dtype,
         "spec_version": report.spec_version,
         "C": report.C,
         "cases": len(report.results),
@@ -25,7 +27,14 @@ def as_data(report: Report) -> dict[str, Any]:
         "operations": {
             name: {"cases": len(results), **counts(results)} for name, results in by_operation(report.results).items()
         },
-        "results": {result.case.id: {**_result(result), "links": links(report, result)} for result in report.results},
+        "results": {
+            result.case.id: {
+                **_result(result),
+                "links": links(report, result),
+                "again": snippet(report, result) if result.failed else [],
+            }
+            for result in report.results
+        },
     }
 
 
@@ -46,6 +55,7 @@ def _result(result: Result) -> dict[str, Any]:
         "tap": result.tap,
         "cast": result.cast,
         "passes_alone": result.alone,
+        "seconds": round(result.seconds, 6),
         "laws": [{"law": law.name, "broken": law.broken, "message": law.message} for law in result.laws],
     }
 

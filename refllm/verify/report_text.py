@@ -37,7 +37,10 @@ def of_case(report: Report, result: Result) -> str:
 
 
 def _levels(report: Report) -> Iterator[str]:
-    for level, name, results in report.levels():
+    for level, name, all_results in report.levels():
+        results = [result for result in all_results if not result.absent]
+        if not results:
+            continue
         words = [f"{n:>4} {_COLUMNS[key]}" for key, n in counts(results).items() if n]
         lead = f"  {level} {name:<11}"
         for start in range(0, len(words), 4):
@@ -115,18 +118,37 @@ def _case(report: Report, result: Result) -> list[str]:
         lines += _wrapped("  ", result.tap)
     explained = result.diagnosis if result.wrong else result.diagnosis[1:]  # the convention is said already
     if explained:
-        lines.append("  diagnosis:")
+        lines += ["", "  diagnosis:"]
     for line in explained:
         lines += _wrapped("  - ", line)
         lines += [f"      {text}" for text in below(line)]
-    lines += [text for line in _reports(report, result) for text in _wrapped("  ", line)]
-    return [*lines, *(f"    {line}" for line in snippet(report, result))]
+    lines += _reports(report, result)
+    return [*lines, "", "  see it again:", *_again(report, result), ""]
+
+
+def _again(report: Report, result: Result) -> list[str]:
+    lines = snippet(report, result)
+    return [f"    {line}" for each in lines for line in (_continued(each) if each.startswith("$ ") else [each])]
+
+
+def _continued(command: str) -> list[str]:
+    """A command line, in several lines where it is long, which a shell takes as one."""
+    if len(command) <= WIDTH - 4 or "'" in command:  # where a blank may be part of a word
+        return [command]
+    lines = textwrap.wrap(
+        command, WIDTH - 6, subsequent_indent="      ", break_on_hyphens=False, break_long_words=False
+    )  # fmt: skip
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def _reports(report: Report, result: Result) -> list[str]:
     """Where mistakes were reported that fail this case, unless the diagnosis says one."""
     links = reported(report, result)
-    return [f"mistakes that fail this case were reported at {' '.join(links[:_LINKS])}"] if links else []
+    return (
+        ["", "  mistakes that fail this case were reported at", *(f"    {link}" for link in links[:_LINKS])]
+        if links
+        else []
+    )
 
 
 def _some(verdicts: list[Verdict]) -> list[str]:
@@ -155,12 +177,9 @@ def _notes(report: Report) -> list[str]:
 
 
 def _left_out(report: Report) -> list[str]:
-    """Skipped cases by reason; the functions that are not there in one sentence."""
-    skipped, lines = [result for result in report.results if result.status == "skip"], list[str]()
-    if absent := [result for result in skipped if result.absent]:
-        names = list(grouped(absent, lambda result: result.absent))
-        listed = ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if names[_NAMES:] else "")
-        lines += ["", *_wrapped("", f"skipped {len(absent)}: {report.implementation} has no function {listed}", "  ")]
+    """Skipped cases by reason; those of functions that are not there are counted in the last line."""
+    lines = list[str]()
+    skipped = [result for result in report.results if result.status == "skip"]
     others = grouped((result for result in skipped if not result.absent), lambda result: result.reason)
     for reason, results in others.items():
         ids = ", ".join(result.case.id for result in results[:3]) + (", …" if results[3:] else "")

@@ -22,24 +22,31 @@ def snippet(report: Report, result: Result) -> list[str]:
             "alone this case passes: it fails after an earlier call, of which something is left",
             f"{command}{report.chosen}",
         ]
-    [*_, last] = shlex.split(report.call) or [""]
+    words = shlex.split(report.call) or [""]
     lines = [f"{command} --only {case.id}"]
-    if not last.endswith(".py") or report.call.startswith("--") or case.operation == "resume":
+    if words[0].startswith("--") or case.operation == "resume" or not (words[0].endswith(".py") or words[1:]):
         return lines
-    return [*lines, *_call(report, result, last)]
+    return [*lines, *_call(report, result, words[0], dict(zip(words[1::2], words[2::2], strict=True)))]
 
 
-def _call(report: Report, result: Result, path: str) -> list[str]:
+def _call(report: Report, result: Result, path: str, flags: dict[str, str]) -> list[str]:
     """The call in Python, whatever the file is called and wherever it lies."""
     case = result.case
     folder = "None" if report.golden is None else repr(report.golden)
     mine = {name: value for name, value in report.declared.items() if name in case.conventions}
     pulled = result.response is not None and result.response.gradients is not None
     pulled = pulled or f"{case.operation}'s pullback" in result.reason
+    said = ", ".join(f"{name.removeprefix('--')}={value!r}" for name, value in flags.items())
+    mine_is = [f">>> mine = adapter.from_file({path!r})"]
+    if said:
+        mine_is = [
+            ">>> from refllm.verify.plugging import Plug",
+            f">>> mine = adapter.from_file({path!r}, Plug({said}))",
+        ]
     back = [f'print(returned[1](*case.pull("{report.dtype}")), case.gradients)'] if pulled else []
     return [
         ">>> from refllm.verify import adapter, corpus",
-        f">>> mine = adapter.from_file({path!r})",
+        *mine_is,
         f'>>> case = corpus.load(corpus.folder({folder})).cases["{case.id}"]',
         *([f">>> case = case.under({mine!r})"] if mine else []),
         f'>>> returned = mine.function("{case.operation}", "{report.dtype}")(',

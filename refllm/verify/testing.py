@@ -1,4 +1,4 @@
-"""What the plugin of pytest (`refllm/pytest.py`) has once it is used: tests of an adapter, cases for a live function."""
+"""What the plugin of pytest (`refllm/pytest.py`) has once it is used: tests of an adapter, cases of a live function."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +24,9 @@ def test_junit_counts_the_same_cases(report: Report, tmp_path: Path) -> None:
     data = as_data(report)
     assert broken == data["failed"] + data["dtype"] + data["convention"]
     assert sum(test.find("skipped") is not None for test in tests) == data["skipped"] + data["value_only"]
+    assert all(float(test.get("time", "")) >= 0 for test in tests)
+    assert sum(float(test.get("time", "")) for test in tests) > 0
+    assert any("scale" in (failure.text or "") for test in tests for failure in test.findall("failure"))
     kinds = {test.get("name"): test.find("properties/property").get("value") for test in tests}  # type: ignore[union-attr]
     assert kinds == {name: result["verdict"] for name, result in data["results"].items()}
 
@@ -34,6 +38,17 @@ def test_the_page_is_whole_and_what_an_implementation_says_cannot_write_into_it(
     assert "<no" not in text
     assert "ATT/square" in text
     HTMLParser().feed(text)
+
+
+def test_the_page_says_how_many_wrong_answers_a_mistake_explains_and_its_addresses_are_links(
+    report: Report, tmp_path: Path
+) -> None:
+    pages.write_page(tmp_path / "page.html", report)
+    text = (tmp_path / "page.html").read_text()
+    assert re.search(r"\d+ of \d+ wrong answers are explained by attention without the 1/√d_k scale", text)
+    bare = re.sub(r'<a href="[^"]*">[^<]*</a>', "", text)
+    assert "https://" not in bare
+    assert "<a href=" in text
 
 
 def test_a_report_replaces_a_report_and_nothing_else(report: Report, tmp_path: Path) -> None:

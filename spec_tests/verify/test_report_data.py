@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
 
 from refllm.verify.report import Report
 from refllm.verify.report_data import as_data
@@ -28,3 +34,31 @@ def test_the_counts_add_up_and_the_data_is_json(report: Report) -> None:
 
 def test_the_diagnosis_names_the_mistake(report: Report) -> None:
     assert "scale" in as_data(report)["results"]["ATT/square"]["diagnosis"][0]
+
+
+SCHEMA = json.loads(
+    (Path(__file__).resolve().parents[2] / "golden/schemas/report.schema.json").read_text(encoding="utf-8")
+)
+
+
+def test_the_schema_describes_every_report(report: Report) -> None:
+    data = json.loads(json.dumps(as_data(report), allow_nan=False))
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(data, SCHEMA)
+    jsonschema.validate({"runs": [data, data]}, SCHEMA)
+    assert data["precision"] == "float64"
+
+
+def damaged(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    case = next(iter(data["results"]))
+    yield {**data, "passed": -1}
+    yield {**data, "precision": "float8"}
+    yield {name: x for name, x in data.items() if name != "results"}
+    for change in ({"status": "good"}, {"seconds": "1"}, {"of_mine": 1}, {"ratio": "NaN"}):
+        yield {**data, "results": {**data["results"], case: {**data["results"][case], **change}}}
+
+
+def test_the_schema_refuses_what_is_no_report(report: Report) -> None:
+    for data in damaged(as_data(report)):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(data, SCHEMA)

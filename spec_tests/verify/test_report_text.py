@@ -30,10 +30,12 @@ def test_the_text_explains_what_the_case_that_it_shows_does_not(golden: corpus.C
 def test_the_text_names_all_that_a_reader_needs(report: Report) -> None:
     text = as_text(report)
     for needed in (
-        "L0 loader", "FAILED", "skipped", "ATT/square: as many queries", "specification ATT", "output y is wrong at [",
+        "L1 operations", "FAILED", "ATT/square: as many queries", "specification ATT", "output y is wrong at [",
         "got ", "truth ", "times the tolerance", "diagnosis:", "$ refllm verify some/mine.py --only ATT/square",
-        ">>> mine = adapter.from_file(", "also ATT/", "has no function", "with no gradient given",
-        "raised RuntimeError", " cases: ",
+        ">>> mine = adapter.from_file(", "also ATT/", "see it again:", "with no gradient given",
+        "raised RuntimeError", " cases: ", "more are of operations that mine.py does not have.",
     ):  # fmt: skip
-        assert needed in text
+        assert needed in " ".join(text.split())
+    assert "identity" not in text  # what is not there is counted, not listed
+    assert "L0" not in text
     assert all(len(line) <= WIDTH for line in text.splitlines() if not line.startswith("    "))
