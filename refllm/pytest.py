@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--refllm", action="append", metavar="ADAPTER.py", help="a Python file or module: one test a golden case")
     add("--refllm-dtype", default="float64", metavar="DTYPE", help="its precision; several with commas between")
     add("--refllm-only", action="append", metavar="ID", help="only this specification id, operation or case")
-    add("--refllm-arrays", metavar="LIBRARY", help="whose arrays its functions take: torch, jax, cupy, tinygrad")
+    add("--refllm-arrays", metavar="LIBRARY", help="whose arrays its functions take: torch, jax …")
     add("--refllm-signatures", metavar="TABLE", help="whose names its functions have: torch, jax, keras, onnx")
     add("--refllm-device", metavar="NAME", help="where those arrays are")
     add("--refllm-values", action="store_true", help="values alone, for functions without gradients")
