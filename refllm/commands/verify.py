@@ -21,6 +21,7 @@ from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.page import START, require_replaceable
 from refllm.verify import adapter, again, corpus, device, external, isolated, laws, pages, reference, report, runner
+from refllm.verify import declared_plan as plan_of
 from refllm.verify.arrays import LIBRARIES
 from refllm.verify.case import CARRIERS, Case
 from refllm.verify.explaining import explained
@@ -69,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     chosen.add_argument("--values", action="store_true", help="values alone, for an implementation without gradients")
     chosen.add_argument("--convention", action="append", metavar="NAME=VALUE", help="what it declares to do otherwise")
+    chosen.add_argument(
+        "--plan",
+        metavar="NAME",
+        help="what is stored in which type: eager, fused, or JSON (default: PLAN, or eager)",
+    )
     chosen.add_argument("--cast", action="store_true", help="convert answers of another dtype, and note it")
     chosen.add_argument("--timeout", type=float, default=60, help="seconds that a case may take (default 60)")
     chosen.add_argument(
@@ -232,6 +238,7 @@ def _repeated(options: argparse.Namespace) -> str:
     words = [f" --{name}" for name in ("values", "cast") if getattr(options, name)]
     words += [] if options.laws else [" --no-laws"]
     words += [f" --convention {shlex.quote(pair)}" for pair in options.convention or []]
+    words += [f" --plan {shlex.quote(options.plan)}"] if options.plan else []
     words += [f" --golden {shlex.quote(options.golden)}"] if options.golden else []
     return "".join(words + ([f" --timeout {options.timeout:g}"] if options.timeout != 60 else []))
 
@@ -293,6 +300,7 @@ def _reported(
 
     started = time.monotonic()
     with _implementation(options, golden) as implementation:
+        plan_of.chosen(options.plan, implementation, options.dtype)  # a wrong one stops here
         running = runner.run(implementation, cases, options.dtype, golden.C, casts=options.cast)
         bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
         results = runner.settled(list(bar), options.dtype, golden.C)

@@ -63,8 +63,15 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 @cache
 def names() -> frozenset[str]:
-    """Every name that the text gives a value."""
-    return frozenset(name for _, tree in _sources() for node in ast.walk(tree) for name in _assigned(node))
+    """Every name that the text gives a value, and those of `tap`."""
+    nodes = [node for _, tree in _sources() for node in ast.walk(tree)]
+    return frozenset(name for node in nodes for name in (*_assigned(node), *_tapped(node)))
+
+
+def _tapped(node: ast.AST) -> list[str]:
+    of_tap = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tap"
+    first = node.args[0] if of_tap else None  # type: ignore[attr-defined]
+    return [first.value] if isinstance(first, ast.Constant) and isinstance(first.value, str) else []
 
 
 @cache

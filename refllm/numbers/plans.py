@@ -10,6 +10,8 @@ many terms one accumulator takes, and which type the factors of matrix products 
 
     {"stored": {"probabilities": "bfloat16"}, "accumulate": "float32", "chain": 512, "factors": "bfloat16"}
 
+The type "dtype" is that of the run.
+
 `eager` stores every named value in the dtype of the run, as an implementation does that calls one operation after the
 other. `fused` stores the probabilities and the gradients that pass through them, and keeps the rest in float32. Inputs
 and outputs are stored in the dtype in either. Names are those that a line of refllm/spec gives (P, dP, s), those of
@@ -37,6 +39,7 @@ from refllm.spec.array import watched
 LIMIT = 12.0  # standard deviations
 CHAIN = 512  # terms that a processor's matrix product adds up in one accumulator
 EVERY = "*"
+_OWN = "dtype"  # the type of the run
 WORDS = {
     "probabilities": ("P", "p"),
     "gradient of the probabilities": ("dP", "dp"),
@@ -255,9 +258,9 @@ def plan(said: str | Mapping[str, Any], dtype: str, where: str = "PLAN") -> Plan
     chain = said.get("chain", CHAIN)
     if not isinstance(chain, int) or isinstance(chain, bool) or chain < 1:
         raise UserError(f"{where}: chain must be a whole number of terms, 1 or more; it is {chain!r:.40}")
-    accumulate = _type(said.get("accumulate", _accumulator(dtype)), f"{where}: accumulate")
-    factors = None if said.get("factors") is None else _type(said["factors"], f"{where}: factors")
-    return Plan("own", dtype, _stored(said.get("stored", {}), where), accumulate, chain, factors)
+    accumulate = _type(said.get("accumulate", _accumulator(dtype)), dtype, f"{where}: accumulate")
+    factors = None if said.get("factors") is None else _type(said["factors"], dtype, f"{where}: factors")
+    return Plan("own", dtype, _stored(said.get("stored", {}), dtype, where), accumulate, chain, factors)
 
 
 _EXAMPLE = '{"stored": {"probabilities": "bfloat16"}, "accumulate": "float32", "chain": 64}'
@@ -277,21 +280,21 @@ def _accumulator(dtype: str) -> str:
     return "float64" if dtype == "float64" else "float32"
 
 
-def _stored(found: Any, where: str) -> dict[str, str]:
+def _stored(found: Any, dtype: str, where: str) -> dict[str, str]:
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise UserError(f'{where}: stored must be a dict of types by name, as {{"probabilities": "bfloat16"}}')
-    for name, dtype in found.items():
-        _type(dtype, f"{where}: stored[{name!r:.40}]")
+    types = {name: _type(each, dtype, f"{where}: stored[{name!r:.40}]") for name, each in found.items()}
     known = named.names() | set(WORDS) | {EVERY}
     if unknown := [name for name in found if name.rpartition(".")[2] not in known]:
         raise UserError(
             f"{where}: stored names {unknown[0]!r:.40}, and no line of the text does; names are those of refllm/spec, "
             f"such as P or dP, or {', '.join(WORDS)}"
         )
-    return dict(found)
+    return types
 
 
-def _type(found: Any, what: str) -> str:
-    if found not in FORMATS:
-        raise UserError(f"{what} must be one of {', '.join(FORMATS)}; it is {found!r:.40}")
-    return str(found)
+def _type(found: Any, dtype: str, what: str) -> str:
+    if not isinstance(found, str) or found not in (*FORMATS, _OWN):
+        known = ", ".join(FORMATS)
+        raise UserError(f'{what} must be one of {known}, or "{_OWN}" for that of the run; it is {found!r:.40}')
+    return dtype if found == _OWN else found

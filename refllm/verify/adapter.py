@@ -26,7 +26,7 @@ import numpy
 
 from refllm.errors import UserError
 from refllm.parameters import Tree, map_leaves, named_leaves
-from refllm.verify import arrays, plugging, watched
+from refllm.verify import arrays, declared_plan, plugging, watched
 from refllm.verify.arrays.bridge import Bridge
 from refllm.verify.case import CARRIERS, Case, FaultError, MisshapenError, RaisedError, Response, UnsupportedError
 from refllm.verify.law import Law
@@ -54,6 +54,7 @@ class Functions:
         self.name, self.functions, self.conventions = name, functions, conventions
         self.dtypes, self.use_dtype, self.folder, self.bridge = dtypes, use_dtype, folder, bridge
         self.operations = frozenset(functions)
+        self.plan: Any = None  # what it declares to store in which type (declared_plan.py)
         self._given: tuple[str, list[tuple[str, Any, Any]]] = ("", [])  # a training, and what its calls returned
 
     sees = frozenset({"layouts", "poison", "interleaving"})  # laws for which it is given arrays of this process
@@ -125,7 +126,7 @@ def require_served(
 
 def from_file(path: str | PathLike[str], plug: Plug = NOTHING_SAID, *, stays: bool = False) -> Functions:
     """The public functions of a Python file, or of a module by its import name, and what it says of itself: DTYPES,
-    CONVENTIONS, ARRAYS, DEVICE, SIGNATURES. UserError if it cannot be imported.
+    CONVENTIONS, PLAN, ARRAYS, DEVICE, SIGNATURES. UserError if it cannot be imported.
 
     What `plug` says goes before. With `stays` the module remains in sys.modules, where pickle looks for its classes.
     """
@@ -137,9 +138,11 @@ def from_file(path: str | PathLike[str], plug: Plug = NOTHING_SAID, *, stays: bo
     said = plug.after(plugging.said_by(path, module))
     plugged = plugging.plugged(functions, said, whole=not named)
     conventions, dtypes = _conventions(path, module), _dtypes(path, module, plugged.dtypes)
-    return Functions(
+    found = Functions(
         name, plugged.functions, {**plugged.conventions, **conventions}, dtypes, use_dtype, folder, plugged.bridge
     )
+    found.plan = declared_plan.of_module(path, module, dtypes)
+    return found
 
 
 def _imported(name: str) -> ModuleType:

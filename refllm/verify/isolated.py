@@ -56,6 +56,7 @@ class Isolated:
         self.seconds_to_start = time.monotonic() - start
         self.operations, self.dtypes = about["operations"], about["dtypes"]
         self.conventions: dict[str, str] = about["conventions"]
+        self.plan: Any = about["plan"]
 
     def respond(self, case: Case, dtype: str) -> Response:
         """What the file's function answers. Raises UnsupportedError, FaultError."""

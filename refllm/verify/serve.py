@@ -31,7 +31,7 @@ def main(path: str, places: int | None, plug: tuple[str | None, str | None, str 
     except UserError as error:
         frames.write(answers, ("unusable", str(error)))
         return
-    about = {"operations": frozenset(functions.functions), "dtypes": functions.dtypes}
+    about = {"operations": frozenset(functions.functions), "dtypes": functions.dtypes, "plan": functions.plan}
     frames.write(answers, ("ready", {**about, "conventions": dict(functions.conventions)}))
     with contextlib.suppress(EOFError):
         while True:
