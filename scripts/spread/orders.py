@@ -52,7 +52,8 @@ class Ordered(numpy.ndarray):
 def _by_columns(cls: type[Ordered], a: Array, b: Array) -> Array:
     """The product, a column at a time, so that the terms fit into memory."""
     columns = [cls.total(a * b[..., None, :, n], -1, False) for n in range(b.shape[-1])]
-    return numpy.stack(columns, axis=-1)
+    found: Array = numpy.stack(columns, axis=-1)
+    return found
 
 
 class Chunked(Ordered):
@@ -76,7 +77,8 @@ class Pairwise(Ordered):
             half = terms.shape[-1] // 2
             two = terms[..., :half] + terms[..., half : 2 * half]
             terms = numpy.concatenate([two, terms[..., 2 * half :]], axis=-1)
-        return terms[..., 0]
+        first: Array = terms[..., 0]
+        return first
 
 
 class Backwards(Chunked):
