@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from refllm.verify.edits.compositions import statements
 from refllm.verify.edits.source import Habit, Source
 
+COST = 1.15
+IN_A_BRANCH = 1.32  # dearer than another condition of the branch, which says the same in fewer words
+
 
 def before_it_is_changed(text: Source) -> Iterator[Habit]:
     """x = f(x); g(x)   becomes   g of x as it was before: counted before a filter, a residual from before a scale."""
@@ -19,10 +22,11 @@ def before_it_is_changed(text: Source) -> Iterator[Habit]:
         at, lead = text.offsets[first.lineno - 1], " " * first.col_offset
         kept = (at, at, f"{lead}{name}_before = {name}\n")
         said = f"`{name}` is taken as it is before `{text.segment(statement)}`"
+        cost = COST if first is statement else IN_A_BRANCH
         for node in text.expressions():
             if isinstance(node, ast.Name) and node.id == name and node.lineno > (statement.end_lineno or 0):
                 changes = (kept, *text.exchanged(node, f"{name}_before"))
-                yield changes, 1.15, text.in_pullback(node), said
+                yield changes, cost, text.in_pullback(node), said
 
 
 def of_what_comes_later(text: Source) -> Iterator[Habit]:
