@@ -9,17 +9,20 @@ import numpy as np
 from golden.case import Case, Draw
 
 
+def _before_a_step(
+    id: str, state: str, shape: tuple[int, ...], *, start: float, scale: float, given: Any
+) -> dict[str, np.ndarray]:
+    """Parameters, gradient of that scale and what the optimiser keeps; a `given` array is not drawn."""
+    draw = Draw(id)
+    drawn = {"p": draw.normal(*shape), "g": draw.normal(*shape, scale=scale), state: draw.normal(*shape, scale=start)}
+    return drawn | {name: np.array(x) for name, x in (given or {}).items()}
+
+
 def lion() -> list[Case]:
     def case(slug: str, about: str, shape: tuple[int, ...], *, start: float = 1.0, scale: float = 1.0,
              given: Any = None, **how: Any) -> Case:  # fmt: skip
         id = f"LION/{slug}"
-        draw = Draw(id)
-        inputs = {
-            "p": draw.normal(*shape),
-            "g": draw.normal(*shape, scale=scale),
-            "m": draw.normal(*shape, scale=start),
-        }
-        inputs |= {name: np.array(x) for name, x in (given or {}).items()}
+        inputs = _before_a_step(id, "m", shape, start=start, scale=scale, given=given)
         keywords = {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "decay": 0.0, **how}
         return Case(id, "lion", about, inputs, keywords, gradient=False)
 
@@ -48,13 +51,7 @@ def muon() -> list[Case]:
     def case(slug: str, about: str, shape: tuple[int, int], *, start: float = 1.0, scale: float = 1.0,
              given: Any = None, **how: Any) -> Case:  # fmt: skip
         id = f"MUON/{slug}"
-        draw = Draw(id)
-        inputs = {
-            "p": draw.normal(*shape),
-            "g": draw.normal(*shape, scale=scale),
-            "v": draw.normal(*shape, scale=start),
-        }
-        inputs |= {name: np.array(x) for name, x in (given or {}).items()}
+        inputs = _before_a_step(id, "v", shape, start=start, scale=scale, given=given)
         keywords = {"lr": 0.125, "momentum": 0.95, "nesterov": True, "decay": 0.0, **how}
         return Case(id, "muon", about, inputs, keywords, gradient=False)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from golden.case import Case, Draw
 from golden.cases.blocks import parameters
-from golden.cases.runs import RATES
+from golden.cases.runs import RATES, writing
 from golden.shapes import llama as shapes
 from golden.shapes import llama_layer as layer_shapes
 
@@ -192,17 +192,8 @@ def generate() -> list[Case]:
         drawn = parameters(Draw(name), shapes(config), scale=0.25)
         for path in {"p.token", "p.head"} & drawn.keys():
             drawn[path] = drawn[path] * (8 if uniforms is None else 4)
-        keywords = {
-            "model": "llama",
-            "ids": Draw(f"{name} prompt").integers(*prompt, high=config["vocabulary"]),
-            "config": config,
-            "new_tokens": new_tokens,
-            "temperature": 1.0,
-            "top_k": None,
-            "top_p": None,
-            "uniforms": None if uniforms is None else np.array(uniforms),
-            "cache": cache,
-        }
+        ids = Draw(f"{name} prompt").integers(*prompt, high=config["vocabulary"])
+        keywords = {"model": "llama", **writing(ids, config, new_tokens, uniforms=uniforms, cache=cache)}
         return Case(f"GEN/llama-{slug}", "generate", about, drawn, keywords, gradient=False)
 
     rotary = ("GEN/llama-rotary 52", {**SMALL, "context": 10}, (3,), 5)

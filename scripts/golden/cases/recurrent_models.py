@@ -10,7 +10,7 @@ import numpy as np
 from golden import shapes
 from golden.case import Case, Draw
 from golden.cases.blocks import parameters
-from golden.cases.runs import RATES
+from golden.cases.runs import RATES, writing
 
 RNN: dict[str, Any] = {
     "vocabulary": 7,
@@ -151,20 +151,8 @@ def generate() -> list[Case]:
         **more: Any,
     ) -> Case:
         """`name` names the drawn model and prompt, chosen so that words vary and no decision is near a tie."""
-        keywords = {
-            "model": model,
-            "ids": Draw(f"{name} prompt").integers(*prompt, high=config["vocabulary"]),
-            "config": config,
-            "new_tokens": new_tokens,
-            "temperature": 1.0,
-            "top_k": None,
-            "top_p": None,
-            "uniforms": None,
-            "cache": True,
-            **more,
-        }
-        if keywords["uniforms"] is not None:
-            keywords["uniforms"] = np.array(keywords["uniforms"])
+        ids = Draw(f"{name} prompt").integers(*prompt, high=config["vocabulary"])
+        keywords = {"model": model, **writing(ids, config, new_tokens, **more)}
         drawn = parameters(Draw(name), SHAPES[model](config), scale=scale)
         return Case(f"GEN/{slug}", "generate", about, drawn, keywords, gradient=False)
 

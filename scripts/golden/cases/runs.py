@@ -90,24 +90,22 @@ def _lively(name: str, config: dict[str, Any], factor: float) -> dict[str, np.nd
     return drawn
 
 
+def writing(
+    ids: np.ndarray, config: dict[str, Any], new_tokens: int, *, uniforms: Any = None, **more: Any
+) -> dict[str, Any]:
+    """What `generate` is told: the most probable of all words, with a cache, unless something else is said."""
+    return {
+        "ids": ids, "config": config, "new_tokens": new_tokens, "temperature": 1.0, "top_k": None, "top_p": None,
+        "uniforms": None if uniforms is None else np.array(uniforms), "cache": True, **more,
+    }  # fmt: skip
+
+
 def going_on(slug: str, about: str, new_tokens: int, name: str, config: dict[str, Any], **more: Any) -> Case:
     """`name` names the drawn model and prompt. They and the uniforms were chosen so that the words vary, that leaving
     out temperature, top-k or top-p would change some of them, and that no decision is near a tie."""
     erratum = more.pop("erratum", None)
     ids = Draw(f"{name} prompt").integers(*more.pop("prompt", (3,)), high=config["vocabulary"])
-    keywords = {
-        "ids": ids,
-        "config": config,
-        "new_tokens": new_tokens,
-        "temperature": 1.0,
-        "top_k": None,
-        "top_p": None,
-        "uniforms": None,
-        "cache": False,
-        **more,
-    }
-    if keywords["uniforms"] is not None:
-        keywords["uniforms"] = np.array(keywords["uniforms"])
+    keywords = writing(ids, config, new_tokens, **{"cache": False, **more})
     parameters = _lively(name, config, 8 if keywords["uniforms"] is None else 4)
     return Case(f"GEN/{slug}", "generate", about, parameters, keywords, gradient=False, erratum=erratum)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from golden.case import Case, Draw, bfloat16
 from golden.cases.blocks import parameters
-from golden.cases.runs import RATES
+from golden.cases.runs import RATES, writing
 from golden.shapes import experts as expert_shapes
 from golden.shapes import switch as shapes
 
@@ -227,17 +227,7 @@ def generate() -> list[Case]:
         name = "GEN/switch 1"
         drawn = parameters(Draw(name), shapes(SWITCH), scale=0.5)
         drawn["p.token"] = drawn["p.token"] * 2
-        keywords = {
-            "model": "switch",
-            "ids": _ids(f"{name} prompt", SWITCH, 2),
-            "config": SWITCH,
-            "new_tokens": 4,
-            "temperature": 1.0,
-            "top_k": None,
-            "top_p": None,
-            "uniforms": None,
-            "cache": cache,
-        }
+        keywords = {"model": "switch", **writing(_ids(f"{name} prompt", SWITCH, 2), SWITCH, 4, cache=cache)}
         return Case(f"GEN/switch-{slug}", "generate", about, drawn, keywords, gradient=False)
 
     return [
