@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["data-files"]
 NEEDED_TO_VERIFY = [
     *(ROOT / "golden").rglob("*.*"), *(ROOT / "scripts/adapters").glob("*.py"), ROOT / "docs/conformance.md",
-    *(ROOT / "scripts/consumers").rglob("*.*"),
+    *(ROOT / "scripts/consumers").rglob("*.*"), *(ROOT / "scripts/kits").rglob("*.*"),
 ]  # fmt: skip
 
 

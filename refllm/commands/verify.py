@@ -19,8 +19,23 @@ from refllm.backend import allow_tf32, device_namespace
 from refllm.directory import require_place
 from refllm.errors import UserError
 from refllm.invocation import command
-from refllm.page import START, require_replaceable
-from refllm.verify import adapter, again, corpus, device, external, isolated, laws, pages, reference, report, runner
+from refllm.page import START, replace, require_replaceable
+from refllm.verify import (
+    adapter,
+    again,
+    corpus,
+    device,
+    external,
+    isolated,
+    kits,
+    laws,
+    library,
+    pages,
+    reference,
+    report,
+    runner,
+    served,
+)
 from refllm.verify import declared_plan as plan_of
 from refllm.verify.arrays import LIBRARIES
 from refllm.verify.case import CARRIERS, Case
@@ -48,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("adapter", nargs="*", metavar="ADAPTER.py",
         help="a Python file, or the import name of a module; of several, one table")  # fmt: skip
     add("--cmd", metavar="COMMAND", help="a program, run once a case, with the places {request} and {response}")
+    add("--serve", metavar="COMMAND", help="a program that stays alive and answers frames on its standard input")
+    add("--lib", metavar="FILE", help="a shared library (.so, .dylib, .dll) with C functions of the header")
+    add("--header", metavar="FILE", help="write that C header, and run nothing")
+    add("--kit", nargs=2, metavar=("NAME", "DIR"), help=f"copy a starter kit into DIR: {', '.join(kits.NAMES)}")
     add("--responses", metavar="DIR", help="responses written beforehand, as DIR/<case>/response.json or .safetensors")
     add("--requests", metavar="DIR", help="write the requests into DIR, for --responses, and run nothing")
     add("--self", action="store_true", dest="itself", help="refllm's own functions")
@@ -93,11 +112,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    ways = ("adapter", "cmd", "responses", "requests", "itself", "mutants")
+    ways = ("adapter", "cmd", "serve", "lib", "responses", "requests", "itself", "mutants", "header", "kit")
     if sum(bool(getattr(options, way)) for way in ways) != 1:
         raise UserError(
-            "say what to verify: ADAPTER.py, --cmd, --responses, --self or --mutants (one of them); "
-            "--requests DIR writes the requests"
+            "say what to verify: ADAPTER.py, --cmd, --serve, --lib, --responses, --self or --mutants (one of them); "
+            "--requests DIR writes the requests, --header FILE a C header, --kit NAME DIR a file to start from"
         )
     _require_plug(options)
     dtypes = options.dtype.split(",")
@@ -112,6 +131,11 @@ def run(options: argparse.Namespace) -> int:
             require_replaceable(Path(file), start)
             require_place(Path(file), within=Path(file).parent)
     golden = corpus.load(corpus.folder(options.golden))
+    if options.header:
+        return _write_header(Path(options.header), golden)
+    if options.kit:
+        print(kits.copied(options.kit[0], Path(options.kit[1]), golden), end="")
+        return 0
     cases = chosen_cases(golden, options.level, options.only)
     if options.values:
         cases = [case.values_alone() for case in cases]
@@ -211,6 +235,13 @@ def _implementation(options: argparse.Namespace, golden: corpus.Corpus) -> Itera
             yield module
     elif options.cmd:
         yield external.Command(options.cmd, conventions, options.timeout, alone=True)
+    elif options.serve:
+        with served.Served(options.serve, conventions, options.timeout, alone=True) as program:
+            yield program
+    elif options.lib:
+        known = library.interfaces(golden.cases.values())
+        with library.Library(Path(options.lib), known, conventions, options.timeout, alone=True) as found:
+            yield found
     elif options.responses:
         yield external.Responses(Path(options.responses), conventions)
     else:
@@ -227,7 +258,7 @@ def _call(options: argparse.Namespace) -> str:
         said = {"signatures": options.signatures, "arrays": options.arrays, "device": device}
         flags = [f" --{name} {value}" for name, value in said.items() if value]
         return "".join([shlex.quote(options.adapter), *flags])
-    for way in ("cmd", "responses"):
+    for way in ("cmd", "serve", "lib", "responses"):
         if getattr(options, way):
             return f"--{way} {shlex.quote(getattr(options, way))}"
     return "--self" if options.device == "cpu" else f"--self --device {options.device}"
@@ -321,10 +352,10 @@ def _tried_alone(
     implementation: runner.Implementation, results: list[runner.Result], golden: corpus.Corpus, options: Any
 ) -> list[runner.Result]:
     """Where calls share a process, whether the failures that are shown depend on an earlier call."""
-    if not isinstance(implementation, isolated.Isolated) or len(results) == 1:
+    if not isinstance(implementation, isolated.Isolated | served.Served) or len(results) == 1:
         return results
 
-    def fresh(left: float) -> isolated.Isolated:
+    def fresh(left: float) -> isolated.Isolated | served.Served:
         found = implementation.fresh(min(left, options.timeout))
         found.conventions = implementation.conventions
         return found
@@ -358,6 +389,14 @@ def _explained(
     except KeyboardInterrupt as interruption:
         print("refllm: interrupted while explanations were sought; here is what fails, without them", file=sys.stderr)
         return results, interruption
+
+
+def _write_header(path: Path, golden: corpus.Corpus) -> int:
+    require_place(path, within=path.parent)
+    text = library.header(library.interfaces(golden.cases.values()).values(), golden.spec_version)
+    replace(path, text.encode(), library.HEADER_START)
+    print(f"{path}: write the functions that you have, then {command('verify', '--lib', './libmine.so')}")
+    return 0
 
 
 def _write_requests(directory: Path, cases: list[Case], dtype: str) -> int:

@@ -24,6 +24,7 @@ import numpy
 from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.verify.case import CARRIERS, Case, FaultError, Response, UnsupportedError, cast
+from refllm.verify.poison import BYTE
 from refllm.verify.processes import Family
 from refllm.verify.tensors import (
     MalformedError,
@@ -37,12 +38,15 @@ from refllm.verify.tensors import (
 )
 
 LARGEST = 1 << 26  # bytes of a response
+POISON = {"MALLOC_PERTURB_": str(BYTE)}  # what glibc fills memory with for a command
 _TAIL = 4000  # bytes of a command's complaints that are kept
 _GROUPS = ("outputs", "gradients", "taps")
 
 
 class Command:
     """A command with the places {request} and {response}, run for each case under a time limit."""
+
+    sees = frozenset({"poison"})
 
     def __init__(self, command: str, conventions: Mapping[str, str], timeout: float, *, alone: bool = False) -> None:
         """UserError if it cannot be run. `alone`: see `processes.Family`."""
@@ -62,27 +66,27 @@ class Command:
             request, response = directory / "request", directory / "response"
             response.mkdir()
             write_request(request, case, dtype)
-            self._run(request, response)
+            self._run(request, response, POISON if case.manner.poisoned else {})
             found = read_response(response, case)
             if found is None:
                 raise FaultError("the command ended well but wrote no response.json and no response.safetensors")
             return found
 
-    def _run(self, request: Path, response: Path) -> None:
+    def _run(self, request: Path, response: Path, environment: Mapping[str, str]) -> None:
         places = {"{request}": str(request), "{response}": str(response)}
         parts = self.parts
         for place, path in places.items():
             parts = [part.replace(place, path) for part in parts]
         family = Family(alone=self.alone)
         try:
-            self._wait(family, parts)
+            self._wait(family, parts, environment)
         finally:
             family.close()
 
-    def _wait(self, family: Family, parts: list[str]) -> None:
+    def _wait(self, family: Family, parts: list[str], environment: Mapping[str, str]) -> None:
         try:
             process = family.start(
-                parts, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                parts, environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )  # fmt: skip
         except OSError as error:
             raise FaultError(f"the command could not be started: {error.strerror or error}") from None

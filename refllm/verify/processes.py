@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ class Family:
         _adopt(1)
         self._before = _children()
 
-    def start(self, parts: list[str], **how: Any) -> subprocess.Popen[bytes]:
-        """Starts the program in a session of its own. OSError if it cannot be started."""
-        environment = {**os.environ, _MARK: self._mark}
+    def start(self, parts: list[str], more: Mapping[str, str] | None = None, **how: Any) -> subprocess.Popen[bytes]:
+        """Starts the program in a session of its own, with `more` in its environment. OSError if it cannot be."""
+        environment = {**os.environ, **(more or {}), _MARK: self._mark}
         self._process = subprocess.Popen(parts, env=environment, start_new_session=True, **how)
         return self._process
 

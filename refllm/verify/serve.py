@@ -23,7 +23,7 @@ from refllm.verify.plugging import Plug
 def main(path: str, places: int | None, plug: tuple[str | None, str | None, str | None] = (None, None, None)) -> None:
     """Serves the adapter at `path`, as `plug` says (`plugging.Plug`); `places` is a file to which a crash writes where
     it was."""
-    questions, answers = _private_pipes()
+    questions, answers = private_pipes()
     if places is not None:
         faulthandler.enable(os.fdopen(places, "w"), all_threads=False)
     try:
@@ -39,7 +39,7 @@ def main(path: str, places: int | None, plug: tuple[str | None, str | None, str 
             frames.write(answers, _answer(functions, case, dtype))
 
 
-def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
+def private_pipes() -> tuple[IO[bytes], IO[bytes]]:
     """Copies of standard input and output that nothing but this module writes to or reads from."""
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:

@@ -82,7 +82,7 @@ def from_inline(value: Mapping[str, Any], where: str) -> Array:
     dtype, data = value["dtype"], value["data"]
     if not isinstance(dtype, str) or dtype not in NAMES:
         raise MalformedError(f"{where}: unknown dtype {dtype!r:.40}; known are {', '.join(NAMES)}")
-    shape = _shape(value["shape"], where)
+    shape = shape_of(value["shape"], where)
     if not isinstance(data, list) or len(data) != math.prod(shape):
         held = f"{len(data)} numbers" if isinstance(data, list) else type(data).__name__
         raise MalformedError(f"{where}: shape {list(shape)} needs a list of {math.prod(shape)} numbers, holds {held}")
@@ -128,7 +128,7 @@ def from_safetensors(content: bytes, where: str) -> dict[str, tuple[str, Array]]
             raise MalformedError(f"{at}: needs dtype, shape and data_offsets")
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
             raise MalformedError(f"{at}: unknown dtype {entry['dtype']!r:.40}")
-        dtype, shape = DTYPES[entry["dtype"]], _shape(entry["shape"], at)
+        dtype, shape = DTYPES[entry["dtype"]], shape_of(entry["shape"], at)
         offsets = entry["data_offsets"]
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int for n in offsets):
             raise MalformedError(f"{at}: data_offsets must be two integers")
@@ -139,7 +139,7 @@ def from_safetensors(content: bytes, where: str) -> dict[str, tuple[str, Array]]
         if end - start != width * math.prod(shape):
             raise MalformedError(f"{at}: {dtype} {list(shape)} takes another number of bytes than {end - start}")
         places.append((start, end))
-        found[name] = (dtype, _from_bytes(body[start:end], dtype, shape, at))
+        found[name] = (dtype, from_bytes(body[start:end], dtype, shape, at))
     _require_tiling(sorted(places), len(body), where)
     return found
 
@@ -155,7 +155,7 @@ def _require_tiling(places: list[tuple[int, int]], size: int, where: str) -> Non
         raise MalformedError(f"{where}: {size - reached} bytes of data belong to no tensor")
 
 
-def _from_bytes(data: memoryview, dtype: str, shape: tuple[int, ...], where: str) -> Array:
+def from_bytes(data: memoryview, dtype: str, shape: tuple[int, ...], where: str) -> Array:
     try:
         if dtype == "bfloat16":
             halves = numpy.frombuffer(data, "<u2").astype("uint32")
@@ -176,20 +176,20 @@ def to_safetensors(tensors: Mapping[str, tuple[str, Array]]) -> bytes:
     header, data = {}, bytearray()
     for name, (dtype, x) in tensors.items():
         start = len(data)
-        data += _to_bytes(x, dtype)
+        data += bytes_of(x, dtype)
         header[name] = {"dtype": NAMES[dtype], "shape": list(x.shape), "data_offsets": [start, len(data)]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + bytes(data)
 
 
-def _to_bytes(x: Array, dtype: str) -> bytes:
+def bytes_of(x: Array, dtype: str) -> bytes:
     if dtype == "bfloat16":
         return (numpy.ascontiguousarray(x, "float32").view("uint32") >> 16).astype("<u2").tobytes()
     return x.astype(numpy.dtype(dtype).newbyteorder("<")).tobytes()
 
 
-def _shape(value: Any, where: str) -> tuple[int, ...]:
+def shape_of(value: Any, where: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(n) is int and 0 <= n < _LONGEST_AXIS for n in value):
         raise MalformedError(f"{where}: the shape must be a list of sizes, is {value!r:.60}")
     if len(value) > _MOST_AXES:
