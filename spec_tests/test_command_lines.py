@@ -7,7 +7,9 @@ import contextlib
 import importlib.util
 import io
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from refllm import cli
 from spec_tests.commands.conftest import leave_the_allocator_alone
-from spec_tests.written_pages import PAGES, ROOT, Line, commands
+from spec_tests.written_pages import PAGES, ROOT, Line, blocks, commands
 
 LINES = [line for page in PAGES for line in commands(page)]
 OWN = [line for line in LINES if line.words[0] == "refllm" and line.words[1:2] != ["install"]]
@@ -155,7 +157,8 @@ def carried_out(words: list[str]) -> tuple[int, str]:
 
 def expected(words: list[str]) -> tuple[int, ...]:
     """0; of an implementation that is wrong 1, and of answers that nobody has written 2."""
-    if words[0] != "verify" or "--self" in words or "--requests" in words:
+    right = ("--self", "--requests", "--kit", "--header", "--lib", "--serve")  # the starter kits are right as they are
+    if words[0] != "verify" or set(right) & set(words):
         return (0,)
     if "--responses" in words:
         return (2,)
@@ -168,6 +171,14 @@ def prepared(line: Line, folder: Path) -> None:
         assert carried_out(small(["refllm", "train", "--data", "my_texts", "--out", "runs/001"]))[0] == 0
     if "my_attention" in line.text:
         (folder / "my_attention.py").write_text("def attention(q, k, v, *, causal, allowed):\n    return v\n")
+    if "--lib" in line.words:  # the line before it in the page, which is no command of refllm
+        [build] = [text for code in blocks(line.page, "") for text in code.splitlines() if text.startswith("$ cc ")]
+        subprocess.run(shlex.split(build)[1:], cwd=folder, check=True)
+
+
+def tool_for(line: Line) -> str:
+    """The program that a line needs beside refllm."""
+    return "cc" if "--lib" in line.words else "node" if "--serve" in line.words else ""
 
 
 QUICK = {"README.md", "docs/quick-start.md", "docs/run-directory.md", "docs/training.md"}
@@ -182,6 +193,8 @@ def pages() -> Iterator[Any]:
 @pytest.mark.parametrize("page", [*pages()])
 def test_the_commands_of_a_page_work_one_after_the_other(page: str, furnished: Path) -> None:
     for line in (line for line in RUN if line.page == page):
+        if (tool := tool_for(line)) and shutil.which(tool) is None:
+            continue
         prepared(line, furnished)
         words = small(line.words)
         if "--picture" in words and importlib.util.find_spec("matplotlib") is None:

@@ -57,8 +57,8 @@ def run(tmp_path: Path) -> Run:
 def copied(kit: str, folder: Path, capsys: Any) -> str:
     """The command that is said for the kit, which is copied into the folder."""
     assert main(["verify", "--kit", kit, str(folder)]) == 0
-    [command] = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
-    return command
+    said = str(capsys.readouterr().out).splitlines()
+    return next(line.strip() for line in said if line.startswith("    "))
 
 
 def require(kit: str) -> None:

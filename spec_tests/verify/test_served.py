@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import numpy
 import pytest
 
@@ -167,7 +167,7 @@ def test_a_question_holds_the_case_and_follows_the_schema(golden: corpus.Corpus,
             continue
         check.validate({**as_answer, "outputs": tensors})
         for name, x in answered({**as_answer, "outputs": tensors}, data).outputs.items():
-            own = case.inputs.get(name, case.keywords.get(name))
+            own: Any = case.inputs.get(name, case.keywords.get(name))
             kind = tensors[name]["dtype"]
             assert x.shape == own.shape
             assert bytes_of(x, kind) == bytes_of(own if case.stored else own.astype(x.dtype), kind)

@@ -84,7 +84,8 @@ def compiled(tmp_path: Path, golden: corpus.Corpus) -> Compiled:
 
     def compile(source: str, *flags: str) -> Path:
         (tmp_path / "kernel.c").write_text(source)
-        words = [compiler, *STRICT, *flags, "-o", tmp_path / "libkernel.so", tmp_path / "kernel.c", "-lm"]
+        places = ["-o", str(tmp_path / "libkernel.so"), str(tmp_path / "kernel.c"), "-lm"]
+        words = [str(compiler), *STRICT, *flags, *places]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return tmp_path / "libkernel.so"
@@ -250,7 +251,7 @@ def test_the_header_compiles_without_a_warning(language: str, tmp_path: Path, ca
         pytest.skip(f"no compiler of {language} on the path")
     assert main(["verify", "--header", str(tmp_path / "refllm.h")]) == 0
     (tmp_path / "empty.c").write_text('#include "refllm.h"\nint x;\n')
-    strict = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-x", language, "-c", "-o", tmp_path / "empty.o"]
+    strict = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-x", language, "-c", "-o", str(tmp_path / "empty.o")]
     done = subprocess.run([compiler, *strict, tmp_path / "empty.c"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert main(["verify", "--header", str(tmp_path / "refllm.h")]) == 0  # ours is replaced
