@@ -14,6 +14,7 @@ from refllm.errors import UserError
 from refllm.tokenizers.bpe import BytePairTokenizer
 from refllm.tokenizers.character import CharacterTokenizer
 from refllm.tokenizers.marked import MarkedTokenizer
+from refllm.tokenizers.published.tokenizer import PublishedTokenizer
 from refllm.tokenizers.word import WordTokenizer
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 
@@ -21,6 +22,7 @@ __all__ = [
     "BytePairTokenizer",
     "CharacterTokenizer",
     "MarkedTokenizer",
+    "PublishedTokenizer",
     "Tokenizer",
     "WordPieceTokenizer",
     "WordTokenizer",
@@ -61,10 +63,14 @@ Kind: TypeAlias = (
     | type[WordTokenizer]
     | type[WordPieceTokenizer]
     | type[MarkedTokenizer]
+    | type[PublishedTokenizer]
 )
 KINDS: dict[str, Kind] = {
-    one.kind: one for one in (CharacterTokenizer, BytePairTokenizer, WordTokenizer, WordPieceTokenizer, MarkedTokenizer)
-}
+    one.kind: one
+    for one in (
+        CharacterTokenizer, BytePairTokenizer, WordTokenizer, WordPieceTokenizer, MarkedTokenizer, PublishedTokenizer,
+    )
+}  # fmt: skip
 
 
 def load(saved: object) -> Tokenizer:

@@ -1,0 +1,63 @@
+"""Published tokenizers give the ids, the offsets and the texts of the library `tokenizers`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tokenizers")
+
+from refllm.tokenizers.published.tokenizer import PublishedTokenizer
+from spec_tests.tokenizers.published_oracle import MADE, ROWS, random_texts
+
+pytestmark = pytest.mark.oracle
+every_tokenizer = pytest.mark.parametrize("which", MADE)
+
+
+@cache
+def both(which: str) -> tuple[Any, PublishedTokenizer]:
+    theirs = MADE[which]()
+    return theirs, PublishedTokenizer({"tokenizer.json": theirs.to_str()})
+
+
+def assert_same(which: str, texts: list[str]) -> None:
+    theirs, ours = both(which)
+    for text in texts:
+        wanted = theirs.encode(text, add_special_tokens=False)
+        ids = ours.encode(text).tolist()
+        assert ids == wanted.ids, f"{text!r}: {[ours.tokens[i] for i in ids][:40]}, should be {wanted.tokens[:40]}"
+        placed = ours.encode_with_offsets(text)
+        assert placed.ids.tolist() == wanted.ids, f"{text!r} with offsets"
+        assert placed.offsets == wanted.offsets, f"{text!r}: {placed.offsets[:30]}, should be {wanted.offsets[:30]}"
+
+
+@every_tokenizer
+def test_ids_and_offsets_are_those_of_the_library(which: str) -> None:
+    assert_same(which, ROWS)
+
+
+@every_tokenizer
+def test_ids_and_offsets_of_random_texts_are_those_of_the_library(which: str, request: pytest.FixtureRequest) -> None:
+    assert_same(which, random_texts(10_000 if request.config.getoption("--slow") else 700, seed=len(which)))
+
+
+@every_tokenizer
+def test_a_text_between_its_special_tokens_is_that_of_the_library(which: str) -> None:
+    theirs, ours = both(which)
+    for text in ROWS[:30]:
+        wanted = theirs.encode(text)
+        assert ours.marked(text).tolist() == wanted.ids
+        found = ours.encode_with_offsets(text, marked=True)
+        assert (found.ids.tolist(), found.offsets) == (wanted.ids, wanted.offsets)
+
+
+@every_tokenizer
+def test_texts_of_ids_are_those_of_the_library_at_once_and_piece_by_piece(which: str) -> None:
+    theirs, ours = both(which)
+    for text in [*ROWS, *random_texts(150, seed=3)]:
+        ids = theirs.encode(text).ids
+        wanted = theirs.decode(ids)
+        assert ours.decode(ids) == wanted, text
+        assert "".join(ours.stream(ids[:400])) == ours.decode(ids[:400]), text
