@@ -1,8 +1,7 @@
 """A run is a directory: what was trained, how it went, and how to go on.
 
 refllm.lock     while a process writes the run (refllm/directory.py)
-checkpoint/     weights, moments and state.json (refllm/checkpoint.py); while a run with patience goes on, the best
-                report's weights; in fine-tuning of a part, what is trained, beside the weights of the whole model
+checkpoint/     state.json (refllm/checkpoint.py) and arrays (refllm/run_arrays.py)
 metrics.jsonl   a line a report (refllm/reported.py)
 summary.json    written at the end
 report.html     all of it as a page (refllm/training_page.py)
@@ -21,13 +20,12 @@ from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_host
 from refllm.directory import RESUMABLE, occupied, require_empty
 from refllm.errors import UserError
-from refllm.finetune.stored import require_floating
 from refllm.invocation import quoted
-from refllm.parameters import named_leaves
 from refllm.plan import Best, Plan, criterion
 from refllm.report_keeper import ReportKeeper
 from refllm.reported import METRICS, append_line, drop_lines_after, is_summarised, summary_of, write_summary
 from refllm.resumable import require_begun, require_numbers, require_resumable
+from refllm.run_arrays import Groups, groups_of, groups_to_go_on_with
 from refllm.state_file import made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
@@ -50,7 +48,7 @@ class Run:
         task: Task,
         description: dict[str, Any],
         workers: Workers,
-        groups: dict[str, dict[str, Array]] | None,
+        groups: Groups | None,
     ) -> None:
         self.directory, self.task, self.description = directory, task, description
         self.settings = made_of(Settings, description["settings"])
@@ -111,11 +109,7 @@ class Run:
         stored = stored_model(directory)
         description, read, saved = stored.description, stored.groups, checkpoint.stamp(directory / "checkpoint")
         require_resumable(directory, description)
-        groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
-        groups |= {group: read(group) for group in ("best", "trained") if group in description["files"]}
-        groups["weights"] = groups.pop("trained", groups["weights"])
-        for arrays in groups.values():
-            require_floating(arrays)
+        groups = groups_to_go_on_with(description["files"], read)
         with damage_refused(directory):
             require_numbers(description)
             settings = made_of(Settings, description["settings"])
@@ -321,15 +315,9 @@ class Run:
             "reported": self.reported, "loss_sum": self.loss_sum, "loss_steps": self.loss_steps,
             "order": self.batches.state(), "timing": asdict(self.timing),
         }  # fmt: skip
-        groups = self.trainer.groups()
-        if hasattr(self.task, "full"):
-            whole = dict(named_leaves(self.task.full(self.trainer.parameters.tree)))
-            if whole.keys() != groups["weights"].keys():  # a part is trained: who loads the run finds the whole model
-                groups = {**groups, "weights": whole, "trained": groups["weights"]}
+        groups = groups_of(self.trainer, self.task, self.best_weights)
         if self.plan.patience is not None:
             self.description["best"] = asdict(self.best)
-        if self.best_weights:
-            groups["best"] = self.best_weights
         checkpoint.save(self.directory / "checkpoint", self.description, groups, step=self.trainer.step_number)
         self.saved = checkpoint.stamp(self.directory / "checkpoint")
 

@@ -50,6 +50,7 @@ LAYERS = [
         "run",
         "reported",
         "resumable",
+        "run_arrays",
         "trained",
         "directory",
         "training_page",
