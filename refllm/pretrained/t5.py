@@ -1,4 +1,4 @@
-"""T5, versions 1.0 and 1.1, and the published Switch Transformers, which are a T5 with experts in some layers.
+"""Versions 1.0 and 1.1 of T5, and the published Switch Transformers, which are a T5 with experts in some layers.
 
 Source: Raffel et al. 2020 (arXiv:1910.10683) and Fedus et al. 2021 (arXiv:2101.03961), code; the layout is that of
 transformers (modeling_t5.py, modeling_switch_transformers.py).
