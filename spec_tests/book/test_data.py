@@ -38,3 +38,17 @@ def test_a_step_of_the_script_lowers_the_loss_of_its_windows() -> None:
     before, back = script.mean_loss(p, windows, config)
     script.update(p, back(), moments, 1)
     assert script.mean_loss(p, windows, config)[0] < before
+
+
+def test_the_figures_of_the_context_draw_what_the_measurements_say() -> None:
+    page = (ROOT / "docs/measurements.md").read_text(encoding="utf-8")
+    rows = {" ".join(line.split()) for line in page.splitlines()}
+    measured = json.loads((ROOT / "docs/data/context.json").read_text(encoding="utf-8"))
+    for name, steps in measured["memory"]["steps"].items():
+        said = {f"{name} {each['context']:,} {each['megabytes']} MB {each['seconds']:.2f} s" for each in steps}
+        assert len(said) == 5
+        assert said <= rows
+    for name, bits in measured["beyond"]["bits"].items():
+        assert " ".join([name, *("-" if each is None else f"{each:.3f}" for each in bits)]) in rows
+    for part in ("memory", "beyond"):
+        assert f"`{measured[part]['command']}" in page
