@@ -1,5 +1,6 @@
 // node check.js CHROMIUM PAGE.html ...: a JSON line a fault: page, theme, width, and what is wrong with it.
-// A page may not break a rule of axe, be wider than the window, or take longer than a second to load from disk.
+// A page may not break a rule of axe, be wider than the window, cut a formula off, or take longer than a second to load
+// from disk.
 const fs = require("fs");
 const puppeteer = require("puppeteer-core");
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -22,6 +23,20 @@ async function look(page, file, theme, width) {
   for (const { id, help, nodes } of violations) tell({ fault: id, detail: help, where: nodes[0].html.slice(0, 200) });
   const over = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
   if (over > 0) tell({ fault: "wider than the window", detail: over + " px" });
+  for (const where of await page.evaluate(cutOff)) tell({ fault: "cut off", detail: "cannot be scrolled to", where });
+}
+
+// In the page: formulas that stick out of the nearest box that scrolls, further than it scrolls.
+function cutOff() {
+  const edge = (each) => each.getBoundingClientRect();
+  const scrolling = (each) =>
+    !each || getComputedStyle(each).overflowX === "auto" ? each : scrolling(each.parentElement);
+  const sticksOut = (formula) => {
+    const box = scrolling(formula.parentElement) || document.documentElement;
+    const last = edge(box).left - box.scrollLeft + box.scrollWidth;
+    return [...formula.querySelectorAll("*")].some((each) => edge(each).right > last + 2);
+  };
+  return [...document.querySelectorAll("math")].filter(sticksOut).map((formula) => formula.textContent.slice(0, 80));
 }
 
 (async () => {
