@@ -24,7 +24,7 @@ import numpy
 from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.verify.case import CARRIERS, Case, FaultError, Response, UnsupportedError, cast
-from refllm.verify.poison import BYTE
+from refllm.verify.poison import ENVIRONMENT
 from refllm.verify.processes import Family
 from refllm.verify.tensors import (
     MalformedError,
@@ -38,7 +38,6 @@ from refllm.verify.tensors import (
 )
 
 LARGEST = 1 << 26  # bytes of a response
-POISON = {"MALLOC_PERTURB_": str(BYTE)}  # what glibc fills memory with for a command
 _TAIL = 4000  # bytes of a command's complaints that are kept
 _GROUPS = ("outputs", "gradients", "taps")
 
@@ -66,7 +65,7 @@ class Command:
             request, response = directory / "request", directory / "response"
             response.mkdir()
             write_request(request, case, dtype)
-            self._run(request, response, POISON if case.manner.poisoned else {})
+            self._run(request, response, ENVIRONMENT if case.manner.poisoned else {})
             found = read_response(response, case)
             if found is None:
                 raise FaultError("the command ended well but wrote no response.json and no response.safetensors")

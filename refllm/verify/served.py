@@ -20,6 +20,7 @@ from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.verify.case import CARRIERS, Case, FaultError, Response, UnsupportedError, cast
 from refllm.verify.external import printable
+from refllm.verify.poison import ENVIRONMENT
 from refllm.verify.server import EndedError, Server
 from refllm.verify.tensors import NAMES, MalformedError, bytes_of, from_bytes, parse_json, shape_of
 
@@ -61,8 +62,13 @@ def _exactly(stream: IO[bytes], count: int) -> bytes:
 class Served:
     """A command that answers all cases. After a crash, a hang or garbage it is started again with the next case."""
 
-    def __init__(self, command: str, conventions: Mapping[str, str], timeout: float, *, alone: bool = False) -> None:
-        """UserError if it cannot be started. `alone`: see `processes.Family`."""
+    sees = frozenset({"poison"})
+
+    def __init__(
+        self, command: str, conventions: Mapping[str, str], timeout: float, *, alone: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """UserError if it cannot be started. `alone`: see `processes.Family`; `environment` is added to its own."""
         try:
             self.parts = shlex.split(command)
         except ValueError as error:
@@ -70,13 +76,18 @@ class Served:
         if not self.parts or shutil.which(self.parts[0]) is None:
             raise UserError(f"--serve: there is no program {''.join(self.parts[:1])} that could be run; check its path")
         self.name, self.command, self.conventions, self.timeout = command, command, dict(conventions), timeout
-        self._alone, self._last = alone, ""
+        self._alone, self._last, self._environment = alone, "", environment or {}
+        self._poisoned: Served | None = None  # the same, in memory that holds what nobody wrote
         self._server: Server | None = None
 
     def respond(self, case: Case, dtype: str) -> Response:
         """What the program answers. Raises UnsupportedError, FaultError."""
+        if case.manner.poisoned and self._environment != ENVIRONMENT:
+            return self._in_poisoned_memory().respond(case, dtype)
         if self._server is None:
-            self._server = Server(lambda _: self.parts, Frames(), Path.cwd(), alone=self._alone)
+            self._server = Server(
+                lambda _: self.parts, Frames(), Path.cwd(), alone=self._alone, environment=self._environment
+            )
         try:
             said, data = self._asked(self._server, case, dtype)
             if said.get("id") != case.id:
@@ -101,8 +112,19 @@ class Served:
         """The same program in another process, which has answered nothing yet."""
         return Served(self.command, self.conventions, timeout, alone=self._alone)
 
+    def _in_poisoned_memory(self) -> Served:
+        """Another process, since what fills memory is chosen when it starts."""
+        if self._poisoned is None:
+            self._poisoned = Served(
+                self.command, self.conventions, self.timeout, alone=self._alone, environment=ENVIRONMENT
+            )
+        return self._poisoned
+
     def close(self) -> None:
         self._end()
+        if self._poisoned is not None:
+            self._poisoned.close()
+            self._poisoned = None
 
     def __enter__(self) -> Served:
         return self

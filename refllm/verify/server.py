@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -44,17 +44,26 @@ class EndedError(Exception):
 class Server:
     """The process, its pipes, and the threads that read them: a pipe is not waited for with a time limit anywhere."""
 
-    def __init__(self, parts: Parts, language: Language, folder: Path, *, alone: bool) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        language: Language,
+        folder: Path,
+        *,
+        alone: bool,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """`parts` are the words of the command, given the number of a file to which a crash may write where it was;
-        `folder` is where the author's own files lie."""
+        `folder` is where the author's own files lie; `environment` is added to that of the process."""
         self._family, self._folder, self._language = Family(alone=alone), folder, language
         self._places = tempfile.TemporaryFile() if os.name == "posix" else None  # noqa: SIM115  (closed in `close`)
         descriptors = () if self._places is None else (self._places.fileno(),)
         words = parts(descriptors[0] if descriptors else None)
         try:
             self._process = self._family.start(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=descriptors
-            )
+                words, environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                pass_fds=descriptors,
+            )  # fmt: skip
         except OSError as error:
             self._family.close()
             self._close_places()

@@ -192,3 +192,14 @@ def test_what_cannot_be_started_is_one_line(command: str, message: str, capsys: 
         assert message in capsys.readouterr().err
     with pytest.raises(UserError, match=message):
         Served(command, {}, 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is filled by glibc")
+def test_memory_that_was_never_written_holds_what_nobody_wrote(program: Program, golden: corpus.Corpus) -> None:
+    """Of a program, too, in which it is the C library that fills it."""
+    source = "import ctypes; c = ctypes.CDLL(None); c.malloc.restype = ctypes.c_void_p"
+    read = "fresh = ctypes.cast(c.malloc(64), ctypes.POINTER(ctypes.c_double))[5]"
+    mine = program(f"{source}\n        {read}\n        data = data if abs(fresh) < 1e300 else bytes(len(data))")
+    cases = [case for case in golden.cases.values() if case.operation == "relu"]
+    results = list(laws.held(mine, list(runner.run(mine, cases, "float64", golden.C)), "float64", golden.C, 1e3))
+    assert any(law.name == "memory that was never written" for result in results for law in result.broken)

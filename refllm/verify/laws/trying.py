@@ -24,6 +24,7 @@ Trials = Callable[[Base], Iterator[Trial]]
 
 # The law, and on how many cases of an operation it is tried: the smallest that it can be tried on.
 CASES: dict[Trials, int] = {fresh: 2, neighbours: 2, padding: 6, poison: 2, between: 1, layouts: 1, again: 1}
+TIME, OVER = "time for laws", "it was over before all of them were tried here; they may take as long as the run"
 OF_A_WRONG_ONE = (again, layouts, poison, between)  # that compare one answer with another of the same implementation
 
 
@@ -59,11 +60,15 @@ class _Trying:
 
     def found(self) -> Iterator[tuple[str, list[Law]]]:
         """Law by law over all operations, so that where time is short each operation has been tried on some."""
+        cut = dict[str, str]()
         for law, most in CASES.items():
             for operation, bases in self.bases.items():
                 tried, about = 0, set[str]()
                 for base in bases:
-                    if tried == most or operation in self.lost or time.monotonic() > self.until:
+                    if tried == most or operation in self.lost:
+                        break
+                    if time.monotonic() > self.until:
+                        cut[operation] = bases[0].case.id
                         break
                     if not base.result.right and law not in OF_A_WRONG_ONE:
                         continue
@@ -71,6 +76,7 @@ class _Trying:
                     about |= {trial.about for trial in trials if trial.about}
                     tried += bool(trials)
                     yield base.case.id, _first_of_each([law for trial in trials for law in self._tried(trial)])
+        yield from ((case, [Law(TIME, False, OVER)]) for case in cut.values())
 
     def _bases(self, results: list[Result]) -> list[Base]:
         """The answers to an operation that laws are tried on: right ones, smallest first, or else a wrong one."""

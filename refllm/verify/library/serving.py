@@ -25,7 +25,7 @@ def main(path: str, names: list[str], places: int | None) -> None:
         frames.write(answers, ("unusable", f"{path} cannot be loaded: {error}"))
         return
     has = frozenset(name for name in names if hasattr(library, f"refllm_{name}"))
-    frames.write(answers, ("ready", {"operations": has, "dtypes": tuple(CARRIERS), "conventions": {}}))
+    frames.write(answers, ("ready", {"operations": has, "dtypes": tuple(CARRIERS), "conventions": {}, "plan": None}))
     with contextlib.suppress(EOFError):
         while True:
             frames.write(answers, _answer(library, frames.read(questions)))

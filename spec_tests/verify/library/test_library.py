@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,17 @@ def test_without_a_gradient_it_is_the_value_alone(
     assert {r.status for r in verified(opened(compiled(source)), golden)} == {"value"}
     refusing = relu().replace("if (!usable(x) || !usable(dy)) return 1;", "if (x) return 1;")
     assert {r.status for r in verified(opened(compiled(refusing)), golden)} == {"value"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is filled by glibc")
+@pytest.mark.parametrize("size", [64, 800, 5000])
+def test_scratch_that_was_never_zeroed_is_found(
+    compiled: Compiled, opened: Callable[..., Library], golden: corpus.Corpus, size: int
+) -> None:
+    scratch = f"volatile double *s = malloc({size}); out[0] += -1e3 < s[4] && s[4] < 1e3 ? 0 : s[4]; free((void *)s);"
+    path = compiled(relu(scratch), "-Wno-maybe-uninitialized", "-Wno-uninitialized")
+    said = [law.name for r in verified(opened(path), golden) for law in r.broken]
+    assert "memory that was never written" in said
 
 
 def test_places_that_are_not_written_are_counted(
