@@ -1,4 +1,4 @@
-"""NFC, NFD, NFKC and NFKD as changes of single characters, which say what each new character comes from.
+"""The forms NFC, NFD, NFKC and NFKD as changes of single characters, which say what each new character comes from.
 
 Source: Unicode Standard Annex 15; the order of the steps is that of the library that `tokenizers` normalises with.
 """

@@ -1,4 +1,4 @@
-"""ONNX: softmax, layer norm and their gradients as graphs, for `refllm verify`. Put your model in the place of one.
+"""Softmax, layer norm and their gradients as graphs of ONNX, for `refllm verify`. Put your model in the place of one.
 
 An operation is given NumPy arrays and keywords; it returns its value and a function from the gradient of the value to
 the gradients of the arrays. Here both are graphs of ONNX operators; `run` evaluates one by ONNX Runtime, or by the
