@@ -1,4 +1,4 @@
-"""JAX: softmax, layer norm and attention, for `refllm verify`. Put your function or kernel in the place of one.
+"""In JAX: softmax, layer norm and attention, for `refllm verify`. Put your function or kernel in the place of one.
 
 An operation is given NumPy arrays and keywords; it returns its value and a function from the gradient of the value to
 the gradients of the arrays. `differentiable` makes one of a function of JAX arrays.
