@@ -25,6 +25,10 @@ OWN = [line for line in LINES if line.words[0] == "refllm" and line.words[1:2] !
 RUN = [line for line in OWN if line.in_block and not line.is_form]
 
 ADAPTER = "import numpy\n\n\ndef layer_norm(x, g, b, *, eps):\n    return x\n"
+KERNELS = (
+    'SIGNATURES, ARRAYS = "torch", "numpy"\n\n\n'
+    "def scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=False):\n    return v\n"
+)
 PROGRAM = "#!/bin/sh\nexit 3\n"
 
 
@@ -105,6 +109,7 @@ def furnished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text("".join(f"{n} times two {word} {2 * n}\n" for n in range(60)))
     for name in ("my_adapter.py", "my_attention.py"):
         (tmp_path / name).write_text(ADAPTER)
+    (tmp_path / "my_kernels.py").write_text(KERNELS)
     (tmp_path / "my_impl").write_text(PROGRAM)
     (tmp_path / "my_impl").chmod(0o755)
     return tmp_path
@@ -157,6 +162,8 @@ def carried_out(words: list[str]) -> tuple[int, str]:
 
 def expected(words: list[str]) -> tuple[int, ...]:
     """0; of an implementation that is wrong 1, and of answers that nobody has written 2."""
+    if any(word.startswith("torch.") for word in words) and importlib.util.find_spec("torch") is None:
+        return (2,)
     right = ("--self", "--requests", "--kit", "--header", "--lib", "--serve")  # the starter kits are right as they are
     if words[0] != "verify" or set(right) & set(words):
         return (0,)

@@ -88,6 +88,20 @@ def test_a_live_function_has_a_test_a_case(tmp_path: Path) -> None:
     assert "FFN/relu-grid" in said
 
 
+LINES = [line for page in ("conformance", "assistants") for line in (ROOT / f"docs/{page}.md").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("pytest ")])
+def test_the_command_lines_of_the_pages_work(line: str, tmp_path: Path) -> None:
+    (tmp_path / "my_adapter.py").write_text(ADAPTER)
+    (tmp_path / "my_kernels.py").write_text(
+        "ARRAYS = 'numpy'\ndef scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=False):\n    return v\n"
+    )
+    status, said = run(tmp_path, *line.split()[1:])
+    assert status == 1, said
+    assert "failed" in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

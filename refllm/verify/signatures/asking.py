@@ -70,6 +70,10 @@ class _Call:
             return called.value
         return _results(called, variables, self.dtype)
 
+    def of(self, library: str) -> bool:
+        """Whether the function is a library's own, which says what it takes."""
+        return str(getattr(self.signed.target, "__module__", "")).startswith(library)
+
     def takes(self, name: str) -> bool:
         """Whether the function has a parameter of that name; so it seems where nobody can tell."""
         try:

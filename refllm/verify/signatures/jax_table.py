@@ -24,6 +24,8 @@ TABLE = Table(
 @TABLE.function("dot_product_attention")
 def attention(f: Any, q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
     """(B, T, H, D) is what it takes. A mask for all batches is broadcast, and jax.nn has `is_causal`, flax has not."""
+    if v.shape[-1] != q.shape[-1] and f.of("jax."):
+        raise NotImplementedError("jax.nn takes queries and values of one width")
     wide = [four_axes(x).swapaxes(1, 2) for x in (q, k, v)]
     how: dict[str, Any] = {}
     if causal and allowed is None and f.takes("is_causal"):
@@ -244,6 +246,8 @@ def clip_by_global_norm(make: Any, g: Any, *, clip: float) -> Any:
 def warmup_cosine(make: Any, *, step: int, peak: float, warmup: int, total: int, floor: float) -> Any:
     if not warmup:
         raise NotImplementedError("without a warm-up it is another function, cosine_decay_schedule")
+    if total <= warmup:
+        raise NotImplementedError("a cosine follows the warm-up")
     return float(make(0.0, peak, warmup, total, end_value=floor)(step))
 
 

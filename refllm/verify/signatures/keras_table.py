@@ -30,6 +30,8 @@ TABLE = Table(
 
 
 def _plain(f: Any, *arrays: Any) -> Any:
+    if f.of("keras.src.layers"):
+        raise NotImplementedError("keras.layers has a layer of that name, not a function of arrays")
     return f(*arrays)
 
 
@@ -76,8 +78,8 @@ def rms_norm(f: Any, x: Any, g: Any, *, eps: float) -> Any:
 @TABLE.function("dot_product_attention")
 def attention(f: Any, q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
     """(B, T, H, D) is what it takes."""
-    if v.shape[-1] != q.shape[-1]:
-        raise NotImplementedError("queries and values are of one width")
+    if v.shape[-1] != q.shape[-1] and f.of("keras."):
+        raise NotImplementedError("keras.ops takes queries and values of one width")
     wide = [four_axes(x).swapaxes(1, 2) for x in (q, k, v)]
     how: dict[str, Any] = {"is_causal": True} if causal and allowed is None else {}
     if allowed is not None:
