@@ -19,16 +19,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy
-
-from refllm.verify import corpus, runner
-from refllm.verify.case import Case
-from refllm.verify.isolated import Isolated
-from refllm.verify.plugging import Plug
-from refllm.verify.report import counts
-from refllm.verify.runner import Result
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+from libraries import require  # noqa: E402  (from this checkout)
+
+require(__doc__, "numpy")
+import numpy  # noqa: E402
+
+from refllm.verify import corpus, runner  # noqa: E402
+from refllm.verify.case import Case  # noqa: E402
+from refllm.verify.isolated import Isolated  # noqa: E402
+from refllm.verify.plugging import Plug  # noqa: E402
+from refllm.verify.report import counts  # noqa: E402
+from refllm.verify.runner import Result  # noqa: E402
+
 DATA, PAGE = ROOT / "docs/data/libraries.json", ROOT / "docs/libraries.md"
 ALL, TWO = ("float64", "float32", "float16", "bfloat16"), ("float64", "float32")
 ADAPTERS = "scripts/adapters/"
