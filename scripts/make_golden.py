@@ -49,7 +49,7 @@ def contents(file: File) -> tuple[dict[str, bytes], frozen.Digests]:
     records = [{**record(case), "level": file.level} for case in file.cases]
     cases, store = [], dict[str, np.ndarray]()
     for found in records:
-        cases.append(writer.inline(found) if file.level == 1 else writer.beside(found, found["id"], store))
+        cases.append(writer.inline(found) if file.level == 1 else writer.beside(found, store))
     files = {file.path: (writer.dumps({**head, "cases": cases}) + "\n").encode()}
     if store:
         files[str(Path(file.path).with_suffix(".safetensors"))] = writer.safetensors(store)

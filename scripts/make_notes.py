@@ -78,21 +78,32 @@ def made(found: dict[str, Kill], by_hand: dict[str, Any], cases: list[str]) -> d
             for case in named:
                 by_case.setdefault(case, set()).add(more["id"])
     return {
-        "format": 1,
         "notes": {name: notes[name] for name in sorted(notes)},
         "cases": {case: sorted(by_case[case]) for case in sorted(by_case)},
     }
 
 
 def as_bytes(notes: dict[str, Any]) -> bytes:
-    """A line a note and a case."""
-    parts = [f' "format": {notes["format"]}']
-    for part in ("notes", "cases"):
-        lines = [
-            f"  {json.dumps(name)}: {json.dumps(branch, ensure_ascii=False)}" for name, branch in notes[part].items()
-        ]
-        parts.append(f' "{part}": {{\n' + ",\n".join(lines) + "\n }")
-    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+    """A line a note and a case. What would stand there often stands once: cases list the numbers of their notes, and
+    notes the numbers of their effects."""
+    number = {name: n for n, name in enumerate(notes["notes"])}
+    effects = sorted({note["effect"] for note in notes["notes"].values()})
+    told = [{"id": name, **note, "effect": effects.index(note["effect"])} for name, note in notes["notes"].items()]
+    cases = {case: [number[name] for name in names] for case, names in notes["cases"].items()}
+    lines = {
+        "effects": [_line(effect) for effect in effects],
+        "notes": [_line(note) for note in told],
+        "cases": [f"{_line(case)}:{_line(numbers)}" for case, numbers in cases.items()],
+    }
+    parts = [
+        f'"{part}":{opens}\n' + ",\n".join(lines[part]) + f"\n{closes}"
+        for part, opens, closes in (("effects", "[", "]"), ("notes", "[", "]"), ("cases", "{", "}"))
+    ]
+    return ('{\n"format":2,\n' + ",\n".join(parts) + "\n}\n").encode()
+
+
+def _line(x: Any) -> str:
+    return json.dumps(x, ensure_ascii=False, separators=(",", ":"))
 
 
 def main(arguments: list[str] | None = None) -> int:

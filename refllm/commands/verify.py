@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import functools
 import json
 import math
 import shlex
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
+from refllm.commands.selection import SIZES, Selection, require_size, selected
 from refllm.directory import require_place
 from refllm.errors import UserError
 from refllm.invocation import command
@@ -45,6 +47,7 @@ from refllm.verify.plugging import Plug
 from refllm.verify.report_data import as_data
 from refllm.verify.report_text import as_text
 from refllm.verify.signatures import TABLES
+from refllm.verify.sized import judge
 
 DESCRIPTION = f"""Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
 
@@ -69,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kit", nargs=2, metavar=("NAME", "DIR"), help=f"copy a starter kit into DIR: {', '.join(kits.NAMES)}")
     add("--responses", metavar="DIR", help="responses written beforehand, as DIR/<case>/response.json or .safetensors")
     add("--requests", metavar="DIR", help="write the requests into DIR, for --responses, and run nothing")
+    add("--tensors", action="store_true", help="with --requests of sized cases: their tensors too")
     add("--self", action="store_true", dest="itself", help="refllm's own functions")
     add("--mutants", action="store_true", help="the bank of known mistakes: does every one that the cases reach fail?")
     add(
@@ -82,6 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plug.add_argument("--signatures", choices=TABLES, help="whose names and parameters its functions have")
     chosen = parser.add_argument_group("which cases, and how")
     chosen.add_argument("--level", action="append", metavar="N", help="only this level, 0 to 6 (may be repeated)")
+    chosen.add_argument(
+        "--size",
+        choices=SIZES,
+        default="tiny",
+        help="tiny: exact numbers; kernel: operations at the sizes of kernels; all (default tiny)",
+    )
+    chosen.add_argument("--slow", action="store_true", help="with --size kernel or all: contexts of 8,193 too")
     chosen.add_argument("--only", action="append", metavar="ID", help="only this specification id, operation or case")
     chosen.add_argument(
         "--dtype", type=_dtypes, default="float64", metavar="DTYPE",
@@ -130,19 +141,18 @@ def run(options: argparse.Namespace) -> int:
         if file:
             require_replaceable(Path(file), start)
             require_place(Path(file), within=Path(file).parent)
+    require_size(options)
     golden = corpus.load(corpus.folder(options.golden))
     if options.header:
         return _write_header(Path(options.header), golden)
     if options.kit:
         print(kits.copied(options.kit[0], Path(options.kit[1]), golden), end="")
         return 0
-    cases = chosen_cases(golden, options.level, options.only)
-    if options.values:
-        cases = [case.values_alone() for case in cases]
+    cases = selected(golden, options)
     if options.mutants:
-        return _mutants(golden, cases, options)
+        return _mutants(golden, cases.tiny, options)
     if options.requests:
-        return _write_requests(Path(options.requests), cases, options.dtype)
+        return _write_requests(Path(options.requests), cases, options)
     runs = [_one_run(options, adapter, dtype) for adapter in options.adapter or [None] for dtype in dtypes]
     return _verify(golden, cases, runs[0]) if len(runs) == 1 else _verify_several(golden, cases, runs)
 
@@ -173,32 +183,6 @@ def _require_plug(options: argparse.Namespace) -> None:
 def _one_run(options: argparse.Namespace, adapter: str | None, dtype: str) -> argparse.Namespace:
     """The options of one implementation in one precision."""
     return argparse.Namespace(**{**vars(options), "adapter": adapter, "dtype": dtype})
-
-
-def chosen_cases(golden: corpus.Corpus, levels: list[str] | None, only: list[str] | None) -> list[Case]:
-    """The cases that the flags choose, in the order of the manifest. UserError if there is none."""
-    cases = list(golden.cases.values())
-    if levels:
-        wanted = {_level(text) for text in levels}
-        cases = [case for case in cases if case.level in wanted]
-    found = cases if not only else [case for case in cases if any(_is_meant(case, name, cases) for name in only)]
-    if not found:
-        raise UserError(f"no case is chosen by these flags; `{command('verify', '--self', '--json')}` lists every id")
-    return found
-
-
-def _level(text: str) -> int:
-    digits = text.removeprefix("L")
-    if digits not in {str(level) for level in report.LEVELS}:
-        raise UserError(f"--level {text}: the levels are 0 to {max(report.LEVELS)}")
-    return int(digits)
-
-
-def _is_meant(case: Case, name: str, cases: list[Case]) -> bool:
-    """The whole of a specification id, operation or case id; failing that, the beginning of a case id."""
-    if any(name in (each.spec, each.operation, each.id) for each in cases):
-        return name in (case.spec, case.operation, case.id)
-    return case.id.startswith(name)
 
 
 def _conventions(given: list[str] | None, golden: corpus.Corpus) -> dict[str, str]:
@@ -266,7 +250,8 @@ def _call(options: argparse.Namespace) -> str:
 
 def _repeated(options: argparse.Namespace) -> str:
     """The flags without which a repetition would be another run."""
-    words = [f" --{name}" for name in ("values", "cast") if getattr(options, name)]
+    words = [f" --{name}" for name in ("values", "cast", "slow") if getattr(options, name)]
+    words += [f" --size {options.size}"] if options.size != "tiny" else []
     words += [] if options.laws else [" --no-laws"]
     words += [f" --convention {shlex.quote(pair)}" for pair in options.convention or []]
     words += [f" --plan {shlex.quote(options.plan)}"] if options.plan else []
@@ -274,7 +259,7 @@ def _repeated(options: argparse.Namespace) -> str:
     return "".join(words + ([f" --timeout {options.timeout:g}"] if options.timeout != 60 else []))
 
 
-def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:
+def _verify(golden: corpus.Corpus, cases: Selection, options: argparse.Namespace) -> int:
     done, interrupted, nothing = _reported(golden, cases, options)
     if options.json:
         print(json.dumps(as_data(done), allow_nan=False, indent=1))
@@ -291,7 +276,7 @@ def _verify(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespac
     return 1 if done.failures() else 0
 
 
-def _verify_several(golden: corpus.Corpus, cases: list[Case], runs: list[argparse.Namespace]) -> int:
+def _verify_several(golden: corpus.Corpus, cases: Selection, runs: list[argparse.Namespace]) -> int:
     """One table of all runs. What could not be run is said at the end, and the others stand."""
     from refllm.verify import comparison
 
@@ -324,22 +309,25 @@ def _verify_several(golden: corpus.Corpus, cases: list[Case], runs: list[argpars
 
 
 def _reported(
-    golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace
+    golden: corpus.Corpus, cases: Selection, options: argparse.Namespace
 ) -> tuple[report.Report, BaseException | None, str]:
     """The report of a run, what interrupted it, and where nothing was run the reason."""
     from tqdm import tqdm
 
     started = time.monotonic()
     with _implementation(options, golden) as implementation:
-        plan_of.chosen(options.plan, implementation, options.dtype)  # a wrong one stops here
-        running = runner.run(implementation, cases, options.dtype, golden.C, casts=options.cast)
-        bar = tqdm(running, total=len(cases), unit="case", leave=False, disable=None, delay=2)
-        results = runner.settled(list(bar), options.dtype, golden.C)
+        plan = plan_of.chosen(options.plan, implementation, options.dtype)
+        running = runner.run(implementation, cases.tiny, options.dtype, golden.C, casts=options.cast)
+        bar = functools.partial(tqdm, unit="case", leave=False, disable=None, delay=2)
+        results = runner.settled(list(bar(running, total=len(cases.tiny))), options.dtype, golden.C)
         results = _tried_alone(implementation, results, golden, options)
         if options.laws and not isinstance(implementation, external.Responses):  # which answers no further question
             seconds = max(LEAST_FOR_LAWS, time.monotonic() - started)
             results = list(laws.held(implementation, results, options.dtype, golden.C, seconds, casts=options.cast))
+        large = judge.run(implementation, cases.sized, options.dtype, plan, casts=options.cast, values=options.values)
+        large_results = list(bar(large, total=len(cases.sized)))
     results, interrupted = _explained(results, options.dtype, golden.C, options.search)
+    results += large_results
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
     done = report.Report(
         implementation.name, _call(options), options.dtype, golden.C, golden.spec_version, results,
@@ -352,7 +340,7 @@ def _tried_alone(
     implementation: runner.Implementation, results: list[runner.Result], golden: corpus.Corpus, options: Any
 ) -> list[runner.Result]:
     """Where calls share a process, whether the failures that are shown depend on an earlier call."""
-    if not isinstance(implementation, isolated.Isolated | served.Served) or len(results) == 1:
+    if not isinstance(implementation, isolated.Isolated | served.Served) or len(results) <= 1:
         return results
 
     def fresh(left: float) -> isolated.Isolated | served.Served:
@@ -399,15 +387,20 @@ def _write_header(path: Path, golden: corpus.Corpus) -> int:
     return 0
 
 
-def _write_requests(directory: Path, cases: list[Case], dtype: str) -> int:
+def _write_requests(directory: Path, cases: Selection, options: argparse.Namespace) -> int:
     if directory.exists() and any(directory.iterdir()):
         raise UserError(f"--requests {directory}: is not empty; choose another directory")
-    answerable = [case for case in cases if case.level < 6]
+    answerable = [case for case in cases.tiny if case.level < 6]
     for case in answerable:
-        external.write_request(directory / case.id, case, dtype)
+        external.write_request(directory / case.id, case, options.dtype)
+    for sized in cases.sized:
+        made = sized.case().values_alone() if options.values else sized.case()
+        external.write_request(directory / sized.id, made, options.dtype, tensors=options.tensors)
+    said = ["--dtype", options.dtype] + (["--size", options.size] if options.size != "tiny" else [])
     print(
-        f"{len(answerable)} requests in {directory}. Write response.json or response.safetensors beside each, then:\n"
-        f"  {command('verify', '--responses', directory, '--dtype', dtype)}"
+        f"{len(answerable) + len(cases.sized)} requests in {directory}. "
+        "Write response.json or response.safetensors beside each, then:\n"
+        f"  {command('verify', '--responses', directory, *said)}"
     )
     return 0
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from refllm.backend import Array, equal_entries, known, namespace, overflow_is_expected, row_blocks
 from refllm.differentiable import differentiable
 
+CHAIN = 512  # numbers that are added up one after the other
+
 
 @differentiable
 def layer_norm(
@@ -31,9 +33,10 @@ def layer_norm(
     # In place, in blocks of rows that a cache holds: ni is first c = x - mean(x), then n = c r.
     for xi, yi, ni, ri in row_blocks(rows, y, n, r):
         c = xp.subtract(xi, xi[:, :1], out=ni)  # the mean is taken of x - x_1: a constant row is then exactly 0
-        c -= c.dot(mean)[:, None]  # a call of dot costs half as much as one of @, which a decoding step feels
+        c -= _mean_of_rows(c, mean)
+        c -= _mean_of_rows(c, mean)  # what rounding has left of it: much, where x_1 is far from the others
         if known(xp.vdot(c, c) < math.inf):  # the sum of all squares; then none of them overflows
-            variance = (c * c).dot(mean)[:, None]
+            variance = _mean_of_rows(c * c, mean)
             variance += eps
             xp.divide(1, xp.sqrt(variance, out=variance), out=ri)  # r = 1 / sqrt(mean(c²) + eps)
             c *= ri  # n = c r
@@ -58,13 +61,19 @@ def layer_norm(
     return y.reshape(x.shape), back
 
 
+def _mean_of_rows(x: Array, mean: Array) -> Array:
+    """x @ mean as a column. A long row is not added up in one chain, whose roundings, where numbers are alike, have the
+    same sign. A call of dot costs half as much as one of @, which a decoding step feels."""
+    return x.mean(axis=1, keepdims=True) if len(mean) > CHAIN else x.dot(mean)[:, None]
+
+
 def _normalise_large(c: Array, r: Array, mean: Array, eps: float) -> None:
     """c becomes n = c r where squares of c may overflow: such a row is divided by its largest entry first. In place."""
     xp = namespace(c)
     with overflow_is_expected():
-        variance = (c * c).dot(mean)[:, None]
+        variance = _mean_of_rows(c * c, mean)
     size = xp.where(xp.isfinite(variance), 1, abs(c).max(axis=1, keepdims=True)).astype(c.dtype)
     c /= size
-    r[...] = 1 / xp.sqrt(((c * c) @ mean)[:, None] + eps / size / size)
+    r[...] = 1 / xp.sqrt(_mean_of_rows(c * c, mean) + eps / size / size)
     c *= r
     r /= size

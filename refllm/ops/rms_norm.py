@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from refllm.backend import Array, equal_entries, known, namespace, row_blocks
 from refllm.differentiable import differentiable
-from refllm.ops.layer_norm import _normalise_large
+from refllm.ops.layer_norm import _mean_of_rows, _normalise_large
 
 
 @differentiable
@@ -30,7 +30,7 @@ def rms_norm(x: Array, g: Array, *, eps: float) -> tuple[Array, Callable[[Array]
     mean = equal_entries(xp, C, 1 / C, x.dtype)  # x @ mean is mean(x)
     for xi, yi, ni, ri in row_blocks(rows, y, n, r):  # blocks of rows that a cache holds
         if known(xp.vdot(xi, xi) < math.inf):  # the sum of all squares; then none of them overflows
-            square = xp.multiply(xi, xi, out=ni).dot(mean)[:, None]
+            square = _mean_of_rows(xp.multiply(xi, xi, out=ni), mean)
             square += eps
             xp.divide(1, xp.sqrt(square, out=square), out=ri)  # r = 1 / sqrt(mean(x²) + eps)
             xp.multiply(xi, ri, out=ni)  # n = x r

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -85,4 +84,5 @@ def _frequencies(xp: Any, D: int, base: Frequencies) -> Array:
     """base^(-2i/D), (D/2,), in float64: the same for every layer and token, and never written to."""
     if isinstance(base, tuple):
         return xp.asarray(base, "float64")
-    return xp.exp(xp.arange(0, D, 2, dtype="float64") * (-math.log(base) / D)) if D else xp.empty(0)
+    # of a power, not of an exponential: at far positions every digit of these counts, and exp(a) loses those of a
+    return xp.power(float(base), xp.arange(0, D, 2, dtype="float64") / -D) if D else xp.empty(0)

@@ -81,6 +81,8 @@ class Case:
     erratum: str | None = None
     margin: float | None = None
     declared: tuple[str, ...] = ()  # conventions that an implementation declares, and under which the truth is another
+    seed: int | None = None  # of a sized case, whose tensors are made by `recipes` (refllm/verify/sized)
+    recipes: Mapping[str, Any] = field(default_factory=dict)  # by "inputs.x", "keywords.ids", "cotangents.y"
     stored: str | None = None  # L0: the dtype in the file; bfloat16 is carried by float32
     manner: Manner = Manner()
 

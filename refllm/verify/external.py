@@ -133,25 +133,31 @@ class Responses:
         return found
 
 
-def write_request(directory: Path, case: Case, dtype: str) -> None:
-    """What an implementation is asked, in the dtype of the run (at L0 in the tensor's own)."""
-    tensors: dict[str, tuple[str, Array]] = {}
+def write_request(directory: Path, case: Case, dtype: str, *, tensors: bool = True) -> None:
+    """What an implementation is asked, in the dtype of the run (at L0 in the tensor's own).
+
+    Of a sized case the JSON file says how the generator makes each tensor. Without `tensors` that is all.
+    """
+    held: dict[str, tuple[str, Array]] = {}
 
     def described(x: Any, name: str) -> Any:
         if not isinstance(x, numpy.ndarray):
             return x
         kind = str(x.dtype) if x.dtype.kind != "f" else case.stored or CARRIERS[dtype]
-        tensors[name] = (kind, x if case.stored else cast(x, dtype))
-        return to_inline(tensors[name][1], kind)
+        held[name] = (kind, x if case.stored else cast(x, dtype))
+        return {"dtype": kind, **case.recipes[name]} if name in case.recipes else to_inline(held[name][1], kind)
 
     record: dict[str, Any] = {"format": 1, "id": case.id, "operation": case.operation, "dtype": dtype}
+    if case.seed is not None:
+        record["seed"] = case.seed
     record["order"], record["outputs"] = list(case.order), list(case.outputs)
     for group in ("inputs", "keywords", "cotangents"):
         record[group] = {name: described(x, f"{group}.{name}") for name, x in getattr(case, group).items()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "request.json").write_text(json.dumps(record, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-        (directory / "request.safetensors").write_bytes(to_safetensors(tensors))
+        if tensors or case.seed is None:
+            (directory / "request.safetensors").write_bytes(to_safetensors(held))
     except OSError as error:
         raise UserError(f"{directory}: a request cannot be written there ({error.strerror or error})") from None
 

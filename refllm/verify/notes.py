@@ -49,14 +49,28 @@ def read(folder: Path) -> Notes:
 def _read(path: Path, changed: int) -> Notes:
     """Read once, until the file has `changed`: a report asks for each of its failures."""
     said = parse_json(read_file(path, _LARGEST), FILE)
-    notes, cases = said.get("notes"), said.get("cases")
-    if said.get("format") != 1 or not isinstance(notes, dict) or not isinstance(cases, dict):
-        raise MalformedError(f"{FILE}: must have format 1, notes and cases; get the golden files again")
-    for name, note in notes.items():
-        links = note.get("links") if isinstance(note, dict) else None
-        if not isinstance(links, list) or not all(isinstance(link, str) for link in links):
-            raise MalformedError(f"{FILE}: {name!r:.60} has no list of links; get the golden files again")
-    for case, names in cases.items():
-        if not isinstance(names, list) or not all(isinstance(name, str) and name in notes for name in names):
-            raise MalformedError(f"{FILE}: {case!r:.60} lists notes that are not there; get the golden files again")
-    return Notes(notes, cases)
+    if said.get("format") != 2 or not _is_texts(said.get("effects")) or not isinstance(said.get("notes"), list):
+        raise MalformedError(f"{FILE}: must have format 2, effects, notes and cases; get the golden files again")
+    told = [_note(entry, said["effects"]) for entry in said["notes"]]
+    cases = said.get("cases")
+    if not isinstance(cases, dict):
+        raise MalformedError(f"{FILE}: cases must be an object; get the golden files again")
+    return Notes(dict(told), {case: [told[n][0] for n in _numbers(case, x, len(told))] for case, x in cases.items()})
+
+
+def _note(entry: Any, effects: list[str]) -> tuple[str, dict[str, Any]]:
+    """The id of a note, and what it says, its effect in words."""
+    name, effect, links = (entry.get(part) if isinstance(entry, dict) else None for part in ("id", "effect", "links"))
+    if not isinstance(name, str) or not _is_texts(links) or type(effect) is not int or not 0 <= effect < len(effects):
+        raise MalformedError(f"{FILE}: a note needs an id, links and the number of an effect; get the files again")
+    return name, {**entry, "effect": effects[effect]}
+
+
+def _numbers(case: str, found: Any, count: int) -> list[int]:
+    if not isinstance(found, list) or not all(type(n) is int and 0 <= n < count for n in found):
+        raise MalformedError(f"{FILE}: {case!r:.60} lists notes that are not there; get the golden files again")
+    return found
+
+
+def _is_texts(x: Any) -> bool:
+    return isinstance(x, list) and all(isinstance(text, str) for text in x)

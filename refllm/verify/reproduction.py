@@ -43,13 +43,17 @@ def _call(report: Report, result: Result, path: str, flags: dict[str, str]) -> l
             ">>> from refllm.verify.plugging import Plug",
             f">>> mine = adapter.from_file({path!r}, Plug({said}))",
         ]
+    sized = case.seed is not None
     back = [f'print(returned[1](*case.pull("{report.dtype}")), case.gradients)'] if pulled else []
+    case_of = f'sized.load(corpus.folder({folder}))["{case.id}"].case()'
+    case_of = case_of if sized else f'corpus.load(corpus.folder({folder})).cases["{case.id}"]'
     return [
         ">>> from refllm.verify import adapter, corpus",
+        *([">>> from refllm.verify.sized import cases as sized"] if sized else []),
         *mine_is,
-        f'>>> case = corpus.load(corpus.folder({folder})).cases["{case.id}"]',
+        f">>> case = {case_of}",
         *([f">>> case = case.under({mine!r})"] if mine else []),
         f'>>> returned = mine.function("{case.operation}", "{report.dtype}")(',
         f'...     *case.arguments("{report.dtype}"), **case.keyword_arguments())',
-        *(f">>> {line}" for line in ["print(returned, case.outputs)", *back]),
+        *(f">>> {line}" for line in ["print(returned)" if sized else "print(returned, case.outputs)", *back]),
     ]

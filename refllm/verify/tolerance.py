@@ -82,10 +82,11 @@ def worst(y: Array, truth: Truth, dtype: str, C: float) -> Worst | None:
         return None
     index = tuple(int(i) for i in numpy.unravel_index(int(ratio.argmax()), ratio.shape))
     got, value = float(y[index]), float(truth.value[index])
-    return Worst(index, got, value, float(allowed[index]), float(ratio[index]), _ulp(got, value, dtype))
+    return Worst(index, got, value, float(allowed[index]), float(ratio[index]), ulp(got, value, dtype))
 
 
-def _ulp(got: float, truth: float, dtype: str) -> float:
+def ulp(got: float, truth: float, dtype: str) -> float:
+    """The error in units of the spacing of the dtype's numbers at the truth."""
     if got == truth or (math.isnan(got) and math.isnan(truth)):
         return 0.0
     if not math.isfinite(got) or not math.isfinite(truth):

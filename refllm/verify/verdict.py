@@ -90,28 +90,39 @@ def converted(value: Any, like: Array, dtype: str) -> tuple[Any, str]:
 
 
 def _verdict(name: str, value: Any, truth: Truth, case: Case, dtype: str, C: float) -> Verdict:
-    if value is None:
-        return Verdict(name, "missing", f"{name} is missing (None)")
-    shape, got = (value.shape, value.dtype) if isinstance(value, Foreign | numpy.ndarray) else (None, None)
-    if shape is None:
-        kind = value.kind if isinstance(value, Foreign) else f"{type(value).__module__}.{type(value).__qualname__}"
-        kind = kind.removeprefix("builtins.")
-        return Verdict(name, "type", f"{name} is a {kind}, not a NumPy array; convert it before returning it")
-    if shape != truth.value.shape:
-        return Verdict(name, "shape", f"{name} has the wrong shape: {shape}, it must be {truth.value.shape}")
-    accepted = _accepted(truth, case, dtype)
-    if not any(str(got) == d or (d in ("integer", "boolean") and _of(value) == d) for d in accepted):
-        return _other_dtype(name, value, truth, accepted, case, dtype, C)
+    if (misformed := form(name, value, truth.value.shape)) is not None:
+        return misformed
+    if expected := other_dtype(value, truth, case, dtype):
+        return _other_dtype(name, value, truth, expected, case, dtype, C)
     if case.level == 0:
         return _bits(name, value, truth.value)
     return _numbers(name, value, truth, dtype, C)
 
 
-def _other_dtype(
-    name: str, value: Any, truth: Truth, accepted: tuple[str, ...], case: Case, dtype: str, C: float
-) -> Verdict:
+def form(name: str, value: Any, wanted: tuple[int, ...]) -> Verdict | None:
+    """What is wrong with a tensor before any number of it is looked at; None if it is an array of that shape."""
+    if value is None:
+        return Verdict(name, "missing", f"{name} is missing (None)")
+    shape = value.shape if isinstance(value, Foreign | numpy.ndarray) else None
+    if shape is None:
+        kind = value.kind if isinstance(value, Foreign) else f"{type(value).__module__}.{type(value).__qualname__}"
+        kind = kind.removeprefix("builtins.")
+        return Verdict(name, "type", f"{name} is a {kind}, not a NumPy array; convert it before returning it")
+    if shape != wanted:
+        return Verdict(name, "shape", f"{name} has the wrong shape: {shape}, it must be {wanted}")
+    return None
+
+
+def other_dtype(value: Any, truth: Truth, case: Case, dtype: str) -> str:
+    """Which dtype was expected and which it is, if these differ."""
+    accepted = _accepted(truth, case, dtype)
+    if any(str(value.dtype) == d or (d in ("integer", "boolean") and _of(value) == d) for d in accepted):
+        return ""
+    return f"expected {' or '.join(accepted)}, got {value.dtype}"
+
+
+def _other_dtype(name: str, value: Any, truth: Truth, text: str, case: Case, dtype: str, C: float) -> Verdict:
     """A dtype is wrong by itself where the numbers are as right as the coarser of the two dtypes holds them."""
-    text = f"expected {' or '.join(accepted)}, got {value.dtype}"
     if case.level and isinstance(value, numpy.ndarray) and truth.value.dtype.kind == "f" and value.dtype.kind in "fiu":
         own = str(value.dtype) if str(value.dtype) in UNIT else dtype
         verdict = _numbers(name, value, truth, max(own, dtype, key=lambda d: UNIT[d]), C)

@@ -30,29 +30,39 @@ def number(x: Any) -> Any:
 
 def inline(tree: Any) -> Any:
     """Every array of a record as a JSON tensor."""
-    return _replace(tree, "", lambda array, path: tensor(array))
+    return _replace(tree, tensor)
 
 
-def beside(tree: Any, prefix: str, store: dict[str, np.ndarray]) -> Any:
-    """Every array of a record put into `store` under its path; {"tensor": path} stands in its place."""
+def beside(tree: Any, store: dict[str, np.ndarray]) -> Any:
+    """Every array of a record put into `store` under its number; {"tensor": number} stands in its place.
 
-    def put(array: np.ndarray, path: str) -> dict[str, str]:
-        store[path] = array
-        return {"tensor": path}
+    The JSON file says what each is: a path for a name would take more room than most of the tensors. What is there
+    already, bit for bit, is not put there again.
+    """
+    there = {_bits(array): name for name, array in store.items()}
 
-    return _replace(tree, prefix, put)
+    def put(array: np.ndarray) -> dict[str, str]:
+        name = there.setdefault(_bits(array), str(len(there)))
+        store[name] = array
+        return {"tensor": name}
+
+    return _replace(tree, put)
 
 
-def _replace(tree: Any, path: str, replace: Any) -> Any:
+def _bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return str(array.dtype), array.shape, array.tobytes()
+
+
+def _replace(tree: Any, replace: Any) -> Any:
     if isinstance(tree, np.ndarray):
-        return replace(tree, path)
+        return replace(tree)
     if isinstance(tree, dict):
-        return {name: _replace(branch, f"{path}/{name}", replace) for name, branch in tree.items()}
+        return {name: _replace(branch, replace) for name, branch in tree.items()}
     return number(tree)
 
 
 def dumps(tree: Any, indent: str = "") -> str:
-    """JSON with an object or a list of objects opened line by line, and a tensor kept on one line."""
+    """JSON with an object or a list of objects opened line by line, and a tensor kept on one line, without spaces."""
     deeper = indent + " "
     if (
         isinstance(tree, dict)
@@ -64,7 +74,7 @@ def dumps(tree: Any, indent: str = "") -> str:
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
     if isinstance(tree, list) and tree and isinstance(tree[0], dict):
         return "[\n" + ",\n".join(deeper + dumps(branch, deeper) for branch in tree) + f"\n{indent}]"
-    return json.dumps(tree, allow_nan=False)
+    return json.dumps(tree, allow_nan=False, separators=(",", ":"))
 
 
 def safetensors(arrays: dict[str, np.ndarray]) -> bytes:

@@ -34,7 +34,7 @@ def _compiled(language: str, folder: Path) -> list[str]:
     if tool is None:
         pytest.skip(f"no compiler of {language} on the path")
     program = folder / "sized"
-    build = {
+    build: dict[str, list[str | Path]] = {
         "c": [tool, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-o", program, source, "-lm"],
         "rust": [tool, "-D", "warnings", "-o", program, source],
         "go": [tool, "build", "-o", program, source],

@@ -25,6 +25,7 @@ from spec_tests.verify.folder import Folder
 
 GOLDEN = golden_folder(None)
 SAID: dict[str, Any] = json.loads((GOLDEN / notes_module.FILE).read_text(encoding="utf-8"))
+TOLD = notes_module.read(GOLDEN)
 BANK = {mutant.id: mutant for mutant in mutants.MUTANTS}
 
 
@@ -37,29 +38,30 @@ def test_the_notes_are_as_their_schema_says() -> None:
     jsonschema: Any = pytest.importorskip("jsonschema")
     schema = json.loads((GOLDEN / "schemas/notes.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(SAID, schema)
-    assert {name for names in SAID["cases"].values() for name in names} == set(SAID["notes"])
+    assert {name for names in TOLD.cases.values() for name in names} == set(TOLD.notes)
+    assert {note["effect"] for note in SAID["notes"]} == set(range(len(SAID["effects"])))
 
 
 def test_every_case_that_has_notes_is_there(corpus: Corpus) -> None:
-    assert set(SAID["cases"]) <= set(corpus.cases)
+    assert set(TOLD.cases) <= set(corpus.cases)
 
 
 def test_every_public_report_of_the_bank_is_told() -> None:
     cited = {mutant.id: mutant.issue for mutant in mutants.MUTANTS if mutant.issue is not None}
-    assert {name: issue for name, issue in cited.items() if issue not in SAID["notes"][name]["links"]} == {}
+    assert {name: issue for name, issue in cited.items() if issue not in TOLD.notes[name]["links"]} == {}
 
 
 def test_what_a_note_says_of_a_mistake_is_what_the_bank_says() -> None:
-    said = {name: note["mistake"] for name, note in SAID["notes"].items() if name in BANK}
+    said = {name: note["mistake"] for name, note in TOLD.notes.items() if name in BANK}
     assert said == {name: BANK[name].about for name in said}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_mistakes_fail_the_cases_under_which_they_stand_and_no_other(corpus: Corpus, seed: int) -> None:
     """A sample; scripts/make_notes.py makes all. On the lowest level that a mistake fails, the list is whole."""
-    drawn = random.Random(seed).sample(sorted(set(SAID["notes"]) & set(BANK)), 12)
-    known = [case for name, case in corpus.cases.items() if name in SAID["cases"] and case.level < 3]
-    told = {name: {case for case in SAID["cases"] if name in SAID["cases"][case]} for name in drawn}
+    drawn = random.Random(seed).sample(sorted(set(TOLD.notes) & set(BANK)), 12)
+    known = [case for name, case in corpus.cases.items() if name in TOLD.cases and case.level < 3]
+    told = {name: {case for case in TOLD.cases if name in TOLD.cases[case]} for name in drawn}
     lowest = {name: min(corpus.cases[case].level for case in cases) for name, cases in told.items()}
     low = [BANK[name] for name in drawn if lowest[name] < 3]
     for name, kill in kills(low, known, "float64", corpus.C).items():
@@ -74,9 +76,12 @@ def test_a_folder_without_notes_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "{", '{"format": 2, "notes": {}, "cases": {}}', '{"format": 1, "notes": [], "cases": {}}',
-     '{"format": 1, "notes": {"A/a": {}}, "cases": {}}', '{"format": 1, "notes": {}, "cases": {"A/a": ["A/b"]}}',
-     '{"format": 1, "notes": {}, "cases": {"A/a": 1}}'],
+    ["[]", "{", '{"format": 1, "effects": [], "notes": [], "cases": {}}', '{"format": 2, "notes": [], "cases": {}}',
+     '{"format": 2, "effects": [], "notes": {}, "cases": {}}',
+     '{"format": 2, "effects": [], "notes": [{}], "cases": {}}',
+     '{"format": 2, "effects": [], "notes": [{"id": "A/a", "links": [], "effect": 0}], "cases": {}}',
+     '{"format": 2, "effects": [], "notes": [], "cases": {"A/a": [0]}}',
+     '{"format": 2, "effects": [], "notes": [], "cases": {"A/a": 1}}'],
 )  # fmt: skip
 def test_notes_that_are_not_whole_are_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / notes_module.FILE).write_text(text)
@@ -129,8 +134,8 @@ def told(corpus: Corpus, wrong: str) -> set[str]:
 
 
 def test_a_report_links_to_reports_of_what_fails_and_to_none_where_all_is_right(corpus: Corpus) -> None:
-    kinds = {link: note["kind"] for note in SAID["notes"].values() for link in note["links"]}
+    kinds = {link: note["kind"] for note in TOLD.notes.values() for link in note["links"]}
     linked = {wrong: set(kinds) & told(corpus, wrong) for wrong in ("nothing", "value", "gradient")}
     assert linked["nothing"] == set()
-    assert linked["gradient"] == set(SAID["notes"]["SMX/back-diagonal"]["links"])
+    assert linked["gradient"] == set(TOLD.notes["SMX/back-diagonal"]["links"])
     assert "gradient" not in {kinds[link] for link in linked["value"]}

@@ -44,17 +44,21 @@ export interface Manifest {
 }
 
 export interface Note {
+  id: string;
   kind: string;
   mistake: string;
-  effect: string;
+  /** The number of an entry of `effects`. */
+  effect: number;
   links: string[];
   dtype?: string;
 }
 
 export interface Notes {
   format: number;
-  notes: Record<string, Note>;
-  cases: Record<string, string[]>;
+  effects: string[];
+  notes: Note[];
+  /** For each case the numbers of its notes. */
+  cases: Record<string, number[]>;
 }
 
 /** A tensor of a safetensors file. float16 and bfloat16 are given as their bits. */
