@@ -63,7 +63,7 @@ class Chunked(Ordered):
     def added(terms: Array) -> Array:
         n = terms.shape[-1]
         parts = [_one_by_one(terms[..., i : i + CHUNK]) for i in range(0, n, CHUNK)]
-        return _one_by_one(numpy.stack(parts, axis=-1)) if parts else terms.sum(axis=-1)
+        return _one_by_one(numpy.stack(parts, axis=-1)) if parts else numpy.zeros(terms.shape[:-1], terms.dtype)
 
 
 class Pairwise(Ordered):
@@ -72,7 +72,8 @@ class Pairwise(Ordered):
     @staticmethod
     def added(terms: Array) -> Array:
         if not terms.shape[-1]:
-            return terms.sum(axis=-1)
+            empty: Array = terms.sum(axis=-1)
+            return empty
         while terms.shape[-1] > 1:
             half = terms.shape[-1] // 2
             two = terms[..., :half] + terms[..., half : 2 * half]
