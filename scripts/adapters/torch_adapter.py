@@ -58,7 +58,7 @@ KERNELS = []  # of torch.nn.attention.SDPBackend; none: PyTorch chooses
 def fused(q, k, v, *, mask=None, causal=False):
     """PyTorch's fused kernels take four dimensions, (B, H, T, D), and no others."""
     lead, (T, S) = q.shape[:-2], (q.shape[-2], k.shape[-2])
-    q, k, v = (x.reshape(-1, 1, *x.shape[-2:]) if x.ndim != 4 else x for x in (q, k, v))
+    q, k, v = (x.reshape(math.prod(x.shape[:-2]), 1, *x.shape[-2:]) if x.ndim != 4 else x for x in (q, k, v))
     if mask is not None:
         mask = mask.expand(*lead, T, S).reshape(*q.shape[:-1], S)
     with torch.nn.attention.sdpa_kernel(KERNELS) if KERNELS else contextlib.nullcontext():
