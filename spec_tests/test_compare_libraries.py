@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from refllm.verify import corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,6 +25,11 @@ def script() -> Any:
     sys.modules["compare_libraries"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def golden() -> corpus.Corpus:
+    return corpus.load(corpus.folder(None))
 
 
 def test_the_page_is_what_was_measured(script: Any) -> None:
@@ -40,13 +48,38 @@ def test_what_was_not_run_has_these_words_and_each_limit_its_input(script: Any) 
     assert "| FFN/relu and 2 more | a\\|b &lt;c> | x = [1.0] |" in page
 
 
-def test_a_limit_is_measured_with_its_smallest_case(script: Any, tmp_path: Path) -> None:
-    from refllm.verify import corpus
-
+def test_a_limit_is_measured_with_its_smallest_case(script: Any, tmp_path: Path, golden: corpus.Corpus) -> None:
     (tmp_path / "mine.py").write_text("def relu(x):\n    return x, lambda dy: dy\n")
     subject = script.Subject("mine", str(tmp_path / "mine.py"), ("numpy",), dtypes=("float64",))
-    found = script.measured(subject, corpus.load(corpus.folder(None)))
+    found = script.measured(subject, golden)
     [limit] = found["limits"]
     assert limit["operation"] == "relu"
     assert limit["input"].startswith("x = [")
     assert found["dtypes"]["float64"]["failed"] == limit["more"] + 1
+
+
+QUICK = {"torch.nn.utils", "torch", "keras.losses", "keras.optimizers.schedules"}  # the others take minutes
+
+
+def names() -> list[Any]:
+    data = json.loads((ROOT / "docs/data/libraries.json").read_text(encoding="utf-8"))
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in data]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", names())
+def test_a_library_answers_what_the_page_says(script: Any, name: str, golden: corpus.Corpus) -> None:
+    data = json.loads((ROOT / "docs/data/libraries.json").read_text(encoding="utf-8"))[name]
+    subject = next(each for each in script.SUBJECTS if each.name == name)
+    for package, version in data["versions"].items():
+        try:
+            there = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"needs {package}")
+        if there != version:
+            pytest.skip(f"measured with {package} {version}; this is {there}")
+    found = script.measured(subject, golden)
+    assert found["dtypes"] == data["dtypes"]
+    assert [(x["operation"], x["dtype"], x["case"]) for x in found["limits"]] == [
+        (x["operation"], x["dtype"], x["case"]) for x in data["limits"]
+    ]

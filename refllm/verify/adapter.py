@@ -139,8 +139,9 @@ def from_file(path: str | PathLike[str], plug: Plug = NOTHING_SAID, *, stays: bo
     plugged = plugging.plugged(functions, said, whole=not named)
     conventions, dtypes = _conventions(path, module), _dtypes(path, module, plugged.dtypes)
     found = Functions(
-        name, plugged.functions, {**plugged.conventions, **conventions}, dtypes, use_dtype, folder, plugged.bridge
-    )
+        name, plugged.functions, {**plugged.conventions, **conventions}, dtypes, use_dtype or plugged.use_dtype, folder,
+        plugged.bridge,
+    )  # fmt: skip
     found.plan = declared_plan.of_module(path, module, dtypes)
     return found
 

@@ -104,7 +104,7 @@ def check(
     plugged = plugging.plugged(functions, Plug(arrays, device, signatures), whole=not isinstance(what, ModuleType))
     dtypes = tuple(CARRIERS) if plugged.bridge is None else (*plugged.bridge.dtypes, "tf32")
     declared = {**plugged.conventions, **(conventions or {})}
-    mine = Functions(name, plugged.functions, declared, dtypes, bridge=plugged.bridge)
+    mine = Functions(name, plugged.functions, declared, dtypes, plugged.use_dtype, bridge=plugged.bridge)
     cases = _cases(corpus_, mine, only, asked=operation if operation not in functions else None)
     cases = [case.values_alone() for case in cases] if values else cases
     results = runner.settled(runner.run(mine, cases, dtype, corpus_.C), dtype, corpus_.C)

@@ -44,6 +44,7 @@ class Plugged:
     conventions: dict[str, str]
     dtypes: tuple[str, ...]
     bridge: Bridge | None
+    use_dtype: Callable[[str], object] | None = None
 
 
 def is_module(source: str) -> bool:
@@ -75,7 +76,7 @@ def plugged(functions: Mapping[str, Any], plug: Plug, *, whole: bool) -> Plugged
     served = table.serves(functions)
     others = {name: f for name, f in functions.items() if name not in table.names} if whole else {}
     bridge = Bridge(plug.arrays or table.arrays(), plug.device)
-    return Plugged({**others, **served}, table.conventions, bridge.dtypes, bridge)
+    return Plugged({**others, **served}, table.conventions, bridge.dtypes, bridge, table.use_dtype)
 
 
 def bridged(found: Any, bridge: Bridge, dtype: str, *, gradients: bool) -> Callable[..., Any]:

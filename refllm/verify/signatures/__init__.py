@@ -49,6 +49,7 @@ class Table:
     name: str
     arrays: Callable[[], str]
     conventions: dict[str, str] = field(default_factory=dict)
+    use_dtype: Callable[[str], object] | None = None  # what tells the library the precision, where arrays do not
     entries: list[Entry] = field(default_factory=list)
 
     def function(self, *names: str, operation: str | None = None) -> Callable[..., Any]:

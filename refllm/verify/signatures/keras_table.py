@@ -22,10 +22,19 @@ def _arrays() -> str:
     return BACKENDS.get(name, "numpy")
 
 
+def _use_dtype(dtype: str) -> None:
+    """Keras computes in the precision that it was told, whatever its arrays have."""
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
+
+
 TABLE = Table(
     "keras",
     _arrays,
     {"causal_alignment": "top-left", "empty_softmax": "nan", "empty_mean": "nan"},
+    _use_dtype,
 )
 
 
