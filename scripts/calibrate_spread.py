@@ -12,6 +12,7 @@ says that the model of the spread is wrong there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
 from collections import defaultdict
@@ -40,11 +41,11 @@ def measured(only: str, problem: str, dtype: str, profile: str) -> tuple[Measure
     found: Measured = defaultdict(dict)
     refused: list[str] = []
     there = [one for one in spread_libraries.implementations() if only in one[0]]
-    for each in problems():
-        if problem in each.name:
-            for of_values in (p for p in each.profiles if profile in p):
-                _measure(each, of_values, there, dtype, found, refused)
-                print(".", end="", file=sys.stderr, flush=True)
+    chosen = [each for each in problems() if problem in each.name]
+    with contextlib.suppress(KeyboardInterrupt):  # what was measured before is shown
+        for each, of_values in ((one, name) for one in chosen for name in one.profiles if profile in name):
+            _measure(each, of_values, there, dtype, found, refused)
+            print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return found, refused
 

@@ -189,6 +189,16 @@ class Planned(Arithmetic):
             further = numpy.where((b.variance == 0) | (y.value == 0), 0, more * more)
         return Spread(y.value, y.own + further, self, None, y.shared, y.kinds)
 
+    def sum(self, x: Spread, axis: int, keepdims: bool) -> Spread:
+        """Where every partial sum is a number of the type, in whatever order, no digits are cut off, so none are cut
+        off alike; a mean that is kept up to date term by term (Welford) still rounds."""
+        y = super().sum(x, axis, keepdims)
+        if math.isinf(x.kinds) or x.shared or x.own.any() or not numpy.isfinite(x.value).all():
+            return y
+        apart = super().sum(Spread(x.value, 0.0, self), axis, keepdims)
+        exact = numpy.abs(x.value).sum(axis=axis, keepdims=keepdims) * self.unit <= _step(x.value)
+        return Spread(y.value, numpy.where(exact, apart.own, y.own), self, None, None, y.kinds)
+
     def matmul(self, a: Spread, b: Spread) -> Spread:
         if self.factors is not None:
             a, b = self.stored(a, self.factors), self.stored(b, self.factors)
@@ -202,6 +212,16 @@ class Planned(Arithmetic):
         with numpy.errstate(all="ignore"):
             further = numpy.sqrt(numpy.maximum(read.variance - D.variance, 0))
             return Spread(ds.value, ds.own, self, ds.held, {**ds.shared, Source(): -P.value * further}, ds.kinds)
+
+
+def _step(x: Array) -> float:
+    """The largest power of two of which all numbers are multiples."""
+    mantissa, exponent = numpy.frexp(x[x != 0])
+    if not mantissa.size:
+        return math.inf
+    digits = numpy.ldexp(mantissa, 53).astype(numpy.int64)
+    lowest = numpy.frexp((digits & -digits).astype(float))[1] - 1
+    return math.ldexp(1.0, int((lowest + exponent - 53).min()))
 
 
 def _of_storing(x: Spread, format: Format) -> Array:

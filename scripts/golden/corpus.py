@@ -11,6 +11,7 @@ from golden.cases import (
     bert,
     blocks,
     byte_pairs,
+    conversions,
     encoder_decoder,
     fine_tuning,
     further_optimisers,
@@ -53,6 +54,7 @@ OPERATIONS = {
     top_experts: ["top_experts", "z_loss"],
     gated_recurrent: ["gru_reset_before", "gru_reset_after"],
     logit_filters: ["min_p", "repetition_penalty"],
+    conversions: ["narrowed", "widened"],
     further_optimisers: ["lion", "muon", "average_weights", "accumulated_cross_entropy"],
     attention_variants: [
         *("sliding_window_attention", "packed_attention", "packed_positions", "soft_cap", "capped_attention"),

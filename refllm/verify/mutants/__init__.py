@@ -16,6 +16,7 @@ from refllm.verify.mutants import (
     byte_pairs,
     classification,
     contrastive,
+    conversions,
     cross_attention,
     encoder_decoder,
     feed_forward,
@@ -58,6 +59,6 @@ TOPICS = (
     routing, softmax, loss, contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional,
     recurrent_models, bert, classification, cross_attention, encoder_decoder, beam, fine_tuning, masking, byte_pairs,
     padded_generation, top_experts, gated_recurrent, logit_filters, further_optimisers, attention_variants,
-    rotary_scaling,
+    rotary_scaling, conversions,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)

@@ -1,10 +1,12 @@
 """Operations that no model of refllm has, composed of its functions and of array arithmetic, by the names of the golden
-files: several experts, the z-loss, the gated recurrent unit, filters of logits, further optimisers."""
+files: several experts, the z-loss, the gated recurrent unit, filters of logits, further optimisers, conversions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import numpy
 
 from refllm.backend import Array, namespace
 from refllm.ops.cross_entropy import cross_entropy
@@ -16,7 +18,7 @@ Pullback = Callable[[Array], Any]
 def functions() -> dict[str, Callable[..., Any]]:
     own: tuple[Callable[..., Any], ...] = (
         top_experts, z_loss, gru_reset_before, gru_reset_after, min_p, repetition_penalty, lion, muon, average_weights,
-        accumulated_cross_entropy,
+        accumulated_cross_entropy, narrowed, widened,
     )  # fmt: skip
     return {f.__name__: f for f in own}
 
@@ -137,3 +139,49 @@ def average_weights(a: Array, p: Array, *, step: int, decay: float, warmup: bool
 def accumulated_cross_entropy(logits: Array, *, targets: Array, ignore: int | None) -> tuple[Array, Pullback]:
     """The loss of all micro-batches at once."""
     return cross_entropy(logits, targets=targets, ignore=ignore, reduction="mean")
+
+
+_PLACES = {"bfloat16": (8, 7), "float16": (5, 10), "float8_e4m3": (4, 3), "float8_e5m2": (5, 2)}  # exponent, digits
+
+
+def _values(of: str) -> Array:
+    """The numbers without a sign that a type has, by pattern; what follows the largest is the next of the same rule."""
+    exponents, digits = _PLACES[of]
+    pattern = numpy.arange((1 << (exponents + digits)) + 1)
+    exponent, rest = numpy.divmod(pattern, 1 << digits)
+    lead = numpy.where(exponent == 0, rest, rest + (1 << digits))
+    found: Array = numpy.ldexp(lead.astype(float), numpy.maximum(exponent, 1) - digits - (1 << (exponents - 1)) + 1)
+    return found
+
+
+def _last(of: str) -> int:
+    """The pattern of the largest number: E4M3 alone has numbers with the largest exponent."""
+    exponents, digits = _PLACES[of]
+    return (1 << (exponents + digits)) - (2 if of == "float8_e4m3" else (1 << digits) + 1)
+
+
+def narrowed(bits: Array, *, to: str, saturate: bool) -> Array:
+    """By a search among all numbers of the type."""
+    x = bits.astype("uint32").view("float32").astype(float)
+    values, last, width = _values(to), _last(to), sum(_PLACES[to])
+    nan = (1 << width) - 1 if to == "float8_e4m3" else last + 1 + (1 << (_PLACES[to][1] - 1))
+    size = numpy.where(numpy.isnan(x), 0, numpy.minimum(numpy.abs(x), values[last + 1]))
+    low = numpy.clip(numpy.searchsorted(values, size, side="right") - 1, 0, last)
+    middle = (values[low] + values[low + 1]) / 2
+    y = low + ((size > middle) | ((size == middle) & (low % 2 == 1)))
+    y = numpy.where(y > last, last if saturate else last + 1, y)
+    y = numpy.where(numpy.isnan(x), nan, y)
+    found: Array = numpy.where(y == nan, nan, y + (numpy.signbit(x).astype(int) << width))
+    return found
+
+
+def widened(bits: Array, *, of: str) -> Array:
+    """By a table of all numbers of the type."""
+    last, width = _last(of), sum(_PLACES[of])
+    values = _values(of)[:-1]
+    values[last + 1 :] = numpy.nan
+    if of != "float8_e4m3":
+        values[last + 1] = numpy.inf
+    size = values[bits % (1 << width)]
+    y = numpy.where(bits >> width == 1, -size, size).astype("float32").view("uint32").astype(int)
+    return numpy.where(numpy.isnan(size), 0x7FC00000, y)
