@@ -203,7 +203,7 @@ class Arithmetic:
         Σ k² = n (n + 1) (2 n + 1) / 6 - 1. What the chains hold has the mean n μ and the variance n v.
 
         Where equal numbers are added, each addition cuts off the same digits until the sum reaches the next power of
-        two: of n terms of m kinds, n / m errors are equal.
+        two, in every chain: of N terms of m kinds, N / m errors are equal.
         """
         with numpy.errstate(all="ignore"):
             N = numpy.maximum(count, 1).astype(float)
@@ -214,7 +214,7 @@ class Arithmetic:
                 chains = numpy.ceil(N / self.chain)
                 n = N / chains
                 linear, square = n * (n + 1) / 2 - 1, n * (n + 1) * (2 * n + 1) / 6 - 1
-                partial = partial + chains * (linear * about + square * mean * mean) * (1 + n / kinds)
+                partial = partial + chains * (linear * about + square * mean * mean) * (1 + N / kinds)
                 kinds = math.inf  # the chains hold different sums
                 if (chains == 1).all():
                     break
