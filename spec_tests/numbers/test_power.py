@@ -43,17 +43,20 @@ def bfloat16(x: Array) -> Array:
 
 def by_two_passes(x: Array) -> Array:
     c = x - x.mean(-1, keepdims=True)
-    return c / numpy.sqrt((c * c).mean(-1, keepdims=True) + numpy.float32(1e-5))
+    n: Array = c / numpy.sqrt((c * c).mean(-1, keepdims=True) + numpy.float32(1e-5))
+    return n
 
 
 def by_mean_square(x: Array) -> Array:
     mean = x.mean(-1, keepdims=True)
     variance = (x * x).mean(-1, keepdims=True) - mean * mean
-    return (x - mean) / numpy.sqrt(variance + numpy.float32(1e-5))
+    n: Array = (x - mean) / numpy.sqrt(variance + numpy.float32(1e-5))
+    return n
 
 
 def with_the_variance_of_one_less(x: Array) -> Array:
-    return by_two_passes(x) * numpy.sqrt(numpy.float32(1 - 1 / x.shape[-1]))
+    n: Array = by_two_passes(x) * numpy.sqrt(numpy.float32(1 - 1 / x.shape[-1]))
+    return n
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
