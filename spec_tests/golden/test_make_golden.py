@@ -221,6 +221,7 @@ def test_an_end_of_the_schedule_at_zero_leaves_room_for_the_rounding_of_its_cosi
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
+OF_BITS = ("narrowed", "widened")  # their inputs are patterns of bits, no numbers
 MORE_DIGITS = {"CE/e2-index", "CE/e2-one-hot", "CHAIN/e4", "PPL/e4"}  # they restate printed probabilities
 
 
@@ -230,7 +231,7 @@ def test_inputs_and_cotangents_are_exact_in_bfloat16(path: str) -> None:
         stored = on_disk(case)
         for part in ("inputs", "cotangents"):
             for name, array in stored.get(part, {}).items():
-                if case.id not in MORE_DIGITS:
+                if case.id not in MORE_DIGITS and case.operation not in OF_BITS:
                     np.testing.assert_array_equal(bfloat16(array), array, err_msg=f"{case.id} {part} {name}")
 
 
