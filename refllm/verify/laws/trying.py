@@ -41,28 +41,24 @@ def held(
     answers of another dtype are converted before they are compared, as they were before they were judged."""
     results = list(results)
     found: dict[str, list[Law]] = {}
-    trying = _Trying(implementation, results, dtype, C, time.monotonic() + seconds, casts)
-    for case, laws in trying.found():
+    trying = _Trying(implementation, dtype, time.monotonic() + seconds, casts)
+    for case, laws in trying.found(_all_bases(implementation, results, dtype, C)):
         found.setdefault(case, []).extend(laws)
     for result in results:
         yield result.under_laws(found[result.case.id]) if result.case.id in found else result
 
 
 class _Trying:
-    def __init__(
-        self, implementation: Implementation, results: list[Result], dtype: str, C: float, until: float, casts: bool
-    ) -> None:
-        self.implementation, self.dtype, self.C, self.until, self.casts = implementation, dtype, C, until, casts
+    def __init__(self, implementation: Implementation, dtype: str, until: float, casts: bool) -> None:
+        self.implementation, self.dtype, self.until, self.casts = implementation, dtype, until, casts
         self.sees: frozenset[str] = getattr(implementation, "sees", frozenset())
-        self.seed = secrets.randbits(32)
-        self.bases = {name: self._bases(of_one) for name, of_one in _by_operation(results).items()}
         self.lost = set[str]()  # operations that crashed or hung: each further call may take as long
 
-    def found(self) -> Iterator[tuple[str, list[Law]]]:
+    def found(self, all_bases: dict[str, list[Base]]) -> Iterator[tuple[str, list[Law]]]:
         """Law by law over all operations, so that where time is short each operation has been tried on some."""
         cut = dict[str, str]()
         for law, most in CASES.items():
-            for operation, bases in self.bases.items():
+            for operation, bases in all_bases.items():
                 tried, about = 0, set[str]()
                 for base in bases:
                     if tried == most or operation in self.lost:
@@ -77,19 +73,6 @@ class _Trying:
                     tried += bool(trials)
                     yield base.case.id, _first_of_each([law for trial in trials for law in self._tried(trial)])
         yield from ((case, [Law(TIME, False, OVER)]) for case in cut.values())
-
-    def _bases(self, results: list[Result]) -> list[Base]:
-        """The answers to an operation that laws are tried on: right ones, smallest first, or else a wrong one."""
-        known = {name for result in results for name in result.case.conventions}
-        declares = bool(known & set(self.implementation.conventions)) or any(r.status == "convention" for r in results)
-        usable = [r for r in results if r.case.level and r.response is not None]
-        right = sorted((r for r in usable if r.right), key=_size)
-        wrong = [r for r in usable if r.status == "fail" and all(v.comparable for v in r.verdicts)][:1]
-        return [
-            Base(r, r.response, self.dtype, self.C, self.seed, declares)
-            for r in right or wrong
-            if r.response is not None
-        ]
 
     def _can(self, trial: Trial) -> bool:
         return not trial.needs or trial.needs in self.sees
@@ -112,6 +95,28 @@ class _Trying:
             return [Law(trial.law, True, f"{trial.done}, {error}")]
         judged = trial.judge(response)
         return [*([judged] if judged is not None else []), *(law for law in response.laws if law.broken)]
+
+
+def _all_bases(implementation: Implementation, results: list[Result], dtype: str, C: float) -> dict[str, list[Base]]:
+    """The answers to each operation that laws are tried on: right ones, smallest first, or else a wrong one."""
+    seed = secrets.randbits(32)
+    return {
+        name: _bases(of_one, dtype, C, seed, declares=_declares(implementation, of_one))
+        for name, of_one in _by_operation(results).items()
+    }
+
+
+def _declares(implementation: Implementation, results: list[Result]) -> bool:
+    """Whether the implementation, or an answer of it, differs from the text by a convention."""
+    known = {name for result in results for name in result.case.conventions}
+    return bool(known & set(implementation.conventions)) or any(r.status == "convention" for r in results)
+
+
+def _bases(results: list[Result], dtype: str, C: float, seed: int, *, declares: bool) -> list[Base]:
+    usable = [r for r in results if r.case.level and r.response is not None]
+    right = sorted((r for r in usable if r.right), key=_size)
+    wrong = [r for r in usable if r.status == "fail" and all(v.comparable for v in r.verdicts)][:1]
+    return [Base(r, r.response, dtype, C, seed, declares) for r in right or wrong if r.response is not None]
 
 
 def _by_operation(results: Iterable[Result]) -> dict[str, list[Result]]:
