@@ -41,14 +41,16 @@ def held(
     answers of another dtype are converted before they are compared, as they were before they were judged."""
     results = list(results)
     found: dict[str, list[Law]] = {}
-    trying = _Trying(implementation, dtype, time.monotonic() + seconds, casts)
+    trying = Trying(implementation, dtype, time.monotonic() + seconds, casts)
     for case, laws in trying.found(_all_bases(implementation, results, dtype, C)):
         found.setdefault(case, []).extend(laws)
     for result in results:
         yield result.under_laws(found[result.case.id]) if result.case.id in found else result
 
 
-class _Trying:
+class Trying:
+    """An implementation that is asked further questions until a time."""
+
     def __init__(self, implementation: Implementation, dtype: str, until: float, casts: bool) -> None:
         self.implementation, self.dtype, self.until, self.casts = implementation, dtype, until, casts
         self.sees: frozenset[str] = getattr(implementation, "sees", frozenset())
@@ -71,8 +73,16 @@ class _Trying:
                     trials = [trial for trial in law(base) if self._can(trial) and trial.about not in about]
                     about |= {trial.about for trial in trials if trial.about}
                     tried += bool(trials)
-                    yield base.case.id, _first_of_each([law for trial in trials for law in self._tried(trial)])
+                    yield base.case.id, self.first_of(trials)
         yield from ((case, [Law(TIME, False, OVER)]) for case in cut.values())
+
+    def first_of(self, trials: Iterable[Trial]) -> list[Law]:
+        """Of each law that is tried by these the first that is broken, and else its first note."""
+        found: dict[str, Law] = {}
+        laws = [law for trial in trials if self._can(trial) for law in self._tried(trial)]
+        for law in sorted(laws, key=lambda law: not law.broken):
+            found.setdefault(law.name, law)
+        return list(found.values())
 
     def _can(self, trial: Trial) -> bool:
         return not trial.needs or trial.needs in self.sees
@@ -134,11 +144,3 @@ def _size(result: Result) -> tuple[bool, bool, int]:
     arrays = list(result.case.inputs.values())
     numbers = sum(int(numpy.size(x)) for x in arrays)
     return not any(min(x.shape, default=0) > 1 and x.ndim > 1 for x in arrays), numbers < LEAST, numbers
-
-
-def _first_of_each(laws: list[Law]) -> list[Law]:
-    """The first that is broken of each law, and else its first note."""
-    found: dict[str, Law] = {}
-    for law in sorted(laws, key=lambda law: not law.broken):
-        found.setdefault(law.name, law)
-    return list(found.values())

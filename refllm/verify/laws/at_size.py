@@ -1,0 +1,85 @@
+"""Laws at the sizes of kernels, where races, tails that were never written and strides beyond one tile show.
+
+The smallest sized case of each operation whose answer was right is put again, with its tensors made anew; the text
+evaluated on it says how far two answers may be apart.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from refllm.numbers.plans import Plan
+from refllm.verify.case import Case, FaultError, Truth, UnsupportedError
+from refllm.verify.law import Law
+from refllm.verify.laws.calls import again, between, layouts, poison
+from refllm.verify.laws.neighbours import neighbours
+from refllm.verify.laws.trial import Base, Trial
+from refllm.verify.laws.trying import OVER, TIME, Trying
+from refllm.verify.sized.cases import SizedCase
+from refllm.verify.sized.evaluate import expected
+from refllm.verify.tolerance import UNIT
+
+if TYPE_CHECKING:
+    from refllm.verify.runner import Implementation, Result
+
+LEAST = 1000  # numbers of its answer that a case has: fewer are no size of a kernel
+LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, poison, between, layouts)
+
+
+def held_at_size(
+    implementation: Implementation,
+    cases: Iterable[SizedCase],
+    results: Iterable[Result],
+    dtype: str,
+    plan: Plan,
+    seconds: float,
+    *,
+    casts: bool = False,
+) -> Iterator[Result]:
+    """The results of sized cases, with what was found of the laws; they are tried for so many seconds in all."""
+    results, until = list(results), time.monotonic() + seconds
+    right = {result.case.id: result for result in results if result.right}
+    usable = [case for case in cases if case.id in right and _size(case) >= LEAST]
+    chosen = {case.operation: case for case in sorted(usable, key=_size, reverse=True)}
+    trying, found = Trying(implementation, dtype, until, casts), dict[str, list[Law]]()
+    for case in chosen.values():
+        found[case.id] = _found(trying, case, right[case.id], dtype, plan) if time.monotonic() < until else _OVER
+    for result in results:
+        yield result.under_laws(found.get(result.case.id, []))
+
+
+_OVER = [Law(TIME, False, OVER)]
+
+
+def _found(trying: Trying, sized: SizedCase, result: Result, dtype: str, plan: Plan) -> list[Law]:
+    from refllm.verify.runner import Result, respond
+
+    case = _with_truth(sized.case(), dtype, plan, gradients=bool(sized.cotangents) and result.status != "value")
+    try:
+        response = respond(trying.implementation, case, dtype)
+    except (UnsupportedError, FaultError):
+        return []
+    base = Base(Result(case, "pass", ""), response, dtype, 1.0, 0, declares=True)
+    return [law for trials in LAWS for law in trying.first_of(trials(base))]
+
+
+def _with_truth(case: Case, dtype: str, plan: Plan, *, gradients: bool) -> Case:
+    """The case with the answers of the text, whose conditions are what the plan allows."""
+    case = case if gradients else case.values_alone()
+    found = expected(case, plan, gradients=gradients)
+    truths = {
+        name: Truth(x.value, plan.limit * x.deviation / UNIT[dtype])
+        if x.value.dtype.kind == "f"
+        else Truth(x.value, None)
+        for name, x in found.items()
+    }
+    outputs, of_gradients = ({n: truths[f"{g}.{n}"] for n in getattr(case, g)} for g in ("outputs", "gradients"))
+    return replace(case, outputs=outputs, gradients=of_gradients)
+
+
+def _size(case: SizedCase) -> int:
+    return sum(math.prod(shape) for shape in case.outputs.values())
