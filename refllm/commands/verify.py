@@ -42,6 +42,7 @@ from refllm.verify import declared_plan as plan_of
 from refllm.verify.arrays import LIBRARIES
 from refllm.verify.case import CARRIERS, Case
 from refllm.verify.explaining import explained
+from refllm.verify.laws.at_size import held_at_size
 from refllm.verify.material import page_on_plugging_in
 from refllm.verify.plugging import Plug
 from refllm.verify.report_data import as_data
@@ -321,11 +322,18 @@ def _reported(
         bar = functools.partial(tqdm, unit="case", leave=False, disable=None, delay=2)
         results = runner.settled(list(bar(running, total=len(cases.tiny))), options.dtype, golden.C)
         results = _tried_alone(implementation, results, golden, options)
-        if options.laws and not isinstance(implementation, external.Responses):  # which answers no further question
+        tries_laws = options.laws and not isinstance(implementation, external.Responses)  # which cannot be asked again
+        if tries_laws:
             seconds = max(LEAST_FOR_LAWS, time.monotonic() - started)
             results = list(laws.held(implementation, results, options.dtype, golden.C, seconds, casts=options.cast))
         large = judge.run(implementation, cases.sized, options.dtype, plan, casts=options.cast, values=options.values)
+        started = time.monotonic()
         large_results = list(bar(large, total=len(cases.sized)))
+        if tries_laws and large_results:
+            seconds = max(LEAST_FOR_LAWS, time.monotonic() - started)
+            large_results = list(held_at_size(
+                implementation, cases.sized, large_results, options.dtype, plan, seconds, casts=options.cast
+            ))  # fmt: skip
     results, interrupted = _explained(results, options.dtype, golden.C, options.search)
     results += large_results
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, FaultError, Truth, UnsupportedError
 from refllm.verify.law import Law
-from refllm.verify.laws.calls import again, between, layouts, poison
+from refllm.verify.laws.calls import AGAIN, again, between, layouts, poison
 from refllm.verify.laws.neighbours import neighbours
 from refllm.verify.laws.trial import Base, Trial
 from refllm.verify.laws.trying import OVER, TIME, Trying
@@ -56,13 +56,16 @@ _OVER = [Law(TIME, False, OVER)]
 
 
 def _found(trying: Trying, sized: SizedCase, result: Result, dtype: str, plan: Plan) -> list[Law]:
-    from refllm.verify.runner import Result, respond
+    from refllm.verify.runner import Result, judge, respond
 
     case = _with_truth(sized.case(), dtype, plan, gradients=bool(sized.cotangents) and result.status != "value")
     try:
         response = respond(trying.implementation, case, dtype)
     except (UnsupportedError, FaultError):
         return []
+    wrong = [verdict.message for verdict in judge(case, response, dtype, 1.0) if verdict.wrong not in ("", "dtype")]
+    if wrong:  # it was right when the case was run: this is the second call
+        return [Law(AGAIN, True, f"called a second time with the same inputs, {wrong[0]}")]
     base = Base(Result(case, "pass", ""), response, dtype, 1.0, 0, declares=True)
     return [law for trials in LAWS for law in trying.first_of(trials(base))]
 
@@ -71,11 +74,9 @@ def _with_truth(case: Case, dtype: str, plan: Plan, *, gradients: bool) -> Case:
     """The case with the answers of the text, whose conditions are what the plan allows."""
     case = case if gradients else case.values_alone()
     found = expected(case, plan, gradients=gradients)
+    allowed = plan.limit / UNIT[dtype]
     truths = {
-        name: Truth(x.value, plan.limit * x.deviation / UNIT[dtype])
-        if x.value.dtype.kind == "f"
-        else Truth(x.value, None)
-        for name, x in found.items()
+        name: Truth(x.value, allowed * x.deviation if x.value.dtype.kind == "f" else None) for name, x in found.items()
     }
     outputs, of_gradients = ({n: truths[f"{g}.{n}"] for n in getattr(case, g)} for g in ("outputs", "gradients"))
     return replace(case, outputs=outputs, gradients=of_gradients)

@@ -56,7 +56,7 @@ def _result(
         response, noted = runner.respond(implementation, case, dtype), list[str]()
         if casts:
             response, noted = runner.in_dtype(case, response, dtype)
-        return replace(judged(sized, case, response, dtype, plan), cast=noted)
+        return replace(judged(sized, case, response, dtype, plan), cast=noted).under_laws(response.laws)
     except UnsupportedError as error:
         return Result(bare, "skip", str(error))
     except FaultError as error:
