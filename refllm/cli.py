@@ -40,6 +40,9 @@ COMMANDS = {
     "chat": "talk with a trained language model",
     "explain": "which tokens a label comes from, and what each head attends to",
     "compress": "make a trained model smaller: distil, prune, quantise",
+    "embed": "vectors of texts",
+    "inspect": "what a run or a published model is, before it is loaded",
+    "export": "write a model in the layout of Hugging Face",
     "verify": "check an implementation against the golden files",
 }
 

@@ -66,8 +66,9 @@ class Run:
         order = generator(self.settings.seed, 1)
         self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
         self.trainer = Trainer(
-            model=task.model, config=task.config, objective=task.objective, settings=self.settings, workers=workers
-        )
+            model=getattr(task, "beginning", task.model), config=task.config, objective=task.objective,
+            settings=self.settings, workers=workers,
+        )  # fmt: skip
         if groups is None:
             self.trainer.initialise()
         else:

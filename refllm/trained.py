@@ -1,4 +1,5 @@
-"""What a run made: a model's parameters, read from its directory, and all that is needed to use them."""
+"""What a run made, or somebody published: a model's parameters, read from its directory, and all that is needed to use
+them."""
 
 from __future__ import annotations
 
@@ -11,28 +12,44 @@ from refllm.backend import to_device
 from refllm.errors import UserError
 from refllm.models import LANGUAGE_MODELS
 from refllm.parameters import Tree, from_names, require_fit
+from refllm.pretrained.folder import ends_in, is_folder, open_folder, tokenizer_in
 from refllm.tasks.stored import stored_model
 from refllm.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run made: parameters, and all that is needed to use them."""
+    """What a run made: parameters, and all that is needed to use them. `ends` are tokens that end a text."""
 
     model: ModuleType
     config: Any
     parameters: Tree
     tokenizer: Tokenizer
     description: dict[str, Any]
+    ends: frozenset[int] = frozenset()
 
 
 def load_model(directory: Path, device: str) -> Trained:
-    """The model of a run, to generate or score with, or to go on from."""
+    """The model of a run or of a published directory, to generate or score with, or to go on from."""
+    if is_folder(directory):
+        return _published(directory, device)
     stored = stored_model(directory)
     arrays = stored.weights()
     require_fit(stored.shapes, arrays)
     parameters = from_names(stored.shapes, {name: to_device(x, device) for name, x in arrays.items()})
     return Trained(stored.model, stored.config, parameters, stored.tokenizer, stored.description)
+
+
+def _published(directory: Path, device: str) -> Trained:
+    """What the files of a published model say; its description names the model and the directory."""
+    folder = open_folder(directory)
+    tokenizer = tokenizer_in(directory, size=folder.config.vocabulary)
+    leaves = {path: to_device(x, device) for path, x in folder.leaves().items()}
+    description = {"model": folder.architecture.model, "published": str(directory), "config": folder.config.as_dict()}
+    return Trained(
+        folder.model, folder.config, from_names(folder.shapes, leaves), tokenizer, description,
+        ends_in(directory, folder.fields),
+    )  # fmt: skip
 
 
 def load_language_model(directory: Path, device: str) -> Trained:
@@ -42,6 +59,6 @@ def load_language_model(directory: Path, device: str) -> Trained:
     if name not in (*LANGUAGE_MODELS, "ngram"):
         raise UserError(
             f"the model in {directory} is of the kind {name}, which does not predict the next token; "
-            f"give the run of one that does ({', '.join((*LANGUAGE_MODELS, 'ngram'))})"
+            f"give one that does ({', '.join((*LANGUAGE_MODELS, 'ngram'))})"
         )
     return trained

@@ -11,6 +11,7 @@ from refllm.commands.generate import LESS_MEMORY, add_run_argument, add_sampling
 from refllm.commands.texts import tell_broken
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
+from refllm.tokenizers import begun
 from refllm.trained import Trained
 
 DESCRIPTION = """Talk with the language model of a run: it goes on after each line of yours, to the end of its own line.
@@ -95,7 +96,7 @@ def lines() -> Iterator[str]:
 
 def within_context(trained: Trained, dialogue: str, tokens: int) -> Array:
     """The end of the dialogue that leaves the model room for a line; at least half of its context."""
-    ids = trained.tokenizer.encode(dialogue)
+    ids = begun(trained.tokenizer, dialogue)
     if not hasattr(trained.model, "cache_shape"):  # a carried state has no limit
         return ids
     context = trained.config.context
@@ -104,14 +105,14 @@ def within_context(trained: Trained, dialogue: str, tokens: int) -> Array:
 
 def reply(trained: Trained, prompt: Array, options: argparse.Namespace, *, seed: int) -> Iterator[str]:
     """The pieces of the model's line: from its first character that is not white space to the end of that line."""
-    begun = False
+    has_begun = False
     for piece in stream_text(
         trained.parameters, model=trained.model, config=trained.config, tokenizer=trained.tokenizer, prompt=prompt,
         new_tokens=options.tokens, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
-        greedy=options.greedy, seed=seed, device=options.device,
+        greedy=options.greedy, seed=seed, device=options.device, ends=trained.ends,
     ):  # fmt: skip
-        text = piece if begun else piece.lstrip()
-        begun = begun or bool(text)
+        text = piece if has_begun else piece.lstrip()
+        has_begun = has_begun or bool(text)
         line, end, _ = text.partition("\n")
         yield line
         if end:

@@ -16,6 +16,7 @@ from refllm.commands.fitting import (
     fresh_bert,
     held_out_part,
     read_in_time,
+    require_marks,
     settings_to_fit,
     start_of,
     tuning_of,
@@ -87,7 +88,8 @@ def new_run(options: argparse.Namespace) -> Run:
     if start is None:
         config, tokenizer = fresh_bert(options, CLASSIFY_SIZES, "\n".join(one.text for one in read.train), **heads)
     else:
-        config, tokenizer = config_of_the_run(options, start, **heads), start.tokenizer
+        config, tokenizer = config_of_the_run(options, start, **heads, pooler=True), start.tokenizer
+        require_marks(tokenizer, options.start)
     read = read_in_time(
         options, read, lambda some: marked_texts(
             [one.text for one in some], tokenizer=tokenizer, context=config.context

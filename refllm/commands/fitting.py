@@ -51,7 +51,12 @@ def add_run_arguments(
     add("--validation", type=float, default=validation, help=f"share that is held out (default {validation:g})")
     add("--out", metavar="DIR", help="directory of the run (default: runs/ and the next free number)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
-    add("--from", dest="start", metavar="RUN", help=f"begin from a run of {model}: its tokenizer, sizes and weights")
+    add(
+        "--from",
+        dest="start",
+        metavar="RUN",
+        help=f"begin from a run of {model} or a published one: tokenizer, sizes, weights",
+    )
     length = add_length_arguments(parser)
     length.add_argument("--epochs", type=float, help=f"train for so many passes over the data (default {epochs:g})")
     add("--patience", type=int, default=patience, help=f"reports without progress that end it (default {patience})")
@@ -170,6 +175,12 @@ def config_of_the_run(options: argparse.Namespace, start: Start, **heads: Any) -
     """The sizes of the run that is begun from, with the dropout that is wished for and other heads."""
     dropout = start.config.dropout if options.dropout is None else options.dropout
     return replace(start.config, dropout=dropout, **heads)
+
+
+def require_marks(tokenizer: Any, directory: str) -> None:
+    """UserError for a tokenizer without the special tokens that stand around a text."""
+    if not hasattr(tokenizer, "special"):
+        raise UserError(f"the tokenizer in {directory} has no [CLS], [SEP] and [PAD]; give a model that has them")
 
 
 def settings_to_fit(options: argparse.Namespace) -> Settings:

@@ -16,10 +16,10 @@ from refllm.generation.sampling import check_sampling
 from refllm.generation.text import stream_text
 from refllm.invocation import command
 from refllm.parameters import for_decoding
-from refllm.tokenizers import default_start
+from refllm.tokenizers import begun, default_start
 from refllm.trained import Trained, load_language_model
 
-DESCRIPTION = """Write text with the model of a run, to the terminal as it comes.
+DESCRIPTION = """Write text with the model of a run or of a published directory, to the terminal as it comes.
 
 example: refllm generate runs/001 --prompt "The assert statement" --temperature 0.8 --top-p 0.95"""
 
@@ -27,7 +27,9 @@ LESS_MEMORY = "use --device cpu or a run with a smaller model"
 
 
 def add_run_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_directory", metavar="RUN", nargs="?", help="a run (default: the newest in runs/)")
+    parser.add_argument(
+        "run_directory", metavar="RUN", nargs="?", help="a run or a published model (default: the newest run)"
+    )
     add_device_arguments(parser)
 
 
@@ -67,7 +69,7 @@ def generator_of(options: argparse.Namespace) -> Trained:
 def run(options: argparse.Namespace) -> int:
     trained = generator_of(options)
     config, tokenizer = trained.config, trained.tokenizer
-    prompt = default_start(tokenizer) if options.prompt is None else tokenizer.encode(options.prompt)
+    prompt = default_start(tokenizer) if options.prompt is None else begun(tokenizer, options.prompt)
     if not len(prompt):
         raise UserError("the prompt is empty; give at least one character, or word of a model of words")
     if len(prompt) > config.context and hasattr(trained.model, "cache_shape"):  # a carried state has no limit
@@ -80,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         trained.parameters, model=trained.model, config=config, tokenizer=tokenizer, prompt=prompt,
         new_tokens=options.tokens,
         temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, greedy=options.greedy,
-        seed=options.seed, device=options.device,
+        seed=options.seed, device=options.device, ends=trained.ends,
     ):  # fmt: skip
         written += piece
         sys.stdout.write(piece)

@@ -14,7 +14,7 @@ from refllm.data.corpus import read_text
 from refllm.errors import UserError
 from refllm.metrics import bits_per_character, bits_per_token, perplexity
 from refllm.ops.cross_entropy import cross_entropy
-from refllm.tokenizers import gives_back, unknown_share
+from refllm.tokenizers import begun, gives_back, unknown_share
 from refllm.tokenizers.pieces import completed, piece_of
 from refllm.trained import load_language_model
 
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     text = options.text if options.file is None else read_text([options.file]).text
     trained = load_language_model(chosen_run(options.run_directory), options.device)
     p, model, config, tokenizer = trained.parameters, trained.model, trained.config, trained.tokenizer
-    tokens = tokenizer.encode(text)
+    tokens = begun(tokenizer, text)
     if len(tokens) < 2:
         raise UserError("the text must have at least two tokens: the first is given, the others are predicted")
     context = min(config.context, len(tokens) - 1)

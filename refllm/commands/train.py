@@ -6,11 +6,14 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands.choices import (
+    ARCHITECTURE,
+    SWITCHES,
     add_length_arguments,
     add_machine_arguments,
     add_model_arguments,
@@ -36,7 +39,7 @@ from refllm.invocation import command
 from refllm.models import by_name
 from refllm.parameters import count
 from refllm.plan import Plan
-from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS
+from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS, rates
 from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks.counted import counted_bits
@@ -44,6 +47,7 @@ from refllm.tasks.counting import count_text, part_counted
 from refllm.tasks.denoising import TextInfilling
 from refllm.tasks.language import Language, bits_of
 from refllm.tasks.masked import MaskedPretraining, documents_of
+from refllm.tasks.start import Start, begun_from
 from refllm.tasks.text import LearntText, ReadText, read_corpus
 from refllm.tokenizers import Tokenizer
 from refllm.tokenizers.marked import with_marks
@@ -69,6 +73,7 @@ def add_arguments(
     add("--data", nargs="+", metavar="PATH", default=[], help="UTF-8 files or folders (default: the Python reference)")
     add("--out", metavar="DIR", help="directory of the run (default: runs/ and the next free number)")
     add("--resume", metavar="DIR", help="go on with the run in DIR, with its own settings, bit for bit")
+    add("--from", dest="start", metavar="RUN", help="go on from a run or a published model: tokenizer, sizes, weights")
     add("--model", metavar="NAME", choices=sorted(MODELS), help=what)
     add("--preset", choices=sorted(PRESETS), help="sizes and settings to start from (default: those of the model)")
     add_length_arguments(parser)
@@ -90,10 +95,11 @@ def run(options: argparse.Namespace) -> int:
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         allow_tf32(options.tf32, options.device)
-        values = chosen(options)
+        start = None if options.start is None else start_of(options)
+        values = chosen(options) if start is None else values_from(options, start)
         if values["model"] == "ngram":
             return _count(values, options)
-        prepared = _new_run(values, options, since)
+        prepared = _new_run(values, options, since, start)
     with prepared.trainer.workers, prepared.held(), lasting_output():
         return _train(prepared)
 
@@ -106,12 +112,43 @@ def _require_own(prepared: Run) -> None:
         raise UserError(f"{prepared.directory} is a run of {kind}; go on with it by {how}")
 
 
-def _new_run(values: dict[str, Any], options: argparse.Namespace, since: float) -> Run:
+def start_of(options: argparse.Namespace) -> Start:
+    """The language model that is gone on from. UserError for a flag that it decides by itself."""
+    for name in (*ARCHITECTURE, *SWITCHES, "tokenizer", "vocabulary", "model", "preset"):
+        if name not in ("dropout", "context") and getattr(options, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is that of {options.start}; leave it out")
+    return begun_from(Path(options.start), model=None, device=options.device)
+
+
+def values_from(options: argparse.Namespace, start: Start) -> dict[str, Any]:
+    """The preset of its model, with the rate of a model that has learnt already: the wider it is, the less.
+
+    Raises: UserError for windows that are longer than its context.
+    """
+    preset = PRESETS[MODELS[start.model]]
+    rate = (
+        {}
+        if "lr" not in preset
+        else {"lr": rates(preset["lr"])["all"] * min(1.0, preset["width"] / start.config.width)}
+    )
+    wanted = {key: value for key, value in vars(options).items() if value is not None}
+    values = {**preset, **rate, **wanted, "model": start.model}
+    if options.context is not None and not 0 < options.context <= start.config.context:
+        raise UserError(
+            f"--context is the tokens of a window here, 1 to {start.config.context:,}, those that {options.start} reads"
+        )
+    return values
+
+
+def _new_run(values: dict[str, Any], options: argparse.Namespace, since: float, start: Start | None) -> Run:
     settings = settings_of(values, options)
     steps = None if options.minutes is not None else values["steps"]
     plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports)
-    text, tokenizer = _read(values, options)
-    config = config_of(by_name(values["model"]), values, tokenizer)
+    text, tokenizer = _read(values, options, None if start is None else start.tokenizer)
+    if start is None:
+        config = config_of(by_name(values["model"]), values, tokenizer)
+    else:
+        config = start.config if options.dropout is None else replace(start.config, dropout=options.dropout)
     task: Task
     if values["model"] == "bert":
         task = MaskedPretraining(
@@ -121,21 +158,25 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace, since: float) 
         task = TextInfilling(config=config, tokenizer=tokenizer, data=options.data, text=text)
     else:
         learnt = LearntText.of(text, tokenizer)
-        task = Language(model=values["model"], config=config, tokenizer=tokenizer, data=options.data, text=learnt)
+        task = Language(
+            model=values["model"], config=config, tokenizer=tokenizer, data=options.data, text=learnt, start=start,
+            window=None if start is None else values["context"],
+        )  # fmt: skip
     del text
     out = Path(options.out) if options.out else next_free()
     workers = Workers(settings.shards, settings.blas_threads)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers, since=since)
 
 
-def _read(values: dict[str, Any], options: argparse.Namespace) -> tuple[ReadText, Tokenizer]:
-    """The text, or what of it a run by minutes has the time to read, and its tokenizer, learnt from all of it."""
+def _read(values: dict[str, Any], options: argparse.Namespace, known: Tokenizer | None) -> tuple[ReadText, Tokenizer]:
+    """The text, or what of it a run by minutes has the time to read, and its tokenizer, learnt from all of it unless it
+    is known."""
     bert = values["model"] == "bert"
     corpus = read_corpus(options.data, border=FILE_BORDER if bert else "")
     for line in corpus.skipped:
         print(f"left out: {line}", file=sys.stderr)
     parts = split(corpus)
-    tokenizer = tokenizer_of(
+    tokenizer = known or tokenizer_of(
         values, corpus.text.replace(BORDER, ""), parts.train.replace(BORDER, ""), asked=options.vocabulary
     )
     if values["model"] in ("bert", "encoder_decoder"):

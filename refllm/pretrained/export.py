@@ -73,6 +73,7 @@ def write_folder(directory: Path, config: bytes, tensors: Written, files: Mappin
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
+            (directory / name).parent.mkdir(exist_ok=True)
             write_atomically(directory / name, data)
         write_atomically(directory / CONFIG, config)
         write_atomically(directory / WEIGHTS, file_of(tensors))

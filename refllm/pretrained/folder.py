@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +19,12 @@ from refllm.models.checks import require_layers_within
 from refllm.parameters import Tree
 from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.pretrained.fields import Fields
-from refllm.pretrained.limited_json import MOST_CONFIG, MOST_INDEX, read_object
+from refllm.pretrained.limited_json import MOST_CONFIG, MOST_INDEX, read_object, read_text
 from refllm.pretrained.naming import Architecture, Entry, matched, require_fit
 from refllm.pretrained.tensor_file import Tensor, tensors_of
+from refllm.tokenizers.published.files import MOST_BYTES as MOST_TOKENIZER
+from refllm.tokenizers.published.files import NAMES
+from refllm.tokenizers.published.tokenizer import PublishedTokenizer
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 MOST_SHARDS = 4096
@@ -83,6 +87,35 @@ def _is_finite(leaf: Array) -> bool:
 def is_folder(directory: Path) -> bool:
     """Whether this is such a directory, and not a run."""
     return (directory / CONFIG).is_file() and not (directory / "checkpoint").is_dir()
+
+
+def tokenizer_in(directory: Path, *, size: int | None) -> PublishedTokenizer:
+    """The tokenizer of a published model, whose vocabulary has that size. UserError where there is none."""
+    files = {name: read_text(directory / name, most=MOST_TOKENIZER) for name in NAMES if (directory / name).is_file()}
+    if not set(files) - {"tokenizer_config.json"}:
+        raise UserError(
+            f"{directory} has no tokenizer.json, no vocab.json with merges.txt and no vocab.txt; get the files of its "
+            "tokenizer"
+        )
+    return PublishedTokenizer(files, size=size)
+
+
+def ends_in(directory: Path, fields: Fields) -> frozenset[int]:
+    """The tokens that end a text: those of generation_config.json, or of config.json."""
+    path = directory / "generation_config.json"
+    values = read_object(path, most=MOST_CONFIG) if path.is_file() else {}
+    found = values.get("eos_token_id", fields.values.get("eos_token_id"))
+    return frozenset(i for i in (found if isinstance(found, list) else [found]) if type(i) is int)
+
+
+def digest_of(directory: Path) -> str:
+    """The SHA-256 of the files with the weights."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 24):
+                digest.update(piece)
+    return digest.hexdigest()
 
 
 def open_folder(directory: Path) -> Folder:

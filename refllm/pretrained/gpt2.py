@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from refllm.errors import UserError
 from refllm.models import gpt
 from refllm.pretrained.fields import Fields
 from refllm.pretrained.naming import Architecture, Entry, Shaped
@@ -50,6 +51,12 @@ def _norm(path: str, name: str) -> list[Entry]:
 
 
 def written(config: gpt.Config) -> dict[str, Any]:
+    """UserError for a form that GPT-2 has not."""
+    if config.norm != "pre" or config.positions != "learned":
+        raise UserError(
+            f"a GPT with norm {config.norm!r} and positions {config.positions!r} has no published form; it cannot be "
+            "exported"
+        )
     names = {"gelu_tanh": "gelu_new", "gelu_erf": "gelu", "relu": "relu"}
     return {
         "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": config.vocabulary,

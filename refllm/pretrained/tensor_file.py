@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,13 @@ class Tensor:
         if self.dtype not in WIDENED:
             raise UserError(f"{self.path} has a tensor of {self.dtype}; only {', '.join(WIDENED)} are weights")
         size = math.prod(self.shape)
-        stored = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}[self.dtype]
-        flat = (
-            np.frombuffer(self.data, np.dtype(stored).newbyteorder("<"), size, self.start)
-            if size
-            else np.zeros(0, stored)
-        )
+        kinds: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+        stored = np.dtype(kinds[self.dtype])
+        flat = np.zeros(0, stored)
+        if size:
+            flat = np.frombuffer(self.data, stored, size, self.start)
+        if sys.byteorder == "big":  # the numbers of a file are in little-endian order
+            flat = flat.byteswap()
         return widened(flat, self.dtype).reshape(self.shape)
 
     def raw(self) -> bytes:
@@ -61,7 +63,7 @@ def widened(flat: Array, dtype: str) -> Array:
         bits = flat.astype(np.uint32)
         bits <<= np.uint32(16)
         return bits.view(np.float32)
-    return flat.astype(np.float32) if dtype == "F16" else flat.astype(flat.dtype.newbyteorder("="), copy=False)
+    return flat.astype(np.float32) if dtype == "F16" else flat
 
 
 def narrowed(x: Array, dtype: str) -> bytes | None:

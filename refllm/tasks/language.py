@@ -3,16 +3,19 @@ where the tokens do not hold all of the text."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refllm.backend import to_host
 from refllm.data.batching import Batches
 from refllm.data.held_out import HeldOutWindows
 from refllm.models import by_name
 from refllm.objectives.causal import Causal
-from refllm.parameters import Tree
+from refllm.parameters import Tree, from_names
 from refllm.state_file import made_of
 from refllm.tasks import part_told
+from refllm.tasks.start import Start, started
 from refllm.tasks.text import LearntText, ReadText
 from refllm.tokenizers import Tokenizer, require_same_vocabulary
 from refllm.tokenizers import load as load_tokenizer
@@ -27,9 +30,24 @@ def bits_of(measured: dict[str, float]) -> tuple[float, str]:
     return (measured["val_bpc"], "character") if "val_bpc" in measured else (measured["val_bpt"], "token")
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """A trained model in the place of a fresh one: its weights by path."""
+
+    model: Any
+    weights: dict[str, Any]
+
+    def shapes(self, config: Any) -> Tree:
+        return self.model.shapes(config)
+
+    def initial(self, config: Any, generator: Any) -> Tree:
+        return from_names(self.shapes(config), {path: to_host(x) for path, x in self.weights.items()})
+
+
 class Language:
     """A model of the protocol of refllm/objectives/causal.py on a text: that of `data` or the Python reference, which
-    is read here unless it is given."""
+    is read here unless it is given. From `start`, which is a trained model, it goes on; `window` is the tokens of a
+    window, the context where there is none."""
 
     def __init__(
         self,
@@ -39,6 +57,8 @@ class Language:
         tokenizer: Tokenizer,
         data: list[str],
         text: LearntText | None = None,
+        start: Start | None = None,
+        window: int | None = None,
     ) -> None:
         self.model, self.config, self.tokenizer = by_name(model), config, tokenizer
         self.data = [str(Path(d).resolve()) for d in data]
@@ -46,8 +66,16 @@ class Language:
         self.objective: Objective = Causal(self.model, config)
         self.text = text = text or LearntText.of(ReadText.whole(data), tokenizer)
         self.name, self.tokens, self.held_out = text.about.name, text.tokens, text.held_out
-        self.windows = HeldOutWindows(self.tokens, self.held_out.tokens, context=config.context, batch=EVALUATION_BATCH)
+        self.start, self.window = start, min(window or config.context, config.context)
+        self.windows = HeldOutWindows(self.tokens, self.held_out.tokens, context=self.window, batch=EVALUATION_BATCH)
         self.validation_tokens = len(self.held_out.tokens)
+
+    @property
+    def beginning(self) -> Any:
+        """What the trainer begins with: the model, or the one that was trained before."""
+        if self.start is None or self.start.weights is None:
+            return self.model
+        return Beginning(self.model, self.start.weights)
 
     def introduced(self) -> str:
         return self.text.about.introduced(self.tokenizer)
@@ -56,17 +84,18 @@ class Language:
         return {
             "task": "language", "model": self.model.__name__.rpartition(".")[2], "config": self.config.as_dict(),
             "tokenizer": self.tokenizer.to_json(), "data": self.data,
+            **({} if self.window == self.config.context else {"window": self.window}),
+            **({} if self.start is None else {"from": self.start.as_dict()}),
             **self.text.about.described(),
         }  # fmt: skip
 
     def feed(self, *, batch: int, order: Any, state: dict[str, Any] | None) -> Batches:
-        context = self.config.context
         if state is None:
-            return Batches(self.tokens, context=context, batch=batch, generator=order)
-        return Batches.from_state(self.tokens, state, context=context, batch=batch)
+            return Batches(self.tokens, context=self.window, batch=batch, generator=order)
+        return Batches.from_state(self.tokens, state, context=self.window, batch=batch)
 
     def tokens_a_batch(self, batch: int) -> int:
-        return batch * int(self.config.context)
+        return batch * int(self.window)
 
     @property
     def examples_held_out(self) -> int:
@@ -95,4 +124,6 @@ def load(description: dict[str, Any]) -> Language:
         tokenizer=tokenizer,
         data=description["data"],
         text=LearntText.of(ReadText.again(description), tokenizer),
+        start=started(description.get("from")),
+        window=description.get("window"),
     )

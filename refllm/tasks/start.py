@@ -10,6 +10,8 @@ from refllm import checkpoint
 from refllm.backend import Array, to_device
 from refllm.errors import UserError
 from refllm.invocation import command
+from refllm.models import LANGUAGE_MODELS
+from refllm.pretrained.folder import digest_of, is_folder, open_folder, tokenizer_in
 from refllm.tasks.stored import stored_model
 
 
@@ -22,26 +24,54 @@ class Start:
     weights: dict[str, Array] | None
     config: Any = None
     tokenizer: Any = None
+    model: str = ""
 
     def as_dict(self) -> dict[str, str]:
         return {"directory": self.directory, "sha256": self.digest}
 
 
-def begun_from(directory: Path, *, model: str, device: str) -> Start:
-    """A trained run of that model as the beginning of another one.
+def begun_from(directory: Path, *, model: str | None, device: str) -> Start:
+    """A trained run, or a published model, of that kind as the beginning of another one; None for any language model.
 
-    Raises: UserError if it is a run of another model.
+    Raises: UserError if it is one of another model.
     """
+    if is_folder(directory):
+        return _published(directory, model=model, device=device)
     description, _ = checkpoint.load(directory / "checkpoint")
-    if description.get("model") != model:
-        raise UserError(
-            f"{directory} is a run of {description.get('model')}, and this one begins from one of {model}; "
-            f"make one by {command('pretrain', '--model', model)}"
-        )
+    _require_model(directory, description.get("model"), model)
     stored = stored_model(directory)
     digest = stored.description["files"]["weights"]["sha256"]
     weights = {path: to_device(x, device) for path, x in stored.weights().items()}
-    return Start(str(directory.resolve()), digest, weights, stored.config, stored.tokenizer)
+    kind = str(description["model"])
+    return Start(str(directory.resolve()), digest, weights, stored.config, stored.tokenizer, kind)
+
+
+def _published(directory: Path, *, model: str | None, device: str) -> Start:
+    folder = open_folder(directory)
+    _require_model(directory, folder.architecture.model, model)
+    tokenizer = tokenizer_in(directory, size=folder.config.vocabulary)
+    weights = {path: to_device(x, device) for path, x in folder.leaves().items()}
+    return Start(
+        str(directory.resolve()), digest_of(directory), weights, folder.config, tokenizer, folder.architecture.model
+    )
+
+
+def _require_model(directory: Path, found: Any, wanted: str | None) -> None:
+    if wanted is None and found not in LANGUAGE_MODELS:
+        raise UserError(
+            f"{directory} holds a model of the kind {found}, which predicts no next token; give one that does "
+            f"({', '.join(LANGUAGE_MODELS)})"
+        )
+    if wanted is not None and found != wanted:
+        raise UserError(
+            f"{directory} is a run of {found}, and this one begins from one of {wanted}; "
+            f"make one by {command('pretrain', '--model', wanted)}"
+        )
+
+
+def started(saved: dict[str, str] | None) -> Start | None:
+    """What a run that is resumed began from, without its weights: those that count are the run's own."""
+    return None if saved is None else Start(saved["directory"], saved["sha256"], None)
 
 
 def restored(description: dict[str, Any]) -> Start | None:

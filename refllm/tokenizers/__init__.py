@@ -26,6 +26,7 @@ __all__ = [
     "Tokenizer",
     "WordPieceTokenizer",
     "WordTokenizer",
+    "begun",
     "character_starts",
     "default_start",
     "encode_long",
@@ -84,6 +85,13 @@ def load(saved: object) -> Tokenizer:
     return KINDS[kind].from_json(saved)
 
 
+def begun(tokenizer: Tokenizer, text: str) -> NDArray[np.int64]:
+    """The ids of a text that a model goes on with, after what its tokenizer puts before every text, if anything."""
+    begins = getattr(tokenizer, "begun", tokenizer.encode)
+    ids: NDArray[np.int64] = begins(text)
+    return ids
+
+
 BORDER = re.compile(r"(?<=\S)(?=[ \n])")  # no token of any kind reaches across: what follows begins with its space
 PIECE = 1 << 20  # characters that are encoded together
 
@@ -92,6 +100,8 @@ def encode_long(tokenizer: Tokenizer, text: str, *, piece: int = PIECE) -> NDArr
     """The ids of `encode` in the smallest type that holds them, encoded piece by piece: a long text takes little more
     memory than they do."""
     kind = np.min_scalar_type(tokenizer.size - 1)
+    if isinstance(tokenizer, PublishedTokenizer):  # its words may reach across
+        return tokenizer.encode(text).astype(kind)
     found = [tokenizer.encode(text[start:end]).astype(kind) for start, end in borders(text, piece=piece)]
     return np.concatenate(found) if found else np.zeros(0, kind)
 
@@ -114,6 +124,8 @@ def character_starts(tokenizer: Tokenizer, tokens: NDArray[np.integer[Any]]) -> 
     if isinstance(tokenizer, BytePairTokenizer):
         each = np.array([sum(byte & 0xC0 != 0x80 for byte in token) for token in tokenizer.vocabulary])
         return np.append(0, np.cumsum(each[tokens]))
+    if isinstance(tokenizer, PublishedTokenizer):
+        return np.append(0, np.cumsum(tokenizer.characters(tokens)))
     return np.arange(len(tokens) + 1)  # one each
 
 

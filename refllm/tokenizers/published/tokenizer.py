@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from refllm.errors import UserError
 from refllm.tokenizers.checks import checked_ids, refuse_surrogates
 from refllm.tokenizers.published.added import Added, added_tokens, cutter
-from refllm.tokenizers.published.decoders import decoders
+from refllm.tokenizers.published.decoders import bytes_of_spelling, decoders
 from refllm.tokenizers.published.files import NAMES, described
 from refllm.tokenizers.published.models import BytePairs, Piece, model_of
 from refllm.tokenizers.published.normalisers import normalisers
@@ -152,6 +152,13 @@ class PublishedTokenizer:
             ids = [*one.before, *ids, *one.after]
         return np.array(ids, np.int64)
 
+    def begun(self, text: str) -> NDArray[np.int64]:
+        """The ids of a text that is to be gone on with: after what stands before a text, without what ends it."""
+        ids = self.encode(text).tolist()
+        for one in self.processors:
+            ids = [*one.before, *ids]
+        return np.array(ids, np.int64)
+
     def encode_with_offsets(self, text: str, *, marked: bool = False) -> Encoded:
         """The ids, and where each stands in the text; what is put around it stands at (0, 0)."""
         refuse_surrogates(text)
@@ -231,6 +238,13 @@ class PublishedTokenizer:
                 window, text = window[-1:], alone
             given = text
         yield self._text(window)[len(given) :]
+
+    def characters(self, ids: Iterable[int]) -> list[int]:
+        """How many characters begin in each token."""
+        if not self._spelled:
+            return [len(piece) for piece in self.stream(ids)][:-1]
+        spelling = {i: bytes_of_spelling(token) for i, token in self.tokens.items() if i not in self.special_tokens}
+        return [sum(byte & 0xC0 != 0x80 for byte in spelling.get(int(i), b"")) for i in ids]
 
     # --- what others ask ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,237 @@
+"""A published model in the place of a run: every command that takes one computes what its weights say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.cli import main
+from refllm.generation.generate import generate
+from refllm.models import bert, gpt, llama
+from refllm.ops.cross_entropy import cross_entropy
+from refllm.parameters import named_leaves
+from refllm.pretrained.architectures import ARCHITECTURES
+from refllm.pretrained.export import config_of, tensors_of_leaves, write_folder
+from refllm.pretrained.folder import open_folder
+from refllm.trained import load_model
+from spec_tests import tiny
+from spec_tests.commands.conftest import Refused
+from spec_tests.pretrained.folders import change_config, random_leaves
+from spec_tests.tokenizers.test_published import byte_level
+
+SIZES: dict[str, Any] = {"vocabulary": 264, "context": 32, "layers": 2, "heads": 2, "width": 8, "hidden": 12}
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "very", "##ly", "not", *"abcdefghij", "."]
+Made = Callable[..., Path]
+
+
+def write(directory: Path, kind: str, config: Any, files: dict[str, str], **more: Any) -> Path:
+    architecture = ARCHITECTURES[kind]
+    tensors = tensors_of_leaves(architecture, config, random_leaves(architecture, config))
+    values = {**architecture.written(config), **more}
+    write_folder(directory, config_of(values, tensors), tensors, {name: text.encode() for name, text in files.items()})
+    return directory
+
+
+@pytest.fixture
+def language(tmp_path: Path) -> Path:
+    files = {"tokenizer.json": json.dumps(byte_level()), "tokenizer_config.json": "{}"}
+    return write(tmp_path / "published", "llama", llama.Config(**SIZES, kv_heads=1, eps=1e-6), files)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    config = bert.Config(**{**SIZES, "vocabulary": len(PIECES)}, outputs=())
+    return write(tmp_path / "encoder", "bert", config, {"vocab.txt": "\n".join(PIECES) + "\n"})
+
+
+def greedy(directory: Path, prompt: str, tokens: int) -> list[int]:
+    trained = load_model(directory, "cpu")
+    ids = trained.tokenizer.encode(prompt)[None]
+    steps = generate(
+        trained.parameters, model=trained.model, ids=ids, padding=None, config=trained.config, new_tokens=tokens,
+        temperature=1.0, top_k=None, top_p=None, uniforms=None, cache=False,
+    )  # fmt: skip
+    return [int(chosen[0]) for chosen, _ in steps]
+
+
+def test_generate_writes_what_the_weights_say(language: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wanted = greedy(language, "the a", 12)
+    capfd.readouterr()
+    assert main(["generate", str(language), "--prompt", "the a", "--tokens", "12", "--greedy"]) == 0
+    tokenizer = load_model(language, "cpu").tokenizer
+    text = "the a" + tokenizer.decode(wanted)
+    assert capfd.readouterr().out.rstrip("\n").startswith(text.rstrip("\ufffd"))
+
+
+def test_generate_stops_at_the_end_token(language: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wanted = greedy(language, "the a", 12)
+    end = wanted[3]
+    change_config(language, eos_token_id=[end, 999])
+    capfd.readouterr()
+    assert main(["generate", str(language), "--prompt", "the a", "--tokens", "12", "--greedy"]) == 0
+    tokenizer = load_model(language, "cpu").tokenizer
+    before = tokenizer.decode(wanted[: wanted.index(end)]).rstrip("\ufffd")
+    assert capfd.readouterr().out == "the a" + before + "\n"
+
+
+def test_score_is_the_loss_of_the_weights(language: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = "the aaa the b"
+    trained = load_model(language, "cpu")
+    ids = trained.tokenizer.encode(text)
+    logits, _ = trained.model.forward(
+        trained.parameters, ids=ids[None, :-1], config=trained.config, dropout_mask=None, cache=None
+    )
+    nll, _ = cross_entropy(logits, targets=ids[None, 1:], ignore=None, reduction="sum")
+    capfd.readouterr()
+    assert main(["score", str(language), "--text", text, "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["log_probability"] == pytest.approx(-float(nll), rel=1e-5)
+    assert found["tokens"] == len(ids) - 1
+
+
+def test_chat_answers_a_line(
+    language: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+    import sys
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the a\n")))
+    assert main(["chat", str(language), "--greedy", "--tokens", "5"]) == 0
+    assert capfd.readouterr().out.endswith("\n")
+
+
+def vectors(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> Any:
+    capfd.readouterr()
+    assert main(["embed", *arguments]) == 0
+    return numpy.array([json.loads(line)["vector"] for line in capfd.readouterr().out.splitlines()])
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls", "pooled"])
+def test_embed_pools_the_states_of_the_encoder(encoder: Path, pool: str, capfd: pytest.CaptureFixture[str]) -> None:
+    trained = load_model(encoder, "cpu")
+    ids = numpy.array([[2, 5, 8, 20, 3]])  # [CLS] good ##ly . [SEP]
+    h, _ = bert.encode(
+        trained.parameters, ids=ids, segments=0 * ids, attention_mask=None, config=trained.config, dropout_mask=None
+    )
+    wanted = {"mean": h[0].mean(axis=0), "cls": h[0, 0], "pooled": bert.pooled(h, trained.parameters)[0][0]}[pool]
+    (found,) = vectors([str(encoder), "Goodly.", "--pool", pool, "--no-normalise"], capfd)
+    numpy.testing.assert_allclose(found, wanted, rtol=2e-5, atol=1e-6)
+    (unit,) = vectors([str(encoder), "Goodly.", "--pool", pool], capfd)
+    numpy.testing.assert_allclose(unit, wanted / numpy.linalg.norm(wanted), rtol=2e-5, atol=1e-6)
+
+
+def test_embed_does_not_let_one_text_change_another(encoder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    one = vectors([str(encoder), "good"], capfd)
+    several = vectors([str(encoder), "very bad a b c d e", "good"], capfd)
+    assert numpy.array_equal(one[0], several[1])
+
+
+def test_embed_reads_a_language_model_too_and_refuses_what_it_lacks(
+    language: Path, capfd: pytest.CaptureFixture[str], refused: Refused, tmp_path: Path
+) -> None:
+    assert vectors([str(language), "the a"], capfd).shape == (1, 8)
+    assert "no pooler" in refused("embed", str(language), "the a", "--pool", "pooled")
+    assert "32" in refused("embed", str(language), "b" * 40)
+    assert main(["embed", str(language), "the", "--out", str(tmp_path / "v.npy")]) == 0
+    assert numpy.load(tmp_path / "v.npy").shape == (1, 8)
+
+
+def test_inspect_tells_the_model_and_what_is_not_supported(language: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    assert main(["inspect", str(language)]) == 0
+    told = capfd.readouterr().out
+    assert "llama (LlamaForCausalLM)" in told
+    assert "not supported" not in told
+    assert main(["inspect", str(language), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (
+        found["parameters"]
+        == sum(found["parts"].values())
+        == sum(x.size for x in open_folder(language).leaves().values())
+    )
+    change_config(language, hidden_act="mish")
+    (language / "tokenizer.json").write_text("{}")
+    assert main(["inspect", str(language)]) == 1
+    told = capfd.readouterr().out
+    assert "mish" in told
+    assert "tokenizer's files" in told
+    assert "tensors" in told
+
+
+def test_inspect_tells_of_a_run(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    assert main(["inspect", str(trained)]) == 0
+    assert "a run of refllm" in capfd.readouterr().out
+
+
+def test_inspect_of_what_is_neither_is_one_line(refused: Refused, tmp_path: Path) -> None:
+    assert "no checkpoint" in refused("inspect", str(tmp_path))
+
+
+def test_a_published_model_is_exported_bit_for_bit(language: Path, tmp_path: Path) -> None:
+    assert main(["export", str(language), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
+    for path in language.iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_export_overwrites_nothing(language: Path, refused: Refused) -> None:
+    assert "not empty" in refused("export", str(language), "--out", str(language))
+
+
+def test_a_training_goes_on_from_a_published_model_and_back(
+    language: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = str(tiny.data(tmp_path))
+    arguments = ["--data", data, "--steps", "2", "--reports", "1", "--batch", "2", "--context", "8", "--threads", "1"]
+    out = tmp_path / "run"
+    assert main(["train", "--from", str(language), *arguments, "--lr", "1e-9", "--out", str(out)]) == 0
+    ours, theirs = load_model(out, "cpu"), load_model(language, "cpu")
+    assert ours.config == theirs.config
+    assert ours.tokenizer.to_json()["files"] == theirs.tokenizer.to_json()["files"]
+    for (path, x), (_, y) in zip(named_leaves(ours.parameters), named_leaves(theirs.parameters), strict=True):
+        numpy.testing.assert_allclose(x, y, atol=1e-7, err_msg=path)
+    assert main(["train", "--resume", str(out), "--steps", "1"]) == 0
+    assert main(["export", str(out), "--out", str(tmp_path / "back")]) == 0
+    back = load_model(tmp_path / "back", "cpu")
+    assert back.config == replace(theirs.config)
+    for (path, x), (_, y) in zip(
+        named_leaves(load_model(out, "cpu").parameters), named_leaves(back.parameters), strict=True
+    ):
+        assert numpy.array_equal(x, y), path
+    assert (tmp_path / "back" / "tokenizer.json").read_bytes() == (language / "tokenizer.json").read_bytes()
+
+
+def test_flags_that_the_model_decides_are_refused(language: Path, refused: Refused) -> None:
+    assert "--width" in refused("train", "--from", str(language), "--width", "16")
+    assert "--tokenizer" in refused("train", "--from", str(language), "--tokenizer", "word")
+    assert "--context" in refused("train", "--from", str(language), "--context", "33")
+
+
+def test_labels_are_learnt_from_a_published_encoder_and_exported(
+    encoder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["text,label", *(f"very {word} {letter},{word}" for letter in "abcdefgh" for word in ("good", "bad"))]
+    (tmp_path / "data.csv").write_text("\n".join(rows) + "\n")
+    arguments = ["--steps", "3", "--batch", "4", "--threads", "1", "--reports", "1", "--out", str(tmp_path / "run")]
+    assert main(["classify", "fit", str(tmp_path / "data.csv"), "--from", str(encoder), *arguments]) == 0
+    assert main(["classify", "predict", str(tmp_path / "run"), "very good a", "--json"]) == 0
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "hf")]) == 0
+    values = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert values["architectures"] == ["BertForSequenceClassification"]
+    assert values["id2label"] == {"0": "bad", "1": "good"}
+    run, back = load_model(tmp_path / "run", "cpu"), load_model(tmp_path / "hf", "cpu")
+    for (path, x), (_, y) in zip(named_leaves(run.parameters), named_leaves(back.parameters), strict=True):
+        assert numpy.array_equal(x, y), path
+
+
+def test_a_run_without_a_published_form_is_refused(trained: Path, refused: Refused, tmp_path: Path) -> None:
+    config = gpt.Config(**{**SIZES, "vocabulary": 11}, norm="post")
+    with pytest.raises(ValueError, match="no published form"):
+        ARCHITECTURES["gpt2"].written(config)
+    assert "--out" in refused("export", str(trained), "--out", str(trained))
