@@ -188,6 +188,11 @@ def written(config: llama.Config) -> dict[str, Any]:
     return _class_of(config) | sizes
 
 
+def _whole(number: float) -> float | int:
+    """A whole number as one: the published configurations take no other there."""
+    return int(number) if number == int(number) else number
+
+
 def _class_of(config: llama.Config) -> dict[str, Any]:
     windows = {window for window in config.windows if window}
     kinds = ["sliding_attention" if window else "full_attention" for window in config.windows]
@@ -197,7 +202,7 @@ def _class_of(config: llama.Config) -> dict[str, Any]:
         more: dict[str, Any] = {"hidden_activation": "gelu_pytorch_tanh"}
         if config.norms_after:
             more |= {
-                "query_pre_attn_scalar": config.score_width or config.head_width,
+                "query_pre_attn_scalar": _whole(config.score_width or config.head_width),
                 "attn_logit_softcapping": config.score_cap or None, "final_logit_softcapping": config.logit_cap or None,
                 "sliding_window": max(windows, default=4096),
                 "layer_types": kinds or ["full_attention"] * config.layers,
