@@ -137,7 +137,7 @@ def _shown(x: Any) -> str:
 
 def page(data: dict[str, Any]) -> str:
     """docs/libraries.md."""
-    return "\n".join([_HEAD, *_table(data), "", _MIDDLE, *_limits_table(data), ""])
+    return "\n".join([_HEAD, *_table(data), *_missing(data), "", _MIDDLE, *_limits_table(data), ""])
 
 
 _HEAD = """# Released libraries
@@ -168,6 +168,13 @@ def _table(data: dict[str, Any]) -> Iterator[str]:
             other = n["dtype"] + n["convention"]
             cells = [name, versions, dtype, f"{right}{by_value}", n["failed"], other, n["skipped"]]
             yield f"| {' | '.join(map(str, cells))} | `{found['command']} --dtype {dtype}` |"
+
+
+def _missing(data: dict[str, Any]) -> Iterator[str]:
+    """What was not measured has these words and no number."""
+    for subject in SUBJECTS:
+        if subject.name not in data:
+            yield f"| {subject.name} | | {', '.join(subject.dtypes)} | not measured | | | | `{subject.command}` |"
 
 
 def _limits_table(data: dict[str, Any]) -> Iterator[str]:
