@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from refllm.verify import corpus, runner
+from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,8 @@ COUNTED: list[tuple[str, Callable[[], float]]] = [
     (r"golden cases \(([\d.]+) MB", megabytes),
     (r"bank of (\d+) realistic mistakes", lambda: len(MUTANTS)),
     (r"[Aa]ll (\d+) fail, and the", lambda: len(MUTANTS)),
+    (r"(\d+) mistakes of kernels", lambda: len(MISTAKES)),
+    (r"(\d+) of them with a public report", lambda: sum(mistake.issue is not None for mistake in MISTAKES)),
     (r"(\d+) of them with the public issue", lambda: sum(mutant.issue is not None for mutant in MUTANTS)),
     (r"\| refllm \(NumPy\) \| float64 \| (\d+) \|", lambda: decided("float64")),
     (r"\| refllm \(NumPy\) \| float32 \| (\d+) \|", lambda: decided("float32")),

@@ -30,8 +30,8 @@ class Selection:
 
 def require_size(options: argparse.Namespace) -> None:
     """UserError if flags speak of sized cases where there are none."""
-    if options.mutants and options.size != "tiny":
-        raise UserError("--mutants puts the bank to the tiny cases; leave --size out")
+    if options.mutants and options.size == "all":
+        raise UserError("--mutants puts one bank to its cases: --size tiny, or --size kernel for mistakes of kernels")
     if options.slow and options.size == "tiny":
         raise UserError("--slow is for the sized cases: add --size kernel or --size all")
     if options.tensors and not (options.requests and options.size != "tiny"):

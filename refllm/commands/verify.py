@@ -49,6 +49,7 @@ from refllm.verify.report_data import as_data
 from refllm.verify.report_text import as_text
 from refllm.verify.signatures import TABLES
 from refllm.verify.sized import judge
+from refllm.verify.sized.cases import SizedCase
 
 DESCRIPTION = f"""Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
 
@@ -151,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     cases = selected(golden, options)
     if options.mutants:
-        return _mutants(golden, cases.tiny, options)
+        return _kernels(cases.sized, options) if cases.sized else _mutants(golden, cases.tiny, options)
     if options.requests:
         return _write_requests(Path(options.requests), cases, options)
     runs = [_one_run(options, adapter, dtype) for adapter in options.adapter or [None] for dtype in dtypes]
@@ -426,3 +427,18 @@ def _mutants(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespa
         print()
     sys.stdout.flush()
     return 1 if table.survivors else 0
+
+
+def _kernels(sized: list[SizedCase], options: argparse.Namespace) -> int:
+    from refllm.verify.kernels import table
+
+    if options.dtype not in table.DTYPES:
+        raise UserError(f"--mutants --size kernel runs in {' or '.join(table.DTYPES)}; got --dtype {options.dtype}")
+    deaths = table.measure(sized, options.dtype)
+    if not deaths:
+        raise UserError(f"no mistake of a kernel is of the cases chosen; there are some of {', '.join(table.KNOWN)}")
+    print(json.dumps(table.as_data(deaths), indent=1) if options.json else table.as_text(deaths), end="")
+    if options.json:
+        print()
+    sys.stdout.flush()
+    return 1 if table.survivors(deaths) else 0

@@ -34,7 +34,7 @@ def verified(capsys: pytest.CaptureFixture[str]) -> Report:
     def run(*arguments: str) -> tuple[int, dict[str, Any]]:
         status = main(["verify", *arguments, "--json"])
         data = json.loads(capsys.readouterr().out)
-        for result in data["results"].values():
+        for result in data.get("results", {}).values():
             del result["seconds"]  # the only thing that a repetition changes
         return status, data
 
@@ -164,6 +164,17 @@ def test_the_bank_is_put_to_chosen_cases_as_far_as_they_reach(verified: Report) 
     assert {name.partition("/")[0] for name in report["matrix"]} == {"SMX"}
     status, report = verified("--mutants", "--only", "SMX/softmax-vector")
     assert (status, report["survivors"] != []) == (1, True)
+
+
+def test_mistakes_of_kernels_are_put_to_the_sized_cases(capsys: pytest.CaptureFixture[str], verified: Report) -> None:
+    flags = ["--mutants", "--size", "kernel", "--dtype", "float32"]
+    status, report = verified(*flags, "--only", "dropout")
+    assert (status, report["survivors"], report["mistakes"]) == (0, [], report["killed"])
+    assert {name.partition("/")[0] for name in report["cases"]} == {"dropout"}
+    assert verified(*flags, "--only", "ADAMW/kernel-adamw-1-normal-step-1")[0] == 1
+    assert "no mistake of a kernel is of the cases chosen" in _line(capsys, *flags, "--only", "gelu_erf")
+    assert "runs in float64 or float32; got --dtype float16" in _line(capsys, *flags, "--dtype", "float16")
+    assert "--size tiny, or --size kernel" in _line(capsys, "--mutants", "--size", "all")
 
 
 def test_requests_are_written_once_and_answers_to_them_are_read(

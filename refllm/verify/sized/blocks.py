@@ -25,11 +25,11 @@ def attention(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(q[..., first:end, :], keys, values, causal=True, allowed=None)
 
         def back(dy: Array) -> tuple[Array, Array, Array]:
-            dq, dk, dv = [], None, None
+            dq, dk, dv = list[Array](), None, None
             for first, end in reversed(list(_bounds(T, scores))):
                 dq_here, dk_here, dv_here = block(first, end)[1](dy[..., first:end, :])
                 dq.append(dq_here)
-                dk, dv = (_added(all, here, end) for all, here in ((dk, dk_here), (dv, dv_here)))
+                dk, dv = _added(dk, dk_here, end), _added(dv, dv_here, end)
             return concatenate(dq[::-1], axis=-2), dk, dv
 
         return concatenate([block(first, end)[0] for first, end in _bounds(T, scores)], axis=-2), back

@@ -74,9 +74,12 @@ def _result(
         return Result(bare, "fault", str(error))
 
 
-def judged(sized: SizedCase, case: Case, response: Response, dtype: str, plan: Plan) -> Result:
-    """The result of an answer to the case with its tensors."""
-    bare, found = sized.without_tensors(), list(_verdicts(sized, case, response, dtype, plan))
+def judged(
+    sized: SizedCase, case: Case, response: Response, dtype: str, plan: Plan, asked: Text | None = None
+) -> Result:
+    """The result of an answer to the case with its tensors; `asked` is the text, where it is asked more than once."""
+    asked = asked or Text(case, plan, gradients=response.gradients is not None)
+    bare, found = sized.without_tensors(), list(_verdicts(sized, case, response, dtype, plan, asked))
     if any(v.wrong not in ("", "dtype") for v in found):
         return Result(bare, "fail", "", found)
     if any(v.wrong for v in found):
@@ -87,8 +90,9 @@ def judged(sized: SizedCase, case: Case, response: Response, dtype: str, plan: P
     return Result(bare, "pass", "", found)
 
 
-def _verdicts(sized: SizedCase, case: Case, response: Response, dtype: str, plan: Plan) -> Iterator[Verdict]:
-    asked = _Text(case, plan, gradients=response.gradients is not None)
+def _verdicts(
+    sized: SizedCase, case: Case, response: Response, dtype: str, plan: Plan, asked: Text
+) -> Iterator[Verdict]:
     groups: list[tuple[str, str, Any, dict[str, Any]]] = [("outputs", "output", case.outputs, response.outputs)]
     if response.gradients is not None:
         groups.append(("gradients", "gradient of", case.gradients, response.gradients))
@@ -117,7 +121,7 @@ def _of_other_dtype(verdict: Verdict, text: str) -> Verdict:
     return Verdict(verdict.name, "dtype", f"{verdict.name} has the wrong dtype: {text}")
 
 
-class _Text:
+class Text:
     """What the text says of a case, evaluated once, when it is asked for."""
 
     def __init__(self, case: Case, plan: Plan, *, gradients: bool) -> None:
@@ -199,7 +203,7 @@ def _measured(worst: Worst, plan: Plan) -> str:
 # --- what is stored ---------------------------------------------------------------------------------------------------
 
 
-def _by_what_is_stored(name: str, y: Array, sized: SizedCase, key: str, dtype: str, plan: Plan, text: _Text) -> Verdict:
+def _by_what_is_stored(name: str, y: Array, sized: SizedCase, key: str, dtype: str, plan: Plan, text: Text) -> Verdict:
     known, places = sized.known[key], probes(y.shape, sized.seed, key)
     if not len(places):
         return Verdict(name, "", "")

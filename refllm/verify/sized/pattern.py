@@ -23,7 +23,7 @@ def in_words(wrong: Array, axes: Sequence[str]) -> str:
     parts, region = [], numpy.ones(wrong.shape, bool)
     for axis, name in enumerate(axes):
         others = tuple(a for a in range(wrong.ndim) if a != axis)
-        here = wrong.any(axis=others)
+        here = numpy.asarray(wrong.any(axis=others))
         if words := _along(here, name):
             parts.append(words)
             region &= here.reshape([-1 if a == axis else 1 for a in range(wrong.ndim)])

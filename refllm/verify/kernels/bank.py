@@ -1,0 +1,151 @@
+"""What a mistake of a kernel is: lines of the text with loops, and what stands in their place.
+
+Mistake("softmax/no-rescale", "the sum is not rescaled …", edit(online, "Z = Z * …", "Z = Z"), issue)
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from types import FunctionType
+from typing import Any, cast
+
+import numpy
+
+from refllm.verify.adapter import Functions
+from refllm.verify.kernels import (
+    elementwise,
+    flash,
+    heads,
+    losses,
+    machine,
+    norms,
+    products,
+    softmaxes,
+    steps,
+    tables,
+    turns,
+    updates,
+)
+from refllm.verify.mutants.bank import Rewritten
+
+Function = Callable[..., Any]
+MODULES = (products, softmaxes, losses, norms, flash, heads, tables, turns, updates, steps, elementwise)
+_PLACE = "refllm.verify.kernels."
+
+OPERATIONS: Mapping[str, FunctionType] = {
+    f.__name__: cast(FunctionType, f)
+    for f in (
+        products.matmul, products.linear, softmaxes.softmax, softmaxes.log_softmax, losses.cross_entropy,
+        losses.smoothed_cross_entropy, norms.layer_norm, norms.rms_norm, flash.attention,
+        flash.sliding_window_attention, heads.repeat_heads, tables.embedding, turns.rotary_halves,
+        turns.rotary_interleaved, updates.adamw, steps.lstm, elementwise.gelu_tanh, elementwise.silu,
+        elementwise.dropout,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """`id` begins with the operation that it is measured on; `about` reads on after "equal to"; `issue` is a public
+    report of somebody who made it. What it leaves unwritten is NaN, and may be anything in another implementation."""
+
+    id: str
+    about: str
+    rewritten: tuple[Rewritten, ...]
+    issue: str | None = None
+
+    @property
+    def operation(self) -> str:
+        return self.id.partition("/")[0]
+
+    @cached_property
+    def functions(self) -> dict[FunctionType, Function]:
+        """The edited functions, by what they are edits of."""
+        return {each.original: _compiled(each) for each in self.rewritten}
+
+    @property
+    def diff(self) -> list[tuple[str, list[str]]]:
+        """Where the lines stand, what goes, and what comes."""
+        return [(each.edit.place, each.edit.diff()) for each in self.rewritten]
+
+    def reaches(self, operation: str) -> bool:
+        """Whether the text of an operation calls what is edited."""
+        return any(each.original in called(operation) for each in self.rewritten)
+
+
+def _compiled(rewritten: Rewritten) -> Function:
+    """The edited function. It may use every word of `machine`."""
+    original = rewritten.original
+    names: dict[str, Any] = {**vars(machine), **original.__globals__}
+    exec(compile(rewritten.edit.source, f"<edited {original.__name__}>", "exec"), names)
+    return cast(Function, names[original.__name__])
+
+
+def implementation(mistake: Mistake | None = None) -> Functions:
+    """The operations of the text with loops, with a mistake in them."""
+    edited = mistake.functions if mistake else {}
+    made = {name: _with(edited, function) for name, function in OPERATIONS.items()}
+    return Functions("kernels", made, {}, ("float64", "float32"))
+
+
+def _with(edited: Mapping[FunctionType, Function], function: FunctionType) -> Function:
+    """An operation whose call, and whose pullback's call, find the edited functions."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        with exchanged(edited), numpy.errstate(all="ignore"):
+            found = edited.get(function, function)(*arguments, **keywords)
+        if not isinstance(found, tuple) or not callable(found[-1]):
+            return found
+        y, back = found
+
+        def run_back(*cotangents: Any) -> Any:
+            with exchanged(edited), numpy.errstate(all="ignore"):
+                return back(*cotangents)
+
+        return y, run_back
+
+    return run
+
+
+@contextmanager
+def exchanged(edited: Mapping[FunctionType, Function]) -> Iterator[None]:
+    """In this context the text with loops calls other functions in the place of these. For one thread."""
+    places = [(module, name, f) for f in edited for module, name in _places(f)]
+    try:
+        for module, name, original in places:
+            setattr(module, name, edited[original])
+        yield
+    finally:
+        for module, name, original in places:
+            setattr(module, name, original)
+
+
+@cache
+def _places(original: FunctionType) -> tuple[tuple[Any, str], ...]:
+    modules = [m for m in list(sys.modules.values()) if getattr(m, "__name__", "").startswith(_PLACE)]
+    modules = [m for m in modules if m in MODULES]
+    return tuple((module, name) for module in modules for name, value in vars(module).items() if value is original)
+
+
+@cache
+def called(operation: str) -> frozenset[FunctionType]:
+    """The functions that an operation is made of."""
+    found, waiting = set[FunctionType](), [OPERATIONS[operation]]
+    while waiting:
+        function = waiting.pop()
+        if function in found:
+            continue
+        found.add(function)
+        codes = [function.__code__]
+        while codes:
+            code = codes.pop()
+            codes += [c for c in code.co_consts if hasattr(c, "co_names")]
+            others = (function.__globals__.get(name) for name in code.co_names)
+            waiting += [f for f in others if isinstance(f, FunctionType) and f.__module__.startswith(_PLACE)]
+    return frozenset(found)

@@ -1,0 +1,97 @@
+"""Attention in tiles of queries and keys: softmax on the way, and the log-sum-exp L of each row for the way back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify.kernels.machine import INFINITY, TILE, swap, tiles, unwritten, zeros
+
+Pullback = Callable[..., tuple[Array, ...]]
+
+
+def attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> tuple[Array, Pullback]:
+    y, L = forward(q, k, v, causal, allowed, None)
+
+    def attention_back(dy: Array) -> tuple[Array, ...]:
+        return backward(q, k, v, y, L, dy, causal, allowed, None)
+
+    return y, attention_back
+
+
+def sliding_window_attention(
+    q: Array, k: Array, v: Array, *, window: int, allowed: Array | None
+) -> tuple[Array, Pullback]:
+    y, L = forward(q, k, v, True, allowed, window)
+
+    def sliding_window_attention_back(dy: Array) -> tuple[Array, ...]:
+        return backward(q, k, v, y, L, dy, True, allowed, window)
+
+    return y, sliding_window_attention_back
+
+
+def forward(
+    q: Array, k: Array, v: Array, causal: bool, allowed: Array | None, window: int | None
+) -> tuple[Array, Array]:
+    T, S = q.shape[-2], k.shape[-2]
+    y, L = unwritten((*q.shape[:-1], v.shape[-1]), q), unwritten(q.shape[:-1], q)
+    for rows in tiles(T, TILE):
+        top = numpy.full((*q.shape[:-2], rows.stop - rows.start, 1), -INFINITY, q.dtype)
+        shift, Z, sums = zeros(top.shape, q), zeros(top.shape, q), zeros((*top.shape[:-1], v.shape[-1]), q)
+        for keys in tiles(S, TILE):
+            if causal and keys.start > rows.stop - 1 + S - T:
+                break
+            s = scores(q, k, rows, keys, causal, allowed, window)
+            new = numpy.maximum(top, s.max(axis=-1, keepdims=True))
+            shift = numpy.where(new == -INFINITY, 0, new)
+            rescale = numpy.exp(top - shift)
+            P = numpy.exp(s - shift)
+            Z = Z * rescale + P.sum(axis=-1, keepdims=True)
+            sums = sums * rescale
+            sums = sums + P @ v[..., keys, :]
+            top = new
+        y[..., rows, :] = sums / numpy.where(Z == 0, 1, Z)
+        L[..., rows] = numpy.where(Z == 0, INFINITY, shift + numpy.log(numpy.where(Z == 0, 1, Z)))[..., 0]
+    return y, L
+
+
+def backward(
+    q: Array, k: Array, v: Array, y: Array, L: Array, dy: Array,
+    causal: bool, allowed: Array | None, window: int | None,
+) -> tuple[Array, ...]:  # fmt: skip
+    T, S, scale = q.shape[-2], k.shape[-2], 1 / math.sqrt(q.shape[-1])
+    dq, dk, dv = zeros(q.shape, q), unwritten(k.shape, k), unwritten(v.shape, v)
+    delta = (dy * y).sum(axis=-1, keepdims=True)
+    for keys in tiles(S, TILE):
+        dk_here, dv_here = zeros(k[..., keys, :].shape, k), zeros(v[..., keys, :].shape, v)
+        for rows in tiles(T, TILE):
+            if causal and keys.start > rows.stop - 1 + S - T:
+                continue
+            P = numpy.exp(scores(q, k, rows, keys, causal, allowed, window) - L[..., rows, None])
+            dv_here += swap(P) @ dy[..., rows, :]
+            dP = dy[..., rows, :] @ swap(v[..., keys, :])
+            ds = P * (dP - delta[..., rows, :])
+            dk_here += swap(ds) @ q[..., rows, :] * scale
+            dq[..., rows, :] += ds @ k[..., keys, :] * scale
+        dk[..., keys, :], dv[..., keys, :] = dk_here, dv_here
+    return dq, dk, dv
+
+
+def scores(
+    q: Array, k: Array, rows: slice, keys: slice, causal: bool, allowed: Array | None, window: int | None
+) -> Array:
+    """A tile of q kᵀ / √D, with -∞ where a query may not attend a key."""
+    T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
+    s = q[..., rows, :] @ swap(k[..., keys, :]) * (1 / math.sqrt(D))
+    row, key = numpy.arange(rows.start, rows.stop)[:, None], numpy.arange(keys.start, keys.stop)
+    if causal:
+        s = numpy.where(key <= row + S - T, s, -INFINITY)
+    if window is not None:
+        s = numpy.where(key > row + S - T - window, s, -INFINITY)
+    if allowed is not None:
+        mask = numpy.broadcast_to(allowed, (*allowed.shape[:-2], T, S))
+        s = numpy.where(mask[..., rows, keys], s, -INFINITY)
+    return s.astype(q.dtype)

@@ -1,0 +1,58 @@
+"""What the text with loops is made of: tiles, memory that nobody has written, narrow numbers, indices of few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+
+TILE = 32  # rows, columns and terms of a tile
+BLOCK = 256  # columns that a row kernel reads at once
+INFINITY = float("inf")
+
+
+def tiles(n: int, size: int) -> Iterator[slice]:
+    """The parts of n places, each of this size but the last."""
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))
+
+
+def unwritten(shape: tuple[int, ...], like: Array) -> Array:
+    """Memory that nobody has written. It holds anything; here that is NaN, which no right answer is."""
+    return numpy.full(shape, numpy.nan, like.dtype)
+
+
+def zeros(shape: tuple[int, ...], like: Array) -> Array:
+    return numpy.zeros(shape, like.dtype)
+
+
+def swap(x: Array) -> Array:
+    """The last two axes exchanged: a view, whose strides are other ones."""
+    return x.swapaxes(-1, -2)
+
+
+def as_rows(x: Array) -> Array:
+    """All rows of the last axis below each other."""
+    return x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
+
+
+def narrow(x: Any, dtype: str) -> Any:
+    """Numbers rounded to bfloat16, tf32 (by cutting, as hardware does), float16 or float32, in their own dtype."""
+    wide = numpy.asarray(x)
+    if dtype in ("float16", "float32"):
+        return wide.astype(dtype).astype(wide.dtype)
+    bits = wide.astype("float32").view("uint32")
+    if dtype == "tf32":
+        kept = bits & numpy.uint32(0xFFFFE000)
+    else:
+        kept = (bits + numpy.uint32(0x7FFF) + ((bits >> numpy.uint32(16)) & numpy.uint32(1))) & numpy.uint32(0xFFFF0000)
+    return kept.view("float32").astype(wide.dtype)
+
+
+def wrapped(i: Any, bits: int) -> Any:
+    """An index in an integer of so few bits, with a sign: what is too large begins again below. Kernels overflow at 32
+    bits; a case of that size would take gigabytes, and so the mistakes here count in 16."""
+    half = 1 << (bits - 1)
+    return (numpy.asarray(i) + half) % (1 << bits) - half

@@ -1,0 +1,41 @@
+"""Rotary positions, a pair of entries at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify.kernels.machine import TILE, tiles, unwritten
+
+Pullback = Callable[[Array], Array]
+
+
+def rotary_halves(x: Array, *, positions: Array, base: float) -> tuple[Array, Pullback]:
+    half = x.shape[-1] // 2
+
+    def rotary_halves_back(dy: Array) -> Array:
+        return turned(dy, positions, base, slice(0, half), slice(half, None), -1)
+
+    return turned(x, positions, base, slice(0, half), slice(half, None), 1), rotary_halves_back
+
+
+def rotary_interleaved(x: Array, *, positions: Array, base: float) -> tuple[Array, Pullback]:
+    def rotary_interleaved_back(dy: Array) -> Array:
+        return turned(dy, positions, base, slice(0, None, 2), slice(1, None, 2), -1)
+
+    return turned(x, positions, base, slice(0, None, 2), slice(1, None, 2), 1), rotary_interleaved_back
+
+
+def turned(x: Array, positions: Array, base: float, one: slice, other: slice, sign: int) -> Array:
+    """Every pair turned by the angle of its position and place, which is formed in float64."""
+    y, D = unwritten(x.shape, x), x.shape[-1]
+    frequencies = base ** (-numpy.arange(0, D, 2) / D)
+    for rows in tiles(x.shape[-2], TILE):
+        angles = positions[rows, None] * frequencies
+        c, s = numpy.cos(angles).astype(x.dtype), (sign * numpy.sin(angles)).astype(x.dtype)
+        a, b = x[..., rows, one], x[..., rows, other]
+        y[..., rows, one] = a * c - b * s
+        y[..., rows, other] = b * c + a * s
+    return y
