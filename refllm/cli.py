@@ -43,6 +43,7 @@ COMMANDS = {
     "embed": "vectors of texts",
     "inspect": "what a run or a published model is, before it is loaded",
     "export": "write a model in the layout of Hugging Face",
+    "taps": "what a model computes on its way; where a port of it differs",
     "verify": "check an implementation against the golden files",
 }
 

@@ -41,6 +41,28 @@ def watched() -> Iterator[list[Attended]]:
         _onlooker.reset(token)
 
 
+_states: ContextVar[list[Array] | None] = ContextVar("states", default=None)
+
+
+@contextmanager
+def watched_states() -> Iterator[list[Array]]:
+    """In this context, and in this thread alone, what goes into a stack of layers and what each of them gives is added
+    to the list."""
+    seen: list[Array] = []
+    token = _states.set(seen)
+    try:
+        yield seen
+    finally:
+        _states.reset(token)
+
+
+def pass_by(x: Array) -> None:
+    """For a stack of layers: an onlooker, if there is one, sees its input and what each layer gives."""
+    seen = _states.get()
+    if seen is not None:
+        seen.append(x)
+
+
 def show(
     q: Array, k: Array, v: Array, r: Array | None, *, causal: bool, attention_mask: Array | None, y: Array
 ) -> None:

@@ -52,6 +52,7 @@ LAYERS = [
         "resumable",
         "run_arrays",
         "trained",
+        "ported",
         "directory",
         "training_page",
         "report_keeper",

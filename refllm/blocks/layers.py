@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from refllm.backend import Array
 from refllm.parameters import Tree
+from refllm.watching import pass_by
 
 # The layer of that number: its pullback gives the gradient of its input, then those of what it shares with the other
 # layers, as a bias or a memory (None where there is none), and last that of its parameters.
@@ -22,8 +23,10 @@ def through(x: Array, layers: Sequence[Tree], f: Layer) -> tuple[Array, Callable
              the list of the layers' gradients.
     """
     backs = []
+    pass_by(x)
     for n, layer in enumerate(layers):
         x, back_layer = f(x, layer, n)
+        pass_by(x)
         backs.append(back_layer)
 
     def back(dy: Array) -> tuple[Any, ...]:

@@ -100,7 +100,7 @@ def new_run(options: argparse.Namespace) -> Run:
         validation=options.validation, balanced=options.class_weights, start=start, tuning=tuning_of(options),
         smoothing=options.label_smoothing,
     )  # fmt: skip
-    settings = settings_to_fit(options)
+    settings = settings_to_fit(options, start)
     return begun(options, task=task, settings=settings, examples=len(read.train), epochs=FIT_EPOCHS)
 
 

@@ -25,7 +25,7 @@ from refllm.invocation import command as typed_command
 from refllm.models import bert
 from refllm.parameters import count
 from refllm.plan import Plan
-from refllm.presets import FIT_SETTINGS, rates
+from refllm.presets import CLASSIFY_SIZES, FIT_SETTINGS, rates
 from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks.start import Start, begun_from
@@ -183,10 +183,14 @@ def require_marks(tokenizer: Any, directory: str) -> None:
         raise UserError(f"the tokenizer in {directory} has no [CLS], [SEP] and [PAD]; give a model that has them")
 
 
-def settings_to_fit(options: argparse.Namespace) -> Settings:
-    """The usual ones for what is trained, under the flags."""
+def settings_to_fit(options: argparse.Namespace, start: Start | None = None) -> Settings:
+    """The usual ones for what is trained, under the flags; of a model that is wider than those the rates were chosen
+    with, so much less at the peak."""
     given = {name: value for name, value in vars(options).items() if value is not None}
-    return settings_of({**FIT_SETTINGS, "lr": rate_of(options, FIT_SETTINGS["lr"]), **given}, options)
+    rate = rate_of(options, FIT_SETTINGS["lr"])
+    if start is not None and start.published:
+        rate *= min(1.0, (CLASSIFY_SIZES["width"] / start.config.width) ** 1.5)
+    return settings_of({**FIT_SETTINGS, "lr": rate, **given}, options)
 
 
 def read_in_time(

@@ -39,7 +39,7 @@ def config(fields: Fields, tensors: Mapping[str, Shaped]) -> bert.Config:
         width=fields.whole("hidden_size", 768), hidden=fields.whole("intermediate_size", 3072),
         segments=fields.whole("type_vocab_size", 2), activation=fields.activation("hidden_act", "gelu"),
         eps=fields.positive("layer_norm_eps", 1e-12), outputs=outputs, labels=labels,
-        pooler="pooler.dense.weight" in tensors,
+        pooler="pooler.dense.weight" in tensors, dropout=fields.number("hidden_dropout_prob", 0.1),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ class Start:
     config: Any = None
     tokenizer: Any = None
     model: str = ""
+    published: bool = False
 
     def as_dict(self) -> dict[str, str]:
         return {"directory": self.directory, "sha256": self.digest}
@@ -52,7 +53,13 @@ def _published(directory: Path, *, model: str | None, device: str) -> Start:
     tokenizer = tokenizer_in(directory, size=folder.config.vocabulary)
     weights = {path: to_device(x, device) for path, x in folder.leaves().items()}
     return Start(
-        str(directory.resolve()), digest_of(directory), weights, folder.config, tokenizer, folder.architecture.model
+        str(directory.resolve()),
+        digest_of(directory),
+        weights,
+        folder.config,
+        tokenizer,
+        folder.architecture.model,
+        True,
     )
 
 
