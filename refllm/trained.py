@@ -12,7 +12,7 @@ from refllm.backend import to_device
 from refllm.errors import UserError
 from refllm.models import LANGUAGE_MODELS
 from refllm.parameters import Tree, from_names, require_fit
-from refllm.pretrained.folder import ends_in, is_folder, open_folder, tokenizer_in
+from refllm.pretrained.folder import ends_in, is_folder, labels_in, open_folder, tokenizer_in
 from refllm.tasks.stored import stored_model
 from refllm.tokenizers import Tokenizer
 
@@ -45,7 +45,13 @@ def _published(directory: Path, device: str) -> Trained:
     folder = open_folder(directory)
     tokenizer = tokenizer_in(directory, size=folder.config.vocabulary)
     leaves = {path: to_device(x, device) for path, x in folder.leaves().items()}
-    description = {"model": folder.architecture.model, "published": str(directory), "config": folder.config.as_dict()}
+    description: dict[str, Any] = {
+        "model": folder.architecture.model,
+        "published": str(directory),
+        "config": folder.config.as_dict(),
+    }
+    if "classes" in getattr(folder.config, "outputs", ()):
+        description |= {"task": "classify", "labels": labels_in(folder.fields, folder.config.labels)}
     return Trained(
         folder.model, folder.config, from_names(folder.shapes, leaves), tokenizer, description,
         ends_in(directory, folder.fields),

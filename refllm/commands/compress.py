@@ -127,6 +127,8 @@ def run(options: argparse.Namespace) -> int:
     require_empty(out)
     directory = chosen_run(options.run_directory)
     trained = load_model(directory, options.device)
+    if "published" in trained.description:
+        raise UserError(f"{directory} is a published model, not a run; fine-tune it first, and give that run")
     if trained.description["model"] == "ngram":
         raise UserError(
             f"{directory} is a run of an n-gram, which counts and has no weights to make smaller; give a run that was "

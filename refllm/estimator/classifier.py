@@ -101,7 +101,7 @@ class TextClassifier:
         Raises: UserError for a run of anything else.
         """
         run = load_model(Path(directory), "cpu")
-        if run.description.get("task") != "classify":
+        if run.description.get("task") != "classify" or "published" in run.description:
             raise UserError(f"{directory} is no run of {command('classify', 'fit')}; give one")
         sizes = {name: getattr(run.config, name) for name in ("context", "layers", "heads", "width", "dropout")}
         made = cls(**sizes, vocabulary=run.config.vocabulary, dtype=run.description["settings"]["dtype"])

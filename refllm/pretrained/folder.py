@@ -108,6 +108,13 @@ def ends_in(directory: Path, fields: Fields) -> frozenset[int]:
     return frozenset(i for i in (found if isinstance(found, list) else [found]) if type(i) is int)
 
 
+def labels_in(fields: Fields, count: int) -> list[str]:
+    """The names of the labels, in the order of the rows of their head."""
+    named = fields.inner("id2label")
+    given = {} if named is None else named.values
+    return [str(given.get(str(i), f"LABEL_{i}")) for i in range(count)]
+
+
 def digest_of(directory: Path) -> str:
     """The SHA-256 of the files with the weights."""
     digest = hashlib.sha256()

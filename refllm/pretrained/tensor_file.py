@@ -50,7 +50,16 @@ class Tensor:
             flat = np.frombuffer(self.data, stored, size, self.start)
         if sys.byteorder == "big":  # the numbers of a file are in little-endian order
             flat = flat.byteswap()
-        return widened(flat, self.dtype).reshape(self.shape)
+        found = widened(flat, self.dtype).reshape(self.shape)
+        if self.dtype in ("F16", "BF16"):
+            self._forget()
+        return found
+
+    def _forget(self) -> None:
+        """Lets the pages of the file go that were widened into memory of their own."""
+        if hasattr(mmap, "MADV_DONTNEED") and self.end > self.start:
+            first = self.start - self.start % mmap.PAGESIZE
+            self.data.madvise(mmap.MADV_DONTNEED, first, self.end - first)
 
     def raw(self) -> bytes:
         """The bytes as they lie in the file."""

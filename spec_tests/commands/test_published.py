@@ -225,9 +225,22 @@ def test_labels_are_learnt_from_a_published_encoder_and_exported(
     values = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert values["architectures"] == ["BertForSequenceClassification"]
     assert values["id2label"] == {"0": "bad", "1": "good"}
+    answers = []
+    for directory in ("run", "hf"):
+        capfd.readouterr()
+        assert main(["classify", "predict", str(tmp_path / directory), "very good a", "bad b", "--json"]) == 0
+        answers.append([json.loads(line) for line in capfd.readouterr().out.splitlines()])
+    assert answers[0] == answers[1]
     run, back = load_model(tmp_path / "run", "cpu"), load_model(tmp_path / "hf", "cpu")
     for (path, x), (_, y) in zip(named_leaves(run.parameters), named_leaves(back.parameters), strict=True):
         assert numpy.array_equal(x, y), path
+
+
+def test_what_needs_the_data_of_a_run_refuses_a_published_model(
+    language: Path, refused: Refused, tmp_path: Path
+) -> None:
+    assert "not a run" in refused("compress", "quantise", str(language), "--out", str(tmp_path / "small"))
+    assert "no checkpoint" in refused("train", "--resume", str(language))
 
 
 def test_a_run_without_a_published_form_is_refused(trained: Path, refused: Refused, tmp_path: Path) -> None:
