@@ -6,6 +6,7 @@ punctuation mark ..., asked of the library itself, code point by code point. Run
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 import unicodedata
 from collections.abc import Collection
@@ -108,6 +109,8 @@ def lowered() -> dict[str, str]:
 
 
 def main() -> None:
+    about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about.parse_args()
     classes = {name: matching(r"\w" if name == "W" else rf"\p{{{name}}}") for name in CATEGORIES}
     print(HEAD)
     for name, members in {**classes, **of_bert(), "OPAQUE": opaque()}.items():
