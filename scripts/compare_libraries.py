@@ -143,8 +143,8 @@ def page(data: dict[str, Any]) -> str:
 _HEAD = """# Released libraries
 
 What PyTorch, JAX, Flax, Optax, Keras, ONNX, transformers, tinygrad, scikit-learn and SciPy answer to the golden cases,
-by the tables of signatures that are shipped or, where the command names a file, by an adapter. In 212/214, 212 of the
-214 cases that were run are right; by value are those without a gradient, other those that differ by a convention or a
+by the tables of signatures that are shipped or, where the command names a file, by an adapter. Right is how many are
+right of those that were run; by value are those without a gradient, other those that differ by a convention or a
 dtype. Operations that a library does not have are counted nowhere. `scripts/compare_libraries.py` measures and writes
 this page; the command of each row shows the same in full, with the diagnosis.
 """

@@ -74,9 +74,14 @@ def _sendable(x: Any) -> Any:
 
 
 def _array(x: Array) -> Any:
-    if x.nbytes > LARGEST or x.dtype.kind not in "fiubc" or x.dtype.isbuiltin != 1:
+    if x.nbytes > LARGEST or x.dtype.kind not in "fiubc" or not _is_native(x.dtype):
         return Foreign("numpy.ndarray", x.shape, str(x.dtype))
     return x
+
+
+def _is_native(dtype: Any) -> bool:
+    """One of NumPy's own, in this machine's order of bytes. After a pipe it is equal to NumPy's, and another object."""
+    return bool(dtype.isnative and numpy.dtype(dtype.str) == dtype)
 
 
 def plain(value: Any) -> Array:

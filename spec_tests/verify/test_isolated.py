@@ -15,8 +15,9 @@ import pytest
 import refllm
 from refllm.cli import main
 from refllm.errors import UserError
-from refllm.verify import corpus, runner
-from refllm.verify.case import FaultError
+from refllm.verify import corpus, frames, runner
+from refllm.verify.case import FaultError, Response
+from refllm.verify.frames import Foreign
 from refllm.verify.isolated import Isolated
 from spec_tests.verify.test_external import WAYS, gone, noted
 
@@ -206,14 +207,36 @@ def relu(x):
 """
 
 
-def test_a_failure_that_depends_on_an_earlier_call_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_that_depends_on_an_earlier_call_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(STATE)
-    assert main(["verify", str(tmp_path / "mine.py"), "--only", "relu"]) == 1
+    assert main(["verify", "mine.py", "--only", "relu"]) == 1
     text = capsys.readouterr().out
     assert "alone this case passes: it fails after an earlier call, of which something is left" in text
-    assert f"$ refllm verify {tmp_path / 'mine.py'} --only relu\n" in text
+    assert "$ refllm verify mine.py --only relu\n" in text
     (tmp_path / "mine.py").write_text(STATE.replace("(len(calls) > 2)", "1"))
-    assert main(["verify", str(tmp_path / "mine.py"), "--only", "relu"]) == 1
+    assert main(["verify", "mine.py", "--only", "relu"]) == 1
     text = capsys.readouterr().out
     assert "alone this case passes" not in text
-    assert f"$ refllm verify {tmp_path / 'mine.py'} --only FFN/relu-" in text
+    assert "$ refllm verify mine.py --only FFN/relu-" in text
+
+
+WITH_THE_DTYPE_OF_AN_ARGUMENT = """
+import numpy
+def packed_positions(*, borders, places):
+    found = numpy.zeros(places, borders.dtype)
+    for first, end in zip(borders[:-1], borders[1:]):
+        found[first:end] = numpy.arange(end - first)
+    return found
+"""
+
+
+def test_integers_with_the_dtype_of_an_argument_are_integers(adapter: Adapter, golden: corpus.Corpus) -> None:
+    """A dtype that came through a pipe is equal to NumPy's own, and another object."""
+    cases = [case for case in golden.cases.values() if case.operation == "packed_positions"]
+    found = list(runner.run(adapter(WITH_THE_DTYPE_OF_AN_ARGUMENT), cases, "float64", golden.C))
+    assert len(found) > 3
+    assert {r.status for r in found} == {"pass"}
+    assert isinstance(frames.sendable(Response({"y": numpy.arange(3.0).astype(">f8")}, None, {})).outputs["y"], Foreign)

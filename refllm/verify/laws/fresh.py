@@ -70,7 +70,7 @@ def redrawn(x: Array, rng: numpy.random.Generator) -> Array:
     mantissa, exponent = numpy.frexp(mixed)
     new = rng.integers(128, 256, x.shape) / 256
     kept = numpy.abs(mantissa) == 0.5  # powers of two stay: 1 is often the largest that a number may be
-    return numpy.ldexp(numpy.where(kept | (mixed == 0), mantissa, numpy.sign(mixed) * new), exponent)
+    return numpy.asarray(numpy.ldexp(numpy.where(kept | (mixed == 0), mantissa, numpy.sign(mixed) * new), exponent))
 
 
 def _with_truth(drawn: Case, like: Case, rng: numpy.random.Generator) -> Case | None:
@@ -97,7 +97,7 @@ def _with_truth(drawn: Case, like: Case, rng: numpy.random.Generator) -> Case | 
 
 def _off(case: Case, rng: numpy.random.Generator) -> Case:
     def off(x: Array) -> Array:
-        return x * (1 + SHARE * rng.uniform(-1, 1, x.shape)) if x.dtype.kind == "f" else x
+        return numpy.asarray(x * (1 + SHARE * rng.uniform(-1, 1, x.shape))) if x.dtype.kind == "f" else x
 
     inputs, cotangents = ({n: off(x) for n, x in arrays.items()} for arrays in (case.inputs, case.cotangents))
     return replace(case, inputs=inputs, cotangents=cotangents)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array, namespace, to_host
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.ops.softmax import softmax
 
@@ -161,8 +161,8 @@ def _last(of: str) -> int:
 
 
 def narrowed(bits: Array, *, to: str, saturate: bool) -> Array:
-    """By a search among all numbers of the type."""
-    x = bits.astype("uint32").view("float32").astype(float)
+    """By a search among all numbers of the type, on the host."""
+    x = to_host(bits).astype("uint32").view("float32").astype(float)
     values, last, width = _values(to), _last(to), sum(_PLACES[to])
     nan = (1 << width) - 1 if to == "float8_e4m3" else last + 1 + (1 << (_PLACES[to][1] - 1))
     size = numpy.where(numpy.isnan(x), 0, numpy.minimum(numpy.abs(x), values[last + 1]))
@@ -176,7 +176,8 @@ def narrowed(bits: Array, *, to: str, saturate: bool) -> Array:
 
 
 def widened(bits: Array, *, of: str) -> Array:
-    """By a table of all numbers of the type."""
+    """By a table of all numbers of the type, on the host."""
+    bits = to_host(bits)
     last, width = _last(of), sum(_PLACES[of])
     values = _values(of)[:-1]
     values[last + 1 :] = numpy.nan
