@@ -25,6 +25,7 @@ from refllm.tokenizers.vocabulary import SpecialIds
 
 MOST_KNOWN = 1 << 18  # words that are remembered
 LONGEST_KNOWN = 256  # characters of one
+LONG = 64  # characters: a longer word is cut where no merge reaches across
 LOST = "\ufffd"
 ROLES = (("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[MASK]", "<mask>"))
 
@@ -79,7 +80,7 @@ class PublishedTokenizer:
         self._spelled = bool(self.splitters) and self.splitters[-1].spelled
         self._known: dict[str, tuple[int, ...]] = {}
         self._placed: dict[str, list[Piece]] = {}
-        self._borders = _borders(self.model) if not self.splitters else None
+        self._borders = None if self._spelled else _borders(self.model)
 
     def _cutters(self, added: list[Added]) -> tuple[Callable[[str], Any] | None, Callable[[str], Any] | None]:
         before = cutter([token for token in added if not token.normalised], self._normalised)
@@ -123,7 +124,9 @@ class PublishedTokenizer:
                     for piece in splitter.plain(word, first=first and not start + n)
                 ]
             if self._borders is not None:
-                words = [piece for word in words for piece in self._borders.split(word)]
+                words = [
+                    piece for word in words for piece in (self._borders.split(word) if len(word) > LONG else (word,))
+                ]
             known = self._known
             for word in words:
                 found = known.get(word)
@@ -280,7 +283,7 @@ class PublishedTokenizer:
 
 
 def _borders(model: Any) -> re.Pattern[str] | None:
-    """Where a text that is not split into words can be cut all the same: before a mark of a space that no merge joins
+    """Where a word that may be a whole text can be cut: before a mark of a space that no merge joins
     with the character in front of it. What is cut there and known is looked up."""
     if (
         not isinstance(model, BytePairs)
