@@ -36,12 +36,13 @@ from golden.corpus import FILES
 from golden.truth import record
 
 GOLDEN = ROOT / "golden"
+INLINE = (1, 7)  # levels whose tensors are so small that they stand in the JSON file
 CALIBRATION = 8  # the factor C of the tolerance, until the calibration writes a measured one
 
 
 def contents(file: File) -> tuple[dict[str, bytes], frozen.Digests]:
-    """The files that hold these cases, path -> bytes, and the digests of the cases: JSON, and from level 2 on the
-    tensors beside it."""
+    """The files that hold these cases, path -> bytes, and the digests of the cases: JSON, and beside it the
+    tensors of the levels with larger ones."""
     head = {"format": 1, "level": file.level}
     if file.level == 0:
         files = loader.contents(file.path, head, file.cases)
@@ -49,7 +50,7 @@ def contents(file: File) -> tuple[dict[str, bytes], frozen.Digests]:
     records = [{**record(case), "level": file.level} for case in file.cases]
     cases, store = [], dict[str, np.ndarray]()
     for found in records:
-        cases.append(writer.inline(found) if file.level == 1 else writer.beside(found, store))
+        cases.append(writer.inline(found) if file.level in INLINE else writer.beside(found, store))
     files = {file.path: (writer.dumps({**head, "cases": cases}) + "\n").encode()}
     if store:
         files[str(Path(file.path).with_suffix(".safetensors"))] = writer.safetensors(store)

@@ -32,7 +32,7 @@ from refllm.verify.mutants import Mutant
 
 NOTES = SCRIPTS.parent / "golden/notes.json"
 BY_HAND = SCRIPTS / "golden/notes.toml"
-KIND_BY_LEVEL = {1: "formula", 2: "wiring", 3: "wiring", 4: "training", 5: "generation"}
+KIND_BY_LEVEL = {1: "formula", 2: "wiring", 3: "wiring", 4: "training", 5: "generation", 7: "parallel"}
 EFFECTS = {
     frozenset({"value", "gradient"}): "values and gradients are wrong",
     frozenset({"value"}): "values are wrong",

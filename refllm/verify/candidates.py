@@ -69,7 +69,7 @@ def candidates(
     places_alone = not is_finite(response) and not wrong_in_numbers(case, response, dtype)
     found = []
     for mutant in known.relevant(case):
-        if (among is not None and mutant.id not in among) or (case.level > 3 and mutant.id not in _LATE):
+        if (among is not None and mutant.id not in among) or (3 < case.level < 7 and mutant.id not in _LATE):
             continue
         far, same = known.distance(case, response, mutant, dtype)
         shared = "places" if places_alone else "numbers"

@@ -22,7 +22,7 @@ from refllm.verify.records import Reader
 from refllm.verify.tensors import MalformedError, from_safetensors, parse_json, read_file
 
 MANIFEST = "MANIFEST.json"
-_PATH = re.compile(r"L[0-6]/[a-z0-9_]+\.(json|safetensors)")
+_PATH = re.compile(r"L[0-7]/[a-z0-9_]+\.(json|safetensors)")
 _LARGEST = 1 << 26  # bytes of the manifest, or of a file that it names
 
 

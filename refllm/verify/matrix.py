@@ -21,7 +21,7 @@ from refllm.verify.explanation import Explanation
 from refllm.verify.imitations import Imitations
 from refllm.verify.mutants import Mutant
 
-LEVELS = (1, 2, 3, 4, 5)
+LEVELS = (1, 2, 3, 4, 5, 7)
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _entry(death: Death) -> dict[str, Any]:
 
 def as_text(table: Table) -> str:
     """A line a mutant: x dies, o lives, . no case calls it; then the first case that fails and what it is taken for."""
-    lines = [f"{'mutant':<42}L12345 first failing case"]
+    lines = [f"{'mutant':<42}L123457 first failing case"]
     for death in table.deaths:
         marks = "".join("x" if level in death.first else "o" if death.applies[level] else "." for level in LEVELS)
         lines.append(f"{death.mutant.id:<43}{marks} {next(iter(death.first.values()), 'SURVIVES')}")

@@ -15,6 +15,7 @@ from refllm.verify.runner import Result
 
 LEVELS = {
     0: "loader", 1: "operations", 2: "blocks", 3: "models", 4: "training", 5: "generation", 6: "resuming",
+    7: "parallel shards",
 }  # fmt: skip
 KINDS = {
     "pass": "PASS", "value": "VALUE", "convention": "CONVENTION", "dtype": "DTYPE", "fail": "FAIL", "fault": "FAULT",

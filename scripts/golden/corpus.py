@@ -24,6 +24,7 @@ from golden.cases import (
     losses,
     models,
     padded,
+    parallel,
     recurrent,
     recurrent_models,
     rotary_scaling,
@@ -105,4 +106,9 @@ FILES = [
     File("L5/llama.json", 5, llama.generate),
     File("L5/switch.json", 5, switch.generate),
     File("L6/resume.json", 6, runs.resume),
+    File("L7/tensor.json", 7, parallel.of_weights),
+    File("L7/vocabulary.json", 7, parallel.of_the_vocabulary),
+    File("L7/sequence.json", 7, parallel.of_places),
+    File("L7/layers.json", 7, parallel.of_experts_and_layers),
+    File("L7/data.json", 7, parallel.of_the_batch),
 ]

@@ -47,6 +47,8 @@ NAMES = {
     "mask_words": ("ids", "positions", "targets"), "learn_merges": ("merges",), "encode_word": ("ids",),
     "beam_search": ("ids", "scores"), "lion": ("p", "m"), "muon": ("p", "v"), "average_weights": ("a",),
     "attention_with_lse": ("y", "l"), "merge_attention": ("y", "l"), "yarn_frequencies": ("y", "scale"),
+    "vocabulary_parallel_sums": ("l", "t"), "sharded_squares": ("s",), "sharded_clip": ("norm", "g"),
+    "sharded_adamw": STATE,
     **dict.fromkeys(("gpt", "llama", "switch", "recurrent_lm", "nnlm", "hybrid", "encoder_decoder"), ("logits",)),
 }  # fmt: skip
 LAWS = ("resume",)  # without numbers

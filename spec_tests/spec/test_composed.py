@@ -42,7 +42,12 @@ def test_what_is_generated_is_exact(case: Case) -> None:
     require_golden(case)
 
 
-@pytest.mark.parametrize("case", [*cases(2), *cases(3)])
+@pytest.mark.parametrize("case", cases(7))
+def test_what_a_rank_computes_is_exact(case: Case) -> None:
+    require_golden(case)
+
+
+@pytest.mark.parametrize("case", [*cases(2), *cases(3), *(param for param in cases(7) if param.values[0].gradients)])
 def test_a_pullback_gives_every_parameter_its_gradient_and_nothing_else(case: Case) -> None:
     arguments = case.arguments("float32")
     y, back = TEXT[case.operation](*arguments, **case.keyword_arguments())
@@ -58,7 +63,9 @@ def outputs(y: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("operation", sorted({c.operation for c in golden().cases.values() if 2 <= c.level <= 5}))
+@pytest.mark.parametrize(
+    "operation", sorted({c.operation for c in golden().cases.values() if c.level in (2, 3, 4, 5, 7)})
+)
 def test_on_floats_the_text_keeps_the_dtype_and_is_near_the_truth(operation: str, dtype: str) -> None:
     subject, C = Functions("the text", TEXT, {}), golden().C
     own = [case for case in golden().cases.values() if case.operation == operation]

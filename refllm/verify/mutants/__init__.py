@@ -34,6 +34,7 @@ from refllm.verify.mutants import (
     norms,
     optimiser,
     padded_generation,
+    parallel,
     positions,
     recurrent,
     recurrent_models,
@@ -59,6 +60,6 @@ TOPICS = (
     routing, softmax, loss, contrastive, optimiser, schedule, sampling, models, llama, switch, recurrent, bidirectional,
     recurrent_models, bert, classification, cross_attention, encoder_decoder, beam, fine_tuning, masking, byte_pairs,
     padded_generation, top_experts, gated_recurrent, logit_filters, further_optimisers, attention_variants,
-    rotary_scaling, conversions,
+    rotary_scaling, conversions, parallel,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for topic in TOPICS for mutant in topic.MUTANTS)

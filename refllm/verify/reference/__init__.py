@@ -1,7 +1,7 @@
 """refllm as an implementation: its functions by the operation names of the golden files.
 
 A module a concern, each with `functions()`: the operations and blocks, the language models, BERT, the encoder-decoder,
-training, generation, fine-tuning, tokens, and operations that no model of refllm has.
+training, generation, fine-tuning, tokens, operations that no model of refllm has, and parallel shards.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from refllm.verify.reference import (
     generation,
     language_models,
     operations,
+    parallel,
     tokens,
     training,
 )
@@ -31,7 +32,7 @@ def functions() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
     for module in (
         operations, language_models, bert, encoder_decoder, training, generation, fine_tuning, tokens, further,
-        attention_variants,
+        attention_variants, parallel,
     ):  # fmt: skip
         found |= module.functions()
     return as_golden(found)

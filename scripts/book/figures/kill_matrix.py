@@ -8,7 +8,7 @@ import numpy
 
 from book.figures import Theme, stored
 
-LEVELS = ("L1", "L2", "L3", "L4", "L5")
+LEVELS = ("L1", "L2", "L3", "L4", "L5", "L7")
 
 
 def drawing(colours: Theme) -> Any:
