@@ -78,7 +78,7 @@ def ring_attention(
         merges.append(merge_back)
 
     def ring_attention_back(dy: Array) -> tuple[Array, Array, Array]:
-        dl = zeros(l.shape, dy)
+        dl = zeros(dy.shape[:-1], dy)
         dq, dk, dv = 0 * q, 0 * k, 0 * v
         for turn in reversed(range(ranks)):
             dturn, dl_turn = dy, dl

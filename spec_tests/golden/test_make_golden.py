@@ -183,7 +183,7 @@ def tensors(path: str) -> dict[str, np.ndarray]:
 def on_disk(case: Case) -> dict[str, Any]:
     path = PATHS[case.id]
     record = next(record for record in records(path) if record["id"] == case.id)
-    store = tensors(path) if not path.startswith("L1") else {}
+    store = tensors(path) if not path.startswith(("L1", "L7")) else {}
 
     def arrays(tree: Any) -> Any:
         if "tensor" in tree:
@@ -405,7 +405,7 @@ def test_the_manifest_obeys_its_schema() -> None:
 @pytest.mark.parametrize("path", [path for path in JSON_FILES if 2 <= int(path[1]) <= 6])
 def test_every_tensor_that_a_case_names_is_beside_it_and_no_other(path: str) -> None:
     store = tensors(path)
-    named = re.findall(r'"tensor": "([^"]+)"', (GOLDEN / path).read_text())
+    named = re.findall(r'"tensor": ?"([^"]+)"', (GOLDEN / path).read_text())
     assert sorted(set(named)) == sorted(store)
 
 

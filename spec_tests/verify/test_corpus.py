@@ -25,7 +25,7 @@ def _refused(folder: Folder, message: str) -> None:
 def test_every_case_of_the_manifest_is_read(golden: corpus.Corpus) -> None:
     manifest = json.loads((golden.folder / "MANIFEST.json").read_text())
     assert len(golden.cases) == manifest["cases"] == sum(entry["cases"] for entry in manifest["files"])
-    assert {case.level for case in golden.cases.values()} == set(range(7))
+    assert {case.level for case in golden.cases.values()} == set(range(8))
 
 
 def test_a_whole_folder_is_read(folder: Folder) -> None:

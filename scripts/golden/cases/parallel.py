@@ -97,7 +97,7 @@ def of_the_vocabulary() -> list[Case]:
         sums("large", "logits that overflow without the shift", (2, 4), [3, 2], 2, 1, 512.0),
         loss("two", "the mean over three places of what two ranks sent", (2, 3), [0, 1, 2]),
         loss("three", "three ranks, one target ignored: the count is two", (3, 3), [5, -1, 0], -1),
-        loss("batch", "texts of several places", (2, 2, 2), [[0, 1], [-1, 2]], -1),
+        loss("texts", "texts of several places", (2, 2, 2), [[0, 1], [-1, 2]], -1),
         loss("large", "sums whose exponentials overflow", (2, 2), [0, 1], l=[[1000.0, -1000.0], [996.0, -992.0]]),
     ]
 
