@@ -187,7 +187,8 @@ def pipeline_stage(x: Array, p: Tree, *, activation: str, ranks: int, rank: int)
     """All micro-batches at once."""
     xp, layers = namespace(x), p["layers"]
     own = [n for n in range(len(layers)) if bool(_own(xp, len(layers), ranks, rank)[n])]
-    y, backs = x, []
+    y = x
+    backs: list[Pullback] = []
     for n in own:
         a, layer_back = feed_forward(y, layers[n], activation=activation)
         y, backs = y + a, [*backs, layer_back]
