@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import refllm
+from refllm import ranks
 from refllm.backend import is_out_of_memory
 from refllm.commands.streams import (
     INTERRUPTED,
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ended_politely():
             options = parser(command).parse_args(words)
-            status = int(options.run(options))
+            status = _carried_out(options, words)
             sys.stdout.flush()  # a full disk is said here, where it can be
             return status
     except UserError as error:
@@ -132,6 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_out_of_memory(error):
             return _refuse(f"out of memory ({error}); {module(str(command)).LESS_MEMORY}")
         raise
+
+
+def _carried_out(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """The command, by this process or on several ranks; its exit status."""
+    if ranks.count() == 1 and getattr(options, "ranks", None) in (None, 1):
+        return int(options.run(options))
+    return int(module("following").run(options, words))
 
 
 def _refuse(line: str, status: int = 2) -> int:

@@ -12,6 +12,7 @@ EXTRAS = {
     "plot": ("matplotlib>=3.9",),
     "explain": ("matplotlib>=3.9", "scikit-learn>=1.6", "lime>=0.2", "shap>=0.46"),
     "eval": ("scikit-learn>=1.4", "sacrebleu>=2.4"),
+    "mpi": ("mpi4py>=4", "mpich>=4"),
 }
 
 
@@ -33,6 +34,11 @@ def how_to_install_package(*requirements: str) -> str:
 
 def optional_parts() -> str:
     """What there is to install beside refllm itself, and how, for the help."""
-    parts = {"plot": "pictures", "eval": "BLEU, chrF and Naive Bayes", "explain": "LIME and SHAP"}
+    parts = {
+        "plot": "pictures",
+        "eval": "BLEU, chrF and Naive Bayes",
+        "explain": "LIME and SHAP",
+        "mpi": "several ranks",
+    }
     lines = (f"  {what:<28}{how_to_install(extra)}" for extra, what in parts.items())
     return "\n".join(["optional parts, and how to install them here:", *lines])

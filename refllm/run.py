@@ -39,6 +39,11 @@ OnStep: TypeAlias = Callable[[Array], None]
 OnReport: TypeAlias = Callable[[dict[str, Any]], None]
 
 
+def measures(task: Task, trainer: Trainer, most: int | None) -> dict[str, float]:
+    """The task's measures with the weights of the moment, on its held-out part or on a sample of it."""
+    return task.validate(trainer.parameters.tree, device=trainer.settings.device, workers=trainer.workers, most=most)
+
+
 class Run:
     """A training in its directory: `begin` or `resume` prepares it, `train` makes it, `summarise` concludes it."""
 
@@ -65,6 +70,7 @@ class Run:
         self.saved: str | None = None  # what tells its last checkpoint from another; none of a new run
         order = generator(self.settings.seed, 1)
         self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
+        workers.begin(description)
         self.trainer = Trainer(
             model=getattr(task, "beginning", task.model), config=task.config, objective=task.objective,
             settings=self.settings, workers=workers,
@@ -254,6 +260,7 @@ class Run:
         refuse_divergence(number, step=self.trainer.step_number, remedy=remedy)
 
     def _report(self, lr: float, *, steps: int, seconds: float) -> dict[str, Any]:
+        self.trainer.require_alike()
         before, ends = self._kept(), self.done
         measured = self._measured(self._sample())
         if self.plan.minutes is not None:  # what the first report has taken tells more than the steps before it
@@ -293,9 +300,10 @@ class Run:
 
     def validate(self, most: int | None = None) -> dict[str, float]:
         """The task's measures on its held-out part, or on a sample of it."""
-        return self.task.validate(
-            self.trainer.parameters.tree, device=self.settings.device, workers=self.trainer.workers, most=most
+        measured: dict[str, float] = self.trainer.workers.validate(
+            lambda some: measures(self.task, self.trainer, some), self.trainer.parameters.vector, most
         )
+        return measured
 
     def evaluate(self) -> dict[str, Any]:
         """The measures of the weights that the training leaves on all that is held out, or of a run by minutes on a

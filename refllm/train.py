@@ -7,6 +7,7 @@ trainer owns the parameters, the moments and the gradients, and is the one place
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -111,12 +112,13 @@ class Trainer:
             raise UserError(f"no memory holds a model of {size:,} parameters; lower --width, --hidden or --layers")
         zeros = shared_zeros if settings.device == "cpu" else xp.zeros
         self.parameters, self.m, self.v, *self._gradients = (
-            FlatTree(self.shapes, zeros(size, settings.dtype)) for _ in range(3 + workers.count)
+            FlatTree(self.shapes, zeros(size, settings.dtype)) for _ in range(3 + workers.vectors)
         )
         self.gradient = self._gradients[0]  # the first worker's, to which the others' are added
         self.step_number = 0
         self.norm: Array = xp.zeros((), settings.dtype)
         self._everywhere: Callable[..., list[Any]] | None = None
+        self._alike = False  # whether all workers have these parameters and moments
 
     def initialise(self) -> None:
         """Fresh parameters, drawn on the host from the seed."""
@@ -132,6 +134,7 @@ class Trainer:
             for path, view in target.views.items():
                 view[...] = to_device(groups[group][path].astype(view.dtype), self.settings.device)
         self.step_number = step
+        self._alike = False
 
     def groups(self) -> dict[str, dict[str, Array]]:
         """What a checkpoint holds."""
@@ -141,8 +144,11 @@ class Trainer:
         """One step on `batch`, host arrays (B, ...) in a tree; the mean loss, left on the device."""
         if self._everywhere is None:
             self._everywhere = self.workers.crew(self._part, fork=self.settings.device == "cpu")
+        if self.workers.apart and not self._alike:
+            self._everywhere("_made_alike")
+            self._alike = True
         self.step_number += 1
-        shards = min(self.settings.shards, len(named_leaves(batch)[0][1]))
+        shards = min(self.workers.shards(self.settings.shards), len(named_leaves(batch)[0][1]))
         totals = self.objective.totals(batch)
         batch = map_leaves(lambda x: to_device(x, self.settings.device), batch)  # the one transfer without dropout
         losses = self._everywhere("_shard", batch, totals, shards, self.step_number)
@@ -170,29 +176,45 @@ class Trainer:
             dropout_mask=None if dropout_mask is None else map_leaves(lambda x: x[n], dropout_mask),
         )
         for path, gradient in named_leaves(back(namespace(loss).ones((), loss.dtype))):
-            self._gradients[part].views[path][...] = gradient
+            self._gradients[self.workers.vector_of(part)].views[path][...] = gradient
         return loss
 
     def _sum_gradients(self, part: int, shards: int) -> None:
-        """The shards' gradients added in their order, in this worker's stretch of the vectors."""
-        n = self._stretch(part, len(self.gradient.vector))
-        for other in self._gradients[1:shards]:
-            self.gradient.vector[n] += other.vector[n]
+        """The gradient of the batch, in all workers' vector or in this one's stretch of it."""
+        self.workers.sum_shards([flat.vector for flat in self._gradients], part, shards)
 
     def _update(self, part: int, factor: Array, lr: float, step: int) -> None:
         """Clipping and AdamW for this worker's stretch of the flat vectors, in place."""
         s = self.settings
         for name, decay in (("decayed", s.decay), ("rest", 0.0)):
             whole = [getattr(flat, name) for flat in (self.parameters, self.gradient, self.m, self.v)]
-            p, g, m, v = (z[self._stretch(part, len(z))] for z in whole)
+            p, g, m, v = (z[self.workers.stretch(part, len(z))] for z in whole)
             g *= factor
             adamw(
                 p, g, m, v, step=step, lr=lr, beta1=s.beta1, beta2=s.beta2, eps=s.eps, decay=decay,
                 out=(p, m, v),
             )  # fmt: skip
 
-    def _stretch(self, part: int, size: int) -> slice:
-        return slice(size * part // self.workers.count, size * (part + 1) // self.workers.count)
+    def _made_alike(self, part: int) -> None:
+        """The first worker's parameters and moments, for workers with memory of their own."""
+        for flat in (self.parameters, self.m, self.v):
+            self.workers.spread(flat.vector)
+
+    def _fingerprint(self, part: int) -> str:
+        held = (flat.vector for flat in (self.parameters, self.m, self.v))
+        return hashlib.sha256(b"".join(to_host(vector).tobytes() for vector in held)).hexdigest()
+
+    def require_alike(self) -> None:
+        """UserError unless all workers have the same parameters and moments, to the bit."""
+        if not (self.workers.apart and self._alike and self._everywhere is not None):
+            return
+        first, *others = self._everywhere("_fingerprint")
+        wrong = [rank for rank, other in enumerate(others, start=1) if other != first]
+        if wrong:
+            raise UserError(
+                f"after step {self.step_number} the weights of rank {wrong[0]} are not those of rank 0: the machines "
+                "compute differently (another processor or NumPy), or a memory is faulty; these steps are not saved"
+            )
 
     def _dropout_draws(self, shapes: Tree, step: int) -> Tree | None:
         """Boolean draws for every use of dropout, from 16 bits each: below 2^16 (1 - rate) keeps. One transfer."""

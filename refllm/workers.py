@@ -102,6 +102,41 @@ class Workers:
             self._pool.shutdown()
         self._limits.restore_original_limits()
 
+    apart = False  # whether each worker has parameters of its own, which must stay the same
+
+    @property
+    def vectors(self) -> int:
+        """How many gradients are formed in this process."""
+        return self.count
+
+    def shards(self, asked: int) -> int:
+        """Of how many shards the gradients are summed."""
+        return asked
+
+    def vector_of(self, part: int) -> int:
+        """Which of the gradients of this process is that of a worker."""
+        return part
+
+    def stretch(self, part: int, size: int) -> slice:
+        """What a worker updates of a vector of this size."""
+        return slice(size * part // self.count, size * (part + 1) // self.count)
+
+    def sum_shards(self, gradients: list[Any], part: int, shards: int) -> None:
+        """The shards' gradients added in their order, in this worker's stretch of the first."""
+        n = self.stretch(part, len(gradients[0]))
+        for other in gradients[1:shards]:
+            gradients[0][n] += other[n]
+
+    def spread(self, vector: Any) -> None:
+        """The vector of the first worker becomes that of all: here all have the same."""
+
+    def begin(self, description: dict[str, Any]) -> None:
+        """A run with this description begins, or goes on."""
+
+    def validate(self, measured: Callable[[int | None], Any], vector: Any, most: int | None) -> Any:
+        """`measured(most)` with these parameters, shared among the workers by `map`."""
+        return measured(most)
+
     def map(self, f: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result]:
         """f over the arguments, in parallel threads; the results in order."""
         return list(self._pool.map(f, *arguments)) if self._pool is not None else list(map(f, *arguments))

@@ -39,6 +39,7 @@ LAYERS = [
         "state_file",
         "presets",
         "workers",
+        "ranks",
     },
     {"pretrained"},
     {"finetune", "explain", "verify"},

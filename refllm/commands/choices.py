@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from refllm import ranks
 from refllm.errors import UserError
 from refllm.models import by_name
 from refllm.presets import DEFAULT_MODEL, DTYPES, MODELS, PRESETS
@@ -106,6 +107,7 @@ def add_optimiser_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 LONGER = ("steps", "minutes")  # the flags that make a run longer that is complete
+FREE = ("resume", "ranks", *LONGER)  # what may stand beside --resume
 
 
 def add_length_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
@@ -125,7 +127,7 @@ def require_alone(options: argparse.Namespace, add_arguments: Callable[[argparse
     """A resumed run keeps its settings: any flag beside --resume but those that make it longer would be ignored, so it
     is refused."""
     for name, how in given(options, add_arguments).items():
-        if name not in ("resume", *LONGER):
+        if name not in FREE:
             raise UserError(f"--resume goes on with the settings of the run; leave out {how}")
 
 
@@ -143,6 +145,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
     add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
+    add("--ranks", type=int, metavar="N", help="processes with memory of their own, by MPI, with a share each")
     add_device_arguments(parser)
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="of all numbers (default float32)")
 
@@ -203,11 +206,18 @@ def settings_of(values: dict[str, Any], options: argparse.Namespace) -> Settings
     cores = available_cores()
     threads = (cores if options.device == "cpu" else 1) if options.threads is None else options.threads
     require_threads(threads)
+    if ranks.count() > 1:  # one shard a rank; the threads are those of its BLAS
+        shards, threads = min(ranks.count(), values["batch"]), options.threads or 1
+        return _settings(values, options, shards, threads)
     shards = max(1, min(threads, values["batch"]))
+    return _settings(values, options, shards, threads // shards)
+
+
+def _settings(values: dict[str, Any], options: argparse.Namespace, shards: int, blas_threads: int) -> Settings:
     return Settings(
         **{name: values[name] for name in ("batch", "lr", "warmup", "floor", "beta1", "beta2", "eps", "decay", "clip")},
         seed=options.seed, shards=shards, dtype=options.dtype, device=options.device, tf32=options.tf32,
-        blas_threads=threads // shards,
+        blas_threads=blas_threads,
     )  # fmt: skip
 
 

@@ -26,13 +26,14 @@ from refllm.models import bert
 from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import CLASSIFY_SIZES, FIT_SETTINGS, rates
+from refllm.ranks import workers as workers_of
 from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks.start import Start, begun_from
 from refllm.tasks.text import learnable
 from refllm.tokenizers.wordpiece import WordPieceTokenizer
 from refllm.train import Settings
-from refllm.workers import Workers, keep_freed_memory
+from refllm.workers import keep_freed_memory
 
 Read = TypeVar("Read", bound=Examples[Any])
 
@@ -90,7 +91,7 @@ def begun(options: argparse.Namespace, *, task: Task, settings: Settings, exampl
         steps = math.ceil(epochs * math.ceil(examples / settings.batch))
     plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports, patience=options.patience)
     out = Path(options.out) if options.out else next_free()
-    workers = Workers(settings.shards, settings.blas_threads)
+    workers = workers_of(settings.shards, settings.blas_threads)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
 
 
@@ -109,7 +110,7 @@ def carry_out(
     keep_freed_memory()
     if options.resume:
         require_alone(options, add_arguments)
-        prepared = Run.resume(Path(options.resume), Workers)
+        prepared = Run.resume(Path(options.resume), workers_of)
         whose = prepared.description.get("command", prepared.description.get("task", "language"))
         if whose != command:
             raise UserError(f"{options.resume} is a run of {whose}; go on with it by the command that began it")

@@ -40,6 +40,7 @@ from refllm.models import by_name
 from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS, rates
+from refllm.ranks import workers as workers_of
 from refllm.run import Run
 from refllm.tasks import Task
 from refllm.tasks.counted import counted_bits
@@ -52,7 +53,7 @@ from refllm.tasks.text import LearntText, ReadText, read_corpus
 from refllm.tokenizers import Tokenizer
 from refllm.tokenizers.marked import with_marks
 from refllm.tokenizers.pieces import completed
-from refllm.workers import Workers, keep_freed_memory
+from refllm.workers import keep_freed_memory
 
 DESCRIPTION = """Train a language model on text: by default a Llama on the language reference that every Python carries.
 
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     device_namespace(options.device)
     if options.resume:
         require_alone(options, add_arguments)
-        prepared = Run.resume(Path(options.resume), Workers)
+        prepared = Run.resume(Path(options.resume), workers_of)
         _require_own(prepared)
         make_longer(prepared, options)
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
@@ -164,7 +165,7 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace, since: float, 
         )  # fmt: skip
     del text
     out = Path(options.out) if options.out else next_free()
-    workers = Workers(settings.shards, settings.blas_threads)
+    workers = workers_of(settings.shards, settings.blas_threads)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers, since=since)
 
 

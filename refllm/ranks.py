@@ -1,0 +1,183 @@
+"""Ranks: processes that mpiexec has started, on one machine or several, which share a batch as workers do.
+
+Rank 0 leads: it runs the command, reads and writes. The others follow: they hold the same task, parameters and moments,
+and do what they are asked (refllm/commands/following.py). The message passing is that of mpi4py, which nothing else
+imports.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
+
+from refllm.backend import Array
+from refllm.errors import UserError
+from refllm.extras import how_to_install
+from refllm.workers import Result, Workers
+
+# What a started process finds in its environment: MPICH and those after it, Open MPI.
+_COUNTS, _NUMBERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
+TASK, PART, VALIDATION, END = "task", "part", "validation", "end"  # what the leader asks for
+
+
+def count() -> int:
+    """How many ranks this job has; 1 of a process that mpiexec has not started."""
+    return int(next((os.environ[name] for name in _COUNTS if name in os.environ), 1))
+
+
+def number() -> int:
+    """The number of this rank, from 0."""
+    return int(next((os.environ[name] for name in _NUMBERS if name in os.environ), 0))
+
+
+def communicator() -> Any:
+    """That of all ranks. UserError where mpi4py is missing, or belongs to another MPI than mpiexec does."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"several ranks need mpi4py ({error}); install it: {how_to_install('mpi')}") from None
+    world = MPI.COMM_WORLD
+    if world.size != count():
+        raise UserError(
+            f"mpiexec has started {count()} processes, and the MPI of mpi4py knows {world.size}: they belong to "
+            "different MPIs; use the mpiexec beside this Python, or --ranks"
+        )
+    return world
+
+
+def require_installed() -> None:
+    """UserError with the command that installs mpi4py, where there is none; no MPI is begun."""
+    if importlib.util.find_spec("mpi4py") is None:
+        raise UserError(f"several ranks need mpi4py and an MPI; install them: {how_to_install('mpi')}")
+
+
+def workers(shards: int, blas_threads: int) -> Workers:
+    """Those of a training: the ranks of the job, or workers of this process."""
+    return Ranks(communicator(), blas_threads) if count() > 1 else Workers(shards, blas_threads)
+
+
+class Ranks(Workers):
+    """All ranks, one worker each. Use it in a `with` in the leader; the others follow."""
+
+    vectors = 1
+    apart = True
+
+    def __init__(self, world: Any, blas_threads: int = 1) -> None:
+        super().__init__(world.size, blas_threads, fork=False)
+        self.world = world
+        self._ended = False
+        self._together = False  # whether all ranks run the same code now
+
+    def __enter__(self) -> Ranks:
+        from threadpoolctl import threadpool_limits
+
+        self._limits = threadpool_limits(limits=self.blas_threads, user_api="blas")
+        self._pool, self._crews = None, []
+        return self
+
+    def shards(self, asked: int) -> int:
+        """One each, however many the run had when it began."""
+        return self.count
+
+    def vector_of(self, part: int) -> int:
+        return 0
+
+    def stretch(self, part: int, size: int) -> slice:
+        return slice(0, size)
+
+    def begin(self, description: dict[str, Any]) -> None:
+        """The other ranks make the same task."""
+        self._call(TASK, description)
+        self._require_none(self.world.gather(None))
+
+    def crew(self, serve: Callable[..., Any], *, fork: bool) -> Callable[..., list[Any]]:
+        def ask(*request: Any) -> list[Any]:
+            self._call(PART, request)
+            return self._answers(answered(serve, 0, *request))
+
+        return ask
+
+    def sum_shards(self, gradients: list[Array], part: int, shards: int) -> None:
+        """Each rank adds up a stretch of all gradients, in the order of the ranks, and all get all stretches.
+
+        As many bytes as of an Allreduce, whose order of sums is nobody's promise: so the same number of ranks gives the
+        same bits.
+        """
+        import numpy
+
+        [vector] = gradients
+        if part >= shards:
+            vector[...] = 0  # a batch with fewer rows than ranks leaves some without any
+        ends = [len(vector) * n // self.count for n in range(self.count + 1)]
+        sizes, starts = [b - a for a, b in pairwise(ends)], ends[:-1]
+        own = sizes[part]
+        received = numpy.empty((self.count, own), vector.dtype)
+        kind = vector.dtype.char
+        self.world.Alltoallv(
+            [vector, sizes, starts, kind], [received, [own] * self.count, [own * n for n in range(self.count)], kind]
+        )
+        total = received[0]
+        for other in received[1:]:
+            total += other
+        self.world.Allgatherv([total, own, kind], [vector, sizes, starts, kind])
+
+    def spread(self, vector: Array) -> None:
+        self.world.Bcast(vector)
+
+    def validate(self, measured: Callable[[int | None], Any], vector: Array, most: int | None) -> Any:
+        """`measured(most)`, to which every rank comes by the same code; `map` shares the work among them."""
+        self._call(VALIDATION, most)
+        return self.validate_together(measured, vector, most)
+
+    def validate_together(self, measured: Callable[[int | None], Any], vector: Array, most: int | None) -> Any:
+        self.spread(vector)
+        self._together = True
+        try:
+            return measured(most)
+        finally:
+            self._together = False
+
+    def map(self, f: Callable[..., Result], *arguments: Iterable[Any]) -> list[Result]:
+        """f over the arguments, each on one rank while all do the same; the results in order."""
+        if not self._together:
+            return list(map(f, *arguments))
+        asked = list(zip(*arguments, strict=False))
+        own = [answered(f, *asked[n]) if n % self.count == self.world.rank else None for n in range(len(asked))]
+        all_of_them = self.world.allgather(own)
+        found = [all_of_them[n % self.count][n] for n in range(len(asked))]
+        for answer in found:
+            if isinstance(answer, Exception):
+                raise answer
+        return found
+
+    def end(self) -> None:
+        """The followers may leave."""
+        if not self._ended and self.world.rank == 0:
+            self._ended = True
+            self._call(END, None)
+
+    def _call(self, what: str, about: Any) -> None:
+        self.world.bcast((what, about))
+
+    def _answers(self, own: Any) -> list[Any]:
+        answers: list[Any] = self.world.gather(own)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def _require_none(self, answers: list[Any]) -> None:
+        for rank, error in enumerate(answers):
+            if error is not None:
+                raise UserError(f"rank {rank}: {error}")
+
+
+def answered(f: Callable[..., Any], *arguments: Any) -> Any:
+    """What f gives, or the error that it ends with."""
+    try:
+        return f(*arguments)
+    except Exception as error:
+        return error
