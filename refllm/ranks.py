@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
-from refllm.backend import Array
+from refllm.backend import Array, namespace
 from refllm.errors import UserError
 from refllm.extras import how_to_install
 from refllm.workers import Result, Workers
@@ -106,15 +106,13 @@ class Ranks(Workers):
         As many bytes as of an Allreduce, whose order of sums is nobody's promise: so the same number of ranks gives the
         same bits.
         """
-        import numpy
-
         [vector] = gradients
         if part >= shards:
             vector[...] = 0  # a batch with fewer rows than ranks leaves some without any
         ends = [len(vector) * n // self.count for n in range(self.count + 1)]
         sizes, starts = [b - a for a, b in pairwise(ends)], ends[:-1]
         own = sizes[part]
-        received = numpy.empty((self.count, own), vector.dtype)
+        received = namespace(vector).empty((self.count, own), vector.dtype)
         kind = vector.dtype.char
         self.world.Alltoallv(
             [vector, sizes, starts, kind], [received, [own] * self.count, [own * n for n in range(self.count)], kind]

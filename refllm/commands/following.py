@@ -30,8 +30,8 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     asked, there = options.ranks if hasattr(options, "ranks") else None, ranks.count()
     if asked is not None and asked < 1:
         raise UserError(f"--ranks must be at least 1, got {asked}")
-    if there == 1 and (asked or 1) > 1:
-        return started(int(asked), words)
+    if there == 1 and asked is not None and asked > 1:
+        return started(asked, words)
     if there == 1:
         return int(options.run(options))
     if not hasattr(options, "ranks"):
