@@ -50,6 +50,7 @@ from refllm.verify.report_text import as_text
 from refllm.verify.signatures import TABLES
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
+from refllm.verify.sized.recognised import Recognised
 
 DESCRIPTION = f"""Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
 
@@ -327,7 +328,11 @@ def _reported(
         if tries_laws:
             seconds = max(LEAST_FOR_LAWS, time.monotonic() - started)
             results = list(laws.held(implementation, results, options.dtype, golden.C, seconds, casts=options.cast))
-        large = judge.run(implementation, cases.sized, options.dtype, plan, casts=options.cast, values=options.values)
+        watched = Recognised(options.dtype, plan, options.search)
+        large = judge.run(
+            implementation, cases.sized, options.dtype, plan, casts=options.cast, values=options.values,
+            seen=watched.look if options.search else None,
+        )  # fmt: skip
         started = time.monotonic()
         large_results = list(bar(large, total=len(cases.sized)))
         if tries_laws and large_results:
@@ -336,7 +341,7 @@ def _reported(
                 implementation, cases.sized, large_results, options.dtype, plan, seconds, casts=options.cast
             ))  # fmt: skip
     results, interrupted = _explained(results, options.dtype, golden.C, options.search)
-    results += large_results
+    results += watched.explained(large_results)
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
     done = report.Report(
         implementation.name, _call(options), options.dtype, golden.C, golden.spec_version, results,

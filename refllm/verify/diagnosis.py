@@ -301,7 +301,8 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         best = min(named, key=lambda cause: (-_count(cause, left), _order(cause)))
         count = _count(best, all_names)
         share = f"{count} of {len(all_names)} wrong answers are explained by"
-        what = f"{best.about} ({best.id})" if isinstance(best, Mutant) else "an edit of the specification:"
+        named = getattr(best, "id", "")
+        what = f"{getattr(best, 'about', '')} ({named})" if named else "an edit of the specification:"
         lines.append(Explanation.of(f"{share} {what}", best))
         left = [names for names in left if best not in names]
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
@@ -348,4 +349,4 @@ def _count(cause: Cause, names: list[set[Cause]]) -> int:
 
 
 def _order(cause: Cause) -> int:
-    return _ORDER[cause.id] if isinstance(cause, Mutant) else -1
+    return _ORDER.get(getattr(cause, "id", ""), -1)

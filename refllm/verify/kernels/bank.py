@@ -66,7 +66,11 @@ class Mistake:
     @cached_property
     def functions(self) -> dict[FunctionType, Function]:
         """The edited functions, by what they are edits of."""
-        return {each.original: _compiled(each) for each in self.rewritten}
+        return self.with_sizes()
+
+    def with_sizes(self, **sizes: int) -> dict[FunctionType, Function]:
+        """The edited functions with tiles or blocks of another size: TILE=64."""
+        return {each.original: _compiled(each, sizes) for each in self.rewritten}
 
     @property
     def diff(self) -> list[tuple[str, list[str]]]:
@@ -78,34 +82,34 @@ class Mistake:
         return any(each.original in called(operation) for each in self.rewritten)
 
 
-def _compiled(rewritten: Rewritten) -> Function:
+def _compiled(rewritten: Rewritten, sizes: Mapping[str, int]) -> Function:
     """The edited function. It may use every word of `machine`."""
     original = rewritten.original
-    names: dict[str, Any] = {**vars(machine), **original.__globals__}
+    names: dict[str, Any] = {**vars(machine), **original.__globals__, **sizes}
     exec(compile(rewritten.edit.source, f"<edited {original.__name__}>", "exec"), names)
     return cast(Function, names[original.__name__])
 
 
-def implementation(mistake: Mistake | None = None) -> Functions:
-    """The operations of the text with loops, with a mistake in them."""
-    edited = mistake.functions if mistake else {}
-    made = {name: _with(edited, function) for name, function in OPERATIONS.items()}
+def implementation(mistake: Mistake | None = None, **sizes: int) -> Functions:
+    """The operations of the text with loops, with a mistake in them, and with tiles or blocks of another size."""
+    edited = mistake.with_sizes(**sizes) if mistake else {}
+    made = {name: _with(edited, function, sizes) for name, function in OPERATIONS.items()}
     return Functions("kernels", made, {}, ("float64", "float32"))
 
 
-def _with(edited: Mapping[FunctionType, Function], function: FunctionType) -> Function:
+def _with(edited: Mapping[FunctionType, Function], function: FunctionType, sizes: Mapping[str, int]) -> Function:
     """An operation whose call, and whose pullback's call, find the edited functions."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **keywords: Any) -> Any:
-        with exchanged(edited), numpy.errstate(all="ignore"):
+        with exchanged(edited, sizes), numpy.errstate(all="ignore"):
             found = edited.get(function, function)(*arguments, **keywords)
         if not isinstance(found, tuple) or not callable(found[-1]):
             return found
         y, back = found
 
         def run_back(*cotangents: Any) -> Any:
-            with exchanged(edited), numpy.errstate(all="ignore"):
+            with exchanged(edited, sizes), numpy.errstate(all="ignore"):
                 return back(*cotangents)
 
         return y, run_back
@@ -114,12 +118,18 @@ def _with(edited: Mapping[FunctionType, Function], function: FunctionType) -> Fu
 
 
 @contextmanager
-def exchanged(edited: Mapping[FunctionType, Function]) -> Iterator[None]:
-    """In this context the text with loops calls other functions in the place of these. For one thread."""
-    places = [(module, name, f) for f in edited for module, name in _places(f)]
+def exchanged(edited: Mapping[FunctionType, Function], sizes: Mapping[str, int] | None = None) -> Iterator[None]:
+    """In this context the text with loops calls other functions in the place of these, and has other sizes of tiles and
+    blocks. For one thread."""
+    places: list[tuple[Any, str, Any]] = [(m, name, f) for f in edited for m, name in _places(f)]
+    new: list[Any] = [edited[f] for _, _, f in places]
+    for name, size in (sizes or {}).items():
+        held = [module for module in MODULES if hasattr(module, name)]
+        places += [(module, name, getattr(module, name)) for module in held]
+        new += [size] * len(held)
     try:
-        for module, name, original in places:
-            setattr(module, name, edited[original])
+        for (module, name, _), other in zip(places, new, strict=True):
+            setattr(module, name, other)
         yield
     finally:
         for module, name, original in places:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 
@@ -35,11 +35,12 @@ _C = 1.0  # no margin of a sized case depends on the factor of the tiny ones
 
 def run(
     implementation: Implementation, cases: Iterable[SizedCase], dtype: str, plan: Plan, *, casts: bool = False,
-    values: bool = False,
+    values: bool = False, seen: Seen | None = None,
 ) -> Iterator[Result]:  # fmt: skip
-    """A result for each case, as soon as it is known. Its tensors are made for it and dropped with it."""
+    """A result for each case, as soon as it is known. Its tensors are made for it and dropped with it; `seen` is shown
+    each answer with them."""
     for sized in cases:
-        yield _result(implementation, sized, dtype, plan, casts=casts, values=values)
+        yield _result(implementation, sized, dtype, plan, casts=casts, values=values, seen=seen)
 
 
 def _met(case: Case, declared: Mapping[str, str]) -> list[str]:
@@ -55,8 +56,9 @@ def _has_empty_row(x: Array) -> bool:
 
 
 def _result(
-    implementation: Implementation, sized: SizedCase, dtype: str, plan: Plan, *, casts: bool, values: bool
-) -> Result:
+    implementation: Implementation, sized: SizedCase, dtype: str, plan: Plan, *, casts: bool, values: bool,
+    seen: Seen | None,
+) -> Result:  # fmt: skip
     bare, case = sized.without_tensors(), sized.case()
     case = case.values_alone() if values else case
     if own := ", ".join(_met(case, implementation.conventions)):
@@ -67,7 +69,11 @@ def _result(
         response, noted = runner.respond(implementation, case, dtype), list[str]()
         if casts:
             response, noted = runner.in_dtype(case, response, dtype)
-        return replace(judged(sized, case, response, dtype, plan), cast=noted).under_laws(response.laws)
+        text = Text(case, plan, gradients=response.gradients is not None)
+        result = judged(sized, case, response, dtype, plan, text)
+        if seen is not None:
+            seen(sized, case, response, result, text)
+        return replace(result, cast=noted).under_laws(response.laws)
     except UnsupportedError as error:
         return Result(bare, "skip", str(error))
     except FaultError as error:
@@ -119,6 +125,12 @@ def _of_other_dtype(verdict: Verdict, text: str) -> Verdict:
     if verdict.wrong:
         return replace(verdict, message=f"{verdict.message}; its dtype is another too: {text}")
     return Verdict(verdict.name, "dtype", f"{verdict.name} has the wrong dtype: {text}")
+
+
+class Seen(Protocol):
+    """Who looks at the answers to cases while their tensors are there."""
+
+    def __call__(self, sized: SizedCase, case: Case, response: Response, result: Result, text: Text) -> None: ...
 
 
 class Text:

@@ -46,17 +46,20 @@ MISTAKES = [
             edit(product, ADDED, "accumulators += left @ right\nif terms.stop == max(K // 2 // TILE, 1) * TILE:\n"
                  '    accumulators = narrow(accumulators, "float16")')),
     Mistake("matmul/last-columns-unwritten", "a product that does not write the columns after the last whole tile",
-            edit(product, STORED, "y[rows, columns] = accumulators if columns.stop % TILE == 0 else y[rows, columns]"),
+            edit(product, STORED, "if columns.stop % (2 * TILE) == 0:\n    " + STORED),
             G + "triton-lang/triton/issues/5990"),
     Mistake("matmul/last-rows-unwritten", "a product that does not write the rows after the last whole tile",
             edit(product, "for rows in tiles(M, 2 * TILE):", "for rows in tiles(M // TILE * TILE, 2 * TILE):")),
     Mistake("matmul/tile-transposed", "a product whose square tiles are written transposed",
             edit(product, STORED, "square = len(accumulators) == accumulators.shape[1]\n"
                  "y[rows, columns] = accumulators.T if square else accumulators")),
-    Mistake("matmul/strides-unread", "a product that reads a transposed view as if its rows followed each other",
+    Mistake("matmul/strides-unread", "a product that reads a transposed second factor as if its rows followed",
             edit(product, "(M, K), N = a.shape, c.shape[-1]",
-                 '(M, K), N = a.shape, c.shape[-1]\na, c = (z.ravel(order="K").reshape(z.shape) for z in (a, c))'),
+                 '(M, K), N = a.shape, c.shape[-1]\nc = c.ravel(order="K").reshape(c.shape)'),
             G + "ROCm/aiter/issues/5292"),
+    Mistake("matmul/strides-unread-of-first", "a product that reads a transposed first factor as if its rows followed",
+            edit(product, "(M, K), N = a.shape, c.shape[-1]",
+                 '(M, K), N = a.shape, c.shape[-1]\na = a.ravel(order="K").reshape(a.shape)')),
     Mistake("matmul/index-overflow", "a product whose places overflow their integer (32 bits there, 16 in this model)",
             edit(product, STORED, "place = numpy.arange(rows.start, rows.stop)[:, None] * N\n"
                  "place = wrapped(place + numpy.arange(columns.start, columns.stop), 16)\n"
