@@ -301,8 +301,8 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         best = min(named, key=lambda cause: (-_count(cause, left), _order(cause)))
         count = _count(best, all_names)
         share = f"{count} of {len(all_names)} wrong answers are explained by"
-        named = getattr(best, "id", "")
-        what = f"{getattr(best, 'about', '')} ({named})" if named else "an edit of the specification:"
+        name, about = getattr(best, "id", ""), getattr(best, "about", "")
+        what = f"{about} ({name})" if name else "an edit of the specification:"
         lines.append(Explanation.of(f"{share} {what}", best))
         left = [names for names in left if best not in names]
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
