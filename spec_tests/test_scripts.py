@@ -68,7 +68,7 @@ def test_a_part_that_there_is_not_is_one_line_and_installs_nothing(words: list[s
     done = called(ROOT / "scripts/refllm", *words, bare=True)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "eval, explain, gpu-cuda12, gpu-cuda13, lint, plot, test" in line
+    assert "eval, explain, gpu-cuda12, gpu-cuda13, lint, mpi, plot, test" in line
     assert "scripts/refllm install plot" in line
 
 
