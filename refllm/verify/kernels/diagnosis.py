@@ -143,7 +143,7 @@ class Recogniser:
 
     def _chosen(self, known: _Operation) -> list[Cause]:
         """Those that no right answer contradicts: equal ones before those that lose as many digits."""
-        left = list(known.causes)
+        left = list(known.causes) if 2 * len(known.unlike) < len(known.looked_at) else []
         for sized in sorted(known.right, key=size)[:CASES]:
             left = [cause for cause in left if size(sized) > LARGEST or self._is_right(cause, sized, known.gradients)]
         return sorted(left, key=lambda cause: (cause in known.by_noise, cause in known.unwritten, bool(cause.sizes)))
@@ -185,7 +185,9 @@ class Recogniser:
         x, other = x.astype("float64"), other.astype("float64")
         wrong, mistaken = self._wrong(x, truth), self._wrong(other, truth)
         unwritten = numpy.isnan(other) & numpy.isfinite(truth.value)
-        if 2 * wrong[unwritten].sum() < unwritten.sum() or 2 * mistaken.sum() < wrong.sum():
+        written = unwritten & ~wrong & (x != 0)  # memory of zeros is right where the truth is nearly 0
+        left = not unwritten.any() or wrong[unwritten].any()
+        if not left or 2 * written.sum() > unwritten.sum() or 2 * mistaken.sum() < wrong.sum():
             return False
         with numpy.errstate(all="ignore"):
             lost = numpy.nan_to_num(abs(rough - other), posinf=0.0)

@@ -30,7 +30,7 @@ ALONE = {  # what fails on a case that is no small one
 
 # kernel: the mistake that is named, or the words that say where
 SAID = {
-    "softmax_tail_dropped": "tail after",
+    "softmax_tail_dropped": "softmax/tail-of-32-unwritten",
     "softmax_of_one_block": "softmax/first-columns-alone",
     "softmax_without_rescaling": "softmax/no-rescale",
     "matmul_whole_tiles_of_k": "matmul/last-terms-lost",

@@ -28,6 +28,8 @@ MISTAKES = [
                  "for columns in tiles(rows.shape[1] // 32 * 32, BLOCK):")),
     Mistake("softmax/tail-unwritten", "a softmax that does not write the columns after the last whole vector of four",
             edit(softmax, WRITTEN, "columns = slice(columns.start, columns.stop // 4 * 4)\n" + WRITTEN)),
+    Mistake("softmax/tail-of-32-unwritten", "a softmax that does not write the columns after whole blocks of 32",
+            edit(softmax, WRITTEN, "columns = slice(columns.start, columns.stop // 32 * 32)\n" + WRITTEN)),
     Mistake("softmax/no-rescale", "a softmax whose sum is not rescaled when a later block has a larger number",
             edit(online, RESCALED, "Z = Z * (top > -INFINITY)")),
     Mistake("softmax/rescale-turned-round", "a softmax whose sum is rescaled by the inverse factor",
