@@ -51,7 +51,7 @@ def records(path: str) -> list[dict[str, Any]]:
 
 OF_THE_TEXT = (
     "refllm.spec", "refllm.numbers", "refllm.verify.plain", "refllm.verify.edits", "refllm.verify.case",
-    "refllm.verify.sized",
+    "refllm.verify.sized", "refllm.verify.tensors",
 )  # fmt: skip
 
 
