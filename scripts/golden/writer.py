@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 SPEC_VERSION = "1.2"  # the minor number rises with new cases, conventions and conditions; values stay
+DEEPEST = 3  # spaces before a line of JSON, at most: those of a field of a case
 NAMES = {"float64": "F64", "int64": "I64", "bool": "BOOL"}  # our names -> those of safetensors
 
 
@@ -62,15 +63,17 @@ def _replace(tree: Any, replace: Any) -> Any:
 
 
 def dumps(tree: Any, indent: str = "") -> str:
-    """JSON with an object or a list of objects opened line by line, and a tensor kept on one line, without spaces."""
-    deeper = indent + " "
+    """JSON with an object or a list of objects opened line by line, and a tensor kept on one line, without spaces.
+
+    What lies deeper than the fields of a case is not set in further: spaces were a twentieth of the golden files."""
+    deeper = indent + " " * (len(indent) < DEEPEST)
     if (
         isinstance(tree, dict)
         and tree
         and any(isinstance(branch, dict | list) for branch in tree.values())
         and "dtype" not in tree
     ):
-        lines = [f"{deeper}{json.dumps(name)}: {dumps(branch, deeper)}" for name, branch in tree.items()]
+        lines = [f"{deeper}{json.dumps(name)}:{dumps(branch, deeper)}" for name, branch in tree.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
     if isinstance(tree, list) and tree and isinstance(tree[0], dict):
         return "[\n" + ",\n".join(deeper + dumps(branch, deeper) for branch in tree) + f"\n{indent}]"

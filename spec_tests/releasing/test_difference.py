@@ -128,8 +128,8 @@ def test_the_first_release_adds_every_case() -> None:
 
 
 @pytest.mark.parametrize(("path", "old", "new"), [
-    (versions.MANIFEST, b'"format": 1', b'"format": 2'),
-    (versions.MANIFEST, b'"spec_version": "', b'"spec_version": "x'),
+    (versions.MANIFEST, b'"format":1', b'"format":2'),
+    (versions.MANIFEST, b'"spec_version":"', b'"spec_version":"x'),
     (versions.PACKAGE, b"__version__ = ", b"version = "),
 ])  # fmt: skip
 def test_versions_that_contradict_each_other_are_refused(path: str, old: bytes, new: bytes) -> None:
