@@ -111,6 +111,7 @@ def _names(tree: ast.AST) -> frozenset[str]:
     )
 
 
+@cache
 def of(operation: str) -> list[Law]:
     """Those whose code uses the operation, and those of the files that are named after it."""
     return [law for law in laws() if Path(law.path).stem == f"test_{operation}" or _speaks_of(law, operation)]
@@ -142,6 +143,7 @@ def of_each(operation: str) -> list[Law]:
     return [law for law in laws() if law.of_each and law.path in files]
 
 
+@cache
 def of_id(name: str) -> set[Law]:
     """All that check an ID: its operations, and its code."""
     operations = text.operations_of(name)

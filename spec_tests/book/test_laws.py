@@ -32,6 +32,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, laws.Law
     monkeypatch.setattr(laws, "ROOT", tmp_path)
     every = laws.laws.__wrapped__()
     monkeypatch.setattr(laws, "laws", lambda: every)
+    monkeypatch.setattr(laws, "of", laws.of.__wrapped__)  # not what was found in the repository
     return {law.name: law for law in every}
 
 

@@ -31,17 +31,8 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         leave_the_allocator_alone(patch)
         how = [
-            "--epochs",
-            "25",
-            "--reports",
-            "2",
-            "--lr",
-            "1e-2",
-            "--label-smoothing",
-            "0",
-            "--out",
-            str(folder / "run"),
-        ]
+            "--epochs", "32", "--reports", "2", "--lr", "1e-2", "--label-smoothing", "0", "--out", str(folder / "run"),
+        ]  # fmt: skip
         assert main(["translate", "fit", *written(folder / "data"), *how, *TINY, "--width", "32"]) == 0
     return folder / "run"
 

@@ -44,7 +44,6 @@ def test_a_request_says_how_its_tensors_are_made(tmp_path: Path, tensors: bool) 
     [
         (["--self", "--slow"], "--slow is for the sized cases"),
         (["--self", "--tensors"], "--tensors is for --requests DIR"),
-        (["--mutants", "--size", "kernel"], "--mutants puts the bank to the tiny cases"),
         (["--self", "--only", ONE], "no case is chosen"),
         (["--self", "--size", "kernel", "--level", "4"], "no case is chosen"),
     ],

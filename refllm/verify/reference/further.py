@@ -162,7 +162,8 @@ def _last(of: str) -> int:
 
 def narrowed(bits: Array, *, to: str, saturate: bool) -> Array:
     """By a search among all numbers of the type, on the host."""
-    x = to_host(bits).astype("uint32").view("float32").astype(float)
+    with numpy.errstate(invalid="ignore"):  # a NaN that signals, which float64 makes a quiet one
+        x = to_host(bits).astype("uint32").view("float32").astype(float)
     values, last, width = _values(to), _last(to), sum(_PLACES[to])
     nan = (1 << width) - 1 if to == "float8_e4m3" else last + 1 + (1 << (_PLACES[to][1] - 1))
     size = numpy.where(numpy.isnan(x), 0, numpy.minimum(numpy.abs(x), values[last + 1]))
