@@ -65,6 +65,7 @@ def test_an_adapter_has_a_test_a_case_with_the_diagnosis_in_the_failure(tmp_path
     assert any("diagnosis" in (f.text or "") for t in tests for f in t.findall("failure"))
 
 
+@pytest.mark.slow
 def test_a_value_without_a_gradient_is_skipped_and_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ADAPTER)
     status, said = run(tmp_path, "--refllm", "mine.py", "--refllm-only", "tanh", "-rs")
@@ -72,6 +73,7 @@ def test_a_value_without_a_gradient_is_skipped_and_said_to_be_one(tmp_path: Path
     assert "value passed, gradient not given" in said
 
 
+@pytest.mark.slow
 def test_tests_choose_by_k_as_others(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ADAPTER)
     status, said = run(tmp_path, "--refllm", "mine.py", "-k", "relu-grid", "-q")
@@ -80,6 +82,7 @@ def test_tests_choose_by_k_as_others(tmp_path: Path) -> None:
     assert "deselected" in said
 
 
+@pytest.mark.slow
 def test_a_live_function_has_a_test_a_case(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(LIVE)
     status, said = run(tmp_path, "-q", "--strict-markers")
@@ -91,6 +94,7 @@ def test_a_live_function_has_a_test_a_case(tmp_path: Path) -> None:
 LINES = [line for page in ("conformance", "assistants") for line in (ROOT / f"docs/{page}.md").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("pytest ")])
 def test_the_command_lines_of_the_pages_work(line: str, tmp_path: Path) -> None:
     (tmp_path / "my_adapter.py").write_text(ADAPTER)
@@ -102,14 +106,18 @@ def test_the_command_lines_of_the_pages_work(line: str, tmp_path: Path) -> None:
     assert "failed" in said
 
 
+def slow(*values: object) -> object:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--refllm", "not_there.py"], "not_there.py is no Python file"),
-        (["--refllm", "mine.py", "--refllm-dtype", "float8"], "'float8' is none of float64"),
-        (["--refllm", "mine.py", "--refllm-only", "ATT"], "no case is of what it has (relu, softmax, tanh)"),
         (["test_bad.py"], "'layernorm' is no operation"),
-        (["test_none.py"], "takes refllm_case: say of what"),
+        slow(["--refllm", "mine.py", "--refllm-dtype", "float8"], "'float8' is none of float64"),
+        slow(["--refllm", "mine.py", "--refllm-only", "ATT"], "no case is of what it has (relu, softmax, tanh)"),
+        slow(["test_none.py"], "takes refllm_case: say of what"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:

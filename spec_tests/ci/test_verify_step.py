@@ -24,7 +24,11 @@ def step(folder: Path, arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [("numpy.maximum(x, 0), lambda dy: dy * (x > 0)", 0), ("x, lambda dy: dy", 1)]
+    ("body", "status"),
+    [
+        pytest.param("numpy.maximum(x, 0), lambda dy: dy * (x > 0)", 0, marks=pytest.mark.slow),
+        ("x, lambda dy: dy", 1),
+    ],
 )
 def test_the_status_is_that_of_the_command_and_the_reports_are_there(tmp_path: Path, body: str, status: int) -> None:
     (tmp_path / "my own.py").write_text(f"import numpy\n\ndef relu(x):\n    return {body}\n")
@@ -35,6 +39,7 @@ def test_the_status_is_that_of_the_command_and_the_reports_are_there(tmp_path: P
     assert (tmp_path / "outputs").read_text() == f"status={status}\n"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_run_is_told_apart_from_what_is_wrong(tmp_path: Path) -> None:
     status, said = step(tmp_path, "gone.py")
     assert status == 2

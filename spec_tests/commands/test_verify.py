@@ -115,7 +115,7 @@ def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level:
         ([], "say what to verify"),
         (["--self", "mine.py"], "say what to verify"),
         (["none.py"], "none.py is no Python file"),
-        (["--self", "--level", "7"], "--level 7: the levels are 0 to 6"),
+        (["--self", "--level", "8"], "--level 8: the levels are 0 to 7"),
         (["--self", "--only", "NOTHING"], "no case is chosen"),
         (["--self", "--golden", "nowhere"], "there is no MANIFEST.json in it"),
         (["--self", "--convention", "gelu=tanh"], "the golden files know adam_eps="),

@@ -69,7 +69,7 @@ def require(kit: str) -> None:
 
 
 def kits() -> list[Any]:
-    marks = {"c": (), "javascript": (), **dict.fromkeys(LIBRARIES, (pytest.mark.oracle,))}
+    marks = {"c": (), **dict.fromkeys(LIBRARIES, (pytest.mark.oracle,))}
     return [pytest.param(kit, marks=marks.get(kit, (pytest.mark.slow,))) for kit in (*TOOLS, *LIBRARIES)]
 
 

@@ -145,6 +145,7 @@ def test_a_file_that_is_damaged_or_not_supported_is_one_line(which: str) -> None
     assert len(str(refused.value)) < 500
 
 
+@pytest.mark.slow
 def test_a_million_merges_are_refused_before_one_is_made() -> None:
     saved = byte_level()
     saved["model"]["merges"] = [["a", "a"]] * 1_000_000

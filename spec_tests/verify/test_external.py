@@ -280,7 +280,7 @@ def test_every_case_but_resuming_can_be_answered_through_files(
         by_operation.setdefault(case.operation, []).append(case)
     cases = [case for name, own in by_operation.items() if name != "warmup_cosine" for case in own[:most]]
     for case in cases:
-        if case.level < 6:
+        if case.level != 6:
             write_request(tmp_path / case.id, case, dtype)
             _answer(case, dtype, tmp_path / case.id, tmp_path / case.id)
     by_files = list(runner.run(Responses(tmp_path, {}), cases, dtype, golden.C))

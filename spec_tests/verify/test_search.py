@@ -44,7 +44,7 @@ def strangers() -> list[Any]:
     seen, found = Counter[str](), []
     for name, (operation, f, _) in STRANGERS.items():
         seen[operation] += 1
-        first = seen[operation] == 1 or f.__module__ in OF_PARTS
+        first = operation != "train" and (seen[operation] == 1 or f.__module__ in OF_PARTS)
         found.append(pytest.param(name, id=name, marks=() if first else pytest.mark.slow))
     return found
 
