@@ -37,7 +37,8 @@ from refllm.numbers.spread_value import Source, Spread
 from refllm.spec.array import watched
 
 LIMIT = 12.0  # standard deviations
-CHAIN = 512  # terms that a processor's matrix product adds up in one accumulator
+CHAIN = 1 << 20  # terms that one accumulator takes: all of a sum, as in a plain loop
+KEPT = 256  # terms of a mean that is kept up to date term by term, where a sum would round nothing
 EVERY = "*"
 _OWN = "dtype"  # the type of the run
 WORDS = {
@@ -195,7 +196,8 @@ class Planned(Arithmetic):
         y = super().sum(x, axis, keepdims)
         if math.isinf(x.kinds) or x.shared or x.own.any() or not numpy.isfinite(x.value).all():
             return y
-        apart = super().sum(Spread(x.value, 0.0, self), axis, keepdims)
+        kept = dataclasses.replace(self, chain=min(self.chain, KEPT))
+        apart = Arithmetic.sum(kept, Spread(x.value, 0.0, self), axis, keepdims)
         exact = numpy.abs(x.value).sum(axis=axis, keepdims=keepdims) * self.unit <= _step(x.value)
         return Spread(y.value, numpy.where(exact, apart.own, y.own), self, None, None, y.kinds)
 

@@ -21,7 +21,7 @@ from refllm.numbers.plans import Plan
 from refllm.verify import runner
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
 from refllm.verify.runner import Implementation, Result
-from refllm.verify.sized.cases import SizedCase
+from refllm.verify.sized.cases import Known, SizedCase
 from refllm.verify.sized.evaluate import Expected, expected
 from refllm.verify.sized.pattern import in_words
 from refllm.verify.sized.probes import probes, signs
@@ -216,26 +216,46 @@ def _measured(worst: Worst, plan: Plan) -> str:
 
 
 def _by_what_is_stored(name: str, y: Array, sized: SizedCase, key: str, dtype: str, plan: Plan, text: Text) -> Verdict:
-    known, places = sized.known[key], probes(y.shape, sized.seed, key)
+    known, places, flat = sized.known[key], probes(y.shape, sized.seed, key), y.reshape(-1)
     if not len(places):
         return Verdict(name, "", "")
-    u, flat = UNIT[dtype], y.reshape(-1)
-    probed = Expected(known.values, known.deviations * u)
-    ratio = deviations(flat[places], probed, dtype, plan)
-    n = int(ratio.argmax())
-    at = tuple(int(i) for i in numpy.unravel_index(int(places[n]), y.shape))
-    worst = _worst(at, float(flat[places[n]]), float(known.values[n]), float(known.deviations[n]) * u, dtype, plan)
-    summed, finite = signed_sum(flat, sized.seed, key), not_finite(flat) == known.not_finite
-    total = _worst((), summed, known.sum, known.sum_deviation * u, dtype, plan)
+    finite = not_finite(flat) == known.not_finite
+    worst, total = _of_probes(flat, places, y.shape, known, dtype, plan), _of_sum(flat, sized, key, dtype, plan)
     if worst.ratio <= 1 and total.ratio <= 1 and finite:
         return Verdict(name, "", "", max(worst, total, key=lambda w: w.ratio))
-    located = _by_the_text(name, y, text.of(key), dtype, plan, axes_of(sized.without_tensors(), y.shape))
+    truth = text.of(key)  # of which the plan in hand says how far it may be, as that of the stored ones may not be
+    worst = _of_probes(flat, places, y.shape, known, dtype, plan, truth.deviation)
+    total = _of_sum(flat, sized, key, dtype, plan, truth.deviation)
+    if worst.ratio <= 1 and total.ratio <= 1 and finite:
+        return Verdict(name, "", "", max(worst, total, key=lambda w: w.ratio))
+    located = _by_the_text(name, y, truth, dtype, plan, axes_of(sized.without_tensors(), y.shape))
     if located.wrong:
         return located
     words = f"{name} is wrong{_measured(worst, plan)}"
     if worst.ratio <= 1:
         words = f"{name}: the sum of its elements with the signs of the generator is wrong{_measured(total, plan)}"
     return Verdict(name, "values", words, max(worst, total, key=lambda w: w.ratio))
+
+
+def _of_probes(
+    flat: Array, places: Array, shape: tuple[int, ...], known: Known, dtype: str, plan: Plan, far: Array | None = None
+) -> Worst:
+    """The worst of the probes. `far`: deviations of all elements, of which those of the probes count if larger."""
+    allowed = known.deviations * UNIT[dtype]
+    if far is not None:
+        allowed = numpy.maximum(allowed, numpy.reshape(far, -1)[places])
+    n = int(deviations(flat[places], Expected(known.values, allowed), dtype, plan).argmax())
+    at = tuple(int(i) for i in numpy.unravel_index(int(places[n]), shape))
+    return _worst(at, float(flat[places[n]]), float(known.values[n]), float(allowed[n]), dtype, plan)
+
+
+def _of_sum(flat: Array, sized: SizedCase, key: str, dtype: str, plan: Plan, far: Array | None = None) -> Worst:
+    """The signed sum. Random signs make the errors of a row independent, whatever they have in common."""
+    known = sized.known[key]
+    allowed = known.sum_deviation * UNIT[dtype]
+    if far is not None:
+        allowed = max(allowed, math.sqrt(math.fsum((numpy.reshape(far, -1)[numpy.isfinite(flat)] ** 2).tolist())))
+    return _worst((), signed_sum(flat, sized.seed, key), known.sum, allowed, dtype, plan)
 
 
 def signed_sum(flat: Array, seed: int, key: str) -> float:
