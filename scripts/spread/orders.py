@@ -66,6 +66,14 @@ class Chunked(Ordered):
         return _one_by_one(numpy.stack(parts, axis=-1)) if parts else numpy.zeros(terms.shape[:-1], terms.dtype)
 
 
+class Whole(Ordered):
+    """One term after the other, all of a sum in one accumulator."""
+
+    @staticmethod
+    def added(terms: Array) -> Array:
+        return _one_by_one(terms) if terms.shape[-1] else numpy.zeros(terms.shape[:-1], terms.dtype)
+
+
 class Pairwise(Ordered):
     """The sums of the two halves, and so on."""
 
@@ -102,7 +110,8 @@ def _plain(x: Any) -> Any:
 def of_text() -> Iterator[tuple[str, Mapping[str, Callable[..., Any]]]]:
     """The text, summed by NumPy and in every order here."""
     yield "the text, sums of NumPy", plain.operations()
-    for kind, name in ((Chunked, "in chunks of 512"), (Pairwise, "in pairs"), (Backwards, "backwards")):
+    kinds = ((Chunked, "in chunks of 512"), (Whole, "in one accumulator"), (Pairwise, "in pairs"))
+    for kind, name in (*kinds, (Backwards, "backwards")):
         yield f"the text, sums {name}", {n: _with(kind, f) for n, f in plain.operations().items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from refllm.spec import array
 from refllm.spec.array import (
     concatenate,
     constant,
+    erfc,
     exp,
     is_zero,
     like,
     log,
     power,
     scatter_add,
+    sigmoid,
     spread,
     sqrt,
     stack,
@@ -151,6 +154,17 @@ def test_what_is_exact_has_no_spread() -> None:
     ]  # fmt: skip
     for y in exact:
         assert not y.variance.any(), y.value
+
+
+@given(st.floats(min_value=20, max_value=300))
+def test_what_is_left_of_a_limit_is_allowed(x: float) -> None:
+    """float64 has 1 + tanh(-40) = 0, and a form that does not cancel has 4e-35."""
+    left = {tanh: 2 / (1 + math.exp(2 * x)), sigmoid: 1 / (1 + math.exp(x)), erfc: math.erfc(x)}
+    for f, exact in left.items():
+        limit = {tanh: 1.0, sigmoid: 1.0, erfc: 2.0}[f]
+        y = limit - f(lift(numpy.array([-x if f is erfc else x]), Arithmetic(underflow=0.0)))
+        assert abs(y.value - exact) <= 12 * numpy.sqrt(y.variance) + 1e-150
+        assert y.variance <= 16.0  # of float64, in units of its roundoff
 
 
 def test_a_plain_number_is_rounded_unless_it_is_short() -> None:
