@@ -53,8 +53,13 @@ def is_module(source: str) -> bool:
 
 
 def said_by(path: str | PathLike[str], module: Any) -> Plug:
-    """What a module says itself. UserError if it is not a text."""
+    """What a module says itself. UserError if it is not a text.
+
+    DEVICE is a name that many files have for their own: it is taken where ARRAYS or SIGNATURES is said beside it.
+    """
     found = {name: getattr(module, name.upper(), None) for name in ("arrays", "device", "signatures")}
+    if found["arrays"] is None and found["signatures"] is None:
+        found["device"] = None
     for name, value in found.items():
         if value is not None and not isinstance(value, str):
             raise UserError(f'{path}: {name.upper()} must be a text, as {name.upper()} = "torch"')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from refllm.errors import UserError
 from refllm.verify import adapter, arrays, check, corpus, runner
 from refllm.verify.arrays.bridge import Bridge
 from refllm.verify.case import FaultError
+from refllm.verify.plugging import said_by
 
 FORWARD = {
     "torch": "import torch\nsoft = lambda x: torch.softmax(x, -1)\nsqrt = torch.sqrt\n",
@@ -107,7 +109,6 @@ def test_a_pullback_with_another_number_of_gradients_is_a_fault() -> None:
     [
         ('ARRAYS = "tensorflow"', "arrays are those of numpy, torch"),
         ("ARRAYS = 3", 'ARRAYS must be a text, as ARRAYS = "torch"'),
-        ('DEVICE = "cuda"', "a device is for arrays of a library"),
         ('SIGNATURES = "pytorch"', "tables of signatures are torch, jax, keras, onnx"),
     ],
 )
@@ -130,3 +131,11 @@ def test_nothing_of_a_library_is_imported_before_it_is_asked_for() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_device_of_the_files_own_is_left_alone() -> None:
+    """Many files have one, which need not be a text."""
+    module = types.SimpleNamespace(DEVICE=object())
+    assert said_by("mine.py", module).device is None
+    module = types.SimpleNamespace(ARRAYS="torch", DEVICE="cuda")
+    assert said_by("mine.py", module).device == "cuda"
