@@ -20,7 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A room imports from the lines above its own and, without a circle, from its own line. "refllm" is the version.
 LAYERS = [
     {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras", "page", "chart"},
-    {"backend"},
+    {"backend", "limited_json"},
     {"shapes", "parameters", "watching"},
     {"fit", "heads", "kinds"},
     {"differentiable"},

@@ -9,11 +9,11 @@ from typing import Any
 from refllm.commands.train import LESS_MEMORY
 from refllm.directory import directory_made, require_empty
 from refllm.errors import UserError
+from refllm.limited_json import read_bytes
 from refllm.parameters import named_leaves
 from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.pretrained.export import Written, config_of, tensors_of_folder, tensors_of_leaves, write_folder
 from refllm.pretrained.folder import CONFIG, INDEX, WEIGHTS, is_folder, open_folder
-from refllm.pretrained.limited_json import read_bytes
 from refllm.pretrained.naming import Architecture
 from refllm.tokenizers import PublishedTokenizer, WordPieceTokenizer
 from refllm.trained import Trained, load_model

@@ -3,53 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import difflib
 import functools
 import json
 import math
 import shlex
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from refllm.backend import allow_tf32, device_namespace
+from refllm.commands import known_mistakes
 from refllm.commands.selection import SIZES, Selection, require_size, selected
+from refllm.commands.under_test import call_of, implementation_of, repeated, tried_alone, why_nothing
 from refllm.directory import require_place
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.page import START, replace, require_replaceable
 from refllm.verify import (
-    adapter,
-    again,
     corpus,
-    device,
     external,
-    isolated,
     kits,
     laws,
     library,
     pages,
-    reference,
     report,
     runner,
-    served,
 )
 from refllm.verify import declared_plan as plan_of
 from refllm.verify.arrays import LIBRARIES
-from refllm.verify.case import CARRIERS, Case
+from refllm.verify.case import CARRIERS
 from refllm.verify.explaining import explained
 from refllm.verify.laws.at_size import held_at_size
 from refllm.verify.material import page_on_plugging_in
-from refllm.verify.plugging import Plug
 from refllm.verify.report_data import as_data
 from refllm.verify.report_text import as_text
 from refllm.verify.signatures import TABLES
 from refllm.verify.sized import judge
-from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.recognised import Recognised
 
 DESCRIPTION = f"""Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
@@ -153,7 +142,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     cases = selected(golden, options)
     if options.mutants:
-        return _kernels(cases.sized, options) if cases.sized else _mutants(golden, cases.tiny, options)
+        return known_mistakes.put_to(golden, cases, options)
     if options.requests:
         return _write_requests(Path(options.requests), cases, options)
     runs = [_one_run(options, adapter, dtype) for adapter in options.adapter or [None] for dtype in dtypes]
@@ -186,80 +175,6 @@ def _require_plug(options: argparse.Namespace) -> None:
 def _one_run(options: argparse.Namespace, adapter: str | None, dtype: str) -> argparse.Namespace:
     """The options of one implementation in one precision."""
     return argparse.Namespace(**{**vars(options), "adapter": adapter, "dtype": dtype})
-
-
-def _conventions(given: list[str] | None, golden: corpus.Corpus) -> dict[str, str]:
-    found = {}
-    for pair in given or []:
-        name, _, value = pair.partition("=")
-        _require_known(name, value, f"--convention {pair}", golden)
-        found[name] = value
-    return found
-
-
-def _require_known(name: str, value: str, given: str, golden: corpus.Corpus) -> None:
-    """UserError if the golden files know no such convention."""
-    known: dict[str, set[str]] = {}
-    for case in golden.cases.values():
-        pairs = [pair for key in case.alternatives for pair in key.split(",")]
-        for pair in [*(f"{n}={v}" for n, v in case.conventions.items()), *pairs]:
-            known.setdefault(pair.partition("=")[0], set()).add(pair.partition("=")[2])
-    if value not in known.get(name, ()):
-        listed = "; ".join(f"{n}={' or '.join(sorted(values))}" for n, values in sorted(known.items()))
-        raise UserError(f"{given}: the golden files know {listed}")
-
-
-@contextlib.contextmanager
-def _implementation(options: argparse.Namespace, golden: corpus.Corpus) -> Iterator[runner.Implementation]:
-    """What is under test; the process of an adapter is gone afterwards."""
-    conventions = _conventions(options.convention, golden)
-    if options.adapter:
-        plug = Plug(options.arrays, None if options.device == "cpu" else options.device, options.signatures)
-        with isolated.from_file(Path(options.adapter), options.timeout, plug) as module:
-            for name, value in module.conventions.items():
-                _require_known(name, value, f'{options.adapter}: CONVENTIONS = {{"{name}": "{value}"}}', golden)
-            module.conventions = {**module.conventions, **conventions}
-            yield module
-    elif options.cmd:
-        yield external.Command(options.cmd, conventions, options.timeout, alone=True)
-    elif options.serve:
-        with served.Served(options.serve, conventions, options.timeout, alone=True) as program:
-            yield program
-    elif options.lib:
-        known = library.interfaces(golden.cases.values())
-        with library.Library(Path(options.lib), known, conventions, options.timeout, alone=True) as found:
-            yield found
-    elif options.responses:
-        yield external.Responses(Path(options.responses), conventions)
-    else:
-        own, name = reference.functions(), "refllm"
-        if options.device != "cpu":
-            own, name = device.across(own, options.device), f"refllm on {options.device}"
-        yield adapter.Functions(name, own, conventions, reference.DTYPES)
-
-
-def _call(options: argparse.Namespace) -> str:
-    """The words of the command line that name what is under test."""
-    if options.adapter:
-        device = None if options.device == "cpu" else options.device
-        said = {"signatures": options.signatures, "arrays": options.arrays, "device": device}
-        flags = [f" --{name} {value}" for name, value in said.items() if value]
-        return "".join([shlex.quote(options.adapter), *flags])
-    for way in ("cmd", "serve", "lib", "responses"):
-        if getattr(options, way):
-            return f"--{way} {shlex.quote(getattr(options, way))}"
-    return "--self" if options.device == "cpu" else f"--self --device {options.device}"
-
-
-def _repeated(options: argparse.Namespace) -> str:
-    """The flags without which a repetition would be another run."""
-    words = [f" --{name}" for name in ("values", "cast", "slow") if getattr(options, name)]
-    words += [f" --size {options.size}"] if options.size != "tiny" else []
-    words += [] if options.laws else [" --no-laws"]
-    words += [f" --convention {shlex.quote(pair)}" for pair in options.convention or []]
-    words += [f" --plan {shlex.quote(options.plan)}"] if options.plan else []
-    words += [f" --golden {shlex.quote(options.golden)}"] if options.golden else []
-    return "".join(words + ([f" --timeout {options.timeout:g}"] if options.timeout != 60 else []))
 
 
 def _verify(golden: corpus.Corpus, cases: Selection, options: argparse.Namespace) -> int:
@@ -318,12 +233,12 @@ def _reported(
     from tqdm import tqdm
 
     started = time.monotonic()
-    with _implementation(options, golden) as implementation:
+    with implementation_of(options, golden) as implementation:
         plan = plan_of.chosen(options.plan, implementation, options.dtype)
         running = runner.run(implementation, cases.tiny, options.dtype, golden.C, casts=options.cast)
         bar = functools.partial(tqdm, unit="case", leave=False, disable=None, delay=2)
         results = runner.settled(list(bar(running, total=len(cases.tiny))), options.dtype, golden.C)
-        results = _tried_alone(implementation, results, golden, options)
+        results = tried_alone(implementation, results, golden, options)
         tries_laws = options.laws and not isinstance(implementation, external.Responses)  # which cannot be asked again
         if tries_laws:
             seconds = max(LEAST_FOR_LAWS, time.monotonic() - started)
@@ -344,42 +259,10 @@ def _reported(
     results += watched.explained(large_results)
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
     done = report.Report(
-        implementation.name, _call(options), options.dtype, golden.C, golden.spec_version, results,
-        _repeated(options), "".join(chosen), options.golden, implementation.conventions,
+        implementation.name, call_of(options), options.dtype, golden.C, golden.spec_version, results,
+        repeated(options), "".join(chosen), options.golden, implementation.conventions,
     )  # fmt: skip
-    return done, interrupted, "" if done.ran else _why_nothing(implementation, done)
-
-
-def _tried_alone(
-    implementation: runner.Implementation, results: list[runner.Result], golden: corpus.Corpus, options: Any
-) -> list[runner.Result]:
-    """Where calls share a process, whether the failures that are shown depend on an earlier call."""
-    if not isinstance(implementation, isolated.Isolated | served.Served) or len(results) <= 1:
-        return results
-
-    def fresh(left: float) -> isolated.Isolated | served.Served:
-        found = implementation.fresh(min(left, options.timeout))
-        found.conventions = implementation.conventions
-        return found
-
-    return list(again.tried_alone(results, fresh, options.dtype, golden.C, casts=options.cast))
-
-
-def _why_nothing(implementation: runner.Implementation, done: report.Report) -> str:
-    """The reason for most of what was skipped; of a file without operations, what it has instead."""
-    if others := Counter(result.reason for result in done.results if not result.absent):
-        [(reason, count)] = others.most_common(1)
-        return f"all {len(done.results)} were skipped, {count} because {reason}"
-    wanted = sorted({result.case.operation for result in done.results})
-    there = sorted(getattr(implementation, "operations", ()))
-    near = [(name, *difflib.get_close_matches(name, wanted, 1, 0.7)) for name in there]
-    alike = [f"{found[0]} may be meant as {found[1]}" for found in near if found[1:]]
-    has = f"it has {', '.join(there[:6])}{', …' if there[6:] else ''}" if there else "it has no public function"
-    asked = f"of the {len(wanted)} operations that were chosen, such as {wanted[0]}" if wanted[1:] else wanted[0]
-    return (
-        f"{implementation.name} has no function {asked} ({'; '.join(alike[:3]) or has}); "
-        "a function is named as its operation, see golden/README.md"
-    )
+    return done, interrupted, "" if done.ran else why_nothing(implementation, done)
 
 
 def _explained(
@@ -417,33 +300,3 @@ def _write_requests(directory: Path, cases: Selection, options: argparse.Namespa
         f"  {command('verify', '--responses', directory, *said)}"
     )
     return 0
-
-
-def _mutants(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:
-    from refllm.verify import matrix
-    from refllm.verify.imitations import Imitations
-
-    every = len(cases) == len(golden.cases)
-    table = matrix.measure(cases, options.dtype, golden.C, known=Imitations(), whole=True, every=every)
-    if not table.deaths:
-        raise UserError("the cases chosen call nothing that a mutant imitates; choose others with --level or --only")
-    print(json.dumps(matrix.as_data(table), indent=1) if options.json else matrix.as_text(table), end="")
-    if options.json:
-        print()
-    sys.stdout.flush()
-    return 1 if table.survivors else 0
-
-
-def _kernels(sized: list[SizedCase], options: argparse.Namespace) -> int:
-    from refllm.verify.kernels import table
-
-    if options.dtype not in table.DTYPES:
-        raise UserError(f"--mutants --size kernel runs in {' or '.join(table.DTYPES)}; got --dtype {options.dtype}")
-    deaths = table.measure(sized, options.dtype)
-    if not deaths:
-        raise UserError(f"no mistake of a kernel is of the cases chosen; there are some of {', '.join(table.KNOWN)}")
-    print(json.dumps(table.as_data(deaths), indent=1) if options.json else table.as_text(deaths), end="")
-    if options.json:
-        print()
-    sys.stdout.flush()
-    return 1 if table.survivors(deaths) else 0

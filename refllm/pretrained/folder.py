@@ -14,12 +14,12 @@ import numpy as np
 
 from refllm.backend import Array
 from refllm.errors import UserError
+from refllm.limited_json import MOST_CONFIG, MOST_INDEX, read_object, read_text
 from refllm.models import by_name
 from refllm.models.checks import require_layers_within
 from refllm.parameters import Tree
 from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.pretrained.fields import Fields
-from refllm.pretrained.limited_json import MOST_CONFIG, MOST_INDEX, read_object, read_text
 from refllm.pretrained.naming import Architecture, Entry, matched, require_fit
 from refllm.pretrained.tensor_file import Tensor, tensors_of
 from refllm.tokenizers.published.files import MOST_BYTES as MOST_TOKENIZER

@@ -18,7 +18,7 @@ import numpy as np
 
 from refllm.backend import Array
 from refllm.errors import UserError
-from refllm.pretrained.limited_json import parsed_object
+from refllm.limited_json import parsed_object
 
 MOST_HEADER = 100_000_000  # bytes: as the library of the format has it
 MOST_AXES = 16

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from refllm.errors import UserError
+from refllm.limited_json import parsed_object
 
 WHOLE = "tokenizer.json"
 NAMES = (WHOLE, "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "tokenizer_config.json")
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 MOST_BYTES = 1 << 26
-MOST_LEVELS = 64
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -36,25 +35,7 @@ def object_of(text: str, name: str) -> dict[str, Any]:
     """The object of a JSON text, which nests no more values than such files do."""
     if len(text) > MOST_BYTES:
         raise UserError(f"{name} has {len(text):,} characters; {MOST_BYTES:,} are the most")
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise UserError(f"{name} nests values too deeply to be what it should be; get the file again") from None
-    except (ValueError, OverflowError) as error:
-        raise UserError(f"{name} cannot be read as JSON ({error}); get the file again") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{name} must hold an object, not a {type(found).__name__}; get the file again")
-    level: list[Any] = [found]
-    for _ in range(MOST_LEVELS):
-        level = [child for value in level for child in _children(value)]
-        if not level:
-            return found
-    raise UserError(f"{name} has more than {MOST_LEVELS} values within each other; get the file again")
-
-
-def _children(value: Any) -> list[Any]:
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [child for child in children if isinstance(child, (dict, list))]
+    return parsed_object(text, what=name)
 
 
 def _byte_level(vocabulary: dict[str, Any], merges: str) -> dict[str, Any]:
