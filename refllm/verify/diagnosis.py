@@ -11,7 +11,6 @@ rules it out.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,12 +26,12 @@ from refllm.verify.runner import Result, declare
 from refllm.verify.search import Found
 
 if TYPE_CHECKING:
-    from refllm.verify.explanation import Cause
+    pass
 
 LINES = 3
 UNKNOWN = "explained by no known mistake and by no single edit of the specification"
 _KNOWN = Imitations()
-_ORDER = {mutant.id: order for order, mutant in enumerate(mutants.MUTANTS)}
+ORDER = {mutant.id: order for order, mutant in enumerate(mutants.MUTANTS)}
 
 
 def diagnosed(
@@ -195,7 +194,7 @@ class _Evidence:
         if (mutant.id, level) not in self._ties:
             alike = self._alike(mutant, [r for r in self.wrong if r.case.level == level])
             against = self._contradiction(mutant, [r for r in self.right if r.case.level <= level])
-            self._ties[mutant.id, level] = (-len(alike), bool(against), _ORDER[mutant.id])
+            self._ties[mutant.id, level] = (-len(alike), bool(against), ORDER[mutant.id])
         return self._ties[mutant.id, level]
 
     def _weighed(self, case: Case, candidate: Candidate) -> Candidate:
@@ -290,63 +289,5 @@ def _alone(ranked: list[Candidate]) -> list[Candidate]:
     return ranked[:1] if ranked and ranked[0].nothing and ranked[0].holds else ranked
 
 
-def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
-    """What explains most of the failures that nothing of what is said explains, then most of the rest, and so on; of
-    those that nothing known explains, how many there are, and what is seen of the first."""
-    failures = [result for result in failures if result.status != "law"]
-    all_names = [_names(result.diagnosis) for result in failures]
-    left, lines = [names for names in all_names if not names & _names(said)], list[str]()
-    while len(lines) < LINES and any(left):
-        named = {cause for names in left for cause in names}
-        best = min(named, key=lambda cause: (-_count(cause, left), _order(cause)))
-        count = _count(best, all_names)
-        share = f"{count} of {len(all_names)} wrong answers are explained by"
-        name, about = getattr(best, "id", ""), getattr(best, "about", "")
-        what = f"{about} ({name})" if name else "an edit of the specification:"
-        lines.append(Explanation.of(f"{share} {what}", best))
-        left = [names for names in left if best not in names]
-    lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
-    unknown = [
-        (r, _seen(r)) for r, names in zip(failures, all_names, strict=True)
-        if not names and not _by_convention(r) and r is not failures[0]
-        and not (r.response is None and _seen(r) == _seen(failures[0]))
-    ]  # fmt: skip
-    lines += _unknown(unknown, len(all_names))
-    return lines
-
-
-def _unknown(unknown: list[tuple[Result, str]], wrong: int) -> list[str]:
-    """How many answers no known mistake explains, and what is seen of most of them."""
-    if not unknown:
-        return []
-    ids = ", ".join(r.case.id for r, _ in unknown[:3]) + (", …" if unknown[3:] else "")
-    said = Counter(line for _, line in unknown if line)
-    [(seen, times)] = said.most_common(1) or [("", 0)]
-    share = "" if times == len(unknown) else f"{times} of them "
-    more = f": {share}{seen}" if seen and seen != UNKNOWN else ""
-    return [f"{len(unknown)} of {wrong} wrong answers are explained by no known mistake ({ids}){more}"]
-
-
-def _seen(result: Result) -> str:
-    """What is seen of a failure that no known mistake explains."""
-    return next((line for line in [*result.diagnosis, result.reason] if line), "")
-
-
-def _by_convention(result: Result) -> bool:
-    return any(line.startswith("matches the convention ") for line in result.diagnosis)
-
-
 def _is_zero(result: Result) -> bool:
     return any(verdict.wrong == "zeros" for verdict in result.verdicts)
-
-
-def _names(diagnosis: list[str]) -> set[Cause]:
-    return {line.cause for line in diagnosis if isinstance(line, Explanation)}
-
-
-def _count(cause: Cause, names: list[set[Cause]]) -> int:
-    return sum(cause in each for each in names)
-
-
-def _order(cause: Cause) -> int:
-    return _ORDER.get(getattr(cause, "id", ""), -1)

@@ -140,10 +140,10 @@ def failures(report: Report, *, place: str = "operation", level: int = 2) -> Ite
 
 def _explained(results: list[Result]) -> str:
     """How many of the wrong answers the same mistake explains."""
-    from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
+    from refllm.verify.summary import summary  # the bank is read where something fails
 
     wrong = [result for result in results if result.wrong]
-    lines = diagnosis.summary(wrong, said=[]) if wrong[1:] else []
+    lines = summary(wrong, said=[]) if wrong[1:] else []
     items = "".join(f"<li>{_linked(line)}{_diff(line)}{_issue(line)}</li>" for line in lines)
     return f'<ul class="explained">{items}</ul>' if items else ""
 

@@ -92,9 +92,9 @@ def _otherwise(first: Result, failures: list[Result]) -> list[str]:
     """What explains the failures that nothing said of the first one does."""
     if not failures:
         return []
-    from refllm.verify import diagnosis  # the bank of mutants, of which a run without failures needs nothing
+    from refllm.verify.summary import summary  # the bank is read where something fails
 
-    return diagnosis.summary(failures, said=first.diagnosis)
+    return summary(failures, said=first.diagnosis)
 
 
 def _case(report: Report, result: Result) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from refllm.numbers.traced import differentiated
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import linear
-from refllm.verify import candidates, corpus, diagnosis, hints, imitations, mutants, reference, runner
+from refllm.verify import candidates, corpus, diagnosis, hints, imitations, mutants, reference, runner, summary
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, Response
 from refllm.verify.explanation import Explanation
@@ -249,13 +249,13 @@ def test_the_summary_says_what_explains_the_failures_of_which_nothing_is_said(go
     failures = list(found.values())
     said = found["ATT-MASK/causal-longer-keys"].diagnosis
     assert "(ATT-MASK/top-left)" in said[1]
-    [line] = diagnosis.summary(failures, said)  # a convention explains the others
+    [line] = summary.summary(failures, said)  # a convention explains the others
     assert line == (
         f"3 of {len(failures)} wrong answers are explained by attention whose row with no key left is NaN "
         "(ATT-MASK/nan-if-nothing)"
     )
-    assert diagnosis.summary(failures, [*said, *found["ATT-MASK/all-forbidden"].diagnosis]) == []
-    assert diagnosis.summary([], said) == []
+    assert summary.summary(failures, [*said, *found["ATT-MASK/all-forbidden"].diagnosis]) == []
+    assert summary.summary([], said) == []
     both = found["ATT-MASK/cache-left-padding"]
     assert both.diagnosis[0].startswith("matches the convention causal_alignment=top-left,empty_row=nan, ")
 
@@ -267,7 +267,7 @@ def test_what_no_mistake_explains_is_counted_with_what_is_seen_of_it(golden: cor
         return noise.normal(size=x.shape).astype(x.dtype)
 
     failures = list(_diagnosed(golden, "softmax", softmax).values())
-    [line] = diagnosis.summary(failures, failures[0].diagnosis)
+    [line] = summary.summary(failures, failures[0].diagnosis)
     count = len(failures) - 1
     assert line.startswith(f"{count} of {len(failures)} wrong answers are explained by no known mistake (")
 
