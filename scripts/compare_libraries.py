@@ -71,6 +71,7 @@ SUBJECTS = [
     Subject("torch.optim", "torch.optim", ("torch",), "torch"),
     Subject("torch.nn.utils", "torch.nn.utils", ("torch",), "torch"),
     Subject("torch", "torch", ("torch",), "torch"),
+    _adapter("torch.distributed", "torch_parallel", "torch"),
     Subject("jax.nn", "jax.nn", ("jax",), "jax", ("float64", "float32", "bfloat16")),
     Subject("jax.numpy", "jax.numpy", ("jax",), "jax"),
     Subject("flax.linen", "flax.linen", ("flax", "jax"), "jax", ("float32",)),  # it compiles each case

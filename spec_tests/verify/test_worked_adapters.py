@@ -72,11 +72,49 @@ LIBRARIES = {  # adapter: what must be installed, its operations put to the test
         set(), NOTHING | CLIPPED,
     ),
     "tinygrad": ("tinygrad", {"tanh", "multiply"}, {"RNN/tanh-near"}, set()),
+    "torch_parallel": (
+        "torch",
+        {
+            "column_parallel_linear", "row_parallel_linear", "parallel_feed_forward", "head_parallel_attention",
+            "vocabulary_parallel_embedding", "sequence_parallel_norm", "pipeline_stage", "data_parallel_cross_entropy",
+            "sharded_squares", "sharded_clip", "sharded_adamw", "cross_entropy",
+        },
+        set(), NOTHING,
+    ),
 }  # fmt: skip
+PARALLEL = ROOT / "scripts/adapters/torch_parallel_layers.py"
+MISUSED = {  # what people leave to the default, or write: the case that shows it
+    "scale_grads=False": ("scale_grads=True", "PAR/stage-first"),
+    "(y * ranks).backward": ("y.backward", "PAR/data-last"),
+    '"bias": b * (rank == 0)': ('"bias": b', "PAR/row-last"),
+    "(ranks * model(": ("(model(", "PAR/adamw-last"),
+    "ColwiseParallel(use_local_output=False)": ("ColwiseParallel()", "PAR/feed-forward-uneven"),
+    "cut(x * (rank == 0), Replicate())": ("cut(x, Replicate())", "PAR/squares-last"),
+}
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.slow  # five processes import PyTorch
+def test_what_parallel_layers_are_misused_for_fails_a_case(golden: corpus.Corpus, tmp_path: Path) -> None:
+    """All at once, in copies of the files: each case that fails has one reason."""
+    pytest.importorskip("torch")
+    text = PARALLEL.read_text(encoding="utf-8")
+    for right, (wrong, _) in MISUSED.items():
+        assert text.count(right) == 1, right
+        text = text.replace(right, wrong)
+    for file in (PARALLEL.with_name("torch_adapter.py"), PARALLEL.with_name("torch_parallel_adapter.py")):
+        (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / PARALLEL.name).write_text(text, encoding="utf-8")
+    wanted = {case for _, case in MISUSED.values()} | {"PAR/column-last", "PAR/embedding-last"}
+    with Isolated(tmp_path / "torch_parallel_adapter.py", 300.0) as implementation:
+        results = list(runner.run(implementation, [golden.cases[case] for case in wanted], "float64", golden.C))
+    assert {r.case.id for r in results if r.failed} == {case for _, case in MISUSED.values()}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "torch_parallel" else n for n in LIBRARIES]
+)
 def test_an_adapter_of_a_library_shows_its_faults_and_no_other(golden: corpus.Corpus, name: str) -> None:
     """In float32. A dtype and a convention that differ are no faults, nor is a form of Adam that it documents."""
     needed, operations, faults, choices = LIBRARIES[name]
