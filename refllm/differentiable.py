@@ -13,11 +13,13 @@ import linecache
 import operator
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from functools import partial, update_wrapper
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
+from refllm.entries import FAULTS, declared_dicts, explain, require_entries, source_of_dict
 from refllm.errors import KindError, UserError
 from refllm.fit import Fit, require_array
 from refllm.kinds import Kind, kinds
@@ -32,12 +34,14 @@ ADMITTED = 4096  # signatures that a function remembers; decoding brings one for
 
 
 class Contract(NamedTuple):
-    """What a function declares: the arrays among its arguments, the whole numbers that are sizes, its results."""
+    """What a function declares: the arrays among its arguments, the whole numbers that are sizes, its results, and the
+    entries of its parameters."""
 
     name: str
     inputs: tuple[Declared, ...]
     numbers: tuple[str, ...]
     outputs: tuple[Declared, ...]
+    entries: tuple[Declared, ...] = ()
 
 
 def contract(function: Callable[..., Any]) -> Contract:
@@ -55,10 +59,13 @@ def contract(function: Callable[..., Any]) -> Contract:
     parameters = inspect.signature(function).parameters
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
         raise ShapesError(f"{name}: a starred parameter hides what is passed; name every argument")
-    arguments = tuple(a for a in inputs if a.name in parameters)
+    arguments = tuple(a for a in inputs if a.name in parameters and a.kind != "tree")
     sizes = " ".join(" ".join((*a.dimensions, a.count or "")) for a in (*inputs, *outputs))
     letters = set(re.findall(r"[^\W\d]\w*", sizes))
-    return Contract(name, arguments, tuple(n for n in parameters if n in letters), outputs)
+    entries = tuple(a for a in inputs if a.name not in parameters or a.kind == "tree")
+    if entries and "p" not in parameters:
+        raise ShapesError(f"{name}: `Shapes:` declares {entries[0].name}, which is no argument; name every argument")
+    return Contract(name, arguments, tuple(n for n in parameters if n in letters), outputs, entries)
 
 
 def differentiable(function: F) -> F:
@@ -113,6 +120,8 @@ def _written_out(function: Callable[..., Any], names: dict[str, Any], *, guarded
     def admit(seen: Any, arguments: dict[str, Any]) -> None:
         sizes = {name: _whole_number(declared.name, name, arguments[name]) for name in declared.numbers}
         Fit(declared.name, declared.inputs, sizes).require(arguments)
+        if declared.entries:
+            require_entries(declared.name, declared.entries, arguments["p"])
         if len(admitted) >= ADMITTED:
             admitted.clear()
         if seen is not None:
@@ -137,7 +146,8 @@ def _written_out(function: Callable[..., Any], names: dict[str, Any], *, guarded
     names.update(
         _function=function, _defaults={p.name: p.default for p in inspect.signature(function).parameters.values()},
         _admitted=admitted, _latest=latest, _admit=admit, _settled=settled, _plain=plain, _at=at,
-        _declared=declared, _bound=partial, _look=_look, _back_of_one=_back_of_one, _back_of_several=_back_of_several,
+        _declared=declared, _FAULTS=FAULTS, _explain=explain, _bound=partial, _look=_look, _back_of_one=_back_of_one,
+        _back_of_several=_back_of_several,
     )  # fmt: skip
     for name in asked:
         at(name, names)  # nothing that is passed
@@ -153,7 +163,10 @@ def _source(function: Callable[..., Any], declared: Contract, asked: dict[str, K
     signature[len(takes) : len(takes)] = ["*"] if says else []
     key = [part for a in declared.inputs for part in _seen(a)]
     key += [part for name in declared.numbers for part in (f"{name}.__class__", name)]  # 4.0 is equal to 4
-    arguments = ", ".join(f"{name!r}: {name}" for name in (*[a.name for a in declared.inputs], *declared.numbers))
+    dicts = [source_of_dict(path) for path in declared_dicts(declared.entries)]
+    key += [part for one in dicts for part in (f"{one}.__class__", f"*{one}")]  # the names in it
+    read = [*[a.name for a in declared.inputs], *declared.numbers, *(["p"] if declared.entries else [])]
+    arguments = ", ".join(f"{name!r}: {name}" for name in read)
     call = f"_function({', '.join([*takes, *[f'{name}={name}' for name in says]])})"
     kept = [name for name in says if name in CARRIED and function.__module__.startswith("refllm.blocks.")]
     go_on = "".join(f"    if {name} is not None:\n        return {call}\n" for name in kept)
@@ -161,19 +174,28 @@ def _source(function: Callable[..., Any], declared: Contract, asked: dict[str, K
     end = f"    return {call}\n"
     if guarded:
         end = f"    y, back = {call}\n{_SEVERAL if several else _ONE}"
-    first = _source_of_kinds(asked, [p.name for p in parameters]) + go_on
-    if not declared.inputs and not declared.numbers:
-        return f"""def {function.__name__}({", ".join(signature)}):
-{first}{end}"""
-    return f"""def {function.__name__}({", ".join(signature)}):
-{first}    try:
+    head = f"def {function.__name__}({', '.join(signature)}):\n{_source_of_kinds(asked, [p.name for p in parameters])}"
+    look = ""
+    if read:
+        look = f"""    try:
         seen = ({"".join(f"{part}, " for part in key)})
         new = seen != _latest[0] and seen not in _admitted  # comparing takes half as long as hashing
-    except (AttributeError, TypeError):  # no array, or no size: the door says which
+    except (AttributeError, TypeError, LookupError):  # no array, no size, no entry: the door says which
         seen, new = None, True
     if new:
         _admit(seen, {{{arguments}}})
-{end}"""
+"""
+    body = f"{go_on}{look}{end}"
+    return head + (_explained(body) if "p" in [p.name for p in parameters] else body)
+
+
+def _explained(body: str) -> str:
+    """A body that reads parameters: where it fails because of them, the error names their entry."""
+    return f"""    try:
+{textwrap.indent(body, "    ")}    except _FAULTS as error:
+        _explain(_declared.name, _declared.entries, p, error)
+        raise
+"""
 
 
 def _source_of_kinds(asked: dict[str, Kind], parameters: list[str]) -> str:

@@ -30,6 +30,15 @@ def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
     return leaves
 
 
+def any_leaf(operation: str, p: Tree) -> Array:
+    """The first array of the parameters, which says where they are and of what dtype; UserError if there is none."""
+    for path, leaf in named_leaves(p):
+        if not is_array_class(type(leaf)):
+            raise UserError(f"{operation}: {path or 'p'} is no array of NumPy or CuPy, but {type(leaf).__name__}")
+        return leaf
+    raise UserError(f"{operation}: the parameters are empty; give those of the model")
+
+
 def map_leaves(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """The tree with f(leaf, other leaves at the same place ...) at every leaf."""
     if isinstance(tree, dict):

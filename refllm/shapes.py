@@ -6,7 +6,8 @@
 `name real (...)` numbers of any kind. `...` is any number of leading axes, the same for all. A dimension is a sum of
 products of letters, numbers and whole-number arguments, `T+S-1` or `4*N`. `broadcast to (...)` takes what broadcasts to
 that shape, `end of (...)` the last axes of it. `, or None` is an argument that may be left out; `x[2]` are two arrays.
-Names that are no arguments are entries of the parameters `p`, which the operations inside check.
+Names that are no arguments are entries of the parameters `p` (refllm/entries.py), `span.W` one of its entry `span`, and
+`norm1 tree` an entry that is a tree itself; with `p tree` it may have others. Their shapes the operations inside check.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import NamedTuple
 Term = tuple[int, tuple[str, ...]]  # sign, factors
 
 _ARRAY = (  # compiled when the first line is read, not at the import
-    r"(?P<name>\w+'?)(\[(?P<count>\w+)\])? ((?P<kind>bool|int|real) )?((?P<how>broadcast to|end of) )?"
-    r"\((?P<dimensions>[^()]*)\)( in \[0, (?P<bound>[\w*+]+)\))?(?P<ignore> or `ignore`)?(?P<optional>,? or None)?"
+    r"(?P<name>\w+'?(\.\w+)*)(\[(?P<count>\w+)\])? ((?P<tree>tree)|((?P<kind>bool|int|real) )?"
+    r"((?P<how>broadcast to|end of) )?\((?P<dimensions>[^()]*)\)( in \[0, (?P<bound>[\w*+]+)\))?)"
+    r"(?P<ignore> or `ignore`)?(?P<optional>,? or None)?"
     r'( or, for "(?P<value>\w+)", \((?P<other>[^()]*)\))?'
 )
 
@@ -36,7 +38,7 @@ class Declared:
 
     name: str
     dimensions: tuple[str, ...]  # as written, `...` included
-    kind: str  # "float", "bool", "int" or "real"
+    kind: str  # "float", "bool", "int", "real" or, of an entry of the parameters, "tree"
     how: str  # "" for that very shape, "broadcast to" or "end of"
     optional: bool
     count: str | None  # how many there are: a number, or the argument that says it
@@ -89,11 +91,11 @@ def _arrays(operation: str, text: str) -> list[Declared]:
                 f"the grammar stands at the top of {__name__}"
             )
         other = (match["value"], _split(match["other"])) if match["value"] else None
-        kind = match["kind"] or ("float" if match["bound"] is None else "int")
+        kind = match["tree"] or match["kind"] or ("float" if match["bound"] is None else "int")
         arrays.append(
             Declared(
-                match["name"], _split(match["dimensions"]), kind, match["how"] or "", match["optional"] is not None,
-                match["count"], match["bound"], other,
+                match["name"], _split(match["dimensions"] or ""), kind, match["how"] or "",
+                match["optional"] is not None, match["count"], match["bound"], other,
             )
         )  # fmt: skip
     return arrays

@@ -23,6 +23,7 @@ LAYERS = [
     {"backend", "limited_json"},
     {"shapes", "parameters", "watching"},
     {"fit", "heads", "kinds"},
+    {"entries"},
     {"differentiable"},
     {"numbers"},
     {"ops"},

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import refllm
 from refllm.differentiable import ADMITTED, declared_inputs, differentiable
+from refllm.errors import UserError
 from refllm.fit import require_indices
 from refllm.shapes import ShapesError
 from spec_tests import examples
@@ -184,8 +185,43 @@ def test_what_may_be_left_out_is_none() -> None:
 
 
 def test_names_that_are_no_arguments_are_entries_of_the_parameters() -> None:
-    op = checked("x (B, T); W (T, C) -> y (B, T)", "x, p")
-    assert op(numpy.zeros((2, 3)), {"W": "looked at by the operations inside"})[0].shape == (2, 3)
+    op = checked("x (B, T); W (T, C) -> y (B, T)", "x, p", value="x * p['W'].max()")
+    x, W = numpy.zeros((2, 3)), numpy.zeros((9, 9))  # the shape is looked at by the operations inside
+    assert op(x, {"W": W})[0].shape == (2, 3)
+    for wrong, line in (
+        ({}, "op: the parameters lack W; give W"),
+        ({"W": W, "V": W}, "op: V is none of the parameters, which are W; leave it out"),
+        ({"W": None}, "op: W must be a NumPy or CuPy array, got NoneType; convert it first (with asarray)"),
+        ({"W": {"W": W}}, "op: W must be a NumPy or CuPy array, got dict; convert it first (with asarray)"),
+        ([W], "op: p must be a dict of W; got list"),
+    ):
+        with pytest.raises(UserError) as error:
+            op(x, wrong)
+        assert str(error.value) == line
+
+
+def test_entries_of_an_entry_and_trees_and_what_may_be_absent_are_declared_too() -> None:
+    op = checked(
+        "x (B, T); norm tree; head.W (T, C); head.b (C,), or None -> y (B, T)",
+        "x, p",
+        value="x * p['head']['W'].max() * len({**p['norm']})",
+    )
+    x, W = numpy.zeros((2, 3)), numpy.zeros((9, 9))
+    assert op(x, {"norm": {}, "head": {"W": W}})[0].shape == (2, 3)
+    for wrong, line in (
+        ({"head": {"W": W}}, "op: the parameters lack norm; give norm, head"),
+        ({"norm": W, "head": {"W": W}}, "op: norm must be a dict of parameters, got ndarray"),
+        ({"norm": {}}, "op: the parameters lack head; give norm, head"),
+        ({"norm": {}, "head": {"b": W}}, "op: the parameters lack head.W; give head.W, head.b (or not)"),
+        ({"norm": {}, "head": W}, "op: head must be a dict of head.W, head.b (or not); got ndarray"),
+        (
+            {"norm": {}, "head": {"W": W, "c": W}},
+            "op: head.c is none of the parameters, which are head.W, head.b (or not); leave it out",
+        ),
+    ):
+        with pytest.raises(UserError) as error:
+            op(x, wrong)
+        assert str(error.value) == line
 
 
 SEVERAL = checked("x (B, T) -> y (B, T); s (B,)", "x", value="(x * 1, x[:, 0] * 1)")

@@ -7,6 +7,9 @@ from typing import Any
 
 from refllm.backend import Array
 from refllm.differentiable import differentiable
+from refllm.entries import FAULTS
+from refllm.errors import KindError, UserError
+from refllm.fit import require_array
 from refllm.heads import cut, side_by_side
 from refllm.ops.linear import linear, matmul
 from refllm.parameters import Tree
@@ -26,9 +29,13 @@ def affine(x: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tu
     Source:  see `linear` and `matmul`.
     Shapes:  x (..., I); W (I, O); b (O,) -> y (..., O)
     """
-    names = (f"W{name}", f"b{name}") if f"b{name}" in p else (f"W{name}",)
-    operation: Any = linear if len(names) == 2 else matmul
-    y, back_operation = operation(x, *map(p.__getitem__, names))
+    try:
+        names = (f"W{name}", f"b{name}") if f"b{name}" in p else (f"W{name}",)
+        operation: Any = linear if len(names) == 2 else matmul
+        y, back_operation = operation(x, *map(p.__getitem__, names))
+    except FAULTS:
+        _require_map(p, name)
+        raise
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dx, *gradients = back_operation(dy)
@@ -37,14 +44,26 @@ def affine(x: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tu
     return y, back
 
 
+def _require_map(p: Tree, name: str) -> None:
+    """UserError unless p is a dict with the matrix of that name, and the bias, if it has one, is an array too."""
+    if not isinstance(p, dict):
+        raise KindError(f"affine: the parameters must be a dict with W{name}, got {type(p).__name__}")
+    if f"W{name}" not in p:
+        raise UserError(f"affine: the parameters lack W{name}; they hold {', '.join(map(str, p)) or 'nothing'}")
+    for entry in (f"W{name}", f"b{name}"):
+        if entry in p:
+            require_array("affine", entry, p[entry])
+
+
 @differentiable
 def project(
     x: Array, p: Tree, *, name: str, heads: int, parts: int
 ) -> tuple[tuple[Array, ...], Callable[..., tuple[Array, Tree]]]:
     """MHA: y = x W + b cut into `parts` arrays of H heads; as the operation `heads`, and without bias where p has none
 
+    W = p["W" + name] (I, parts*heads*D), b = p["b" + name] (parts*heads*D,).
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
-    Shapes:  x (..., T, I); W (I, parts*heads*D); b (parts*heads*D,) -> y[parts] (..., heads, T, D)
+    Shapes:  x (..., T, I) -> y[parts] (..., heads, T, D)
     """
     y, back_affine = affine(x, p, name=name)
 

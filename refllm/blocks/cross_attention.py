@@ -41,7 +41,8 @@ def cross_attention(
     Queries come from the decoder, keys and values from the output of the encoder. Without biases where p has none.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.3; documents 004 sec. 4.1. `scaled` = False leaves out
              the 1/√D as T5 does (Raffel et al. 2020, code): q is multiplied by √D before ATT divides by it.
-    Shapes:  memory (B, S, C); x (n*B, T, C); Wq (C, heads*D); Wkv (C, 2*heads*D); Wo (heads*D, C);
+    Shapes:  memory (B, S, C); x (n*B, T, C); Wq (C, heads*D); bq (heads*D,), or None; Wkv (C, 2*heads*D);
+             bkv (2*heads*D,), or None; Wo (heads*D, C); bo (C,), or None;
              attention_mask bool (B, 1, 1, S), or None -> y (n*B, T, C)
     Special: n rows of x after each other share a row of memory (the beams of one source); it is not repeated for them.
              With a cache, keys and values are computed at the first use and the memory is not read again; then there

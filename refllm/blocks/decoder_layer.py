@@ -60,8 +60,9 @@ def decoder_layer(
     x + f(N(x)) for norm = "pre", N(x + f(x)) for norm = "post"; N and the feed-forward layer as in `encoder_layer`.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1, 3.2.3; documents 004 sec. 4.1 (erratum E20: its
              self-attention is causal).
-    Shapes:  memory (B, S, C); x (n*B, T, C); r (heads, T+K-1), or None; memory_mask bool (B, 1, 1, S), or None
-             -> y (n*B, T, C)
+    Shapes:  memory (B, S, C); x (n*B, T, C); r (heads, T+K-1), or None; memory_mask bool (B, 1, 1, S), or None;
+             norm1.g (C,); norm1.b (C,), or None; attention tree; norm2.g (C,); norm2.b (C,), or None;
+             cross_attention tree; norm3.g (C,); norm3.b (C,), or None; feed_forward tree -> y (n*B, T, C)
     Draws:   of "attention", "cross_attention" and "feed_forward", bool (n*B, T, C)
     Special: n rows of x after each other share a row of memory. K is T, with a cache the places that it holds.
     """

@@ -35,7 +35,8 @@ def encoder_layer(
 
     N is layer norm or RMS norm, and the feed-forward layer gated or not, or of experts, by what p holds.
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1.
-    Shapes:  x (B, S, C); r (heads, 2*S-1), or None; attention_mask bool (B, 1, 1, S), or None
+    Shapes:  x (B, S, C); r (heads, 2*S-1), or None; attention_mask bool (B, 1, 1, S), or None;
+             norm1.g (C,); norm1.b (C,), or None; attention tree; norm2.g (C,); norm2.b (C,), or None; feed_forward tree
              -> y (B, S, C)
     Draws:   of "attention" and "feed_forward", bool (B, S, C)
     """

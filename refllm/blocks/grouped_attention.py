@@ -62,9 +62,11 @@ def grouped_attention(
              3.2.2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 and Press et al. 2022 (arXiv:2108.12409) for r;
              Gemma Team 2024 (arXiv:2408.00118) sec. 2 for the cap; Dehghani et al. 2023 (arXiv:2302.05442) sec. 2 for
              norms.
-    Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wq (C, heads*D); Wk (C, kv_heads*D); Wv (C, kv_heads*D);
-             Wo (heads*D, C); positions int end of (..., T); attention_mask bool broadcast to (..., heads, T, S), or
-             None -> y (..., T, C)
+    Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wq (C, heads*D); bq (heads*D,), or None;
+             Wk (C, kv_heads*D); bk (kv_heads*D,), or None; Wv (C, kv_heads*D); bv (kv_heads*D,), or None;
+             Wo (heads*D, C); bo (C,), or None; query_norm tree, or None; key_norm tree, or None;
+             positions int end of (..., T); attention_mask bool broadcast to (..., heads, T, S), or None
+             -> y (..., T, C)
     Special: rotation is "rotary" (halves), "rotary_interleaved" or None, and comes after the norms. Keys are cached
              after their rotation, G heads of them, and then rotated never again. Where r is None, so is its gradient.
     """

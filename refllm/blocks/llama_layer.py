@@ -63,7 +63,8 @@ def llama_layer(
     Where p has norms "norm1_after" and "norm2_after", what a sublayer puts out goes through them before it is added.
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2; Gemma Team 2024 (arXiv:2408.00118) sec. 2 for norms after.
     Shapes:  x (..., T, C); r (heads, T+S-1), or None; positions int end of (..., T);
-             attention_mask bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
+             attention_mask bool broadcast to (..., heads, T, S), or None; norm1 tree; attention tree;
+             norm1_after tree, or None; norm2 tree; feed_forward tree; norm2_after tree, or None -> y (..., T, C)
     Draws:   of "attention" and "feed_forward", bool (..., T, C)
     """
 

@@ -91,7 +91,7 @@ def bidirectional(
     """BIRNN: y_t = (forward h_t, backward h_t) side by side; the backward states run from the last token to the first
 
     Source:  Schuster & Paliwal 1997; documents 003 sec. 2.3, 4.1 (erratum E17: it is two recurrences).
-    Shapes:  x (B, T, I); token_mask bool (B, T), or None -> y (B, T, 2*N)
+    Shapes:  x (B, T, I); token_mask bool (B, T), or None; forward tree; backward tree -> y (B, T, 2*N)
     Special: where `token_mask` is false the states pass unchanged, so that texts of unequal length, padded on either
              side, have in both directions the states that each has alone.
     """

@@ -35,7 +35,8 @@ def relative_self_attention(
     Without biases where p has none. Unlike `self_attention` it lets H D differ from C.
     Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1. `scaled` = False leaves out the 1/√D as T5 does (its
              code): q is multiplied by √D before ATT divides by it.
-    Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wqkv (C, 3*heads*D); Wo (heads*D, C);
+    Shapes:  x (..., T, C); r (heads, T+S-1), or None; Wqkv (C, 3*heads*D); bqkv (3*heads*D,), or None;
+             Wo (heads*D, C); bo (C,), or None;
              attention_mask bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
     Special: no r adds nothing. With a cache the keys are those that it holds, S of them, as in `self_attention`. Where
              r is None, so is its gradient.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
 from refllm.backend import Array
+from refllm.errors import KindError
 from refllm.kinds import OneOf
 from refllm.ops.dropout import dropout
 from refllm.ops.layer_norm import layer_norm
@@ -18,6 +19,9 @@ from refllm.parameters import Tree, from_names, named_leaves
 # of its input, that of the norm, and then the same others in the same order.
 Sublayer: TypeAlias = Callable[[Array], tuple[Array, Callable[[Array], tuple[Any, ...]]]]
 Residual: TypeAlias = tuple[Array, Callable[[Array], tuple[Any, ...]]]
+
+
+_NORMS = {frozenset(names): names for names in (("g", "b"), ("g",), ("offset",))}  # by the names that p holds
 
 
 def norm_shapes(width: int) -> Tree:
@@ -49,17 +53,24 @@ def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array]
     Source:  see `layer_norm` and `rms_norm`.
     Shapes:  x (..., C) -> y (..., C)
     """
-    if "offset" in p:
+    try:
+        names = _NORMS[frozenset(p)]
+    except (KeyError, TypeError):
+        raise KindError(f"normalise: a norm is a dict with g and b, with g, or with offset; got {_held(p)}") from None
+    if names == ("offset",):
         y, back_offset = rms_norm(x, 1 + p["offset"], eps=eps)
         return y, lambda dy: _named(back_offset(dy), "offset")
-    names = ("g", "b") if "b" in p else ("g",)
-    y, back_norm = (layer_norm if "b" in p else rms_norm)(x, *map(p.__getitem__, names), eps=eps)
+    y, back_norm = (layer_norm if len(names) == 2 else rms_norm)(x, *map(p.__getitem__, names), eps=eps)
 
     def back(dy: Array) -> tuple[Array, Tree]:
         dx, *gradients = back_norm(dy)
         return dx, dict(zip(names, gradients, strict=True))
 
     return y, back
+
+
+def _held(p: Any) -> str:
+    return f"one with {', '.join(map(str, p)) or 'nothing'}" if isinstance(p, dict) else type(p).__name__
 
 
 def _named(gradients: tuple[Array, Array], name: str) -> tuple[Array, Tree]:

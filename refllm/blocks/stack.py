@@ -105,7 +105,9 @@ def stack_embedding(
     """EMB, PE-SIN, PE-LRN: y = drop(N(scale token[ids] + positions)); the token table belongs to both stacks
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.4, 3.5; Lewis et al. 2020 (arXiv:1910.13461), code.
-    Shapes:  token (V, C); ids (B, T) in [0, V); positions int (T,); dropout_mask bool (B, T, C), or None -> y (B, T, C)
+    Shapes:  token (V, C); ids (B, T) in [0, V); positions int (T,); dropout_mask bool (B, T, C), or None;
+             position (K, C), or None; embedding_norm tree, or None; relative (N, H), or None; layers tree, or None;
+             norm tree, or None -> y (B, T, C)
     Back:    gives dtoken and the gradients of "position" and "embedding_norm", where p has them.
     """
     words, back_words = embedding(token, ids=ids)

@@ -9,6 +9,7 @@ from refllm.blocks.feed_forward import ACTIVATIONS, Activation
 from refllm.blocks.residual import maybe_dropout, norm_shapes, pre_norm
 from refllm.blocks.self_attention import KeyValueStore, self_attention, self_attention_shapes
 from refllm.differentiable import differentiable
+from refllm.errors import UserError
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import matmul
 from refllm.ops.routing import combine, dispatch, expert_linear, expert_matmul, gate, load_balance
@@ -32,8 +33,8 @@ def switch_layer(x: Array, p: Tree, *, activation: Activation, capacity: int, to
     An expert takes the first `capacity` tokens of a text that choose it; a later one overflows, and its y is 0, so that
     the residual connection alone passes it on. Of experts with the same probability the first is chosen.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2; documents 002 sec. 1.1.
-    Shapes:  x (..., T, C); Wr (C, E); W1 (E, C, F); b1 (E, F); W2 (E, F, C); b2 (E, C);
-             token_mask bool (..., T), or None -> y (..., T, C); balance (...)
+    Shapes:  x (..., T, C); Wr (C, E); W1 (E, C, F); b1 (E, F), or None; W2 (E, F, C);
+             b2 (E, C), or None; token_mask bool (..., T), or None -> y (..., T, C); balance (...)
     Back:    back(dy, dbalance). The choice has no gradient; the router learns by the probability that y is multiplied
              with, and by the balance.
     Special: where token_mask is false (padding; None: nowhere) a token takes no place, does not count and gets y = 0.
@@ -68,9 +69,13 @@ def expert_feed_forward(
 ) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
     """MOE, FFN: y[e] = f(x[e] W1[e] + b1[e]) W2[e] + b2[e]; without the biases where p has none
 
+    The router Wr of a layer with experts may stand in p.
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 for no biases.
-    Shapes:  x (..., E, K, C); W1 (E, C, F); b1 (E, F); W2 (E, F, C); b2 (E, C) -> y (..., E, K, C)
+    Shapes:  x (..., E, K, C); W1 (E, C, F); b1 (E, F), or None; W2 (E, F, C); b2 (E, C), or None;
+             Wr (C, E), or None -> y (..., E, K, C)
     """
+    if ("b1" in p) != ("b2" in p):
+        raise UserError("expert_feed_forward: the parameters have one of b1 and b2; give both, or neither")
     first, second = (("W1", "b1"), ("W2", "b2")) if "b1" in p else (("W1",), ("W2",))
     each = expert_linear if "b1" in p else expert_matmul
     h, back1 = each(x, *(p[name] for name in first))
@@ -113,8 +118,9 @@ def switch_transformer_layer(
     """MHA, MOE, LN: h = x + MHA(LN(x)),   y = h + MOE(LN(h)); and the load balance of each text
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) fig. 2; pre-norm as in Radford et al. 2019 sec. 2.3.
-    Shapes:  x (B, T, C); attention_mask bool broadcast to (B, heads, T, S), or None; token_mask bool (B, T), or None
-             -> y (B, T, C); balance (B,)
+    Shapes:  x (B, T, C); attention_mask bool broadcast to (B, heads, T, S), or None; token_mask bool (B, T), or None;
+             norm1.g (C,); norm1.b (C,); attention tree;
+             norm2.g (C,); norm2.b (C,); switch tree -> y (B, T, C); balance (B,)
     Draws:   of "attention" and "switch", bool (B, T, C)
     Back:    back(dy, dbalance). The second sublayer is written out, since its pullback takes two gradients.
     """
@@ -123,7 +129,7 @@ def switch_transformer_layer(
         return self_attention(z, p["attention"], heads=heads, causal=causal, attention_mask=attention_mask, cache=cache)
 
     h, back_attend = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
-    n, back_norm = layer_norm(h, p["norm2"]["g"], p["norm2"]["b"], eps=eps)
+    n, back_norm = layer_norm(h, **p["norm2"], eps=eps)
     (a, balance), back_switch = switch_layer(
         n, p["switch"], activation=activation, capacity=capacity, token_mask=token_mask
     )

@@ -40,8 +40,9 @@ def transformer_layer(
     for norm = "post"
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; documents 002 sec. 3.1.
-    Shapes:  x (..., T, C); attention_mask bool broadcast to (..., heads, T, S), or None
-             -> y (..., T, C)
+    Shapes:  x (..., T, C); attention_mask bool broadcast to (..., heads, T, S), or None;
+             norm1.g (C,); norm1.b (C,); attention tree;
+             norm2.g (C,); norm2.b (C,); feed_forward tree -> y (..., T, C)
     Draws:   of "attention" and "feed_forward", bool (..., T, C)
     """
     residual = RESIDUALS[norm]

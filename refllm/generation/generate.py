@@ -13,7 +13,7 @@ from refllm.generation.sampling import choose
 from refllm.generation.state import CacheAndState, CarriedState
 from refllm.models.output import logit_cap
 from refllm.ops.linear import matmul
-from refllm.parameters import Tree, named_leaves
+from refllm.parameters import Tree, any_leaf
 
 
 class Generator(Protocol):
@@ -107,7 +107,7 @@ def new_cache(
     p: Tree, model: Any, config: Any, *, batch: int, room: int, padding: Array | None
 ) -> KeyValueCache | CarriedState | CacheAndState:
     """What the model keeps of a batch of texts of at most `room` tokens; nothing yet."""
-    like = named_leaves(p)[0][1]
+    like = any_leaf("generate", p)
     state = None
     if hasattr(model, "state_shapes"):
         state = CarriedState(model.state_shapes(config), batch=batch, padding=padding, like=like)

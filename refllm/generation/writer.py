@@ -10,7 +10,7 @@ from refllm.errors import UserError
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.decoder_cache import DecoderCache
 from refllm.generation.generate import Generator, last_logits, logits_of_last, new_cache
-from refllm.parameters import Tree, named_leaves
+from refllm.parameters import Tree, any_leaf
 
 
 class Writer(Protocol):
@@ -73,7 +73,7 @@ class CausalWriter:
         self.room = room
 
     def logits(self, ids: Array | Sequence[Sequence[int]]) -> Array:
-        there = namespace(_leaf(self.p)).asarray(ids)
+        there = namespace(any_leaf("generate", self.p)).asarray(ids)
         return last_logits(self.p, model=self.model, ids=there, config=self.config, cache=self.store)
 
     def expand(self, n: int) -> None:
@@ -81,7 +81,7 @@ class CausalWriter:
 
     def copy_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         if sources:
-            xp = namespace(_leaf(self.p))
+            xp = namespace(any_leaf("generate", self.p))
             self.store.copy_rows(xp.asarray(sources), xp.asarray(targets))
 
 
@@ -135,8 +135,3 @@ def require_step(writer: Writer, ids: Array, new_tokens: int) -> None:
 def _require_room(room: int, config: Any) -> None:
     if not 1 <= room <= config.context:
         raise UserError(f"the room to write in must be 1 to {config.context} tokens (context), not {room}")
-
-
-def _leaf(p: Tree) -> Array:
-    leaf: Array = named_leaves(p)[0][1]
-    return leaf

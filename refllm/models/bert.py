@@ -197,7 +197,8 @@ def masked_transform(h: Array, p: Tree, *, config: Config) -> tuple[Array, Calla
     """MLM: t = LN(f(h W + b)), what the decoder tokenᵀ and its bias make logits of
 
     Source:  Devlin et al. 2019, code (the transform before the output); documents 000 sec. 3.2.
-    Shapes:  h (..., C) -> t (..., C)
+    Shapes:  h (..., C); masked.W (C, C); masked.b (C,); masked.norm.g (C,); masked.norm.b (C,); masked.bias (V,)
+             -> t (..., C)
     Back:    gives dh and the gradients of W, b and the norm of "masked"; `bias` belongs to the decoder.
     """
     q = p["masked"]
@@ -218,7 +219,8 @@ def masked_logits(h: Array, p: Tree, *, config: Config) -> tuple[Array, Callable
     """MLM: logits of the word at each of some places, t tokenᵀ + bias
 
     Source:  Devlin et al. 2019 sec. 3.1; Press & Wolf 2017 (arXiv:1608.05859) for the tie; documents 004 sec. 4.3.
-    Shapes:  h (..., C) -> y (..., V)
+    Shapes:  h (..., C); p tree; token (V, C); masked.W (C, C); masked.b (C,); masked.norm.g (C,); masked.norm.b (C,);
+             masked.bias (V,) -> y (..., V)
     Back:    gives dh and the gradients of "token" and "masked".
     """
     t, back_transform = masked_transform(h, p, config=config)
@@ -237,7 +239,7 @@ def pooled(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tre
     """BERT: one state for the whole text, tanh(h_[CLS] W + b); [CLS] is the first token
 
     Source:  Devlin et al. 2019 sec. 3 (C, the final state of [CLS]) and code; documents 000 sec. 4.2.
-    Shapes:  h (B, T, C) -> y (B, C)
+    Shapes:  h (B, T, C); pooler.W (C, C); pooler.b (C,) -> y (B, C)
     Back:    gives dh, zero but at [CLS], and the gradient of "pooler".
     """
     if not h.shape[1]:
@@ -261,7 +263,7 @@ def pair_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array
     """NSP, SOP: two classes for a pair of segments; 0: b comes after a, 1: it does not
 
     Source:  Devlin et al. 2019 sec. 3.1; Lan et al. 2020 (arXiv:1909.11942) sec. 3.1; documents 000 sec. 3.2.
-    Shapes:  h (B, T, C) -> y (B, 2)
+    Shapes:  h (B, T, C); pair.W (C, 2); pair.b (2,) -> y (B, 2)
     Back:    gives dh and the gradients of "pooler" and "pair".
     """
     return _logits_of_pooled(h, p, head="pair", dropout_mask=None, rate=0.0)
@@ -274,7 +276,8 @@ def class_logits(
     """CLS: logits of the labels of a text, from its pooled state, with dropout before the last map
 
     Source:  Devlin et al. 2019 sec. 4.1 and code; documents 000 sec. 4.2.
-    Shapes:  h (B, T, C); dropout_mask bool (B, C), or None -> y (B, labels)
+    Shapes:  h (B, T, C); dropout_mask bool (B, C), or None; classes.W (C, labels); classes.b (labels,)
+             -> y (B, labels)
     Back:    gives dh and the gradients of "pooler" and "classes".
     """
     return _logits_of_pooled(h, p, head="classes", dropout_mask=dropout_mask, rate=rate)
@@ -300,7 +303,7 @@ def span_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array
     """TASKS, extractive question answering: logits of the answer's start (column 0) and of its end (column 1)
 
     Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
-    Shapes:  h (B, T, C) -> y (B, T, 2)
+    Shapes:  h (B, T, C); span.W (C, 2); span.b (2,) -> y (B, T, 2)
     Back:    gives dh and the gradient of "span".
     """
     y, back_linear = linear(h, **p["span"])

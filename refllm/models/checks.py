@@ -22,7 +22,7 @@ class Held(Protocol):
 def require_parameters(
     model: str, p: Tree, config: Any, shapes: Callable[[Any], Tree], *, cache: Held | None = None
 ) -> None:
-    """The parameters have the structure, the shapes and one dtype of what `shapes(config)` declares: ValueError
+    """The parameters have the structure, the shapes and one dtype of what `shapes(config)` declares: UserError
     otherwise. Fewer layers, a norm without its shift or the table of a smaller vocabulary would give numbers too.
 
     What goes on from a cache has been looked at when it began.
@@ -35,7 +35,7 @@ def require_parameters(
         return
     wrong = misfit(p, tree)
     if wrong is not None:
-        raise ValueError(
+        raise UserError(
             f"{model}: the parameters are not those of the config: {wrong}; give those that were made with it, or the "
             "config that they were made with"
         )

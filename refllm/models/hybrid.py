@@ -37,7 +37,7 @@ from refllm.blocks.recurrent import (
 from refllm.blocks.residual import maybe_dropout
 from refllm.blocks.self_attention import Cache as KeyValueCache
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
-from refllm.differentiable import differentiable
+from refllm.differentiable import declared_inputs, differentiable
 from refllm.errors import UserError
 from refllm.kinds import settle_fields
 from refllm.models.checks import (
@@ -275,8 +275,12 @@ def state_shapes(config: Config) -> Tree:
     return [recurrent_state_shapes(config.hidden, cell=config.cell) for _ in range(config.layers)]
 
 
+@declared_inputs
 def head(p: Tree, config: Config) -> Array:
-    """The weights of the output layer, (N, V)."""
+    """The weights of the output layer
+
+    Shapes:  p tree; head (N, V) -> W (N, V)
+    """
     return p["head"]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from refllm.backend import Array, namespace
 from refllm.blocks.residual import maybe_dropout
-from refllm.differentiable import differentiable
+from refllm.differentiable import declared_inputs, differentiable
 from refllm.kinds import settle_fields
 from refllm.models.checks import require_draws, require_dropout, require_parameters, require_whole
 from refllm.models.output import logits
@@ -130,9 +130,12 @@ def state_shapes(config: Config) -> Tree:
     return {"past": (config.order - 2, config.width)}
 
 
+@declared_inputs
 def head(p: Tree, config: Config) -> Array:
-    """The weights of the output layer: U, the direct connections W, and b, which the state's last column of ones meets:
-    (N + 1, V) or (N + (n-1) C + 1, V)."""
+    """The weights of the output layer: U, the direct connections W, and b, which the state's last column of ones meets
+
+    Shapes:  p tree; U (N, V); W (K, V), or None; b (V,) -> y (N+K+1, V)
+    """
     parts = [p["U"], p["W"], p["b"][None]] if config.direct else [p["U"], p["b"][None]]
     return namespace(p["U"]).concatenate(parts)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from refllm.backend import Array
+from refllm.differentiable import declared_inputs
 from refllm.ops.linear import matmul
 from refllm.parameters import Tree
 
@@ -39,8 +40,12 @@ def logit_cap(config: Any) -> float | None:
     return getattr(config, "logit_cap", 0.0) or None
 
 
+@declared_inputs
 def head(p: Tree, config: Any) -> Array:
-    """The weights of the output layer, (C, V): the embedding's, transposed, where `config` ties them."""
+    """The weights of the output layer: the embedding's, transposed, where `config` ties them
+
+    Shapes:  p tree; token (V, C), or None; head (C, V), or None -> W (C, V)
+    """
     return p["token"].T if config.tied else p["head"]
 
 

@@ -31,7 +31,7 @@ from refllm.blocks.residual import initial_residual, maybe_dropout, norm_shapes
 from refllm.blocks.self_attention import Cache, KeyValueStore
 from refllm.blocks.switch_layer import switch_transformer_layer, switch_transformer_layer_shapes
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
-from refllm.differentiable import differentiable
+from refllm.differentiable import declared_inputs, differentiable
 from refllm.errors import UserError
 from refllm.kinds import settle_fields
 from refllm.models.checks import (
@@ -204,8 +204,12 @@ def cache_shape(config: Config) -> tuple[int, int, int]:
     return config.layers, config.heads, config.width // config.heads
 
 
+@declared_inputs
 def head(p: Tree, config: Config) -> Array:
-    """The weights of the output layer, (C, V)."""
+    """The weights of the output layer
+
+    Shapes:  p tree; token (V, C) -> W (C, V)
+    """
     return p["token"].T
 
 

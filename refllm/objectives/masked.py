@@ -10,7 +10,7 @@ from refllm.backend import Array, namespace
 from refllm.blocks.lm_head import lm_loss
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.fit import require_indices
+from refllm.fit import require_array, require_indices
 from refllm.models.config import ModelConfig
 from refllm.objectives.encoder import Encoder, Head, dropout_shapes
 from refllm.ops.embedding import embedding
@@ -26,7 +26,8 @@ def masked_nll(
     The rows of the selected places are taken out first: no other place ever has logits, and those in blocks.
     Source:  Devlin et al. 2019 sec. 3.1; documents 004 sec. 4.3, 002 sec. 3.3 (erratum E16: the condition is the
              corrupted text, and m_t the indicator of a selected place).
-    Shapes:  h (B, T, C); positions (B, M) in [0, T); targets (B, M) in [0, V) or `ignore` -> y ()
+    Shapes:  h (B, T, C); positions (B, M) in [0, T); targets (B, M) in [0, V) or `ignore`;
+             p tree; token (V, C); masked tree -> y ()
     Back:    gives dh, zero at the other places, and the gradients of "token" and "masked".
     Raises:  UserError if the batch has no masked position; IndexError if one lies outside the text.
     """
@@ -40,6 +41,8 @@ def masked_nll(
     t, back_transform = model.masked_transform(rows, p, config=config)
     # a bias is the weight of an input that is always 1
     one = xp.ones((B, M, 1), t.dtype)
+    require_array("masked_nll", "token", p["token"])  # no operation takes these two as they are
+    require_array("masked_nll", "masked.bias", p["masked"]["bias"])
     decoder = xp.concatenate([p["token"], p["masked"]["bias"][:, None]], axis=1).T  # (C + 1, V)
     y, back_decoder = lm_loss(xp.concatenate([t, one], axis=2), decoder, targets=targets, ignore=ignore, cap=None)
 

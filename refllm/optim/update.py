@@ -27,6 +27,7 @@ def sgd(
     Shapes:  p (...); g (...); v (...) -> p' (...); v' (...)
     """
     xp = namespace(p)
+    _require_finite("sgd", lr=lr, momentum=momentum, decay=decay)
     _require_out("sgd", {"p": p, "v": v}, out)
     new_p, new_v = _room(g, (p, v), out)
     gradient = g + decay * p if decay else g
@@ -59,7 +60,7 @@ def adam(
              sec. 4.3, 003 sec. 5.2.
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
-    _require("adam", step, beta1, beta2)
+    _require("adam", step, beta1, beta2, lr=lr, eps=eps, decay=decay)
     gradient = g + decay * p if decay else g
     _require_out("adam", {"p": p, "m": m, "v": v}, out)
     return _step(p, gradient, m, v, step, lr, beta1, beta2, eps, 1.0, out)
@@ -86,16 +87,25 @@ def adamw(
              sec. 5.2 (code).
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
     """
-    _require("adamw", step, beta1, beta2)
+    _require("adamw", step, beta1, beta2, lr=lr, eps=eps, decay=decay)
     _require_out("adamw", {"p": p, "m": m, "v": v}, out)
     return _step(p, g, m, v, step, lr, beta1, beta2, eps, 1 - lr * decay, out)
 
 
-def _require(rule: str, step: int, beta1: float, beta2: float) -> None:
+def _require(rule: str, step: int, beta1: float, beta2: float, **numbers: float) -> None:
     if step < 1:
         raise ValueError(f"{rule}: step counts from 1; got {step}")
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"{rule}: needs 0 <= beta < 1 for both; got {beta1} and {beta2}")
+    _require_finite(rule, **numbers)
+    if numbers["eps"] < 0:
+        raise ValueError(f"{rule}: eps must not be negative; got {numbers['eps']}")
+
+
+def _require_finite(rule: str, **numbers: float) -> None:
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"{rule}: {name} must be a finite number; got {number}")
 
 
 def _room(g: Array, arguments: tuple[Array, ...], out: Sequence[Array] | None) -> tuple[Array, ...]:

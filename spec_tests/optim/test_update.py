@@ -170,3 +170,20 @@ def test_averages_that_never_forget_are_refused(rule: Callable[..., Any], betas:
 def test_steps_count_from_one(rule: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="step counts from 1"):
         rule(*arrays(0), step=0, **HYPER, decay=0.0)
+
+
+@pytest.mark.parametrize("name", ["lr", "decay", "momentum", "eps"])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused_by_name(name: str, number: float) -> None:
+    rules = {sgd: (3, {"lr": 0.1, "momentum": 0.9, "decay": 0.0}), adam: (4, {**HYPER, "step": 1, "decay": 0.0})}
+    rules[adamw] = rules[adam]
+    for rule, (takes, how) in rules.items():
+        if name in how:
+            with pytest.raises(ValueError, match=rf"^{rule.__name__}: {name} must be a finite number; got"):
+                rule(*arrays(0)[:takes], **{**how, name: number})
+
+
+@ADAMS
+def test_an_eps_below_zero_is_refused(rule: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="eps must not be negative"):
+        rule(*arrays(0), step=1, **{**HYPER, "eps": -1e-8}, decay=0.0)
