@@ -30,7 +30,7 @@ from refllm.state_file import made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.stored import damage_refused, stored_model
-from refllm.timing import Clock, Timing, affordable, kept_of, of_plan
+from refllm.timing import Clock, Timing, affordable, afterwards_of, kept_of, of_plan
 from refllm.train import Settings, Trainer, refuse_divergence
 from refllm.workers import WorkerEndedError, Workers
 
@@ -61,7 +61,7 @@ class Run:
         self.reported = description["reported"]
         self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
         self.timing = made_of(Timing, description.get("timing", {}))
-        self.afterwards = 0.0  # seconds that the command needs after the evaluation, kept of a run by minutes
+        self.wanted_afterwards = 0.0  # seconds that the command needs after the evaluation of a run by minutes
         self.final: dict[str, Any] | None = None
         self.clock = Clock(description["seconds"], description["training_seconds"], self.plan.training_alone)
         self.best = made_of(Best, description.get("best", {}))
@@ -161,7 +161,11 @@ class Run:
 
     def _plan_seconds(self) -> float:
         kept = self.timing.kept or self._kept()
-        return of_plan(self.plan, self.seconds, prepared=self.timing.prepared, kept=kept, afterwards=self.afterwards)
+        return of_plan(self.plan, self.seconds, prepared=self.timing.prepared, kept=kept, afterwards=self._afterwards())
+
+    def _afterwards(self) -> float:
+        """Decided once and saved: a run that is opened again is done if it was, whatever the command wants by now."""
+        return self.timing.afterwards or afterwards_of(self.plan, self.wanted_afterwards)
 
     def _kept(self) -> float:
         examples, sample = self.task.examples_held_out, self.timing.sample
@@ -183,7 +187,7 @@ class Run:
         )
         self.description["plan"] = asdict(self.plan)
         self.reported, self.loss_sum, self.loss_steps = 0, 0.0, 0
-        self.timing, self.final = replace(self.timing, kept=0.0), None
+        self.timing, self.final = replace(self.timing, kept=0.0, afterwards=0.0), None
         if self.plan.patience is not None:
             self.best = replace(self.best, waited=0)
             self.best_weights = self.best_weights or self._copied_weights()
@@ -209,6 +213,8 @@ class Run:
         self.clock.count()
         if self.trainer.step_number == self.plan.after_steps:
             self.timing.prepared = self.seconds - self.plan.after_seconds
+        if self.plan.minutes is not None:
+            self.timing.afterwards = self._afterwards()
         trained, since = self.training_seconds, self.trainer.step_number  # at the last report
         while not self.done and not should_stop():
             lr = self.plan.learning_rate(self.trainer.step_number + 1, self._plan_seconds(), self.settings)
@@ -235,8 +241,7 @@ class Run:
             self.trainer.load({"weights": self.best_weights}, step=self.trainer.step_number)
             self.best_weights = {}
         self.save()
-        self.keeper.write(self)
-        self.clock.count()
+        self.keeper.write(self)  # uncounted, as the save: it is done or not as it was saved, however long that took
 
     def _keep_the_best(self, loss: float) -> None:
         if self.plan.patience is not None and self.best.is_beaten(loss, self.trainer.step_number):
@@ -311,7 +316,7 @@ class Run:
         if self.final is None:
             most = affordable(
                 self.plan, self.clock.elapsed(), examples=self.task.examples_held_out, an_example=self._an_example(),
-                batch=self.settings.batch, afterwards=self.afterwards,
+                batch=self.settings.batch, afterwards=self._afterwards(),
             )  # fmt: skip
             self.clock.count()
             self.final = self._measured(most)

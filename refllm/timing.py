@@ -74,6 +74,7 @@ class Timing:
     read: int = 0  # examples that were evaluated in them
     sample: int = 0  # of the held-out examples, that every report reads; 0: not yet decided
     kept: float = 0.0  # seconds of the minutes, for what follows the training; 0: not yet decided
+    afterwards: float = 0.0  # seconds of the minutes, for what the command does in the end; 0: not yet decided
     saves: float = 0.0  # seconds of checkpoints
     saved: int = 0  # how many they were
 

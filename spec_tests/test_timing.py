@@ -251,3 +251,69 @@ def test_a_run_that_goes_on_knows_what_its_checkpoints_have_taken() -> None:
     assert timing.may_save(training=41.0)
     timing.has_saved(0.5)
     assert (timing.saves, timing.saved) == (2.0, 4)
+
+
+def by_clock(run: Run, clock: Clock, *, step: float, example: float, save: float) -> Run:
+    """The run with its own saves; these, reports and steps take so long by the clock."""
+    saved, examples = run.save, run.task.examples_held_out
+
+    def step_taken(batch: Any, *, lr: float) -> Any:
+        clock.now += step
+        run.trainer.step_number += 1
+        return numpy.float32(2.0)
+
+    def validated(most: int | None = None) -> dict[str, float]:
+        clock.now += example * (examples if most is None else min(most, examples))
+        return {"val_loss": 2.0}
+
+    def save_taken() -> None:
+        saved()
+        clock.now += save
+
+    run.trainer.step, run.validate, run.save = step_taken, validated, save_taken  # type: ignore[method-assign]
+    return run
+
+
+def minutes_run(folder: Path, clock: Clock, *, example: float = 0.001, save: float = 0.0) -> Run:
+    """A minute of it: some 30 steps and 3 reports."""
+    folder.mkdir(exist_ok=True)
+    begun, plan = tiny.begin(folder, "run"), Plan(steps=None, minutes=1.0, reports=3)
+    run = Run.begin(
+        folder / "run", task=begun.task, settings=begun.settings, plan=plan, workers=Workers(1), since=clock.now
+    )
+    return by_clock(run, clock, step=2.0, example=example, save=save)
+
+
+@pytest.mark.parametrize("afterwards", [0.0, 2.0, 1e9])
+@pytest.mark.parametrize("example", [0.0, 0.001, 3.0])
+def test_a_run_whose_time_is_over_is_over_for_who_opens_it_again(
+    tmp_path: Path, clock: Clock, afterwards: float, example: float
+) -> None:
+    """Also where the command has kept time for what it does at the end, and where the evaluation there takes longer
+    than the time that was left: what it takes is no longer that of the plan."""
+    run = minutes_run(tmp_path, clock, example=example)
+    run.wanted_afterwards = afterwards
+    run.train(lambda: False, lambda loss: None, lambda line: None)
+    run.evaluate()
+    again = Run.resume(tmp_path / "run", Workers)
+    assert run.done
+    assert again.done
+    again.extend(steps=None, minutes=1.0)
+    assert not again.done
+    before = clock.now
+    again = by_clock(again, clock, step=2.0, example=example, save=0.0)
+    again.wanted_afterwards = afterwards
+    again.train(lambda: False, lambda loss: None, lambda line: None)
+    assert clock.now - before == pytest.approx(MINUTE - min(afterwards, 3.0), abs=10)
+    assert Run.resume(tmp_path / "run", Workers).done
+
+
+@pytest.mark.parametrize("save", [0.0, 1.5, 90.0])
+def test_a_stop_and_the_end_of_the_time_that_coincide_leave_what_the_run_says_of_itself(
+    tmp_path: Path, clock: Clock, save: float
+) -> None:
+    """A save that takes until the time is over is not what the run has trained: it is done or not as it was saved."""
+    for stop in range(26, 31):
+        run = minutes_run(tmp_path / str(stop), clock, save=save)
+        run.train(lambda made=run, last=stop: made.trainer.step_number >= last, lambda loss: None, lambda line: None)
+        assert run.done == Run.resume(tmp_path / str(stop) / "run", Workers).done

@@ -230,7 +230,7 @@ def _train(prepared: Run) -> int:
         return 0
     task = prepared.task
     if isinstance(task, Language):
-        prepared.afterwards = COUNTING * len(task.text.end) + WRITING
+        prepared.wanted_afterwards = COUNTING * len(task.text.end) + WRITING
         prepared.keeper.sampler = lambda: _writing(prepared)
     if not carried_out(prepared, go_on=command("train")):
         return INTERRUPTED
