@@ -17,12 +17,14 @@ import math
 import os
 import re
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refllm.backend import Array, to_host
+from refllm.array_file import write_arrays
+from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.state_file import bytes_of, read_state, sealed
 
@@ -45,19 +47,13 @@ class Declared:
 
 def save(directory: Path, description: dict[str, Any], groups: dict[str, dict[str, Array]], step: int) -> None:
     """Writes a checkpoint. A full disk is a UserError and leaves the previous checkpoint as it was."""
-    from safetensors.numpy import save as to_bytes
-
-    files, written = {}, []
+    files: dict[str, Any] = {}
+    written: list[Path] = []
     before = _bytes(directory / STATE)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for group, arrays in groups.items():
-            data = to_bytes({name: _contiguous(x) for name, x in arrays.items()})
-            digest = hashlib.sha256(data).hexdigest()
-            path = directory / f"{group}-{step:08d}-{digest[:16]}.safetensors"
-            written.append(path)
-            write_atomically(path, data)
-            files[group] = {"file": path.name, "bytes": len(data), "sha256": digest}
+            files[group] = _write_group(directory, f"{group}-{step:08d}", arrays, written)
         _sync(directory)  # the names are on the disk before the one that names them
         description = {key: value for key, value in description.items() if key not in ("format", "sha256")}
         write_atomically(directory / STATE, sealed({**description, "files": files}))
@@ -73,6 +69,23 @@ def save(directory: Path, description: dict[str, Any], groups: dict[str, dict[st
             f"{_left(before, _bytes(directory / STATE))}free some space or choose another --out"
         ) from None
     tidy(directory, kept={path.name for path in written})
+
+
+def _write_group(directory: Path, name: str, arrays: dict[str, Any], written: list[Path]) -> dict[str, Any]:
+    """Writes a group, array after array, into a file that is named when its contents are known; what state.json says of
+    it. `written` gets its name before the file does."""
+    digest, partial = hashlib.sha256(), directory / f"{name}.safetensors.partial"
+    with _partial(partial) as file:
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
+        size = write_arrays(arrays, write)
+        path = directory / f"{name}-{digest.hexdigest()[:16]}.safetensors"
+        written.append(path)
+        _give_name(file, partial, path)
+    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 
 def tidy(directory: Path, kept: set[str] | None = None) -> None:
@@ -188,16 +201,29 @@ class Groups:
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file under another name, waits until it is on the disk, then gives it its name in one step."""
     partial = path.with_name(path.name + ".partial")
+    with _partial(partial) as file:
+        file.write(data)
+        _give_name(file, partial, path)
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Any]:
+    """A file to write, which goes again if that fails."""
     try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with open(path, "wb") as file:
+            yield file
     except BaseException:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         raise
+
+
+def _give_name(file: Any, partial: Path, path: Path) -> None:
+    """Once all of it is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()  # an open file cannot be renamed everywhere
+    os.replace(partial, path)
 
 
 def _sync(directory: Path) -> None:
@@ -234,10 +260,6 @@ def _declared(entry: dict[str, Any], room: int) -> Declared:
 def _close_all(descriptors: dict[str, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)
-
-
-def _contiguous(x: Array) -> Array:
-    return to_host(x).copy(order="C")
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -152,6 +152,18 @@ def is_decayed(shape: tuple[int, ...]) -> bool:
     return len(shape) >= 2
 
 
+def placed(shapes: Tree) -> tuple[dict[str, tuple[slice, tuple[int, ...]]], int]:
+    """Where each leaf lies in one vector of all, with its shape: the decayed ones first; and where these end."""
+    names = sorted(named_leaves(shapes), key=lambda item: not is_decayed(item[1]))  # stable
+    places, start, split = {}, 0, 0
+    for path, shape in names:
+        places[path] = (slice(start, start + math.prod(shape)), shape)
+        start += math.prod(shape)
+        if is_decayed(shape):
+            split = start
+    return places, split
+
+
 class FlatTree:
     """All leaves of a tree in one vector, the decayed ones first; `tree` holds views into `vector`.
 
@@ -163,15 +175,8 @@ class FlatTree:
         self.shapes, self.vector = shapes, vector
         if vector.shape != (count(shapes),):
             raise ValueError(f"FlatTree: the vector must be ({count(shapes)},) to hold the tree; got {vector.shape}")
-        names = sorted(named_leaves(shapes), key=lambda item: not is_decayed(item[1]))  # stable
-        views, start = {}, 0
-        self.split = 0
-        for path, shape in names:
-            size = math.prod(shape)
-            views[path] = vector[start : start + size].reshape(shape)
-            start += size
-            if is_decayed(shape):
-                self.split = start
+        places, self.split = placed(shapes)
+        views = {path: vector[place].reshape(shape) for path, (place, shape) in places.items()}
         self.views = views
         self.tree = from_names(shapes, views)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from typing import Any
 
 from refllm.backend import Array, namespace
@@ -20,6 +19,7 @@ from refllm.workers import Result, Workers
 
 # What a started process finds in its environment: MPICH and those after it, Open MPI.
 _COUNTS, _NUMBERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
+OPTIMIZER = "optimizer"  # what can be cut over the ranks: the moments of the optimiser
 TASK, PART, VALIDATION, END = "task", "part", "validation", "end"  # what the leader asks for
 
 
@@ -54,9 +54,13 @@ def require_installed() -> None:
         raise UserError(f"several ranks need mpi4py and an MPI; install them: {how_to_install('mpi')}")
 
 
-def workers(shards: int, blas_threads: int) -> Workers:
-    """Those of a training: the ranks of the job, or workers of this process."""
-    return Ranks(communicator(), blas_threads) if count() > 1 else Workers(shards, blas_threads)
+def workers(shards: int, blas_threads: int, *, shard: str | None = None) -> Workers:
+    """Those of a training: the ranks of the job, which cut what `shard` says, or workers of this process."""
+    if count() > 1:
+        return Ranks(communicator(), blas_threads, shard=shard)
+    if shard is not None:
+        raise UserError(f"--shard {shard} cuts it over several ranks; give --ranks, or leave it out")
+    return Workers(shards, blas_threads)
 
 
 class Ranks(Workers):
@@ -65,9 +69,9 @@ class Ranks(Workers):
     vectors = 1
     apart = True
 
-    def __init__(self, world: Any, blas_threads: int = 1) -> None:
+    def __init__(self, world: Any, blas_threads: int = 1, *, shard: str | None = None) -> None:
         super().__init__(world.size, blas_threads, fork=False)
-        self.world = world
+        self.world, self.cut = world, shard == OPTIMIZER
         self._ended = False
         self._together = False  # whether all ranks run the same code now
 
@@ -78,6 +82,14 @@ class Ranks(Workers):
         self._pool, self._crews = None, []
         return self
 
+    def limit(self, blas_threads: int) -> None:
+        """So many threads of BLAS from now on."""
+        from threadpoolctl import threadpool_limits
+
+        self._limits.restore_original_limits()
+        self.blas_threads = blas_threads
+        self._limits = threadpool_limits(limits=blas_threads, user_api="blas")
+
     def shards(self, asked: int) -> int:
         """One each, however many the run had when it began."""
         return self.count
@@ -85,8 +97,22 @@ class Ranks(Workers):
     def vector_of(self, part: int) -> int:
         return 0
 
-    def stretch(self, part: int, size: int) -> slice:
-        return slice(0, size)
+    def piece(self, part: int, size: int) -> slice:
+        """The numbers of a vector that a rank adds up for all, and updates where the moments are cut."""
+        return slice(size * part // self.count, size * (part + 1) // self.count)
+
+    def stretch(self, part: int, n: slice, size: int) -> slice:
+        if not self.cut:
+            return n
+        own = self.piece(part, size)
+        start = min(max(n.start, own.start), n.stop)
+        return slice(start, max(start, min(n.stop, own.stop)))
+
+    def kept(self, size: int) -> slice:
+        return self.piece(self.world.rank, size) if self.cut else slice(0, size)
+
+    def own_sum(self, vector: Array) -> Array:
+        return vector[self.piece(self.world.rank, len(vector))]
 
     def begin(self, description: dict[str, Any]) -> None:
         """The other ranks make the same task."""
@@ -101,7 +127,8 @@ class Ranks(Workers):
         return ask
 
     def sum_shards(self, gradients: list[Array], part: int, shards: int) -> None:
-        """Each rank adds up a stretch of all gradients, in the order of the ranks, and all get all stretches.
+        """Each rank adds up a piece of all gradients, in the order of the ranks, and all get all pieces where all need
+        them: not where each updates its own piece alone.
 
         As many bytes as of an Allreduce, whose order of sums is nobody's promise: so the same number of ranks gives the
         same bits.
@@ -109,18 +136,32 @@ class Ranks(Workers):
         [vector] = gradients
         if part >= shards:
             vector[...] = 0  # a batch with fewer rows than ranks leaves some without any
-        ends = [len(vector) * n // self.count for n in range(self.count + 1)]
-        sizes, starts = [b - a for a, b in pairwise(ends)], ends[:-1]
-        own = sizes[part]
-        received = namespace(vector).empty((self.count, own), vector.dtype)
+        sizes, starts = self._pieces(len(vector))
+        received = namespace(vector).empty((self.count, sizes[part]), vector.dtype)
         kind = vector.dtype.char
-        self.world.Alltoallv(
-            [vector, sizes, starts, kind], [received, [own] * self.count, [own * n for n in range(self.count)], kind]
-        )
+        places = [sizes[part] * n for n in range(self.count)]
+        self.world.Alltoallv([vector, sizes, starts, kind], [received, [sizes[part]] * self.count, places, kind])
         total = received[0]
         for other in received[1:]:
             total += other
-        self.world.Allgatherv([total, own, kind], [vector, sizes, starts, kind])
+        self.own_sum(vector)[...] = total
+        if not self.cut:
+            self._allgather(vector)
+
+    def join(self, vector: Array) -> None:
+        if self.cut:
+            self._allgather(vector)
+
+    def _allgather(self, vector: Array) -> None:
+        """All get the piece of each."""
+        sizes, starts = self._pieces(len(vector))
+        own, kind = self.own_sum(vector).copy(), vector.dtype.char
+        self.world.Allgatherv([own, len(own), kind], [vector, sizes, starts, kind])
+
+    def _pieces(self, size: int) -> tuple[list[int], list[int]]:
+        """How many numbers each rank has, and where they begin."""
+        pieces = [self.piece(n, size) for n in range(self.count)]
+        return [n.stop - n.start for n in pieces], [n.start for n in pieces]
 
     def spread(self, vector: Array) -> None:
         self.world.Bcast(vector)

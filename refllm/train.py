@@ -21,13 +21,15 @@ from refllm.blocks.lm_head import LOGITS, maybe_capped
 from refllm.errors import UserError
 from refllm.kinds import settle_fields
 from refllm.models.output import logit_cap
+from refllm.moments import Moments, stretches
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.ops.linear import matmul
-from refllm.optim.clip import clip_factor
+from refllm.optim.clip import clip_factor, factor_of_parts, largest, square
 from refllm.optim.update import adamw
 from refllm.parameters import FlatTree, Tree, count, map_leaves, named_leaves, require_fit
 from refllm.workers import Workers
 
+MOMENTS = ("moment1", "moment2")
 _DROPOUT_STREAM = 1 << 20  # the streams of a seed: 0 initial weights, 1 data order, this + step the draws of dropout
 
 # A smaller gradient leaves no second moment, since its square times 1 - beta2 is 0: eps alone divides it.
@@ -111,9 +113,11 @@ class Trainer:
         if 8 * size > sys.maxsize:
             raise UserError(f"no memory holds a model of {size:,} parameters; lower --width, --hidden or --layers")
         zeros = shared_zeros if settings.device == "cpu" else xp.zeros
-        self.parameters, self.m, self.v, *self._gradients = (
-            FlatTree(self.shapes, zeros(size, settings.dtype)) for _ in range(3 + workers.vectors)
+        self.parameters, *self._gradients = (
+            FlatTree(self.shapes, zeros(size, settings.dtype)) for _ in range(1 + workers.vectors)
         )
+        kept = workers.kept(size)
+        self.m, self.v = (Moments(self.shapes, kept, zeros(kept.stop - kept.start, settings.dtype)) for _ in range(2))
         self.gradient = self._gradients[0]  # the first worker's, to which the others' are added
         self.step_number = 0
         self.norm: Array = xp.zeros((), settings.dtype)
@@ -127,36 +131,83 @@ class Trainer:
 
     def load(self, groups: dict[str, dict[str, Array]], step: int) -> None:
         """Parameters and, where given, moments from host arrays by name. UserError if they do not fit the model."""
-        for group, target in (("weights", self.parameters), ("moment1", self.m), ("moment2", self.v)):
-            if group not in groups:
-                continue
-            require_fit(self.shapes, groups[group])
-            for path, view in target.views.items():
-                view[...] = to_device(groups[group][path].astype(view.dtype), self.settings.device)
+        if "weights" in groups:
+            require_fit(self.shapes, groups["weights"])
+            for path, view in self.parameters.views.items():
+                view[...] = to_device(groups["weights"][path].astype(view.dtype), self.settings.device)
+        for group in MOMENTS:
+            if group in groups:
+                require_fit(self.shapes, groups[group])
+                self._load_moments(group, groups[group])
         self.step_number = step
         self._alike = False
 
-    def groups(self) -> dict[str, dict[str, Array]]:
-        """What a checkpoint holds."""
-        return {"weights": self.parameters.views, "moment1": self.m.views, "moment2": self.v.views}
+    def _load_moments(self, group: str, arrays: dict[str, Array]) -> None:
+        held = self._moments(group)
+        for path, (place, _) in held.places.items():
+            numbers = arrays[path].reshape(-1)
+            for n in stretches(slice(0, len(numbers))):
+                if self.workers.cut:
+                    self._ask("_take_moments", group, place.start + n.start, numbers[n])
+                else:
+                    held.take(place.start + n.start, numbers[n])
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """What a checkpoint holds. Moments of which every worker has a piece come piece by piece when they are read."""
+        return {
+            "weights": self.parameters.views,
+            "moment1": self._leaves("moment1"),
+            "moment2": self._leaves("moment2"),
+        }
+
+    def _leaves(self, group: str) -> dict[str, Any]:
+        held = self._moments(group)
+        if not self.workers.cut:
+            return held.views
+        return held.gathered(lambda n: namespace(held.vector).concatenate(self._ask("_moments_of", group, n)))
+
+    def _moments(self, group: str) -> Moments:
+        return self.m if group == MOMENTS[0] else self.v
+
+    def _moments_of(self, part: int, group: str, n: slice) -> Array:
+        """Those of the numbers n that this worker has."""
+        return to_host(self._moments(group).held_of(n))
+
+    def _take_moments(self, part: int, group: str, start: int, numbers: Array) -> None:
+        """Of these numbers, which begin at `start`, those that this worker keeps."""
+        self._moments(group).take(start, numbers)
+
+    def _ask(self, *request: Any) -> list[Any]:
+        """Every worker does its part in a phase."""
+        if self._everywhere is None:
+            self._everywhere = self.workers.crew(self._part, fork=self.settings.device == "cpu")
+        return self._everywhere(*request)
 
     def step(self, batch: Tree, *, lr: float) -> Array:
         """One step on `batch`, host arrays (B, ...) in a tree; the mean loss, left on the device."""
-        if self._everywhere is None:
-            self._everywhere = self.workers.crew(self._part, fork=self.settings.device == "cpu")
         if self.workers.apart and not self._alike:
-            self._everywhere("_made_alike")
+            self._ask("_made_alike")
             self._alike = True
         self.step_number += 1
         shards = min(self.workers.shards(self.settings.shards), len(named_leaves(batch)[0][1]))
         totals = self.objective.totals(batch)
         batch = map_leaves(lambda x: to_device(x, self.settings.device), batch)  # the one transfer without dropout
-        losses = self._everywhere("_shard", batch, totals, shards, self.step_number)
+        losses = self._ask("_shard", batch, totals, shards, self.step_number)
         loss: Array = sum(losses[:shards])
-        self._everywhere("_sum_gradients", shards)
-        self.norm, factor = clip_factor([self.gradient.vector], limit=self.settings.clip)
-        self._everywhere("_update", factor, lr, self.step_number)
+        squares = self._ask("_sum_gradients", shards)
+        self.norm, factor = self._norm_and_factor(squares)
+        self._ask("_update", factor, lr, self.step_number)
         return loss
+
+    def _norm_and_factor(self, squares: list[Array]) -> tuple[Array, Array]:
+        """The norm of the batch's gradient, and what clips it: of workers with memory of their own, from the squares of
+        the piece that each has added up, so that it is the same whether the moments are cut or not."""
+        if not self.workers.apart:
+            return clip_factor([self.gradient.vector], limit=self.settings.clip)
+        return factor_of_parts(
+            lambda scale: squares if scale is None else self._ask("_square", scale),
+            lambda: self._ask("_largest"), limit=self.settings.clip,
+        )  # fmt: skip
 
     def _part(self, part: int, phase: str, *arguments: Any) -> Any:
         """A worker's part in a phase of a step."""
@@ -179,36 +230,51 @@ class Trainer:
             self._gradients[self.workers.vector_of(part)].views[path][...] = gradient
         return loss
 
-    def _sum_gradients(self, part: int, shards: int) -> None:
-        """The gradient of the batch, in all workers' vector or in this one's stretch of it."""
+    def _sum_gradients(self, part: int, shards: int) -> Array | None:
+        """The gradient of the batch, in all workers' vector or in this one's stretch of it; of a worker with memory of
+        its own the squares of that."""
         self.workers.sum_shards([flat.vector for flat in self._gradients], part, shards)
+        return self._square(part, None) if self.workers.apart else None
+
+    def _square(self, part: int, scale: Array | None) -> Array:
+        return square(self.workers.own_sum(self.gradient.vector), scale)
+
+    def _largest(self, part: int) -> Array:
+        return largest(self.workers.own_sum(self.gradient.vector))
 
     def _update(self, part: int, factor: Array, lr: float, step: int) -> None:
         """Clipping and AdamW for this worker's stretch of the flat vectors, in place."""
-        s = self.settings
-        for name, decay in (("decayed", s.decay), ("rest", 0.0)):
-            whole = [getattr(flat, name) for flat in (self.parameters, self.gradient, self.m, self.v)]
-            p, g, m, v = (z[self.workers.stretch(part, len(z))] for z in whole)
+        s, split, size = self.settings, self.parameters.split, len(self.parameters.vector)
+        for section, decay in ((slice(0, split), s.decay), (slice(split, size), 0.0)):
+            n = self.workers.stretch(part, section, size)
+            p, g, m, v = self.parameters.vector[n], self.gradient.vector[n], self.m.of(n), self.v.of(n)
             g *= factor
             adamw(
                 p, g, m, v, step=step, lr=lr, beta1=s.beta1, beta2=s.beta2, eps=s.eps, decay=decay,
                 out=(p, m, v),
             )  # fmt: skip
+        self.workers.join(self.parameters.vector)
 
     def _made_alike(self, part: int) -> None:
         """The first worker's parameters and moments, for workers with memory of their own."""
-        for flat in (self.parameters, self.m, self.v):
-            self.workers.spread(flat.vector)
+        for vector in self._same_everywhere():
+            self.workers.spread(vector)
+
+    def _same_everywhere(self) -> list[Array]:
+        """The vectors that all workers have alike: not the moments of which each has a piece."""
+        return [self.parameters.vector, *([] if self.workers.cut else [self.m.vector, self.v.vector])]
 
     def _fingerprint(self, part: int) -> str:
-        held = (flat.vector for flat in (self.parameters, self.m, self.v))
-        return hashlib.sha256(b"".join(to_host(vector).tobytes() for vector in held)).hexdigest()
+        digest = hashlib.sha256()
+        for vector in self._same_everywhere():
+            digest.update(to_host(vector).data)
+        return digest.hexdigest()
 
     def require_alike(self) -> None:
         """UserError unless all workers have the same parameters and moments, to the bit."""
-        if not (self.workers.apart and self._alike and self._everywhere is not None):
+        if not (self.workers.apart and self._alike):
             return
-        first, *others = self._everywhere("_fingerprint")
+        first, *others = self._ask("_fingerprint")
         wrong = [rank for rank, other in enumerate(others, start=1) if other != first]
         if wrong:
             raise UserError(

@@ -103,6 +103,7 @@ class Workers:
         self._limits.restore_original_limits()
 
     apart = False  # whether each worker has parameters of its own, which must stay the same
+    cut = False  # whether each worker has the moments of a piece alone
 
     @property
     def vectors(self) -> int:
@@ -117,15 +118,28 @@ class Workers:
         """Which of the gradients of this process is that of a worker."""
         return part
 
-    def stretch(self, part: int, size: int) -> slice:
-        """What a worker updates of a vector of this size."""
-        return slice(size * part // self.count, size * (part + 1) // self.count)
+    def stretch(self, part: int, n: slice, size: int) -> slice:
+        """What a worker updates of the numbers n of a vector of this size."""
+        length = n.stop - n.start
+        return slice(n.start + length * part // self.count, n.start + length * (part + 1) // self.count)
+
+    def kept(self, size: int) -> slice:
+        """The numbers of a vector whose moments this process keeps."""
+        return slice(0, size)
 
     def sum_shards(self, gradients: list[Any], part: int, shards: int) -> None:
         """The shards' gradients added in their order, in this worker's stretch of the first."""
-        n = self.stretch(part, len(gradients[0]))
+        size = len(gradients[0])
+        n = self.stretch(part, slice(0, size), size)
         for other in gradients[1:shards]:
             gradients[0][n] += other[n]
+
+    def own_sum(self, vector: Any) -> Any:
+        """Of the gradient what this process has added up."""
+        return vector
+
+    def join(self, vector: Any) -> None:
+        """Every worker gets the pieces that the others have updated: here all have the same vector."""
 
     def spread(self, vector: Any) -> None:
         """The vector of the first worker becomes that of all: here all have the same."""

@@ -66,14 +66,14 @@ class World:
         self.meeting.bytes[self.rank] += sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank)
 
 
-def on_ranks(size: int, work: Callable[[Ranks], Any]) -> tuple[list[Any], Meeting]:
+def on_ranks(size: int, work: Callable[[Ranks], Any], *, shard: str | None = None) -> tuple[list[Any], Meeting]:
     """What every rank makes of `work`, each in a thread of its own, and the meeting."""
     meeting = Meeting(size)
     found: list[Any] = [None] * size
 
     def life(rank: int) -> None:
         try:
-            found[rank] = work(Ranks(World(meeting, rank)))
+            found[rank] = work(Ranks(World(meeting, rank), shard=shard))
         except BaseException as error:
             found[rank] = error
             meeting.barrier.abort()

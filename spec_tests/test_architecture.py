@@ -37,6 +37,8 @@ LAYERS = [
         "generation",
         "metrics",
         "checkpoint",
+        "array_file",
+        "moments",
         "state_file",
         "presets",
         "workers",

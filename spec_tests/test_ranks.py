@@ -79,12 +79,12 @@ def measured_by(workers: Ranks, trainer: Trainer) -> Any:
     return lambda most: sum(workers.map(lambda n: n * float(trainer.parameters.vector[n]), range(most or 0)))
 
 
-def together(model: str, count: int, steps: int) -> tuple[list[Any], Any]:
+def together(model: str, count: int, steps: int, *, shard: str | None = None, **changes: Any) -> tuple[list[Any], Any]:
     """Losses and parameters of the leader, and the parameters of every rank."""
 
     def life(workers: Ranks) -> Any:
         with workers:
-            trainer = trainer_of(model, workers)
+            trainer = trainer_of(model, workers, **changes)
             if workers.world.rank:
                 followed(workers, trainer)
                 return trainer.parameters.vector.tolist()
@@ -94,7 +94,7 @@ def together(model: str, count: int, steps: int) -> tuple[list[Any], Any]:
             workers.end()
             return [*losses, *trainer.parameters.vector.tolist()]
 
-    return on_ranks(count, life)
+    return on_ranks(count, life, shard=shard)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -119,10 +119,11 @@ def test_the_same_number_of_ranks_gives_the_same_bits() -> None:
         numpy.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("shard", [None, "optimizer"])
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_step_sends_what_an_allreduce_sends(count: int) -> None:
+def test_a_step_sends_what_an_allreduce_sends(count: int, shard: str | None) -> None:
     """2 (n - 1) / n of the gradient a rank, up to the numbers that n does not divide."""
-    (_, few), (_, more) = together("gpt", count, 1), together("gpt", count, 3)
+    (_, few), (_, more) = together("gpt", count, 1, shard=shard), together("gpt", count, 3, shard=shard)
     size = len(together("gpt", count, 0)[0][1])
     sent = (sum(more.bytes) - sum(few.bytes)) / 2
     assert sent == 2 * (count - 1) * size * 8

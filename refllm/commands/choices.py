@@ -107,7 +107,7 @@ def add_optimiser_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 LONGER = ("steps", "minutes")  # the flags that make a run longer that is complete
-FREE = ("resume", "ranks", *LONGER)  # what may stand beside --resume
+FREE = ("resume", "ranks", "shard", *LONGER)  # what may stand beside --resume
 
 
 def add_length_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
@@ -146,6 +146,11 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=1, help="of the weights, the order of the data and dropout (default 1)")
     add("--threads", type=int, help="workers, a share of the batch each (default: the cores)")
     add("--ranks", type=int, metavar="N", help="processes with memory of their own, by MPI, with a share each")
+    add(
+        "--shard",
+        choices=(ranks.OPTIMIZER,),
+        help="with --ranks: each keeps the moments of its share",
+    )
     add_device_arguments(parser)
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="of all numbers (default float32)")
 

@@ -40,13 +40,14 @@ from refllm.page import replace_page, require_replaceable
 from refllm.pictures import require_free_pictures, save_pictures
 from refllm.plan import Plan
 from refllm.presets import MODELS, PRESETS
+from refllm.ranks import workers as workers_of
 from refllm.run import Run
 from refllm.tasks.counting import count_text, part_counted, require_order
 from refllm.tasks.language import Language, bits_of
 from refllm.tasks.text import LearntText, ReadText, read_corpus
 from refllm.tokenizers import Tokenizer
 from refllm.train import Settings
-from refllm.workers import Workers, keep_freed_memory
+from refllm.workers import keep_freed_memory
 
 DESCRIPTION = """Train every language model on the same text, tokens and time, and print one table.
 
@@ -220,7 +221,7 @@ def _row(
         print(part_counted(summary), end="", file=sys.stderr)
     else:
         task = Language(model=one.values["model"], config=one.config, tokenizer=tokenizer, data=options.data, text=text)
-        workers = Workers(one.settings.shards, one.settings.blas_threads)
+        workers = workers_of(one.settings.shards, one.settings.blas_threads, shard=options.shard)
         prepared = Run.begin(directory, task=task, settings=one.settings, plan=plan, workers=workers)
         with prepared.trainer.workers, Display(prepared, sys.stderr) as display, silent_divergence():
             prepared.train(lambda: bool(interrupted) or output_is_lost(), display.on_step, display.on_report)

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -16,7 +17,7 @@ from refllm.commands.choices import add_length_arguments, add_machine_arguments,
 from refllm.commands.progress import carried_out, complete, make_longer
 from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.train import next_free
-from refllm.commands.wording import counted, length_of
+from refllm.commands.wording import counted, length_of, who_works
 from refllm.data.batching import evenly
 from refllm.data.part import Examples, part_of_examples, share_of
 from refllm.errors import UserError
@@ -91,7 +92,7 @@ def begun(options: argparse.Namespace, *, task: Task, settings: Settings, exampl
         steps = math.ceil(epochs * math.ceil(examples / settings.batch))
     plan = Plan(steps=steps, minutes=options.minutes, reports=options.reports, patience=options.patience)
     out = Path(options.out) if options.out else next_free()
-    workers = workers_of(settings.shards, settings.blas_threads)
+    workers = workers_of(settings.shards, settings.blas_threads, shard=options.shard)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers)
 
 
@@ -110,7 +111,7 @@ def carry_out(
     keep_freed_memory()
     if options.resume:
         require_alone(options, add_arguments)
-        prepared = Run.resume(Path(options.resume), workers_of)
+        prepared = Run.resume(Path(options.resume), partial(workers_of, shard=options.shard))
         whose = prepared.description.get("command", prepared.description.get("task", "language"))
         if whose != command:
             raise UserError(f"{options.resume} is a run of {whose}; go on with it by the command that began it")
@@ -225,7 +226,7 @@ def introduce(prepared: Run) -> None:
         f"{task.tokenizer.size} tokens\n"
         f"training   {tuning.count:,} parameters ({100 * tuning.share:.3g} % of the model's), at most "
         f"{length_of(prepared.plan)}, batch {settings.batch} of {task.tokens_a_batch(1)} tokens each, "
-        f"{counted(settings.shards, 'worker')}, seed {settings.seed}\n"
+        f"{who_works(prepared)}, seed {settings.seed}\n"
         f"directory  {prepared.directory}",
         flush=True,
     )

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise UserError(f"mpiexec has started {there} processes, and --ranks says {asked}; leave --ranks out")
     if options.device != "cpu":
         raise UserError("several ranks train on processors alone; leave out --ranks, or --device")
-    return leading(options) if ranks.number() == 0 else following()
+    return leading(options) if ranks.number() == 0 else following(options.shard)
 
 
 def started(count: int, words: Sequence[str]) -> int:
@@ -79,7 +79,7 @@ def leading(options: argparse.Namespace) -> int:
         world.bcast((ranks.END, None))
 
 
-def following() -> int:
+def following(shard: str | None) -> int:
     """The life of another rank, which says nothing and writes nothing."""
     world = ranks.communicator()
     for number in ENDING:  # they go to the whole group; the leader decides when to stop
@@ -87,7 +87,7 @@ def following() -> int:
     lead_nowhere(sys.stdout)
     keep_freed_memory()
     held: Any = None
-    workers = Ranks(world)
+    workers = Ranks(world, shard=shard)
     with workers:
         while True:
             what, about = world.bcast(None)
@@ -111,6 +111,7 @@ def following() -> int:
 def _made(description: dict[str, Any], workers: Ranks) -> tuple[Any, Trainer]:
     """The task and the trainer of the leader's run."""
     task, settings = load(description), made_of(Settings, description["settings"])
+    workers.limit(settings.blas_threads)
     trainer = Trainer(
         model=task.model, config=task.config, objective=task.objective, settings=settings, workers=workers
     )

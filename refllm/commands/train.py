@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from refllm.commands.choices import (
 from refllm.commands.progress import carried_out, complete, make_longer
 from refllm.commands.streams import INTERRUPTED, lasting_output
 from refllm.commands.texts import tell_broken
-from refllm.commands.wording import counted, length_of, time_told, what_was_read
+from refllm.commands.wording import counted, length_of, time_told, what_was_read, who_works
 from refllm.data.corpus import split
 from refllm.data.part import part_of_text, share_of
 from refllm.data.sentences import BORDER, FILE_BORDER
@@ -61,7 +62,7 @@ example: refllm train --data my_texts/ --minutes 5 --out runs/mine
          refllm train --model gpt"""
 
 LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
-OF_STEPS = ("steps", "minutes", "reports", "dtype")
+OF_STEPS = ("steps", "minutes", "reports", "dtype", "shard")
 RUNS = Path("runs")  # where runs without --out go
 PAIRED = 0.3  # of the time for making tokens is BERT's for these alone
 COUNTING, WRITING = 2e-6, 1.0  # seconds that are kept for counting a character, and for what the model writes
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     device_namespace(options.device)
     if options.resume:
         require_alone(options, add_arguments)
-        prepared = Run.resume(Path(options.resume), workers_of)
+        prepared = Run.resume(Path(options.resume), partial(workers_of, shard=options.shard))
         _require_own(prepared)
         make_longer(prepared, options)
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
@@ -165,7 +166,7 @@ def _new_run(values: dict[str, Any], options: argparse.Namespace, since: float, 
         )  # fmt: skip
     del text
     out = Path(options.out) if options.out else next_free()
-    workers = workers_of(settings.shards, settings.blas_threads)
+    workers = workers_of(settings.shards, settings.blas_threads, shard=options.shard)
     return Run.begin(out, task=task, settings=settings, plan=plan, workers=workers, since=since)
 
 
@@ -273,7 +274,7 @@ def _introduce(prepared: Run) -> None:
         f"model      {prepared.description['model']}, {count(prepared.trainer.shapes):,} parameters: "
         f"{', '.join(size)}, {task.tokenizer.size} {task.tokenizer.kind} tokens\n"
         f"training   {length_of(plan)}, batch {settings.batch}, {settings.dtype} on {settings.device}, "
-        f"{counted(settings.shards, 'worker')}, seed {settings.seed}\n"
+        f"{who_works(prepared)}, seed {settings.seed}\n"
         f"directory  {prepared.directory}",
         flush=True,
     )

@@ -14,6 +14,16 @@ def counted(number: float, noun: str) -> str:
     return f"{shown} {noun}{'' if number == 1 else 's'}"
 
 
+def who_works(prepared: Run) -> str:
+    """Who shares the batches of a training, and what of the moments each keeps."""
+    trainer, settings = prepared.trainer, prepared.settings
+    if not trainer.workers.apart:
+        return counted(settings.shards, "worker")
+    kept = (trainer.m.vector.nbytes + trainer.v.vector.nbytes) / 1e6
+    each = f", {kept:,.3g} MB of moments each" if trainer.workers.cut else ""
+    return f"{counted(trainer.workers.count, 'rank')}{each}"
+
+
 def length_of(plan: Plan) -> str:
     """How long a training takes, or how much longer."""
     length = counted(plan.steps, "step") if plan.steps is not None else counted(float(plan.minutes or 0), "minute")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from refllm.backend import Array, known, namespace, overflow_is_expected
 from refllm.differentiable import declared_kinds
@@ -33,12 +33,42 @@ def clip_factor(gradients: Sequence[Array], *, limit: float) -> tuple[Array, Arr
         require_array("clip_factor", "a gradient", g)
         if g.dtype.kind != "f":
             raise ValueError(f"clip_factor: gradients must be floating-point numbers; got {g.dtype}")
-    xp = namespace(gradients[0])
     flat = [g.reshape(-1) for g in gradients]
+    return factor_of_parts(
+        lambda scale: [square(g, scale) for g in flat], lambda: [largest(g) for g in flat], limit=limit
+    )
+
+
+def factor_of_parts(
+    squares: Callable[[Array | None], list[Array]], largest: Callable[[], list[Array]], *, limit: float
+) -> tuple[Array, Array]:
+    """ADAMW (clipping): as `clip_factor`, of gradients that lie with several processes: s = squares(a) are the sums of
+    (g / a)² of each, a is 1 where it is None
+
+        norm = √(Σ s),   factor = 1 / max(1, norm / limit)
+
+    The sums are added in their order. `largest`, the largest absolute number of each, is asked for where squares
+    overflow.
+    Source:  as `clip_factor`; Shoeybi et al. 2019 (arXiv:1909.08053) sec. 3.
+    """
+    parts = squares(None)
+    xp = namespace(parts[0])
     with overflow_is_expected():
-        norm = xp.sqrt(sum(g @ g for g in flat))
+        norm = xp.sqrt(sum(parts))
         if not known(norm < math.inf):
-            largest = xp.stack([abs(g).max() for g in flat if g.size]).max()
-            scale = xp.where((norm < math.inf) | ~xp.isfinite(largest), 1, largest).astype(norm.dtype)
-            norm = scale * xp.sqrt(sum((g / scale) @ (g / scale) for g in flat))
+            most = xp.stack(largest()).max()
+            scale = xp.where((norm < math.inf) | ~xp.isfinite(most), 1, most).astype(norm.dtype)
+            norm = scale * xp.sqrt(sum(squares(scale)))
     return norm, (1 / xp.maximum(1, norm / limit)).astype(norm.dtype)
+
+
+def square(g: Array, scale: Array | None) -> Array:
+    """Σ (g / scale)² of a vector"""
+    with overflow_is_expected():
+        part = g if scale is None else g / scale
+        return part @ part
+
+
+def largest(g: Array) -> Array:
+    """The largest absolute number of a vector, 0 of none"""
+    return abs(g).max() if g.size else namespace(g).zeros((), g.dtype)
