@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from refllm.backend import Array, namespace, to_host
+from refllm.backend import Array, namespace
 from refllm.parameters import Tree, placed
 
 PIECE = 1 << 20  # numbers that are sent at a time
@@ -71,12 +71,6 @@ class Gathered:
     def pieces(self) -> Iterator[Array]:
         for n in stretches(self.place):
             yield self._ask(n)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        import numpy  # what asks for this has NumPy's arrays in its hands
-
-        parts = [to_host(piece) for piece in self.pieces()]
-        return numpy.concatenate([*parts, numpy.empty(0, self.dtype)]).reshape(self.shape).astype(dtype or self.dtype)
 
 
 def stretches(n: slice) -> Iterator[slice]:
