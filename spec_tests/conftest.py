@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zlib
+from collections import defaultdict
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +22,7 @@ hypothesis.settings.register_profile(
     "spec",
     derandomize=True,
     deadline=None,
-    max_examples=15,
+    max_examples=10,
     report_multiple_bugs=False,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
@@ -28,10 +30,13 @@ hypothesis.settings.register_profile("slow", hypothesis.settings.get_profile("sp
 
 
 _SUBJECT = pytest.StashKey[subjects.Subject]()
+_LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that take more than a few seconds")
+    parser.addoption("--every", action="store_true", help="every subject of a law that is sampled (see one_in)")
+    parser.addoption("--tools", action="store_true", help="also run the tests that need tools of other languages")
     parser.addoption("--network", action="store_true", help="also run the tests that need a package registry")
     parser.addoption("--require", metavar="MODULES", help="fail where one of these is missing, for which tests skip")
     parser.addoption("--adapter", metavar="FILE", help="test the operations of this Python module instead of refllm's")
@@ -95,6 +100,7 @@ def _usable(device: str) -> devices.Device:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reasons = {
         "slow": None if config.getoption("--slow") else "slow: run with --slow",
+        "tools": None if config.getoption("--tools") else "needs a compiler, node, go or cargo: run with --tools",
         "network": None if config.getoption("--network") else "needs a package registry: run with --network",
         "gpu": devices.why_no_gpu(),
         "host": None if config.getoption("--device") == "cpu" else "a promise for NumPy arrays alone",
@@ -104,8 +110,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if reason is not None and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if _is_whole(config) and not (config.getoption("--every") or config.getoption("--slow")):
+        left_out = _left_out(items)
+        config.stash[_LEFT_OUT] = len(left_out)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     # The kill matrix takes longest: at the beginning one process has it, and none is left alone with it at the end.
     items.sort(key=lambda item: "known" not in getattr(item, "fixturenames", ()))
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether all tests are asked for, and not some by their names."""
+    return [Path(config.rootpath, name) for name in config.args] == [config.rootpath / "spec_tests"]
+
+
+def _left_out(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Of each law that is marked `one_in(k)` all but every k-th of its subjects.
+
+    Where the counting begins differs from law to law, so that every subject is examined by some of them.
+    """
+    subjects_of: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("one_in") and not item.get_closest_marker("skip"):
+            subjects_of[item.nodeid.partition("[")[0]].append(item)
+    left_out: set[pytest.Item] = set()
+    for law, all_of_it in subjects_of.items():
+        [k] = all_of_it[0].get_closest_marker("one_in").args  # type: ignore[union-attr]
+        first = zlib.crc32(law.encode()) % min(k, len(all_of_it))
+        left_out |= set(all_of_it) - set(all_of_it[first::k])
+    return left_out
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
+    count = config.stash.get(_LEFT_OUT, 0)
+    return f"{count} further subjects of laws that are sampled wait for --every" if count else None
 
 
 @pytest.fixture(scope="session")

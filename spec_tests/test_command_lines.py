@@ -197,6 +197,7 @@ def pages() -> Iterator[Any]:
             yield pytest.param(page, marks=() if page in QUICK else pytest.mark.slow)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("page", [*pages()])
 def test_the_commands_of_a_page_work_one_after_the_other(page: str, furnished: Path) -> None:
     for line in (line for line in RUN if line.page == page):

@@ -56,6 +56,7 @@ def test_every_function_has_an_example() -> None:
     assert len(named) > 50
 
 
+@pytest.mark.one_in(3)
 @every_example
 def test_memory_layout_does_not_matter(example: Example) -> None:
     """Neither that of the arguments, all of them read-only, nor that of the upstream gradient."""
@@ -154,6 +155,7 @@ def test_arrays_that_do_not_belong_together_are_refused(example: Example) -> Non
                 refused(partial(example.run, **{array.name: longer}), what=what)
 
 
+@pytest.mark.one_in(2)
 @every_example
 def test_indices_of_every_integer_dtype_give_the_same(example: Example) -> None:
     y, back = example.run()
@@ -207,6 +209,7 @@ def other_shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         yield shape[::-1]
 
 
+@pytest.mark.one_in(4)
 @every_whole_model
 def test_parameters_of_another_structure_are_refused(example: Example) -> None:
     p, random = example.arguments["p"], numpy.random.default_rng(0)

@@ -110,6 +110,7 @@ def slow(*values: object) -> object:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("words", "message"),
     [

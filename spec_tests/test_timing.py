@@ -96,6 +96,7 @@ def test_by_default_every_two_lengths_meet() -> None:
     assert met == {pair for each in lengths() for pair in itertools.combinations(enumerate(each.values), 2)}
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("minutes", "reports", "reading", "examples", "step", "ratio"), list(lengths()))
 def test_a_run_by_minutes_ends_when_they_do_however_much_is_held_out(
     tmp_path: Path, clock: Clock, minutes: float, reports: int, reading: float, examples: int, step: float, ratio: float

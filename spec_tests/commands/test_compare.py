@@ -26,6 +26,7 @@ WITH_HEADS = [*TINY, "--layers", "2", "--heads", "2"]
 SMALL = [*WITH_HEADS, "--kv-heads", "1"]
 
 
+@pytest.mark.slow
 def test_every_language_model_has_a_row_sorted_by_bits_per_character(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

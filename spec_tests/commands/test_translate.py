@@ -43,6 +43,7 @@ def printed(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_is_learnt_holds_for_pairs_that_were_held_out(learnt: Path, capfd: pytest.CaptureFixture[str]) -> None:
     found = json.loads(printed(capfd, "translate", "evaluate", str(learnt), "--json", "--beams", "3"))
     assert list(found["scores"]) == ["greedy", "3 beams", "copy of the source", "word by word"]

@@ -48,6 +48,7 @@ def _line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return error
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_refllm_itself_is_right_and_every_case_of_the_manifest_was_run(verified: Report, dtype: str) -> None:
     status, report = verified("--self", "--dtype", dtype)
@@ -102,6 +103,7 @@ def test_only_is_an_operation_a_specification_or_a_case_and_else_its_beginning(v
     assert chosen("ATT/square", "relu") == {"ATT/square"} | chosen("relu")
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("level", range(7))
 def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level: int) -> None:
     plain, letter = verified("--self", "--level", str(level))[1], verified("--self", "--level", f"L{level}")[1]

@@ -11,6 +11,8 @@ import pytest
 from spec_tests.consumers import consumer, crafted
 from spec_tests.consumers.consumer import Consumer
 
+pytestmark = pytest.mark.tools
+
 SOURCE = consumer.SOURCES / "c" / "consumer.c"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

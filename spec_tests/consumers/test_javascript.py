@@ -10,6 +10,8 @@ import pytest
 from spec_tests.consumers import consumer, crafted
 from spec_tests.consumers.consumer import Consumer
 
+pytestmark = pytest.mark.tools
+
 SOURCE = consumer.SOURCES / "javascript" / "consumer.js"
 OPERATIONS = (*consumer.SHARED, "relu")
 

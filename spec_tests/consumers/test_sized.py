@@ -16,6 +16,8 @@ import pytest
 from refllm.verify.sized import generator, probes, profiles
 from spec_tests.consumers.consumer import GOLDEN, SOURCES
 
+pytestmark = pytest.mark.tools
+
 VECTORS = json.loads((GOLDEN / "sized" / "generator.json").read_text(encoding="utf-8"))
 LANGUAGES = {
     "c": ("sized.c", "cc"), "rust": ("sized.rs", "rustc"), "go": ("sized.go", "go"), "javascript": ("sized.js", "node"),

@@ -118,6 +118,7 @@ GENERATED = [
 ]
 
 
+@pytest.mark.one_in(3)
 @every_device
 @pytest.mark.parametrize(("config", "way"), GENERATED)
 def test_generation_writes_what_it_does_on_the_host(device: Device, config: Any, way: str) -> None:

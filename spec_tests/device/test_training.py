@@ -42,6 +42,7 @@ def _host(x: Any) -> Any:
     return x.get() if hasattr(x, "get") else x
 
 
+@pytest.mark.one_in(2)
 @every_device
 @pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

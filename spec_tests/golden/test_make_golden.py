@@ -108,6 +108,7 @@ def is_small(case: Case) -> bool:
     return sum(np.size(x) for x in given) <= SMALL
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("file", OF_OPERATIONS, ids=lambda file: file.path)
 def test_the_small_cases_are_regenerated_byte_for_byte(file: Any) -> None:
     text, stored = (GOLDEN / file.path).read_text(), records(file.path)
@@ -154,6 +155,7 @@ def last_bit(y: float) -> int:
     return int(y.hex().partition("p")[0][-1], 16) % 2
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "case", sampled([c for c in COMPUTED if not c.id.startswith(("ADAMW/trace", "GEN"))], 40), ids=lambda case: case.id
 )
@@ -391,6 +393,7 @@ def schema_of_cases() -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("path", JSON_FILES)
 def test_a_file_obeys_its_schema(path: str) -> None:
     schema_of_cases().validate(json.loads((GOLDEN / path).read_text()))

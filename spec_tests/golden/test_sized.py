@@ -47,6 +47,7 @@ def test_every_file_obeys_the_schema() -> None:
         jsonschema.Draft202012Validator(schema).validate(json.loads((SIZED / f"{operation}.json").read_text()))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("operation", FAST)
 def test_the_files_are_made_again_as_they_are(operation: str) -> None:
     made, _, _ = files.contents(operation, kept={}, slow=False)
@@ -87,6 +88,7 @@ def _exact(record: dict[str, Any]) -> dict[str, Any]:
         return {key: x.values() if isinstance(x, exact.Exact) else np.asarray(x) for key, x in found.items()}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("id", [
     "SMX/kernel-softmax-7x33-peaked", "LN/kernel-layer-norm-7x31-normal", "T5-REL/kernel-rms-norm-33x33-offset",
     "LMHEAD/kernel-matmul-5x32x32-normal", "FFN/kernel-gelu-erf-1025-normal", "ADAMW/kernel-adamw-33-wide-step-2",

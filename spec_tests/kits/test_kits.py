@@ -17,6 +17,8 @@ import pytest
 from refllm.cli import main
 from refllm.verify.kits import FILES, NAMES
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).resolve().parents[2]
 KITS = ROOT / "scripts" / "kits"
 

@@ -76,6 +76,7 @@ def draws(config: Config, source: tuple[int, int], target: tuple[int, int]) -> T
 SMALLER: dict[str, Any] = {"vocabulary": 5, "context": 3, "head_width": 2, "width": 3, "hidden": 2}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("name", "drop"), [*((name, True) for name in VARIANTS), ("2017", False)], ids=[*VARIANTS, "2017 without dropout"]
 )

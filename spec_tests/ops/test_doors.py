@@ -35,6 +35,7 @@ def line_of(run: Implementation, *arrays: Any, what: str, **keywords: Any) -> st
     raise AssertionError(f"{what}: accepted")
 
 
+@pytest.mark.one_in(2)
 @every_operation
 @pytest.mark.host
 @given(data=st.data())
@@ -68,6 +69,7 @@ def _wrong_arrays(case: Case, number: int) -> Iterator[tuple[str, Any]]:
             yield "an axis less", x[0]
 
 
+@pytest.mark.one_in(2)
 @every_operation
 @pytest.mark.host
 @given(data=st.data())
@@ -87,6 +89,7 @@ def test_an_array_that_is_not_the_declared_one_is_refused(
                 assert re.match(rf"{operation.name}: {array.name} (must |is )[^\n]*$", line), line
 
 
+@pytest.mark.one_in(2)
 @every_operation
 @pytest.mark.host
 @given(data=st.data())

@@ -56,6 +56,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_another_clone_makes_the_same_bytes(clone: Path, tmp_path: Path) -> None:
     """In another folder, at another hour, under other settings."""
     other = tmp_path / "elsewhere" / "the other"

@@ -18,6 +18,8 @@ import pytest
 from spec_tests.releasing import ROOT
 from spec_tests.releasing.test_packages import MANIFEST, VERSION
 
+pytestmark = pytest.mark.tools
+
 FILE, CASE = "L2/feed_forward.json", "FFN/relu"
 RECORDS = json.loads((ROOT / "golden" / FILE).read_text(encoding="utf-8"))["cases"]
 [TENSOR] = [each["outputs"]["y"]["value"]["tensor"] for each in RECORDS if each["id"] == CASE]

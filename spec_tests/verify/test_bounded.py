@@ -44,6 +44,7 @@ def test_the_text_itself_takes_as_many_steps_every_time(golden: corpus.Corpus) -
     assert steps[0] == steps[1]
 
 
+@pytest.mark.slow
 def test_a_search_that_stops_early_is_explained_in_the_time_that_there_is(golden: corpus.Corpus) -> None:
     early = source_of(over).replace("return bool(bound <= worst)", "return True")
     wrong: dict[Any, Any] = {over: compiled(cast(FunctionType, over), early)}

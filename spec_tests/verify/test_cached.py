@@ -47,6 +47,7 @@ def test_with_a_cache_the_text_gives_the_same(case: Case) -> None:
         assert numpy.allclose(mine[1], theirs[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_function_with_a_cache_decides_an_answer() -> None:
     for function in cached.FUNCTIONS:
         changed = 0
@@ -60,6 +61,7 @@ def test_every_function_with_a_cache_decides_an_answer() -> None:
         assert changed > 10, function.__name__
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("function", "old", "new"),
     [

@@ -69,6 +69,7 @@ def adapter(tmp_path: Path) -> Iterator[Adapter]:
         each.close()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("text", CRASHES)
 def test_a_crash_is_a_fault_of_its_case_and_the_next_is_answered(
     adapter: Adapter, golden: corpus.Corpus, text: str
@@ -173,6 +174,7 @@ def test_what_an_adapter_started_ends_with_it(
     assert gone(pid)
 
 
+@pytest.mark.slow
 def test_many_verifications_leave_no_process_no_file_and_no_thread(tmp_path: Path) -> None:
     """In a process of its own, so that nothing else opens or closes anything meanwhile."""
     (tmp_path / "mine.py").write_text(RIGHT + "    os._exit(0)\n")
@@ -207,6 +209,7 @@ def relu(x):
 """
 
 
+@pytest.mark.slow
 def test_a_failure_that_depends_on_an_earlier_call_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

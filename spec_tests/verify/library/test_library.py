@@ -20,6 +20,8 @@ from refllm.verify.library.header import backward, forward
 from refllm.verify.runner import Result
 from spec_tests.verify.test_external import gone, noted
 
+pytestmark = pytest.mark.tools
+
 KIT = Path(__file__).resolve().parents[3] / "scripts" / "kits" / "c" / "kernel.c"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2", "-shared", "-fPIC")
 
