@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
-from collections import defaultdict
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from refllm.verify import corpus
-from spec_tests import devices, gradients
+from spec_tests import devices, gradients, sampling
 from spec_tests import subject as subjects
 
 # Deterministic: the same examples on every machine and in every run, so that a failure is one for everybody.
@@ -111,7 +109,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if reason is not None and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
     if _is_whole(config) and not (config.getoption("--every") or config.getoption("--slow")):
-        left_out = _left_out(items)
+        left_out = sampling.left_out(items)
         config.stash[_LEFT_OUT] = len(left_out)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -122,23 +120,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_whole(config: pytest.Config) -> bool:
     """Whether all tests are asked for, and not some by their names."""
     return [Path(config.rootpath, name) for name in config.args] == [config.rootpath / "spec_tests"]
-
-
-def _left_out(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Of each law that is marked `one_in(k)` all but every k-th of its subjects.
-
-    Where the counting begins differs from law to law, so that every subject is examined by some of them.
-    """
-    subjects_of: dict[str, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        if item.get_closest_marker("one_in") and not item.get_closest_marker("skip"):
-            subjects_of[item.nodeid.partition("[")[0]].append(item)
-    left_out: set[pytest.Item] = set()
-    for law, all_of_it in subjects_of.items():
-        [k] = all_of_it[0].get_closest_marker("one_in").args  # type: ignore[union-attr]
-        first = zlib.crc32(law.encode()) % min(k, len(all_of_it))
-        left_out |= set(all_of_it) - set(all_of_it[first::k])
-    return left_out
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
