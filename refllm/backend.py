@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy
 
 from refllm.errors import UserError
+from refllm.narrow import Narrow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,7 @@ else:
 
 def namespace(x: Array) -> Any:
     """The module whose functions take `x`: numpy for a NumPy array, cupy for a CuPy array."""
-    if isinstance(x, (numpy.ndarray, numpy.generic)):
+    if isinstance(x, (numpy.ndarray, numpy.generic, Narrow)):
         return numpy
     cupy = sys.modules.get("cupy")  # an array of CuPy can only exist once CuPy has been imported
     if cupy is not None and isinstance(x, cupy.ndarray):
@@ -37,8 +38,11 @@ def namespace(x: Array) -> Any:
 
 
 def is_array_class(kind: type) -> bool:
-    """Whether arrays of this class are what an operation takes: NumPy's and CuPy's own, and subclasses that only add
-    to them, as memmap does. A masked array loses its mask on the way, and `*` of a matrix is another product."""
+    """Whether arrays of this class are what an operation takes: NumPy's and CuPy's own, subclasses that only add to
+    them, as memmap does, and matrices in fewer bits. A masked array loses its mask on the way, and `*` of a matrix is
+    another product."""
+    if kind is Narrow:
+        return True
     if issubclass(kind, (numpy.ndarray, numpy.generic)):
         return not (hasattr(kind, "filled") or issubclass(kind, numpy.matrix))
     cupy = sys.modules.get("cupy")

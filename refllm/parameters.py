@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from refllm.backend import Array, is_array_class, namespace
 from refllm.errors import UserError
+from refllm.narrow import Narrow
 
 Tree: TypeAlias = Any  # dict[str, Tree] | list[Tree] | leaf
 
@@ -141,6 +142,8 @@ def for_decoding(p: Tree) -> Tree:
     """
 
     def ordered(path: str, leaf: Array) -> Array:
+        if isinstance(leaf, Narrow):  # whose blocks are multiplied in the cache
+            return leaf
         high = "layers" in path.split(".") and leaf.ndim == 2 and leaf.shape[0] > leaf.shape[1]
         return namespace(leaf).asfortranarray(leaf) if high else leaf
 

@@ -29,10 +29,17 @@ class Trained:
     ends: frozenset[int] = frozenset()
 
 
-def load_model(directory: Path, device: str) -> Trained:
-    """The model of a run or of a published directory, to generate or score with, or to go on from."""
+def load_model(directory: Path, device: str, weights: str | None = None) -> Trained:
+    """The model of a run or of a published directory, to generate or score with, or to go on from.
+
+    `weights` is how those of a published model are kept (`pretrained.weights`); None for float32, as those of a run.
+    """
     if is_folder(directory):
-        return _published(directory, device)
+        return _published(directory, device, weights or "float32")
+    if weights not in (None, "stored", "float32"):
+        raise UserError(
+            f"{directory} is a run, whose weights are float32 in use; --weights {weights} is for published models"
+        )
     stored = stored_model(directory)
     arrays = stored.weights()
     require_fit(stored.shapes, arrays)
@@ -40,11 +47,16 @@ def load_model(directory: Path, device: str) -> Trained:
     return Trained(stored.model, stored.config, parameters, stored.tokenizer, stored.description)
 
 
-def _published(directory: Path, device: str) -> Trained:
+def _published(directory: Path, device: str, weights: str) -> Trained:
     """What the files of a published model say; its description names the model and the directory."""
     folder = open_folder(directory)
     tokenizer = tokenizer_in(directory, size=folder.config.vocabulary)
-    leaves = {path: to_device(x, device) for path, x in folder.leaves().items()}
+    if device == "cpu":
+        leaves = folder.leaves(weights)
+    elif weights in ("stored", "float32"):
+        leaves = {path: to_device(x, device) for path, x in folder.leaves().items()}
+    else:
+        raise UserError(f"--weights {weights} is for --device cpu; on a device weights are float32")
     description: dict[str, Any] = {
         "model": folder.architecture.model,
         "published": str(directory),
@@ -58,9 +70,9 @@ def _published(directory: Path, device: str) -> Trained:
     )  # fmt: skip
 
 
-def load_language_model(directory: Path, device: str) -> Trained:
+def load_language_model(directory: Path, device: str, weights: str | None = None) -> Trained:
     """As `load_model`; UserError for a model that does not predict the next token from those before it."""
-    trained = load_model(directory, device)
+    trained = load_model(directory, device, weights)
     name = trained.description["model"]
     if name not in (*LANGUAGE_MODELS, "ngram"):
         raise UserError(

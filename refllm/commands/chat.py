@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from refllm.backend import Array
+from refllm.commands.choices import add_weights_argument
 from refllm.commands.generate import LESS_MEMORY, add_run_argument, add_sampling_arguments, generator_of
 from refllm.commands.texts import tell_broken
 from refllm.errors import UserError
@@ -27,6 +28,7 @@ QUIT = "/quit"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_argument(parser)
+    add_weights_argument(parser)
     add = parser.add_argument
     add("--you", default="", metavar="TEXT", help="what stands before each line of yours (default: nothing)")
     add("--it", default="", metavar="TEXT", help="what stands before each line of the model (default: nothing)")

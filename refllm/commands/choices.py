@@ -12,6 +12,7 @@ from refllm import ranks
 from refllm.errors import UserError
 from refllm.models import by_name
 from refllm.presets import DEFAULT_MODEL, DTYPES, MODELS, PRESETS
+from refllm.pretrained.weights import WEIGHTS
 from refllm.tasks.text import learnable
 from refllm.tokenizers import BytePairTokenizer, CharacterTokenizer, Tokenizer
 from refllm.tokenizers.pieces import LOST
@@ -162,6 +163,13 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --device cuda: float32 matrix products in TF32, which has 11 bits instead of 24 and is faster",
     )
+
+
+def add_weights_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, default="stored",
+        help="how those of a published model are kept: as in its files (stored, the default), or in so many bits",
+    )  # fmt: skip
 
 
 def chosen(options: argparse.Namespace) -> dict[str, Any]:

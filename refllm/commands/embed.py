@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import Array, allow_tf32, device_namespace, namespace, to_device, to_host
-from refllm.commands.choices import add_device_arguments
+from refllm.commands.choices import add_device_arguments, add_weights_argument
 from refllm.commands.texts import texts_of
 from refllm.directory import require_free
 from refllm.errors import UserError
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="FILE", help="write the vectors into a new .npy file, a row a text")
     add("--cut", action="store_true", help="of texts longer than the model read the beginning alone")
     add_device_arguments(parser)
+    add_weights_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         require_free(Path(options.out), ".npy")
     texts = texts_of(options, column=options.text)
-    trained = load_model(Path(options.run_directory), options.device)
+    trained = load_model(Path(options.run_directory), options.device, options.weights)
     rows = [
         embedded(trained, text, where, pool=options.pool, cut=options.cut, device=options.device)
         for text, where in texts

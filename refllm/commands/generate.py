@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from refllm.backend import allow_tf32, device_namespace
-from refllm.commands.choices import add_device_arguments
+from refllm.commands.choices import add_device_arguments, add_weights_argument
 from refllm.commands.texts import tell_broken
 from refllm.commands.train import RUNS
 from refllm.errors import UserError
@@ -35,6 +35,7 @@ def add_run_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_argument(parser)
+    add_weights_argument(parser)
     add = parser.add_argument
     add("--prompt", metavar="TEXT", help="what the text begins with (default: a new line, of words a full stop)")
     add("--tokens", type=int, default=500, help="how many tokens to write (default 500)")
@@ -62,7 +63,7 @@ def generator_of(options: argparse.Namespace) -> Trained:
         raise UserError(f"tokens must be at least 1, got {options.tokens}")
     if options.seed < 0:
         raise UserError(f"seed must not be negative, got {options.seed}")
-    trained = load_language_model(chosen_run(options.run_directory), options.device)
+    trained = load_language_model(chosen_run(options.run_directory), options.device, options.weights)
     return replace(trained, parameters=for_decoding(trained.parameters))
 
 

@@ -8,6 +8,7 @@ import math
 import sys
 
 from refllm.backend import allow_tf32, device_namespace, to_device, to_host
+from refllm.commands.choices import add_weights_argument
 from refllm.commands.generate import LESS_MEMORY, add_run_argument, chosen_run
 from refllm.data.batching import windows
 from refllm.data.corpus import read_text
@@ -27,6 +28,7 @@ __all__ = ["DESCRIPTION", "LESS_MEMORY", "add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_argument(parser)
+    add_weights_argument(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", help="the text itself")
     source.add_argument("--file", help="a UTF-8 file that holds it")
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     device_namespace(options.device)
     allow_tf32(options.tf32, options.device)
     text = options.text if options.file is None else read_text([options.file]).text
-    trained = load_language_model(chosen_run(options.run_directory), options.device)
+    trained = load_language_model(chosen_run(options.run_directory), options.device, options.weights)
     p, model, config, tokenizer = trained.parameters, trained.model, trained.config, trained.tokenizer
     tokens = begun(tokenizer, text)
     if len(tokens) < 2:

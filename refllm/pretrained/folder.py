@@ -10,9 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.limited_json import MOST_CONFIG, MOST_INDEX, read_object, read_text
 from refllm.models import by_name
@@ -22,6 +19,7 @@ from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.pretrained.fields import Fields
 from refllm.pretrained.naming import Architecture, Entry, matched, require_fit
 from refllm.pretrained.tensor_file import Tensor, tensors_of
+from refllm.pretrained.weights import parameter, require_form
 from refllm.tokenizers.published.files import MOST_BYTES as MOST_TOKENIZER
 from refllm.tokenizers.published.files import NAMES
 from refllm.tokenizers.published.tokenizer import PublishedTokenizer
@@ -56,21 +54,19 @@ class Folder:
         """Of a plain name."""
         return self.tensors[self.names[name]]
 
-    def leaves(self) -> dict[str, Array]:
-        """Our parameters by path. What the files hold in float32, as we have it, are views of them."""
+    def leaves(self, weights: str = "float32") -> dict[str, Any]:
+        """Our parameters by path, kept as `pretrained.weights` says. What the files hold in float32, as we have it, are
+        views of them."""
+        require_form(weights)
         self._require_equal()
-        found = {entry.path: entry.joined([self.tensor(name).read() for name in entry.names]) for entry in self.entries}
-        spoiled = sorted(path for path, leaf in found.items() if not _is_finite(leaf))
-        if spoiled:
-            raise UserError(
-                f"the weights in {self.directory} are not all finite numbers ({spoiled[0]}); get them again"
-            )
-        return found
+        return {
+            entry.path: parameter(entry, [self.tensor(name) for name in entry.names], weights) for entry in self.entries
+        }
 
     def _require_equal(self) -> None:
         """UserError unless aliases are what they stand for, and zeros are zero."""
         for alias, name in self.architecture.aliases(self.config).items():
-            if alias in self.names and not np.array_equal(self.tensor(alias).read(), self.tensor(name).read()):
+            if alias in self.names and not self.tensor(alias).is_equal_to(self.tensor(name)):
                 raise UserError(
                     f"{self.directory}: {self.names[alias]} differs from {self.names[name]}, with which config.json "
                     "ties it; get the files of one and the same model"
@@ -78,10 +74,6 @@ class Folder:
         for name in self.architecture.zeros(self.config):
             if name in self.names and self.tensor(name).read().any():
                 raise UserError(f"{self.directory}: {self.names[name]} is not zero, which is not supported")
-
-
-def _is_finite(leaf: Array) -> bool:
-    return not leaf.size or bool(np.isfinite(leaf.min()) and np.isfinite(leaf.max()))
 
 
 def is_folder(directory: Path) -> bool:

@@ -40,6 +40,13 @@ class Tensor:
 
     def read(self) -> Array:
         """In float32, or float64 where the file has it. An array of the file's own type is a view of it."""
+        found = widened(self.kept(), self.dtype)
+        if self.dtype in ("F16", "BF16"):
+            self.forget()
+        return found
+
+    def kept(self) -> Array:
+        """As the file has it, a view of it: bfloat16, which NumPy lacks, as uint16."""
         if self.dtype not in WIDENED:
             raise UserError(f"{self.path} has a tensor of {self.dtype}; only {', '.join(WIDENED)} are weights")
         size = math.prod(self.shape)
@@ -50,13 +57,18 @@ class Tensor:
             flat = np.frombuffer(self.data, stored, size, self.start)
         if sys.byteorder == "big":  # the numbers of a file are in little-endian order
             flat = flat.byteswap()
-        found = widened(flat, self.dtype).reshape(self.shape)
-        if self.dtype in ("F16", "BF16"):
-            self._forget()
-        return found
+        return flat.reshape(self.shape)
 
-    def _forget(self) -> None:
-        """Lets the pages of the file go that were widened into memory of their own."""
+    def is_equal_to(self, other: Tensor) -> bool:
+        """Whether both hold the same numbers: where they have the same bytes, neither is widened."""
+        if self.dtype == other.dtype and self.shape == other.shape:
+            mine, its = (memoryview(one.data)[one.start : one.end] for one in (self, other))
+            if mine == its:
+                return True
+        return bool(np.array_equal(self.read(), other.read()))
+
+    def forget(self) -> None:
+        """Lets the pages of the file go whose numbers are in memory of their own now."""
         if hasattr(mmap, "MADV_DONTNEED") and self.end > self.start:
             first = self.start - self.start % mmap.PAGESIZE
             self.data.madvise(mmap.MADV_DONTNEED, first, self.end - first)

@@ -12,6 +12,7 @@ import numpy
 import pytest
 
 from refllm.cli import main
+from refllm.errors import UserError
 from refllm.generation.generate import generate
 from refllm.models import bert, gpt, llama
 from refllm.ops.cross_entropy import cross_entropy
@@ -248,3 +249,18 @@ def test_a_run_without_a_published_form_is_refused(trained: Path, refused: Refus
     with pytest.raises(ValueError, match="no published form"):
         ARCHITECTURES["gpt2"].written(config)
     assert "--out" in refused("export", str(trained), "--out", str(trained))
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_weights_in_fewer_bits_write_and_score(language: Path, weights: str, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    assert main(["score", str(language), "--text", "the aaa the b", "--json"]) == 0
+    exact = json.loads(capfd.readouterr().out)["log_probability"]
+    assert main(["score", str(language), "--text", "the aaa the b", "--json", "--weights", weights]) == 0
+    assert json.loads(capfd.readouterr().out)["log_probability"] == pytest.approx(exact, rel=0.05)
+    assert main(["generate", str(language), "--prompt", "the", "--tokens", "3", "--weights", weights]) == 0
+
+
+def test_the_weights_of_a_run_are_not_kept_in_fewer_bits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--weights int8 is for published models"):
+        load_model(tmp_path, "cpu", "int8")
