@@ -82,7 +82,7 @@ def test_a_product_does_not_depend_on_where_in_a_file_the_matrix_lies(
     memory[first:] = W.stored.tobytes()
     placed = numpy.frombuffer(memory, numpy.uint16, W.size, first).reshape(W.stored.shape)
     x = numpy.random.default_rng(seed).standard_normal((2, len(wide))).astype(numpy.float32)
-    found = matmul(x, Narrow(placed, form="bfloat16", turned=turned))[0]
+    found = Narrow(placed, form="bfloat16", turned=turned).after(x)
     numpy.testing.assert_allclose(found, x @ wide, rtol=1e-5, atol=1e-5)
 
 
