@@ -97,6 +97,23 @@ def device_namespace(device: str) -> Any:
     return cupy
 
 
+def use_gpu(number: int, sharing: int) -> None:
+    """This process works on the GPU of that number from now on. UserError where so many processes share this machine
+    and each cannot have one."""
+    cupy = device_namespace("cuda")
+    found = cupy.cuda.runtime.getDeviceCount()
+    if sharing > found:
+        gpus = "one GPU" if found == 1 else f"{found} GPUs"
+        raise UserError(f"{sharing} ranks on a machine with {gpus}: each needs one of its own; lower --ranks")
+    cupy.cuda.Device(number).use()
+
+
+def wait_for_device(x: Array) -> None:
+    """Until what was asked of the device of `x` is done."""
+    if on_device(x):
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()
+
+
 def allow_tf32(wanted: bool, device: str) -> None:
     """Whether float32 matrix products may take TF32: factors rounded to 11 bits, for speed. Only if asked.
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array, use_gpu
 from refllm.errors import UserError
+from refllm.exchange import HostExchange, between
 from refllm.extras import how_to_install
 from refllm.workers import Result, Workers
 
@@ -72,6 +74,7 @@ class Ranks(Workers):
     def __init__(self, world: Any, blas_threads: int = 1, *, shard: str | None = None) -> None:
         super().__init__(world.size, blas_threads, fork=False)
         self.world, self.cut = world, shard == OPTIMIZER
+        self.exchange = HostExchange(world)
         self._ended = False
         self._together = False  # whether all ranks run the same code now
 
@@ -117,7 +120,19 @@ class Ranks(Workers):
     def begin(self, description: dict[str, Any]) -> None:
         """The other ranks make the same task."""
         self._call(TASK, description)
-        self._require_none(self.world.gather(None))
+        own = answered(self.settle, description["settings"]["device"])
+        self._require_none(self.world.gather(own))
+
+    def settle(self, device: str) -> None:
+        """On which GPU this rank works, and how vectors go from one to another. All ranks come here at once."""
+        if device != "cpu":
+            machines = self.world.allgather(platform.node())
+            mine = machines[self.world.rank]
+            own = answered(use_gpu, machines[: self.world.rank].count(mine), machines.count(mine))
+            for error in self.world.allgather(own):
+                if error is not None:
+                    raise error
+        self.exchange = between(self.world, device)
 
     def crew(self, serve: Callable[..., Any], *, fork: bool) -> Callable[..., list[Any]]:
         def ask(*request: Any) -> list[Any]:
@@ -136,27 +151,17 @@ class Ranks(Workers):
         [vector] = gradients
         if part >= shards:
             vector[...] = 0  # a batch with fewer rows than ranks leaves some without any
-        sizes, starts = self._pieces(len(vector))
-        received = namespace(vector).empty((self.count, sizes[part]), vector.dtype)
-        kind = vector.dtype.char
-        places = [sizes[part] * n for n in range(self.count)]
-        self.world.Alltoallv([vector, sizes, starts, kind], [received, [sizes[part]] * self.count, places, kind])
+        received = self.exchange.scattered(vector, *self._pieces(len(vector)))
         total = received[0]
         for other in received[1:]:
             total += other
         self.own_sum(vector)[...] = total
         if not self.cut:
-            self._allgather(vector)
+            self.exchange.gather(vector, *self._pieces(len(vector)))
 
     def join(self, vector: Array) -> None:
         if self.cut:
-            self._allgather(vector)
-
-    def _allgather(self, vector: Array) -> None:
-        """All get the piece of each."""
-        sizes, starts = self._pieces(len(vector))
-        own, kind = self.own_sum(vector).copy(), vector.dtype.char
-        self.world.Allgatherv([own, len(own), kind], [vector, sizes, starts, kind])
+            self.exchange.gather(vector, *self._pieces(len(vector)))
 
     def _pieces(self, size: int) -> tuple[list[int], list[int]]:
         """How many numbers each rank has, and where they begin."""
@@ -164,7 +169,7 @@ class Ranks(Workers):
         return [n.stop - n.start for n in pieces], [n.start for n in pieces]
 
     def spread(self, vector: Array) -> None:
-        self.world.Bcast(vector)
+        self.exchange.spread(vector)
 
     def validate(self, measured: Callable[[int | None], Any], vector: Array, most: int | None) -> Any:
         """`measured(most)`, to which every rank comes by the same code; `map` shares the work among them."""

@@ -191,7 +191,8 @@ class Trainer:
         self.step_number += 1
         shards = min(self.workers.shards(self.settings.shards), len(named_leaves(batch)[0][1]))
         totals = self.objective.totals(batch)
-        batch = map_leaves(lambda x: to_device(x, self.settings.device), batch)  # the one transfer without dropout
+        if not self.workers.apart:
+            batch = map_leaves(lambda x: to_device(x, self.settings.device), batch)  # the one transfer without dropout
         losses = self._ask("_shard", batch, totals, shards, self.step_number)
         loss: Array = sum(losses[:shards])
         squares = self._ask("_sum_gradients", shards)
@@ -222,13 +223,17 @@ class Trainer:
         dropout_mask = self._dropout_draws(self.objective.dropout_shapes(batch), step)
         loss, back = self.objective.loss(
             self.parameters.tree,
-            map_leaves(lambda x: x[n], batch),
+            map_leaves(lambda x: to_device(x[n], self.settings.device) if self.workers.apart else x[n], batch),
             totals=totals,
             dropout_mask=None if dropout_mask is None else map_leaves(lambda x: x[n], dropout_mask),
         )
         for path, gradient in named_leaves(back(namespace(loss).ones((), loss.dtype))):
             self._gradients[self.workers.vector_of(part)].views[path][...] = gradient
-        return loss
+        return self._sent(loss)
+
+    def _sent(self, number: Array) -> Array:
+        """As the other workers can have it: what is not of this process's memory goes by way of the host."""
+        return to_host(number) if self.workers.apart else number
 
     def _sum_gradients(self, part: int, shards: int) -> Array | None:
         """The gradient of the batch, in all workers' vector or in this one's stretch of it; of a worker with memory of
@@ -237,10 +242,10 @@ class Trainer:
         return self._square(part, None) if self.workers.apart else None
 
     def _square(self, part: int, scale: Array | None) -> Array:
-        return square(self.workers.own_sum(self.gradient.vector), scale)
+        return self._sent(square(self.workers.own_sum(self.gradient.vector), scale))
 
     def _largest(self, part: int) -> Array:
-        return largest(self.workers.own_sum(self.gradient.vector))
+        return self._sent(largest(self.workers.own_sum(self.gradient.vector)))
 
     def _update(self, part: int, factor: Array, lr: float, step: int) -> None:
         """Clipping and AdamW for this worker's stretch of the flat vectors, in place."""

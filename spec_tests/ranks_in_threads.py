@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -25,6 +27,15 @@ class World:
 
     def __init__(self, meeting: Meeting, rank: int) -> None:
         self.meeting, self.rank, self.size = meeting, rank, len(meeting.table)
+        self.takes_device_arrays = False
+
+    def Get_info(self) -> Any:  # noqa: N802
+        kinds = "system,mpi,cuda" if self.takes_device_arrays else None
+        return SimpleNamespace(Get=lambda key: kinds if key == "mpi_memory_alloc_kinds" else None)
+
+    def _require(self, *buffers: Any) -> None:
+        """MPI reads and writes memory of the host, unless it says more of itself."""
+        assert self.takes_device_arrays or all(isinstance(x, numpy.ndarray) for x in buffers)
 
     def allgather(self, mine: Any) -> list[Any]:
         self.meeting.table[self.rank] = mine
@@ -41,12 +52,14 @@ class World:
         return found if self.rank == 0 else None
 
     def Bcast(self, vector: Any) -> None:  # noqa: N802
+        self._require(vector)
         first = self.allgather(vector.copy())[0]
         vector[...] = first
 
     def Alltoallv(self, sent: list[Any], received: list[Any]) -> None:  # noqa: N802
         vector, sizes, starts, kind = sent
         assert kind == vector.dtype.char
+        self._require(vector, received[0])
         parts = [vector[start : start + size].copy() for start, size in zip(starts, sizes, strict=True)]
         self._count(parts)
         rows, counts, places, _ = received
@@ -57,6 +70,7 @@ class World:
     def Allgatherv(self, sent: list[Any], received: list[Any]) -> None:  # noqa: N802
         own, size, _ = sent
         assert size == len(own)
+        self._require(own, received[0])
         self.meeting.bytes[self.rank] += own.nbytes * (self.size - 1)
         vector, sizes, starts, _ = received
         for part, n, start in zip(self.allgather(own.copy()), sizes, starts, strict=True):
@@ -88,3 +102,45 @@ def on_ranks(size: int, work: Callable[[Ranks], Any], *, shard: str | None = Non
         raise errors[0]
     assert not any(isinstance(x, BaseException) for x in found)
     return [numpy.array(x) if isinstance(x, list) else x for x in found], meeting
+
+
+class Nccl:
+    """nccl.core of nccl4py, among the ranks of one job: the calls that refllm makes."""
+
+    def __init__(self) -> None:
+        self.of_thread = threading.local()
+        self.meeting: Meeting | None = None
+        self.UniqueId = SimpleNamespace(from_bytes=lambda identity: identity)
+        self.Communicator = SimpleNamespace(init=self._begun)
+
+    def get_unique_id(self) -> bytes:
+        return b"of this job"
+
+    def _begun(self, size: int, rank: int, identity: bytes) -> Any:
+        assert self.meeting is not None
+        assert identity == b"of this job"
+        self.of_thread.world = world = World(self.meeting, rank)
+        assert world.size == size
+        return SimpleNamespace(send=self._send, recv=self._receive, broadcast=self._broadcast)
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """What is sent inside arrives at its end."""
+        self.of_thread.sent, self.of_thread.awaited = {}, []
+        yield
+        sent = self.of_thread.world.allgather(self.of_thread.sent)
+        for x, other in self.of_thread.awaited:
+            x[...] = sent[other].pop(self.of_thread.world.rank)
+        self.of_thread.world.allgather(None)
+        assert not self.of_thread.sent, "something was sent that nobody received"
+
+    def _send(self, x: Any, other: int) -> None:
+        assert not isinstance(x, numpy.ndarray)
+        self.of_thread.sent[other] = x.copy()
+
+    def _receive(self, x: Any, other: int) -> None:
+        assert not isinstance(x, numpy.ndarray)
+        self.of_thread.awaited.append((x, other))
+
+    def _broadcast(self, sent: Any, received: Any, root: int) -> None:
+        received[...] = self.of_thread.world.allgather(sent.copy())[root]

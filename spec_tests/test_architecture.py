@@ -43,6 +43,7 @@ LAYERS = [
         "presets",
         "workers",
         "ranks",
+        "exchange",
     },
     {"pretrained"},
     {"finetune", "explain", "verify"},

@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 from refllm import ranks
+from refllm.backend import to_host
 from refllm.errors import UserError
 from refllm.models import bert, encoder_decoder, gpt, switch
 from refllm.objectives.causal import Causal
@@ -48,15 +49,19 @@ MODELS: dict[str, tuple[Any, Any, Any, Any]] = {
 
 def trainer_of(model: str, workers: Workers, **changes: Any) -> Trainer:
     module, config, objective, _ = MODELS[model]
-    settings = tiny.settings(dtype="float64", lr=1e-3, **changes)
+    settings = tiny.settings(**{"dtype": "float64", "lr": 1e-3, **changes})
     return Trainer(model=module, config=config, objective=objective, settings=settings, workers=workers)
+
+
+def numbers(trainer: Trainer) -> list[float]:
+    return [float(x) for x in to_host(trainer.parameters.vector)]
 
 
 def alone(model: str, steps: int) -> list[float]:
     with Workers(1) as workers:
         trainer = trainer_of(model, workers)
         trainer.initialise()
-        return [*trained(trainer, model, steps), *trainer.parameters.vector.tolist()]
+        return [*trained(trainer, model, steps), *numbers(trainer)]
 
 
 def trained(trainer: Trainer, model: str, steps: int) -> list[float]:
@@ -79,20 +84,23 @@ def measured_by(workers: Ranks, trainer: Trainer) -> Any:
     return lambda most: sum(workers.map(lambda n: n * float(trainer.parameters.vector[n]), range(most or 0)))
 
 
-def together(model: str, count: int, steps: int, *, shard: str | None = None, **changes: Any) -> tuple[list[Any], Any]:
-    """Losses and parameters of the leader, and the parameters of every rank."""
+def together(
+    model: str, count: int, steps: int, *, shard: str | None = None, settled: Any = lambda workers: None, **changes: Any
+) -> tuple[list[Any], Any]:
+    """Losses and parameters of the leader, and the parameters of every rank; `settled` prepares each."""
 
     def life(workers: Ranks) -> Any:
         with workers:
+            settled(workers)
             trainer = trainer_of(model, workers, **changes)
             if workers.world.rank:
                 followed(workers, trainer)
-                return trainer.parameters.vector.tolist()
+                return numbers(trainer)
             trainer.initialise()
             losses = trained(trainer, model, steps)
             trainer.require_alike()
             workers.end()
-            return [*losses, *trainer.parameters.vector.tolist()]
+            return [*losses, *numbers(trainer)]
 
     return on_ranks(count, life, shard=shard)
 
@@ -130,7 +138,11 @@ def test_a_step_sends_what_an_allreduce_sends(count: int, shard: str | None) -> 
     assert sent == 2 * (count - 1) * size * 8
 
 
-def test_a_rank_whose_weights_have_changed_is_noticed() -> None:
+@pytest.mark.parametrize("shard", [None, "optimizer"])
+@pytest.mark.parametrize("where", [0, -1])
+def test_a_rank_whose_weights_have_changed_is_noticed(where: int, shard: str | None) -> None:
+    """By one bit, in its own stretch or in that of another."""
+
     def life(workers: Ranks) -> Any:
         with workers:
             trainer = trainer_of("gpt", workers)
@@ -138,7 +150,7 @@ def test_a_rank_whose_weights_have_changed_is_noticed() -> None:
                 original = trainer._fingerprint
 
                 def spoiled(part: int) -> str:
-                    trainer.parameters.vector[0] += 1e-9
+                    trainer.parameters.vector[where:][:1].view("uint8")[0] ^= 1
                     return original(part)
 
                 trainer._fingerprint = spoiled  # type: ignore[method-assign]
@@ -151,7 +163,7 @@ def test_a_rank_whose_weights_have_changed_is_noticed() -> None:
             workers.end()
             return []
 
-    on_ranks(2, life)
+    on_ranks(2, life, shard=shard)
 
 
 def test_an_error_of_a_rank_reaches_the_leader_and_all_go_on() -> None:
@@ -201,13 +213,13 @@ def test_loading_makes_all_ranks_alike_again() -> None:
             trainer = trainer_of("gpt", workers)
             if workers.world.rank:
                 followed(workers, trainer)
-                return trainer.parameters.vector.tolist()
+                return numbers(trainer)
             trainer.initialise()
             trained(trainer, "gpt", 1)
             trainer.initialise()
             trained(trainer, "gpt", 1)
             workers.end()
-            return trainer.parameters.vector.tolist()
+            return numbers(trainer)
 
     found, _ = on_ranks(2, life)
     numpy.testing.assert_array_equal(found[0], found[1])

@@ -38,8 +38,6 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         raise UserError("mpiexec starts several processes, which only commands that train make use of; leave it out")
     if asked not in (None, there):
         raise UserError(f"mpiexec has started {there} processes, and --ranks says {asked}; leave --ranks out")
-    if options.device != "cpu":
-        raise UserError("several ranks train on processors alone; leave out --ranks, or --device")
     return leading(options) if ranks.number() == 0 else following(options.shard)
 
 
@@ -110,8 +108,10 @@ def following(shard: str | None) -> int:
 
 def _made(description: dict[str, Any], workers: Ranks) -> tuple[Any, Trainer]:
     """The task and the trainer of the leader's run."""
-    task, settings = load(description), made_of(Settings, description["settings"])
+    settings = made_of(Settings, description["settings"])
+    workers.settle(settings.device)  # first: the leader waits there for all ranks
     workers.limit(settings.blas_threads)
+    task = load(description)
     trainer = Trainer(
         model=task.model, config=task.config, objective=task.objective, settings=settings, workers=workers
     )

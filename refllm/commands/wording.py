@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from refllm.plan import Plan
+from refllm.ranks import Ranks
 from refllm.run import Run
 
 
@@ -20,8 +21,10 @@ def who_works(prepared: Run) -> str:
     if not trainer.workers.apart:
         return counted(settings.shards, "worker")
     kept = (trainer.m.vector.nbytes + trainer.v.vector.nbytes) / 1e6
-    each = f", {kept:,.3g} MB of moments each" if trainer.workers.cut else ""
-    return f"{counted(trainer.workers.count, 'rank')}{each}"
+    ranks = counted(trainer.workers.count, "rank")
+    if isinstance(trainer.workers, Ranks) and trainer.workers.exchange.told:
+        ranks = f"{ranks} with a GPU each that exchange {trainer.workers.exchange.told}"
+    return f"{ranks}, {kept:,.3g} MB of moments each" if trainer.workers.cut else ranks
 
 
 def length_of(plan: Plan) -> str:
