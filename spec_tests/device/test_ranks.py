@@ -30,7 +30,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def settled(way: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes a rank choose that way by itself, from what there is."""
     nccl = Nccl()
-    monkeypatch.setitem(sys.modules, "nccl.core", nccl)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "nccl.core", nccl)
     monkeypatch.setattr(exchange, "has_nccl", lambda: way == "nccl")
 
     def settle(workers: Ranks) -> None:
