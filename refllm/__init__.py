@@ -8,4 +8,8 @@ An operation returns its value and its pullback:
 Start reading in `refllm/ops/`, then `refllm/blocks/`, then `refllm/models/gpt.py`.
 """
 
+import time
+
 __version__ = "0.1.0"
+
+IMPORTED = time.perf_counter()  # when a command began, which then loads NumPy (refllm/invocation.py)

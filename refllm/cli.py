@@ -25,7 +25,7 @@ from refllm.commands.streams import (
 )
 from refllm.errors import UserError
 from refllm.extras import optional_parts
-from refllm.invocation import retold, typed
+from refllm.invocation import begin_command, retold, typed
 
 COMMANDS = {
     "train": "train a model on text",
@@ -108,6 +108,8 @@ def parser(command: str | None) -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; its exit status."""
     fill_closed_streams()
+    if arguments is None:
+        begin_command(refllm.IMPORTED)
     words = sys.argv[1:] if arguments is None else list(arguments)
     command = next((word for word in words if word in COMMANDS), None)
     if isinstance(sys.stdout, io.TextIOWrapper):

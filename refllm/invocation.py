@@ -7,7 +7,10 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
+
+_begun: list[float] = []  # of the command that this process is for, until it has been asked for
 
 VARIABLE = "REFLLM_COMMAND"  # in which scripts/refllm says what was typed
 
@@ -32,6 +35,16 @@ def _by_module() -> str:
     given = list(sys.orig_argv)
     words = given[: given.index("-m") + 2] if "-m" in given else [sys.executable, "-m", "refllm"]
     return shlex.join(words)
+
+
+def begin_command(at: float) -> None:
+    """Says when the command that this process was started for began (time.perf_counter)."""
+    _begun[:] = [at]
+
+
+def began() -> float:
+    """When the command that asks began (time.perf_counter): with its process, if that was started for it, or now."""
+    return _begun.pop() if _begun else time.perf_counter()
 
 
 def command(*words: str | Path) -> str:

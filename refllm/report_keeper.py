@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from refllm.backend import is_out_of_memory
 from refllm.errors import UserError
-from refllm.training_page import read_lines, write_report
+from refllm.training_page import REPORT, read_lines, write_report
 
 SAMPLES, PAGES = 0.007, 0.002  # shares of the training that they may take
 PAGE = 0.02  # seconds that the first page is thought to take
@@ -81,6 +81,11 @@ class ReportKeeper:
             lines = read_lines(self.directory / self.metrics)
             write_report(self.directory, self.description, lines, state=state, samples=self.samples, summary=summary)
         self.writing, self.pages = self.writing + time.perf_counter() - start, self.pages + 1
+
+    def mend(self, run: Any, summary: dict[str, Any] | None) -> None:
+        """The page of a complete run, where a stop has left half of it."""
+        if (self.directory / f"{REPORT}.partial").exists():
+            self.write(run, summary)
 
 
 def _is_sample(saved: Any) -> bool:

@@ -97,9 +97,16 @@ def write_summary(directory: Path, summary: dict[str, Any]) -> None:
 
 def is_summarised(directory: Path, *, step: int) -> bool:
     """Whether there is a summary of the run as it stands at that step."""
+    stored = stored_summary(directory)
+    return stored is not None and stored.get("steps") == step
+
+
+def stored_summary(directory: Path) -> dict[str, Any] | None:
+    """The summary of a run; None if there is none that can be read."""
     if not (directory / SUMMARY).is_file():
-        return False
+        return None
     try:
-        return bool(json.loads((directory / SUMMARY).read_bytes())["steps"] == step)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+        stored = json.loads((directory / SUMMARY).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return stored if isinstance(stored, dict) else None

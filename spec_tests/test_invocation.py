@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refllm
-from refllm.invocation import VARIABLE, command, retold, typed
+from refllm.invocation import VARIABLE, began, begin_command, command, retold, typed
 from spec_tests import tiny
 
 ROOT = Path(refllm.__file__).resolve().parents[1]
@@ -75,3 +76,35 @@ def test_no_message_has_a_command_that_begins_otherwise(path: Path) -> None:
     for line in source.splitlines():
         if COMMAND.search(line) and ("{" in line.partition("refllm ")[2] or "UserError(" in line or "print(" in line):
             raise AssertionError(f"say it with refllm.invocation.command: {line.strip()}")
+
+
+def test_a_command_began_with_its_process_and_the_next_one_in_it_when_it_asks() -> None:
+    begin_command(refllm.IMPORTED)
+    assert began() == refllm.IMPORTED
+    before = time.perf_counter()
+    assert began() >= before > refllm.IMPORTED
+
+
+def test_the_minutes_of_a_command_count_from_its_process(tmp_path: Path) -> None:
+    """And so hold what loading NumPy takes: a tenth of a second here, and several on a machine with much to do."""
+    code = (
+        "import refllm, time; time.sleep(0.3)\n"
+        "import refllm.commands.train as train, refllm.run as run, refllm.cli as cli, sys\n"
+        "begin = run.Run.begin.__func__\n"
+        "def began(cls, *given, since, **named):\n"
+        "    print(time.perf_counter() - since); raise SystemExit\n"
+        "run.Run.begin = classmethod(began)\n"
+        "sys.argv = ['refllm', 'train', '--minutes', '1', '--data', 'text.txt']\n"
+        "cli.main()\n"
+    )
+    tiny.data(tmp_path)
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**WITHOUT, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert float(ended.stdout) > 0.3

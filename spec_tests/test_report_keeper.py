@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from refllm import report_keeper
+from refllm.commands.progress import complete
 from refllm.report_keeper import PAGES, SAMPLES, ReportKeeper
+from refllm.run import Run
+from refllm.workers import Workers
 from spec_tests import tiny
 
 
@@ -114,3 +117,21 @@ def test_writing_samples_does_not_change_what_is_learnt(tmp_path: Path) -> None:
     )
     assert tiny.bits(tiny.train(run)) == without
     assert run.keeper.samples
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_half_a_page_that_a_stop_has_left_is_made_whole_when_the_run_is_opened_again(
+    tmp_path: Path, left: bool
+) -> None:
+    run = tiny.train(tiny.begin(tmp_path, "run"))
+    run.summarise({})
+    folder = tmp_path / "run"
+    page = (folder / "report.html").read_bytes()
+    before = page.replace(b"Complete", b"So far")
+    (folder / "report.html").write_bytes(before)
+    if left:
+        (folder / "report.html.partial").write_bytes(page[:100])
+    again = Run.resume(folder, Workers)
+    assert "there is nothing left to do" in complete(again, "train")
+    assert not (folder / "report.html.partial").exists()
+    assert (b"Complete" in (folder / "report.html").read_bytes()) is left

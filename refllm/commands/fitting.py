@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,6 +21,7 @@ from refllm.data.batching import evenly
 from refllm.data.part import Examples, part_of_examples, share_of
 from refllm.errors import UserError
 from refllm.finetune import TUNES, Tuning
+from refllm.invocation import began
 from refllm.invocation import command as typed_command
 from refllm.models import bert
 from refllm.parameters import count
@@ -107,7 +107,7 @@ def carry_out(
 ) -> int:
     """`fit`: a new run, or one that is gone on with; the exit status. Of the minutes of a run so many seconds are kept
     for `conclude`, beside the evaluation."""
-    since = time.perf_counter()
+    since = began()
     keep_freed_memory()
     if options.resume:
         require_alone(options, add_arguments)
@@ -115,7 +115,7 @@ def carry_out(
         whose = prepared.description.get("command", prepared.description.get("task", "language"))
         if whose != command:
             raise UserError(f"{options.resume} is a run of {whose}; go on with it by the command that began it")
-        make_longer(prepared, options)
+        make_longer(prepared, options, since)
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         prepared = new_run()

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from refllm.backend import Array
 from refllm.commands.streams import output_is_lost
 from refllm.invocation import command, quoted
+from refllm.reported import stored_summary
 from refllm.run import Run
 from refllm.workers import ENDING
 
@@ -115,14 +116,17 @@ def carried_out(prepared: Run, *, go_on: str) -> bool:
     return prepared.done
 
 
-def make_longer(prepared: Run, options: argparse.Namespace) -> None:
-    """As --resume and the flags beside it say; without them the run goes on as it was planned."""
+def make_longer(prepared: Run, options: argparse.Namespace, since: float) -> None:
+    """As --resume and the flags beside it say; without them the run goes on as it was planned. The minutes that are
+    added count from `since`, when the command began."""
     if options.steps is not None or options.minutes is not None:
         prepared.extend(steps=options.steps, minutes=options.minutes)
+        prepared.clock.count_from(since)
 
 
 def complete(prepared: Run, *words: str) -> str:
     """That there is nothing left to do, and what one may."""
+    prepared.keeper.mend(prepared, stored_summary(prepared.directory))
     longer = command(*words, "--resume", prepared.directory, "--minutes", "5")
     return (
         f"The run is complete at step {prepared.trainer.step_number:,}: there is nothing left to do. To train it "

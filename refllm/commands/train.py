@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -36,7 +35,7 @@ from refllm.data.sentences import BORDER, FILE_BORDER
 from refllm.directory import occupied, require_empty
 from refllm.errors import UserError
 from refllm.generation.text import stream_text
-from refllm.invocation import command
+from refllm.invocation import began, command
 from refllm.models import by_name
 from refllm.parameters import count
 from refllm.plan import Plan
@@ -86,14 +85,14 @@ def add_arguments(
 
 
 def run(options: argparse.Namespace) -> int:
-    since = time.perf_counter()
+    since = began()
     keep_freed_memory()
     device_namespace(options.device)
     if options.resume:
         require_alone(options, add_arguments)
         prepared = Run.resume(Path(options.resume), partial(workers_of, shard=options.shard))
         _require_own(prepared)
-        make_longer(prepared, options)
+        make_longer(prepared, options, since)
         allow_tf32(prepared.settings.tf32, prepared.settings.device)
     else:
         allow_tf32(options.tf32, options.device)

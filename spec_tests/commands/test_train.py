@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from refllm import invocation
 from refllm import run as run_module
 from refllm import timing as timing_module
 from refllm.cli import main
-from refllm.commands import train as train_module
 from refllm.commands.choices import add_optimiser_arguments
 from refllm.data.corpus import read_text, split
 from refllm.tokenizers import load as load_tokenizer
@@ -94,7 +94,7 @@ def test_training_by_the_clock_ends_on_time(tmp_path: Path, monkeypatch: pytest.
     """By a clock that goes on by a hundredth of a second whenever it is read, so that a busy machine is no matter."""
     ticks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: next(ticks) / 100)
-    for module in (timing_module, train_module):
+    for module in (timing_module, invocation):
         monkeypatch.setattr(module, "time", clock)
     data = str(tiny.data(tmp_path))
     assert main(["train", "--data", data, "--minutes", "0.1", "--reports", "3", "--out", "r", *MODEL]) == 0

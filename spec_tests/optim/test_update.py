@@ -175,9 +175,9 @@ def test_steps_count_from_one(rule: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("name", ["lr", "decay", "momentum", "eps"])
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_not_finite_are_refused_by_name(name: str, number: float) -> None:
-    rules = {sgd: (3, {"lr": 0.1, "momentum": 0.9, "decay": 0.0}), adam: (4, {**HYPER, "step": 1, "decay": 0.0})}
-    rules[adamw] = rules[adam]
-    for rule, (takes, how) in rules.items():
+    of_adam: dict[str, Any] = {**HYPER, "step": 1, "decay": 0.0}
+    rules: list[tuple[Any, int, dict[str, Any]]] = [(adam, 4, of_adam), (adamw, 4, of_adam)]
+    for rule, takes, how in [(sgd, 3, {"lr": 0.1, "momentum": 0.9, "decay": 0.0}), *rules]:
         if name in how:
             with pytest.raises(ValueError, match=rf"^{rule.__name__}: {name} must be a finite number; got"):
                 rule(*arrays(0)[:takes], **{**how, name: number})
