@@ -68,6 +68,8 @@ def explain(operation: str, entries: tuple[Declared, ...], p: Any, error: Except
     """UserError if a call has failed because of its parameters; nothing if they are not to blame."""
     if entries:
         require_entries(operation, entries, p)
+    elif isinstance(error, UserError):  # by who looks at the whole of a model's
+        return
     for path, leaf in named_leaves(p):
         require_array(operation, path or "p", leaf)
     if isinstance(p, (list, tuple)) and isinstance(error, TypeError) and not isinstance(error, UserError):

@@ -60,7 +60,7 @@ def branch(tree: Tree | None, *path: str | int) -> Any:
                 if isinstance(tree, dict)
                 else f"a {type(tree).__name__}"
             )
-            raise ValueError(f"a tree must have an entry {name!r} here; got {held}")
+            raise UserError(f"dropout_mask: there must be an entry {name!r} here; got {held}")
         tree = tree[name]
     return tree
 

@@ -26,7 +26,7 @@ OPTIONAL = {  # by the block that reads it, and then by those around it
 }
 NOTHING = object()
 CONFIG = language_models.GPT["GPT-2"]
-WRONG = (None, {}, {"W": numpy.ones(3)}, [], 1.0, "W", numpy.ma.masked_array(numpy.ones(3)))
+WRONG: tuple[Any, ...] = (None, {}, {"W": numpy.ones(3)}, [], 1.0, "W", numpy.ma.masked_array(numpy.ones(3)))
 
 
 def dicts_of(tree: Tree, *path: Any) -> Iterator[tuple[tuple[Any, ...], dict[str, Tree]]]:

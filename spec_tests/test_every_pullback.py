@@ -276,6 +276,28 @@ def _draws_too_few_or_many(dropout_mask: Tree) -> Iterator[Tree]:
         yield from ([wrong, *dropout_mask[1:]] for wrong in _draws_too_few_or_many(dropout_mask[0]))
 
 
+@every_example
+def test_a_whole_number_that_is_far_too_large_gives_a_result_or_one_line(example: Example) -> None:
+    for name, number in example.arguments.items():
+        if isinstance(number, int) and not isinstance(number, bool):
+            for large in (7 * number + 7, 10**9, 2**70):
+                line = ""
+                try:
+                    example.run(**{name: large})
+                except REFUSALS as error:
+                    line = str(error)
+                assert not line or ONE_LINE.fullmatch(line), f"{name} = {large}: {line}"
+
+
+@every_example
+def test_draws_and_states_that_are_no_tree_of_theirs_are_refused(example: Example) -> None:
+    layers = len(example.arguments["p"]) if "p" in example.arguments else 0
+    for name in ("dropout_mask", "states"):
+        if isinstance(example.arguments.get(name), (dict, list)) or (name == "states" and name in example.arguments):
+            for wrong in ([], [None] * (layers + 1), {"more": None}, numpy.ones(3)):
+                refused(partial(example.run, **{name: wrong}), what=f"{name}: {type(wrong).__name__}")
+
+
 @every_whole_model
 def test_an_empty_batch_and_an_empty_text_give_the_right_shapes_or_one_line(example: Example) -> None:
     sizes: dict[str, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -316,5 +317,10 @@ def test_a_stop_and_the_end_of_the_time_that_coincide_leave_what_the_run_says_of
     """A save that takes until the time is over is not what the run has trained: it is done or not as it was saved."""
     for stop in range(26, 31):
         run = minutes_run(tmp_path / str(stop), clock, save=save)
-        run.train(lambda made=run, last=stop: made.trainer.step_number >= last, lambda loss: None, lambda line: None)
+        steps = iter(range(stop))
+        run.train(partial(_is_over, steps), lambda loss: None, lambda line: None)
         assert run.done == Run.resume(tmp_path / str(stop) / "run", Workers).done
+
+
+def _is_over(steps: Iterator[int]) -> bool:
+    return next(steps, None) is None

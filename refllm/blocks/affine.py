@@ -66,6 +66,8 @@ def project(
     Shapes:  x (..., T, I) -> y[parts] (..., heads, T, D)
     """
     y, back_affine = affine(x, p, name=name)
+    if y.shape[-1] % (heads * parts):
+        raise UserError(f"project: W{name} has {y.shape[-1]} columns, and must have parts*heads*D of {parts}*{heads}*D")
 
     def back(*dparts: Array) -> tuple[Array, Tree]:
         return back_affine(side_by_side(dparts))

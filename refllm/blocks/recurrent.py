@@ -10,6 +10,7 @@ from refllm.backend import Array, namespace
 from refllm.blocks.layers import through
 from refllm.blocks.residual import maybe_dropout
 from refllm.differentiable import differentiable
+from refllm.errors import UserError
 from refllm.kinds import OneOf
 from refllm.ops.recurrent import lstm, rnn
 from refllm.parameters import Tree, from_names, named_leaves
@@ -128,6 +129,10 @@ def recurrent_layers(
     Source:  Zaremba et al. 2014 (arXiv:1409.2329) sec. 3.1; documents 003 sec. 5.2 (two layers).
     Shapes:  x (B, T, I); token_mask bool (B, T), or None; dropout_mask[L] bool (B, T, M), or None -> y (B, T, M)
     """
+
+    for what, given in (("states", states), ("dropout_mask", dropout_mask)):
+        if given is not None and len(given) != len(p):
+            raise UserError(f"recurrent_layers: {what} must be one for each of the {len(p)} layers; got {len(given)}")
 
     def directions(x: Array, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
         if "backward" in of_layer:

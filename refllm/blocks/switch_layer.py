@@ -41,6 +41,7 @@ def switch_layer(x: Array, p: Tree, *, activation: Activation, capacity: int, to
              The tokens of a text compete with each other alone: neither other texts nor later tokens change y.
     Raises:  ValueError if the capacity is zero.
     """
+    capacity = min(capacity, max(1, x.shape[-2]))  # more places than a text has tokens are none the more
     scores, back_scores = matmul(x, p["Wr"])
     P, back_softmax = softmax(scores)
     chosen = P.argmax(axis=-1)

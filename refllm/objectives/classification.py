@@ -91,7 +91,8 @@ def apart(dropout_mask: Tree | None) -> tuple[Tree | None, Array | None]:
     """The draws of the encoder, and the one for the pooled state."""
     if dropout_mask is None:
         return None, None
-    return {name: draw for name, draw in dropout_mask.items() if name != "classes"}, branch(dropout_mask, "classes")
+    of_classes = branch(dropout_mask, "classes")
+    return {name: draw for name, draw in dropout_mask.items() if name != "classes"}, of_classes
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def denoising_loss(
     Special: source is x̃, ids are x, counted is m; `attention_mask` and `counted` are false at the padding.
     """
     xp = namespace(ids)
+    if not 0 <= start < config.vocabulary:
+        raise UserError(f"denoising_loss: start must be a token, in [0, {config.vocabulary}); got {start}")
     require_indices("denoising_loss", ids=(ids, config.vocabulary))
     ids = ids.astype("int64", copy=False)  # room for the number that is ignored
     return seq2seq_loss(
