@@ -36,7 +36,7 @@ class Work:
         self.steps += 1
         if self.steps > self.limit:
             raise EndlessError(f"more than {self.limit:.0f} steps")
-        if _ends and time.perf_counter() > _ends[-1]:
+        if is_over():
             raise EndlessError("the time for all evaluations is over")
 
 
@@ -52,6 +52,11 @@ def until(end: float) -> Iterator[None]:
         yield
     finally:
         _ends.pop()
+
+
+def is_over() -> bool:
+    """Whether the time is over, for whoever makes what is evaluated."""
+    return bool(_ends) and time.perf_counter() > _ends[-1]
 
 
 def tick() -> None:

@@ -258,7 +258,7 @@ def _is_by_chance(candidate: Candidate, result: Result) -> bool:
 
 def _by_search(found: Found) -> str:
     """An edit of the specification in a sentence."""
-    both = "this edit" if len(found.edits) == 1 else "these edits"
+    both = "this edit" if sum(edit.mistakes for edit in found.edits) == 1 else "these two edits"
     inside = all(edit.in_pullback for edit in found.edits)
     gradient = "" if found.traced or inside or not found.gradients else ", in the forward pass alone"
     count = f"{len(found.explained)} of {found.wrong} wrong answers are those"

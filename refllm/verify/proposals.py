@@ -7,14 +7,16 @@ they call, and of a formula that the pullback has and the forward pass does not.
 from __future__ import annotations
 
 import heapq
+import math
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
 from types import FunctionType
 
-from refllm.verify import plain
+from refllm.verify import bounded, plain
 from refllm.verify.edits import Edit, edits, source_of
 from refllm.verify.edits.parameters import others_read
 from refllm.verify.edits.partial import Partial
@@ -31,41 +33,73 @@ LIKELY_COST = 1.4  # up to which single edits are tried before pairs
 CHEAP = 1.3  # edits that are tried in some of the calls
 NEAR = 25  # edits that bring the answer nearer, whose pairs are tried
 BESIDE = 2000  # edits that are tried beside them
+MAKING, CHOOSING = 0.3, 0.2  # the shares of the time that there is, which making the edits and weighing them may take
 LIKELY = 300  # edits whose pairs are tried at last
 Edits = tuple[Edit, ...]
 _NAME = re.compile(r"[A-Za-z]\w*")
 
 
-@cache
-def edits_of(operation: str, right: frozenset[str] = frozenset()) -> list[Edit]:
-    """All single edits of what an operation is made of, the likeliest first; what is `right` by itself stays."""
-    functions = [f for f in plain.called(operation) if f.__name__ not in right or f.__name__ == operation]
-    found = [(edit.cost + min(depth, 8) / 16, edit) for depth, f in enumerate(functions) for edit in edits(f)]
-    return [edit for _, edit in sorted(found, key=lambda pair: pair[0])]
+class Made:
+    """The single edits of a function, made when they are asked for. What was made stays, and the rest is made later."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.edits, self._more = list[Edit](), edits(function)
+
+    def so_far(self) -> list[Edit]:
+        """All of them; fewer where the time that there is for making them (`bounded.until`) is over before."""
+        while not bounded.is_over() and (edit := next(self._more, None)) is not None:
+            self.edits.append(edit)
+        return self.edits
 
 
 @cache
-def _edits_with_cache(functions: tuple[FunctionType, ...]) -> list[Edit]:
-    return [replace(edit, cost=edit.cost - WITH_CACHE) for function in functions for edit in edits(function)]
+def made(function: FunctionType) -> Made:
+    return Made(function)
 
 
 class Proposals:
-    """The edits for one case."""
+    """The edits for one case. Making them, and choosing among them, takes a share of the time until `end` at most:
+    those of the operation itself come first, then those of what it calls."""
 
-    def __init__(self, result: Result, *, values: bool, right: frozenset[str]) -> None:
-        case = result.case
-        self.seen: Observed = observed(case)
-        self.right = right
-        self.case, self.values, self.wrong = case, values, _wrong_tensors(result, values=values)
+    def __init__(self, result: Result, *, values: bool, right: frozenset[str], end: float = math.inf) -> None:
+        self.case, self.values, self.wrong = result.case, values, _wrong_tensors(result, values=values)
         self.reaches: dict[FunctionType, float | None] = {}
-        every = [edit for edit in edits_of(case.operation, right) if self._reaches(edit.original) is not None]
-        every += _edits_with_cache(tuple(plain.called_with_cache(case)))
-        every += others_read(case, plain.called(case.operation)[0])
-        self.whole = [self._weighed(edit) for edit in every if self._fits(edit)]
-        if not values:
-            own = [edit for edit in every if _may_have_own_pullback(edit) and self.seen.runs(edit, backward=False)]
-            self.whole += [self._weighed(edit) for edit in own for edit in _in_the_pullback(edit)]
-        self.whole.sort(key=lambda edit: edit.cost)
+        now = time.perf_counter()
+        with bounded.until(now + MAKING * (end - now)):
+            self.seen: Observed = observed(self.case)
+            self.every = self._every(right)
+        with bounded.until(now + (MAKING + CHOOSING) * (end - now)):
+            self.whole = sorted([*self._of_lines_that_run(), *self._of_pullbacks_alone()], key=lambda edit: edit.cost)
+
+    def _every(self, right: frozenset[str]) -> list[Edit]:
+        """All single edits of what the operation is made of, the likeliest first; what is `right` by itself stays."""
+        operation = self.case.operation
+        functions = [f for f in plain.called(operation) if f.__name__ not in right or f.__name__ == operation]
+        found = [
+            (edit.cost + min(depth, 8) / 16, edit)
+            for depth, f in enumerate(functions) if not bounded.is_over() and self._reaches(f) is not None
+            for edit in made(f).so_far()
+        ]  # fmt: skip
+        every = [edit for _, edit in sorted(found, key=lambda pair: pair[0])]
+        with_cache = [edit for f in plain.called_with_cache(self.case) for edit in made(f).so_far()]
+        every += [replace(edit, cost=edit.cost - WITH_CACHE) for edit in with_cache]
+        return [*every, *others_read(self.case, plain.called(operation)[0])]
+
+    def _of_lines_that_run(self) -> Iterator[Edit]:
+        """Those that change what this case asks for, as likely as they are for it."""
+        for edit in self.every:
+            if bounded.is_over():
+                return
+            if self._fits(edit):
+                yield self._weighed(edit)
+
+    def _of_pullbacks_alone(self) -> Iterator[Edit]:
+        """Edits of what the forward pass runs, in the pullback alone."""
+        for edit in self.every if not self.values else ():
+            if bounded.is_over():
+                return
+            if _may_have_own_pullback(edit) and self.seen.runs(edit, backward=False):
+                yield from (self._weighed(inside) for inside in _in_the_pullback(edit))
 
     def _reaches(self, function: FunctionType) -> float | None:
         """The share of the tensors that are right and that the function has a say in; None if one that is wrong is
@@ -110,6 +144,11 @@ class Proposals:
         yield from self._of_one_statement()
         yield from self._of_two_mistakes([edit for _, edit in sorted(near, key=lambda pair: pair[0])])
 
+    def with_one_more(self, edits: Edits) -> Iterator[Edits]:
+        """An edit that explains other cases, and one more, which shows in this one alone."""
+        if len(edits) == 1:
+            yield from _together((edits[0], other) for other in self.whole)
+
     def _of_some_calls(self) -> Iterator[Edit]:
         cheap = [edit for edit in self.whole if edit.cost <= CHEAP]
         wheres = {f: list(self.seen.wheres(f)) for f in {edit.original for edit in cheap}}
@@ -133,8 +172,7 @@ class Proposals:
         """The edits of pullbacks, which are not tried alone where values are wrong."""
         if not self.values or not self.case.gradients:
             return []
-        every = edits_of(self.case.operation, self.right)
-        return [edit for edit in every if edit.in_pullback and self.seen.runs(edit, backward=True)]
+        return [edit for edit in self.every if edit.in_pullback and self.seen.runs(edit, backward=True)]
 
     def _of_two_mistakes(self, near: list[Edit]) -> Iterator[Edits]:
         first, likely = near[:NEAR], self.whole[:LIKELY]

@@ -149,7 +149,7 @@ class _Search:
             left = [r for r in self.wrong if best is None or r.case.id not in best.explained]
             if not left or self._is_over():
                 break
-            found = self._from(_telling(left), pairs=best is None or 2 * len(best.explained) < best.wrong)
+            found = self._from(_telling(left), best)
             if found is not None and (best is None or len(found.explained) > len(best.explained)):
                 best = found
             elif best is None or 2 * len(best.explained) >= best.wrong:
@@ -168,11 +168,16 @@ class _Search:
             return share >= MOST and numbers >= ENOUGH
         return share >= HALF and (numbers > 0 or share == 1)
 
-    def _from(self, primary: Result, *, pairs: bool) -> Found | None:
-        """The best edit, or pair of edits, that gives the answer to this case."""
+    def _from(self, primary: Result, best: Found | None) -> Found | None:
+        """The best edit, or pair of edits, that gives the answer to this case; beside the best so far if none explains
+        more than that."""
         self.near, self.halves, self.values = [], [], _values_differ(primary)
-        proposals = Proposals(primary, values=self.values, right=self.known_right)
-        return self._among(proposals.all(self.near, self.halves, pairs=pairs), primary)
+        proposals = Proposals(primary, values=self.values, right=self.known_right, end=self.end)
+        pairs = best is None or 2 * len(best.explained) < best.wrong
+        found = self._among(proposals.all(self.near, self.halves, pairs=pairs), primary)
+        if best is None or (found is not None and len(found.explained) > len(best.explained)):
+            return found
+        return self._among(proposals.with_one_more(best.edits), primary) or found
 
     def _is_over(self, later: float = 0.0) -> bool:
         return time.perf_counter() > self.end + later

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy
 
-from refllm import spec
 from refllm.backend import Array
 from refllm.spec import array
 from refllm.spec.tree import plus
+from refllm.verify import parts, whole
 from refllm.verify.bounded import tick
 
 
@@ -139,50 +139,6 @@ def reshaped(x: Array, a: int, b: int) -> Array:
     return x.reshape(*shape)
 
 
-def digits(x: float, n: int) -> float:
-    """A number with n significant digits."""
-    return float(f"{x:.{n - 1}e}")
-
-
-def cut_off(x: float, n: int) -> float:
-    """A number whose digits end after n significant ones, without rounding."""
-    digit, _, exponent = f"{x:.17e}".partition("e")
-    return float(f"{digit[: n + 1 + digit.startswith('-')]}e{exponent}")
-
-
-def separately(f: Callable[..., Any]) -> Callable[..., Any]:
-    """What an operation does to a list, done to each of its arrays alone; what it says of them is said of the list."""
-    f = OPERATIONS.get(f.__name__, f)
-
-    def of_each(parts: list[Array], **keywords: Any) -> Any:
-        said, _ = f(parts, **keywords)
-        return said, [f([x], **keywords)[1][0] for x in parts]
-
-    return of_each
-
-
-def by_text(f: Callable[..., Any]) -> Callable[..., Any]:
-    """The mean of what an operation gives for each text, where it is meant for all together."""
-    f = OPERATIONS.get(f.__name__, f)
-
-    def of_texts(x: Array, **keywords: Any) -> Any:
-        if len(x.shape) < 3:
-            return f(x, **keywords)
-        found = [f(x[b], **{name: _of_text(y, b) for name, y in keywords.items()}) for b in range(len(x))]
-        values = array.stack([value for value, _ in found], axis=0)
-
-        def of_texts_back(dy: Array) -> Array:
-            return array.stack([back(dy / len(found)) for _, back in found], axis=0)
-
-        return array.total(values) / len(found), of_texts_back
-
-    return of_texts
-
-
-def _of_text(x: Any, b: int) -> Any:
-    return x[b] if isinstance(x, numpy.ndarray) else x
-
-
 _sums: list[Any] = []
 _states: dict[str, Array] = {}  # what the recurrence before this one left
 _name: list[str] = []  # of the tensor that `each_named` is at
@@ -276,46 +232,28 @@ def carried_apart(f: Callable[..., Any]) -> Callable[..., Any]:
     return carried_on
 
 
-def first_text(x: Array) -> Array:
-    """The first text of a batch, and zeros for the others."""
-    return _one_text(x, 0)
-
-
-def last_text(x: Array) -> Array:
-    """The last text of a batch, and zeros for the others."""
-    return _one_text(x, len(x) - 1)
-
-
-def _one_text(x: Array, which: int) -> Array:
-    chosen = numpy.arange(len(x)) == which
-    return x if len(x.shape) < 3 else array.where(chosen.reshape(-1, *(1 for _ in x.shape[1:])), x, 0)
-
-
 def accumulated(g: Any) -> Any:
     """The sum of this tree and of those before it in the same evaluation: gradients that nobody sets to zero."""
     _sums[:] = [plus(_sums[0], g) if _sums else g]
     return _sums[0]
 
 
-OPERATIONS = spec.operations()  # one of which may be taken for another
+OPERATIONS = parts.OPERATIONS
 WORDS: dict[str, Any] = {
     **{name: value for name, value in vars(array).items() if not name.startswith("_")},
+    **parts.WORDS,
+    **whole.WORDS,
     "_tick": tick,
     "accumulated": accumulated,
     "bucket_by": bucket_by,
-    "by_text": by_text,
     "carried": carried,
     "carried_apart": carried_apart,
     "columns": columns,
-    "cut_off": cut_off,
-    "digits": digits,
     "down": down,
     "each_named": each_named,
     "erf": erf,
-    "first_text": first_text,
     "float32": numpy.float32,
     "highest": highest,
-    "last_text": last_text,
     "math": math,
     "named": named,
     "narrow": narrow,
@@ -327,7 +265,6 @@ WORDS: dict[str, Any] = {
     "nothing": nothing,
     "right": right,
     "rounded": rounded,
-    "separately": separately,
     "taken": taken,
     "scatter_last": scatter_last,
     "scatter_mean": scatter_mean,
@@ -338,5 +275,6 @@ WORDS: dict[str, Any] = {
 def explained(lines: Iterable[str]) -> list[str]:
     """What these lines say that no line of the text does, each word with what it means."""
     there = set(re.findall(r"\b[a-z_]+\b", " ".join(line for line in lines if line.startswith("+"))))
-    own = {name: f for name, f in WORDS.items() if getattr(f, "__module__", "") == __name__}
+    places = {__name__, parts.__name__, whole.__name__}
+    own = {name: f for name, f in WORDS.items() if getattr(f, "__module__", "") in places}
     return [f"{name}: {f.__doc__.split('.')[0].strip()}" for name, f in own.items() if name in there and f.__doc__]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy
 import pytest
 
-from refllm.verify import bounded, corpus, diagnosis, plain, reference, runner, search
+from refllm.verify import bounded, corpus, diagnosis, plain, proposals, reference, runner, search
 from refllm.verify.adapter import Functions
 from refllm.verify.edits import edits
 from refllm.verify.explanation import Explanation
 from refllm.verify.imitations import equal
-from spec_tests.verify import distorted, strangers_in_parts, strangers_of_kinds
+from spec_tests.verify import distorted, strangers_in_parts, strangers_of_kinds, strangers_of_places
 from spec_tests.verify.strangers import STRANGERS
 
 
@@ -36,7 +36,8 @@ def results(operation: str, f: Callable[..., Any], dtype: str = "float64") -> li
     return list(runner.run(Functions("a stranger", {operation: f}, {}), cases, dtype, golden().C))
 
 
-OF_PARTS = {strangers_in_parts.__name__, strangers_of_kinds.__name__}
+DEAR = {"train", "span_loss", "pretraining_loss"}  # of many evaluations, or of a whole model
+OF_PARTS = {strangers_in_parts.__name__, strangers_of_kinds.__name__, strangers_of_places.__name__}
 
 
 def strangers() -> list[Any]:
@@ -44,7 +45,7 @@ def strangers() -> list[Any]:
     seen, found = Counter[str](), []
     for name, (operation, f, _) in STRANGERS.items():
         seen[operation] += 1
-        first = operation != "train" and (seen[operation] == 1 or f.__module__ in OF_PARTS)
+        first = operation not in DEAR and (seen[operation] == 1 or f.__module__ in OF_PARTS)
         found.append(pytest.param(name, id=name, marks=() if first else pytest.mark.slow))
     return found
 
@@ -116,13 +117,44 @@ def test_the_work_of_a_whole_search_is_bounded(operation: str, seconds: float, m
     assert seconds / 2 < clock.steps * Clock.STEP < seconds + search.LATER + 1
 
 
+class Looks:
+    """Seconds that are looks at the clock: whoever works for long without one is not bounded."""
+
+    STEP = 1e-3
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        monkeypatch.setattr(time, "perf_counter", self.look)
+
+    def look(self) -> float:
+        self.count += 1
+        return self.count * self.STEP
+
+
+def test_making_the_edits_takes_a_share_of_the_time_and_the_rest_are_made_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = distorted.results(golden(), "switch_layer", "one element wrong")
+    wrong = next(result for result in held if result.wrong)
+    proposals.made.cache_clear()
+    seconds, clock = 4.0, Looks(monkeypatch)
+    few = proposals.Proposals(wrong, values=True, right=frozenset(), end=clock.look() + seconds)
+    assert clock.count * Looks.STEP < (proposals.MAKING + proposals.CHOOSING) * seconds + 0.1
+    assert few.whole  # and those of the operation itself are among them
+    assert any(edit.original is plain.called("switch_layer")[0] for edit in few.every)
+    whole = proposals.Proposals(wrong, values=True, right=frozenset())
+    assert len(few.every) < len(whole.every) / 2
+    first = plain.called("switch_layer")[1]
+    assert [edit.source for edit in proposals.made(first).so_far()] == [edit.source for edit in edits(first)]
+
+
 def test_the_search_ends_with_its_time() -> None:
     """In seconds of this process, whatever else the machine does."""
     noise = numpy.random.default_rng(1)
     held = results("lstm", lambda x, h, c, *_, **__: (noise.normal(size=(*x.shape[:2], h.shape[-1])), c))
     start = time.process_time()
     search.explained(held, "float64", seconds=0.5)
-    assert time.process_time() - start < 5  # the edits are made first, and one may be under way
+    assert time.process_time() - start < 0.5 + search.LATER + 0.5  # an evaluation ends at its next step
 
 
 @pytest.mark.one_in(4)

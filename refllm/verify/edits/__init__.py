@@ -31,7 +31,7 @@ from refllm.verify.edits.expressions import alternatives
 from refllm.verify.edits.habits import habits
 from refllm.verify.edits.inlined import in_one_place
 from refllm.verify.edits.simpler import simplified
-from refllm.verify.edits.source import Changes, Habit, Source, apart, changed
+from refllm.verify.edits.source import Changes, Habit, Source, changed, together
 from refllm.verify.edits.statements import fixed_arguments, statements_changed
 from refllm.verify.edits.unstable import unstable
 
@@ -55,11 +55,12 @@ class Edit:
 
     def beside(self, other: Edit) -> Edit | None:
         """Both edits of one function; None if they touch each other."""
-        if not apart(self.changes, other.changes):
+        both = together(source_of(self.original), self.changes, other.changes)
+        if both is None:
             return None
         inside = self.in_pullback and other.in_pullback
-        mistakes = self.mistakes + other.mistakes
-        return Edit(self.original, self.changes + other.changes, self.cost + other.cost + 1, inside, mistakes)
+        mistakes, said = self.mistakes + other.mistakes, ", and ".join(filter(None, (self.said, other.said)))
+        return Edit(self.original, both, self.cost + other.cost + 1, inside, mistakes, said)
 
     def function(self) -> Callable[..., Any] | None:
         """The edited function; None if it is not Python."""

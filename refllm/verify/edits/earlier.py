@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from refllm.verify.edits.compositions import statements
@@ -46,6 +47,41 @@ def of_what_comes_later(text: Source) -> Iterator[Habit]:
                     again = _renamed(text, call, argument, later)
                     said = f"`{node.id}` is computed of `{later}`, not of `{argument.id}`"
                     yield text.exchanged(node, f"{again}[0]"), 1.2, False, said
+
+
+def renewed_too_early(text: Source) -> Iterator[Habit]:
+    """c = f(m); return g(c), h(m)   becomes   m = h(m); c = f(m); return g(c), m: a state read after its step."""
+    for name, new in _renewed(text):
+        words = text.segment(new)
+        inside = set(ast.walk(new))
+        for statement in statements(text):
+            read = [n for n in ast.walk(statement) if isinstance(n, ast.Name) and n.id == name and n not in inside]
+            if text.in_pullback(statement) or not read or not _is_known(text, new, statement):
+                continue
+            at, lead = text.offsets[statement.lineno - 1], " " * statement.col_offset
+            changes = ((at, at, f"{lead}{name} = {words}\n"), *text.exchanged(new, name))
+            yield changes, COST, False, f"`{name}` takes its step before `{text.segment(statement)}` reads it"
+
+
+def _renewed(text: Source) -> Iterator[tuple[str, ast.expr]]:
+    """The arguments that are returned as they are after a step, `m -> m'`, and what they are then."""
+    _, _, given = (ast.get_docstring(text.definition) or "").partition("-> ")
+    names = re.findall(r"(\w+'?) \(", given)
+    for node in text.body():
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+            for name, new in zip(names, node.value.elts, strict=False):
+                old = name.removesuffix("'")
+                if old != name and old in text.positional and not isinstance(new, ast.Name):
+                    yield old, new
+
+
+def _is_known(text: Source, new: ast.expr, statement: ast.stmt) -> bool:
+    """Whether all that this is made of has a value before a statement."""
+    read = [n for n in ast.walk(new) if isinstance(n, ast.Name)]
+    stored = {
+        n.id: n.lineno for n in ast.walk(text.definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    return "\n" not in text.segment(new) and all(stored.get(n.id, 0) < statement.lineno for n in read)
 
 
 def _renamed(text: Source, call: ast.Call, argument: ast.expr, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from refllm.verify.edits.rounding import rounded_otherwise
 from refllm.verify.edits.source import Source, tight, two_exchanged
 from refllm.verify.edits.vocabulary import INFINITIES, alike, keyword_values, taken_for
 from refllm.verify.edits.wrapped import is_value, wrapped
@@ -39,6 +40,7 @@ def alternatives(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
     elif isinstance(node, ast.ListComp | ast.GeneratorExp):
         yield from _of_some(text, node)
     yield from _with_few_digits(text, node)
+    yield from rounded_otherwise(text, node)
     if is_value(text, node):
         yield from wrapped(text, node)
 
@@ -91,10 +93,25 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
         yield f"{tight(left)} / {tight(right)} / {tight(right)}", 1.4
         for array in text.arrays[:2] if left.startswith(("total(", "sum(")) else ():
             yield from ((f"{tight(left)} / {size}", 1.35) for size in (f"len({array})", f"{array}.size"))
+    if kind in (ast.Add, ast.Sub):
+        yield from _grouped_otherwise(text, node, OPERATORS[kind])
     first = node.left
     if kind in SIGNS and isinstance(first, ast.Call) and len(first.args) == 1 and not first.keywords:
         call, argument = text.segment(first.func), text.segment(first.args[0])
         yield f"{call}({argument} {SIGNS[kind]} {tight(right)})", 1.3  # for f(a) + b
+
+
+def _grouped_otherwise(text: Source, node: ast.BinOp, sign: str) -> Iterator[tuple[str, float]]:
+    """(p - c) * d for p * d - c, and (a + b) * c for a + b * c: another order of two steps, other parentheses."""
+    left, right = tight(text.segment(node.left)), tight(text.segment(node.right))
+    for first, rest in ((node.left, right), (node.right, left)):
+        if not isinstance(first, ast.BinOp) or not isinstance(first.op, ast.Mult | ast.Div):
+            continue
+        kind, (a, b) = OPERATORS[type(first.op)], (tight(text.segment(x)) for x in (first.left, first.right))
+        one, other = (f"{x} {sign} {rest}" if first is node.left else f"{rest} {sign} {x}" for x in (a, b))
+        yield f"({one}) {kind} {b}", 1.3
+        if kind == "*":
+            yield f"{a} * ({other})", 1.35
 
 
 def _comparisons(text: Source, node: ast.Compare) -> Iterator[tuple[str, float]]:

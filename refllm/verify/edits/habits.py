@@ -9,14 +9,17 @@ from types import FunctionType
 
 from refllm.verify.edits.by_name import by_name
 from refllm.verify.edits.compositions import statements
-from refllm.verify.edits.earlier import before_it_is_changed, of_what_comes_later
+from refllm.verify.edits.earlier import before_it_is_changed, of_what_comes_later, renewed_too_early
 from refllm.verify.edits.factors import scaled_elsewhere
+from refllm.verify.edits.masks import in_one_slice, of_every_place
 from refllm.verify.edits.pullbacks import taken_at_another_value
+from refllm.verify.edits.rounding import ranges
 from refllm.verify.edits.source import Habit, Source, calls_of
 from refllm.verify.edits.states import carried_on, kept_after_the_work, lost_between_turns
 
 OVER_ROWS = ("rows", "flat", "scatter_add", "sum", "total")  # words that add up over the texts of a batch
 UNMASKED = "the pullback goes through a padded step as if it had been taken"
+MEANS = "the mean over the texts of each text's own mean, not the mean over all places"
 PLACED = "what is counted is counted after the filter: of the tokens that found a place alone"
 
 
@@ -28,7 +31,12 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from _counted_after_the_filter(text)
     yield from before_it_is_changed(text)
     yield from of_what_comes_later(text)
+    yield from renewed_too_early(text)
+    yield from in_one_slice(text)
+    yield from of_every_place(text)
+    yield from ranges(text)
     yield from _of_one_text(text)
+    yield from _of_each_text(text)
     yield from kept_after_the_work(text)
     yield from scaled_elsewhere(text, function)
     yield from taken_at_another_value(text)
@@ -66,6 +74,23 @@ def _of_one_text(text: Source) -> Iterator[Habit]:
                 for which in ("first", "last"):
                     said = f"the gradient is that of the {which} text of the batch alone, not the sum over all"
                     yield text.exchanged(argument, f"{which}_text({argument.id})"), 1.1, True, said
+
+
+def _of_each_text(text: Source) -> Iterator[Habit]:
+    """A mean over all places, taken for each text and then over the texts: all, or those in which something counts."""
+    name, arguments = text.definition.name, text.positional
+    if arguments == ["p"] or len(arguments) != 1 or not ("reduction" in text.keywords or _gives_a_mean(text)):
+        return
+    keywords = "".join(f", {k}={k}" for k in text.keywords)
+    for word, cost in (("by_text", 1.1), ("by_text_with_any", 1.12)):
+        line = f"return {word}({name})({arguments[0]}{keywords})"
+        yield text.with_first_line(line), cost, False, MEANS
+
+
+def _gives_a_mean(text: Source) -> bool:
+    """Whether a function returns a sum over all places by their number."""
+    found = [node for node in text.returned() if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)]
+    return any("total(" in text.segment(node.left) for node in found)
 
 
 # --- masks of steps --------------------------------------------------------------------------------------------------

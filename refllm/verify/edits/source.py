@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from itertools import combinations, pairwise
 from typing import Any
@@ -23,6 +24,21 @@ def apart(one: Changes, other: Changes) -> bool:
     """Whether changes may be made together: none of them begins before one of the others ends."""
     spans = sorted((first, last) for first, last, _ in (*one, *other))
     return all(a[1] < b[0] for a, b in pairwise(spans))
+
+
+def together(source: str, one: Changes, other: Changes) -> Changes | None:
+    """Both changes; one that lies within what another changes is made in the words that stand there then. None if they
+    touch each other in another way."""
+    if apart(one, other):
+        return one + other
+    if len(one) > 1 or len(other) > 1:
+        return None
+    (first, last, new), (inner, end, word) = sorted((*one, *other), key=lambda change: (change[0], -change[1]))
+    if not (first <= inner and end <= last and (first, last) != (inner, end)):
+        return None
+    old = re.escape(source.encode()[inner:end].decode())
+    words, times = re.subn(rf"(?<!\w){old}(?!\w)", lambda _: word, new)
+    return ((first, last, words),) if times == 1 else None
 
 
 class Source:

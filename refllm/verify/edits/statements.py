@@ -111,8 +111,6 @@ def _of_parts(text: Source) -> Iterator[tuple[str, float]]:
     annotations = [text.segment(a.annotation) for a in text.definition.args.args if a.annotation is not None]
     if annotations == ["list[Array]"]:
         yield f"return separately({name})({first[0]}{keywords})", 1.1
-    if "reduction" in text.keywords and len(text.positional) == 1:
-        yield f"return by_text({name})({first[0]}{keywords})", 1.1
     if "targets" in text.keywords and first and first[0] != "p":
         x = first[0]
         for a, b in ((":-1", "1:"), ("1:", ":-1"), (":-1", ":-1"), ("1:", "1:")):

@@ -16,8 +16,13 @@ ALIKE = (
 FIXED = {
     "eps": ("0.0", "1e-3", "1e-5", "1e-6", "1e-8", "1e-12"),
     "causal": ("True", "False"),
-    "attention_mask": ("None", "None if attention_mask is None else ~attention_mask"),
-    "token_mask": ("None", "None if token_mask is None else ~token_mask"),
+    "attention_mask": (
+        "None", "None if attention_mask is None else ~attention_mask",
+        "None if attention_mask is None else attention_mask[:1]",
+    ),
+    "token_mask": (
+        "None", "None if token_mask is None else ~token_mask", "None if token_mask is None else token_mask[:1]",
+    ),
     "dropout_mask": ("~dropout_mask", "dropout_mask | True"),
     "ignore": ("None", "-100", "-1", "0"),
     "reduction": ('"mean"', '"sum"', '"none"'),
@@ -35,7 +40,7 @@ FIXED = {
     "farthest": ("128",),
     "beta1": ("0.9", "beta2"),
     "beta2": ("0.999", "beta1"),
-}
+}  # fmt: skip
 # what is taken for a word of the text without further arguments, of its first argument x
 TAKEN_FOR = {
     "mean": (

@@ -1,0 +1,100 @@
+"""What edited text says of the parts of a batch or of an axis: of each, or of one, what is meant of all together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from refllm import spec
+from refllm.backend import Array
+from refllm.spec import array
+
+OPERATIONS = spec.operations()  # one of which may be taken for another
+FEW = 4  # slices of an axis, beyond which nobody treats them apart
+
+
+def separately(f: Callable[..., Any]) -> Callable[..., Any]:
+    """What an operation does to a list, done to each of its arrays alone; what it says of them is said of the list."""
+    f = OPERATIONS.get(f.__name__, f)
+
+    def of_each(parts: list[Array], **keywords: Any) -> Any:
+        said, _ = f(parts, **keywords)
+        return said, [f([x], **keywords)[1][0] for x in parts]
+
+    return of_each
+
+
+def by_text(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The mean of what an operation gives for each text, where it is meant for all together."""
+    return _mean_of_texts(f, lambda text: True)
+
+
+def by_text_with_any(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The mean of what an operation gives for each text in which something counts, where it is meant for all."""
+    return _mean_of_texts(f, _counts)
+
+
+def _mean_of_texts(f: Callable[..., Any], asked: Callable[[dict[str, Any]], bool]) -> Callable[..., Any]:
+    f = OPERATIONS.get(f.__name__, f)
+
+    def of_texts(x: Array, **keywords: Any) -> Any:
+        if len(x.shape) < 3:
+            return f(x, **keywords)
+        given = [{name: _of_text(y, b) for name, y in keywords.items()} for b in range(len(x))]
+        found = [f(x[b], **text) for b, text in enumerate(given)]
+        weights = [int(asked(text)) / max(1, sum(map(asked, given))) for text in given]
+        values = array.stack([weight * value for weight, (value, _) in zip(weights, found, strict=True)], axis=0)
+
+        def of_texts_back(dy: Array) -> Array:
+            return array.stack([back(dy * weight) for weight, (_, back) in zip(weights, found, strict=True)], axis=0)
+
+        return array.total(values), of_texts_back
+
+    return of_texts
+
+
+def _counts(text: dict[str, Any]) -> bool:
+    """Whether a text has a place that counts: a target that is not ignored, a token that is there."""
+    targets, ignore, mask = text.get("targets"), text.get("ignore"), text.get("token_mask")
+    has_target = targets is None or ignore is None or bool((targets != ignore).any())
+    return has_target and (mask is None or bool(mask.any()))
+
+
+def _of_text(x: Any, b: int) -> Any:
+    return x[b] if isinstance(x, numpy.ndarray) else x
+
+
+def first_text(x: Array) -> Array:
+    """The first text of a batch, and zeros for the others."""
+    return _one_text(x, 0)
+
+
+def last_text(x: Array) -> Array:
+    """The last text of a batch, and zeros for the others."""
+    return _one_text(x, len(x) - 1)
+
+
+def _one_text(x: Array, which: int) -> Array:
+    chosen = numpy.arange(len(x)) == which
+    return x if len(x.shape) < 3 else array.where(chosen.reshape(-1, *(1 for _ in x.shape[1:])), x, 0)
+
+
+def in_slice(mask: Array, x: Array, axis: int, place: int) -> Array:
+    """The mask in one slice of an axis, and true in the others."""
+    size = x.shape[axis]
+    if not 2 <= size <= FEW:
+        raise ValueError(f"nobody writes {size} slices apart")
+    others = numpy.arange(size) != place
+    return mask | others.reshape(size, *(1 for _ in range(-axis - 1)))
+
+
+WORDS: dict[str, Any] = {
+    "by_text": by_text,
+    "by_text_with_any": by_text_with_any,
+    "first_text": first_text,
+    "in_slice": in_slice,
+    "last_text": last_text,
+    "separately": separately,
+}
