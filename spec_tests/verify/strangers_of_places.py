@@ -116,15 +116,18 @@ def span_whose_start_may_be_anywhere(
 # --- means of means --------------------------------------------------------------------------------------------------
 
 
+def _one(x: Any, b: int) -> Any:
+    return x[b : b + 1] if isinstance(x, np.ndarray) else x
+
+
 @stranger("pretraining_loss", "by_text")
 def masked_words_by_text(p: Any, *, targets: Array, ignore: int | None, **how: Any) -> Any:
     (masked, pair), _ = _right("pretraining_loss")(p, targets=targets, ignore=ignore, **how)
-    one = lambda x, b: x[b : b + 1] if isinstance(x, np.ndarray) else x
     found = []
     for b in range(len(targets)):
         if ignore is None or (targets[b] != ignore).any():
-            text = {name: one(x, b) for name, x in how.items()}
-            found.append(_right("pretraining_loss")(p, targets=one(targets, b), ignore=ignore, **text)[0][0])
+            text = {name: _one(x, b) for name, x in how.items()}
+            found.append(_right("pretraining_loss")(p, targets=_one(targets, b), ignore=ignore, **text)[0][0])
     return (np.mean(found) if found else masked), pair
 
 
