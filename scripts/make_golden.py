@@ -79,7 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     files = [file for file in FILES if file.path.startswith(chosen.only)]
     if not files:
-        parser.error(f"no file starts with {chosen.only!r}; the first is {FILES[0].path}")
+        parser.error(
+            f"no file starts with {chosen.only!r}; the first is {FILES[0].path}. "
+            "Which there are says OPERATIONS of scripts/golden/corpus.py"
+        )
     entries = _entries(chosen.out / "MANIFEST.json")
     stale, known = [], frozen.read()
     for file, (produced, digests) in zip(files, made(files, chosen.jobs), strict=True):

@@ -65,8 +65,9 @@ def joined(path: Path) -> str:
 @pytest.mark.parametrize(("pattern", "count"), COUNTED, ids=[pattern for pattern, _ in COUNTED])
 def test_a_number_of_the_pages_is_what_is_counted(pattern: str, count: Callable[[], float]) -> None:
     found = {page.name: numbers for page in PAGES if (numbers := stated(pattern, joined(page)))}
-    assert found  # a pattern that finds nothing checks nothing
-    assert {name: numbers for name, numbers in found.items() if set(numbers) != {float(count())}} == {}
+    assert found, f"no page says {pattern!r}: a pattern that finds nothing checks nothing"
+    stale = [f"{name} says {n:g}" for name, numbers in found.items() for n in numbers if n != float(count())]
+    assert stale == [], f"write {float(count()):g} for {pattern!r}, as is counted: {', '.join(stale)}"
 
 
 @pytest.mark.parametrize(("pattern", "count"), COUNTED, ids=[pattern for pattern, _ in COUNTED])
@@ -78,8 +79,12 @@ def test_another_number_would_be_noticed(pattern: str, count: Callable[[], float
 
 def test_the_table_of_what_fails_on_which_level_is_of_this_bank() -> None:
     stored = json.loads((ROOT / "docs/data/kill_matrix.json").read_text(encoding="utf-8"))
-    assert {name: counts["all"] for name, counts in stored["by_id"].items()} == Counter(m.spec for m in MUTANTS)
-    assert stored["mutants"] == stored["killed"] == len(MUTANTS)
+    again = (
+        "the bank is another than in docs/data/kill_matrix.json: ./scripts/book_data.py kill_matrix measures it again"
+    )
+    of_ids = {name: counts["all"] for name, counts in stored["by_id"].items()}
+    assert of_ids == Counter(mutant.spec for mutant in MUTANTS), again
+    assert stored["mutants"] == stored["killed"] == len(MUTANTS), again
 
 
 def test_no_count_of_cases_or_mistakes_stands_in_the_pages_unchecked() -> None:

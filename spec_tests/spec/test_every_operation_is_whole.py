@@ -57,13 +57,15 @@ def operations() -> list[str]:
 @pytest.mark.parametrize("name", sorted(TEXT))
 def test_a_golden_case_runs_through_every_function(name: str) -> None:
     assert name in reached(), (
-        f"add cases for {name} to scripts/golden/cases, and their file to scripts/golden/corpus.py"
+        f"add cases for {name} to scripts/golden/cases, and its name to OPERATIONS of scripts/golden/corpus.py"
     )
 
 
 @pytest.mark.parametrize("name", operations())
 def test_an_operation_has_golden_cases_of_its_own(name: str) -> None:
-    assert name in asked(), f"add cases for {name} to scripts/golden/cases, and their file to scripts/golden/corpus.py"
+    assert name in asked(), (
+        f"add cases for {name} to scripts/golden/cases, and its name to OPERATIONS of scripts/golden/corpus.py"
+    )
 
 
 @pytest.mark.parametrize("name", operations())

@@ -422,13 +422,13 @@ def sgd_damped(p: Array, g: Array, v: Array, *, lr: float, momentum: float) -> A
 @stranger("clip_by_global_norm", "sqrt")
 def clip_by_the_squared_norm(g: list[Array], *, clip: float) -> Any:
     norm = sum((x * x).sum() for x in g)
-    return norm, [x * min(1, clip / norm) if norm else x for x in g]
+    return norm, [x * min(1, clip / norm) if norm else x.copy() for x in g]
 
 
 @stranger("clip_by_global_norm", "norm > clip", "if")
 def clip_always(g: list[Array], *, clip: float) -> Any:
     norm = np.sqrt(sum((x * x).sum() for x in g))
-    return norm, [x * (clip / norm) if norm else x for x in g]
+    return norm, [x * (clip / norm) if norm else x.copy() for x in g]
 
 
 @stranger("warmup_cosine", "(total - warmup)", "total")

@@ -40,7 +40,9 @@ def _calls(text: Source, node: ast.Call, x: str) -> Iterator[tuple[Changes, str,
         if left == right != x:
             yield text.exchanged(node, moments), "the variance as E[x²] - E[x]²", "the mean over the deviation"
     if name == "erfc":
-        yield text.exchanged(node, f"(2 - erfc(-({arguments[0]})))"), "1 + erf(x)", "the distance into the tail"
+        opposite = arguments[0].removeprefix("-")
+        words = f"(1 + erf({opposite}))" if opposite != arguments[0] else f"(1 - erf({opposite}))"
+        yield text.exchanged(node, words), "1 + erf(x)", "the distance into the tail"
     if name == "top":
         yield text.exchanged(node, "0"), "exponentials without a shift", "the size of the scores"
     if name in ("sum", "mean") and len(arguments) == 1 and not node.keywords:
