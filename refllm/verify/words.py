@@ -18,13 +18,19 @@ from refllm.verify.bounded import tick
 
 
 def columns(f: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation of the text along the columns instead of the rows."""
+    """An operation of the text on the transposed matrix: what is said of rows holds for columns, and of columns for
+    rows."""
     f = OPERATIONS.get(f.__name__, f)
 
     def along_columns(x: Array, **keywords: Any) -> Any:
         if len(x.shape) == 1:
             return f(x, **keywords)
-        y, back = f(array.swap(x), **keywords)
+        found = f(array.swap(x), **keywords)
+        if not (isinstance(found, tuple) and callable(found[1])):
+            values = found if isinstance(found, tuple) else (found,)
+            turned = tuple(array.swap(y) if len(y.shape) > 1 else y for y in values)
+            return turned if isinstance(found, tuple) else turned[0]
+        y, back = found
         return array.swap(y), lambda dy: array.swap(back(array.swap(dy)))
 
     return along_columns
@@ -277,4 +283,5 @@ def explained(lines: Iterable[str]) -> list[str]:
     there = set(re.findall(r"\b[a-z_]+\b", " ".join(line for line in lines if line.startswith("+"))))
     places = {__name__, parts.__name__, whole.__name__}
     own = {name: f for name, f in WORDS.items() if getattr(f, "__module__", "") in places}
-    return [f"{name}: {f.__doc__.split('.')[0].strip()}" for name, f in own.items() if name in there and f.__doc__]
+    meant = {name: " ".join(f.__doc__.split(".")[0].split()) for name, f in own.items() if f.__doc__}
+    return [f"{name}: {meaning}" for name, meaning in meant.items() if name in there]

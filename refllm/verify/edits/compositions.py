@@ -178,7 +178,7 @@ def _renamed(node: ast.expr, name: str, other: str) -> str:
     for inner in ast.walk(tree):
         if isinstance(inner, ast.Name) and inner.id == name:
             inner.id = other
-    return ast.unparse(tree)
+    return ast.unparse(tree).replace("'", '"')
 
 
 # --- factors ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ _WHOLE: dict[type, Callable[[int, int], int]] = {ast.Add: operator.add, ast.Sub:
 
 
 def simplified(line: str) -> str:
-    """A line of a diff, "+ t = w * (1 - 0)", without what changes no number; as it is where it is no statement."""
+    """A line of a diff, "+ t = w * (1 - 0)", without what changes no number and parentheses that nobody would write; as
+    it is where it is no statement."""
     sign, words = line[:2], line[2:]
     try:
         tree = ast.parse(words)
@@ -19,7 +20,15 @@ def simplified(line: str) -> str:
         return line
     plainer = _Plainer()
     tree = plainer.visit(tree)
-    return sign + ast.unparse(tree).replace("'", '"').replace(" ** ", "**") if plainer.found else line
+    return sign + _written(tree) if plainer.found or "((" in words else line
+
+
+def _written(tree: ast.Module) -> str:
+    """As the text is written: double quotes, powers without spaces, no parentheses around several values."""
+    written, returned = ast.unparse(tree), tree.body[0] if tree.body else None
+    if isinstance(returned, ast.Return) and isinstance(returned.value, ast.Tuple):
+        written = f"return {', '.join(map(ast.unparse, returned.value.elts))}"
+    return written.replace("'", '"').replace(" ** ", "**")
 
 
 class _Plainer(ast.NodeTransformer):
@@ -32,6 +41,17 @@ class _Plainer(ast.NodeTransformer):
         plainer = self._folded(node)
         self.found |= plainer is not node
         return plainer
+
+    def visit_Slice(self, node: ast.Slice) -> Any:
+        self.generic_visit(node)
+        lower = node.lower
+        if (
+            isinstance(lower, ast.BinOp)
+            and isinstance(lower.op, ast.Mult)
+            and 0 in (_whole(lower.left), _whole(lower.right))
+        ):
+            self.found, node.lower = True, None
+        return node
 
     def _folded(self, node: ast.BinOp) -> ast.expr:
         left, right, kind = node.left, node.right, type(node.op)

@@ -173,11 +173,23 @@ def without_docstring(block: list[ast.stmt]) -> list[ast.stmt]:
 
 def is_atom(text: str) -> bool:
     """Whether words stay together in any expression."""
+    if _is_in_parentheses(text):
+        return True
     try:
         node = ast.parse(text, mode="eval").body
     except SyntaxError:
         return True
     return isinstance(node, ast.Name | ast.Constant | ast.Call | ast.Attribute | ast.Subscript)
+
+
+def _is_in_parentheses(text: str) -> bool:
+    """Whether the first parenthesis is closed by the last sign."""
+    depth = 0
+    for place, sign in enumerate(text):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return place > 0 and place == len(text) - 1
+    return False
 
 
 def tight(text: str) -> str:
