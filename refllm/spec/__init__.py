@@ -14,12 +14,14 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable
+from functools import cache
 from types import FunctionType
 from typing import Any
 
 _ID = re.compile(r"[A-Z][A-Z0-9]*(-[A-Z0-9]+)*[,: ]")  # with which the docstring of an operation begins
 
 
+@cache
 def operations() -> dict[str, Callable[..., Any]]:
     """Every function of the text that the register has an ID for, by name."""
     found: dict[str, Callable[..., Any]] = {}

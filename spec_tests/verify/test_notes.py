@@ -46,6 +46,11 @@ def test_every_case_that_has_notes_is_there(corpus: Corpus) -> None:
     assert set(TOLD.cases) <= set(corpus.cases)
 
 
+def test_every_mistake_of_the_bank_has_a_note() -> None:
+    missing = sorted(BANK.keys() - TOLD.notes.keys())
+    assert missing == [], f"python scripts/make_notes.py writes which cases find {', '.join(missing)}"
+
+
 def test_every_public_report_of_the_bank_is_told() -> None:
     cited = {mutant.id: mutant.issue for mutant in mutants.MUTANTS if mutant.issue is not None}
     assert {name: issue for name, issue in cited.items() if issue not in TOLD.notes[name]["links"]} == {}
