@@ -21,27 +21,27 @@ def cut_off(x: float, n: int) -> float:
     return float(f"{digit[: n + 1 + digit.startswith('-')]}e{exponent}")
 
 
-def rounded_down(x: Array) -> Array:
+def rounded_down(x: Array | float) -> Array:
     """The largest whole number that is not above x."""
     return numpy.floor(x).astype(int)
 
 
-def rounded_up(x: Array) -> Array:
+def rounded_up(x: Array | float) -> Array:
     """The smallest whole number that is not below x."""
     return numpy.ceil(x).astype(int)
 
 
-def to_zero(x: Array) -> Array:
+def to_zero(x: Array | float) -> Array:
     """x without what stands behind the point, as `int` does it."""
     return numpy.trunc(x).astype(int)
 
 
-def halves_up(x: Array) -> Array:
+def halves_up(x: Array | float) -> Array:
     """The nearest whole number, of two the larger one."""
     return numpy.floor(numpy.asarray(x) + 0.5).astype(int)
 
 
-def halves_away(x: Array) -> Array:
+def halves_away(x: Array | float) -> Array:
     """The nearest whole number, of two the one farther from 0."""
     return (numpy.sign(x) * numpy.floor(numpy.abs(x) + 0.5)).astype(int)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 import pytest
 
@@ -17,7 +19,7 @@ def test_a_mean_by_text_is_the_mean_of_the_texts_means() -> None:
     logits, dy = draw.normal(size=(3, 4, 5)), numpy.array(2.0)
     targets = draw.integers(0, 5, size=(3, 4))
     targets[0, 1:], targets[2] = IGNORED, IGNORED
-    how = {"targets": targets, "ignore": IGNORED, "reduction": "mean"}
+    how: dict[str, Any] = {"targets": targets, "ignore": IGNORED, "reduction": "mean"}
     each = [cross_entropy(logits[b], **{**how, "targets": targets[b]}) for b in range(3)]
     for word, share in ((parts.by_text, 1 / 3), (parts.by_text_with_any, 1 / 2)):
         y, back = word(cross_entropy)(logits, **how)
