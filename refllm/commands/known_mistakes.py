@@ -34,11 +34,12 @@ def _mutants(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespa
 
 
 def _kernels(sized: list[SizedCase], options: argparse.Namespace) -> int:
+    from refllm.verify import declared_plan
     from refllm.verify.kernels import table
 
     if options.dtype not in table.DTYPES:
         raise UserError(f"--mutants --size kernel runs in {' or '.join(table.DTYPES)}; got --dtype {options.dtype}")
-    deaths = table.measure(sized, options.dtype)
+    deaths = table.measure(sized, declared_plan.chosen(options.plan, None, options.dtype))
     if not deaths:
         raise UserError(f"no mistake of a kernel is of the cases chosen; there are some of {', '.join(table.KNOWN)}")
     print(json.dumps(table.as_data(deaths), indent=1) if options.json else table.as_text(deaths), end="")

@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument(
         "--plan",
         metavar="NAME",
-        help="what is stored in which type: eager, fused, or JSON (default: PLAN, or eager)",
+        help="what is stored in which type: eager, fused, narrow, or JSON (default: PLAN, or eager)",
     )
     chosen.add_argument("--cast", action="store_true", help="convert answers of another dtype, and note it")
     chosen.add_argument("--timeout", type=float, default=60, help="seconds that a case may take (default 60)")

@@ -7,7 +7,8 @@ After `P, softmax_back = softmax(s)` stands `P = tap("P", P)`: the text goes on 
 
 Where right implementations take other steps than the text, whose errors are larger, these stand here in its place
 (`FORMS`). One is everywhere: fused attention forms Σ_s P_ts dP_ts as Σ_e dy_te y_te, for which y is read as it was
-stored. Where the text goes back from y = P v through a softmax, numbers that have a `through_softmax` are asked.
+stored. Where the text goes back from y = P v through a softmax, numbers that have a `through_softmax` are asked; where
+a pullback may form a normalised row again, those that have `remembered`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,24 @@ from refllm.spec.array import tap
 _LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
 _SHOWN = "_shown"  # the name of `tap` in the text that is made here
 _THROUGH = "_through_softmax"
+_REMEMBERED = "_remembered"
 _Statement = ast.stmt
 
 # By module: a line of the text, and what stands here instead.
 FORMS = {
     # The targets of a row add up to 1. A framework that knows the pullback of log-softmax alone forms the sum.
     "cross_entropy": [("w * exp(log_p) - t", "sum(t) * exp(log_p) - t")],
+    # A pullback that is given the mean and 1 / σ of a row forms n again.
+    "layer_norm": [
+        ("    def layer_norm_back(", "    n = _remembered(n, x, r)\n\n    def layer_norm_back("),
+    ],
+    # The pullback of a product that is broadcast stores it before it is summed.
+    "routing": [
+        (
+            "        return dz.reshape(z.shape), sum(dy * taken, keepdims=False)",
+            "        product = dy * taken\n        return dz.reshape(z.shape), sum(product, keepdims=False)",
+        ),
+    ],
     # A framework adds up the gradient of a weight step by step, and stores the sum after each.
     "recurrent": [
         ("    dx, dWx, db = of_what_enters(x, dz, Wx)", "    dx, dWx, db = _step_by_step(x, dz, Wx)"),
@@ -79,7 +92,7 @@ def _modules() -> dict[str, dict[str, Any]]:
     """The globals of every module of the text, with functions that show their values and call each other."""
     made = {}
     for name, tree in _sources():
-        module: dict[str, Any] = {"__name__": name, _SHOWN: tap, _THROUGH: _through_softmax}
+        module: dict[str, Any] = {"__name__": name, _SHOWN: tap, _THROUGH: _through_softmax, _REMEMBERED: _remembered}
         shown = ast.fix_missing_locations(_Shown().visit(_Through().visit(tree)))
         exec(compile(shown, f"<shown {name}>", "exec", _LAZY_ANNOTATIONS, dont_inherit=True), module)
         made[name] = module
@@ -209,3 +222,8 @@ def _through_softmax(softmax_back: Callable[[Any], Any], dP: Any, P: Any, dy: An
     ds = softmax_back(dP)
     own = getattr(getattr(ds, "mathematics", None), "through_softmax", None)
     return ds if own is None else own(ds, dP, P, dy, y)
+
+
+def _remembered(n: Any, x: Any, r: Any) -> Any:
+    own = getattr(getattr(n, "mathematics", None), "remembered", None)
+    return n if own is None else own(n, x, r)

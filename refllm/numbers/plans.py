@@ -9,13 +9,15 @@ A plan says in which type each named intermediate value of the text is stored, i
 many terms one accumulator takes, and which type the factors of matrix products are rounded to:
 
     {"stored": {"probabilities": "bfloat16"}, "accumulate": "float32", "chain": 512, "factors": "bfloat16"}
+    {"accumulate": {"over rows": "bfloat16", "products": {"type": "bfloat16", "block": 512}}}
 
-The type "dtype" is that of the run.
+The type "dtype" is that of the run. Each kind of sum may be added up in a type of its own (`SUMS`).
 
 `eager` stores every named value in the dtype of the run, as an implementation does that calls one operation after the
 other. `fused` stores the probabilities and the gradients that pass through them, and keeps the rest in float32. Inputs
-and outputs are stored in the dtype in either. Names are those that a line of refllm/spec gives (P, dP, s), those of
-`tap`, or the words of `WORDS`; "*" is every name.
+and outputs are stored in the dtype in either. `narrow` is `eager` with sums over rows, and by index, added up in the
+dtype, and the mean of a row kept in it for the pullback, as PyTorch does on a CPU. Names are those that the lines of
+refllm/spec give (P, dP, s), those of `tap`, or the words of `WORDS`; "*" is every name.
 """
 
 from __future__ import annotations
@@ -31,14 +33,13 @@ import numpy
 from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.numbers import named
-from refllm.numbers.formats import FORMATS, Format
-from refllm.numbers.spread import Arithmetic, lift
-from refllm.numbers.spread_value import Source, Spread
+from refllm.numbers.formats import FORMATS
+from refllm.numbers.planned import CHAIN, SUMS, Accumulator, Planned
+from refllm.numbers.spread import lift
+from refllm.numbers.spread_value import Spread
 from refllm.spec.array import watched
 
 LIMIT = 12.0  # standard deviations
-CHAIN = 1 << 20  # terms that one accumulator takes: all of a sum, as in a plain loop
-KEPT = 256  # terms of a mean that is kept up to date term by term, where a sum would round nothing
 EVERY = "*"
 _OWN = "dtype"  # the type of the run
 WORDS = {
@@ -50,7 +51,7 @@ WORDS = {
     "normalised": ("n",),
 }
 _THROUGH_PROBABILITIES = ("P", "p", "dP", "dp", "ds")
-_LARGE, _REACH = 2.0**-9, 3.0  # from which error on a function is not straight, and as how many deviations it counts
+MEANS = "means"  # of rows, as they are kept for the pullback; the text has no name for them
 _KEYS = ("stored", "accumulate", "chain", "factors")
 
 
@@ -65,6 +66,7 @@ class Plan:
     chain: int = CHAIN
     factors: str | None = None
     limit: float = LIMIT
+    sums: Mapping[str, Accumulator] = dataclasses.field(default_factory=dict)  # of kinds that have one of their own
 
     def evaluate(
         self,
@@ -118,7 +120,8 @@ class Plan:
         accumulate = FORMATS[self.accumulate]
         lost = accumulate.smallest * (accumulate.unit if accumulate.gradual else 1)
         products = self.stored.get(EVERY)
-        return Planned(self.chain, lost, accumulate.unit, self.factors, self.carrier, products)
+        kept = self.stored.get(MEANS)
+        return Planned(self.chain, lost, accumulate.unit, self.factors, self.carrier, products, kept, self.sums)
 
     @functools.cached_property
     def types(self) -> dict[str, str]:
@@ -149,95 +152,6 @@ class _Running:
     def _seen(self, name: str, x: Any) -> Any:
         dtype = self.plan.type_of(name)
         return x if dtype is None else _over(lambda leaf: self.plan.arithmetic.stored(leaf, dtype), x)
-
-
-@dataclasses.dataclass(frozen=True)
-class Planned(Arithmetic):
-    """The arithmetic of the type that sums are accumulated in; values that are stored are rounded to their own type.
-
-    Variances are absolute. Where a value overflows the type that it is stored in, an implementation goes on with an
-    infinity, and of what depends on it nothing can be said: the variance is infinite there.
-    """
-
-    factors: str | None = None
-    carrier: str = "float32"  # of the outputs
-    products: str | None = None  # of the results of matrix products, where every value is stored
-
-    def steepness(self, f: Callable[[Array], Array], x: Spread, slope: Array) -> Array:
-        """The largest mean slope about x, where its error is too large to go by the derivative."""
-        deviations = numpy.sqrt(x.variance)
-        if not (deviations > _LARGE).any():
-            return slope
-        reach = _REACH * deviations
-        mean = numpy.abs(f(x.value + reach) - f(x.value - reach)) / (2 * reach)
-        found: Array = numpy.where(deviations > _LARGE, numpy.fmax(numpy.abs(slope), mean), slope)
-        return found
-
-    def stored(self, x: Any, dtype: str) -> Any:
-        """x as a number of that type."""
-        if not isinstance(x, Spread) or x.held == dtype or FORMATS[dtype].unit <= self.unit:
-            return x
-        return Spread(x.value, x.own + _of_storing(x, FORMATS[dtype]), self, dtype, x.shared, x.kinds)
-
-    def over(self, a: Spread, b: Spread) -> Spread:
-        """Of a divisor that may be near to 0 nothing is known, and what it divides may be anything."""
-        y = super().over(a, b)
-        with numpy.errstate(all="ignore"):
-            nearest = 1 - _REACH * numpy.sqrt(b.variance) / numpy.abs(b.value)
-            if not (nearest < 1 - _LARGE).any():
-                return y
-            more = y.value / b.value * numpy.sqrt(b.variance) * (1 / numpy.fmax(nearest, 0) - 1)
-            further = numpy.where((b.variance == 0) | (y.value == 0), 0, more * more)
-        return Spread(y.value, y.own + further, self, None, y.shared, y.kinds)
-
-    def sum(self, x: Spread, axis: int, keepdims: bool) -> Spread:
-        """Where every partial sum is a number of the type, in whatever order, no digits are cut off, so none are cut
-        off alike; a mean that is kept up to date term by term (Welford) still rounds."""
-        y = super().sum(x, axis, keepdims)
-        if math.isinf(x.kinds) or x.shared or x.own.any() or not numpy.isfinite(x.value).all():
-            return y
-        kept = dataclasses.replace(self, chain=min(self.chain, KEPT))
-        apart = Arithmetic.sum(kept, Spread(x.value, 0.0, self), axis, keepdims)
-        exact = numpy.abs(x.value).sum(axis=axis, keepdims=keepdims) * self.unit <= _step(x.value)
-        return Spread(y.value, numpy.where(exact, apart.own, y.own), self, None, None, y.kinds)
-
-    def matmul(self, a: Spread, b: Spread) -> Spread:
-        if self.factors is not None:
-            a, b = self.stored(a, self.factors), self.stored(b, self.factors)
-        y = super().matmul(a, b)
-        return y if self.products is None else self.stored(y, self.products)
-
-    def through_softmax(self, ds: Spread, dP: Spread, P: Spread, dy: Spread, y: Spread) -> Spread:
-        """ds = P (dP - D), where D = Σ P dP may have been found as Σ dy y from the stored output."""
-        D = self.sum(self.times(P, dP), -1, True)
-        read = self.sum(self.times(dy, self.stored(y, self.carrier)), -1, True)
-        with numpy.errstate(all="ignore"):
-            further = numpy.sqrt(numpy.maximum(read.variance - D.variance, 0))
-            return Spread(ds.value, ds.own, self, ds.held, {**ds.shared, Source(): -P.value * further}, ds.kinds)
-
-
-def _step(x: Array) -> float:
-    """The largest power of two of which all numbers are multiples."""
-    mantissa, exponent = numpy.frexp(x[x != 0])
-    if not mantissa.size:
-        return math.inf
-    digits = numpy.ldexp(mantissa, 53).astype(numpy.int64)
-    lowest = numpy.frexp((digits & -digits).astype(float))[1] - 1
-    return math.ldexp(1.0, int((lowest + exponent - 53).min()))
-
-
-def _of_storing(x: Spread, format: Format) -> Array:
-    """The variance that rounding to the type adds."""
-    y = x.value
-    with numpy.errstate(all="ignore"):
-        exact = (x.variance == 0) & format.holds(y)
-        lost = 0.0 if format.gradual else format.smallest**2
-        rounding = Arithmetic(unit=format.unit).of_rounding(y * y) + lost
-        if format.gradual:  # below the smallest normal number the spacing is that above it, every error being as likely
-            rounding = numpy.where(abs(y) < format.smallest, (format.unit * format.smallest) ** 2 / 3, rounding)
-        own = numpy.where(exact, 0, rounding)
-        beyond = numpy.isfinite(y) & (numpy.abs(y) > format.largest * (1 + format.unit / 2))
-        return numpy.where(beyond, math.inf, numpy.where(numpy.isfinite(y), own, 0))
 
 
 def _over(f: Callable[[Any], Any], x: Any) -> Any:
@@ -274,43 +188,73 @@ def plan(said: str | Mapping[str, Any], dtype: str, where: str = "PLAN") -> Plan
     if isinstance(said, str):
         return _by_name(said, dtype, where)
     if not isinstance(said, Mapping) or not all(isinstance(key, str) for key in said):
-        raise UserError(f'{where} must be "eager", "fused" or a dict, as {_EXAMPLE}; it is {said!r:.80}')
+        raise UserError(f"{where} must be {_IN_WORDS} or a dict, as {_EXAMPLE}; it is {said!r:.80}")
     if unknown := sorted(set(said) - set(_KEYS)):
         raise UserError(f"{where} says {unknown[0]!r:.40}; a plan has {', '.join(_KEYS)}, as in {_EXAMPLE}")
-    chain = said.get("chain", CHAIN)
-    if not isinstance(chain, int) or isinstance(chain, bool) or chain < 1:
-        raise UserError(f"{where}: chain must be a whole number of terms, 1 or more; it is {chain!r:.40}")
-    accumulate = _type(said.get("accumulate", _accumulator(dtype)), dtype, f"{where}: accumulate")
+    chain = _terms(said.get("chain", CHAIN), f"{where}: chain")
+    accumulate, sums = _accumulated(said.get("accumulate", _accumulator(dtype)), dtype, f"{where}: accumulate")
     factors = None if said.get("factors") is None else _type(said["factors"], dtype, f"{where}: factors")
-    return Plan("own", dtype, _stored(said.get("stored", {}), dtype, where), accumulate, chain, factors)
+    stored = _stored(said.get("stored", {}), dtype, where)
+    return Plan("own", dtype, stored, accumulate, chain, factors, sums=sums)
 
 
+NAMES = ("eager", "fused", "narrow")
+_IN_WORDS = '"eager", "fused", "narrow"'
 _EXAMPLE = '{"stored": {"probabilities": "bfloat16"}, "accumulate": "float32", "chain": 64}'
 
 
 def _by_name(name: str, dtype: str, where: str) -> Plan:
-    if name not in ("eager", "fused"):
-        raise UserError(f'{where} is {name!r:.40}; plans with a name are "eager" and "fused", or say {_EXAMPLE}')
+    if name not in NAMES:
+        raise UserError(f"{where} is {name!r:.40}; plans with a name are {_IN_WORDS}, or say {_EXAMPLE}")
     stored = dict.fromkeys(_THROUGH_PROBABILITIES, dtype) if name == "fused" else {EVERY: dtype}
     factors = None if FORMATS[dtype].unit <= FORMATS[_accumulator(dtype)].unit else dtype
     if dtype == "tf32":  # a type of the factors alone: what is stored is float32
         stored = {}
-    return Plan(name, dtype, stored, _accumulator(dtype), CHAIN, factors)
+    if name != "narrow" or dtype == "tf32":
+        return Plan(name, dtype, stored, _accumulator(dtype), CHAIN, factors)
+    sums = {kind: Accumulator(dtype) for kind in ("over rows", "scattered")}
+    return Plan(name, dtype, {**stored, MEANS: dtype}, _accumulator(dtype), CHAIN, factors, sums=sums)
 
 
 def _accumulator(dtype: str) -> str:
     return "float64" if dtype == "float64" else "float32"
 
 
+def _accumulated(found: Any, dtype: str, where: str) -> tuple[str, dict[str, Accumulator]]:
+    """The type of all sums, and what kinds of sums have of their own."""
+    if not isinstance(found, Mapping):
+        return _type(found, dtype, where), {}
+    if unknown := [kind for kind in found if kind not in SUMS]:
+        raise UserError(f"{where} names {unknown[0]!r:.40}; sums are {', '.join(SUMS)}")
+    return _accumulator(dtype), {kind: _of_kind(said, dtype, f"{where}[{kind!r}]") for kind, said in found.items()}
+
+
+def _of_kind(said: Any, dtype: str, where: str) -> Accumulator:
+    """ "bfloat16", or {"type": "bfloat16", "chain": 64, "block": 512}."""
+    if not isinstance(said, Mapping):
+        return Accumulator(_type(said, dtype, where))
+    if unknown := [key for key in said if key not in ("type", "chain", "block")]:
+        raise UserError(f"{where} says {unknown[0]!r:.40}; an accumulator has type, chain, block")
+    chain = _terms(said.get("chain", CHAIN), f"{where}: chain")
+    block = _terms(said["block"], f"{where}: block") if "block" in said else 0
+    return Accumulator(_type(said.get("type"), dtype, f"{where}: type"), chain, block)
+
+
+def _terms(found: Any, what: str) -> int:
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise UserError(f"{what} must be a whole number of terms, 1 or more; it is {found!r:.40}")
+    return found
+
+
 def _stored(found: Any, dtype: str, where: str) -> dict[str, str]:
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise UserError(f'{where}: stored must be a dict of types by name, as {{"probabilities": "bfloat16"}}')
     types = {name: _type(each, dtype, f"{where}: stored[{name!r:.40}]") for name, each in found.items()}
-    known = named.names() | set(WORDS) | {EVERY}
+    known = named.names() | set(WORDS) | {EVERY, MEANS}
     if unknown := [name for name in found if name.rpartition(".")[2] not in known]:
         raise UserError(
             f"{where}: stored names {unknown[0]!r:.40}, and no line of the text does; names are those of refllm/spec, "
-            f"such as P or dP, or {', '.join(WORDS)}"
+            f"such as P or dP, or {', '.join([*WORDS, MEANS])}"
         )
     return types
 

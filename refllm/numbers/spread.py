@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -94,6 +95,11 @@ class Arithmetic:
     def of_rounding(self, squares: Any) -> Any:
         """The variance that the rounding of numbers with these squares adds."""
         return ROUNDING * self.unit * self.unit * squares
+
+    def adding(self, level: int) -> tuple[int, float]:
+        """How many terms one accumulator takes, and the variance of rounding what it holds when that is 1. Level 0 adds
+        the terms, level 1 what the accumulators of level 0 hold, and so on."""
+        return self.chain, self.of_rounding(1.0)
 
     def steepness(self, f: Callable[[Array], Array], x: Spread, slope: Array) -> Array:
         """How steep f is where x may be: its derivative, while the error of x is small."""
@@ -214,17 +220,19 @@ class Arithmetic:
             N = numpy.maximum(count, 1).astype(float)
             mean = y / N
             about = numpy.maximum(squares / N - mean * mean, 0)
-            partial = numpy.zeros(numpy.shape(y))
-            while True:
-                chains = numpy.ceil(N / self.chain)
+            own = numpy.zeros(numpy.shape(y))
+            for level in itertools.count():
+                chain, of_one = self.adding(level)
+                chains = numpy.ceil(N / chain)
                 n = N / chains
                 linear, square = n * (n + 1) / 2 - 1, n * (n + 1) * (2 * n + 1) / 6 - 1
-                partial = partial + chains * (linear * about + square * mean * mean) * (1 + N / (2 * kinds))
+                squared = chains * (linear * about + square * mean * mean) * (1 + N / (2 * kinds))
+                own = own + of_one * squared
                 kinds = math.inf  # the chains hold different sums
                 if (chains == 1).all():
                     break
                 N, mean, about = chains, n * mean, n * about
-            return self.rounded(y, variance + self.of_rounding(partial), True, shared)
+            return self.rounded(y, variance + own, True, shared)
 
     # --- what rounds nothing -----------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The mistakes of kernels on the sized cases: which case each one gets wrong.
 
-deaths = measure(sized, "float32")
+deaths = measure(sized, plans.plan("eager", "float32"))
 print(as_text(deaths))      json.dumps(as_data(deaths))
 """
 
@@ -12,16 +12,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from refllm.numbers import plans
+from refllm.numbers.plans import Plan
 from refllm.verify import runner
 from refllm.verify.case import FaultError, UnsupportedError
 from refllm.verify.kernels.bank import OPERATIONS, Mistake, implementation
+from refllm.verify.kernels.in_type import NARROW, in_type
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
 
-PLAN = "eager"
-DTYPES = ("float64", "float32")
+DTYPES = ("float64", "float32", *NARROW)
 KNOWN = tuple(dict.fromkeys(m.operation for m in MISTAKES))
 WIDTH = 80
 
@@ -35,14 +35,14 @@ class Death:
     said: str
 
 
-def measure(sized: Iterable[SizedCase], dtype: str, bank: Iterable[Mistake] = MISTAKES) -> list[Death]:
+def measure(sized: Iterable[SizedCase], plan: Plan, bank: Iterable[Mistake] = MISTAKES) -> list[Death]:
     """A death for each mistake of an operation of these cases, in the order of the bank."""
     held = sorted((case for case in sized if case.operation in OPERATIONS), key=size)
     chosen = [m for m in bank if any(case.operation == m.operation for case in held)]
     found: dict[str, Death] = {}
     for case in held:
         alive = [m for m in chosen if m.operation == case.operation and m.id not in found]
-        found |= {death.mistake.id: death for death in killed(case, dtype, alive)} if alive else {}
+        found |= {death.mistake.id: death for death in killed(case, plan, alive)} if alive else {}
     return [found.get(m.id, Death(m, "", "")) for m in chosen]
 
 
@@ -53,15 +53,15 @@ def size(case: SizedCase) -> int:
     return sum(math.prod(shape) for shape in shapes) + 16 * scores
 
 
-def killed(sized: SizedCase, dtype: str, bank: Iterable[Mistake]) -> Iterator[Death]:
-    """The mistakes that one case finds."""
-    plan, case = plans.plan(PLAN, dtype), sized.case()
+def killed(sized: SizedCase, plan: Plan, bank: Iterable[Mistake]) -> Iterator[Death]:
+    """The mistakes that one case finds in a run under the plan."""
+    dtype, case = plan.dtype, sized.case()
     if runner.unfit_for(case, dtype, 1.0):
         return
     truth = judge.Text(case, plan, gradients=bool(case.cotangents))
     for mistake in bank:
         try:
-            response = runner.respond(implementation(mistake), case, dtype)
+            response = runner.respond(in_type(implementation(mistake), dtype), case, dtype)
         except (FaultError, UnsupportedError) as error:
             yield Death(mistake, sized.id, str(error))
             continue

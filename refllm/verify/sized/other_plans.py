@@ -19,6 +19,7 @@ from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
 
 NARROW = ("bfloat16", "float16")
+NARROW_SAYS = "which adds up over rows and by index in the narrow type and keeps the mean of a row in it"
 ADDED_IN_IT = {"stored": {"*": "dtype"}, "accumulate": "dtype", "factors": "dtype"}
 _OTHERWISE_WRONG = ("shape", "missing", "type", "zeros")  # which no plan makes right
 
@@ -53,6 +54,9 @@ class OtherPlans:
         if self.plan != eager:
             yield eager, 'right under the plan eager: say PLAN = "eager" if that is meant', False
         if self.dtype in NARROW:
+            own = plans.plan("narrow", self.dtype)
+            if self.plan != own:
+                yield own, f'right under the plan narrow, {NARROW_SAYS}: say PLAN = "narrow" if that is meant', True
             narrow = plans.plan(ADDED_IN_IT, self.dtype)
             said = '{"stored": {"*": "dtype"}, "accumulate": "dtype", "factors": "dtype"}'
             lost = f"right only where sums are added up in {self.dtype}, which loses digits that float32 keeps"

@@ -7,12 +7,14 @@ from collections import Counter
 
 import pytest
 
+from refllm.numbers import plans
 from refllm.verify import corpus
 from refllm.verify.kernels import softmaxes, table
 from refllm.verify.kernels.bank import OPERATIONS, Mistake, exchanged
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.mutants.bank import edit
 from refllm.verify.sized import cases
+from spec_tests.verify.kernels.lost_digits import LOST_DIGITS
 
 KNOWN = list(cases.load(corpus.folder(None)).values())
 SOFTMAX = softmaxes.softmax
@@ -20,9 +22,10 @@ REPORT = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+")
 FEW = 4  # mistakes of each operation that are tried without --slow
 
 
-def deaths(operation: str, dtype: str, most: int | None) -> list[table.Death]:
+def deaths(operation: str, dtype: str, most: int | None, plan: str = "eager") -> list[table.Death]:
     bank = [m for m in MISTAKES if m.operation == operation][:most]
-    return table.measure([case for case in KNOWN if case.operation == operation and not case.slow], dtype, bank)
+    chosen = [case for case in KNOWN if case.operation == operation and not case.slow]
+    return table.measure(chosen, plans.plan(plan, dtype), bank)
 
 
 def test_mistakes_have_names_of_their_own_and_operations_of_the_text() -> None:
@@ -48,7 +51,7 @@ def test_some_mistakes_of_every_operation_die(operation: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", table.DTYPES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("operation", table.KNOWN)
 def test_every_mistake_dies(operation: str, dtype: str) -> None:
     found = deaths(operation, dtype, None)
@@ -57,11 +60,21 @@ def test_every_mistake_dies(operation: str, dtype: str) -> None:
     assert [d.mistake.id for d in found if " raised " in d.said] == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", list(LOST_DIGITS))
+@pytest.mark.parametrize("operation", table.KNOWN)
+def test_in_bfloat16_every_mistake_dies_that_loses_more_than_its_digits(operation: str, plan: str) -> None:
+    found = deaths(operation, "bfloat16", None, plan)
+    assert set(table.survivors(found)) == {id for id in LOST_DIGITS[plan] if id.partition("/")[0] == operation}
+    assert [d.mistake.id for d in found if " raised " in d.said] == []
+
+
 def test_a_change_that_is_no_mistake_survives() -> None:
     same = Mistake("softmax/none", "softmax", edit(SOFTMAX, "shift, Z = online(rows)", "shift, Z = online(rows + 0)"))
     few = [case for case in KNOWN if case.operation == "softmax" and table.size(case) < 10_000]
-    assert table.survivors(table.measure(few, "float32", [same])) == ["softmax/none"]
-    assert "SURVIVES" in table.as_text(table.measure(few, "float32", [same]))
+    plan = plans.plan("eager", "float32")
+    assert table.survivors(table.measure(few, plan, [same])) == ["softmax/none"]
+    assert "SURVIVES" in table.as_text(table.measure(few, plan, [same]))
 
 
 def test_the_text_is_itself_again_after_a_mistake() -> None:

@@ -52,6 +52,14 @@ def embedding(E: Array, *, ids: Array) -> tuple[Array, Callable[[Array], Array]]
     return stored(E[ids]), back
 
 
+def matmul(x: Array, W: Array) -> Array:
+    """Every product of a row and a column is added up in bfloat16."""
+    total = np.zeros((len(x), W.shape[1]), np.float32)
+    for k in range(len(W)):
+        total = stored(total + x[:, k, None] * W[k])
+    return total
+
+
 def test_what_is_stored_as_eager_stores_it_is_told_so_under_fused() -> None:
     assert said("RNN/kernel-tanh-1025-normal", tanh, "fused") == ["fail", EAGER]
     assert said("RNN/kernel-tanh-1025-normal", tanh, "eager") == ["pass"]
@@ -64,6 +72,9 @@ def test_a_mistake_is_right_under_no_plan() -> None:
 
 def test_sums_in_the_narrow_type_are_named() -> None:
     status, line = said("EMB/kernel-embedding-257x65-5x129", embedding, "eager")
+    assert status == "fail"
+    assert line.startswith("right under the plan narrow, which adds up over rows and by index in the narrow type")
+    status, line = said("LMHEAD/kernel-matmul-9x1023x17-offset", matmul, "eager")
     assert status == "fail"
     assert line.startswith("right only where sums are added up in bfloat16, which loses digits that float32 keeps")
     plan = line.partition("PLAN = ")[2].partition(" if that")[0]
