@@ -22,7 +22,7 @@ VECTORS = json.loads((GOLDEN / "sized" / "generator.json").read_text(encoding="u
 LANGUAGES = {
     "c": ("sized.c", "cc"), "rust": ("sized.rs", "rustc"), "go": ("sized.go", "go"), "javascript": ("sized.js", "node"),
 }  # fmt: skip
-FLOATS = ("normal", "positive", "peaked", "offset", "wide", "outlier", "subnormal", "masked")
+FLOATS = ("normal", "positive", "peaked", "offset", "low", "wide", "outlier", "subnormal", "masked")
 
 Program = Callable[..., list[str]]
 

@@ -26,10 +26,10 @@ def smoothed_cross_entropy(
     index = numpy.where(counted, index, 0)
     number, V = numpy.arange(len(rows)), rows.shape[1]
     shift, Z = online(rows)
-    losses = (shift + numpy.log(Z))[:, 0] - (1 - smoothing) * rows[number, index]
+    losses = numpy.log(Z)[:, 0] - (1 - smoothing) * (rows[number, index] - shift[:, 0])
     if smoothing:
         for columns in tiles(V, BLOCK):
-            losses -= smoothing / V * rows[:, columns].sum(axis=1)
+            losses -= smoothing / V * (rows[:, columns] - shift).sum(axis=1)
     losses = numpy.where(counted, losses, 0)
     count = max(1, int(counted.sum()))
 

@@ -11,6 +11,7 @@ Row r of its last axis has word N + r, N being the number of elements.
     positive    1 + the 7 topmost bits                               -6        above 0, at most 2
     peaked      as normal                                            -5, and -1 where the 4 lowest bits are 0
     offset      248 + the 3 topmost bits                             -5        mean 7.86, deviation 0.07
+    low         -(248 + the 3 topmost bits)                          2         rows far below 0: -1020 to -992
     wide        ±(128 + the 7 topmost bits), - if bit 0 is set       -15 + bits 8 to 11       2^-8 to 2^8
     outlier     as normal; ±255 at column below(row's word, n)       -5; 2                    one of 1020 in each row
     subnormal   ±(1 or the odd number of the 7 topmost bits)         -133      below 2^-126 without an exponent
@@ -84,6 +85,10 @@ def _offset(recipe: Recipe, w: Array, rows: Array, n: int) -> Array:
     return numpy.ldexp((_bits(w, 61, 3) + 248).astype(float), -5)
 
 
+def _low(recipe: Recipe, w: Array, rows: Array, n: int) -> Array:
+    return -numpy.ldexp((_bits(w, 61, 3) + 248).astype(float), 2)
+
+
 def _wide(recipe: Recipe, w: Array, rows: Array, n: int) -> Array:
     return numpy.ldexp(_signed(w, 128 + _bits(w, 57, 7)).astype(float), _bits(w, 8, 4) - 15)
 
@@ -136,7 +141,7 @@ def _documents(recipe: Recipe, w: Array, rows: Array, n: int) -> Array:
 
 
 PROFILES: Mapping[str, Callable[[Recipe, Array, Array, int], Array]] = {
-    "normal": _normal, "positive": _positive, "peaked": _peaked, "offset": _offset, "wide": _wide,
+    "normal": _normal, "positive": _positive, "peaked": _peaked, "offset": _offset, "low": _low, "wide": _wide,
     "outlier": _outlier, "subnormal": _subnormal, "masked": _masked, "constant": _constant,
     "integers": _integers, "count": _count, "listed": _listed,
     "bits": _chance, "lengths": _lengths, "documents": _documents,

@@ -39,6 +39,7 @@ static double number(const char *profile, uint64_t w, uint64_t row, uint64_t col
     if (!strcmp(profile, "positive")) return ldexp(top + 1, -6);
     if (!strcmp(profile, "peaked")) return ldexp(sixes, w & 15 ? -5 : -1);
     if (!strcmp(profile, "offset")) return ldexp(248 + (double)(w >> 61), -5);
+    if (!strcmp(profile, "low")) return -ldexp(248 + (double)(w >> 61), 2);
     if (!strcmp(profile, "wide")) return sign * ldexp(128 + top, (int)(w >> 8 & 15) - 15);
     if (!strcmp(profile, "subnormal")) return sign * ldexp((double)(w >> 57 | 1), -133);
     if (!strcmp(profile, "masked") && (!(w & 3) || !(row & 3))) return -INFINITY;

@@ -46,6 +46,8 @@ func number(profile string, w, row, column, n uint64) float64 {
 		return math.Ldexp(sixes, -1)
 	case profile == "offset":
 		return math.Ldexp(248+float64(w>>61), -5)
+	case profile == "low":
+		return -math.Ldexp(248+float64(w>>61), 2)
 	case profile == "wide":
 		return sign * math.Ldexp(128+float64(top), int(w>>8&15)-15)
 	case profile == "subnormal":

@@ -34,6 +34,7 @@ function number(profile, w, row, column, n) {
     case "positive": return (top + 1) * 2 ** -6;
     case "peaked": return sixes * 2 ** (bits(w, 0, 4) ? -5 : -1);
     case "offset": return (248 + bits(w, 61, 3)) * 2 ** -5;
+    case "low": return -(248 + bits(w, 61, 3)) * 4;
     case "wide": return sign * (128 + top) * 2 ** (bits(w, 8, 4) - 15);
     case "subnormal": return sign * (top | 1) * 2 ** -133;
     case "masked": if (!(w & 3n) || !(row & 3n)) return -Infinity; break;

@@ -34,6 +34,7 @@ fn number(profile: &str, w: u64, row: u64, column: u64, n: u64) -> f64 {
         "positive" => scaled(top as f64 + 1.0, -6),
         "peaked" => scaled(sixes, if w & 15 == 0 { -1 } else { -5 }),
         "offset" => scaled(248.0 + (w >> 61) as f64, -5),
+        "low" => -scaled(248.0 + (w >> 61) as f64, 2),
         "wide" => sign * scaled(128.0 + top as f64, (w >> 8 & 15) as i32 - 15),
         "subnormal" => sign * scaled((top | 1) as f64, -133),
         "masked" if w & 3 == 0 || row & 3 == 0 => f64::NEG_INFINITY,

@@ -26,6 +26,8 @@ SHAPES: list[tuple[tuple[int, ...], int, int, int, bool, str]] = [
     # more queries than keys, one of either, none
     ((3,), 129, 33, 64, False, "normal"), ((3,), 33, 1, 40, False, "normal"), ((0, 3), 33, 33, 64, True, "normal"),
     ((3,), 0, 33, 64, False, "normal"), ((1025,), 3, 5, 8, True, "normal"),
+    # scores far below 0: about -800 to -1,000
+    ((3,), 65, 129, 64, False, "low"), ((1, 3), 129, 129, 40, True, "low"), ((7,), 1, 1025, 64, True, "low"),
 ]  # fmt: skip
 
 
@@ -36,6 +38,9 @@ def _about(T: int, S: int, D: int, causal: bool) -> str:
 def _inputs(
     lead: tuple[int, ...], T: int, S: int, D: int, profile: str = "normal", E: int | None = None
 ) -> dict[str, Any]:
+    if profile == "low":
+        k = of("low", *lead, S, D, exponent=-3)
+        return {"q": of("positive", *lead, T, D), "k": k, "v": normal(*lead, S, E or D)}
     return {"q": of(profile, *lead, T, D), "k": normal(*lead, S, D), "v": normal(*lead, S, E or D)}
 
 
@@ -119,7 +124,7 @@ def attention() -> Iterator[Asked]:
 
 
 def attention_with_lse() -> Iterator[Asked]:
-    for lead, T, S, D, causal, profile in [SHAPES[n] for n in (2, 5, 12, 18, 20)]:
+    for lead, T, S, D, causal, profile in [SHAPES[n] for n in (2, 5, 12, 18, 20, 30)]:
         yield Asked(
             "attention_with_lse",
             f"{by(lead)}x{T}x{S}x{D}-{profile}",

@@ -13,16 +13,16 @@ SOFTMAX = [
     ((3, 1000), "normal"), ((2, 1023), "peaked"), ((3, 1024), "normal"), ((3, 1025), "normal"), ((5, 1025), "peaked"),
     ((3, 1025), "subnormal"), ((3, 1031), "masked"), ((2, 2047), "outlier"), ((2, 2049), "wide"), ((3, 4097), "offset"),
     ((2, 16383), "outlier"), ((2, 16384), "normal"), ((1, 32000), "peaked"), ((1025, 7), "normal"),
-    ((0, 1025), "normal"),
+    ((0, 1025), "normal"), ((9, 129), "low"), ((3, 1025), "low"),
 ]  # fmt: skip
-LOG_SOFTMAX = [SOFTMAX[n] for n in (0, 2, 4, 6, 8, 9, 11, 13, 14, 16, 18, 19, 21, 24)]
-LOG_SUM_EXP = [SOFTMAX[n] for n in (1, 2, 5, 9, 13, 14, 18, 21)]
+LOG_SOFTMAX = [SOFTMAX[n] for n in (0, 2, 4, 6, 8, 9, 11, 13, 14, 16, 18, 19, 21, 24, 25, 26)]
+LOG_SUM_EXP = [SOFTMAX[n] for n in (1, 2, 5, 9, 13, 14, 18, 21, 25, 26)]
 NORMS = [
     ((7, 31), "normal"), ((5, 32), "normal"), ((33, 33), "offset"), ((3, 5, 63), "wide"), ((65, 64), "normal"),
     ((3, 65), "outlier"), ((5, 127), "offset"), ((129, 128), "normal"), ((3, 129), "positive"), ((3, 1000), "normal"),
     ((5, 1023), "offset"), ((4, 1024), "outlier"), ((3, 1025), "normal"), ((3, 1025), "subnormal"), ((7, 2049), "wide"),
     ((2, 4097), "offset"), ((2, 16383), "outlier"), ((2, 16384), "normal"), ((1023, 5), "normal"),
-    ((0, 1025), "normal"), ((9, 17), "offset"), ((65, 31), "offset"),
+    ((0, 1025), "normal"), ((9, 17), "offset"), ((65, 31), "offset"), ((129, 260), "outlier"),
 ]  # fmt: skip
 NUMBERS = [
     ((1025,), "normal"), ((33, 65), "peaked"), ((3, 1023), "wide"), ((2, 2049), "subnormal"), ((1, 16385), "positive"),
@@ -71,6 +71,7 @@ def cross_entropy() -> Iterator[Asked]:
         ((2, 128256), "outlier", "none"),
         ((1025, 7), "normal", "mean"),
         ((0, 1025), "normal", "none"),
+        ((9, 257), "low", "mean"),
     ]
     for shape, profile, reduction in shapes:
         for ignore in (None, -100) if shape[0] in (7, 129, 1025) else (None if shape[0] in (2, 5, 0) else -100,):
@@ -85,7 +86,7 @@ def cross_entropy() -> Iterator[Asked]:
 
 
 def smoothed_cross_entropy() -> Iterator[Asked]:
-    for shape, profile, reduction, ignore in [
+    shapes: list[tuple[tuple[int, ...], str, str, int | None]] = [
         ((7, 33), "normal", "mean", -100),
         ((5, 129), "peaked", "none", None),
         ((9, 1025), "normal", "mean", -100),
@@ -93,14 +94,18 @@ def smoothed_cross_entropy() -> Iterator[Asked]:
         ((3, 32000), "normal", "mean", -100),
         ((2, 50257), "normal", "none", None),
         ((2, 128256), "peaked", "mean", None),
-    ]:
+        ((9, 129), "low", "none", None),
+        ((65, 33), "normal", "none", None),
+    ]
+    for shape, profile, reduction, ignore in shapes:
+        how = {"smoothing": 0.5 if shape == (65, 33) else 0.125, "reduction": reduction}
         targets = integers(*shape[:-1], below=shape[-1], **({} if ignore is None else {"instead": ignore}))
         yield Asked(
             "smoothed_cross_entropy",
             f"{by(shape)}-{profile}-{reduction}",
             _width(shape[-1]),
             {"logits": of(profile, *shape)},
-            {"targets": targets, "ignore": ignore, "smoothing": 0.125, "reduction": reduction},
+            {"targets": targets, "ignore": ignore, **how},
         )
 
 

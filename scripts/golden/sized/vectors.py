@@ -24,6 +24,7 @@ RECIPES: list[dict[str, Any]] = [
     {"profile": "bits", "shape": [2, 9], "chance": 192},
     {"profile": "lengths", "shape": [3, 1, 4], "lengths": [4, 1, 0]},
     {"profile": "documents", "shape": [2, 5, 5], "borders": [0, 2, 4]},
+    {"profile": "low", "shape": [3, 5]},
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ PV, Y = "sums = sums + P @ v[..., keys, :]", "y[..., rows, :] = sums / numpy.whe
 PRODUCT = "s = q[..., rows, :] @ swap(k[..., keys, :]) * (1 / math.sqrt(D))"
 CAUSAL = "s = numpy.where(key <= row + S - T, s, -INFINITY)"
 WINDOW = "s = numpy.where(key > row + S - T - window, s, -INFINITY)"
+TOP = "top = numpy.full((*q.shape[:-2], rows.stop - rows.start, 1), -INFINITY, q.dtype)"
 MASK = "s = numpy.where(mask[..., rows, keys], s, -INFINITY)"
 DELTA = "delta = (dy * y).sum(axis=-1, keepdims=True)"
 DK, DV = "dk_here += swap(ds) @ q[..., rows, :] * scale", "dv_here += swap(P) @ dy[..., rows, :]"
@@ -24,6 +25,8 @@ G = "https://github.com/"
 MISTAKES = [
     Mistake("attention/no-rescale", "attention whose output so far is not rescaled when the maximum rises",
             edit(forward, SUMS, "sums = sums * 1")),
+    Mistake("attention/maximum-from-zero", "attention whose maximum begins with 0, where rows far below it vanish",
+            edit(forward, TOP, TOP.replace("-INFINITY", "0"))),
     Mistake("attention/sum-not-rescaled", "attention whose sum so far is not rescaled when the maximum rises",
             edit(forward, Z, "Z = Z + P.sum(axis=-1, keepdims=True)")),
     Mistake("attention/maximum-of-tile", "attention whose maximum is that of the last tile, and the rescaling with it",

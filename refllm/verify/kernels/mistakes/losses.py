@@ -6,13 +6,13 @@ from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.losses import smoothed_cross_entropy
 from refllm.verify.mutants.bank import edit
 
-PICKED = "losses = (shift + numpy.log(Z))[:, 0] - (1 - smoothing) * rows[number, index]"
+PICKED = "losses = numpy.log(Z)[:, 0] - (1 - smoothing) * (rows[number, index] - shift[:, 0])"
 COUNT = "count = max(1, int(counted.sum()))"
 SHARE = "share = numpy.where(counted, share, 0)[:, None]"
 DX = "dx[:, columns] = (p - target.astype(logits.dtype)) * share"
 TARGET = "target = (1 - smoothing) * (places == index[:, None]) + smoothing / V"
 MASKED = "losses = numpy.where(counted, losses, 0)"
-SMOOTHED = "losses -= smoothing / V * rows[:, columns].sum(axis=1)"
+SMOOTHED = "losses -= smoothing / V * (rows[:, columns] - shift).sum(axis=1)"
 SUM = 'return losses.sum() / (count if reduction == "mean" else 1), cross_entropy_back'
 
 G = "https://github.com/"

@@ -7,6 +7,7 @@ from refllm.verify.kernels.softmaxes import log_softmax, online, softmax, where_
 from refllm.verify.mutants.bank import edit
 
 RESCALED = "Z = Z * numpy.exp(top - shift)"
+TOP = "top, Z = numpy.full((len(rows), 1), -INFINITY, rows.dtype), zeros((len(rows), 1), rows)"
 SUMMED = "Z = Z + numpy.exp(block - shift).sum(axis=1, keepdims=True)"
 WRITTEN = "p[:, columns] = numpy.exp(rows[:, columns] - shift) / where_nothing(Z)"
 DOT = "dot += (p[:, columns] * dy[:, columns]).sum(axis=1, keepdims=True)"
@@ -37,6 +38,9 @@ MISTAKES = [
     Mistake("softmax/maximum-of-first-block", "a softmax that is shifted by the maximum of its first block",
             edit(online, "new = numpy.maximum(top, block.max(axis=1, keepdims=True))",
                  "new = block.max(axis=1, keepdims=True) if columns.start == 0 else top")),
+    Mistake("softmax/maximum-from-zero", "a softmax whose maximum begins with 0, in which rows far below it vanish",
+            edit(online, TOP, TOP.replace("-INFINITY", "0")),
+            G + "microsoft/onnxruntime/pull/2786"),
     Mistake("softmax/padding-counted", "a softmax whose last block is padded with 0, not with -∞",
             edit(online, SUMMED, SUMMED + "\nif block.shape[1] % 32:\n"
                  "    Z = Z + (32 - block.shape[1] % 32) * numpy.exp(-shift)")),
@@ -71,6 +75,9 @@ MISTAKES = [
     Mistake("log_softmax/logarithm-of-softmax", "the logarithm of a softmax, which is -∞ where that vanishes",
             edit(log_softmax, LOG, "y[:, columns] = numpy.log(numpy.exp(rows[:, columns] - shift) / "
                  "where_nothing(Z))")),
+    Mistake("log_softmax/maximum-from-zero", "a log-softmax whose maximum begins with 0",
+            edit(online, TOP, TOP.replace("-INFINITY", "0")),
+            G + "mit-han-lab/tinyengine/issues/107"),
     Mistake("log_softmax/logarithm-in-bfloat16", "a log-softmax whose logarithm of the sum is bfloat16",
             edit(log_softmax, LOG, 'y[:, columns] = rows[:, columns] - shift - narrow(numpy.log(where_nothing(Z)), '
                  '"bfloat16")')),
