@@ -13,6 +13,7 @@ from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.cases import load as load_sized
 
 SIZES = ("tiny", "kernel", "all")
+BITS = ("narrowed", "widened")  # operations of level 1 that give bits, and so are asked for by level 0 too
 
 AnyCase = Case | SizedCase
 
@@ -59,7 +60,7 @@ def chosen_cases(cases: list[AnyCase], levels: list[str] | None, only: list[str]
     """Those of these cases that the flags choose."""
     if levels:
         wanted = {_level(text) for text in levels}
-        cases = [case for case in cases if case.level in wanted]
+        cases = [case for case in cases if case.level in wanted or (0 in wanted and case.operation in BITS)]
     return cases if not only else [case for case in cases if any(_is_meant(case, name, cases) for name in only)]
 
 

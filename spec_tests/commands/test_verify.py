@@ -92,6 +92,15 @@ def test_an_adapter_of_which_nothing_ran_is_2(
     assert "no case was run, so nothing is verified" in _line(capsys, adapter(text))
 
 
+def test_level_0_asks_for_all_that_are_bits_conversions_too(verified: Report) -> None:
+    status, report = verified("--self", "--level", "0")
+    assert (status, report["failed"], report["skipped"]) == (0, 0, 0)
+    assert {r["operation"] for r in report["results"].values()} == {"identity", "narrowed", "widened"}
+    for kind in ("bfloat16", "float16", "float8-e4m3", "float8-e5m2"):
+        asked = {id.removeprefix(f"FP8/{kind}-") for id in report["results"] if id.startswith(f"FP8/{kind}")}
+        assert {"ties", "subnormal", "overflow", "saturated", "nan", "nan-saturated", "zeros"} <= asked
+
+
 def test_only_is_an_operation_a_specification_or_a_case_and_else_its_beginning(verified: Report) -> None:
     def chosen(*only: str) -> set[str]:
         return set(verified("--self", *(word for name in only for word in ("--only", name)))[1]["results"])
@@ -108,7 +117,7 @@ def test_only_is_an_operation_a_specification_or_a_case_and_else_its_beginning(v
 def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level: int) -> None:
     plain, letter = verified("--self", "--level", str(level))[1], verified("--self", "--level", f"L{level}")[1]
     assert plain == letter
-    assert {r["level"] for r in plain["results"].values()} == {level}
+    assert {r["level"] for r in plain["results"].values()} == ({0, 1} if level == 0 else {level})
 
 
 @pytest.mark.parametrize(
@@ -121,7 +130,7 @@ def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level:
         (["--self", "--only", "NOTHING"], "no case is chosen"),
         (["--self", "--golden", "nowhere"], "there is no MANIFEST.json in it"),
         (["--self", "--convention", "gelu=tanh"], "the golden files know adam_eps="),
-        (["--mutants", "--level", "0"], "call nothing that a mutant imitates"),
+        (["--mutants", "--level", "6"], "call nothing that a mutant imitates"),
         (["--self", "--timeout", "0"], "--timeout must be above 0"),
         (["--cmd", "true"], "needs the place {request}"),
         (["--responses", "nowhere"], "no such directory"),
