@@ -61,6 +61,10 @@ def _keras(module: str) -> Subject:
     return Subject(module, module, ("keras", "torch"), "keras", environment={"KERAS_BACKEND": "torch"})
 
 
+def _keras_on_jax(module: str) -> Subject:
+    return Subject(f"{module} on JAX", module, ("keras", "jax"), "keras", environment={"KERAS_BACKEND": "jax"})
+
+
 def _adapter(name: str, file: str, *packages: str, **how: Any) -> Subject:
     return Subject(name, f"{ADAPTERS}{file}_adapter.py", packages, **how)
 
@@ -75,8 +79,9 @@ SUBJECTS = [
     Subject("jax.nn", "jax.nn", ("jax",), "jax", ("float64", "float32", "bfloat16")),
     Subject("jax.numpy", "jax.numpy", ("jax",), "jax"),
     Subject("flax.linen", "flax.linen", ("flax", "jax"), "jax", ("float32",)),  # it compiles each case
-    Subject("optax", "optax", ("optax", "jax"), "jax", ("float32",)),
+    Subject("optax", "optax", ("optax", "jax"), "jax"),
     *map(_keras, ("keras.ops", "keras.layers", "keras.losses", "keras.optimizers.schedules")),
+    *map(_keras_on_jax, ("keras.ops", "keras.layers", "keras.losses")),
     Subject("ONNX reference", f"{ADAPTERS}onnx_operators.py", ("onnx",), "onnx", values=True),
     Subject("ONNX Runtime", f"{ADAPTERS}onnx_operators.py", ("onnxruntime", "onnx"), "onnx", values=True,
             environment={"ONNX_BY": "runtime"}),
