@@ -1,6 +1,8 @@
 """Measure the limit of the tolerance by spread: how many standard deviations right implementations are off.
 
-    python scripts/calibrate_spread.py                    the tables of docs/conformance.md
+    python scripts/calibrate_spread.py                    the tables of docs/conformance.md, on standard output
+    python scripts/calibrate_spread.py --write            what is measured -> docs/data/calibration.json, and the page
+    python scripts/calibrate_spread.py --render           the page from what was measured before
     python scripts/calibrate_spread.py --only flash --problem attention --dtype bfloat16 --each
 
 The implementations (scripts/spread): the text and refllm in NumPy, sums in several orders; PyTorch eager, by its
@@ -13,11 +15,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import re
 import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
@@ -32,20 +37,25 @@ from spread import libraries as spread_libraries  # noqa: E402
 from spread.measured import Distances, Expected  # noqa: E402
 from spread.problems import problems  # noqa: E402
 
+DATA, PAGE = ROOT / "docs/data/calibration.json", ROOT / "docs/conformance.md"
+BEGIN, END = "<!-- calibration: written by scripts/calibrate_spread.py -->", "<!-- end of calibration -->"
 Row = tuple[str, str, str]  # implementation, dtype, plan
 Measured = dict[Row, dict[tuple[str, str], Distances]]  # of every problem and profile
 
 
-def measured(only: str, problem: str, dtype: str, profile: str) -> tuple[Measured, list[str]]:
-    """What every implementation is off by, and what could not be called."""
+def measured(only: str, problem: str, dtype: str, profile: str, *, write: bool = False) -> tuple[Measured, list[str]]:
+    """What every implementation is off by, and what could not be called. `write`: it is kept after each problem."""
     found: Measured = defaultdict(dict)
     refused: list[str] = []
     there = [one for one in spread_libraries.implementations() if only in one[0]]
-    chosen = [each for each in problems() if problem in each.name]
+    chosen = [each for each in problems() if re.search(problem, each.name)]
     with contextlib.suppress(KeyboardInterrupt):  # what was measured before is shown
-        for each, of_values in ((one, name) for one in chosen for name in one.profiles if profile in name):
-            _measure(each, of_values, there, dtype, found, refused)
-            print(".", end="", file=sys.stderr, flush=True)
+        for each in chosen:
+            for of_values in (name for name in each.profiles if profile in name):
+                _measure(each, of_values, there, dtype, found, refused)
+                print(".", end="", file=sys.stderr, flush=True)
+            if write:
+                keep(found)
     print(file=sys.stderr)
     return found, refused
 
@@ -67,6 +77,55 @@ def _measure(problem, profile, there, dtype, found, refused) -> None:  # type: i
             found[name, run, plan][problem.name, profile] = z
 
 
+def record(found: Measured) -> dict[str, dict[str, object]]:
+    """By implementation, dtype and plan: the problems, what those within the limit need, and those that are beyond."""
+    made: dict[str, dict[str, object]] = {}
+    for (name, dtype, plan), each in found.items():
+        right = Distances()
+        beyond = {" of ".join(key): z for key, z in each.items() if z.largest > plans.LIMIT}
+        for z in each.values():
+            if z.largest <= plans.LIMIT:
+                right.join(z)
+        made[f"{name} | {dtype} | {plan}"] = {
+            "version": spread_libraries.version(name), "measured": len(each), "elements": right.elements,
+            "rms": round(right.rms, 2), "largest": round(right.largest, 1), "where": right.where,
+            "beyond": {key: [z.where, f"{z.largest:.3g}"] for key, z in beyond.items()},
+        }  # fmt: skip
+    return made
+
+
+def table(data: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The two tables of the page."""
+    yield "| implementation | version | dtype | plan | measured | rms | largest | where |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for key, row in data.items():
+        name, dtype, plan = key.split(" | ")
+        right = row["measured"] - len(row["beyond"])
+        cells = [name, row["version"], dtype, plan, f"{right} of {row['measured']}", row["rms"], row["largest"]]
+        yield f"| {' | '.join(map(str, cells))} | {row['where']} |"
+    yield ""
+    yield "| implementation | dtype | plan | beyond the limit, and by how many deviations |"
+    yield "|---|---|---|---|"
+    for key, row in data.items():
+        if row["beyond"]:
+            yield f"| {key} | {'; '.join(f'{where} ({z})' for where, z in row['beyond'].values())} |"
+
+
+def render() -> None:
+    """Puts the tables between the two marks of the page."""
+    data = json.loads(DATA.read_text(encoding="utf-8"))
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(table(data)) + f"\n\n{END}{after}", encoding="utf-8")
+
+
+def keep(found: Measured) -> None:
+    """Adds to what was measured before; who is measured again has what is new alone."""
+    data = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+    DATA.write_text(json.dumps(data | record(found), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    render()
+
+
 def rows(found: Measured) -> Iterator[str]:
     yield "| implementation | dtype | plan | operations × profiles | numbers | rms z | largest z | where |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -85,9 +144,14 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("only", "problem", "dtype", "profile"):
         parser.add_argument(f"--{name}", default="", metavar="TEXT", help=f"what has TEXT in its name ({name})")
     parser.add_argument("--each", action="store_true", help="also every problem and profile beyond half the limit")
+    parser.add_argument("--write", action="store_true", help="keep what is measured, and write the page")
+    parser.add_argument("--render", action="store_true", help="write the page from what was measured before")
     chosen = parser.parse_args(arguments)
+    if chosen.render:
+        render()
+        return 0
     warnings.simplefilter("ignore")
-    found, refused = measured(chosen.only, chosen.problem, chosen.dtype, chosen.profile)
+    found, refused = measured(chosen.only, chosen.problem, chosen.dtype, chosen.profile, write=chosen.write)
     print("\n".join(rows(found)))
     if chosen.each:
         for row, each in found.items():

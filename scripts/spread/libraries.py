@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import inspect
 import math
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from refllm.verify import adapter, reference
+from refllm.verify.kernels import bank
+from refllm.verify.kernels.in_type import in_type
 from spread import orders
 
 ADAPTERS = Path(__file__).resolve().parents[1] / "adapters"
@@ -20,6 +23,15 @@ Functions = Mapping[str, Callable[..., Any]]
 # name, functions, what sets the dtype of a run, and the plans that fit it by dtype
 Implementation = tuple[str, Functions, Callable[[str], object], Mapping[str, str]]
 ALL = ("float32", "bfloat16", "float16")
+PACKAGES = {"PyTorch": "torch", "torch": "torch", "JAX": "jax", "jax": "jax", "ONNX": "onnxruntime"}
+
+
+def version(name: str) -> str:
+    """Of what is measured under that name: that of its package."""
+    package = PACKAGES.get(name.replace(".", " ").split()[0].rstrip(","), "numpy")
+    return f"{package} {importlib.metadata.version(package)}"
+
+
 ATTENTION = ("attention", "relative_attention")
 
 
@@ -29,6 +41,10 @@ def implementations() -> Iterator[Implementation]:
     for name, functions in orders.of_text():
         dtypes = {"float32": "fused", "float16": "eager"} if name.endswith("NumPy") else {"float32": "fused"}
         yield name, functions, _nothing, dtypes
+    yield "the text, products of tf32 (emulated)", orders.in_tf32(), _nothing, {"tf32": "fused"}
+    for run in ("float32", "bfloat16", "float16"):  # a tiled attention among them
+        kernels = in_type(bank.implementation(), run).functions
+        yield "NumPy in tiles and blocks", kernels, _nothing, {run: "fused"}
     if _installed("torch"):
         yield from _of_torch()
     if _installed("jax"):
@@ -57,7 +73,8 @@ def _of_torch() -> Iterator[Implementation]:
     eager |= {"attention": make(_plain_attention), "rms_norm": make(_rms_norm), "adamw": _Steps(found, "AdamW")}
     eager["clip_by_global_norm"] = _clip
     use = _use(found)
-    yield f"PyTorch {torch.__version__}, eager", eager, use, dict.fromkeys(ALL, "eager")
+    narrow = {"float32": "eager", "bfloat16": "narrow", "float16": "narrow"}
+    yield "PyTorch, eager", eager, use, narrow
     kernels = found.functions["fused"].__globals__["KERNELS"]
     for name, kernel in (("math", SDPBackend.MATH), ("flash", SDPBackend.FLASH_ATTENTION)):
         functions = {n: _chosen(found.functions[n], kernels, kernel) for n in ATTENTION}
@@ -67,7 +84,7 @@ def _of_torch() -> Iterator[Implementation]:
         n: inspect.getclosurevars(f).nonlocals.get("forward") for n, f in eager.items() if inspect.isfunction(f)
     }
     compiled = {n: make(torch.compile(forwards[n], dynamic=True)) for n in COMPILED if forwards.get(n)}
-    yield "torch.compile", compiled, use, dict.fromkeys(ALL, "eager")
+    yield "torch.compile", compiled, use, narrow
 
 
 COMPILED = (
@@ -132,12 +149,11 @@ def _clip(g: list[Any], *, clip: float) -> Any:
 
 def _of_jax() -> Iterator[Implementation]:
     sys.path.insert(0, str(ADAPTERS.parent))
-    import jax  # type: ignore[import-not-found,unused-ignore]
 
     import fused_kernels
 
     found = adapter.from_file(ADAPTERS / "jax_adapter.py")
-    yield f"JAX {jax.__version__}", found.functions, _use(found), dict.fromkeys(ALL, "eager")
+    yield "JAX, jit", found.functions, _use(found), dict.fromkeys(ALL, "eager")
     for name, kernels, dtypes in fused_kernels.of_jax(found):
         plans = {dtype: "eager" for dtype in dtypes if dtype != "float64"}
         yield name, kernels.functions, _use(found), plans
@@ -146,6 +162,5 @@ def _of_jax() -> Iterator[Implementation]:
 def _of_onnx() -> Iterator[Implementation]:
     os.environ["ONNX_BY"] = "runtime"
     found = adapter.from_file(ADAPTERS / "onnx_adapter.py")
-    import onnxruntime  # type: ignore[import-not-found,unused-ignore]
 
-    yield f"ONNX Runtime {onnxruntime.__version__}", found.functions, _nothing, {"float32": "fused", "float16": "eager"}
+    yield "ONNX Runtime", found.functions, _nothing, {"float32": "fused", "float16": "eager"}

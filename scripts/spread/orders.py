@@ -98,6 +98,29 @@ class Backwards(Chunked):
         return Chunked.added(terms[..., ::-1])
 
 
+class Short(Ordered):
+    """As tf32 hardware multiplies: the factors of products are rounded to ten digits after the first, and what they
+    make is added up in float32. It is emulated; there is no such hardware in a CPU."""
+
+    @classmethod
+    def product(cls, a: Array, b: Array) -> Array:
+        found: Array = _short(a) @ _short(b)
+        return found
+
+    @staticmethod
+    def added(terms: Array) -> Array:
+        found: Array = terms.sum(axis=-1)
+        return found
+
+
+def _short(x: Array) -> Array:
+    """To nearest, of two the even one."""
+    bits = numpy.ascontiguousarray(x, numpy.float32).view(numpy.uint32).astype(numpy.uint64)
+    rounded = (bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFFE000
+    found: Array = numpy.where(numpy.isfinite(x), rounded.astype(numpy.uint32).view(numpy.float32), x)
+    return found
+
+
 def _one_by_one(terms: Array) -> Array:
     found: Array = numpy.cumsum(terms, axis=-1, dtype=terms.dtype)[..., -1]
     return found
@@ -113,6 +136,11 @@ def of_text() -> Iterator[tuple[str, Mapping[str, Callable[..., Any]]]]:
     kinds = ((Chunked, "in chunks of 512"), (Whole, "in one accumulator"), (Pairwise, "in pairs"))
     for kind, name in (*kinds, (Backwards, "backwards")):
         yield f"the text, sums {name}", {n: _with(kind, f) for n, f in plain.operations().items()}
+
+
+def in_tf32() -> Mapping[str, Callable[..., Any]]:
+    """The text with the products of tf32."""
+    return {n: _with(Short, f) for n, f in plain.operations().items()}
 
 
 def _with(kind: type[Ordered], function: Callable[..., Any]) -> Callable[..., Any]:

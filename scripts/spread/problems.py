@@ -16,7 +16,7 @@ import numpy
 from refllm.backend import Array
 from refllm.verify.sized.profiles import made
 
-PROFILES = ("normal", "positive", "peaked", "offset", "wide", "outlier")
+PROFILES = ("normal", "positive", "peaked", "offset", "low", "wide", "outlier")
 SEED = 20261129
 Shape = tuple[int, ...]
 

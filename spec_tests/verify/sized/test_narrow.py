@@ -70,7 +70,8 @@ def test_a_layer_norm_of_narrow_sums_and_means_is_right_under_narrow_alone(dtype
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_wrong_gradient_of_such_a_layer_norm_is_wrong_under_narrow(dtype: str) -> None:
     def without_the_mean(n: Array, dn: Array, r: Array) -> Array:
-        return r * (dn - n * (dn * n).mean(-1, keepdims=True))
+        dx: Array = r * (dn - n * (dn * n).mean(-1, keepdims=True))
+        return dx
 
     for id in NORMS[:2]:
         assert failures(id, layer_norm_in(dtype, without_the_mean), dtype, "narrow") == ["gradient of x"]
