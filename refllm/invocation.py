@@ -57,7 +57,11 @@ def quoted(path: str | Path) -> str:
     return shlex.quote(str(path))
 
 
-def retold(help_text: str) -> str:
-    """A help text whose commands begin as the user typed them; only for texts of refllm's own."""
+def retold(help_text: str, *, elsewhere: bool = False) -> str:
+    """A help text whose commands begin as the user typed them; only for texts of refllm's own. Of what is run
+    `elsewhere`, in another folder, a path is made whole."""
     begin = typed()
+    if elsewhere:
+        first, *rest = shlex.split(begin)
+        begin = shlex.join([str(Path(first).absolute()) if os.sep in first else first, *rest])
     return re.sub(r"(?<![\w/.-])refllm (?=[a-z]+\b)", lambda _: f"{begin} ", help_text)

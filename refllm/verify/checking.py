@@ -4,6 +4,7 @@
 
     check(my_layer_norm, "layer_norm", dtype="float32")        shows the report
     check(my_layer_norm, "layer_norm").require()               fails a test, with the report as its message
+    check(my_kernel, "softmax", dtype="float32", size="kernel")
     check(my_attention, arrays="torch", signatures="torch")    named as its own name says
 
 The function runs where it is called: one that crashes takes the notebook along. `refllm verify` and the plugin of
@@ -15,18 +16,27 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from refllm.errors import UserError
-from refllm.verify import corpus, plugging, runner
+from refllm.numbers import plans
+from refllm.verify import corpus, declared_plan, plugging, runner
 from refllm.verify import laws as trying
 from refllm.verify.adapter import Functions
 from refllm.verify.case import CARRIERS, Case
 from refllm.verify.explaining import SECONDS, explained
+from refllm.verify.laws.at_size import held_at_size
 from refllm.verify.plugging import Plug
 from refllm.verify.report import Report, sentence
 from refllm.verify.runner import Result
+from refllm.verify.sized import cases as sized_cases
+from refllm.verify.sized import judge
+from refllm.verify.sized.cases import SizedCase
+from refllm.verify.sized.recognised import Recognised
 
+AnyCase = Case | SizedCase
+Chosen = TypeVar("Chosen", Case, SizedCase, AnyCase)
+SIZES = ("tiny", "kernel", "all")
 LAWS = 5.0  # seconds that laws may take
 
 
@@ -90,34 +100,63 @@ def check(
     values: bool = False,
     laws: bool = True,
     search: float = SECONDS,
+    size: str = "tiny",
+    plan: Any = None,
     golden: str | None = None,
 ) -> Checked:
     """Checks a function against the golden cases of an operation, by default that of its name.
 
-    `what` may also be a dictionary of functions by name, or a module. `only` chooses cases, as the flag does; `arrays`,
+    `what` may also be a dictionary of functions by name, or a module. `only` chooses cases, as the flag does; `size` is
+    "tiny", "kernel" or "all", and `plan` how a kernel rounds (a name, or a dictionary as `PLAN`); `arrays`,
     `signatures` and `device` are what the page on conformance says of an adapter. UserError if nothing can be checked.
     """
     if dtype not in CARRIERS:
         raise UserError(f"dtype is one of {', '.join(CARRIERS)}; got {dtype!r:.40}")
-    corpus_ = corpus.load(corpus.folder(golden))
+    if size not in SIZES:
+        raise UserError(f"size is one of {', '.join(SIZES)}; got {size!r:.40}")
+    corpus_ = corpus.remembered(corpus.folder(golden))
     functions, name = _functions(what, operation, signatures)
     plugged = plugging.plugged(functions, Plug(arrays, device, signatures), whole=not isinstance(what, ModuleType))
     dtypes = tuple(CARRIERS) if plugged.bridge is None else (*plugged.bridge.dtypes, "tf32")
     declared = {**plugged.conventions, **(conventions or {})}
     mine = Functions(name, plugged.functions, declared, dtypes, plugged.use_dtype, bridge=plugged.bridge)
-    cases = _cases(corpus_, mine, only, asked=operation if operation not in functions else None)
+    rounding = plans.plan(declared_plan.DEFAULT if plan is None else plan, dtype, "plan")
+    of_size = [*(corpus_.cases.values() if size != "kernel" else ()), *(sized_of(corpus_) if size != "tiny" else ())]
+    found = _cases(of_size, mine, only, asked=operation if operation not in functions else None)
+    cases = [case for case in found if isinstance(case, Case)]
     cases = [case.values_alone() for case in cases] if values else cases
     results = runner.settled(runner.run(mine, cases, dtype, corpus_.C), dtype, corpus_.C)
     results = list(trying.held(mine, results, dtype, corpus_.C, LAWS)) if laws else results
     results = explained(results, dtype, corpus_.C, search)
+    sized = [case for case in found if isinstance(case, SizedCase)]
+    results += _at_size(mine, sized, dtype, rounding, values=values, laws=laws, search=search)
     report = Report(
-        name, _call(name, operation, dtype, arrays, signatures), dtype, corpus_.C, corpus_.spec_version, results,
+        name, _call(name, operation, dtype, arrays, signatures, size), dtype, corpus_.C, corpus_.spec_version, results,
         golden=golden, declared=declared,
     )  # fmt: skip
     if not report.ran:
         reasons = list(dict.fromkeys(result.reason for result in results))
         raise UserError(f"no case was run, so nothing is checked: {'; '.join(reasons[:3])}")
     return Checked(report)
+
+
+def sized_of(golden: corpus.Corpus) -> list[SizedCase]:
+    """The sized cases beside the golden ones, the slow ones apart."""
+    return [case for case in sized_cases.load(golden.folder).values() if not case.slow]
+
+
+def _at_size(
+    mine: Functions, cases: list[SizedCase], dtype: str, plan: plans.Plan, *, values: bool, laws: bool, search: float
+) -> list[Result]:
+    """What comes out of sized cases, with the laws at their sizes and what explains the wrong ones."""
+    if not cases:
+        return []
+    watched = Recognised(dtype, plan, search)
+    seen = watched.look if search else None
+    results = list(judge.run(mine, cases, dtype, plan, values=values, seen=seen))
+    if laws:
+        results = list(held_at_size(mine, cases, results, dtype, plan, LAWS))
+    return watched.explained(results)
 
 
 def _functions(what: Any, operation: str | None, signatures: str | None) -> tuple[dict[str, Any], str]:
@@ -136,29 +175,29 @@ def _functions(what: Any, operation: str | None, signatures: str | None) -> tupl
     return {name: what}, own or name
 
 
-def _cases(known: corpus.Corpus, mine: Functions, only: str | Iterable[str], asked: str | None) -> list[Case]:
+def _cases(known: list[AnyCase], mine: Functions, only: str | Iterable[str], asked: str | None) -> list[AnyCase]:
     """The cases of what is there. UserError if there is none, with a name that may be meant."""
     wanted = [only] if isinstance(only, str) else list(only)
-    found = [case for case in known.cases.values() if case.operation in mine.operations]
+    found = [case for case in known if case.operation in mine.operations]
     if asked is not None:
         found = [case for case in found if case.operation == asked]
     found = chosen(found, wanted)
     if found:
         return found
-    operations = sorted({case.operation for case in known.cases.values()})
+    operations = sorted({case.operation for case in known})
     names = [asked] if asked else sorted(mine.operations) or [mine.name]
     near = difflib.get_close_matches(names[0], operations, 1, 0.6)
-    meant = f"; is {near[0]} meant?" if near and near[0] != names[0] else ""
+    meant = f"; is {near[0]} meant?" if near and near[0] != names[0] else "."
     raise UserError(
         f"no case is of {', '.join([*names[:4], *wanted[:2]])}{meant} Say an operation of golden/README.md, or the "
         'table that has this name, signatures="torch"'
     )
 
 
-def chosen(cases: list[Case], wanted: list[str]) -> list[Case]:
+def chosen(cases: list[Chosen], wanted: list[str]) -> list[Chosen]:
     """Those that are named by specification id, operation or id; failing that, by the beginning of an id."""
 
-    def is_meant(case: Case, name: str) -> bool:
+    def is_meant(case: Chosen, name: str) -> bool:
         if any(name in (each.spec, each.operation, each.id) for each in cases):
             return name in (case.spec, case.operation, case.id)
         return case.id.startswith(name)
@@ -166,8 +205,11 @@ def chosen(cases: list[Case], wanted: list[str]) -> list[Case]:
     return [case for case in cases if any(is_meant(case, name) for name in wanted)] if wanted else cases
 
 
-def _call(name: str, operation: str | None, dtype: str, arrays: str | None, signatures: str | None) -> str:
+def _call(name: str, operation: str | None, dtype: str, arrays: str | None, signatures: str | None, size: str) -> str:
     """The words that repeat it."""
-    said = {"dtype": None if dtype == "float64" else dtype, "arrays": arrays, "signatures": signatures}
+    said = {
+        "dtype": None if dtype == "float64" else dtype, "arrays": arrays, "signatures": signatures,
+        "size": None if size == "tiny" else size,
+    }  # fmt: skip
     parts = [name, *([f'"{operation}"'] if operation else []), *(f'{k}="{v}"' for k, v in said.items() if v)]
     return f"check({', '.join(parts)})"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from refllm.verify.explanation import unexplained
 from refllm.verify.runner import Result
 
 SECONDS = 10.0  # that the search may take
@@ -15,6 +18,14 @@ def explained(results: list[Result], dtype: str, C: float, seconds: float = SECO
     """
     if not any(result.failed for result in results):
         return results
+    try:
+        return _explained(results, dtype, C, seconds)
+    except Exception as error:  # whatever it is, no report is lost for want of an explanation
+        said = [unexplained(error)]
+        return [replace(result, diagnosis=said) if result.wrong else result for result in results]
+
+
+def _explained(results: list[Result], dtype: str, C: float, seconds: float) -> list[Result]:
     from refllm.verify import diagnosis, noise, search  # with the bank, of which a run without failures needs nothing
 
     evidence = [result for result in results if result.failed or not result.case.declared]

@@ -35,6 +35,12 @@ class Explanation(str):
         return getattr(self.cause, "issue", None)  # what is found by search was reported by nobody
 
 
+def unexplained(error: Exception) -> str:
+    """What is said where looking for an explanation failed: a fault of this program, which costs no verdict."""
+    first = str(error).partition("\n")[0]
+    return f"no explanation: looking for one failed ({type(error).__name__}: {first:.100}). The verdicts stand."
+
+
 def diff_of(line: str) -> list[str]:
     """The edit of the specification that a line of a diagnosis speaks of: its place, what goes, what comes."""
     diff = line.diff if isinstance(line, Explanation) else []

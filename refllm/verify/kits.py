@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from refllm.errors import UserError
+from refllm.invocation import retold
 from refllm.verify import library
 from refllm.verify.corpus import Corpus
 from refllm.verify.material import beside_the_package
@@ -34,7 +34,8 @@ def copied(name: str, directory: Path, golden: Corpus) -> str:
         directory.mkdir(parents=True, exist_ok=True)
         for file, place in places.items():
             assert place is not None
-            shutil.copyfile(place, directory / file)
+            text = place.read_text(encoding="utf-8")
+            (directory / file).write_text(retold(text, elsewhere=True) if file == "README.md" else text, "utf-8")
         if name in WITH_HEADER:
             text = library.header(library.interfaces(golden.cases.values()).values(), golden.spec_version)
             (directory / "refllm.h").write_text(text, encoding="utf-8")
@@ -47,5 +48,5 @@ def commands(name: str) -> str:
     """How a kit is built and verified: the lines of its README that are commands."""
     readme = beside_the_package("scripts", "kits", name, "README.md")
     assert readme is not None
-    lines = readme.read_text(encoding="utf-8").splitlines()
+    lines = retold(readme.read_text(encoding="utf-8"), elsewhere=True).splitlines()
     return "".join(f"{line}\n" for line in lines if line.startswith("    "))

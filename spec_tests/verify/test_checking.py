@@ -73,3 +73,24 @@ def test_a_function_that_supports_nothing_is_not_said_to_pass() -> None:
 def test_only_chooses_cases(golden: corpus.Corpus) -> None:
     found = check(RIGHT["attention"], "attention", only="ATT-MASK")
     assert {r.case.spec for r in found.report.results} == {"ATT-MASK"}
+
+
+def test_at_the_sizes_of_kernels_a_lost_tail_is_found_with_its_place() -> None:
+    def without_tail(x: Any) -> Any:
+        y = RIGHT["relu"](x)[0].copy()
+        y[..., y.shape[-1] // 32 * 32 :] = -1
+        return y
+
+    how: dict[str, Any] = {"dtype": "float32", "values": True, "only": "FFN/kernel-relu-3x1023", "search": 0}
+    assert check(RIGHT["relu"], "relu", size="kernel", **how)
+    found = check(without_tail, "relu", size="kernel", **how)
+    assert not found
+    assert "the tail after whole tiles of" in " ".join(repr(found).split())
+    assert 'size="kernel"' in repr(found)
+
+
+def test_a_size_and_a_plan_that_are_none_are_one_line() -> None:
+    with pytest.raises(UserError, match="size is one of tiny, kernel, all; got 'big'"):
+        check(RIGHT["relu"], "relu", size="big")
+    with pytest.raises(UserError, match="plan"):
+        check(RIGHT["relu"], "relu", plan="fast")

@@ -227,7 +227,7 @@ def _has(mistake: Mistake, name: str) -> bool:
 
 def _tensors(response: Response) -> dict[str, Array]:
     found = {f"outputs.{n}": x for n, x in response.outputs.items()}
-    return found | {f"gradients.{n}": x for n, x in (response.gradients or {}).items()}
+    return found | {f"gradients.{n}": x for n, x in (response.gradients or {}).items() if x is not None}
 
 
 def _error(x: Array, truth: Array) -> float:

@@ -44,7 +44,7 @@ def _along(here: Array, name: str) -> str:
     if period := _period(places, n):
         return f"every {_ordinal(period)} {name}, from {first:,} on"
     if len(places) <= FEW:
-        return f"{name}s {', '.join(f'{int(p):,}' for p in places)} of {n:,}"
+        return f"{_several(name)} {', '.join(f'{int(p):,}' for p in places)} of {n:,}"
     return _in_tiles(places, n, name)
 
 
@@ -53,8 +53,12 @@ def _one_after_the_other(first: int, last: int, n: int, name: str) -> str:
     if first == last:
         return f"{name} {first:,} of {n:,}{tail}"
     if last == n - 1:
-        return f"{name}s ≥ {first:,} of {n:,}{tail}"
-    return f"{name}s < {last + 1:,} of {n:,}" if first == 0 else f"{name}s {first:,} to {last:,} of {n:,}"
+        return f"{_several(name)} ≥ {first:,} of {n:,}{tail}"
+    return (
+        f"{_several(name)} < {last + 1:,} of {n:,}"
+        if first == 0
+        else f"{_several(name)} {first:,} to {last:,} of {n:,}"
+    )
 
 
 def _tail(first: int, n: int) -> str:
@@ -77,8 +81,12 @@ def _in_tiles(places: Array, n: int, name: str) -> str:
         if n > tile and len(within) == 1:
             return f"{name} {int(within[0])} of each tile of {tile}"
         if n > tile and len(within) == tile // 2 and within[0] in (0, tile // 2):
-            return f"the {'lower' if within[0] == 0 else 'upper'} half of each tile of {tile} {name}s"
+            return f"the {'lower' if within[0] == 0 else 'upper'} half of each tile of {tile} {_several(name)}"
     return ""
+
+
+def _several(name: str) -> str:
+    return name.removesuffix("index") + "indices" if name.endswith("index") else f"{name}s"
 
 
 def _ordinal(n: int) -> str:

@@ -3,10 +3,12 @@ the first answer is wrong."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
+from refllm.verify.explanation import unexplained
 from refllm.verify.runner import Result
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.other_plans import OtherPlans
@@ -24,6 +26,7 @@ class Recognised:
         self._recogniser: Recogniser | None = None
         self._plans = OtherPlans(dtype, plan, seconds)
         self._right: list[SizedCase] = []
+        self._failed: dict[str, str] = {}
 
     def look(self, sized: SizedCase, case: Case, response: Response, result: Result, text: Text) -> None:
         if result.right:
@@ -34,11 +37,24 @@ class Recognised:
             from refllm.verify.kernels.diagnosis import Recogniser
 
             self._recogniser = Recogniser(*self._how)
-        self._recogniser.look(sized, case, response, result, text)
-        self._plans.look(sized, case, response, result, text)
+        try:
+            self._recogniser.look(sized, case, response, result, text)
+            self._plans.look(sized, case, response, result, text)
+        except Exception as error:  # whatever it is, no report is lost for want of an explanation
+            self._failed[sized.id] = unexplained(error)
 
     def explained(self, results: list[Result]) -> list[Result]:
         """The results, each wrong one with what explains it."""
         if self._recogniser is None:
             return results
-        return self._plans.explained(self._recogniser.explained(results, self._right))
+        try:
+            found = self._plans.explained(self._recogniser.explained(results, self._right))
+        except Exception as error:
+            self._failed |= {result.case.id: unexplained(error) for result in results if result.wrong}
+            found = results
+        return [
+            replace(result, diagnosis=[self._failed[result.case.id]])
+            if result.case.id in self._failed and not result.diagnosis
+            else result
+            for result in found
+        ]
