@@ -10,9 +10,10 @@ from typing import Any
 
 from refllm.backend import to_device
 from refllm.errors import UserError
-from refllm.models import LANGUAGE_MODELS
+from refllm.models import LANGUAGE_MODELS, encoder_decoder
 from refllm.parameters import Tree, from_names, require_fit
 from refllm.pretrained.folder import ends_in, is_folder, labels_in, open_folder, tokenizer_in
+from refllm.pretrained.writing import Writing, writing_in
 from refllm.tasks.stored import stored_model
 from refllm.tokenizers import Tokenizer
 
@@ -27,6 +28,7 @@ class Trained:
     tokenizer: Tokenizer
     description: dict[str, Any]
     ends: frozenset[int] = frozenset()
+    writing: Writing | None = None  # of a published encoder-decoder
 
 
 def load_model(directory: Path, device: str, weights: str | None = None) -> Trained:
@@ -57,6 +59,9 @@ def _published(directory: Path, device: str, weights: str) -> Trained:
         leaves = {path: to_device(x, device) for path, x in folder.leaves().items()}
     else:
         raise UserError(f"--weights {weights} is for --device cpu; on a device weights are float32")
+    writing = None
+    if folder.model is encoder_decoder:
+        writing = writing_in(directory, folder.fields, vocabulary=folder.config.vocabulary)
     description: dict[str, Any] = {
         "model": folder.architecture.model,
         "published": str(directory),
@@ -66,13 +71,17 @@ def _published(directory: Path, device: str, weights: str) -> Trained:
         description |= {"task": "classify", "labels": labels_in(folder.fields, folder.config.labels)}
     return Trained(
         folder.model, folder.config, from_names(folder.shapes, leaves), tokenizer, description,
-        ends_in(directory, folder.fields),
+        ends_in(directory, folder.fields), writing,
     )  # fmt: skip
 
 
 def load_language_model(directory: Path, device: str, weights: str | None = None) -> Trained:
     """As `load_model`; UserError for a model that does not predict the next token from those before it."""
-    trained = load_model(directory, device, weights)
+    return require_language_model(load_model(directory, device, weights), directory)
+
+
+def require_language_model(trained: Trained, directory: Path) -> Trained:
+    """UserError for a model that does not predict the next token from those before it."""
     name = trained.description["model"]
     if name not in (*LANGUAGE_MODELS, "ngram"):
         raise UserError(

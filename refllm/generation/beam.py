@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
 
 from refllm.backend import Array, namespace
 from refllm.differentiable import declared_kinds
 from refllm.errors import UserError
 from refllm.generation.writer import Writer, require_step
+from refllm.kinds import OneOf
 from refllm.ops.softmax import log_softmax
+
+Stop: TypeAlias = Annotated[str, OneOf(("bound", "estimate", "filled"))]
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,14 @@ class Hypothesis:
 
 @declared_kinds
 def beam_search(
-    writer: Writer, *, ids: Array, new_tokens: int, end: int | None, beams: int, length_penalty: float
+    writer: Writer,
+    *,
+    ids: Array,
+    new_tokens: int,
+    end: int | None,
+    beams: int,
+    length_penalty: float,
+    stop: Stop = "bound",
 ) -> list[list[Hypothesis]]:
     """GEN: the best texts that follow each row of `ids` (B, T), at most `beams`, the best first
 
@@ -33,9 +44,12 @@ def beam_search(
     A step looks at the 2 · beams most probable continuations of a row's texts. Those that end, if they are among the
     first `beams`, are finished; the first `beams` others go on. A row is done when it has `beams` finished texts and no
     other can come to a better score than the worst of them: log P only falls, so log P / new_tokens^α is a bound. After
-    `new_tokens` steps the first `beams` texts are finished as they are.
+    `new_tokens` steps the first `beams` texts are finished as they are. Two more ways to stop are in use: "estimate"
+    takes log P / length^α of the texts as they are for the best that they can come to, which is less than a bound where
+    α > 0, and "filled" stops at the first `beams` finished texts.
     Source:  documents 002 sec. 3.2; Wu et al. 2016 (arXiv:1609.08144) sec. 7, whose penalty is ((5 + length) / 6)^α
-             instead of length^α; Vaswani et al. 2017 (arXiv:1706.03762) sec. 6.1.
+             instead of length^α; Vaswani et al. 2017 (arXiv:1706.03762) sec. 6.1. The ways to stop are those of
+             `generate` in transformers: early_stopping "never", False (its default) and True.
     Special: beams = 1 is greedy choice. Of equal scores the text that was better before comes first, then the lower
              token. In float64, whatever the model's dtype.
     Raises:  UserError if beams < 1, α is negative or not finite, or the writer has no room.
@@ -45,7 +59,7 @@ def beam_search(
         raise UserError(f"beams must be at least 1, got {beams}")
     if not 0 <= length_penalty < math.inf:
         raise UserError(f"the length penalty must be at least 0 and finite, got {length_penalty}")
-    searches = [_Search(beams, end, new_tokens, length_penalty) for _ in range(len(ids))]
+    searches = [_Search(beams, end, new_tokens, length_penalty, stop) for _ in range(len(ids))]
     log_p = _log_probabilities(writer.logits(ids))  # (B, V), and from then on (B beams, V)
     for step in range(new_tokens):
         rows = len(log_p) // max(1, len(searches))
@@ -70,17 +84,22 @@ class _Text:
 class _Search:
     """The beams of one text to begin with: a place for each, and what has finished."""
 
-    def __init__(self, beams: int, end: int | None, longest: int, length_penalty: float) -> None:
+    def __init__(self, beams: int, end: int | None, longest: int, length_penalty: float, stop: str) -> None:
+        self.stop = stop
         self.beams, self.end, self.longest, self.length_penalty = beams, end, longest, length_penalty
         self.places: list[_Text | None] = [_Text(0.0, ())]
         self.finished: list[Hypothesis] = []
+        self.length = 0  # of the texts that go on
 
     @property
     def done(self) -> bool:
         live = [text.log_p for text in self.places if text is not None]
         if not live:
             return True
-        return len(self.finished) == self.beams and self._score(max(live), self.longest) <= self.finished[-1].score
+        if len(self.finished) < self.beams or self.stop == "filled":
+            return len(self.finished) == self.beams
+        length = self.longest if self.stop == "bound" else max(1, self.length)
+        return self._score(max(live), length) <= self.finished[-1].score
 
     def step(self, log_p: Array) -> list[tuple[int, int]]:
         """Takes the log probabilities (places, V) of the next token; the copies (from, to) among the places."""
@@ -103,6 +122,7 @@ class _Search:
                     self.finished.append(Hypothesis(text.tokens, text.log_p, score))
             elif len(going) < self.beams:
                 going.append((place, text))
+        self.length += 1
         self.finished = sorted(self.finished, key=lambda text: -text.score)[: self.beams]
         return self._settle(going)
 

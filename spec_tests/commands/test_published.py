@@ -13,8 +13,10 @@ import pytest
 
 from refllm.cli import main
 from refllm.errors import UserError
+from refllm.generation.beam import beam_search
 from refllm.generation.generate import generate
-from refllm.models import bert, gpt, llama
+from refllm.generation.writer import SequenceWriter
+from refllm.models import bert, encoder_decoder, gpt, llama
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.parameters import named_leaves
 from refllm.pretrained.architectures import ARCHITECTURES
@@ -264,3 +266,73 @@ def test_weights_in_fewer_bits_write_and_score(language: Path, weights: str, cap
 def test_the_weights_of_a_run_are_not_kept_in_fewer_bits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--weights int8 is for published models"):
         load_model(tmp_path, "cpu", "int8")
+
+
+@pytest.fixture
+def rewriter(tmp_path: Path) -> Path:
+    sizes = {**SIZES, "encoder_layers": 2, "decoder_layers": 1, "head_width": 3, "vocabulary": 264}
+    del sizes["layers"]
+    config = encoder_decoder.Config(
+        **sizes, norm="pre", rms=True, positions="relative", biases=False, buckets=4, farthest=6, eps=1e-6,
+        scaled_output=True,
+    )  # fmt: skip
+    files = {"tokenizer.json": json.dumps(byte_level()), "tokenizer_config.json": "{}"}
+    return write(tmp_path / "rewriter", "t5", config, files, decoder_start_token_id=0, eos_token_id=1)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_encoder_decoder_answers_a_prompt(rewriter: Path, beams: int, capfd: pytest.CaptureFixture[str]) -> None:
+    trained = load_model(rewriter, "cpu")
+    tokenizer: Any = trained.tokenizer
+    source = tokenizer.marked("the a b")
+    writer = SequenceWriter(
+        trained.parameters, model=encoder_decoder, config=trained.config, source=source[None], attention_mask=None,
+        room=9,
+    )  # fmt: skip
+    how: dict[str, Any] = {"ids": numpy.array([[0]]), "new_tokens": 9, "end": 1, "beams": beams}
+    ((best, *_),) = beam_search(writer, **how, length_penalty=1.0, stop="estimate")
+    capfd.readouterr()
+    flags = ["--greedy"] if beams == 1 else ["--beams", "3"]
+    assert main(["generate", str(rewriter), "--prompt", "the a b", "--tokens", "9", *flags]) == 0
+    shown = tokenizer.decode([t for t in best.tokens if t not in {1, *tokenizer.special_tokens}]).strip()
+    assert capfd.readouterr().out == f"{shown}\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ([], "an encoder-decoder answers a text; give one by --prompt"),
+        (["--prompt", " "], "--prompt: the text is empty"),
+        (["--prompt", "a", "--beams", "0"], "beams must be at least 1, got 0"),
+        (["--prompt", "a", "--length-penalty", "1"], "--length-penalty is for a search"),
+        (["--prompt", "xyz" * 33], "the text has 99 tokens; the model reads 1 to 32 at once"),
+    ],
+)
+def test_an_encoder_decoder_says_what_it_needs(rewriter: Path, flags: list[str], line: str, refused: Refused) -> None:
+    assert line in refused("generate", str(rewriter), *flags)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"decoder_start_token_id": 264}, "decoder_start_token_id must be a token, a number from 0 to 263, got 264"),
+        ({"decoder_start_token_id": ...}, "has no decoder_start_token_id; add the token that a text begins with"),
+        ({"early_stopping": "soon"}, 'early_stopping must be true, false or "never"'),
+        ({"eos_token_id": [1, 2]}, "the files name 2 tokens that end a text"),
+    ],
+)
+def test_files_that_do_not_say_how_to_write_are_refused(
+    rewriter: Path, said: dict[str, Any], line: str, refused: Refused
+) -> None:
+    change_config(rewriter, **{"pad_token_id": ..., **said})
+    assert line in refused("generate", str(rewriter), "--prompt", "a", "--tokens", "3")
+
+
+def test_beams_are_not_for_a_language_model(language: Path, refused: Refused) -> None:
+    assert "--beams is for a published encoder-decoder" in refused("generate", str(language), "--beams", "2")
+
+
+def test_what_of_the_files_is_not_computed_is_named(rewriter: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    change_config(rewriter, no_repeat_ngram_size=3)
+    assert main(["generate", str(rewriter), "--prompt", "a", "--tokens", "2", "--greedy"]) == 0
+    assert "not computed, though generation_config.json asks for it: no_repeat_ngram_size" in capfd.readouterr().err
