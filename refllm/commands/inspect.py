@@ -122,7 +122,8 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"tokenizer    {', '.join(f'{name} {value}' for name, value in found['tokenizer'].items())}")
     lines += [f"not supported: {problem}" for problem in found["not_supported"]]
     if not found["not_supported"]:
-        verb = "generate" if found["model"] in LANGUAGE_MODELS else "embed"
+        writes = found["model"] in (*LANGUAGE_MODELS, "encoder_decoder")
+        verb = "generate" if writes else "embed"
         lines.append(f"use it       {command(verb, found['directory'])}")
     return "\n".join(lines)
 
