@@ -60,13 +60,15 @@ def _published(directory: Path, device: str, weights: str) -> Trained:
     else:
         raise UserError(f"--weights {weights} is for --device cpu; on a device weights are float32")
     writing = None
-    if folder.model is encoder_decoder:
+    if folder.model is encoder_decoder and folder.has_head:
         writing = writing_in(directory, folder.fields, vocabulary=folder.config.vocabulary)
     description: dict[str, Any] = {
         "model": folder.architecture.model,
         "published": str(directory),
         "config": folder.config.as_dict(),
     }
+    if not folder.has_head:
+        description["headless"] = True
     if "classes" in getattr(folder.config, "outputs", ()):
         description |= {"task": "classify", "labels": labels_in(folder.fields, folder.config.labels)}
     return Trained(
@@ -82,6 +84,11 @@ def load_language_model(directory: Path, device: str, weights: str | None = None
 
 def require_language_model(trained: Trained, directory: Path) -> Trained:
     """UserError for a model that does not predict the next token from those before it."""
+    if trained.description.get("headless"):
+        raise UserError(
+            f"the files in {directory} have no output layer, so they give no token a probability; get those of the "
+            "class that ends in ForCausalLM or ForConditionalGeneration"
+        )
     name = trained.description["model"]
     if name not in (*LANGUAGE_MODELS, "ngram"):
         raise UserError(

@@ -26,13 +26,14 @@ def llama_layer_shapes(
     query_key_norm: bool = False,
     offset_norms: bool = False,
     norms_after: bool = False,
+    feed_forward_biases: bool = False,
 ) -> Tree:
     norm: Tree = {"offset": (width,)} if offset_norms else {"g": (width,)}
     attention = grouped_attention_shapes(width, heads, kv_heads, head_width, biases=biases, normed=query_key_norm)
     tree = {"norm1": norm, "attention": attention}
     if norms_after:
         tree["norm1_after"] = norm
-    tree |= {"norm2": norm, "feed_forward": gated_feed_forward_shapes(width, hidden)}
+    tree |= {"norm2": norm, "feed_forward": gated_feed_forward_shapes(width, hidden, biases=feed_forward_biases)}
     if norms_after:
         tree["norm2_after"] = norm
     return tree

@@ -72,7 +72,7 @@ def _published(directory: Path) -> dict[str, Any]:
     if not problems:
         try:
             folder = open_folder(directory)
-            found |= _sizes(folder.config, folder.shapes)
+            found |= _sizes(folder.config, folder.shapes) | {"output_layer": folder.has_head}
             size = folder.config.vocabulary
         except UserError as error:
             problems.append(str(error))
@@ -120,9 +120,11 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"files        {found['tensors']:,} tensors ({types}), {_bytes(found['file_bytes'])}")
     if "tokenizer" in found:
         lines.append(f"tokenizer    {', '.join(f'{name} {value}' for name, value in found['tokenizer'].items())}")
+    if not found.get("output_layer", True):
+        lines.append("output layer none: it gives vectors, and no token a probability")
     lines += [f"not supported: {problem}" for problem in found["not_supported"]]
     if not found["not_supported"]:
-        writes = found["model"] in (*LANGUAGE_MODELS, "encoder_decoder")
+        writes = found["model"] in (*LANGUAGE_MODELS, "encoder_decoder") and found.get("output_layer", True)
         verb = "generate" if writes else "embed"
         lines.append(f"use it       {command(verb, found['directory'])}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from refllm.errors import UserError
 from refllm.pretrained.export import file_of
 from refllm.pretrained.tensor_file import narrowed, tensors_of
 from refllm.tokenizers import begun
-from refllm.trained import load_model
+from refllm.trained import load_model, require_language_model
 
 DESCRIPTION = """Write what a model computes on a text into a file of tensors: ids, embedding, layers.N.q, .k, .v and
 .attention (the heads before the output map), layers.N, norm and logits. --compare reads such a file of a port, which
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     trained = load_model(Path(options.run_directory), "cpu")
     ids = begun(trained.tokenizer, options.text)[None]
     ported.require_kind(trained.description["model"])
+    require_language_model(trained, Path(options.run_directory))
     if not 0 < ids.shape[1] <= trained.config.context:
         raise UserError(f"the text has {ids.shape[1]} tokens; it must have 1 to {trained.config.context:,}")
     ours = ported.taps(trained.model, trained.parameters, ids, trained.config)

@@ -45,7 +45,13 @@ from refllm.models.checks import (
 )
 from refllm.models.output import add_head_gradient, head, logit_cap, logits
 from refllm.models.places import places
-from refllm.models.rotary_scaling import SCALINGS, linear_frequencies, llama3_frequencies
+from refllm.models.rotary_scaling import (
+    SCALINGS,
+    dynamic_frequencies,
+    linear_frequencies,
+    llama3_frequencies,
+    yarn_frequencies,
+)
 from refllm.ops.embedding import embedding
 from refllm.ops.relative import alibi, t5_bias_causal
 from refllm.ops.rotary import Frequencies
@@ -53,6 +59,7 @@ from refllm.parameters import Tree, branch
 
 POSITIONS = (*ROTATIONS, "alibi", "relative", "none")
 BUCKETS, FARTHEST = 32, 128  # of "relative": those of T5
+MOST_FACTOR = 1e9  # of dynamic scaling, whose power must stay a number
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class Config:
     kv_heads = 0 stands for `heads`, head_width = 0 for width / heads; both fields hold the number meant.
 
     `biases` are "none", "qkv" or "qkvo"; `windows` is a number for each layer, 0 for all keys, or empty; `score_width`
-    is what the scores are divided by the root of, 0 for head_width; a cap of 0 is none.
+    is what the scores are divided by the root of, 0 for head_width; a cap of 0 is none. Of "yarn" `scaling_low` and
+    `scaling_high` are the turns beta_slow and beta_fast, and `scaling_scale` multiplies queries and keys.
     """
 
     vocabulary: int
@@ -86,6 +94,8 @@ class Config:
     scaling_original: int = 0
     scaling_low: float = 1.0
     scaling_high: float = 4.0
+    scaling_scale: float = 1.0
+    scaling_rounded: bool = True
     activation: str = "silu"
     offset_norms: bool = False
     norms_after: bool = False
@@ -93,6 +103,7 @@ class Config:
     score_width: float = 0.0
     score_cap: float = 0.0
     logit_cap: float = 0.0
+    feed_forward_biases: bool = False
 
     def __post_init__(self) -> None:
         settle_fields(self)
@@ -133,6 +144,19 @@ class Config:
             raise UserError("a score_cap goes with rotary positions, or none; change positions, or leave it out")
         if self.scaling != "none":
             require_positive(self, "scaling_factor")
+            require_positive(self, "scaling_scale")
+        if self.scaling in ("dynamic", "yarn") and (self.scaling_original < 1 or self.head_width < 4):
+            raise UserError(
+                f"scaling {self.scaling} needs scaling_original of at least 1 and a head_width of at least 4; got "
+                f"{self.scaling_original} and {self.head_width}"
+            )
+        if self.scaling == "dynamic" and self.scaling_factor > MOST_FACTOR:
+            raise UserError(f"scaling_factor must be at most {MOST_FACTOR:g}, got {self.scaling_factor}")
+        if self.scaling == "yarn" and not (0 < self.scaling_low <= self.scaling_high and self.base > 1):
+            raise UserError(
+                f"scaling yarn needs 0 < scaling_low <= scaling_high and a base above 1; got {self.scaling_low}, "
+                f"{self.scaling_high} and {self.base}"
+            )
         if self.scaling == "llama3" and not (self.scaling_original > 0 and 0 < self.scaling_low < self.scaling_high):
             raise UserError(
                 "scaling llama3 needs scaling_original of at least 1 and 0 < scaling_low < scaling_high; got "
@@ -158,6 +182,7 @@ def shapes(config: Config) -> Tree:
         llama_layer_shapes(
             C, H, config.kv_heads, config.head_width, config.hidden, biases=config.biases,
             query_key_norm=config.query_key_norm, offset_norms=config.offset_norms, norms_after=config.norms_after,
+            feed_forward_biases=config.feed_forward_biases,
         )
         for _ in range(config.layers)
     ]  # fmt: skip
@@ -208,7 +233,7 @@ def hidden_states(
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     e = e * scale if config.scaled_embedding else e
     r, back_bias = _bias(p, config, queries=T, keys=S)
-    base = frequencies(config)
+    base = frequencies(config, length=S)
     masks = {window: within(attention_mask, window, ids, keys=S) for window in {0, *config.windows}}
     x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
 
@@ -217,7 +242,7 @@ def hidden_states(
             x, r, of_layer, heads=config.heads, kv_heads=config.kv_heads,
             rotation=config.positions if config.positions in ROTATIONS else None, positions=positions, base=base,
             attention_mask=masks[config.windows[i] if config.windows else 0], cap=config.score_cap or None,
-            stretch=math.sqrt(config.head_width / config.score_width) if config.score_width else 1.0,
+            stretch=stretch(config),
             activation=config.activation, eps=config.eps, dropout_mask=branch(dropout_mask, "layers", i),
             rate=config.dropout, cache=None if cache is None else cache.layers[i],
         )  # fmt: skip
@@ -239,8 +264,24 @@ def hidden_states(
     return y, back
 
 
-def frequencies(config: Config) -> Frequencies:
-    """The base of the rotation, or the angles of position 1 where they are scaled."""
+def stretch(config: Config) -> float:
+    """What the scores q kᵀ / √D are multiplied by: for another width under the root, and for scaled positions."""
+    width = math.sqrt(config.head_width / config.score_width) if config.score_width else 1.0
+    return width * config.scaling_scale**2
+
+
+def frequencies(config: Config, *, length: int) -> Frequencies:
+    """The base of the rotation, or the angles of position 1 where they are scaled, for a text of that length so far."""
+    if config.scaling == "dynamic":
+        return dynamic_frequencies(
+            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
+            length=length,
+        )  # fmt: skip
+    if config.scaling == "yarn":
+        return yarn_frequencies(
+            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
+            beta_fast=config.scaling_high, beta_slow=config.scaling_low, rounded=config.scaling_rounded,
+        )  # fmt: skip
     if config.scaling == "linear":
         return linear_frequencies(width=config.head_width, base=config.base, factor=config.scaling_factor)
     if config.scaling == "llama3":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-SCALINGS = ("none", "linear", "llama3")
+SCALINGS = ("none", "linear", "dynamic", "yarn", "llama3")
 
 
 def linear_frequencies(*, width: int, base: float, factor: float) -> tuple[float, ...]:
@@ -16,6 +16,47 @@ def linear_frequencies(*, width: int, base: float, factor: float) -> tuple[float
     Source:  Chen et al. 2023 (arXiv:2306.15595) sec. 2.3.
     """
     return tuple(f / factor for f in trained_frequencies(width, base))
+
+
+def dynamic_frequencies(*, width: int, base: float, factor: float, original: int, length: int) -> tuple[float, ...]:
+    """ROPE-SCALE: the "NTK-aware" frequencies with the factor that a text of this length asks for,
+    1 + factor · (length / original - 1); up to the trained length they are those of the training
+
+    Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.3, and the code of transformers (modeling_rope_utils.py).
+    """
+    stretched = 1 + factor * (max(length, original) / original - 1)
+    return trained_frequencies(width, base * stretched ** (width / (width - 2)))
+
+
+def yarn_frequencies(
+    *, width: int, base: float, factor: float, original: int, beta_fast: float, beta_slow: float, rounded: bool
+) -> tuple[float, ...]:
+    """ROPE-SCALE: a line in the number of the pair, from those that turn beta_fast times over the trained length and
+    stay, to those that turn beta_slow times and are divided by the factor; its ends are whole pairs where it is
+    `rounded`
+
+    Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.2, in the form of the authors' code.
+    """
+    low, high = (
+        width * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (beta_fast, beta_slow)
+    )
+    if rounded:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    length = high - low or 0.001
+    found = []
+    for i, f in enumerate(trained_frequencies(width, base)):
+        share = min(1.0, max(0.0, (i - low) / length))
+        found.append(share * f / factor + (1 - share) * f)
+    return tuple(found)
+
+
+def yarn_scale(factor: float, mscale: float = 1.0) -> float:
+    """ROPE-SCALE: what queries and keys are multiplied by: 0.1 · mscale · ln(factor) + 1, and 1 for a factor up to 1
+
+    Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.4; mscale is of the code of transformers.
+    """
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
 def llama3_frequencies(

@@ -26,6 +26,7 @@ from refllm.tokenizers.published.tokenizer import PublishedTokenizer
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 MOST_SHARDS = 4096
+UNTIED = ("llama", "mistral", "qwen2", "qwen3")  # whose output layer is their own where config.json does not say
 PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt|pkl)")
 _PLAIN = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 
@@ -45,6 +46,13 @@ class Folder:
     @property
     def model(self) -> ModuleType:
         return by_name(self.architecture.model)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the files hold an output layer, or tie it to the embedding; those of LlamaModel may do neither."""
+        kind = self.fields.values["model_type"]
+        tied = self.fields.flag("tie_word_embeddings", kind not in UNTIED)
+        return tied or "lm_head.weight" in self.names or self.architecture.model == "bert"
 
     @cached_property
     def entries(self) -> list[Entry]:

@@ -8,11 +8,14 @@ Source: the layout is that of transformers (modeling_llama.py and those of the o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from refllm.errors import UserError
 from refllm.models import llama
-from refllm.pretrained.fields import Fields
+from refllm.models.rotary_scaling import yarn_scale
+from refllm.pretrained.fields import ABSURD, Fields
 from refllm.pretrained.naming import Architecture, Entry, Shaped
 
 MAPS = {
@@ -23,8 +26,10 @@ GATED = {"Wg": "gate_proj", "W1": "up_proj", "W2": "down_proj"}
 
 
 def llama_config(fields: Fields, tensors: Mapping[str, Shaped]) -> llama.Config:
-    fields.require("mlp_bias", (False,), False)
-    return llama.Config(**_sizes(fields), biases="qkvo" if fields.flag("attention_bias", False) else "none")
+    return llama.Config(
+        **_sizes(fields), biases="qkvo" if fields.flag("attention_bias", False) else "none",
+        feed_forward_biases=fields.flag("mlp_bias", False),
+    )  # fmt: skip
 
 
 def mistral_config(fields: Fields, tensors: Mapping[str, Shaped]) -> llama.Config:
@@ -124,7 +129,7 @@ def _rotation(fields: Fields) -> dict[str, Any]:
         return {"base": fields.positive("rope_theta", 10000.0)}
     inner.require("partial_rotary_factor", (1, None), None)
     base = inner.positive("rope_theta", fields.positive("rope_theta", 10000.0))
-    kind = inner.values.get("rope_type", inner.values.get("type", "default"))
+    kind = inner.values.get("rope_type") or inner.values.get("type") or "default"
     if kind == "default":
         return {"base": base}
     if kind == "linear":
@@ -135,7 +140,30 @@ def _rotation(fields: Fields) -> dict[str, Any]:
             "scaling_original": inner.whole("original_max_position_embeddings"),
             "scaling_low": inner.positive("low_freq_factor"), "scaling_high": inner.positive("high_freq_factor"),
         }  # fmt: skip
-    raise UserError(f"{inner.path}: rope_type {str(kind)[:40]!r} is not supported; default, linear and llama3 are")
+    context = fields.whole("max_position_embeddings", 2048)
+    if kind == "dynamic":
+        return {
+            "base": base, "scaling": "dynamic", "scaling_factor": inner.positive("factor"), "scaling_original": context,
+            "context": min(int(context * max(1.0, min(inner.positive("factor"), llama.MOST_FACTOR))), ABSURD - 1),
+        }  # fmt: skip
+    if kind == "yarn":
+        return {"base": base, **_yarn(inner, context)}
+    known = "default, linear, dynamic, yarn and llama3 are"
+    raise UserError(f"{inner.path}: rope_type {str(kind)[:40]!r} is not supported; {known}")
+
+
+def _yarn(inner: Fields, context: int) -> dict[str, Any]:
+    original = inner.whole("original_max_position_embeddings", context)
+    factor = inner.positive("factor", context / original)
+    mscale, of_all = (inner.number(name, 0.0) for name in ("mscale", "mscale_all_dim"))
+    if min(mscale, of_all) < 0:
+        raise UserError(f"{inner.path}: mscale and mscale_all_dim must not be negative, got {mscale} and {of_all}")
+    scale = yarn_scale(factor, mscale) / yarn_scale(factor, of_all) if mscale and of_all else yarn_scale(factor)
+    return {
+        "scaling": "yarn", "scaling_factor": factor, "scaling_original": original,
+        "scaling_low": inner.number("beta_slow", 1.0) or 1.0, "scaling_high": inner.number("beta_fast", 32.0) or 32.0,
+        "scaling_scale": inner.positive("attention_factor", scale), "scaling_rounded": inner.flag("truncate", True),
+    }  # fmt: skip
 
 
 def table(config: llama.Config) -> list[Entry]:
@@ -149,6 +177,8 @@ def table(config: llama.Config) -> list[Entry]:
                 entries.append(Entry(f"{ours}.{path.format('b')}", (f"{theirs}.{name}.bias",)))
         for path, name in GATED.items():
             entries.append(Entry(f"{ours}.feed_forward.{path}", (f"{theirs}.mlp.{name}.weight",), transposed=True))
+            if config.feed_forward_biases:
+                entries.append(Entry(f"{ours}.feed_forward.b{path[1:]}", (f"{theirs}.mlp.{name}.bias",)))
         if config.query_key_norm:
             entries.append(Entry(f"{ours}.attention.query_norm.g", (f"{theirs}.self_attn.q_norm.weight",)))
             entries.append(Entry(f"{ours}.attention.key_norm.g", (f"{theirs}.self_attn.k_norm.weight",)))
@@ -172,14 +202,22 @@ def written(config: llama.Config) -> dict[str, Any]:
     rotation: dict[str, Any] = {"rope_theta": config.base, "rope_type": "default"}
     if config.scaling != "none":
         rotation |= {"rope_type": config.scaling, "factor": config.scaling_factor}
+    if config.scaling == "yarn":
+        rotation |= {
+            "original_max_position_embeddings": config.scaling_original, "beta_slow": config.scaling_low,
+            "beta_fast": config.scaling_high, "attention_factor": config.scaling_scale,
+            "truncate": config.scaling_rounded,
+        }  # fmt: skip
     if config.scaling == "llama3":
         rotation |= {
             "original_max_position_embeddings": config.scaling_original, "low_freq_factor": config.scaling_low,
             "high_freq_factor": config.scaling_high,
         }  # fmt: skip
     activations = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh", "gelu_erf": "gelu", "relu": "relu"}
+    context = config.scaling_original if config.scaling == "dynamic" else config.context
     sizes = {
-        "vocab_size": config.vocabulary, "max_position_embeddings": config.context, "hidden_size": config.width,
+        "vocab_size": config.vocabulary,
+        "max_position_embeddings": context, "hidden_size": config.width,
         "num_hidden_layers": config.layers, "num_attention_heads": config.heads, "intermediate_size": config.hidden,
         "num_key_value_heads": config.kv_heads, "head_dim": config.head_width, "rms_norm_eps": config.eps,
         "tie_word_embeddings": config.tied, "hidden_act": activations[config.activation], "rope_parameters": rotation,
@@ -214,17 +252,27 @@ def _class_of(config: llama.Config) -> dict[str, Any]:
     elif plain and windows:
         name, more = "Mistral", {"sliding_window": max(windows)}
     elif plain:
-        name, more = "Llama", {"mlp_bias": False}
+        name, more = "Llama", {"mlp_bias": config.feed_forward_biases}
     else:
         raise UserError(f"a model with positions {config.positions!r} has no published form; it cannot be exported")
+    if config.feed_forward_biases and name != "Llama":
+        raise UserError(f"feed-forward biases have no published form in {name}; it cannot be exported")
     if len(windows) > 1:
         raise UserError("a model with windows of several widths has no published form; it cannot be exported")
     return {"architectures": [f"{name}ForCausalLM"], "model_type": name.lower(), **more}
 
 
+def _with_its_head(config: Any, fields: Fields, tensors: Mapping[str, Shaped]) -> llama.Config:
+    """The configuration; of files without an output layer, as those of LlamaModel are, one that has none of its own."""
+    found: llama.Config = config(fields, tensors)
+    bare = all(name.endswith("Model") for name in fields.words("architectures") or ["ForCausalLM"])
+    return replace(found, tied=True) if bare and "lm_head.weight" not in tensors else found
+
+
 def _architecture(name: str, config: Any) -> Architecture:
     return Architecture(
-        model="llama", classes=(f"{name}ForCausalLM", f"{name}Model"), prefix="model.", config=config, table=table,
+        model="llama", classes=(f"{name}ForCausalLM", f"{name}Model"), prefix="model.",
+        config=partial(_with_its_head, config), table=table,
         written=written, outer=r"lm_head\.", ignored=r"(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
         aliases=lambda config: {"lm_head.weight": "embed_tokens.weight"} if config.tied else {},
     )  # fmt: skip

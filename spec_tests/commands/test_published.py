@@ -25,7 +25,7 @@ from refllm.pretrained.folder import open_folder
 from refllm.trained import load_model
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
-from spec_tests.pretrained.folders import change_config, random_leaves
+from spec_tests.pretrained.folders import change_config, random_leaves, rewrite, written_tensors
 from spec_tests.tokenizers.test_published import byte_level
 
 SIZES: dict[str, Any] = {"vocabulary": 264, "context": 32, "layers": 2, "heads": 2, "width": 8, "hidden": 12}
@@ -336,3 +336,36 @@ def test_what_of_the_files_is_not_computed_is_named(rewriter: Path, capfd: pytes
     change_config(rewriter, no_repeat_ngram_size=3)
     assert main(["generate", str(rewriter), "--prompt", "a", "--tokens", "2", "--greedy"]) == 0
     assert "not computed, though generation_config.json asks for it: no_repeat_ngram_size" in capfd.readouterr().err
+
+
+def test_a_model_without_an_output_layer_embeds_and_writes_nothing(
+    language: Path, refused: Refused, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted = vectors([str(language), "the a"], capfd)
+    tensors = written_tensors(language)
+    del tensors["lm_head.weight"]
+    rewrite(language, {name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+    change_config(language, architectures=["LlamaModel"])
+    numpy.testing.assert_array_equal(vectors([str(language), "the a"], capfd), wanted)
+    assert "have no output layer" in refused("generate", str(language), "--prompt", "a")
+    assert "have no output layer" in refused("score", str(language), "--text", "the a")
+    assert "have no output layer" in refused("taps", str(language), "--text", "the a", "--out", "t.safetensors")
+    assert main(["inspect", str(language)]) == 0
+    shown = capfd.readouterr().out
+    assert "output layer none" in shown
+    assert "embed" in shown.splitlines()[-1]
+
+
+def test_inspect_says_of_each_form_that_is_not_computed_why(language: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for changes, line in (
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not supported; only 1 or null is"),
+        (
+            {"partial_rotary_factor": ..., "rope_parameters": {"rope_type": "longrope"}},
+            "default, linear, dynamic, yarn and",
+        ),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": -1}}, "factor must be above 0"),
+    ):
+        change_config(language, **changes)
+        capfd.readouterr()
+        assert main(["inspect", str(language)]) == 1
+        assert f"{line}" in capfd.readouterr().out

@@ -41,6 +41,20 @@ CONFIGS: dict[str, tuple[str, Any]] = {
         "llama",
         llama.Config(**_LLAMA, head_width=6, tied=True, scaling="llama3", scaling_factor=8.0, scaling_original=8),
     ),
+    "Llama, YaRN": (
+        "llama",
+        llama.Config(
+            **_LLAMA, head_width=6, scaling="yarn", scaling_factor=4.0, scaling_original=8, scaling_high=2.0,
+            scaling_scale=1.25, scaling_rounded=False,
+        ),
+    ),
+    "Llama, dynamic": (
+        "llama",
+        llama.Config(
+            **{**_LLAMA, "context": 32}, head_width=6, scaling="dynamic", scaling_factor=2.0, scaling_original=16
+        ),
+    ),
+    "Llama, biases": ("llama", llama.Config(**_LLAMA, biases="qkvo", feed_forward_biases=True)),
     "Mistral": ("mistral", llama.Config(**_LLAMA, windows=(3, 3))),
     "Qwen 2": ("qwen2", llama.Config(**_LLAMA, biases="qkv", windows=(0, 3))),
     "Qwen 3": ("qwen3", llama.Config(**_LLAMA, query_key_norm=True)),

@@ -27,6 +27,9 @@ GEMMA2: dict[str, Any] = {
     "head_dim": 10, "num_key_value_heads": 1, "sliding_window": 4, "query_pre_attn_scalar": 7,
     "attn_logit_softcapping": 0.5, "final_logit_softcapping": 0.7,
 }  # fmt: skip
+YARN: dict[str, Any] = {
+    "rope_type": "yarn", "factor": 4.0, "rope_theta": 50.0, "original_max_position_embeddings": 16, "beta_fast": 2.0,
+}  # fmt: skip
 CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "GPT-2": ("GPT2", {"vocab_size": 37, "n_positions": 32, "n_embd": 12, "n_layer": 3, "n_head": 3}),
     "GPT-2, odd": (
@@ -42,6 +45,24 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama 3, scaled": ("Llama", {**SIZES, "head_dim": 16, "num_key_value_heads": 1, "rope_parameters": LLAMA3}),
     "Llama, linear": (
         "Llama", {**SIZES, "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 100.0}}
+    ),
+    "Llama, YaRN": ("Llama", {**SIZES, "head_dim": 16, "num_key_value_heads": 1, "rope_parameters": YARN}),
+    "Qwen 2, YaRN, its ends between pairs": (
+        "Qwen2",
+        {**SIZES, "head_dim": 16, "hidden_size": 24, "num_key_value_heads": 1,
+         "rope_parameters": {**YARN, "truncate": False, "attention_factor": 1.5, "beta_slow": 0.5}},
+    ),
+    "Llama, YaRN with two scales": (
+        "Llama",
+        {**SIZES, "head_dim": 8, "rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}},
+    ),
+    "Llama, dynamic": (
+        "Llama",
+        {**SIZES, "head_dim": 8, "max_position_embeddings": 8,
+         "rope_parameters": {"rope_type": "dynamic", "factor": 9.0, "rope_theta": 100.0}},
+    ),
+    "Llama, biases everywhere": (
+        "Llama", {**SIZES, "num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True}
     ),
     "Mistral": ("Mistral", {**SIZES, "num_key_value_heads": 1, "sliding_window": 3}),
     "Qwen 2": ("Qwen2", {**SIZES, "num_key_value_heads": 1}),

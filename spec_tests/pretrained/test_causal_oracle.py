@@ -77,3 +77,23 @@ def test_greedy_continuations_through_the_cache_are_those_of_transformers(which:
         top_p=None, uniforms=None, cache=True,
     )  # fmt: skip
     assert [int(tokens[0]) for tokens, _ in written] == truth[0, 5:].tolist()
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Gemma", "GPT2"])
+def test_hidden_states_and_gradients_of_a_model_without_a_head_are_those_of_transformers(
+    kind: str, tmp_path: Path
+) -> None:
+    values = CAUSAL["GPT-2" if kind == "GPT2" else "Mistral" if kind == "Mistral" else "Llama, one key head"][1]
+    model = made(kind, values, suffix="Model", dtype="float64")
+    folder = open_folder(saved(model, tmp_path))
+    assert folder.has_head is (kind in ("Gemma", "GPT2"))  # whose head is the embedding
+    p, ids = from_names(folder.shapes, folder.leaves()), ids_of(37, 2, 9)
+    truth = model(torch.tensor(ids)).last_hidden_state
+    dy = numpy.random.default_rng(1).standard_normal(truth.shape)
+    truth.backward(torch.tensor(dy))
+    h, back = folder.model.hidden_states(p, ids=ids, config=folder.config, dropout_mask=None, cache=None)
+    assert_close(h, truth.detach().numpy(), "float64", "the hidden states")
+    wanted, found = gradients(model), as_published(folder, back(dy))
+    assert found.keys() == wanted.keys()
+    for name, gradient in found.items():
+        assert_close(gradient, wanted[name], "float64", name)

@@ -157,6 +157,11 @@ def test_many_names_are_counted_and_not_listed(tmp_path: Path) -> None:
     assert len(str(refused.value)) < 1500
 
 
+def yarn(**changes: Any) -> dict[str, Any]:
+    usual = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 100.0, "original_max_position_embeddings": 8}
+    return {**usual, **changes}
+
+
 FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "an absurd number of layers": ("Llama", {"num_hidden_layers": 2_000_000_000}, "more than any model"),
     "more layers than tensors": ("GPT-2", {"n_layer": 2_000_000_000}, "only"),
@@ -168,13 +173,39 @@ FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a list of heads": ("Llama", {"num_attention_heads": [2]}, "num_attention_heads must be"),
     "heads that do not divide": ("GPT-2", {"n_head": 3}, "heads must divide"),
     "an activation": ("Llama", {"hidden_act": "quick_gelu"}, "quick_gelu"),
-    "a scaling": ("Llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+    "a scaling": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "longrope", "factor": 2.0}},
+        "dynamic, yarn and llama3 are",
+    ),
+    "a scaling that is no word": ("Llama", {"rope_parameters": {"rope_type": {"a": 1}}}, "is not supported"),
+    "a part of the head": ("Llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not supported"),
+    "a part of the head, within": (
+        "Llama",
+        {"rope_parameters": {"partial_rotary_factor": 0.25}},
+        "partial_rotary_factor 0.25 is not supported",
+    ),
+    "a yarn of nothing": ("Llama 3", {"rope_parameters": yarn(factor=0)}, "factor must be above 0"),
+    "a yarn without end": ("Llama 3", {"rope_parameters": yarn(factor=float("inf"))}, "factor must be a number"),
+    "a yarn of no length": ("Llama 3", {"rope_parameters": yarn(original_max_position_embeddings=0)}, "a whole number"),
+    "a yarn that is turned round": ("Llama 3", {"rope_parameters": yarn(beta_fast=1.0, beta_slow=2.0)}, "scaling_low"),
+    "a yarn on no base": ("Llama 3", {"rope_parameters": yarn(rope_theta=1.0)}, "a base above 1"),
+    "a yarn with a scale below 0": ("Llama 3", {"rope_parameters": yarn(mscale=-9.0, mscale_all_dim=1.0)}, "negative"),
+    "a yarn with a scale of 0": (
+        "Llama 3",
+        {"rope_parameters": yarn(attention_factor=0.0)},
+        "attention_factor must be",
+    ),
+    "a yarn that is rounded in words": ("Llama 3", {"rope_parameters": yarn(truncate="no")}, "truncate must be true"),
+    "dynamic beyond measure": ("Llama 3", {"rope_parameters": yarn(rope_type="dynamic", factor=1e300)}, "at most 1e"),
+    "dynamic in words": ("Llama 3", {"rope_parameters": yarn(rope_type="dynamic", factor="2")}, "factor must be"),
     "a base that is nothing": (
         "Llama",
         {"rope_parameters": {"rope_type": "default", "rope_theta": 0}},
         "rope_theta must be",
     ),
-    "biases of the gates": ("Llama", {"mlp_bias": True}, "mlp_bias true is not supported"),
+    "biases that are not there": ("Llama", {"mlp_bias": True}, r"missing: model.layers.0.mlp.gate_proj.bias \(6,\)"),
+    "biases in words": ("Llama", {"mlp_bias": "yes"}, "mlp_bias must be true or false"),
     "an architecture": ("Llama", {"model_type": "mamba"}, "'mamba' is not supported"),
     "a class": ("Llama", {"architectures": ["LlamaForSequenceClassification"]}, "is not supported"),
     "no type": ("Llama", {"model_type": ...}, "'None' is not supported"),
