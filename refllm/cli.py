@@ -42,6 +42,7 @@ COMMANDS = {
     "explain": "which tokens a label comes from, and what each head attends to",
     "compress": "make a trained model smaller: distil, prune, quantise",
     "embed": "vectors of texts",
+    "scaling": "predict time, memory and money of a training on many processes",
     "inspect": "what a run or a published model is, before it is loaded",
     "export": "write a model in the layout of Hugging Face",
     "taps": "what a model computes on its way; where a port of it differs",

@@ -44,6 +44,7 @@ LAYERS = [
         "workers",
         "ranks",
         "exchange",
+        "scaling",
     },
     {"pretrained"},
     {"finetune", "explain", "verify"},
