@@ -33,8 +33,12 @@ class HostExchange:
 
     def gather(self, vector: Array, sizes: list[int], starts: list[int]) -> None:
         """Each rank's stretch goes to all."""
-        own, kind = vector[starts[self.world.rank] :][: sizes[self.world.rank]].copy(), vector.dtype.char
-        self.world.Allgatherv([own, len(own), kind], [vector, sizes, starts, kind])
+        self._to_all(vector[starts[self.world.rank] :][: sizes[self.world.rank]].copy(), vector, sizes, starts)
+
+    def _to_all(self, own: Array, vector: Array, sizes: list[int], starts: list[int]) -> None:
+        """Not by Allgatherv: MPICH cuts that into messages of 32 KB and waits for each, which a slow network feels."""
+        count, kind = self.world.size, vector.dtype.char
+        self.world.Alltoallv([own, [len(own)] * count, [0] * count, kind], [vector, sizes, starts, kind])
 
     def spread(self, vector: Array) -> None:
         """The vector of rank 0 goes to all."""
@@ -73,8 +77,7 @@ class DeviceExchange(HostExchange):
     def gather(self, vector: Array, sizes: list[int], starts: list[int]) -> None:
         own = vector[starts[self.world.rank] :][: sizes[self.world.rank]].copy()
         wait_for_device(vector)
-        kind = vector.dtype.char
-        self.world.Allgatherv([own, len(own), kind], [vector, sizes, starts, kind])
+        self._to_all(own, vector, sizes, starts)
 
     def spread(self, vector: Array) -> None:
         wait_for_device(vector)

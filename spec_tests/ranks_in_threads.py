@@ -67,15 +67,6 @@ class World:
             assert counts[rank] == len(theirs[self.rank])
             rows.reshape(-1)[places[rank] : places[rank] + counts[rank]] = theirs[self.rank]
 
-    def Allgatherv(self, sent: list[Any], received: list[Any]) -> None:  # noqa: N802
-        own, size, _ = sent
-        assert size == len(own)
-        self._require(own, received[0])
-        self.meeting.bytes[self.rank] += own.nbytes * (self.size - 1)
-        vector, sizes, starts, _ = received
-        for part, n, start in zip(self.allgather(own.copy()), sizes, starts, strict=True):
-            vector[start : start + n] = part
-
     def _count(self, parts: list[Any]) -> None:
         self.meeting.bytes[self.rank] += sum(part.nbytes for rank, part in enumerate(parts) if rank != self.rank)
 
