@@ -6,5 +6,6 @@ workloads    what a step of a model computes and keeps; the published sizes
 cuts         how a model and a batch are cut over processes, and what each of them sends for it
 memory       what a process keeps
 steps        the time of a step, and that of a whole training
+trainer      what the ranks of refllm itself send in a step
 search       the fastest cut that fits
 """

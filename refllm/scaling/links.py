@@ -62,6 +62,18 @@ def tree_allreduce(size: float, n: int, link: Link) -> float:
     return 2 * broadcast(size, n, link)
 
 
+AT_ONCE = 32  # messages that MPICH has under way in an all-to-all
+
+
+def scattered(size: float, n: int, link: Link) -> float:
+    """Reduce-scatter, allgather or all-to-all in which each sends its n - 1 messages of size / n at once: as many bytes
+    as `ring_half`, and the latency once for every 32 messages.
+
+    Source:  Thakur et al. 2005 sec. 4.3.
+    """
+    return -(-(n - 1) // AT_ONCE) * link.latency + (n - 1) * size / n / link.bandwidth
+
+
 def broadcast(size: float, n: int, link: Link) -> float:
     """Down a binomial tree, or up: ⌈log n⌉ messages of all bytes, one after the other.
 

@@ -1,0 +1,1 @@
+"""What scripts/measure_scaling.py is made of."""
