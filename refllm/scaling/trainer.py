@@ -10,9 +10,9 @@ OBJECT = 2  # messages of a Python object: how long it is, and it
 
 
 def exchanged(size: float, n: int, link: Link, *, batch: float) -> float:
-    """Seconds of a step's exchanges: the leader's requests with the batch, the answers, and the gradients, `size` bytes,
-    to those who add them up and back."""
-    asked = REQUESTS * OBJECT * broadcast(0, n, link) + broadcast(batch, n, link) - broadcast(0, n, link)
+    """Seconds of a step's exchanges: the leader's requests, one of them with the batch, the answers, and the gradients,
+    `size` bytes, to those who add them up and back."""
+    asked = (REQUESTS * OBJECT - 1) * broadcast(0, n, link) + broadcast(batch, n, link)
     answers = REQUESTS * OBJECT * broadcast(0, n, link)
     return asked + answers + 2 * scattered(size, n, link)
 

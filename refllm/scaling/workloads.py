@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from refllm.errors import UserError
@@ -83,8 +84,8 @@ def _of_llama2(size: str) -> Workload:
 
 
 PUBLISHED: dict[str, Callable[[], Workload]] = {
-    **{f"gpt2-{size}": lambda size=size: _of_gpt2(size) for size in GPT2_SIZES},
-    **{f"llama2-{size}": lambda size=size: _of_llama2(size) for size in LLAMA2_SIZES},
+    **{f"gpt2-{size}": partial(_of_gpt2, size) for size in GPT2_SIZES},
+    **{f"llama2-{size}": partial(_of_llama2, size) for size in LLAMA2_SIZES},
 }
 
 

@@ -56,10 +56,7 @@ class Timed:
     def _left(self, name: str, arguments: Any) -> int:
         if name == "Alltoallv":
             vector, sizes, *_ = arguments[0]
-            return (sum(sizes) - sizes[self.rank]) * vector.itemsize
-        if name == "Allgatherv":
-            own, *_ = arguments[0]
-            return int(own.nbytes) * (self.size - 1)
+            return (sum(sizes) - sizes[self.rank]) * int(vector.itemsize)
         return 0
 
 

@@ -27,12 +27,12 @@ def frame(to: bytes, number: int, size: int) -> bytes:
 
 
 @contextlib.contextmanager
-def switched(count: int, **how: float) -> Iterator[list[socket.socket]]:
+def switched(count: int, *, delay: float, bandwidth: float) -> Iterator[list[socket.socket]]:
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(count)]
     for card, machine in pairs:
         card.setblocking(False)
         machine.settimeout(5)
-    switch = Switch([card.fileno() for card, _ in pairs], **how)  # type: ignore[arg-type]
+    switch = Switch([card.fileno() for card, _ in pairs], delay=delay, bandwidth=bandwidth)
     try:
         yield [machine for _, machine in pairs]
     finally:
