@@ -85,6 +85,23 @@ def adamw_that_decays_after_the_step(
     return (p - lr * mh / (np.sqrt(vh) + eps)) * (1 - lr * decay), m, v
 
 
+@stranger("lion", "+ p = p - lr * sign")
+def lion_that_decays_after_the_step(
+    p: Array, g: Array, m: Array, *, lr: float, beta1: float, beta2: float, decay: float
+) -> Any:
+    stepped = p - lr * np.sign(beta1 * m + (1 - beta1) * g)
+    return stepped * (1 - lr * decay), beta2 * m + (1 - beta2) * g
+
+
+@stranger("warmup_cosine", "(step - 1)")
+def warmup_from_zero_and_cosine_to_zero(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
+    if step < warmup:
+        return peak * (step - 1) / warmup
+    if step >= total:
+        return floor
+    return peak * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+
 # --- masks -----------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from refllm.verify.edits.compositions import statements
-from refllm.verify.edits.source import Habit, Source
+from refllm.verify.edits.source import Habit, Source, tight
 
 COST = 1.15
 IN_A_BRANCH = 1.32  # dearer than another condition of the branch, which says the same in fewer words
@@ -61,6 +61,34 @@ def renewed_too_early(text: Source) -> Iterator[Habit]:
             at, lead = text.offsets[statement.lineno - 1], " " * statement.col_offset
             changes = ((at, at, f"{lead}{name} = {words}\n"), *text.exchanged(new, name))
             yield changes, COST, False, f"`{name}` takes its step before `{text.segment(statement)}` reads it"
+
+
+def one_after_the_other(text: Source) -> Iterator[Habit]:
+    """x - a * (b + c(x))   becomes   x = x - a * b; x - a * c(x): two steps, of which the second sees the first."""
+    for node in text.expressions():
+        scaled = node.right if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub) else None
+        parts = scaled.right if isinstance(scaled, ast.BinOp) and isinstance(scaled.op, ast.Mult) else None
+        if not (isinstance(node, ast.BinOp) and isinstance(node.left, ast.Name) and isinstance(scaled, ast.BinOp)):
+            continue
+        if not (isinstance(parts, ast.BinOp) and isinstance(parts.op, ast.Add)):
+            continue
+        name, sign = node.left.id, "+" if isinstance(node.op, ast.Add) else "-"
+        factor, statement = tight(text.segment(scaled.left)), _statement(text, node)
+        for first, second in ((parts.left, parts.right), (parts.right, parts.left)):
+            if any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(second)) and statement is not None:
+                at, lead = text.offsets[statement.lineno - 1], " " * statement.col_offset
+                line = f"{lead}{name} = {name} {sign} {factor} * {tight(text.segment(first))}\n"
+                rest = f"{name} {sign} {factor} * ({text.segment(second)})"
+                said = f"`{text.segment(second)}` is of `{name}` as it is after the step with `{text.segment(first)}`"
+                yield ((at, at, line), *text.exchanged(node, rest)), COST, text.in_pullback(node), said
+
+
+def _statement(text: Source, node: ast.AST) -> ast.stmt | None:
+    while not isinstance(node, ast.stmt):
+        if node not in text.parents:
+            return None
+        node = text.parents[node]
+    return node
 
 
 def _renewed(text: Source) -> Iterator[tuple[str, ast.expr]]:

@@ -103,7 +103,10 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
 
 def _grouped_otherwise(text: Source, node: ast.BinOp, sign: str) -> Iterator[tuple[str, float]]:
     """(p - c) * d for p * d - c, and (a + b) * c for a + b * c: another order of two steps, other parentheses."""
-    left, right = tight(text.segment(node.left)), tight(text.segment(node.right))
+    left, right = (
+        text.segment(x) if isinstance(x, ast.BinOp) and isinstance(x.op, ast.Mult | ast.Div) else tight(text.segment(x))
+        for x in (node.left, node.right)
+    )
     for first, rest in ((node.left, right), (node.right, left)):
         if not isinstance(first, ast.BinOp) or not isinstance(first.op, ast.Mult | ast.Div):
             continue
@@ -193,6 +196,7 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
             yield from ((f"{array}.shape[{axis}]", 1.4) for axis in (-1, -2, -3))
             yield from ((f"({node.id} * {array}.shape[{axis}])", 1.5) for axis in (-1, -2, -3))
     if isinstance(parent, ast.BinOp):
+        yield from ((f"({node.id} {change})", 1.25) for change in ("- 1", "+ 1") if node.id in text.whole)
         for keyword in text.keywords:
             yield from ((f"((1 - {keyword}) * {node.id})", 1.4), (f"({keyword} * {node.id})", 1.5))
     if node.id in _cotangents(text) and place == 1.1:

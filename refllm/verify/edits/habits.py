@@ -9,7 +9,12 @@ from types import FunctionType
 
 from refllm.verify.edits.by_name import by_name
 from refllm.verify.edits.compositions import statements
-from refllm.verify.edits.earlier import before_it_is_changed, of_what_comes_later, renewed_too_early
+from refllm.verify.edits.earlier import (
+    before_it_is_changed,
+    of_what_comes_later,
+    one_after_the_other,
+    renewed_too_early,
+)
 from refllm.verify.edits.factors import scaled_elsewhere
 from refllm.verify.edits.masks import in_one_slice, of_every_place
 from refllm.verify.edits.pullbacks import taken_at_another_value
@@ -32,6 +37,7 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from before_it_is_changed(text)
     yield from of_what_comes_later(text)
     yield from renewed_too_early(text)
+    yield from one_after_the_other(text)
     yield from in_one_slice(text)
     yield from of_every_place(text)
     yield from ranges(text)

@@ -66,7 +66,7 @@ class _Plainer(ast.NodeTransformer):
                 return ast.BinOp(left.left, op, ast.Constant(abs(both))) if both else left.left
         if (b == 0 and kind in _WHOLE) or (b == 1 and kind in (ast.Mult, ast.Div)):
             return left
-        if a == 1 and kind is ast.Mult:
+        if (a == 1 and kind is ast.Mult) or (a == 0 and kind is ast.Add):
             return right
         if kind in _WHOLE and _is_nothing(right) and a is None:
             return left

@@ -55,6 +55,8 @@ class Source:
         self.inner = [n for n in nodes if isinstance(n, ast.FunctionDef) and n is not self.definition]
         self.positional = [a.arg for a in self.definition.args.args]
         self.keywords = [a.arg for a in self.definition.args.kwonlyargs]
+        given = (*self.definition.args.args, *self.definition.args.kwonlyargs)
+        self.whole = {a.arg for a in given if isinstance(a.annotation, ast.Name) and a.annotation.id == "int"}
         self.arrays = [name for name in self.positional if name not in ("p", "config")]
 
     # --- the words ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from refllm.verify.edits.simpler import simplified
         ("+ c = (((1 - lr) * m)) * g", "+ c = (1 - lr) * m * g"),
         ("+ r = 1 / (sqrt((a + b)) + w)", "+ r = 1 / (sqrt(a + b) + w)"),
         ("+ return z[0 * N : 1 * N], z[N:]", "+ return z[:N], z[N:]"),
+        ("+ t = 0 + w / 2", "+ t = w / 2"),
         ('+ n = f("a")', '+ n = f("a")'),
         ("+ where(m, z, 0), axis=-1", "+ where(m, z, 0), axis=-1"),  # a line of a longer statement
         ("+ x = ((a", "+ x = ((a"),
