@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,26 @@ def test_what_a_case_asks_for_is_registered_and_documented(name: str) -> None:
     assert re.search(rf"`{name}[`(]|[`,] ?{name}[`(,]", table), (
         f"add {name} to the table of operations in golden/README.md"
     )
+
+
+@functools.cache
+def shown() -> frozenset[str]:
+    """What the pages of the book show, or what is planned to be shown."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs/book").rglob("*.md")]
+    names = {
+        name.rpartition(".")[2]
+        for page in pages
+        for line in re.findall(r"^`{3,}\{text\}(.*)$", page, re.MULTILINE)
+        for name in line.split()
+    }
+    plans = tomllib.loads((ROOT / "docs/book/planned.toml").read_text(encoding="utf-8"))
+    return frozenset(names | {name for plan in plans.values() for name in plan.get("operations", ())})
+
+
+@pytest.mark.parametrize("name", sorted(asked() & TEXT.keys()))
+def test_what_a_case_asks_for_is_shown_by_a_page_of_the_book(name: str) -> None:
+    """The book's own check looks at every ID, example and derivation; this one needs nothing installed."""
+    assert name in shown(), f"show {name} in the chapter of its ID in docs/book: `{{text}} {name}`"
 
 
 @pytest.mark.parametrize("name", sorted(asked() & TEXT.keys()))
