@@ -19,7 +19,7 @@ def snippet(report: Report, result: Result) -> list[str]:
     command = f"$ {typed()} verify {report.call}{dtype}{report.flags}"
     if result.alone:
         return [
-            "alone this case passes: it fails after an earlier call, of which something is left",
+            "alone this case passes: it fails after an earlier call, of which something is left, or by chance",
             f"{command}{report.chosen}",
         ]
     words = shlex.split(report.call) or [""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy
 import pytest
 
 from refllm.numbers import plans
-from refllm.verify import corpus, reference
+from refllm.verify import check, corpus, reference
 from refllm.verify.adapter import Functions
 from refllm.verify.laws.at_size import LEAST, held_at_size
+from refllm.verify.laws.calls import AGAIN
 from refllm.verify.runner import Result
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase, load
@@ -99,3 +101,46 @@ def test_a_right_function_breaks_none_at_size(cases: list[SizedCase]) -> None:
 def test_the_golden_files_are_those_of_the_tests(golden: corpus.Corpus, cases: list[SizedCase]) -> None:
     assert len(cases) == 3
     assert golden.folder == GOLDEN
+
+
+# ---- answers that change from call to call
+
+
+def calls_counted(wrong_in: Callable[[int], bool]) -> Callable[[Any], Any]:
+    """A ReLU that is wrong in those calls of which the numbers, from 1 on, are told."""
+    count = itertools.count(1)
+
+    def relu(x: Any) -> Any:
+        return numpy.maximum(x, 0) + wrong_in(next(count))
+
+    return relu
+
+
+HOW: dict[str, Any] = {"dtype": "float32", "values": True, "size": "kernel", "search": 0}
+
+
+def test_an_answer_that_is_right_when_it_is_called_again_is_said_to_depend_on_calls() -> None:
+    found = check(calls_counted(lambda n: n == 2), "relu", **HOW)
+    [failure] = found.failures
+    assert [law.name for law in failure.broken] == [AGAIN]
+    assert "called again with the same inputs rightly" in failure.broken[0].message
+    assert failure.alone
+
+
+def test_a_wrong_answer_that_changes_is_said_to_change() -> None:
+    total = numpy.zeros((), "float32")
+
+    def relu(x: Any) -> Any:
+        total[...] += 1  # a workspace that is never cleared
+        return (numpy.maximum(x, 0) + total).astype(x.dtype)
+
+    failures = check(relu, "relu", **HOW).failures
+    assert [law.name for law in failures[0].broken] == [AGAIN]
+    assert "called a second time with the same inputs" in failures[0].broken[0].message
+
+
+def test_an_answer_that_is_wrong_in_the_same_way_breaks_no_law() -> None:
+    def relu(x: Any) -> Any:
+        return numpy.maximum(x, 0) + numpy.float32(1)
+
+    assert [law for failure in check(relu, "relu", **HOW).failures for law in failure.broken] == []

@@ -1,7 +1,8 @@
 """Laws at the sizes of kernels, where races, tails that were never written and strides beyond one tile show.
 
 The smallest sized case of each operation whose answer was right is put again, with its tensors made anew; the text
-evaluated on it says how far two answers may be apart.
+evaluated on it says how far two answers may be apart. The first whose answer was wrong is put a few times more: an
+answer that changes is a race, or what an earlier call has left.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ from refllm.verify.tolerance import UNIT
 if TYPE_CHECKING:
     from refllm.verify.runner import Implementation, Result
 
+CALLS = 8  # of a case whose answer was wrong: a race shows in some of them
+RIGHT_NOW = (
+    "the case was answered wrongly, and called again with the same inputs rightly: it depends on "
+    "earlier calls, or on chance"
+)
 LEAST = 1000  # numbers of its answer that a case has: fewer are no size of a kernel
 LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, poison, between, layouts)
 
@@ -41,18 +47,44 @@ def held_at_size(
     casts: bool = False,
 ) -> Iterator[Result]:
     """The results of sized cases, with what was found of the laws; they are tried for so many seconds in all."""
-    results, until = list(results), time.monotonic() + seconds
+    cases, results, until = list(cases), list(results), time.monotonic() + seconds
     right = {result.case.id: result for result in results if result.right}
     usable = [case for case in cases if case.id in right and _size(case) >= LEAST]
     chosen = {case.operation: case for case in sorted(usable, key=_size, reverse=True)}
     trying, found = Trying(implementation, dtype, until, casts), dict[str, list[Law]]()
+    wrong = {result.case.id for result in results if result.status == "fail"}
+    suspect = {case.operation: case for case in reversed(cases) if case.id in wrong}  # the first, which a report shows
+    for case in suspect.values():
+        found[case.id] = _unsteady(trying, case, dtype, plan)
     for case in chosen.values():
         found[case.id] = _found(trying, case, right[case.id], dtype, plan) if time.monotonic() < until else _OVER
     for result in results:
-        yield result.under_laws(found.get(result.case.id, []))
+        laws = found.get(result.case.id, [])
+        held = result.under_laws(laws)
+        yield replace(held, alone=True) if any(law.message == RIGHT_NOW for law in laws) else held
 
 
 _OVER = [Law(TIME, False, OVER)]
+
+
+def _unsteady(trying: Trying, sized: SizedCase, dtype: str, plan: Plan) -> list[Law]:
+    """Of a wrong answer: whether further calls with the same inputs give it again."""
+    from refllm.verify.runner import Result, judge, respond
+
+    case = _with_truth(sized.case(), dtype, plan, gradients=bool(sized.cotangents))
+    try:
+        response = respond(trying.implementation, case, dtype)
+    except (UnsupportedError, FaultError):
+        return []
+    if response.gradients is None:
+        case = case.values_alone()
+    if not any(verdict.wrong for verdict in judge(case, response, dtype, 1.0)):
+        return [Law(AGAIN, True, RIGHT_NOW)]
+    base = Base(Result(case, "fail", ""), response, dtype, 1.0, 0, declares=True)
+    for _ in range(CALLS):
+        if broken := [law for law in trying.first_of(again(base)) if law.broken]:
+            return broken
+    return []
 
 
 def _found(trying: Trying, sized: SizedCase, result: Result, dtype: str, plan: Plan) -> list[Law]:
