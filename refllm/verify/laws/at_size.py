@@ -18,6 +18,7 @@ from refllm.verify.case import Case, FaultError, Truth, UnsupportedError
 from refllm.verify.law import Law
 from refllm.verify.laws.calls import AGAIN, again, between, layouts, poison
 from refllm.verify.laws.neighbours import neighbours
+from refllm.verify.laws.swallowed import swallowed
 from refllm.verify.laws.trial import Base, Trial
 from refllm.verify.laws.trying import OVER, TIME, Trying
 from refllm.verify.sized.cases import SizedCase
@@ -33,7 +34,7 @@ RIGHT_NOW = (
     "earlier calls, or on chance"
 )
 LEAST = 1000  # numbers of its answer that a case has: fewer are no size of a kernel
-LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, poison, between, layouts)
+LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, swallowed, poison, between, layouts)
 
 
 def held_at_size(
