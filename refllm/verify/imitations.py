@@ -124,8 +124,14 @@ def distance(case: Case, got: Response, other: Response | None, dtype: str) -> t
     if other is None:
         return numpy.inf, False
     apart = list(_tensors(case, got, other, dtype))
-    far = max((error / size for error, size, _ in apart), default=0.0)
+    far = max((_share(*each, dtype) for each in apart), default=0.0)
     return far, all(error <= allowed for error, _, allowed in apart)
+
+
+def _share(error: float, size: float, allowed: float, dtype: str) -> float:
+    """A difference as a share of the largest number; where that is no more than rounding itself, as one of zeros, of
+    what the rounding comes from."""
+    return error / size if size > allowed else error * SLACK * UNIT[dtype] / allowed
 
 
 def equal(case: Case, got: Response, other: Response | None, dtype: str) -> bool:

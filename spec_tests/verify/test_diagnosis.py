@@ -12,7 +12,7 @@ import pytest
 from refllm.numbers.traced import differentiated
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import linear
-from refllm.verify import candidates, corpus, diagnosis, hints, imitations, mutants, reference, runner, summary
+from refllm.verify import candidates, corpus, diagnosis, hints, imitations, mutants, plain, reference, runner, summary
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, Response
 from refllm.verify.explanation import Explanation
@@ -107,6 +107,16 @@ def test_the_truth_is_equal_to_no_mistake(golden: corpus.Corpus, every: int) -> 
     for cases in own.values():
         for case in cases[::every]:
             assert candidates.candidates(case, _truth(case), "float64", known) == []
+
+
+def test_rounding_of_a_gradient_that_is_zero_is_not_said_to_be_far(golden: corpus.Corpus) -> None:
+    """Nothing but rounding stands in it: a share of its largest number would be about a half."""
+    case = golden.cases["TASKS/span-loss"]
+    one, other = (plain.answer(case, "float64", {}, traced=traced) for traced in (True, False))
+    assert one is not None
+    far, same = imitations.distance(case, one, other, "float64")
+    assert same
+    assert far < 1e-12
 
 
 def test_a_worse_rounding_is_no_mistake(golden: corpus.Corpus) -> None:
