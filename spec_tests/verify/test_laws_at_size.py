@@ -17,6 +17,7 @@ from refllm.verify.laws.calls import AGAIN
 from refllm.verify.runner import Result
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase, load
+from refllm.verify.sized.probes import probes, signs
 from spec_tests.verify.folder import GOLDEN
 
 RIGHT = reference.functions()["softmax"]
@@ -144,3 +145,20 @@ def test_an_answer_that_is_wrong_in_the_same_way_breaks_no_law() -> None:
         return numpy.maximum(x, 0) + numpy.float32(1)
 
     assert [law for failure in check(relu, "relu", **HOW).failures for law in failure.broken] == []
+
+
+def test_an_answer_in_float64_is_not_wrong_between_the_probes_either() -> None:
+    """Two elements that nobody looks at are off, so that the sum with signs stays what it is."""
+    name = "FFN/kernel-relu-3x1023-wide"
+    seed = load(GOLDEN)[name].seed
+    looked_at, sign = set(probes((3, 1023), seed, "outputs.y").tolist()), signs(3 * 1023, seed, "outputs.y")
+    one, other, *_ = (i for i in range(3 * 1023) if i not in looked_at)
+
+    def relu(x: Any) -> Any:
+        y = numpy.maximum(x, 0)
+        y.reshape(-1)[[one, other]] += [sign[one], -sign[other]]
+        return y
+
+    [failure] = check(relu, "relu", **{**HOW, "dtype": "float64", "only": name}).failures
+    assert failure.status == "law"
+    assert "what is stored of the answer is right, but elsewhere" in failure.broken[0].message

@@ -23,12 +23,14 @@ from refllm.verify.laws.trial import Base, Trial
 from refllm.verify.laws.trying import OVER, TIME, Trying
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.evaluate import expected
+from refllm.verify.sized.judge import EXACT
 from refllm.verify.tolerance import UNIT
 
 if TYPE_CHECKING:
     from refllm.verify.runner import Implementation, Result
 
 CALLS = 8  # of a case whose answer was wrong: a race shows in some of them
+BETWEEN_PROBES = "every element"  # of an answer in float64, of which probes and the sum are stored
 RIGHT_NOW = (
     "the case was answered wrongly, and called again with the same inputs rightly: it depends on "
     "earlier calls, or on chance"
@@ -97,6 +99,8 @@ def _found(trying: Trying, sized: SizedCase, result: Result, dtype: str, plan: P
     except (UnsupportedError, FaultError):
         return []
     wrong = [verdict.message for verdict in judge(case, response, dtype, 1.0) if verdict.wrong not in ("", "dtype")]
+    if wrong and dtype in EXACT:  # where the case was judged by what is stored; here it is by every element
+        return [Law(BETWEEN_PROBES, True, f"what is stored of the answer is right, but elsewhere {wrong[0]}")]
     if wrong:  # it was right when the case was run: this is the second call
         return [Law(AGAIN, True, f"called a second time with the same inputs, {wrong[0]}")]
     base = Base(Result(case, "pass", ""), response, dtype, 1.0, 0, declares=True)
