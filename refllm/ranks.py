@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,6 +23,8 @@ from refllm.workers import Result, Workers
 # What a started process finds in its environment: MPICH and those after it, Open MPI.
 _COUNTS, _NUMBERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
 OPTIMIZER = "optimizer"  # what can be cut over the ranks: the moments of the optimiser
+AT_A_TIME = 1 << 22  # numbers of a piece that are added up at a time
+EXCHANGING = frozenset({"_made_alike", "_sum_gradients", "_update"})  # the phases of a trainer in which ranks wait
 TASK, PART, VALIDATION, END = "task", "part", "validation", "end"  # what the leader asks for
 
 
@@ -137,9 +140,20 @@ class Ranks(Workers):
     def crew(self, serve: Callable[..., Any], *, fork: bool) -> Callable[..., list[Any]]:
         def ask(*request: Any) -> list[Any]:
             self._call(PART, request)
-            return self._answers(answered(serve, 0, *request))
+            return self._answers(self.carried_out(serve, *request))
 
         return ask
+
+    def carried_out(self, serve: Callable[..., Any], phase: str, *arguments: Any) -> Any:
+        """This rank's part in a phase, or the error that it ends with. Where ranks exchange in it, the others would
+        wait for ever for one that has failed: the job ends, with a line that says why."""
+        answer = answered(serve, self.world.rank, phase, *arguments)
+        if isinstance(answer, Exception) and phase in EXCHANGING:
+            print(
+                f"refllm: rank {self.world.rank}: {answer}; what was saved before is whole", file=sys.stderr, flush=True
+            )
+            self.world.Abort(2)
+        return answer
 
     def sum_shards(self, gradients: list[Array], part: int, shards: int) -> None:
         """Each rank adds up a piece of all gradients, in the order of the ranks, and all get all pieces where all need
@@ -151,11 +165,19 @@ class Ranks(Workers):
         [vector] = gradients
         if part >= shards:
             vector[...] = 0  # a batch with fewer rows than ranks leaves some without any
-        received = self.exchange.scattered(vector, *self._pieces(len(vector)))
-        total = received[0]
-        for other in received[1:]:
-            total += other
-        self.own_sum(vector)[...] = total
+        sizes, starts = self._pieces(len(vector))
+        own = self.own_sum(vector)
+        for begin in range(0, max(sizes), AT_A_TIME):  # no second vector of this size is needed for what comes
+            ends = [min(begin + AT_A_TIME, size) for size in sizes]
+            firsts = [min(begin, size) for size in sizes]
+            received = self.exchange.scattered(
+                vector, [end - first for first, end in zip(firsts, ends, strict=True)],
+                [start + first for start, first in zip(starts, firsts, strict=True)],
+            )  # fmt: skip
+            total = received[0]
+            for other in received[1:]:
+                total += other
+            own[firsts[part] : ends[part]] = total
         if not self.cut:
             self.exchange.gather(vector, *self._pieces(len(vector)))
 

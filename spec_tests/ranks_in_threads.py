@@ -22,6 +22,10 @@ class Meeting:
         self.bytes = [0] * size  # that each has sent to others
 
 
+class Aborted(BaseException):
+    """The job was ended."""
+
+
 class World:
     """One rank's end of the meeting."""
 
@@ -43,6 +47,9 @@ class World:
         found = list(self.meeting.table)
         self.meeting.barrier.wait()
         return found
+
+    def Abort(self, status: int) -> None:  # noqa: N802
+        raise Aborted(str(status))
 
     def bcast(self, mine: Any) -> Any:
         return self.allgather(mine)[0]

@@ -22,7 +22,7 @@ from refllm.workers import Workers
 from spec_tests import tiny
 from spec_tests.language_models import tiny_switch
 from spec_tests.objectives import encoder_batch, test_seq2seq
-from spec_tests.ranks_in_threads import on_ranks
+from spec_tests.ranks_in_threads import Aborted, on_ranks
 
 STEPS = 100
 GPT = tiny.config(vocabulary=11, dropout=0.1)
@@ -75,7 +75,7 @@ def followed(workers: Ranks, trainer: Trainer) -> None:
         if what == END:
             return
         if what == PART:
-            workers.world.gather(ranks.answered(trainer._part, workers.world.rank, *about))
+            workers.world.gather(workers.carried_out(trainer._part, *about))
         elif what == VALIDATION:
             workers.validate_together(measured_by(workers, trainer), trainer.parameters.vector, about)
 
@@ -126,6 +126,15 @@ def test_the_same_number_of_ranks_gives_the_same_bits() -> None:
     one, other = (together("gpt", 3, 5)[0] for _ in range(2))
     for a, b in zip(one, other, strict=True):
         numpy.testing.assert_array_equal(a, b)
+
+
+def test_how_many_numbers_are_added_up_at_a_time_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = together("gpt", 3, 2)
+    monkeypatch.setattr(ranks, "AT_A_TIME", 101)
+    parts, meeting = together("gpt", 3, 2)
+    for one, other in zip(whole, parts, strict=True):
+        numpy.testing.assert_array_equal(one, other)
+    assert sum(meeting.bytes) == 2 * 2 * 2 * 8 * len(whole[1])
 
 
 @pytest.mark.parametrize("shard", [None, "optimizer"])
@@ -188,6 +197,32 @@ def test_an_error_of_a_rank_reaches_the_leader_and_all_go_on() -> None:
             return []
 
     on_ranks(2, life)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("phase", sorted(ranks.EXCHANGING))
+def test_a_rank_that_fails_while_others_wait_for_it_ends_the_job(
+    phase: str, rank: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def life(workers: Ranks) -> Any:
+        with workers:
+            trainer = trainer_of("gpt", workers)
+            if workers.world.rank == rank:
+
+                def fails(*arguments: Any) -> None:
+                    raise MemoryError("no room for what comes")
+
+                setattr(trainer, phase, fails)
+            if workers.world.rank:
+                followed(workers, trainer)
+            else:
+                trainer.initialise()
+                trained(trainer, "gpt", 1)
+
+    with pytest.raises(Aborted, match="2"):
+        on_ranks(2, life)
+    said = f"refllm: rank {rank}: no room for what comes; what was saved before is whole"
+    assert said in capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

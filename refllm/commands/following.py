@@ -95,8 +95,7 @@ def following(shard: str | None) -> int:
                 held = answered(_made, about, workers)
                 world.gather(held if isinstance(held, Exception) else None)
             elif what == ranks.PART:
-                trainer = held[1]
-                world.gather(answered(trainer._part, world.rank, *about))
+                world.gather(workers.carried_out(held[1]._part, *about))
             else:
                 task, trainer = held
                 answered(

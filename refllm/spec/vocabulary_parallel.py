@@ -1,6 +1,17 @@
 """The table of the vocabulary cut over ranks: the rows of an embedding, and the logits that a loss is made of."""
 
-from refllm.spec.array import Array, Pullback, everywhere, one_hot, pick, stack, sum, total, where
+from refllm.spec.array import (
+    Array,
+    Pullback,
+    everywhere,
+    one_hot,
+    pick,
+    stack,
+    sum,
+    total,
+    where,
+    zeros,
+)
 from refllm.spec.embedding import embedding
 from refllm.spec.log_sum_exp import log_sum_exp
 from refllm.spec.shard import among_zeros, shard
@@ -9,6 +20,7 @@ from refllm.spec.shard import among_zeros, shard
 def vocabulary_parallel_embedding(E: Array, *, ids: Array, ranks: int, rank: int) -> tuple[Array, Pullback]:
     """PAR, EMB: y = E[ids] where the row is one of the own, 0 elsewhere: a part, which is sent, of the sum E[ids]
 
+    A rank may have no row: 0 everywhere.
     Source:  Shoeybi et al. 2019 (arXiv:1909.08053) sec. 3.
     Shapes:  E (V, C); ids (...) in [0, V) -> y (..., C)
     Back:    that of `embedding` for the own rows, 0 for the others
@@ -20,11 +32,12 @@ def vocabulary_parallel_embedding(E: Array, *, ids: Array, ranks: int, rank: int
     """
     own = shard(len(E), ranks=ranks, rank=rank)
     here = (ids >= own.start) & (ids < own.stop)
-    y, embedding_back = embedding(E[own], ids=where(here, ids - own.start, 0))
+    rows = E[own] if own.start < own.stop else zeros((1, E.shape[-1]), E)  # a rank that has none reads zeros
+    y, embedding_back = embedding(rows, ids=where(here, ids - own.start, 0))
 
     def vocabulary_parallel_embedding_back(dy: Array) -> Array:
         dE = embedding_back(where(here[..., None], dy, 0))
-        return among_zeros(dE, own, len(E), axis=0)
+        return among_zeros(dE[: own.stop - own.start], own, len(E), axis=0)
 
     return where(here[..., None], y, 0), vocabulary_parallel_embedding_back
 
@@ -34,7 +47,8 @@ def vocabulary_parallel_sums(
 ) -> tuple[tuple[Array, Array], Pullback]:
     """PAR, CE: l = log Σ e^z over the own logits, and t = the logit of the target if it is one of them, else 0
 
-    These two numbers of every place are sent, not the logits. A target that is no word belongs to nobody.
+    These two numbers of every place are sent, not the logits. A target that is no word belongs to nobody. A rank that
+    has no word sends -∞ and 0.
     Source:  Shoeybi et al. 2019 (arXiv:1909.08053) sec. 3, whose maximum, sum and target are these two.
     Shapes:  logits (..., V); targets (...) -> l (...), t (...)
     Back:    dlogits = softmax(own logits) dl + onehot(target) dt at the own places, 0 at the others
@@ -47,13 +61,15 @@ def vocabulary_parallel_sums(
     own = shard(V, ranks=ranks, rank=rank)
     here = (targets >= own.start) & (targets < own.stop)
     index = where(here, targets - own.start, 0)
-    z = logits[..., own]
+    nothing = zeros((*logits.shape[:-1], 1), logits) + float("-inf")
+    z = logits[..., own] if own.start < own.stop else nothing
     l, log_sum_exp_back = log_sum_exp(z)
     t = where(here, pick(z, index), 0)
 
     def vocabulary_parallel_sums_back(dl: Array, dt: Array) -> Array:
         of_target = where(one_hot(index, own.stop - own.start), where(here, dt, 0)[..., None], 0)
-        return among_zeros(log_sum_exp_back(dl) + of_target, own, V, axis=-1)
+        of_sum = log_sum_exp_back(dl)[..., : own.stop - own.start]
+        return among_zeros(of_sum + of_target, own, V, axis=-1)
 
     return (l, t), vocabulary_parallel_sums_back
 

@@ -68,6 +68,7 @@ EITHER = f"if is_cut:\n    {CUT}\nelif rank == 0:\n    squares = squares + total
 TOTAL_NORM = "norm = sqrt(total(squares))"
 REDUCED = "mine = sum(g, axis=0, keepdims=False)[own]"
 SHRUNK = "shrunk = where(decayed[own], p[own] * (1 - lr * decay), p[own])"
+MEGATRON = "https://github.com/NVIDIA/Megatron-LM/issues/7452"
 FIRST = ": own.stop - own.start"  # as many places as the own, but the first ones
 
 
@@ -148,6 +149,14 @@ MUTANTS = [
     Edited("PAR/sums-last-lost", "a rank that leaves its last logit out of the sum",
            edit(vocabulary_parallel_sums, "l, log_sum_exp_back = log_sum_exp(z)",
                 "l, log_sum_exp_back = log_sum_exp(z[..., :-1] if z.shape[-1] > 1 else z)")),
+    Edited("PAR/sums-whole-vocabulary", "a rank that sends the log-sum-exp of all logits, which it has gathered, so "
+           "that the loss is too large by the logarithm of the ranks",
+           edit(vocabulary_parallel_sums, "l, log_sum_exp_back = log_sum_exp(z)",
+                "l, log_sum_exp_back = log_sum_exp(logits)[0], None"), MEGATRON),
+    Edited("PAR/sums-padding-counted", "a rank whose row is padded by a logit of 0, which counts",
+           edit(vocabulary_parallel_sums, "l, log_sum_exp_back = log_sum_exp(z)",
+                "l, log_sum_exp_back = log_sum_exp(among_zeros(z, slice(0, z.shape[-1]), z.shape[-1] + 1, axis=-1))"),
+           "https://github.com/unslothai/unsloth/pull/10616"),
     Edited("PAR/vocabulary-loss-sum-of-logs", "a loss that adds the log-sum-exps of the ranks",
            edit(vocabulary_parallel_cross_entropy, TOGETHER,
                 "whole, log_sum_exp_back = sum(parts, keepdims=False), None")),
@@ -217,7 +226,7 @@ MUTANTS = [
     Edited("PAR/stage-interleaved", "a pipeline whose ranks have every n-th layer",
            edit(pipeline_stage, LAYERS, "own = slice(rank, None, ranks)")),
     Edited("PAR/stage-first-layers", "a pipeline whose ranks all have the first layers",
-           edit(pipeline_stage, LAYERS, f"{LAYERS}\nown = slice(0, own.stop - own.start)")),
+           edit(pipeline_stage, LAYERS, f"{LAYERS}\nown = slice(0, own.stop - own.start)"), MEGATRON),
     Edited("PAR/stage-averaged", "a pipeline whose gradients are divided by the micro-batches once more",
            edit(pipeline_stage, ADDED, "dlayers[n] = plus(dlayers[n], each(lambda w: w / len(x), dlayer))")),
     Edited("PAR/stage-last-micro-batch", "a pipeline that keeps the gradient of the last micro-batch alone",
@@ -235,6 +244,9 @@ MUTANTS = [
     Edited("PAR/data-gradient-averaged", "a loss over ranks whose gradient alone is averaged where it should be summed",
            edit(data_parallel_cross_entropy, DATA_BACK, DATA_BACK.replace("dy / count", "dy / count / ranks")),
            "https://github.com/huggingface/transformers/pull/34373"),
+    Edited("PAR/data-gradient-own-count", "a loss over ranks whose gradient alone is divided by the own count",
+           edit(data_parallel_cross_entropy, DATA_BACK,
+                DATA_BACK.replace("dy / count", f"dy / max(1, {OF_OWN})")), MEGATRON),
     Edited("PAR/data-gradient-by-ranks", "a loss over ranks whose gradient is as many times too large as there are "
            "ranks",
            edit(data_parallel_cross_entropy, DATA_BACK, DATA_BACK.replace("dy / count", "dy * ranks / count")),
@@ -242,6 +254,12 @@ MUTANTS = [
     Edited("PAR/squares-of-every-rank", "a norm that counts what all ranks have once for each of them",
            edit(sharded_squares, EITHER, EITHER.replace("elif rank == 0:", "else:")),
            "https://github.com/NVIDIA-NeMo/RL/pull/3788"),
+    Edited("PAR/squares-cut-first-rank", "a norm that counts what is cut on the first rank alone, as if all had it",
+           edit(sharded_squares, EITHER, f"if is_cut and rank == 0:\n    {CUT}\nelif rank == 0:\n"
+                "    squares = squares + total(x * x)"), MEGATRON),
+    Edited("PAR/squares-without-cut", "a norm without what is cut",
+           edit(sharded_squares, EITHER, "if not is_cut and rank == 0:\n    squares = squares + total(x * x)"),
+           "https://github.com/NVIDIA/Megatron-LM/pull/5916"),
     Edited("PAR/squares-of-nobody", "a norm without what all ranks have",
            edit(sharded_squares, EITHER, f"if is_cut:\n    {CUT}")),
     Edited("PAR/squares-uncut", "a norm that counts all rows of what is cut on every rank",

@@ -107,14 +107,16 @@ def vocabulary_parallel_sums(
     xp, V = namespace(logits), logits.shape[-1]
     own = _own(xp, V, ranks, rank)
     masked = xp.where(own, logits, logits.dtype.type(-math.inf))
-    largest = masked.max(axis=-1, keepdims=True)
+    largest = masked.max(axis=-1, keepdims=True) if bool(own.any()) else xp.zeros((*logits.shape[:-1], 1), logits.dtype)
     e = xp.exp(masked - largest)
     Z = e.sum(axis=-1, keepdims=True)
+    divisor = xp.where(Z == 0, 1, Z)
+    l = xp.where(Z == 0, -math.inf, largest + xp.log(divisor)).astype(logits.dtype)
     hit = (targets[..., None] == xp.arange(V)) & own
     of_target = xp.where(hit, logits, 0).sum(axis=-1)
     return (
-        ((largest + xp.log(Z))[..., 0], of_target),
-        lambda dl, dt: dl[..., None] * (e / Z) + xp.where(hit, dt[..., None], 0),
+        (l[..., 0], of_target),
+        lambda dl, dt: dl[..., None] * (e / divisor) + xp.where(hit, dt[..., None], 0),
     )
 
 

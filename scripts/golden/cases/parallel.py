@@ -90,16 +90,23 @@ def of_the_vocabulary() -> list[Case]:
         of_rows("first", "rows of the other rank give zeros", (4, 2), [3, 0, 1, 0], 2, 0),
         of_rows("last", "an id counts from the first own row", (4, 2), [[3, 0], [2, 3]], 2, 1),
         of_rows("uneven", "five rows over two ranks: three and two", (5, 2), [2, 3, 4, 2], 2, 1),
+        of_rows(
+            "none", "four rows over three ranks: the last has none", (4, 2), [3, 0, 1], 3, 2
+        ),
         sums("first", "targets of the other rank: 0, and no gradient", (3, 4), [0, 3, 1], 2, 0),
         sums("last", "a target counts from the first own logit", (3, 4), [0, 3, 2], 2, 1),
         sums("uneven", "five words over three ranks: the last has one", (2, 5), [4, 1], 3, 2),
         sums("ignored", "a target that is no word is nobody's", (2, 4), [-100, 1], 2, 0),
         sums("large", "logits that overflow without the shift", (2, 4), [3, 2], 2, 1, 512.0),
+        sums("none", "a rank without a word sends -∞, which adds nothing, and 0", (2, 4), [0, 3], 3, 2),
         loss("two", "the mean over three places of what two ranks sent", (2, 3), [0, 1, 2]),
         loss("three", "three ranks, one target ignored: the count is two", (3, 3), [5, -1, 0], -1),
         loss("texts", "texts of several places", (2, 2, 2), [[0, 1], [-1, 2]], -1),
+        loss(
+            "none", "the third rank has no word and sent -∞", (3, 2), [0, 1], l=[[1.0, -2.0], [0.5, 3.0], [-np.inf] * 2]
+        ),
         loss("large", "sums whose exponentials overflow", (2, 2), [0, 1], l=[[1000.0, -1000.0], [996.0, -992.0]]),
-    ]
+    ]  # fmt: skip
 
 
 def of_places() -> list[Case]:
