@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from refllm.verify.kernels.diagnosis import Cause as KernelCause
+    from refllm.verify.kernels.causes import Cause as KernelCause
     from refllm.verify.mutants import Mutant
     from refllm.verify.noise import Noise
     from refllm.verify.search import Found

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from refllm.verify.explanation import Cause
 
 
+NOTHING_KNOWN = "explained by no known mistake"  # with which a diagnosis begins that has more to say
+
+
 def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
     """What explains most of the failures that nothing of what is said explains, then most of the rest, and so on; of
     those that nothing known explains, how many there are, and what is seen of the first."""
@@ -53,7 +56,8 @@ def _unknown(unknown: list[tuple[Result, str]], wrong: int) -> list[str]:
 
 def _seen(result: Result) -> str:
     """What is seen of a failure that no known mistake explains."""
-    return next((line for line in [*result.diagnosis, result.reason] if line), "")
+    lines = [line for line in result.diagnosis if not line.startswith(NOTHING_KNOWN)]
+    return next((line for line in [*lines, result.reason] if line), "")
 
 
 def _by_convention(result: Result) -> bool:

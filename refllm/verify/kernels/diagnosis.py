@@ -1,95 +1,86 @@
-"""Which mistake gives the wrong answers to sized cases: one of the text with loops, or of the plain text.
+"""Which mistake gives the wrong answers to sized cases: one of the text with loops, or of the plain text, or the right
+operation of wrong numbers.
 
     recogniser = Recogniser("float32", plan, seconds=10)
     results = list(judge.run(implementation, sized, "float32", plan, seen=recogniser.look))
     recogniser.explained(results, right)          the same results, each wrong one with its explanation
                                                   (`right` are cases whose answers were right)
 
-A mistake explains an answer that is its own at every element, within the spread of a right one. Memory that the mistake
-leaves unwritten may hold anything. A mistake that loses digits explains an answer whose errors are as large as its own,
-in the same tensors. One that would have got a case wrong whose answer is right explains nothing.
+`matching` says when a mistake explains a tensor. One that would have got a case wrong whose answer is right is named
+with the condition that tells these cases apart ("in the cases where I > 1,024"), or not at all. How many right answers
+are asked is no matter of time.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy
 
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
-from refllm.verify import mutants, plain, runner
-from refllm.verify.case import Case, FaultError, Response, UnsupportedError
+from refllm.verify import plain
+from refllm.verify.case import Case, Response
 from refllm.verify.explanation import Explanation
-from refllm.verify.kernels import bank
-from refllm.verify.kernels.bank import Mistake
-from refllm.verify.kernels.mistakes import MISTAKES
+from refllm.verify.kernels import axes, conditions, matching, relations
+from refllm.verify.kernels.causes import Cause, OfBank, causes
+from refllm.verify.kernels.clock import Clock
+from refllm.verify.kernels.matching import WAYS, Given, tensors
 from refllm.verify.kernels.table import size
-from refllm.verify.mutants import Edited
 from refllm.verify.runner import Result
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
-from refllm.verify.sized.evaluate import Expected
+from refllm.verify.sized.pattern import in_words
 from refllm.verify.tolerance import UNIT
 
 LARGEST = 6_000_000  # the work of a case that is still looked at (kernels.table.size)
-CASES = 4  # wrong answers to an operation that are looked at, and right ones
-SECONDS = 3.0  # for the first wrong answer to an operation; later ones are held against what was found alone
-SIZES = ({"TILE": 64}, {"TILE": 16}, {"TILE": 128}, {"BLOCK": 1024}, {"BLOCK": 128}, {"BLOCK": 64})
-DIGITS = 64.0  # roundings of an element that may differ between two implementations of one mistake
-ROUGH = 8.0  # times what a mistake loses in float32 that an answer may lose
-LOSS = 0.1  # the share of the truth that errors may be which are lost digits
-FACTOR = 4.0  # how far apart the errors of two that lose the same digits may be
+SEARCHES = 3  # wrong answers to an operation for which all mistakes are tried, if those that were found do not fit
+CASES = 12  # wrong answers that are held against what was found
+RIGHT = 16  # right answers that are, and the work of all of them
+BEST = 8  # mistakes that right answers are asked about
+FACTS = 4  # wrong answers of which it is said what they have in common with the truth
+MARGIN = 16.0  # times what is allowed that a mistake that loses digits must be off to be contradicted
+UNKNOWN = "explained by no known mistake"
 
 
-@dataclass(frozen=True, eq=False)
-class Cause:
-    """A mistake, with tiles or blocks of a size that is not the text's where `sizes` says so."""
+@dataclass(frozen=True)
+class Match:
+    """How a mistake explains a case: by tensor, of those that are wrong."""
 
-    mistake: Mistake | Edited
-    sizes: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def id(self) -> str:
-        return self.mistake.id
+    ways: dict[str, str]
+    left: tuple[str, ...]  # wrong tensors that it does not explain
 
     @property
-    def issue(self) -> str | None:
-        return self.mistake.issue
+    def rank(self) -> tuple[int, int]:
+        return len(self.left), max(WAYS.index(way) for way in self.ways.values())
 
-    @property
-    def about(self) -> str:
-        return self.mistake.about + "".join(f", with {name.lower()}s of {n:,}" for name, n in self.sizes)
 
-    @property
-    def diff(self) -> list[tuple[str, list[str]]]:
-        return self.mistake.diff
+@dataclass
+class Looked:
+    """A wrong answer that was looked at."""
 
-    def answer(self, case: Case, dtype: str) -> Response | None:
-        """None if it raises."""
-        if isinstance(self.mistake, Edited):
-            how = {"traced": self.mistake.traced, "values": not case.cotangents}
-            return plain.answer(case, dtype, self.mistake.functions, **how)
-        try:
-            return runner.respond(bank.implementation(self.mistake, **dict(self.sizes)), case, dtype)
-        except (FaultError, UnsupportedError):
-            return None
+    sized: SizedCase
+    numbers: conditions.Numbers
+    matches: dict[Cause, Match]
+    where: str
+    facts: list[str]
 
 
 @dataclass
 class _Operation:
     """What is known of the answers to an operation."""
 
-    causes: list[Cause]  # that explain all wrong answers which were looked at
-    looked_at: list[str] = field(default_factory=list)
-    unlike: set[str] = field(default_factory=set)  # of these, those that no cause explains
-    gradients: bool = True  # whether some are given
-    by_noise: set[Cause] = field(default_factory=set)
-    unwritten: set[Cause] = field(default_factory=set)  # those that may hold anything somewhere
+    looked: dict[str, Looked] = field(default_factory=dict)
+    searches: int = 0
+    in_time: bool = True
+    gradients: bool = True
     right: list[SizedCase] = field(default_factory=list)
+
+    @property
+    def causes(self) -> dict[Cause, None]:
+        return {cause: None for each in self.looked.values() for cause in each.matches}
 
 
 class Recogniser:
@@ -99,138 +90,259 @@ class Recogniser:
 
     def look(self, sized: SizedCase, case: Case, response: Response, result: Result, text: judge.Text) -> None:
         """Holds an answer against the mistakes, while its case has its tensors."""
-        known = self.known.setdefault(case.operation, _Operation([]))
-        if result.status != "fail" or len(known.looked_at) >= CASES or size(sized) > LARGEST or self.left <= 0:
+        known = self.known.setdefault(case.operation, _Operation())
+        if result.status != "fail" or len(known.looked) >= CASES or self.left <= 0:
             return
-        if any(v.wrong == "shape" for v in result.verdicts):
+        if any(v.wrong in ("shape", "missing", "type") for v in result.verdicts):
             return
+        clock, looker = Clock(self.left), _Looker(case, response, text, self.dtype, self.plan)
         known.gradients = response.gradients is not None
-        first, start = not known.causes, time.monotonic()
-        end = start + min(self.left, SECONDS)
-        given = _tensors(response)
-        found = list[Cause]()
-        for cause in _candidates(case.operation) if first else known.causes:
-            if time.monotonic() > end:
-                break
-            if way := self._explains(cause, case, given, text):
-                found.append(cause)
-                known.by_noise |= {cause} if way == "digits" else set()
-                known.unwritten |= {cause} if way == "unwritten" else set()
-        self.left -= time.monotonic() - start
-        known.looked_at.append(sized.id)
-        if found:
-            known.causes = found
-        else:
-            known.unlike.add(sized.id)
+        matches = dict[Cause, Match]()
+        if size(sized) <= LARGEST:
+            matches = looker.matches(known.causes)
+            if not any(match.rank < (1, 0) for match in matches.values()) and known.searches < SEARCHES:
+                known.searches += 1
+                clock.seconds = self.left * (0.7 if known.searches == 1 else 0.5)
+                matches |= looker.search(case.operation, clock, set(known.causes))
+                known.in_time = known.in_time and not clock.is_over
+        facts = looker.facts() if len(known.looked) < FACTS and not matches else []
+        known.looked[sized.id] = Looked(sized, axes.numbers(case), matches, looker.where, facts)
+        self.left -= clock.used()
 
     def explained(self, results: list[Result], right: Iterable[SizedCase]) -> list[Result]:
         """The results, each wrong one with what explains its operation."""
         for sized in right:
             if sized.operation in self.known:
                 self.known[sized.operation].right.append(sized)
-        chosen = {operation: self._chosen(known) for operation, known in self.known.items() if known.causes}
-        return [self._with(result, chosen.get(result.case.operation, [])) for result in results]
+        chosen = {operation: _Chosen(known, self) for operation, known in self.known.items() if known.looked}
+        of_id = {result.case.id: result for result in results}
+        for operation, known in self.known.items():
+            for id, looked in known.looked.items():
+                if id in of_id and of_id[id].status == "fail":
+                    of_id[id] = replace(of_id[id], diagnosis=chosen[operation].said_of(looked))
+        return [self._with(of_id[result.case.id], chosen.get(result.case.operation)) for result in results]
 
-    def _with(self, result: Result, causes: list[Cause]) -> Result:
-        if result.status != "fail" or not causes or result.case.id in self.known[result.case.operation].unlike:
+    def _with(self, result: Result, chosen: _Chosen | None) -> Result:
+        """A wrong result that was not looked at, with what explains all that were."""
+        if result.status != "fail" or chosen is None or result.case.id in chosen.known.looked:
             return result
-        cause, known = causes[0], self.known[result.case.operation]
-        how = "loses digits as" if cause in known.by_noise else "equal to"
-        here = "" if result.case.id in known.looked_at else " (as are the smaller ones that were compared)"
-        alike = len({each.id for each in causes}) - 1
-        others = f"; {alike} other known mistake{'s' if alike > 1 else ''} would give the same" if alike else ""
-        return replace(result, diagnosis=[Explanation.of(f"{how} {cause.about} ({cause.id}){here}{others}", cause)])
+        return replace(result, diagnosis=chosen.said_of_another(result))
 
-    def _chosen(self, known: _Operation) -> list[Cause]:
-        """Those that no right answer contradicts: equal ones before those that lose as many digits."""
-        left = list(known.causes) if 2 * len(known.unlike) < len(known.looked_at) else []
-        for sized in sorted(known.right, key=size)[:CASES]:
-            left = [cause for cause in left if size(sized) > LARGEST or self._is_right(cause, sized, known.gradients)]
-        return sorted(left, key=lambda cause: (cause in known.by_noise, cause in known.unwritten, bool(cause.sizes)))
 
-    def _is_right(self, cause: Cause, sized: SizedCase, gradients: bool) -> bool:
-        """Whether a mistake gets a case right: its value, and its gradients where some were given."""
+class _Looker:
+    """One answer, held against mistakes."""
+
+    def __init__(self, case: Case, response: Response, text: judge.Text, dtype: str, plan: Plan) -> None:
+        self.case, self.values = case, case.values_alone()
+        given = tensors(response)
+        known = {f"outputs.{n}" for n in case.outputs} | {f"gradients.{n}" for n in case.gradients}
+        self.given = Given({n: x for n, x in given.items() if n in known}, text.of, dtype, plan)
+        self.text = text
+
+    @cached_property
+    def wrong(self) -> dict[str, Array]:
+        found = {n: self.given.wrong(n) for n in self.given.tensors}
+        return {n: off for n, off in found.items() if off.any()}
+
+    @cached_property
+    def where(self) -> str:
+        """Where the first wrong tensor is wrong, in words."""
+        if not self.wrong:
+            return ""
+        off = next(iter(self.wrong.values()))
+        return in_words(off, judge.axes_of(self.case, off.shape))
+
+    def facts(self) -> list[str]:
+        truths = {n: self.text.of(n).value for n in self.wrong}
+        given, unit = self.given, UNIT[self.given.dtype]
+        found = list(relations.lines_of(self.case, self.wrong, given.tensors, truths.__getitem__, unit))
+        return list(dict.fromkeys(found))[:4]
+
+    def search(self, operation: str, clock: Clock, tried: set[Cause]) -> dict[Cause, Match]:
+        """All mistakes, until one explains everything and those of its kind were tried, or the time is over."""
+        found, partly = dict[Cause, Match](), list[Cause]()
+        for cause in causes(operation):
+            if clock.is_over:
+                break
+            if cause not in tried and (match := self.match(cause)):
+                found[cause] = match
+                partly += [cause] if "partly" in match.ways.values() else []
+        full = any("equal" in match.ways.values() and not match.left for match in found.values())
+        for other in () if full else (other for cause in partly[:2] for other in getattr(cause, "variants", tuple)()):
+            if match := self.match(other):
+                found[other] = match
+        return found
+
+    def matches(self, among: Iterable[Cause]) -> dict[Cause, Match]:
+        found = {cause: self.match(cause) for cause in among}
+        return {cause: match for cause, match in found.items() if match is not None}
+
+    def match(self, cause: Cause) -> Match | None:
+        """How a mistake explains the answer: its values, and as many of its gradients as it does."""
+        given = self.given.tensors
+        outputs = [n for n in given if n.startswith("outputs.")]
+        gradients = [n for n in given if n.startswith("gradients.")]
+        wrong_outputs = [n for n in outputs if n in self.wrong]
+        wrong_gradients = [n for n in gradients if n in self.wrong]
+        if cause.gradients_alone and (wrong_outputs or not wrong_gradients):
+            return None
+        ways = {} if cause.gradients_alone else self._ways(cause, self.values, outputs)
+        if ways is None:
+            return None
+        if wrong_gradients:
+            of_gradients = self._ways(cause, self.case, gradients, some=bool(wrong_outputs) or cause.gradients_alone)
+            if of_gradients is None and not wrong_outputs:
+                return None
+            ways |= of_gradients or {}
+        ways = {n: way for n, way in ways.items() if n in self.wrong}
+        left = tuple(n for n in self.wrong if n not in ways)
+        return Match(ways, left) if ways else None
+
+    def _ways(self, cause: Cause, case: Case, names: list[str], *, some: bool = False) -> dict[str, str] | None:
+        """How it explains each of these tensors; None if one is not explained, unless some are enough."""
+        exact = cause.answer(case, "float64")
+        if exact is None:
+            return None
+        one, rough = tensors(exact), _Rough(cause, case)
+        found = dict[str, str]()
+        for name in names:
+            narrows = getattr(cause, "narrows", False)
+            way = matching.way(self.given, name, one[name], rough.of, narrows=narrows) if name in one else ""
+            if way:
+                found[name] = way
+            elif not some and name in (one if name not in self.wrong else names):
+                return None
+        return found
+
+
+class _Rough:
+    """A mistake in float32, evaluated when it is asked for."""
+
+    def __init__(self, cause: Cause, case: Case) -> None:
+        self._how = cause, case
+
+    @cached_property
+    def _found(self) -> dict[str, Array]:
+        cause, case = self._how
+        response = cause.answer(case, "float32")
+        return tensors(response) if response else {}
+
+    def of(self, name: str) -> Array | None:
+        return self._found.get(name)
+
+
+class _Chosen:
+    """What explains the wrong answers to an operation, after right ones were asked."""
+
+    def __init__(self, known: _Operation, recogniser: Recogniser) -> None:
+        self.known, self.how = known, recogniser
+        self.conditions: dict[Cause, conditions.Condition | None] = {}
+        self.order = sorted(self._named(), key=self._rank)
+
+    def _named(self) -> list[Cause]:
+        """Those that no right answer contradicts, or that a condition tells apart."""
+        found = list[Cause]()
+        for cause in sorted(self.known.causes, key=self._rank)[:BEST]:
+            against = [sized for sized in self._asked if not self._is_right(cause, sized)]
+            if against:
+                own = [each.numbers for each in self.known.looked.values() if cause in each.matches]
+                condition = conditions.separating(own, [axes.numbers(sized.case()) for sized in against])
+                if condition is None or self._way(cause) == "digits":
+                    continue
+                self.conditions[cause] = condition
+            found.append(cause)
+        return found
+
+    @cached_property
+    def _asked(self) -> list[SizedCase]:
+        """Right answers of all sizes, as many as their work allows."""
+        held, work = list[SizedCase](), 0
+        for sized in sorted(self.known.right, key=size):
+            work += size(sized)
+            if work <= LARGEST:
+                held.append(sized)
+        return held if len(held) <= RIGHT else [held[n * (len(held) - 1) // (RIGHT - 1)] for n in range(RIGHT)]
+
+    def _way(self, cause: Cause) -> str:
+        ways = [
+            w for each in self.known.looked.values() if cause in each.matches for w in each.matches[cause].ways.values()
+        ]
+        return max(ways, key=WAYS.index)
+
+    def _rank(self, cause: Cause) -> tuple[object, ...]:
+        """Those first that explain most answers, in full, without a condition, and are simple."""
+        matched = [each.matches[cause] for each in self.known.looked.values() if cause in each.matches]
+        sized = bool(getattr(cause, "sizes", ()))
+        return (
+            -sum(not match.left for match in matched), -len(matched), cause in self.conditions,
+            max(match.rank for match in matched), sized,
+        )  # fmt: skip
+
+    def _is_right(self, cause: Cause, sized: SizedCase) -> bool:
+        """Whether a mistake gets a case right: its value, and where it is one of gradients, these."""
+        in_gradients = all(n.startswith("gradients.") for m in self._matches(cause) for n in m.ways)
         case = sized.case()
-        response = cause.answer(case, self._single)
-        if response is None:
-            return False
-        text = judge.Text(case, self.plan, gradients=response.gradients is not None)
-        given = _tensors(response if gradients else replace(response, gradients=None))
-        return not any(self._wrong(x, text.of(n)).any() for n, x in given.items())
+        case = case if in_gradients and self.known.gradients else case.values_alone()
+        dtype = "float64" if self.how.dtype == "float64" or self._way(cause) != "digits" else "float32"
+        found = cause.answer(case, dtype)
+        if found is None:
+            return not isinstance(cause, OfBank)
+        plainly = plain.answer(replace(case, inputs=dict(case.inputs)), "float64", {}, traced=False)
+        if plainly is not None and _alike(tensors(found), tensors(plainly)):
+            return True
+        text = judge.Text(case, self.how.plan, gradients=bool(case.cotangents))
+        margin = MARGIN if self._way(cause) == "digits" else 1.0
+        return not any(
+            (judge.deviations(x, text.of(n), self.how.dtype, self.how.plan) > margin).any()
+            for n, x in tensors(found).items()
+        )
 
-    @property
-    def _single(self) -> str:
-        """The dtype in which a mistake is run whose digits are those of the answers."""
-        return "float64" if self.dtype == "float64" else "float32"
+    def _matches(self, cause: Cause) -> list[Match]:
+        return [each.matches[cause] for each in self.known.looked.values() if cause in each.matches]
 
-    def _explains(self, cause: Cause, case: Case, given: dict[str, Array], text: judge.Text) -> str:
-        """`equal`, `unwritten` or `digits`, if it does."""
-        exact, rough = (cause.answer(case, dtype) for dtype in ("float64", "float32"))
-        if exact is None or rough is None:
-            return ""
-        one, other = _tensors(exact), _tensors(rough)
-        if not all(n in one and x.shape == one[n].shape for n, x in given.items()):
-            return ""
-        if all(self._is_equal(x, one[n], other[n], text.of(n)) for n, x in given.items()):
-            return "unwritten" if any(numpy.isnan(one[n]).any() for n in given) else "equal"
-        digits = self.dtype == "float32" and all(self._loses_alike(x, other[n], text.of(n)) for n, x in given.items())
-        return "digits" if digits else ""
+    # --- in words
 
-    def _wrong(self, x: Array, truth: Expected) -> Array:
-        return judge.deviations(x, truth, self.dtype, self.plan) > 1
+    def said_of(self, looked: Looked) -> list[str]:
+        """The lines of an answer that was looked at."""
+        causes = [cause for cause in self.order if cause in looked.matches]
+        if not causes:
+            late = "" if self.known.in_time else " that was tried in the time there was (--search)"
+            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *looked.facts]
+        cause = causes[0]
+        match = looked.matches[cause]
+        alike = len({each.id for each in causes if looked.matches[each].rank == match.rank} - {cause.id})
+        where = f", {looked.where}" if "partly" in match.ways.values() and looked.where else ""
+        return [self._line(cause, match, where, alike)]
 
-    def _is_equal(self, x: Array, other: Array, rough: Array, truth: Expected) -> bool:
-        """Whether an answer is that of a mistake, as far as the dtype of the run reaches; `rough` is that of the
-        mistake in float32, whose rounding may be another than that of the truth."""
-        x, other = x.astype("float64"), other.astype("float64")
-        wrong, mistaken = self._wrong(x, truth), self._wrong(other, truth)
-        unwritten = numpy.isnan(other) & numpy.isfinite(truth.value)
-        written = unwritten & ~wrong & (x != 0)  # memory of zeros is right where the truth is nearly 0
-        left = not unwritten.any() or wrong[unwritten].any()
-        if not left or 2 * written.sum() > unwritten.sum() or 2 * mistaken.sum() < wrong.sum():
-            return False
-        with numpy.errstate(all="ignore"):
-            lost = numpy.nan_to_num(abs(rough - other), posinf=0.0)
-            lost = lost.max(axis=-1, keepdims=True, initial=0) if lost.ndim else lost
-            allowed = self.plan.limit * truth.deviation + DIGITS * UNIT[self.dtype] * abs(other)
-            allowed = allowed + ROUGH * UNIT[self.dtype] / UNIT["float32"] * lost
-            same = (abs(x - other) <= allowed) | (x == other) | (numpy.isnan(x) & numpy.isnan(other))
-        return bool((same | unwritten | numpy.isposinf(truth.deviation)).all())
+    def said_of_another(self, result: Result) -> list[str]:
+        """What explains all that were looked at, if the condition holds here too."""
+        if not self.order or any(not each.matches for each in self.known.looked.values()):
+            return []
+        cause = self.order[0]
+        match, condition = self._matches(cause)[0], self.conditions.get(cause)
+        if condition is not None or any(cause not in each.matches for each in self.known.looked.values()):
+            return []
+        return [self._line(cause, match, " (as are the smaller ones that were compared)", 0)]
 
-    def _loses_alike(self, x: Array, other: Array, truth: Expected) -> bool:
-        """Whether an answer is off where a mistake is that loses digits, by about as much."""
-        if not numpy.array_equal(numpy.isfinite(x), numpy.isfinite(other)):
-            return False
-        mine, theirs = (self._wrong(y, truth) for y in (x, other))
-        if mine.any() != theirs.any():
-            return False
-        a, b = (_error(y, truth.value) for y in (x, other))
-        return not mine.any() or (max(a, b) <= FACTOR * min(a, b) and b < LOSS * _error(truth.value, 0 * truth.value))
+    def _line(self, cause: Cause, match: Match, where: str, alike: int) -> Explanation:
+        how = "loses digits as" if "digits" in match.ways.values() else "equal to"
+        named = match.left or (cause.gradients_alone and not isinstance(cause, OfBank))
+        of = ", ".join(relations.said(name) for name in match.ways) + ": " if named else ""
+        condition = self.conditions.get(cause)
+        only = f", in the cases where {condition.words}" if condition else ""
+        others = f"; {alike} other known mistake{'s' if alike > 1 else ''} would give the same" if alike else ""
+        return Explanation.of(f"{of}{how} {cause.about} ({cause.id}){where}{only}{others}", cause)
 
 
-def _candidates(operation: str) -> Iterator[Cause]:
-    """The mistakes of an operation: those of the text with loops, of the plain text, and the former in other sizes."""
-    of_loops = [m for m in MISTAKES if operation in bank.OPERATIONS and m.reaches(operation)]
-    yield from (Cause(m) for m in of_loops)
-    called = set(plain.called(operation)) if operation in plain.operations() else set()
-    for mutant in mutants.MUTANTS:
-        if isinstance(mutant, Edited) and mutant.dtype == "float64" and set(mutant.originals) <= called:
-            yield Cause(mutant)
-    for sizes in SIZES:
-        yield from (Cause(m, tuple(sizes.items())) for m in of_loops if _has(m, *sizes))
+def _alike(one: dict[str, Array], other: dict[str, Array]) -> bool:
+    """Whether two answers are the same but for roundings of float64."""
+    return all(
+        n in other and x.shape == other[n].shape
+        and numpy.allclose(x, other[n], rtol=1e-9, atol=1e-9 * _largest(other[n]), equal_nan=True)
+        for n, x in one.items()
+    )  # fmt: skip
 
 
-def _has(mistake: Mistake, name: str) -> bool:
-    """Whether the mistaken lines depend on a size."""
-    return any(name in each.edit.source for each in mistake.rewritten)
-
-
-def _tensors(response: Response) -> dict[str, Array]:
-    found = {f"outputs.{n}": x for n, x in response.outputs.items()}
-    return found | {f"gradients.{n}": x for n, x in (response.gradients or {}).items() if x is not None}
-
-
-def _error(x: Array, truth: Array) -> float:
-    """The root of the mean square of what can be compared."""
-    there = numpy.isfinite(x) & numpy.isfinite(truth)
-    return math.sqrt(float(((x[there].astype("float64") - truth[there]) ** 2).mean())) if there.any() else 0.0
+def _largest(x: Array) -> float:
+    finite = x[numpy.isfinite(x)]
+    return float(abs(finite).max(initial=0))

@@ -11,6 +11,7 @@ import pytest
 from refllm.numbers import plans
 from refllm.verify import corpus
 from refllm.verify.adapter import Functions
+from refllm.verify.explanation import Explanation
 from refllm.verify.kernels import bank
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.kernels.table import size
@@ -61,7 +62,10 @@ def zeros(x: Any) -> Any:
 def test_what_is_no_known_mistake_is_not_named(function: Callable[..., Any]) -> None:
     found = told(Functions("mine", {"softmax": function}, {}, ("float64", "float32")), "softmax", "float32")
     assert found
-    assert [line for result in found for line in result.diagnosis] == []
+    assert [line for result in found for line in result.diagnosis if isinstance(line, Explanation)] == []
+    looked_at = [result.diagnosis for result in found if result.diagnosis]
+    assert looked_at
+    assert all(lines[0].startswith("explained by no known mistake") for lines in looked_at)
 
 
 def test_no_time_is_no_explanation() -> None:

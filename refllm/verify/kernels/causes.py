@@ -1,0 +1,155 @@
+"""What may be the cause of a wrong answer to a sized case, the usual ones first: the mistakes of the bank, the right
+operation of wrong numbers, those of the plain text, and the mistakes of the bank with other numbers in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Protocol
+
+from refllm.verify import mutants, plain, runner
+from refllm.verify.case import Case, FaultError, Response, UnsupportedError
+from refllm.verify.kernels import bank
+from refllm.verify.kernels.bank import Mistake
+from refllm.verify.kernels.formulas import formulas
+from refllm.verify.kernels.mistakes import MISTAKES
+from refllm.verify.kernels.reading import readings
+from refllm.verify.mutants import Edited
+from refllm.verify.mutants.bank import Rewritten
+
+SIZES = (
+    {"TILE": 64}, {"BLOCK": 1024}, {"TILE": 16}, {"TILE": 128}, {"BLOCK": 128}, {"BLOCK": 64}, {"BLOCK": 32},
+    {"BLOCK": 512}, {"TILE": 8}, {"TILE": 256}, {"BLOCK": 2048}, {"BLOCK": 4096}, {"TILE": 48}, {"TILE": 80},
+    {"TILE": 96}, {"TILE": 512}, {"TILE": 1024},
+)  # fmt: skip
+SMALL, LARGE = (4, 8, 16, 32, 64, 128, 2, 256), (1024, 512, 2048, 4096, 256, 8192, 128, 16384, 32768)
+LARGEST = (65536, 524288, 262144, 131072, 1 << 20)
+BITS = (8, 16)
+IN_WORDS = {"four": 4, "two": 2, "eight": 8}
+
+
+class Cause(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def about(self) -> str: ...
+    @property
+    def issue(self) -> str | None: ...
+    @property
+    def diff(self) -> list[tuple[str, list[str]]]: ...
+    @property
+    def gradients_alone(self) -> bool: ...
+
+    def answer(self, case: Case, dtype: str) -> Response | None:
+        """What it makes of a case, without gradients if the case has none; None if it raises, or says nothing of it."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OfBank:
+    """A mistake of a bank, with tiles or blocks of a size that is not the text's where `sizes` says so."""
+
+    mistake: Mistake | Edited
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.mistake.id
+
+    @property
+    def issue(self) -> str | None:
+        return self.mistake.issue
+
+    @property
+    def about(self) -> str:
+        return self.mistake.about + "".join(f", with {name.lower()}s of {n:,}" for name, n in self.sizes)
+
+    @property
+    def diff(self) -> list[tuple[str, list[str]]]:
+        return self.mistake.diff
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it rounds to a narrow type."""
+        return any("narrow(" in new for each in self.mistake.rewritten for new in each.lines[1::2])
+
+    def variants(self) -> Iterator[Cause]:
+        """The mistake with other numbers, and in tiles and blocks of other sizes."""
+        if isinstance(self.mistake, Mistake) and not self.sizes:
+            yield from map(OfBank, with_other_numbers(self.mistake))
+            yield from (OfBank(self.mistake, tuple(s.items())) for s in SIZES if _has(self.mistake, *s))
+
+    @property
+    def gradients_alone(self) -> bool:
+        """Whether every edit is one of a pullback."""
+        return all(each.edit.in_pullback for each in self.mistake.rewritten)
+
+    def answer(self, case: Case, dtype: str) -> Response | None:
+        if isinstance(self.mistake, Edited):
+            how = {"traced": self.mistake.traced, "values": not case.cotangents}
+            return plain.answer(case, dtype, self.mistake.functions, **how)
+        try:
+            return runner.respond(bank.implementation(self.mistake, **dict(self.sizes)), case, dtype)
+        except (FaultError, UnsupportedError):
+            return None
+
+
+@cache
+def causes(operation: str) -> tuple[Cause, ...]:
+    """Those of an operation in the order in which they are tried. The same objects for every case."""
+    return tuple(_all(operation))
+
+
+def _all(operation: str) -> Iterator[Cause]:
+    of_loops = [m for m in MISTAKES if operation in bank.OPERATIONS and m.reaches(operation)]
+    own = [m for m in of_loops if m.operation == operation]
+    of_loops = own + [m for m in of_loops if m.operation != operation]
+    yield from map(OfBank, of_loops)
+    yield from formulas(operation)
+    yield from (OfBank(m) for mistake in own for m in with_other_numbers(mistake))
+    called = set(plain.called(operation)) if operation in plain.operations() else set()
+    for mutant in mutants.MUTANTS:
+        if isinstance(mutant, Edited) and mutant.dtype == "float64" and set(mutant.originals) <= called:
+            yield OfBank(mutant)
+    for sizes in SIZES[:3]:
+        yield from (OfBank(m, tuple(sizes.items())) for m in of_loops if _has(m, *sizes))
+    yield from readings(operation)
+    yield from (OfBank(m) for mistake in of_loops if mistake not in own for m in with_other_numbers(mistake))
+    for sizes in SIZES[3:]:
+        yield from (OfBank(m, tuple(sizes.items())) for m in of_loops if _has(m, *sizes))
+
+
+def _has(mistake: Mistake, name: str) -> bool:
+    """Whether the mistaken lines, or those around them, depend on a size."""
+    return any(name in each.edit.source for each in mistake.rewritten)
+
+
+def with_other_numbers(mistake: Mistake) -> Iterator[Mistake]:
+    """A mistake with other numbers in the place of one that its words and its lines name: 512 columns, not 1,024."""
+    for n, written in _numbers(mistake.about):
+        family: tuple[int, ...] = next((f for f in (SMALL, LARGE, LARGEST) if n in f), ())
+        if "-bit" in mistake.about or not _is_in(mistake, n):
+            family = BITS if "-bit" in mistake.about and n in BITS and _is_in(mistake, n) else ()
+        for other in family:
+            if other != n:
+                about = re.sub(rf"(?<![\w,]){written}(?![\w,]*\d)", f"{other:,}", mistake.about)
+                yield replace(mistake, about=about, rewritten=tuple(_exchanged(r, n, other) for r in mistake.rewritten))
+
+
+def _numbers(about: str) -> Iterator[tuple[int, str]]:
+    for written in re.findall(r"\b\d[\d,]*\b", about):
+        yield int(written.replace(",", "")), written
+    yield from ((n, word) for word, n in IN_WORDS.items() if re.search(rf"\b{word}\b", about))
+
+
+def _is_in(mistake: Mistake, n: int) -> bool:
+    return any(re.search(rf"\b{n}\b", new) for r in mistake.rewritten for new in r.lines[1::2])
+
+
+def _exchanged(rewritten: Rewritten, n: int, other: int) -> Rewritten:
+    lines = list(rewritten.lines)
+    for k in range(1, len(lines), 2):
+        lines[k] = re.sub(rf"\b{n}\b", str(other), lines[k])
+    return Rewritten(rewritten.original, tuple(lines))

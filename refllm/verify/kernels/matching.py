@@ -1,0 +1,160 @@
+"""Whether a wrong answer is that of a mistake, tensor by tensor.
+
+equal       every element is that of the mistake, within the spread of a right one
+partly      every wrong element is that of the mistake, and the others are right: it is made on one path alone
+unwritten   as equal, where the mistake leaves memory unwritten and the answer looks like it
+digits      the mistake only loses digits, and the errors are of the size that it predicts, element by element
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy
+
+from refllm.backend import Array
+from refllm.numbers.plans import Plan
+from refllm.verify.case import Response
+from refllm.verify.sized import judge
+from refllm.verify.sized.evaluate import Expected
+from refllm.verify.tolerance import UNIT
+
+Tensors = dict[str, Array]
+DIGITS = 64.0  # roundings of an element that may differ between two implementations of one mistake
+ROUGH = 8.0  # times what a mistake loses in float32 that an answer may lose
+LOSS = 0.1  # the share of the truth that errors may be which are lost digits
+FACTOR = 4.0  # how far apart the errors of two that lose the same digits may be
+GROUPS = 8  # of elements by the size of the predicted error, in each of which that is looked at
+CLEAR = 8.0  # times what is allowed that a mistake's answer must be off, so that being equal to it says something
+NEAR = 0.2  # the share of a mistake's own error that an answer may be off for its float32 to be looked at
+WRITTEN = 8  # a share of the answer, at least one of so many, must be written for the rest to be called unwritten
+WAYS = ("equal", "partly", "unwritten", "digits")
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer, and the truth of each of its tensors."""
+
+    tensors: Tensors
+    truth: Callable[[str], Expected]
+    dtype: str
+    plan: Plan
+
+    def wrong(self, name: str, x: Array | None = None) -> Array:
+        x = self.tensors[name] if x is None else x
+        return judge.deviations(x, self.truth(name), self.dtype, self.plan) > 1
+
+
+def tensors(response: Response) -> Tensors:
+    found = {f"outputs.{n}": x for n, x in response.outputs.items()}
+    found |= {f"gradients.{n}": x for n, x in (response.gradients or {}).items()}
+    return {n: x for n, x in found.items() if isinstance(x, numpy.ndarray) and x.dtype.kind == "f"}
+
+
+def way(given: Given, name: str, exact: Array, rough: Callable[[str], Array | None], narrows: bool = False) -> str:
+    """How a tensor of an answer is that of a mistake, whose answers in float64 and in float32 these are; "" if not.
+    `narrows`: it rounds to a narrow type."""
+    x, truth = given.tensors[name].astype("float64"), given.truth(name)
+    if x.shape != exact.shape:
+        return ""
+    with numpy.errstate(all="ignore"):
+        found = _equal(given, name, x, exact.astype("float64"), truth, numpy.zeros(()))
+        if found or given.dtype == "float64":
+            return found
+        if not _is_near(x, exact, truth):
+            return ""
+        other = rough(name)
+        if other is None or other.shape != x.shape:
+            return ""
+        lost = numpy.nan_to_num(abs(other.astype("float64") - exact), nan=0.0, posinf=0.0)
+        lost = lost.max(axis=-1, keepdims=True, initial=0) if lost.ndim else lost
+        if found := _equal(given, name, x, exact.astype("float64"), truth, lost):
+            return found
+        rounds = not given.wrong(name, exact).any() or (narrows and _is_small(exact, truth))
+        return "digits" if rounds and _loses_alike(given, name, x, other.astype("float64"), truth) else ""
+
+
+def _is_near(x: Array, exact: Array, truth: Expected) -> bool:
+    """Whether an answer may be that of the mistake with other roundings."""
+    here = numpy.isfinite(x) & numpy.isfinite(exact) & numpy.isfinite(truth.value)
+    if not here.any():
+        return True
+    between, own = x[here] - exact[here], exact[here] - truth.value[here]
+    far = float((between**2).mean())
+    return far <= NEAR**2 * float((own**2).mean()) or far <= LOSS**2 * float((truth.value[here] ** 2).mean())
+
+
+def _is_small(exact: Array, truth: Expected) -> bool:
+    """Whether what a mistake does in float64 are lost digits too."""
+    here = numpy.isfinite(exact) & numpy.isfinite(truth.value)
+    error, size = exact[here] - truth.value[here], truth.value[here]
+    return bool(here.any()) and float((error**2).mean()) <= 2.0**-14 * float((size**2).mean())
+
+
+def _equal(given: Given, name: str, x: Array, exact: Array, truth: Expected, lost: Array) -> str:
+    wrong, mistaken = given.wrong(name), given.wrong(name, exact)
+    allowed = given.plan.limit * truth.deviation + DIGITS * UNIT[given.dtype] * abs(exact)
+    allowed = allowed + ROUGH * UNIT[given.dtype] / UNIT["float32"] * lost
+    same = (abs(x - exact) <= allowed) | (x == exact) | (numpy.isnan(x) & numpy.isnan(exact))
+    same = same | numpy.isposinf(truth.deviation)
+    unwritten = numpy.isnan(exact) & numpy.isfinite(truth.value)
+    if not wrong.any():
+        return "equal" if (same | unwritten).all() else ""
+    clear = mistaken & ~unwritten & ~(abs(exact - truth.value) <= CLEAR * allowed)
+    if (same | unwritten).all() and 2 * mistaken.sum() >= wrong.sum():
+        if not unwritten.any():
+            return "equal" if clear.any() or _is_nearer(x[wrong], exact[wrong], truth.value[wrong]) else ""
+        return "unwritten" if _looks_unwritten(x, truth.value, wrong, unwritten) else ""
+    told = wrong & same & clear & numpy.isfinite(exact) & (exact != 0)
+    if (same | ~wrong).all() and 2 * told.sum() >= wrong.sum() and not unwritten.any():
+        return "partly"
+    return ""
+
+
+def _is_nearer(x: Array, exact: Array, truth: Array) -> bool:
+    """Whether an answer is far nearer to a mistake than to the truth."""
+    return _root(x - exact) <= NEAR * _root(x - truth)
+
+
+def _looks_unwritten(x: Array, truth: Array, wrong: Array, unwritten: Array) -> bool:
+    """Whether these places may be memory that nobody has written: not right, and where they are much of the answer,
+    all zeros, or all no numbers, or all the same. A mistake that writes nothing explains nothing."""
+    held, written = x[unwritten], ~unwritten & (x != 0)
+    if WRITTEN * written.sum() < x.size:
+        return False
+    right = ~wrong[unwritten] & (held != 0)  # memory of zeros is right where the truth is nearly 0
+    if not wrong[unwritten].any() or 2 * right.sum() > unwritten.sum():
+        return False
+    if 4 * unwritten.sum() <= x.size:
+        return True
+    return bool((held == held[0]).all() or not numpy.isfinite(held).any() or (abs(held) < 1e-30).all())
+
+
+def _loses_alike(given: Given, name: str, x: Array, other: Array, truth: Expected) -> bool:
+    """Whether an answer is off where a mistake is that loses digits, by about as much: all in all, in how many places,
+    and in groups of elements by the size of their truth."""
+    if not numpy.array_equal(numpy.isfinite(x), numpy.isfinite(other)):
+        return False
+    mine, theirs = given.wrong(name), given.wrong(name, other)
+    if not mine.any() or not theirs.any():
+        return bool(mine.any() == theirs.any())
+    if not 1 / FACTOR <= mine.sum() / theirs.sum() <= FACTOR:
+        return False
+    here = numpy.isfinite(x) & numpy.isfinite(truth.value)
+    size = math.sqrt(float((truth.value[here] ** 2).mean())) if here.any() else 0.0
+    a, b = _root(x[here] - truth.value[here]), _root(other[here] - truth.value[here])
+    if not (max(a, b) <= FACTOR * min(a, b) and b < LOSS * size):
+        return False
+    order = numpy.argsort(abs(truth.value[here]), kind="stable")
+    errors, others = (x[here] - truth.value[here])[order], (other[here] - truth.value[here])[order]
+    for one, two in zip(numpy.array_split(errors, GROUPS), numpy.array_split(others, GROUPS), strict=True):
+        p, q = _root(one), _root(two)
+        if len(one) >= 16 and max(p, q) > 2 * FACTOR * min(p, q) and max(p, q) > a / FACTOR:
+            return False
+    return True
+
+
+def _root(x: Array) -> float:
+    return math.sqrt(float((x**2).mean())) if x.size else 0.0

@@ -1,0 +1,284 @@
+"""Inputs and keywords that a kernel takes for others: a step that is late, an index of few bits, a subnormal that is 0.
+
+    changes()      (name, words that follow the operation, what makes another case of a case)
+
+A change gives None where the case is as before, and a pair where the answer has to be put right afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify.case import Case
+from refllm.verify.kernels.machine import narrow
+
+Change = Callable[[Case], Any]
+SMALLEST = 2.0**-126  # normal numbers of float32 begin here
+LOG2_E = math.log2(math.e)
+WIDTHS = ((16, "16-bit numbers"), (8, "8-bit numbers"), (32, "32-bit numbers"))
+TABLES = (1024, 2048, 4096, 8192, 512, 32768, 65536, 16384)
+
+
+def changes() -> Iterator[tuple[str, str, Change]]:
+    yield "subnormals-flushed", "whose subnormal inputs are taken for 0", _floats(_flushed)
+    yield from _of_steps()
+    yield from _of_keywords()
+    yield from _of_indices()
+    yield from _of_masks()
+    yield from _of_heads()
+    for digits in (2, 3, 4, 5, 6):
+        log2 = float(f"{LOG2_E:.{digits}g}")
+        yield "power-of-two-constant", f"by powers of 2 whose log₂ e is {log2:g}", _scaled(log2 / LOG2_E)
+    yield "power-of-two", "by powers of 2, without log₂ e", _scaled(math.log(2))
+
+
+# --- keywords that are numbers ----------------------------------------------------------------------------------------
+
+
+def _keyword(name: str, change: Callable[[Any, Case], Any]) -> Change:
+    def changed(case: Case) -> Case | None:
+        if name not in case.keywords or isinstance(case.keywords[name], numpy.ndarray):
+            return None
+        other = change(case.keywords[name], case)
+        if other is None or other == case.keywords[name]:
+            return None
+        return replace(case, inputs=dict(case.inputs), keywords={**case.keywords, name: other})
+
+    return changed
+
+
+def _of_steps() -> Iterator[tuple[str, str, Change]]:
+    yield "step-before", "with the number of the step before", _keyword("step", lambda t, _: t - 1 if t > 1 else None)
+    yield "step-after", "with the number of the step after", _keyword("step", lambda t, _: t + 1)
+    yield "correction-left-out", "without the bias corrections", _keyword("step", lambda t, _: 1_000_000)
+    for name in ("beta1", "beta2"):
+        moment = "first" if name == "beta1" else "second"
+        yield f"correction-of-{name}", f"without the bias correction of the {moment} moment", _uncorrected(name)
+    for limit in (100, 128, 256, 500, 512, 1000, 1024):
+        yield "step-cut-off", f"whose step is never above {limit:,}", _keyword("step", _at_most(limit))
+
+
+def _at_most(limit: int) -> Callable[[Any, Case], Any]:
+    return lambda value, _: min(value, limit)
+
+
+def _uncorrected(name: str) -> Change:
+    """The other moment corrected as it should be: the learning rate or the second moment carries what is left out."""
+
+    def changed(case: Case) -> Any:
+        if "step" not in case.keywords or name not in case.keywords or "m" not in case.inputs:
+            return None
+        step, keywords = case.keywords["step"], case.keywords
+        other = "beta2" if name == "beta1" else "beta1"
+        left, kept = 1 - keywords[name] ** step, 1 - keywords[other] ** step
+        p, lr, eps = case.inputs["p"], keywords["lr"], keywords["eps"]
+
+        def uncorrected(tensors: dict[str, Array]) -> dict[str, Array]:
+            m, v = tensors["outputs.m"], tensors["outputs.v"]
+            m_hat, v_hat = (m, v / kept) if name == "beta1" else (m / kept, v)
+            decay = keywords.get("decay", 0)
+            new = p * (1 - lr * decay) - lr * m_hat / (numpy.sqrt(v_hat) + eps)
+            return {**tensors, "outputs.p": new}
+
+        if left == 1 or case.operation != "adamw":
+            return None
+        return replace(case, inputs=dict(case.inputs)), uncorrected
+
+    return changed
+
+
+def _of_keywords() -> Iterator[tuple[str, str, Change]]:
+    for eps in (0.0, 1e-3, 1e-5, 1e-6, 1e-8, 1e-12):
+        yield "eps-fixed", f"whose eps is always {eps:g}", _keyword("eps", lambda _, __, eps=eps: eps)  # type: ignore[misc]
+    yield (
+        "smoothing-over-others",
+        "whose smoothing is spread over the other V - 1 labels",
+        _keyword("smoothing", _others),
+    )
+    yield "smoothing-unread", "without its smoothing", _keyword("smoothing", lambda *_: 0.0)
+    yield "causal-unread", "without its causal mask", _keyword("causal", lambda value, _: False if value else None)
+    yield "always-causal", "that is always causal", _keyword("causal", lambda value, _: None if value else True)
+    yield "window-longer", "with a window of one key more", _keyword("window", lambda w, _: w + 1)
+    yield "window-shorter", "with a window of one key less", _keyword("window", lambda w, _: w - 1 if w > 1 else None)
+    yield "ignore-unread", "that ignores no label", _keyword("ignore", lambda x, _: None)
+    for base in (10000.0, 500000.0, 100000.0, 1000000.0):
+        yield "base-fixed", f"whose base is always {base:,.0f}", _keyword("base", lambda _, __, b=base: b)  # type: ignore[misc]
+    for name in ("beta1", "beta2", "lr", "rate", "cap", "decay", "eps", "smoothing", "clip", "base"):
+        for dtype in ("bfloat16", "float16"):
+            yield f"{name}-in-{dtype}", f"whose {name} is {dtype}", _keyword(name, _narrowed(dtype))
+    yield "renormalise-unread", "whose weights are not renormalised", _keyword("renormalise", lambda x, _: not x)
+
+
+def _others(smoothing: float, case: Case) -> float | None:
+    V: int = case.inputs["logits"].shape[-1] if "logits" in case.inputs else 0
+    return smoothing * V / (V - 1) if V > 1 else None
+
+
+def _narrowed(dtype: str) -> Callable[[Any, Case], Any]:
+    def change(value: Any, _: Case) -> Any:
+        return float(narrow(value, dtype)) if isinstance(value, float) else None
+
+    return change
+
+
+# --- whole numbers ----------------------------------------------------------------------------------------------------
+
+
+def _whole(change: Callable[[Array, Case], Array]) -> Change:
+    """Every array of whole numbers changed, in its own bounds."""
+
+    def changed(case: Case) -> Case | None:
+        made = {n: change(x, case) for n, x in case.keywords.items() if _is_whole(x)}
+        if all(numpy.array_equal(x, case.keywords[n]) for n, x in made.items()):
+            return None
+        return replace(case, inputs=dict(case.inputs), keywords={**case.keywords, **made})
+
+    return changed
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, numpy.ndarray) and x.dtype.kind in "iu"
+
+
+def _of_indices() -> Iterator[tuple[str, str, Change]]:
+    for bits, words in WIDTHS:
+        yield "index-overflow", f"whose indices are unsigned {words}", _whole(lambda x, _, b=bits: x % (1 << b))  # type: ignore[misc]
+        yield "index-overflow", f"whose indices are {words}", _whole(_signed(bits))
+    for limit in TABLES:
+        yield "index-cut-off", f"whose indices are cut off at {limit - 1:,}", _whole(_below(limit))
+        yield "index-modulo", f"whose indices are taken modulo {limit:,}", _whole(lambda x, _, n=limit: x % n)  # type: ignore[misc]
+    for dtype in ("bfloat16", "float16"):
+        yield f"index-in-{dtype}", f"whose indices pass through {dtype}", _whole(_through(dtype))
+    yield "index-one-less", "whose indices are one too small", _whole(lambda x, _: numpy.maximum(x - 1, 0))
+    yield (
+        "index-one-more",
+        "whose indices are one too large",
+        _whole(lambda x, case: numpy.minimum(x + 1, x.max(initial=0))),
+    )
+    for chosen in ("0", "1", "the last row"):
+        yield "padding-index", f"in which the row of index {chosen} gets no gradient", _unread(chosen)
+
+
+def _signed(bits: int) -> Callable[[Array, Case], Array]:
+    half = 1 << (bits - 1)
+
+    def change(x: Array, case: Case) -> Array:
+        wrapped = (x + half) % (1 << bits) - half
+        n = max((y.shape[0] for y in case.inputs.values() if y.ndim), default=1)
+        made: Array = numpy.where((wrapped < 0) & (x >= 0) & ("positions" not in case.keywords), wrapped % n, wrapped)
+        return made
+
+    return change
+
+
+def _below(limit: int) -> Callable[[Array, Case], Array]:
+    return lambda x, _: numpy.minimum(x, limit - 1)
+
+
+def _through(dtype: str) -> Callable[[Array, Case], Array]:
+    def change(x: Array, _: Case) -> Array:
+        near = narrow(x.astype("float64"), dtype)
+        made: Array = numpy.where(numpy.isfinite(near), near, x).astype(x.dtype)
+        return numpy.minimum(made, x.max(initial=0))
+
+    return change
+
+
+def _unread(chosen: str) -> Change:
+    def changed(case: Case) -> Case | None:
+        ids, table = case.keywords.get("ids"), case.inputs.get("E")
+        if ids is None or table is None or "y" not in case.cotangents:
+            return None
+        row = int(chosen) if chosen.isdigit() else len(table) - 1
+        dy = numpy.where((ids == row)[..., None], 0, case.cotangents["y"])
+        if not (ids == row).any():
+            return None
+        return replace(case, inputs=dict(case.inputs), cotangents={**case.cotangents, "y": dy})
+
+    return changed
+
+
+# --- masks, heads, floats ---------------------------------------------------------------------------------------------
+
+
+def _of_masks() -> Iterator[tuple[str, str, Change]]:
+    def masks(change: Callable[[Array], Any]) -> Change:
+        def changed(case: Case) -> Case | None:
+            held = {n: x for n, x in case.keywords.items() if isinstance(x, numpy.ndarray) and x.dtype.kind == "b"}
+            made = {n: change(x) for n, x in held.items()}
+            if not made or all(numpy.array_equal(made[n], x) for n, x in held.items()):
+                return None
+            return replace(case, inputs=dict(case.inputs), keywords={**case.keywords, **made})
+
+        return changed
+
+    yield "mask-unread", "whose mask is not read", masks(numpy.ones_like)
+    yield "mask-turned", "whose mask is turned round", masks(lambda x: ~x)
+    yield (
+        "mask-of-first",
+        "in which all read the mask of the first",
+        masks(lambda x: numpy.broadcast_to(x[:1], x.shape)),
+    )
+    yield "mask-one-on", "whose mask is read one place on", masks(lambda x: numpy.roll(x, -1, axis=-1))
+
+
+def _of_heads() -> Iterator[tuple[str, str, Change]]:
+    def changed(case: Case) -> Any:
+        heads, shared = case.keywords.get("heads"), case.keywords.get("kv_heads")
+        if not isinstance(heads, int) or not isinstance(shared, int) or "p.Wq" not in case.inputs or heads == shared:
+            return None
+        group = heads // shared
+        order = numpy.array([p % group * shared + p // group for p in range(heads)])
+        if (order == numpy.arange(heads)).all():
+            return None
+        Wq, Wo = case.inputs["p.Wq"], case.inputs["p.Wo"]
+        columns = numpy.arange(Wq.shape[1]).reshape(heads, -1)[order].reshape(-1)
+        back = numpy.argsort(columns)
+        inputs = {**case.inputs, "p.Wq": Wq[:, columns], "p.Wo": Wo[columns]}
+
+        def in_order(tensors: dict[str, Array]) -> dict[str, Array]:
+            found = dict(tensors)
+            if "gradients.p.Wq" in found:
+                found["gradients.p.Wq"] = found["gradients.p.Wq"][:, back]
+                found["gradients.p.Wo"] = found["gradients.p.Wo"][back]
+            return found
+
+        return replace(case, inputs=inputs), in_order
+
+    about = "whose query head h attends the keys of head h % (the number of key heads)"
+    yield "heads-by-remainder", about, changed
+
+
+def _floats(change: Callable[[Array], Array]) -> Change:
+    def changed(case: Case) -> Case | None:
+        made = {n: change(x) if x.dtype.kind == "f" else x for n, x in case.inputs.items()}
+        same = all(numpy.array_equal(x, case.inputs[n], equal_nan=True) for n, x in made.items())
+        return None if same else replace(case, inputs=made)
+
+    return changed
+
+
+def _flushed(x: Array) -> Array:
+    return numpy.where(abs(x) < SMALLEST, 0, x)
+
+
+def _scaled(factor: float) -> Change:
+    """The scores, or what a softmax is taken of, times a factor; the gradient goes back through it."""
+
+    def changed(case: Case) -> Any:
+        name = "q" if "attention" in case.operation else "x" if case.operation == "softmax" else ""
+        if name not in case.inputs:
+            return None
+
+        def back(tensors: dict[str, Array]) -> dict[str, Array]:
+            return {n: x * factor if n == f"gradients.{name}" else x for n, x in tensors.items()}
+
+        return replace(case, inputs={**case.inputs, name: case.inputs[name] * factor}), back
+
+    return changed

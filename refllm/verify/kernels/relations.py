@@ -1,0 +1,210 @@
+"""What a wrong tensor has in common with its truth where no known mistake explains it: a factor, another row's numbers,
+old contents, a border.
+
+    lines = relations(case, {"outputs.y": y}, truth, wrong)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify.case import Case
+from refllm.verify.kernels import axes
+from refllm.verify.tolerance import UNIT
+
+SLACK = 256.0  # roundings that a common factor may be off by
+ROWS = 8  # wrong rows that are looked for among the right ones
+CONSTANTS = {
+    1 / math.log(2): "1 / ln 2", math.log(2): "ln 2", math.sqrt(2): "√2", 1 / math.sqrt(2): "1 / √2",
+    math.log(10): "ln 10", 1 / math.log(10): "1 / ln 10", math.pi: "π", 2 / math.pi: "2 / π", math.e: "e",
+    math.sqrt(2 / math.pi): "√(2/π)",
+}  # fmt: skip
+Fact = tuple[str, bool]
+
+
+def relations(case: Case, name: str, x: Array, truth: Array, wrong: Array, unit: float = UNIT["float32"]) -> list[str]:
+    """A sentence for each relation of a tensor ("outputs.y") to its truth, the first that hold."""
+    x, words = x.astype("float64"), said(name)
+    with numpy.errstate(all="ignore"):
+        for find in (_contents, _elsewhere, _factor, _of_rows, _of_the_input):
+            if line := find(case, words, x, truth, wrong, unit):
+                return [line, *_border(words, wrong)]
+    return _border(words, wrong)
+
+
+def said(name: str) -> str:
+    group, _, rest = name.partition(".")
+    return f"{'output' if group == 'outputs' else 'gradient of'} {rest}"
+
+
+def _contents(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: float) -> str:
+    """What the wrong elements hold, if it is nothing that was computed."""
+    held = x[wrong]
+    share = "every wrong element" if held.size > 1 else "the wrong element"
+    if not held.any():
+        return f"{words}: {share} is 0: not written, or left out"
+    if numpy.isnan(held).all():
+        return f"{words}: {share} is NaN: memory that was not written, ∞ - ∞ or 0 / 0"
+    if held.size > 1 and (held == held[0]).all():
+        return f"{words}: {share} is {held[0]:.6g}"
+    for other, values in case.inputs.items():
+        if values.shape == x.shape and held.size > 1 and numpy.array_equal(held, values[wrong].astype("float32")):
+            return f"{words}: {share} is that of the input {other}: not renewed"
+    return ""
+
+
+def _elsewhere(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: float) -> str:
+    """That wrong rows or columns hold what belongs into others."""
+    for axis, name in ((-1, "row"), (-2, "column")):
+        if x.ndim < 2:
+            return ""
+        mine, right, off = (numpy.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in (x, truth, wrong))
+        rows = numpy.flatnonzero(off.any(axis=1))[:ROWS]
+        if mine.shape[1] < 3 or len(mine) < 2 or right.size > 1 << 22 or not len(rows):
+            continue
+        found = [(int(r), _like(mine[r], right, unit)) for r in rows]
+        pairs = [(r, other) for r, other in found if other is not None and other != r]
+        if len(pairs) < max(1, (len(rows) + 1) // 2):
+            continue
+        [(step, times)] = Counter(other - r for r, other in pairs).most_common(1)
+        if times > 1 and 4 * times >= 3 * len(rows):
+            beside = f"{abs(step):,} {'behind' if step > 0 else 'before'} them"
+            return f"{words}: wrong {name}s hold what belongs into the {name} {beside}"
+        r, other = pairs[0]
+        more = f", {name} {pairs[1][0]:,} that of {pairs[1][1]:,}" if len(pairs) > 1 else ""
+        return f"{words}: {name} {r:,} holds what belongs into {name} {other:,}{more}"
+    return ""
+
+
+def _like(row: Array, right: Array, unit: float) -> int | None:
+    size = float(abs(row).max())
+    if not size or not math.isfinite(size) or (row == row[0]).all():
+        return None
+    near = (abs(right - row) <= SLACK * unit * size).all(axis=1)
+    return int(numpy.argmax(near)) if near.any() else None
+
+
+def _factor(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: float) -> str:
+    """That the wrong elements are the truth times a number, or plus one."""
+    here = wrong & numpy.isfinite(x) & numpy.isfinite(truth)
+    if here.sum() < min(3, wrong.size) or here.sum() < wrong.sum():
+        return ""
+    got, want = x[here], truth[here]
+    where = "the answer" if 2 * wrong.sum() > wrong.size else "the wrong part"
+    top = float(abs(want).max())
+    factor = float(got @ want / (want @ want)) if top else 0.0
+    if factor and (abs(got - factor * want) <= SLACK * unit * abs(factor) * top).all() and got.size > 2:
+        return f"{words}: {where} is {factor:.6g} times the truth{_named(factor, case)}"
+    by = float((got - want).mean())
+    if got.size > 2 and (abs(got - want - by) <= SLACK * unit * max(top, abs(by))).all() and abs(by) > 1e3 * unit * top:
+        return f"{words}: {where} is the truth and {by:.6g} more{_named(by, case)}"
+    if got.size > 8:
+        slope, added = numpy.polyfit(want, got, 1)
+        if (abs(got - slope * want - added) <= SLACK * unit * (abs(slope) * top + abs(added))).all():
+            return f"{words}: {where} is {slope:.6g} times the truth and {added:.6g} more"
+    return ""
+
+
+def _named(factor: float, case: Case) -> str:
+    """What the factor is, as far as constants and the sizes of the case tell it."""
+
+    def is_it(value: float) -> bool:
+        return abs(factor - value) <= 1e-4 * abs(value)
+
+    if float(f"{factor:.3g}") == float(f"{factor:.6g}") and abs(factor) in (2, 0.5, 1, 4, 0.25):
+        return ""
+    for value, words in CONSTANTS.items():
+        if is_it(value):
+            return f" ({words})"
+    for letter, n in axes.sizes(case).items():
+        forms = {n: letter, 1 / n: f"1 / {letter}", math.sqrt(n): f"√{letter}", 1 / math.sqrt(n): f"1 / √{letter}"}
+        if n > 2:
+            forms |= {n / (n - 1): f"{letter} / ({letter} - 1)", (n - 1) / n: f"({letter} - 1) / {letter}"}
+        for value, words in forms.items():
+            if n > 1 and is_it(value):
+                return f" ({words}, {letter} = {n:,})"
+    return ""
+
+
+def _of_rows(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: float) -> str:
+    """That each wrong row is its truth times a number of its own, or that and no more: its sum or its mean is wrong."""
+    if x.ndim < 1 or x.shape[-1] < 4 or not numpy.isfinite(x).all() or not numpy.isfinite(truth).all():
+        return ""
+    rows = wrong.reshape(-1, x.shape[-1]).any(axis=1)
+    got, want = x.reshape(-1, x.shape[-1])[rows], truth.reshape(-1, x.shape[-1])[rows]
+    size = abs(want).max(axis=1, keepdims=True)
+    factors = (got * want).sum(axis=1, keepdims=True) / (want * want).sum(axis=1, keepdims=True)
+    if (abs(got - factors * want) <= SLACK * unit * abs(factors) * size).all():
+        low, high = float(factors.min()), float(factors.max())
+        between = f"({low:.6g} to {high:.6g})"
+        return f"{words}: each wrong row is its truth times a number of its own {between}: a sum of the row is wrong"
+    added = (got - want).mean(axis=1, keepdims=True)
+    if (abs(got - want - added) <= SLACK * unit * (size + abs(added))).all():
+        between = f"({added.min():.6g} to {added.max():.6g})"
+        return f"{words}: each wrong row is its truth and a number of its own more {between}"
+    return ""
+
+
+def _of_the_input(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: float) -> str:
+    """That the error is a function of the number alone, as that of an approximation is."""
+    inputs = [values for values in case.inputs.values() if values.dtype.kind == "f"]
+    if len(inputs) != 1 or inputs[0].shape != x.shape or not words.startswith("output"):
+        return ""
+    of, got = inputs[0][wrong], x[wrong]
+    order = numpy.argsort(of, kind="stable")
+    of, got, want = of[order], got[order], truth[wrong][order]
+    again = of[1:] == of[:-1]
+    if again.sum() < 8 or 4 * wrong.sum() < wrong.size or (got[1:][again] != got[:-1][again]).any():
+        return ""
+    if _differs(inputs[0].reshape(-1), truth.reshape(-1)):
+        return ""  # the truth is no function of the number alone either
+    error = abs(got - want)
+    at = int(error.argmax())
+    relative = error[at] / abs(want[at]) if want[at] else math.inf
+    return (
+        f"{words}: the error is a function of the number alone, at most {error[at]:.3g} ({relative:.2g} of the "
+        f"truth) at x = {of[at]:.6g}: an approximation of the exponential, tanh or erf, or a constant of few digits"
+    )
+
+
+def _differs(of: Array, value: Array) -> bool:
+    """Whether equal numbers have several values."""
+    order = numpy.argsort(of, kind="stable")
+    of, value = of[order], value[order]
+    return bool(((of[1:] == of[:-1]) & (value[1:] != value[:-1])).any())
+
+
+def _border(words: str, wrong: Array) -> list[str]:
+    """Where the wrong elements begin or end, if right ones stand between them."""
+    if wrong.size < 2 or wrong.all() or not wrong.any():
+        return []
+    lines = []
+    for axis in range(wrong.ndim):
+        others = tuple(a for a in range(wrong.ndim) if a != axis)
+        places = numpy.flatnonzero(wrong.any(axis=others))
+        n, first, last = wrong.shape[axis], int(places[0]), int(places[-1])
+        if n >= 16 and first >= max(4, n // 64) and len(places) > (n - first) // 8 and len(places) > 2:
+            lines.append(f"the first wrong index of axis {axis} is {first:,} of {n:,}{_multiple(first)}")
+        elif n >= 16 and n - 1 - last >= max(4, n // 64) and len(places) > last // 8 and len(places) > 2:
+            lines.append(f"the last wrong index of axis {axis} is {last:,} of {n:,}{_multiple(last + 1, ' - 1')}")
+    return [f"{words}: {' and '.join(lines)}"] if lines else []
+
+
+def _multiple(n: int, more: str = "") -> str:
+    for part in (1024, 512, 256, 128, 64, 32, 16):
+        if n and n % part == 0:
+            return f" ({n // part:,} × {part:,}{more})" if n != part else ""
+    return ""
+
+
+def lines_of(
+    case: Case, wrong: dict[str, Array], given: dict[str, Array], truth: Callable[[str], Array], unit: float
+) -> Iterator[str]:
+    """The relations of every wrong tensor, the outputs first."""
+    for name, off in wrong.items():
+        yield from relations(case, name, given[name], truth(name), off, unit)
