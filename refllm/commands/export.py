@@ -15,7 +15,8 @@ from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.pretrained.export import Written, config_of, tensors_of_folder, tensors_of_leaves, write_folder
 from refllm.pretrained.folder import CONFIG, INDEX, WEIGHTS, is_folder, open_folder
 from refllm.pretrained.naming import Architecture
-from refllm.tokenizers import PublishedTokenizer, WordPieceTokenizer
+from refllm.tokenizers import BytePairTokenizer, PublishedTokenizer, WordPieceTokenizer
+from refllm.tokenizers.published.written import tokenizer_json
 from refllm.trained import Trained, load_model
 
 DESCRIPTION = """Write the model of a run, or of a published directory, in the layout of Hugging Face: config.json,
@@ -99,5 +100,10 @@ def _tokenizer_files(tokenizer: Any) -> tuple[dict[str, bytes], str]:
         return {
             "vocab.txt": ("\n".join(tokenizer.vocabulary) + "\n").encode(),
             "tokenizer_config.json": config.encode(),
+        }, ""
+    if isinstance(tokenizer, BytePairTokenizer) and (text := tokenizer_json(tokenizer)) is not None:
+        return {
+            "tokenizer.json": text.encode(),
+            "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast"}\n',
         }, ""
     return {}, f"Its tokenizer, of the kind {tokenizer.kind}, has no published form and is not written."
