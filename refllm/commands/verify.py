@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--serve", metavar="COMMAND", help="a program that stays alive and answers frames on its standard input")
     add("--lib", metavar="FILE", help="a shared library (.so, .dylib, .dll) with C functions of the header")
     add("--header", metavar="FILE", help="write that C header, and run nothing")
+    add("--model", metavar="DIR", help="a published model: what is verified is a port of it (docs/published.md)")
+    add("--adapter", dest="port", metavar="PORT.py", help="with --model: the port, a file with model(folder) or logits(ids)")
+    add("--text", help="with --model: a text that the port is tried on beside the chosen inputs")
     add("--kit", nargs=2, metavar=("NAME", "DIR"), help=f"copy a starter kit into DIR: {', '.join(kits.NAMES)}")
     add("--responses", metavar="DIR", help="responses written beforehand, as DIR/<case>/response.json or .safetensors")
     add("--requests", metavar="DIR", help="write the requests into DIR, for --responses, and run nothing")
@@ -87,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--slow", action="store_true", help="with --size kernel or all: contexts of 8,193 too")
     chosen.add_argument("--only", action="append", metavar="ID", help="only this specification id, operation or case")
     chosen.add_argument(
-        "--dtype", type=_dtypes, default="float64", metavar="DTYPE",
+        "--dtype", type=_dtypes, default=None, metavar="DTYPE",
         help=f"precision: {', '.join(CARRIERS)}; several with commas between (default float64)",
     )  # fmt: skip
     chosen.add_argument("--values", action="store_true", help="values alone, for an implementation without gradients")
@@ -100,8 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--cast", action="store_true", help="convert answers of another dtype, and note it")
     chosen.add_argument("--timeout", type=float, default=60, help="seconds that a case may take (default 60)")
     chosen.add_argument(
-        "--search", type=float, default=10, metavar="SECONDS",
-        help="how long edits of the specification are tried on what is wrong (default 10; 0: not at all)",
+        "--search", type=float, default=None, metavar="SECONDS",
+        help="how long edits of the specification are tried on what is wrong (default 10, with --model 60; 0: not at all)",
     )  # fmt: skip
     chosen.add_argument(
         "--no-laws", action="store_false", dest="laws",
@@ -115,6 +118,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    _require_settings(options)
+    if options.model:
+        from refllm.commands import verify_port  # with the models that are published
+
+        options.dtype = options.dtype or "float32"
+        return verify_port.run(options)
+    if options.port or options.text:
+        raise UserError("--adapter and --text are for a port of a model; say --model DIR, or ADAPTER.py alone")
+    options.dtype, options.search = options.dtype or "float64", 10.0 if options.search is None else options.search
     ways = ("adapter", "cmd", "serve", "lib", "responses", "requests", "itself", "mutants", "header", "kit")
     if sum(bool(getattr(options, way)) for way in ways) != 1:
         raise UserError(
@@ -125,14 +137,6 @@ def run(options: argparse.Namespace) -> int:
     dtypes = options.dtype.split(",")
     if (options.mutants or options.requests) and dtypes[1:]:
         raise UserError("several precisions are for implementations; give one --dtype here")
-    if not 0 <= options.search < math.inf:
-        raise UserError(f"--search must be a number of seconds, 0 or more; got {options.search:g}")
-    if not options.timeout > 0:
-        raise UserError(f"--timeout must be above 0 seconds, got {options.timeout:g}")
-    for file, start in ((options.junit, pages.JUNIT_START), (options.html, START)):
-        if file:
-            require_replaceable(Path(file), start)
-            require_place(Path(file), within=Path(file).parent)
     require_size(options)
     golden = corpus.load(corpus.folder(options.golden))
     if options.header:
@@ -147,6 +151,18 @@ def run(options: argparse.Namespace) -> int:
         return _write_requests(Path(options.requests), cases, options)
     runs = [_one_run(options, adapter, dtype) for adapter in options.adapter or [None] for dtype in dtypes]
     return _verify(golden, cases, runs[0]) if len(runs) == 1 else _verify_several(golden, cases, runs)
+
+
+def _require_settings(options: argparse.Namespace) -> None:
+    """UserError for numbers and files that no run can have."""
+    if options.search is not None and not 0 <= options.search < math.inf:
+        raise UserError(f"--search must be a number of seconds, 0 or more; got {options.search:g}")
+    if not options.timeout > 0:
+        raise UserError(f"--timeout must be above 0 seconds, got {options.timeout:g}")
+    for file, start in ((options.junit, pages.JUNIT_START), (options.html, START)):
+        if file:
+            require_replaceable(Path(file), start)
+            require_place(Path(file), within=Path(file).parent)
 
 
 def _dtypes(text: str) -> str:

@@ -189,6 +189,17 @@ def load(path: Path, *, stays: bool = False) -> ModuleType:
     return module
 
 
+def built(path: Path, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a file makes before it is asked anything. UserError if it raises."""
+    try:
+        with _undisturbed(), _importable(path.resolve().parent):
+            return function(*arguments)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UserError(f"{path}: {what} raised {_described(error, function)}") from None
+
+
 def quiet(function: Callable[..., Any], folder: Path | None = None) -> Callable[..., Any]:
     """The operation, and its pullback, without the numerical warnings that it makes on its way to a right answer."""
 

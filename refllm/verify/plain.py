@@ -23,6 +23,7 @@ from refllm.verify.keywords import as_golden, golden_name, own_name
 from refllm.verify.verdict import as_array
 
 Function = Callable[..., Any]
+PUBLISHED = "refllm.verify.ports.published"  # the text of published models
 
 
 @cache
@@ -98,9 +99,14 @@ def called(operation: str) -> tuple[FunctionType, ...]:
         if function in found:
             continue
         found[function] = None
-        names = _names(function.__code__)
-        waiting += [f for f in (function.__globals__.get(name) for name in names) if _is_of_the_text(f)]
+        waiting += calls_of(function)
     return tuple(found)
+
+
+def calls_of(function: FunctionType) -> list[FunctionType]:
+    """The functions of the text that one of them calls by name."""
+    names = _names(function.__code__)
+    return [f for f in (function.__globals__.get(name) for name in names) if _is_of_the_text(f)]
 
 
 def _names(code: CodeType) -> list[str]:
@@ -110,7 +116,9 @@ def _names(code: CodeType) -> list[str]:
 
 def _is_of_the_text(x: Any) -> bool:
     return (
-        isinstance(x, FunctionType) and x.__module__.startswith("refllm.spec.") and x.__module__ != "refllm.spec.array"
+        isinstance(x, FunctionType)
+        and x.__module__.startswith(("refllm.spec.", PUBLISHED))
+        and x.__module__ != "refllm.spec.array"
     )
 
 
@@ -140,7 +148,7 @@ def _places(original: FunctionType) -> tuple[tuple[Any, str], ...]:
     """Where the text holds a function: in modules, in dictionaries of theirs, and, a method, in its class."""
     found: list[tuple[Any, str]] = []
     for name, module in list(sys.modules.items()):
-        if not name.startswith(("refllm.spec.", with_cache.__name__)):
+        if not name.startswith(("refllm.spec.", with_cache.__name__, PUBLISHED)):
             continue
         for key, value in vars(module).items():
             if value is original:

@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import os
 import sys
+from collections.abc import Callable
 from typing import IO, Any
 
 from refllm.errors import UserError
@@ -23,11 +24,16 @@ from refllm.verify.plugging import Plug
 def main(path: str, places: int | None, plug: tuple[str | None, str | None, str | None] = (None, None, None)) -> None:
     """Serves the adapter at `path`, as `plug` says (`plugging.Plug`); `places` is a file to which a crash writes where
     it was."""
+    answer_all(lambda: adapter.from_file(path, Plug(*plug), stays=True), places)
+
+
+def answer_all(made: Callable[[], adapter.Functions], places: int | None) -> None:
+    """Answers cases with the functions that `made` gives, until the input ends."""
     questions, answers = private_pipes()
     if places is not None:
         faulthandler.enable(os.fdopen(places, "w"), all_threads=False)
     try:
-        functions = adapter.from_file(path, Plug(*plug), stays=True)
+        functions = made()
     except UserError as error:
         frames.write(answers, ("unusable", str(error)))
         return

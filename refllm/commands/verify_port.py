@@ -1,0 +1,163 @@
+"""refllm verify --model DIR: is a port of that published model right, and if not, where is it wrong and by what mistake?"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from refllm.backend import Array
+from refllm.errors import UserError
+from refllm.invocation import command
+from refllm.pretrained.folder import Folder, open_folder, tokenizer_in
+from refllm.parameters import Tree, from_names
+from refllm.verify import external, pages, runner, served
+from refllm.verify.case import FaultError, UnsupportedError
+from refllm.verify.plugging import Plug
+from refllm.verify.ports import report as ports_report
+from refllm.verify.ports.chosen import Input, inputs
+from refllm.verify.ports.judged import Judged, judged
+from refllm.verify.ports.port import IsolatedPort, case_of
+from refllm.verify.ports.program import Program, program
+from refllm.verify.ports.report import PortReport
+from refllm.verify.ports.search import SECONDS, Searched, searched
+from refllm.verify.ports.truth import Truth, truth
+from refllm.verify.report import Report
+
+NOT_FOR_PORTS = ("lib", "itself", "mutants", "header", "kit", "html", "level", "only", "convention", "plan")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+def run(options: argparse.Namespace) -> int:
+    _require_sensible(options)
+    folder = open_folder(Path(options.model))
+    steps = program(folder.architecture.model, folder.config)
+    tried = inputs(steps, _text_ids(folder, options.text))
+    if options.requests:
+        return _write_requests(Path(options.requests), tried, options)
+    with _implementation(options, folder) as port:
+        answers = _answers(port, tried, options.dtype)
+        parameters = from_names(folder.shapes, folder.leaves())
+        done = _judged(port.name, folder, steps, parameters, tried, answers, options)
+    if options.json:
+        print(json.dumps(ports_report.as_data(done), allow_nan=False, indent=1))
+    else:
+        print(ports_report.as_text(done), end="")
+    if options.junit:
+        pages.write_junit(Path(options.junit), _as_report(done, tried, options))
+    if not done.ran:
+        raise UserError(f"no input was answered, so nothing is verified: {next(iter(done.skipped.values()))}")
+    return 0 if done.right else 1
+
+
+def _require_sensible(options: argparse.Namespace) -> None:
+    """UserError unless exactly one port is named, and nothing that has no meaning for one."""
+    files = [*options.adapter, *([options.port] if options.port else [])]
+    ways = [bool(files), bool(options.serve), bool(options.responses), bool(options.cmd), bool(options.requests)]
+    if sum(ways) != 1 or len(files) > 1:
+        raise UserError(
+            f"say which port of {options.model}: --adapter PORT.py, --serve COMMAND, --cmd COMMAND or --responses DIR; "
+            "--requests DIR writes what it is asked"
+        )
+    for name in NOT_FOR_PORTS:
+        if getattr(options, name):
+            flag = {"itself": "self"}.get(name, name)
+            raise UserError(f"--{flag} is not for a port of a model (--model); leave it out")
+    if options.dtype not in DTYPES:
+        raise UserError(f"a port computes in {', '.join(DTYPES)}; got --dtype {options.dtype}")
+
+
+def _text_ids(folder: Folder, text: str | None) -> Array | None:
+    if text is None:
+        return None
+    ids = tokenizer_in(folder.directory, size=folder.config.vocabulary).encode(text)
+    if not len(ids):
+        raise UserError("--text has no token; give a text")
+    return ids
+
+
+@contextlib.contextmanager
+def _implementation(options: argparse.Namespace, folder: Folder) -> Iterator[Any]:
+    files = [*options.adapter, *([options.port] if options.port else [])]
+    if files:
+        plug = Plug(options.arrays, None if options.device == "cpu" else options.device, None)
+        with IsolatedPort(Path(files[0]), options.timeout, folder.directory, plug) as port:
+            yield port
+    elif options.serve:
+        with served.Served(options.serve, {}, options.timeout, alone=True) as found:
+            yield found
+    elif options.cmd:
+        yield external.Command(options.cmd, {}, options.timeout, alone=True)
+    else:
+        yield external.Responses(Path(options.responses), {})
+
+
+Answers = dict[str, tuple[str, Any]]  # by input: "answer" and it, "fault" or "skip" and the reason
+
+
+def _answers(port: runner.Implementation, tried: list[Input], dtype: str) -> Answers:
+    found: Answers = {}
+    for given in tried:
+        try:
+            found[given.name] = ("answer", port.respond(case_of(given), dtype))
+        except UnsupportedError as error:
+            found[given.name] = ("skip", str(error))
+        except FaultError as error:
+            found[given.name] = ("fault", str(error))
+    return found
+
+
+def _judged(
+    name: str, folder: Folder, steps: Program, p: Tree, tried: list[Input], answers: Answers, options: argparse.Namespace
+) -> PortReport:
+    held = list[Judged]()
+    for given in tried:
+        kind, answer = answers[given.name]
+        if kind == "answer":
+            held.append(judged(steps, _truth(steps, p, given, options.dtype), answer.outputs, answer.taps))
+    found = _searched(steps, p, unused_rows(folder), held, options.search)
+    by_kind = {k: {n: a for n, (kind, a) in answers.items() if kind == k} for k in ("fault", "skip")}
+    return PortReport(
+        name, str(folder.directory), str(folder.fields.values["model_type"]), steps, options.dtype, held,
+        by_kind["fault"], by_kind["skip"], found,
+    )  # fmt: skip
+
+
+def _truth(steps: Program, p: Tree, given: Input, dtype: str) -> Truth:
+    return truth(steps, p, given, dtype)
+
+
+def _searched(
+    steps: Program, p: Tree, raw: Mapping[str, Array], answers: list[Judged], seconds: float | None
+) -> Searched:
+    try:
+        return searched(steps, p, raw, answers, SECONDS if seconds is None else seconds)
+    except KeyboardInterrupt:
+        print("refllm: interrupted while explanations were sought; here is where it differs", file=sys.stderr)
+        return Searched([], False, 0)
+
+
+def unused_rows(folder: Folder) -> dict[str, Array]:
+    """The tables of which a port may read rows that ours do not have, by the path of our parameter."""
+    return {entry.path: folder.tensor(entry.names[0]).read() for entry in folder.entries if entry.skipped}
+
+
+def _write_requests(directory: Path, tried: list[Input], options: argparse.Namespace) -> int:
+    if directory.exists() and any(directory.iterdir()):
+        raise UserError(f"--requests {directory}: is not empty; choose another directory")
+    for given in tried:
+        external.write_request(directory / given.name, case_of(given), options.dtype)
+    print(
+        f"{len(tried)} requests in {directory}. Write response.json or response.safetensors beside each, with the output "
+        f"logits and any taps, then:\n  {command('verify', '--model', options.model, '--responses', directory)}"
+    )
+    return 0
+
+
+def _as_report(done: PortReport, tried: list[Input], options: argparse.Namespace) -> Report:
+    found = ports_report.results(done, tried)
+    return Report(done.port, f"--model {options.model}", options.dtype, 1.0, "", found)

@@ -1,0 +1,159 @@
+"""Entries of the configuration that a port has otherwise: it takes a number of another model, or leaves a form out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from refllm.verify.ports.candidates import Candidate
+from refllm.verify.ports.evaluation import Change
+from refllm.verify.ports.program import Program, Step
+
+# numbers that models have, of which one is taken for another
+NUMBERS: dict[str, tuple[float, ...]] = {
+    "eps": (1e-5, 1e-6, 1e-8, 1e-12, 0.0, 1e-3), "base": (1e4, 5e5, 1e6, 1e5), "farthest": (128,),
+    "scaling_factor": (1.0, 8.0, 32.0, 4.0), "scaling_low": (1.0,), "scaling_high": (4.0,),
+    "scaling_original": (8192, 4096), "score_cap": (0.0, 50.0, 30.0), "logit_cap": (0.0, 30.0, 50.0),
+    "capacity": (64,),
+}  # fmt: skip
+WORDS: dict[str, tuple[str, ...]] = {
+    "activation": ("gelu_erf", "gelu_tanh", "silu", "relu"), "scaling": ("none", "linear"), "positions": ("none",),
+    "norm": ("pre", "post"),
+}  # fmt: skip
+FLAGS = ("scaled_embedding", "scaled_output", "scaled", "query_key_norm", "norms_after", "tied")
+# as config.json calls it, by the kind of the model
+PUBLISHED = {
+    "eps": {"llama": "rms_norm_eps", "bert": "layer_norm_eps", "": "layer_norm_epsilon"}, "base": {"": "rope_theta"},
+    "farthest": {"": "relative_attention_max_distance"}, "tied": {"": "tie_word_embeddings"},
+    "activation": {"llama": "hidden_act", "bert": "hidden_act", "": "activation_function"},
+    "scaling": {"": "rope_type"}, "scaling_factor": {"": "rope factor"}, "score_cap": {"": "attn_logit_softcapping"},
+    "scaling_low": {"": "low_freq_factor"}, "scaling_high": {"": "high_freq_factor"},
+    "scaling_original": {"": "original_max_position_embeddings"}, "logit_cap": {"": "final_logit_softcapping"},
+    "score_width": {"": "query_pre_attn_scalar"}, "windows": {"": "sliding_window"}, "capacity": {"": "expert_capacity"},
+    "heads": {"gpt": "n_head", "": "num_attention_heads"},
+}  # fmt: skip
+COST, UNLIKELY = 0.5, 0.7  # below every edit of the text
+SAID = {  # where the name alone says little
+    ("scaled_embedding", False): "the embedding is not multiplied by the root of the width",
+    ("scaled_embedding", True): "the embedding is multiplied by the root of the width",
+    ("scaled_output", False): "the states are not divided by the root of the width before the output layer",
+    ("scaled_output", True): "the states are divided by the root of the width before the output layer",
+    ("scaled", True): "the scores are divided by the root of a head's width, which this model does not do",
+    ("scaled", False): "the scores are not divided by the root of a head's width",
+    ("query_key_norm", False): "the norms of queries and keys are left out",
+    ("norms_after", False): "the norms after the sublayers are left out",
+    ("tied", True): "the output layer is the embedding, and the files have one of its own",
+    ("score_cap", 0.0): "the cap of the scores is left out", ("logit_cap", 0.0): "the cap of the logits is left out",
+    ("positions", "none"): "no rotation of queries and keys",
+    ("scaling", "none"): "the scaling of the rotation's frequencies is left out",
+}  # fmt: skip
+
+
+def mistakes(program: Program) -> Iterator[Candidate]:
+    config = program.config
+    for name, values in {**NUMBERS, **WORDS}.items():
+        if name not in config or not _is_there(name, config):
+            continue
+        for value in values:
+            if value != config[name] and _fits(program, name, value):
+                yield _other(program, name, value, COST if value or name != "eps" else UNLIKELY)
+    for name in FLAGS:
+        if name in config and (not config[name] if name in ("scaled_embedding", "scaled") else bool(config[name])):
+            yield from [_other(program, name, not config[name], COST)] if name != "tied" else []
+        if name in ("scaled_embedding", "scaled", "scaled_output") and name in config:
+            yield _other(program, name, not config[name], COST if config[name] else UNLIKELY)
+    if config.get("tied") is False:
+        yield _other(program, "tied", True, COST)
+    yield from _windows(program)
+    yield from _score_widths(program)
+    yield from _heads(program)
+
+
+def _is_there(name: str, config: Any) -> bool:
+    """Whether the model has that form at all: a cap that is none is not another one."""
+    if name in ("score_cap", "logit_cap", "capacity"):
+        return bool(config[name]) and (name != "capacity" or bool(config["experts"]))
+    if name.startswith("scaling_"):
+        return bool(config["scaling"] != "none") and bool(config[name])
+    if name == "scaling":
+        return bool(config["scaling"] != "none")
+    if name == "farthest":
+        return bool(config["positions"] == "relative")
+    return True
+
+
+def _fits(program: Program, name: str, value: Any) -> bool:
+    if name == "positions":
+        return program.model == "llama"
+    if name == "norm":
+        return value == "post" or program.model in ("bert", "encoder_decoder")
+    return not (name == "activation" and value == "silu" and program.model in ("gpt", "bert"))
+
+
+def _other(program: Program, name: str, value: Any, cost: float) -> Candidate:
+    was, called = program.config[name], _called(program, name)
+    said = SAID.get((name, value), f"{called} is {_shown(value)}; config.json says {_shown(was)}")
+    lines = [("config.json", [f"- {called}: {_shown(was)}", f"+ {called}: {_shown(value)}"])]
+    return Candidate(said, cost, Change(config={name: value}), _everywhere, lines)
+
+
+def _called(program: Program, name: str) -> str:
+    names = PUBLISHED.get(name, {"": name})
+    return names.get(program.model, names.get("", name))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _everywhere(step: Step) -> bool:
+    return True
+
+
+def _windows(program: Program) -> Iterator[Candidate]:
+    windows = [int(w) for w in program.config.get("windows", [])]
+    if not any(windows):
+        return
+    yield _windowed(program, [0] * len(windows), "the sliding window is left out")
+    widest = max(windows)
+    if 0 in windows:
+        yield _windowed(program, [widest] * len(windows), "the sliding window is in every layer")
+        yield _windowed(program, [0 if w else widest for w in windows], "the layers with a window are the other ones")
+    for change in (-1, 1):
+        several = f"the sliding window has {widest + change} keys; config.json says {widest}"
+        yield _windowed(program, [w + change if w else 0 for w in windows], several)
+
+
+def _windowed(program: Program, windows: list[int], said: str) -> Candidate:
+    lines = [("config.json", [f"- windows of the layers: {_few(program.config['windows'])}",
+                              f"+ windows of the layers: {_few(windows)}"])]  # fmt: skip
+    return Candidate(said, COST, Change(config={"windows": windows}), _everywhere, lines)
+
+
+def _few(windows: Any) -> str:
+    return ", ".join(map(str, windows[:4])) + (" ..." if len(windows) > 4 else "")
+
+
+def _score_widths(program: Program) -> Iterator[Candidate]:
+    config = program.config
+    if program.model != "llama":
+        return
+    now = config["score_width"] or config["head_width"]
+    others = {
+        "a head's width": config["head_width"], "width / heads": config["width"] / config["heads"],
+        "the whole width": config["width"],
+    }  # fmt: skip
+    for what, value in others.items():
+        if value != now:
+            lines = [("published/llama.py", [f"- s = q @ swap(k) / sqrt({now:g})", f"+ s = q @ swap(k) / sqrt({value:g})"])]
+            change = Change(config={"score_width": float(value)})
+            yield Candidate(f"the scores are divided by the root of {what}, {value:g}", COST, change, _everywhere, lines)
+
+
+def _heads(program: Program) -> Iterator[Candidate]:
+    if program.model not in ("gpt", "bert"):
+        return
+    heads, width = program.config["heads"], program.config["width"]
+    for other in dict.fromkeys((heads * 2, heads // 2, 12, 1)):
+        if other and other != heads and width % other == 0:
+            yield _other(program, "heads", other, UNLIKELY)

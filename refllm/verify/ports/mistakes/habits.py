@@ -1,0 +1,111 @@
+"""Mistakes of one thought that change more than an expression of the text: forms that other code has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Any
+
+from refllm.spec import activation, layer_norm, repeat_heads, rotary
+from refllm.verify.edits import Edit, source_of
+from refllm.verify.ports.candidates import Candidate, acting_through, called
+from refllm.verify.ports.evaluation import NOTHING
+from refllm.verify.ports.program import Program
+from refllm.verify.ports.published import bert, encoder_decoder, gpt, llama, parts
+
+Habit = tuple[Callable[..., Any], str, str, str]
+# a function of the text, words that stand in it, those of the other code, and what that means
+HABITS: list[Habit] = [
+    (llama.turned, "return turned_halves(x, angle)", "return turned_neighbours(x, angle)",
+     "the rotation turns pairs of neighbours; this model's pairs are the two halves of a head"),
+    (llama.turned_halves, "return concatenate(turn(x[..., :half], x[..., half:], angle), axis=-1)",
+     "a, b, c, s = x[..., :half], x[..., half:], angle[..., arange(2 * half) // 2][..., :half], "
+     "angle[..., arange(2 * half) // 2][..., half:]\n    return concatenate([turn(a, b, c)[0], turn(a, b, s)[1]], axis=-1)",
+     "the angles are repeated in pairs, and the halves of a head are turned by them"),
+    (llama.turned, "return turned_halves(x, angle)", "return turned_halves(x, -angle)",
+     "the rotation turns the other way"),
+    (llama.turned, "return turned_halves(x, angle)", "return x", "queries and keys are not turned"),
+    (llama.grouped_attention, 'k = tap("k", turned(k, config=config))', 'k = tap("k", k)', "the keys are not turned"),
+    (llama.grouped_attention, 'q = tap("q", turned(q, config=config))', 'q = tap("q", q)', "the queries are not turned"),
+    (llama.grouped_attention, 'v = tap("v", cut(mapped(x, p, "v"), config["kv_heads"]))',
+     'v = tap("v", turned(cut(mapped(x, p, "v"), config["kv_heads"]), config=config))', "the values are turned too"),
+    (repeat_heads.repeat_heads, "k[..., arange(G * groups) // groups, :, :]", "k[..., arange(G * groups) % G, :, :]",
+     "query head h reads key head h mod G, where h // groups is right: the heads are tiled, not repeated"),
+    (rotary.turn, "return a * c - b * s, b * c + a * s", "return a * c + b * s, b * c - a * s",
+     "the rotation turns the other way"),
+    (activation.gelu_erf, "Phi = erfc(-x / sqrt(2)) / 2", "Phi = sigmoid(1.702 * x)", "GELU as x sigmoid(1.702 x)"),
+    (activation.gelu_tanh, "s = (1 + t) / 2", "s = sigmoid(1.702 * x)", "GELU as x sigmoid(1.702 x)"),
+    (layer_norm.layer_norm, "c = x - mean(x)", "c = x", "the mean is not subtracted: RMS norm for layer norm"),
+    (layer_norm.rms_norm, "r = 1 / sqrt(mean(x * x) + eps)",
+     "x = x - mean(x)\n    r = 1 / sqrt(mean(x * x) + eps)", "the mean is subtracted: layer norm for RMS norm"),
+    (bert.pooled, "h[:, 0]", "sum(h, axis=1, keepdims=False) / h.shape[1]", "the pooled state is the mean of all tokens"),
+    (parts.visible, "seen = seen & attention_mask[:, None, None, :]", "seen = seen & attention_mask[:, None, :, None]",
+     "the mask of padding is laid over the queries, not over the keys"),
+    (parts.visible, "if attention_mask is not None:", "if False:", "the mask of padding is ignored"),
+    (parts.visible, "if causal:", "if False:", "the causal mask is left out: a query sees the keys after it"),
+    (parts.visible, "distance >= 0", "distance > 0", "a query does not see the key of its own place"),
+    (parts.attended, "s = q @ swap(k) / sqrt(width)", "s = q @ swap(k)", "the scores are not divided by the root of the width"),
+    (parts.attended, "s = q @ swap(k) / sqrt(width)", "s = q @ swap(k) / width",
+     "the scores are divided by the width, not by its root"),
+    (parts.attended, "s, _ = soft_cap(s, cap=cap)\n    s = where(seen, tap(\"scores\", s), float(\"-inf\"))",
+     "pass\n    s, _ = soft_cap(where(seen, tap(\"scores\", s), -1e30), cap=cap)", "the cap comes after the mask"),
+    (gpt.transformer_layer, 'x + tap("attention_out", a)', 'tap("attention_out", a)', "no residual around attention"),
+    (gpt.transformer_layer, 'h + tap("feed_forward", f)', 'tap("feed_forward", f)', "no residual around the feed-forward layer"),
+    (gpt.transformer_layer, 'h + tap("feed_forward", f)', 'x + tap("feed_forward", f)',
+     "the second residual begins from the input of the layer"),
+    (gpt.transformer_layer, 'm = tap("norm2", norm(h', 'm = tap("norm2", norm(x',
+     "the feed-forward layer reads the input of the layer, beside attention"),
+    (gpt.post_norm_layer, 'x + tap("attention_out", a)', 'tap("attention_out", a)', "no residual around attention"),
+    (gpt.post_norm_layer, 'h + tap("feed_forward", f)', 'tap("feed_forward", f)', "no residual around the feed-forward layer"),
+    (gpt.post_norm_layer, 'h + tap("feed_forward", f)', 's + tap("feed_forward", f)', "the second residual begins before the norm"),
+    (gpt.post_norm_layer, 's = tap("residual1", x + tap("attention_out", a))\n    h = tap("norm1", norm(s, p["norm1"], eps=config["eps"]))',
+     'h = tap("norm1", x + norm(tap("attention_out", a), p["norm1"], eps=config["eps"]))',
+     "the norm is laid over what attention gives, before the sum"),
+    (gpt.post_norm_layer, 't = tap("residual2", h + tap("feed_forward", f))\n    return norm(t, p["norm2"], eps=config["eps"])',
+     'return h + norm(tap("feed_forward", f), p["norm2"], eps=config["eps"])',
+     "the norm is laid over what the feed-forward layer gives, before the sum"),
+    (llama.llama_layer, "x + a", "a", "no residual around attention"),
+    (llama.llama_layer, "return h + f", "return f", "no residual around the feed-forward layer"),
+    (llama.llama_layer, "return h + f", "return x + f", "the second residual begins from the input of the layer"),
+    (llama.llama_layer, 'm = tap("norm2", norm(h', 'm = tap("norm2", norm(x',
+     "the feed-forward layer reads the input of the layer, beside attention"),
+    (gpt.gpt_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
+    (llama.llama_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
+    (encoder_decoder.stack_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm of a half is left out"),
+    (encoder_decoder.cross_attention, "causal=False, window=0, attention_mask=attention_mask",
+     "causal=False, window=0, attention_mask=None", "cross-attention ignores the mask of the source's padding"),
+    (encoder_decoder.encoder_layer, 'p["attention"], r, causal=False, attention_mask=attention_mask',
+     'p["attention"], r, causal=False, attention_mask=None', "the encoder ignores the mask of padding"),
+    (encoder_decoder.encoder_layer, "causal=False", "causal=True", "the encoder is causal"),
+    (encoder_decoder.bias_of_decoder, "t5_bias_causal", "t5_bias_bidirectional",
+     "the decoder has the buckets of both directions, which the encoder has"),
+    (encoder_decoder.bias_of_encoder, "t5_bias_bidirectional", "t5_bias_causal",
+     "the encoder has the buckets of one direction, which the decoder has"),
+    (encoder_decoder.by_places, "arange(T) - arange(T)[:, None]", "arange(T)[:, None] - arange(T)",
+     "the distance is that from the key to the query: its sign is the other one"),
+    (parts.gated_feed_forward, "activated(g, activation=activation)", "(g, None)", "the gate has no activation"),
+    (layer_norm.layer_norm, "mean(c * c)", "sum(c * c, axis=-1, keepdims=True) / (x.shape[-1] - 1)",
+     "the variance is divided by C - 1, not by C"),
+    (layer_norm.layer_norm, "1 / sqrt(mean(c * c) + eps)", "1 / (sqrt(mean(c * c)) + eps)", "eps is added to the root, not under it"),
+    (layer_norm.rms_norm, "1 / sqrt(mean(x * x) + eps)", "1 / (sqrt(mean(x * x)) + eps)", "eps is added to the root, not under it"),
+    (bert.pooled, "y, _ = tanh(z)", "y = z", "the pooled state has no tanh"),
+    (bert.pooled, "h[:, 0]", "h[:, -1]", "the pooled state is that of the last token"),
+    (parts.attended, 's = where(seen, tap("scores", s), float("-inf"))',
+     's = where(seen, tap("scores", s), 0.0)', "scores that are not seen are 0 where they should be -inf"),
+]  # fmt: skip
+COST = 0.45  # below every edit of the text
+
+
+def mistakes(program: Program) -> Iterator[Candidate]:
+    there = {f for step in program.steps for f in called(step.text)}
+    for function, old, new, said in HABITS:
+        if function in there:
+            assert isinstance(function, FunctionType)
+            yield Candidate(said, COST, NOTHING, acting_through(function), [], edited(function, old, new, said))
+
+
+def edited(function: FunctionType, old: str, new: str, said: str) -> Edit:
+    """The function with these words exchanged. ValueError if they do not stand in it."""
+    source = source_of(function).encode()
+    first = source.index(old.encode())
+    return Edit(function, ((first, first + len(old.encode()), new),), COST, in_pullback=False, said=said)

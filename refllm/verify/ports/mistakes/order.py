@@ -1,0 +1,43 @@
+"""Layers that are run in another order, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from refllm.verify.ports.candidates import Candidate
+from refllm.verify.ports.evaluation import Change
+from refllm.verify.ports.program import Program, Step
+
+COST, UNLIKELY = 0.6, 0.75  # below every edit of the text
+
+
+def mistakes(program: Program) -> Iterator[Candidate]:
+    for kind in dict.fromkeys(step.kind for step in program.steps if step.kind.endswith("layer")):
+        numbers = [n for n, step in enumerate(program.steps) if step.kind == kind]
+        what = "" if kind == "layer" else f"{kind.split()[0]}'s "
+        if len(numbers) > 10:
+            sorted_as_text = sorted(range(len(numbers)), key=str)
+            yield _ordered(kind, f"the {what}layers are in the order of their numbers as text: 0, 1, 10, 11 ...", COST,
+                           lambda layers, order=sorted_as_text: [layers[n] for n in order])  # fmt: skip
+        if len(numbers) > 1:
+            yield _ordered(kind, f"the {what}layers are in reverse", UNLIKELY, lambda layers: layers[::-1])
+            yield _ordered(kind, f"the first {what}layer runs in the place of each", UNLIKELY,
+                           lambda layers: [layers[0] for _ in layers])  # fmt: skip
+        for n in range(len(numbers)):
+            yield _ordered(kind, f"layer {n} of the {what or 'model'}".replace("'s ", "") + " is left out", UNLIKELY,
+                           lambda layers, n=n: layers[:n] + layers[n + 1 :])  # fmt: skip
+            yield _ordered(kind, f"layer {n} of the {what or 'model'}".replace("'s ", "") + " runs twice", UNLIKELY + 0.1,
+                           lambda layers, n=n: layers[: n + 1] + layers[n:])  # fmt: skip
+
+
+def _ordered(kind: str, said: str, cost: float, order: Callable[[list[Step]], list[Step]]) -> Candidate:
+    def steps(of: list[Step]) -> list[Step]:
+        places = [n for n, step in enumerate(of) if step.kind == kind]
+        layers = order([of[n] for n in places])
+        lead = of[places[0]].place.rpartition(".")[0]
+        named = [replace(layer, place=f"{lead}.{n}", inner=f"{lead}.{n}") for n, layer in enumerate(layers)]
+        return of[: places[0]] + named + of[places[-1] + 1 :]
+
+    lines = [("program", ["- for layer in layers", f"+ {said}"])]
+    return Candidate(said, cost, Change(steps=steps), lambda step: step.kind == kind, lines)

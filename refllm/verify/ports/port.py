@@ -1,0 +1,162 @@
+"""A port as an implementation: what it is asked, and how a Python file answers.
+
+A file has `model(folder)`, which gives a function of the same form, or one of an object with it; or it has `logits` itself:
+
+    def logits(ids, mask): ...          any of ids, mask, segments and source, by these names
+    def taps(ids, mask): ...            a dict of values by their names; or logits returns (logits, taps)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.errors import UserError
+from refllm.verify import adapter, arrays, plugging
+from refllm.verify.case import Case, Truth
+from refllm.verify.isolated import Isolated
+from refllm.verify.plugging import NOTHING_SAID, Plug
+from refllm.verify.ports.chosen import Input
+from refllm.verify.serve import answer_all
+
+OPERATION = "logits"
+# what others call an input
+NAMES = {
+    "ids": "ids", "input_ids": "ids", "tokens": "ids", "decoder_input_ids": "ids", "mask": "mask",
+    "attention_mask": "mask", "segments": "segments", "token_type_ids": "segments", "source": "source",
+}  # fmt: skip
+_PROGRAM = (
+    "import sys; sys.path[:] = {paths!r}; from refllm.verify.ports.port import main; "
+    "main({file!r}, {folder!r}, {places!r}, {plug!r})"
+)
+
+
+def case_of(given: Input) -> Case:
+    """The question that an input is."""
+    return Case(
+        given.name, "PORT", "", OPERATION, 3, given.about, (), {}, dict(given.arrays),
+        outputs={OPERATION: Truth(numpy.zeros(0), None)},
+    )  # fmt: skip
+
+
+class IsolatedPort(Isolated):
+    """The port in a Python file, in a process of its own."""
+
+    taken = "used as a port"
+
+    def __init__(self, path: Path, timeout: float, folder: Path, plug: Plug = NOTHING_SAID) -> None:
+        self.folder = folder
+        super().__init__(path, timeout, plug, alone=True)
+
+    def fresh(self, timeout: float) -> IsolatedPort:
+        return IsolatedPort(self.path, timeout, self.folder, self.plug)
+
+    def _words(self, places: int | None) -> list[str]:
+        said = _PROGRAM.format(
+            paths=sys.path, file=str(self.path), folder=str(self.folder), places=places,
+            plug=dataclasses.astuple(self.plug),
+        )  # fmt: skip
+        return [sys.executable, "-c", said]
+
+
+def main(path: str, folder: str, places: int | None, plug: tuple[str | None, str | None, str | None]) -> None:
+    """Serves the port in a file for the model in a folder."""
+    answer_all(lambda: functions(Path(path), Path(folder), Plug(*plug)), places)
+
+
+def functions(path: Path, folder: Path, plug: Plug = NOTHING_SAID) -> adapter.Functions:
+    """The port in a file. UserError if it has neither `model` nor `logits`, or what it takes is unknown."""
+    module = adapter.load(path, stays=True)
+    said = plug.after(plugging.said_by(path, module))
+    logits, taps = _found(path, module, folder)
+    answer = _answering(path, logits, taps, said)
+    found = adapter.Functions(path.name, {OPERATION: answer}, {}, folder=path.resolve().parent)
+    found.dtypes = ("float64", "float32", "float16", "bfloat16", "tf32")
+    return found
+
+
+def _found(path: Path, module: Any, folder: Path) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
+    holder: Any = module
+    if callable(getattr(module, "model", None)):
+        holder = adapter.built(path, "model(folder)", module.model, str(folder))
+        if not callable(getattr(holder, OPERATION, None)):
+            if not callable(holder):
+                raise UserError(f"{path}: model(folder) must return a function logits(ids, ...), or what has one")
+            return holder, _taps_of(holder) or _taps_of(module)
+    if not callable(getattr(holder, OPERATION, None)):
+        raise UserError(f"{path} has no function model(folder) and no function logits(ids, ...); write one of them")
+    return getattr(holder, OPERATION), _taps_of(holder)
+
+
+def _taps_of(holder: Any) -> Callable[..., Any] | None:
+    found = getattr(holder, "taps", None)
+    return found if callable(found) else None
+
+
+def _answering(
+    path: Path, logits: Callable[..., Any], taps: Callable[..., Any] | None, said: Plug
+) -> Callable[..., Any]:
+    """A function of the inputs by name, which gives logits, no pullback, and taps."""
+    library = None if said.arrays is None else arrays.library(said.arrays)
+    for function in (logits, taps):
+        if function is not None:
+            _require_known(path, function)
+
+    def given(x: Array) -> Any:
+        return x.copy() if library is None else library.given(x, str(x.dtype), said.device)
+
+    def answer(**inputs: Array) -> tuple[Any, None, dict[str, Any]]:
+        y = logits(**_taken(logits, inputs, given))
+        found: Mapping[str, Any] = {}
+        if isinstance(y, tuple) and len(y) == 2 and isinstance(y[1], dict):
+            y, found = y
+        if taps is not None and not found:
+            found = taps(**_taken(taps, inputs, given))
+        y = getattr(y, OPERATION, y)
+        return _as_numpy(y), None, {str(name): _as_numpy(x) for name, x in dict(found).items()}
+
+    return answer
+
+
+def _as_numpy(x: Any) -> Any:
+    found = arrays.all_arrived(x, "bfloat16")
+    return numpy.asarray(found, "float32") if isinstance(found, list | tuple | float | int) else found
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Those that have a name. Of a function whose signature nobody knows: ids alone."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return [inspect.Parameter("ids", inspect.Parameter.KEYWORD_ONLY)]
+    return [one for one in found if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL, one.POSITIONAL_ONLY)]
+
+
+def _require_known(path: Path, function: Callable[..., Any]) -> None:
+    for one in _parameters(function):
+        if one.name not in NAMES and one.default is one.empty:
+            raise UserError(
+                f"{path}: {getattr(function, '__name__', OPERATION)} takes {one.name!r}, which is no input; its "
+                "parameters are some of ids, mask, segments and source"
+            )
+
+
+def _taken(
+    function: Callable[..., Any], inputs: Mapping[str, Array], given: Callable[[Array], Any]
+) -> dict[str, Any]:
+    """The inputs that a function takes, by its names; None for one that this model does not have."""
+    found = {}
+    for one in _parameters(function):
+        own = "source" if "source" in inputs and one.name == "input_ids" else NAMES.get(one.name)
+        if own in inputs:
+            found[one.name] = given(inputs[own])
+        elif one.default is one.empty:
+            found[one.name] = None
+    return found

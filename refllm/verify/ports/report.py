@@ -1,0 +1,262 @@
+"""What is said of a port."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from refllm.verify.case import Response
+from refllm.verify.ports import places
+from refllm.verify.ports.chosen import Input, untried
+from refllm.verify.ports.judged import Judged
+from refllm.verify.ports.port import case_of
+from refllm.verify.ports.program import Program
+from refllm.verify.ports.search import Found, Searched
+from refllm.verify.runner import Result
+from refllm.verify.verdict import Verdict
+
+WIDTH = 80
+MOST_PLACES = 6  # layers that are listed
+
+
+@dataclass(frozen=True)
+class PortReport:
+    """The answers to the inputs, and what explains the wrong ones."""
+
+    port: str
+    folder: str
+    model: str  # its model_type
+    program: Program
+    dtype: str
+    answers: list[Judged]
+    faults: dict[str, str]  # by input, why there is no answer
+    skipped: dict[str, str]
+    found: Searched
+    further: list[str] = field(default_factory=list)
+
+    @property
+    def ran(self) -> int:
+        return len(self.answers) + len(self.faults)
+
+    @property
+    def right(self) -> bool:
+        return not self.faults and all(one.right for one in self.answers)
+
+    @property
+    def begins(self) -> tuple[str, str]:
+        """The first value that differs, of the smallest input that is wrong, and the last before it that agrees."""
+        wrong = sorted((a for a in self.answers if a.wrong), key=lambda a: a.truth.input.tokens)
+        if not wrong:
+            return "", ""
+        names = list(wrong[0].compared)
+        at = names.index(wrong[0].wrong[0])
+        return names[at], names[at - 1] if at else ""
+
+
+# --- on a terminal ----------------------------------------------------------------------------------------------------
+
+
+def as_text(report: PortReport) -> str:
+    return "\n".join([*_head(report), *_table(report), *_notes(report), *_begins(report), *_mistakes(report), ""])
+
+
+def _head(report: PortReport) -> Iterator[str]:
+    verdict = "RIGHT" if report.right else "WRONG"
+    yield f"{verdict}  {report.port}, a port of {report.folder} ({report.model}), in {report.dtype}"
+    yield ""
+
+
+def _table(report: PortReport) -> Iterator[str]:
+    yield f"{'input':8} {'tokens':>6} {'values':>6}   worst"
+    for name, reason in report.faults.items():
+        yield from _wrapped(f"{name:8} {'':6} {'':6}   FAULT: {reason}", " " * 25)
+    for answer in report.answers:
+        given = answer.truth.input
+        worst = max(answer.compared, key=lambda n: answer.compared[n].far)
+        one = answer.compared[worst]
+        said = one.problem if one.problem and one.wrong else f"{_times(one.far)} of what rounding may do ({worst})"
+        yield from _wrapped(
+            f"{given.name:8} {given.tokens:6} {len(answer.compared):6}   {'' if answer.right else 'WRONG: '}{said}", " " * 25
+        )
+    for name, reason in report.skipped.items():
+        yield from _wrapped(f"{name:8} {'':6} {'':6}   not run: {reason}", " " * 25)
+    yield ""
+
+
+def _times(far: float) -> str:
+    if not math.isfinite(far):
+        return "no number"
+    return f"{far:.2g}" if far < 1000 else f"{far:,.0f} times"
+
+
+def _notes(report: PortReport) -> Iterator[str]:
+    unknown = sorted({name for answer in report.answers for name in answer.unknown})
+    if unknown:
+        more = f" and {len(unknown) - 4} more" if unknown[4:] else ""
+        yield from _wrapped(f"not compared, as no value has the name: {', '.join(unknown[:4])}{more}", "  ")
+    for what in untried(report.program):
+        yield from _wrapped(f"not tried: {what}", "  ")
+    for line in report.further:
+        yield from _wrapped(line, "  ")
+
+
+def _begins(report: PortReport) -> Iterator[str]:
+    first, before = report.begins
+    if not first:
+        return
+    if len({name for answer in report.answers for name in answer.compared}) > 1:
+        yield from _wrapped(f"differs first   {places.in_words(first, report.program)} ({first})", " " * 16)
+        agrees = f"{places.in_words(before, report.program)} ({before})" if before else "nothing before it was given"
+        yield from _wrapped(f"agrees before   {agrees}", " " * 16)
+    yield from _wrapped(f"by the inputs   {triage(report)}", " " * 16) if triage(report) else ()
+
+
+def _mistakes(report: PortReport) -> Iterator[str]:
+    for n, one in enumerate(report.found.found):
+        yield ""
+        yield from _wrapped(f"{'mistake' if n == 0 else 'and'}         {located(one, report.program)}", " " * 16)
+        if said := one.candidate.said:
+            yield from _wrapped(f"                {said}", " " * 16)
+        yield f"                in {extent(one, report.program)}"
+        yield from _diff(one)
+        for other in one.others:
+            yield from _wrapped(f"or              {_short(other)}", " " * 18)
+    if not report.right and not report.faults:
+        yield ""
+        yield from _wrapped(_conclusion(report), "  ")
+
+
+def _conclusion(report: PortReport) -> str:
+    wrong = sum(not answer.right for answer in report.answers)
+    if report.found.complete and report.found.found:
+        what = "this mistake" if len(report.found.found) == 1 else "these mistakes"
+        return f"The text with {what} gives all that the port gave, on {wrong} of {wrong} wrong inputs."
+    tried = f"{report.found.tried:,} mistakes were tried; --search SECONDS tries more"
+    if report.found.found:
+        return f"More is wrong: with this in the text the port still differs. {tried}."
+    return f"No single mistake gives these numbers. {tried}, and values on the way (taps) say where it is."
+
+
+def _diff(one: Found) -> Iterator[str]:
+    for place, lines in one.candidate.lines:
+        yield f"                {place}"
+        for line in lines:
+            yield from _wrapped(f"                  {line}", " " * 22)
+
+
+def _short(candidate: Any) -> str:
+    lines = [line for _, held in candidate.lines for line in held if line.startswith("+")]
+    return candidate.said or "; ".join(lines)
+
+
+def _wrapped(text: str, lead: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=lead, break_long_words=False, break_on_hyphens=False,
+                         drop_whitespace=True, initial_indent="") or [text]  # fmt: skip
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def located(one: Found, program: Program) -> str:
+    """layer 3, rotary: q after turning"""
+    return places.in_words(one.first, program) if one.first else "what it changes is not seen"
+
+
+def extent(one: Found, program: Program) -> str:
+    steps = [program.steps[n] for n in one.places]
+    layers = [step for step in steps if step.kind.endswith("layer")]
+    all_layers = [program.steps[n] for n in one.acting if program.steps[n].kind.endswith("layer")]
+    if layers and len(layers) == len(all_layers) and len(layers) > 1:
+        return f"every layer ({len(layers)})"
+    listed = [places.where(step.place).rstrip(", ") or step.place for step in (layers or steps)]
+    more = f" and {len(listed) - MOST_PLACES} more" if listed[MOST_PLACES:] else ""
+    alone = " alone" if len(listed) == 1 and len(all_layers) > 1 else ""
+    return ", ".join(listed[:MOST_PLACES]) + more + alone
+
+
+def triage(report: PortReport) -> str:
+    """What it says that some inputs are right and others are not."""
+    right = {a.truth.input.name for a in report.answers if a.right}
+    wrong = {a.truth.input.name for a in report.answers if a.wrong}
+    if not wrong or not right:
+        return "wrong with one token already" if "one" in wrong else ""
+    if wrong == {"padded"}:
+        return "right without padding, wrong with it: the mask of padding, or positions beside it"
+    if wrong == {"far"}:
+        return "right on short texts, wrong on a long one: a window, or what far distances have in common"
+    if "one" in right:
+        return (
+            "right with one token, wrong with more: what attention sees and weighs, its scores, positions, or the mask"
+        )
+    return f"right: {', '.join(sorted(right))}; wrong: {', '.join(sorted(wrong))}"
+
+
+# --- for programs -----------------------------------------------------------------------------------------------------
+
+
+def as_data(report: PortReport) -> dict[str, Any]:
+    first, before = report.begins
+    return {
+        "port": report.port, "model": report.folder, "model_type": report.model, "precision": report.dtype,
+        "verdict": "pass" if report.right else "fail",
+        "inputs": {
+            **{answer.truth.input.name: _answer(answer) for answer in report.answers},
+            **{name: {"status": "fault", "reason": reason, "wrong": []} for name, reason in report.faults.items()},
+            **{name: {"status": "skip", "reason": reason, "wrong": []} for name, reason in report.skipped.items()},
+        },
+        "differs_first": _value(first, report.program), "agrees_before": _value(before, report.program),
+        "by_the_inputs": triage(report), "mistakes": [_mistake(one, report.program) for one in report.found.found],
+        "explained": report.found.complete, "tried": report.found.tried,
+    }  # fmt: skip
+
+
+def _answer(answer: Judged) -> dict[str, Any]:
+    worst = max((one.far for one in answer.compared.values()), default=0.0)
+    return {
+        "status": "pass" if answer.right else "fail", "reason": "", "tokens": answer.truth.input.tokens,
+        "ratio": worst if math.isfinite(worst) else None, "compared": list(answer.compared), "unknown": answer.unknown,
+        "wrong": [
+            {"value": name, "ratio": one.far if math.isfinite(one.far) else None, "problem": one.problem}
+            for name, one in answer.compared.items() if one.wrong
+        ],
+    }  # fmt: skip
+
+
+def _value(name: str, program: Program) -> dict[str, str] | None:
+    if not name:
+        return None
+    return {"value": name, "operation": places.operation(name, program), "words": places.in_words(name, program)}
+
+
+def _mistake(one: Found, program: Program) -> dict[str, Any]:
+    return {
+        "said": one.candidate.said, "located": _value(one.first, program), "in": extent(one, program),
+        "places": [program.steps[n].place for n in one.places],
+        "diff": [line for place, lines in one.candidate.lines for line in (place, *lines)],
+        "or": [_short(other) for other in one.others],
+    }  # fmt: skip
+
+
+def results(report: PortReport, inputs: Sequence[Input]) -> list[Result]:
+    """One for each input, as a file for other programs has them."""
+    answers = {answer.truth.input.name: answer for answer in report.answers}
+    found = []
+    lines = [line for line in as_text(report).splitlines()[1:] if line.strip()]
+    for given in inputs:
+        case = case_of(given)
+        if given.name in report.faults:
+            found.append(Result(case, "fault", report.faults[given.name]))
+        elif given.name in report.skipped:
+            found.append(Result(case, "skip", report.skipped[given.name]))
+        elif answers[given.name].right:
+            found.append(Result(case, "pass", "", response=Response({}, None)))
+        else:
+            wrong = [
+                Verdict(f"value {name}", "values", f"{name}: {_times(one.far)} of what rounding may do")
+                for name, one in answers[given.name].compared.items() if one.wrong
+            ]  # fmt: skip
+            found.append(Result(case, "fail", "", wrong[:1], diagnosis=lines))
+    return found
