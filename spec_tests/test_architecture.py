@@ -58,7 +58,6 @@ LAYERS = [
         "resumable",
         "run_arrays",
         "trained",
-        "ported",
         "directory",
         "training_page",
         "report_keeper",

@@ -62,7 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lib", metavar="FILE", help="a shared library (.so, .dylib, .dll) with C functions of the header")
     add("--header", metavar="FILE", help="write that C header, and run nothing")
     add("--model", metavar="DIR", help="a published model: what is verified is a port of it (docs/published.md)")
-    add("--adapter", dest="port", metavar="PORT.py", help="with --model: the port, a file with model(folder) or logits(ids)")
+    add(
+        "--adapter",
+        dest="port",
+        metavar="PORT.py",
+        help="with --model: the port, a file with model(folder) or logits(ids)",
+    )
     add("--text", help="with --model: a text that the port is tried on beside the chosen inputs")
     add("--kit", nargs=2, metavar=("NAME", "DIR"), help=f"copy a starter kit into DIR: {', '.join(kits.NAMES)}")
     add("--responses", metavar="DIR", help="responses written beforehand, as DIR/<case>/response.json or .safetensors")
@@ -104,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--timeout", type=float, default=60, help="seconds that a case may take (default 60)")
     chosen.add_argument(
         "--search", type=float, default=None, metavar="SECONDS",
-        help="how long edits of the specification are tried on what is wrong (default 10, with --model 60; 0: not at all)",
+        help="how long edits of the specification are tried on what is wrong (default 10, --model: 60; 0: not at all)",
     )  # fmt: skip
     chosen.add_argument(
         "--no-laws", action="store_false", dest="laws",

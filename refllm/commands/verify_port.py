@@ -1,4 +1,5 @@
-"""refllm verify --model DIR: is a port of that published model right, and if not, where is it wrong and by what mistake?"""
+"""refllm verify --model DIR: is a port of that published model right, and if not, where is it wrong and by what
+mistake?"""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from typing import Any
 from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.invocation import command
-from refllm.pretrained.folder import Folder, open_folder, tokenizer_in
 from refllm.parameters import Tree, from_names
+from refllm.pretrained.folder import Folder, is_folder, open_folder, tokenizer_in
+from refllm.tokenizers import Tokenizer, begun
 from refllm.verify import external, pages, runner, served
 from refllm.verify.case import FaultError, UnsupportedError
 from refllm.verify.plugging import Plug
@@ -25,7 +27,7 @@ from refllm.verify.ports.port import IsolatedPort, case_of
 from refllm.verify.ports.program import Program, program
 from refllm.verify.ports.report import PortReport
 from refllm.verify.ports.search import SECONDS, Searched, searched
-from refllm.verify.ports.truth import Truth, truth
+from refllm.verify.ports.truth import truth
 from refllm.verify.report import Report
 
 NOT_FOR_PORTS = ("lib", "itself", "mutants", "header", "kit", "html", "level", "only", "convention", "plan")
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     _require_sensible(options)
     folder = open_folder(Path(options.model))
     steps = program(folder.architecture.model, folder.config)
-    tried = inputs(steps, _text_ids(folder, options.text))
+    tried = inputs(steps, _text_ids(folder, steps, options.text))
     if options.requests:
         return _write_requests(Path(options.requests), tried, options)
     with _implementation(options, folder) as port:
@@ -71,13 +73,32 @@ def _require_sensible(options: argparse.Namespace) -> None:
         raise UserError(f"a port computes in {', '.join(DTYPES)}; got --dtype {options.dtype}")
 
 
-def _text_ids(folder: Folder, text: str | None) -> Array | None:
+def _text_ids(folder: Folder, steps: Program, text: str | None) -> Array | None:
     if text is None:
         return None
-    ids = tokenizer_in(folder.directory, size=folder.config.vocabulary).encode(text)
+    ids = tokens_of(tokenizer_in(folder.directory, size=folder.config.vocabulary), text, steps)
     if not len(ids):
         raise UserError("--text has no token; give a text")
     return ids
+
+
+def tokens_of(tokenizer: Tokenizer, text: str, steps: Program) -> Array:
+    """The ids of a text: for a model that reads both sides with what its tokenizer puts around it, else before it."""
+    marked = getattr(tokenizer, "marked", None)
+    return marked(text) if marked is not None and "mask" in steps.keys else begun(tokenizer, text)
+
+
+def start_of(directory: Path) -> int:
+    """The token that a decoder begins with."""
+    if not is_folder(directory):
+        return 0
+    values = open_folder(directory).fields.values
+    found = values.get("decoder_start_token_id", values.get("pad_token_id"))
+    return found if isinstance(found, int) else 0
+
+
+def shown(given: Input) -> str:
+    return f"{given.tokens} token{'' if given.tokens == 1 else 's'}"
 
 
 @contextlib.contextmanager
@@ -112,23 +133,25 @@ def _answers(port: runner.Implementation, tried: list[Input], dtype: str) -> Ans
 
 
 def _judged(
-    name: str, folder: Folder, steps: Program, p: Tree, tried: list[Input], answers: Answers, options: argparse.Namespace
+    name: str,
+    folder: Folder,
+    steps: Program,
+    p: Tree,
+    tried: list[Input],
+    answers: Answers,
+    options: argparse.Namespace,
 ) -> PortReport:
     held = list[Judged]()
     for given in tried:
         kind, answer = answers[given.name]
         if kind == "answer":
-            held.append(judged(steps, _truth(steps, p, given, options.dtype), answer.outputs, answer.taps))
+            held.append(judged(steps, truth(steps, p, given, options.dtype), answer.outputs, answer.taps))
     found = _searched(steps, p, unused_rows(folder), held, options.search)
     by_kind = {k: {n: a for n, (kind, a) in answers.items() if kind == k} for k in ("fault", "skip")}
     return PortReport(
         name, str(folder.directory), str(folder.fields.values["model_type"]), steps, options.dtype, held,
         by_kind["fault"], by_kind["skip"], found,
     )  # fmt: skip
-
-
-def _truth(steps: Program, p: Tree, given: Input, dtype: str) -> Truth:
-    return truth(steps, p, given, dtype)
 
 
 def _searched(
@@ -152,8 +175,8 @@ def _write_requests(directory: Path, tried: list[Input], options: argparse.Names
     for given in tried:
         external.write_request(directory / given.name, case_of(given), options.dtype)
     print(
-        f"{len(tried)} requests in {directory}. Write response.json or response.safetensors beside each, with the output "
-        f"logits and any taps, then:\n  {command('verify', '--model', options.model, '--responses', directory)}"
+        f"{len(tried)} requests in {directory}. Write response.json or response.safetensors beside each, with the "
+        f"output logits and any taps, then:\n  {command('verify', '--model', options.model, '--responses', directory)}"
     )
     return 0
 

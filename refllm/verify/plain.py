@@ -106,7 +106,8 @@ def called(operation: str) -> tuple[FunctionType, ...]:
 def calls_of(function: FunctionType) -> list[FunctionType]:
     """The functions of the text that one of them calls by name."""
     names = _names(function.__code__)
-    return [f for f in (function.__globals__.get(name) for name in names) if _is_of_the_text(f)]
+    found: list[Any] = [function.__globals__.get(name) for name in names]
+    return [f for f in found if _is_of_the_text(f)]
 
 
 def _names(code: CodeType) -> list[str]:

@@ -1,6 +1,6 @@
-"""Ports of published models: what one computes on chosen inputs is held to the plain text of the model (`published`), and
-where it begins to differ, an edit of that text, of its configuration or of how its weights are read is sought that gives
-the same numbers.
+"""Ports of published models: what one computes on chosen inputs is held to the plain text of the model (`published`),
+and where it begins to differ, an edit of that text, of its configuration or of how its weights are read is sought
+that gives the same numbers.
 
     program      the text of one model as steps, one after the other        chosen    the inputs
     truth        what a right port computes, and how far rounding moves it   judged    where a port differs

@@ -46,8 +46,8 @@ class Candidate:
 
 
 def named(program: Program, p: Tree, raw: Mapping[str, Array]) -> list[Candidate]:
-    """Those that have a name: what ports of models have wrong most often, and what words are there for. `raw` are tensors
-    as the files have them, by the path of our parameter, where ours are a part of them."""
+    """Those that have a name: what ports of models have wrong most often, and what words are there for. `raw` are
+    tensors as the files have them, by the path of our parameter, where ours are a part of them."""
     from refllm.verify.ports.mistakes import configuration, habits, order, weights
 
     found = [

@@ -1,12 +1,11 @@
-"""The inputs that a port is tried on, chosen for what they show: one token, at which no place and no score has a say; two;
-a text; one with padding; one that reaches beyond a window or the near distances.
+"""The inputs that a port is tried on, chosen for what they show: one token, at which no place and no score has a say;
+two; a text; one with padding; one that reaches beyond a window or the near distances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy
 
@@ -44,7 +43,7 @@ def inputs(program: Program, text_ids: Array | None = None) -> list[Input]:
         Input("two", "two tokens", _arrays(program, draw, 1, 2)),
         Input("text", "a short text", _text(program, draw, text_ids)),
     ]
-    if "mask" in program.keys and _context(program) >= 4:
+    if "mask" in program.keys and context(program) >= 4:
         found.append(Input("padded", "two texts, the second padded", _padded(program, draw)))
     if (far := _far(program)) > TEXT:
         found.append(Input("far", f"{far} tokens", _arrays(program, draw, 1, far)))
@@ -72,20 +71,28 @@ def _drawing(program: Program) -> Draw:
     return draw
 
 
-def _context(program: Program) -> int:
+def context(program: Program) -> int:
     return int(program.config["context"])
 
 
 def _arrays(program: Program, draw: Draw, rows: int, tokens: int) -> dict[str, Array]:
-    T = min(tokens, _context(program))
+    T = min(tokens, context(program))
     ids = draw(rows, T)
     if program.model == "bert":
         segments = (numpy.arange(T) >= (T + 1) // 2).astype("int64") % int(program.config["segments"])
         return {"ids": ids, "mask": numpy.ones((rows, T), bool), "segments": numpy.tile(segments, (rows, 1))}
     if program.model == "encoder_decoder":
-        S = min(T + 1, _context(program))
+        S = min(T + 1, context(program))
         return {"source": draw(rows, S), "mask": numpy.ones((rows, S), bool), "ids": ids}
     return {"ids": ids}
+
+
+def of_text(program: Program, ids: Array, target: Array | None = None) -> Input:
+    """The tokens of a text (T,) as an input; of an encoder-decoder they are its source, and `target` what it writes."""
+    arrays = _text(program, _drawing(program), ids)
+    if target is not None:
+        arrays["ids"] = numpy.asarray(target, "int64")[None]
+    return Input("text", "the text", arrays)
 
 
 def _text(program: Program, draw: Draw, given: Array | None) -> dict[str, Array]:
@@ -93,12 +100,12 @@ def _text(program: Program, draw: Draw, given: Array | None) -> dict[str, Array]
     if given is None:
         return found
     name = "source" if program.model == "encoder_decoder" else "ids"
-    cut = numpy.asarray(given, "int64")[None, : _context(program)]
+    cut = numpy.asarray(given, "int64")[None, : context(program)]
     return {**found, name: cut, **({"mask": numpy.ones(cut.shape, bool)} if "mask" in found else {})}
 
 
 def _padded(program: Program, draw: Draw) -> dict[str, Array]:
-    found = _arrays(program, draw, 2, min(6, _context(program)))
+    found = _arrays(program, draw, 2, min(6, context(program)))
     mask = found["mask"].copy()
     mask[1, mask.shape[1] // 2 :] = False
     return {**found, "mask": mask}
@@ -109,9 +116,4 @@ def _far(program: Program) -> int:
     config = program.config
     window = max([int(w) for w in config.get("windows", ()) if w < MOST_FAR], default=0)
     farthest = int(config.get("farthest", 0)) if config.get("positions") == "relative" else 0
-    return min(max(FAR, window + 9, farthest + 9), MOST_FAR, _context(program))
-
-
-def words(one: Input) -> dict[str, Any]:
-    """An input for a file of JSON."""
-    return {"about": one.about, **{name: x.tolist() for name, x in one.arrays.items()}}
+    return min(max(FAR, window + 9, farthest + 9), MOST_FAR, context(program))

@@ -1,4 +1,5 @@
-"""A program evaluated: on inputs, with all of its values looked at, as it stands or with a candidate's mistake in it."""
+"""A program evaluated: on inputs, with all of its values looked at, as it stands or with a candidate's mistake in
+it."""
 
 from __future__ import annotations
 
@@ -58,9 +59,7 @@ def _same(name: str, x: Array) -> Array:
     return x
 
 
-def _after(
-    step: Step, state: State, p: Tree, config: Mapping[str, Any], dtype: str, changes: list[Change]
-) -> State:
+def _after(step: Step, state: State, p: Tree, config: Mapping[str, Any], dtype: str, changes: list[Change]) -> State:
     own, functions = step.parameters(p), dict[Any, Callable[..., Any]]()
     for change in changes:
         functions |= change.functions

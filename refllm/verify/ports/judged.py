@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
@@ -86,26 +86,30 @@ def fitted(name: str, x: Array, expected: Expected) -> tuple[Array, Expected] | 
         return x, expected
     if wanted[:1] == (1,) and x.ndim == len(wanted) - 1 and (inner := fitted(name, x[None], expected)) is not None:
         return inner
-    if len(wanted) != 4 or name.rpartition(".")[2] not in HEADS:
+    if len(wanted) != 4 or name.rpartition(".")[2] not in HEADS or x.shape[0] != wanted[0]:
         return None
-    B, H, T, D = wanted
-    if x.shape == (B, T, H, D):
-        return x.swapaxes(1, 2), expected
-    if x.ndim == 3 and x.shape == (B, T, H * D):
+    return _in_heads(x, expected)
+
+
+def _in_heads(x: Array, expected: Expected) -> tuple[Array, Expected] | None:
+    """Heads as the text has them: from heads behind places, side by side, or repeated for the queries."""
+    B, H, T, D = expected.value.shape
+    if x.ndim == 3 and x.shape[1:] == (T, H * D):
         return x.reshape(B, T, H, D).swapaxes(1, 2), expected
-    if x.ndim == 4 and x.shape[0] == B and x.shape[-1] == D:
-        if x.shape[2] == T and x.shape[1] != T:
-            return _repeated(x, expected)
-        if x.shape[1] == T:
-            return _repeated(x.swapaxes(1, 2), expected)
-    return None
-
-
-def _repeated(x: Array, expected: Expected) -> tuple[Array, Expected] | None:
-    H, G = x.shape[1], expected.value.shape[1]
-    if H % G:
+    if x.ndim != 4 or x.shape[-1] != D:
         return None
-    more = lambda z: None if z is None else numpy.repeat(z, H // G, axis=1) if z.shape[1] == G else z
-    return x, replace(
-        expected, value=more(expected.value), error=more(expected.error), counts=more(expected.counts)
-    )  # fmt: skip
+    if x.shape[1] == T and (x.shape[2] == H or x.shape[2] != T):
+        x = x.swapaxes(1, 2)
+    if x.shape[2] != T or x.shape[1] % H:
+        return None
+    times = x.shape[1] // H
+    return x, (expected if times == 1 else repeated(expected, times))
+
+
+def repeated(expected: Expected, times: int) -> Expected:
+    """Keys or values once for each query head."""
+    counts = expected.counts
+    if counts is not None and counts.shape[1] != 1:
+        counts = numpy.repeat(counts, times, axis=1)
+    value, error, size = (numpy.repeat(z, times, axis=1) for z in (expected.value, expected.error, expected.size))
+    return Expected(value, error, size, counts)

@@ -1,6 +1,7 @@
 """A port as an implementation: what it is asked, and how a Python file answers.
 
-A file has `model(folder)`, which gives a function of the same form, or one of an object with it; or it has `logits` itself:
+A file has `model(folder)`, which gives a function of the same form, or one of an object with it; or it has `logits`
+itself:
 
     def logits(ids, mask): ...          any of ids, mask, segments and source, by these names
     def taps(ids, mask): ...            a dict of values by their names; or logits returns (logits, taps)
@@ -148,14 +149,12 @@ def _require_known(path: Path, function: Callable[..., Any]) -> None:
             )
 
 
-def _taken(
-    function: Callable[..., Any], inputs: Mapping[str, Array], given: Callable[[Array], Any]
-) -> dict[str, Any]:
+def _taken(function: Callable[..., Any], inputs: Mapping[str, Array], given: Callable[[Array], Any]) -> dict[str, Any]:
     """The inputs that a function takes, by its names; None for one that this model does not have."""
     found = {}
     for one in _parameters(function):
         own = "source" if "source" in inputs and one.name == "input_ids" else NAMES.get(one.name)
-        if own in inputs:
+        if own is not None and own in inputs:
             found[one.name] = given(inputs[own])
         elif one.default is one.empty:
             found[one.name] = None

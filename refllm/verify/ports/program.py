@@ -1,5 +1,5 @@
-"""A published model as steps one after the other: an embedding, layers, a norm, an output. Each is a function of the text
-(`published`), reads its own branch of the parameters, and gives a value that has the name of its place.
+"""A published model as steps one after the other: an embedding, layers, a norm, an output. Each is a function of the
+text (`published`), reads its own branch of the parameters, and gives a value that has the name of its place.
 """
 
 from __future__ import annotations
@@ -155,9 +155,7 @@ def _half(half: str, config: Mapping[str, Any], ids: str) -> list[Step]:
     gives = "memory" if half == "encoder" else "x"
     text = encoder_decoder.encoder_layer if half == "encoder" else encoder_decoder.decoder_layer
     run = encoded if half == "encoder" else decoded
-    steps = [
-        Step(f"{half}.embedding", f"{half} embedding", half, (), encoder_decoder.stack_embedding, embedded, gives)
-    ]
+    steps = [Step(f"{half}.embedding", f"{half} embedding", half, (), encoder_decoder.stack_embedding, embedded, gives)]
     for n in range(config[f"{half}_layers"]):
         place = f"{half}.layers.{n}"
         steps.append(Step(place, f"{half} layer", place, (half, "layers", n), text, run, gives))

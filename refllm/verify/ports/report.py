@@ -79,7 +79,8 @@ def _table(report: PortReport) -> Iterator[str]:
         one = answer.compared[worst]
         said = one.problem if one.problem and one.wrong else f"{_times(one.far)} of what rounding may do ({worst})"
         yield from _wrapped(
-            f"{given.name:8} {given.tokens:6} {len(answer.compared):6}   {'' if answer.right else 'WRONG: '}{said}", " " * 25
+            f"{given.name:8} {given.tokens:6} {len(answer.compared):6}   {'' if answer.right else 'WRONG: '}{said}",
+            " " * 25,
         )
     for name, reason in report.skipped.items():
         yield from _wrapped(f"{name:8} {'':6} {'':6}   not run: {reason}", " " * 25)

@@ -1,13 +1,14 @@
 """Which mistake gives the numbers of a port?
 
-The search begins from the smallest input that is wrong, between the last value that is right and the first that is not: a
-candidate is put into the text there, and what comes out is held against everything that the port gave. What an input
-shows on which the port is right excuses no candidate: it must change nothing there. What is found is put into the text
-for good, and if the port still differs the search goes on from there.
+The search begins from the smallest input that is wrong, between the last value that is right and the first that is
+not: a candidate is put into the text there, and what comes out is held against everything that the port gave. What an
+input shows on which the port is right excuses no candidate: it must change nothing there. What is found is put into
+the text for good, and if the port still differs the search goes on from there.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,9 +22,9 @@ from refllm.backend import Array
 from refllm.parameters import Tree, named_leaves
 from refllm.verify import bounded
 from refllm.verify.ports.candidates import Candidate, named, of_the_text, run_by
-from refllm.verify.ports.evaluation import Change, EnoughError, evaluated
+from refllm.verify.ports.evaluation import Change, EnoughError, Onlooker, evaluated
 from refllm.verify.ports.judged import Compared, Judged
-from refllm.verify.ports.program import Program, Step
+from refllm.verify.ports.program import Program, State
 
 SECONDS = 60.0  # of this process's work: where others work beside it, it takes longer
 LONGEST = 10.0  # and at most so many times as long
@@ -73,7 +74,11 @@ def searched(
     end = time.process_time() + seconds
     if not any(one.wrong for one in answers) or seconds <= 0:
         return Searched([], not any(one.wrong for one in answers), 0)
-    with warnings.catch_warnings(action="ignore"), numpy.errstate(all="ignore"), bounded.until(time.perf_counter() + LONGEST * seconds):
+    with (
+        warnings.catch_warnings(action="ignore"),
+        numpy.errstate(all="ignore"),
+        bounded.until(time.perf_counter() + LONGEST * seconds),
+    ):
         return _Search(program, p, raw, answers, end).all()
 
 
@@ -87,6 +92,7 @@ class _Search:
         self.known: list[tuple[Change, tuple[int, ...]]] = []  # mistakes that were found, and the steps they are in
         self.of_text: dict[frozenset[FunctionType], list[Candidate]] = {}
         self.tried = 0
+        self.dearest = self.last = math.inf  # cost and number of the last candidate that is tried
 
     def all(self) -> Searched:
         found = list[Found]()
@@ -134,13 +140,11 @@ class _Search:
         whole = before[-1] == self.program.steps[last].place
         return min(last + whole, high), high
 
-    def _in_all_steps(
-        self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType]
-    ) -> Iterator[Found]:
+    def _in_all_steps(self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType]) -> Iterator[Found]:
         """Candidates in every step that they can act in."""
         share = self.end if low == high else self._part(IN_ALL)
         for candidate in self._candidates(ran):
-            if time.process_time() > share:
+            if time.process_time() > share or self._is_enough(candidate):
                 return
             change = self._usable(candidate, ran)
             if change is None:
@@ -160,9 +164,7 @@ class _Search:
                 if low == high and change.steps is None:
                     yield from self._weighed(candidate, change, tuple(inside), acting)
 
-    def _in_one_step(
-        self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType]
-    ) -> Iterator[Found]:
+    def _in_one_step(self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType]) -> Iterator[Found]:
         """Candidates in one of several steps, none of whose values was given."""
         for candidate in self._candidates(ran):
             change = self._usable(candidate, ran)
@@ -170,7 +172,7 @@ class _Search:
                 continue
             acting = self._acting(candidate)
             for n in acting:
-                if self._over():
+                if self._over() or self._is_enough(candidate):
                     return
                 if low <= n <= high and len(acting) > 1 and self._acts_rightly(primary, change, [n]):
                     self.tried += 1
@@ -195,21 +197,17 @@ class _Search:
         here = {n: [change] for n in places}
         explained = [a for a in wrong if self._explained(a, here, change)]
         right = [a for a in self.answers if a not in wrong]
-        if not explained and len(places) > 1 or any(not self._explained(a, here, change) for a in right):
+        if (not explained and len(places) > 1) or any(not self._explained(a, here, change) for a in right):
             return
         yield Found(candidate, places, tuple(acting), len(explained), len(wrong), self._first_change(change, places))
 
     def _best(self, found: Iterable[Found]) -> Found | None:
         """The one that explains most; of equals the likeliest. What costs much more than it is not tried."""
-        kept, at = list[Found](), self.tried
+        kept, self.dearest, self.last = list[Found](), math.inf, math.inf
         for one in found:
-            whole = [f for f in kept if f.explains == f.wrong]
-            if whole and one.candidate.cost > whole[0].candidate.cost + FURTHER:
-                break
             kept.append(one)
-            if whole and self.tried > at + ENOUGH:
-                break
-            at = at if whole else self.tried
+            if one.explains == one.wrong and self.last == math.inf:
+                self.dearest, self.last = one.candidate.cost + FURTHER, self.tried + ENOUGH
         if not kept:
             return None
         best = min(kept, key=lambda f: (-f.explains, not f.everywhere, f.candidate.cost))
@@ -257,7 +255,12 @@ class _Search:
         windows = self.program.config.get("windows") if step.kind == "layer" else None
         tree = step.parameters(self.p) if step.kind.endswith("layer") else {}
         window = windows[int(step.own[-1])] if windows else None
-        return step.kind, step.place if step.kind == "output" else "", window, tuple(name for name, _ in named_leaves(tree))
+        return (
+            step.kind,
+            step.place if step.kind == "output" else "",
+            window,
+            tuple(name for name, _ in named_leaves(tree)),
+        )
 
     def _tells(self, answer: Judged, n: int) -> bool:
         """Whether a value at or after this step was given."""
@@ -326,8 +329,10 @@ class _Search:
                     return first
         return ""
 
-    def _run(self, answer: Judged, changes: Changes, *, begin: int | None = None, end: int | None = None,
-             change: Change | None = None, look=None):  # type: ignore[no-untyped-def]  # fmt: skip
+    def _run(
+        self, answer: Judged, changes: Changes, *, begin: int | None = None, end: int | None = None,
+        change: Change | None = None, look: Onlooker | None = None,
+    ) -> list[State]:  # fmt: skip
         """The states from the first step that is changed on. EnoughError if an edited text raises."""
         every = {n: list(held) for n, held in changes.items()}
         program = self.program
@@ -355,6 +360,10 @@ class _Search:
         now = time.process_time()
         return now + share * (self.end - now)
 
+    def _is_enough(self, candidate: Candidate) -> bool:
+        """Whether what was found explains all, and this one is less likely by far."""
+        return candidate.cost > self.dearest or self.tried > self.last
+
     def _over(self) -> bool:
         return time.process_time() > self.end
 
@@ -379,7 +388,9 @@ def same(name: str, one: Compared, x: Array) -> bool:
     counted = 1.0 if one.expected.counts is None else one.expected.counts
     left = (x - one.given) * counted
     whole = (one.expected.value - one.given) * counted
-    return bool(numpy.isfinite(left).all() and (left * left).sum() <= SHARE**2 * (whole * whole).sum() and _is_large(one))
+    return bool(
+        numpy.isfinite(left).all() and (left * left).sum() <= SHARE**2 * (whole * whole).sum() and _is_large(one)
+    )
 
 
 def _is_large(one: Compared) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy
 
@@ -17,16 +16,23 @@ from refllm.verify.ports.evaluation import evaluated
 from refllm.verify.ports.program import Program, State
 from refllm.verify.tolerance import UNIT
 
-TOGETHER = 4.0  # how many times as large as those of the runs the errors of a whole tensor may be, see docs/published.md
+TOGETHER = (
+    4.0  # how many times as large as those of the runs the errors of a whole tensor may be, see docs/published.md
+)
 LARGE = 1 << 22  # numbers of an intermediate that is not kept: scores of long texts
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A value in float64, the size of the error of each of its rows, and where it counts."""
+    """A value in float64, the size of the error of each of its rows, and where it counts.
+
+    An entry that is larger than the others of its row has an error that is larger by as much: most of them are
+    relative.
+    """
 
     value: Array
     error: Array  # (..., 1)
+    size: Array  # (..., 1), the root of the mean square of each row
     counts: Array | None  # (..., 1) booleans; None where all of it does
 
     def far(self, x: Array, *, times: float = 1.0) -> float:
@@ -39,7 +45,8 @@ class Expected:
                 off = numpy.where(_same_infinity(x, self.value), 0, off)
                 if not numpy.isfinite(off).all():
                     return numpy.inf
-            single = float((off / (LIMIT * self.error)).max(initial=0))
+            larger = numpy.maximum(1, numpy.abs(self.value) / self.size)
+            single = float(numpy.where(off > 0, off / (LIMIT * self.error * larger), 0).max(initial=0))
             expected = numpy.broadcast_to(self.error, off.shape)
             if self.counts is not None:
                 expected = numpy.where(self.counts, expected, 0)
@@ -79,10 +86,12 @@ def truth(program: Program, p: Tree, given: Input, dtype: str) -> Truth:
     values = {}
     for name, x in exact.items():
         finite = numpy.where(numpy.isfinite(x), x, 0)
-        least = rounding.root_mean_square(finite) * _unit(dtype)
+        size = rounding.root_mean_square(finite)
+        least = size * _unit(dtype)
         least = numpy.maximum(least, least.max(initial=0) * 2.0**-20 + numpy.finfo("float32").tiny)
         error = numpy.sqrt(errors[name]) * (2.0**-29 if dtype == "float64" else 1.0)
-        values[name] = Expected(x, numpy.maximum(error, least), _counts(name, exact, given))
+        size = numpy.maximum(size, numpy.finfo("float32").tiny)
+        values[name] = Expected(x, numpy.maximum(error, least), size, _counts(name, exact, given))
     return Truth(given, values, [dict(given.arrays), *states])
 
 

@@ -20,7 +20,9 @@ _T5: dict[str, Any] = {
 CONFIGS: dict[str, tuple[str, Any]] = {
     "gpt2": ("gpt2", gpt.Config(**_GPT, tied=True)),
     "gpt2 untied": ("gpt2", gpt.Config(**_GPT, tied=False)),
-    "llama3": ("llama", llama.Config(**_LLAMA, scaling="llama3", scaling_factor=8.0, scaling_original=32)),
+    "llama3": ("llama", llama.Config(**{
+        **_LLAMA, "base": 500.0, "scaling": "llama3", "scaling_factor": 8.0, "scaling_original": 32,
+    })),
     "mistral": ("mistral", llama.Config(**_LLAMA, windows=(5, 5, 5))),
     "qwen2": ("qwen2", llama.Config(**_LLAMA, biases="qkv")),
     "qwen3": ("qwen3", llama.Config(**_LLAMA, query_key_norm=True)),

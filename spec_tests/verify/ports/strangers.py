@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Ports of published models as somebody writes them: NumPy in float32, from the files, with nothing of refllm in them.
 
     port = Port(folder, wrong="rope neighbours")      port.logits(ids=..., mask=...)      port.taps
@@ -175,7 +176,7 @@ class Port:
             half = -half
         return x * cos + half * sin
 
-    def llama(self, ids, mask, segments, source):
+    def llama(self, ids, mask, segments, source):  # noqa: PLR0912
         c, kind = self.config, self.kind
         gemma = kind.startswith("gemma")
         T, H, G, eps = ids.shape[1], c["num_attention_heads"], c["num_key_value_heads"], c["rms_norm_eps"]
@@ -277,7 +278,9 @@ class Port:
             self.taps[f"layers.{n}"] = x
         self.layer = None
         if "cls.predictions.bias" in self.w:
-            z = self.ln(act(self.linear(x, "cls.predictions.transform.dense")), "cls.predictions.transform.LayerNorm", eps)
+            z = self.ln(
+                act(self.linear(x, "cls.predictions.transform.dense")), "cls.predictions.transform.LayerNorm", eps
+            )
             y = z @ self.get(e + "word_embeddings.weight").T
             return y if self.wrong("bias of the output missing") else y + self.w["cls.predictions.bias"]
         if "classifier.weight" in self.w:
@@ -314,7 +317,9 @@ class Port:
             act = ACTIVATIONS["gelu"]
 
         def attend(z, memory, name, seen, bias):
-            q, k, v = (self.heads(self.linear(y, f"{name}.{p}", False), H) for y, p in ((z, "q"), (memory, "k"), (memory, "v")))
+            q, k, v = (
+                self.heads(self.linear(y, f"{name}.{p}", False), H) for y, p in ((z, "q"), (memory, "k"), (memory, "v"))
+            )
             scale = q.shape[-1] ** -0.5 if self.wrong("scores scaled") else 1.0
             return self.linear(self.flat(self.attention(q, k, v, seen, scale, bias)), f"{name}.o", False)
 

@@ -29,7 +29,8 @@ PUBLISHED = {
     "scaling": {"": "rope_type"}, "scaling_factor": {"": "rope factor"}, "score_cap": {"": "attn_logit_softcapping"},
     "scaling_low": {"": "low_freq_factor"}, "scaling_high": {"": "high_freq_factor"},
     "scaling_original": {"": "original_max_position_embeddings"}, "logit_cap": {"": "final_logit_softcapping"},
-    "score_width": {"": "query_pre_attn_scalar"}, "windows": {"": "sliding_window"}, "capacity": {"": "expert_capacity"},
+    "score_width": {"": "query_pre_attn_scalar"}, "windows": {"": "sliding_window"},
+    "capacity": {"": "expert_capacity"},
     "heads": {"gpt": "n_head", "": "num_attention_heads"},
 }  # fmt: skip
 COST, UNLIKELY = 0.5, 0.7  # below every edit of the text
@@ -145,9 +146,13 @@ def _score_widths(program: Program) -> Iterator[Candidate]:
     }  # fmt: skip
     for what, value in others.items():
         if value != now:
-            lines = [("published/llama.py", [f"- s = q @ swap(k) / sqrt({now:g})", f"+ s = q @ swap(k) / sqrt({value:g})"])]
+            lines = [
+                ("published/llama.py", [f"- s = q @ swap(k) / sqrt({now:g})", f"+ s = q @ swap(k) / sqrt({value:g})"])
+            ]
             change = Change(config={"score_width": float(value)})
-            yield Candidate(f"the scores are divided by the root of {what}, {value:g}", COST, change, _everywhere, lines)
+            yield Candidate(
+                f"the scores are divided by the root of {what}, {value:g}", COST, change, _everywhere, lines
+            )
 
 
 def _heads(program: Program) -> Iterator[Candidate]:

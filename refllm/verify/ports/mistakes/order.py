@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from refllm.verify.ports.candidates import Candidate
 from refllm.verify.ports.evaluation import Change
@@ -19,16 +20,27 @@ def mistakes(program: Program) -> Iterator[Candidate]:
         if len(numbers) > 10:
             sorted_as_text = sorted(range(len(numbers)), key=str)
             yield _ordered(kind, f"the {what}layers are in the order of their numbers as text: 0, 1, 10, 11 ...", COST,
-                           lambda layers, order=sorted_as_text: [layers[n] for n in order])  # fmt: skip
+                           partial(_at, numbers=sorted_as_text))  # fmt: skip
         if len(numbers) > 1:
             yield _ordered(kind, f"the {what}layers are in reverse", UNLIKELY, lambda layers: layers[::-1])
             yield _ordered(kind, f"the first {what}layer runs in the place of each", UNLIKELY,
                            lambda layers: [layers[0] for _ in layers])  # fmt: skip
         for n in range(len(numbers)):
-            yield _ordered(kind, f"layer {n} of the {what or 'model'}".replace("'s ", "") + " is left out", UNLIKELY,
-                           lambda layers, n=n: layers[:n] + layers[n + 1 :])  # fmt: skip
-            yield _ordered(kind, f"layer {n} of the {what or 'model'}".replace("'s ", "") + " runs twice", UNLIKELY + 0.1,
-                           lambda layers, n=n: layers[: n + 1] + layers[n:])  # fmt: skip
+            one = f"layer {n} of the {kind.split()[0] if what else 'model'}"
+            yield _ordered(kind, f"{one} is left out", UNLIKELY, partial(_without, n=n))
+            yield _ordered(kind, f"{one} runs twice", UNLIKELY + 0.1, partial(_twice, n=n))
+
+
+def _at(layers: list[Step], numbers: list[int]) -> list[Step]:
+    return [layers[n] for n in numbers]
+
+
+def _without(layers: list[Step], n: int) -> list[Step]:
+    return layers[:n] + layers[n + 1 :]
+
+
+def _twice(layers: list[Step], n: int) -> list[Step]:
+    return layers[: n + 1] + layers[n:]
 
 
 def _ordered(kind: str, said: str, cost: float, order: Callable[[list[Step]], list[Step]]) -> Candidate:

@@ -62,7 +62,8 @@ READ = {
     "embedding": ("token", "position", "segment", "norm"), "norm": ("norm",),
     "encoder embedding": ("token", "encoder.position", "encoder.embedding_norm", "encoder.relative"),
     "decoder embedding": ("token", "decoder.position", "decoder.embedding_norm", "decoder.relative"),
-    "encoder norm": ("norm",), "decoder norm": ("norm",), "output": ("head", "token", "masked", "pooler", "span", "W", "b"),
+    "encoder norm": ("norm",), "decoder norm": ("norm",),
+    "output": ("head", "token", "masked", "pooler", "span", "W", "b"),
 }  # fmt: skip
 
 
@@ -112,12 +113,16 @@ def _with_leaf(tree: Tree, names: list[str], read: Read) -> Tree:
 
 def _of_leaf(program: Program, path: str, leaf: Array) -> Iterator[tuple[str, float, list[str], Read]]:
     name = path.rpartition(".")[2]
-    if leaf.ndim == 2 and name.startswith("W") or name == "head":
+    if (leaf.ndim == 2 and name.startswith("W")) or name == "head":
         yield from _of_matrix(leaf)
     if leaf.ndim == 1:
         yield from _of_vector(name)
     if name in ("position", "segment", "relative"):
         yield from _of_table(name, leaf)
+
+
+def _one_row(E: Array, n: int) -> Array:
+    return numpy.broadcast_to(E[n : n + 1], E.shape)
 
 
 def _of_columns(program: Program, name: str) -> Iterator[tuple[str, float, list[str], Read]]:
@@ -169,20 +174,25 @@ def _of_vector(name: str) -> Iterator[tuple[str, float, list[str], Read]]:
 
 
 def _of_table(name: str, leaf: Array) -> Iterator[tuple[str, float, list[str], Read]]:
-    yield f"the table {{}} is left out", LIKELY, ["- + {}[...]", "+ "], lambda E: E * 0
+    yield "the table {} is left out", LIKELY, ["- + {}[...]", "+ "], lambda E: E * 0
     if name == "position":
         for n in (1, 2):
             yield (
                 f"positions begin at {n}, where 0 is right", LIKELY, ["- {}[t]", f"+ {{}}[t + {n}]"],
-                lambda E, n=n: numpy.roll(E, -n, axis=0),
+                partial(numpy.roll, shift=-n, axis=0),
             )  # fmt: skip
-        yield "all places have the position 0", COST, ["- {}[t]", "+ {}[0]"], lambda E: numpy.broadcast_to(E[:1], E.shape)
+        yield (
+            "all places have the position 0",
+            COST,
+            ["- {}[t]", "+ {}[0]"],
+            partial(_one_row, n=0),
+        )
     if name == "segment":
         yield "the segments are exchanged", COST, ["- {}[segments]", "+ {}[1 - segments]"], lambda E: E[::-1]
         for n in range(min(2, len(leaf))):
             yield (
                 f"all tokens have the segment {n}", LIKELY, ["- {}[segments]", f"+ {{}}[{n}]"],
-                lambda E, n=n: numpy.broadcast_to(E[n : n + 1], E.shape),
+                partial(_one_row, n=n),
             )  # fmt: skip
     if name == "relative" and leaf.shape[0] % 2 == 0:
         said = "the halves of {} for keys before and after a place are exchanged"
@@ -251,7 +261,8 @@ def _of_places(step: Step, own: Tree) -> Iterator[tuple[str, float, list[str], W
             continue
         if a < b:
             yield (
-                f"{stars}{a} and {stars}{b} are exchanged", COST, [f"- {stars}{a}", f"+ {stars}{b} (and the other way)"],
+                f"{stars}{a} and {stars}{b} are exchanged", COST,
+                [f"- {stars}{a}", f"+ {stars}{b} (and the other way)"],
                 partial(_exchanged, a=a, b=b),
             )  # fmt: skip
         yield (
@@ -293,16 +304,20 @@ def _at(tree: Tree, path: str) -> Tree:
 def _exchanged(at: Step, own: Tree, whole: Tree, a: str, b: str) -> Tree:
     for one, other in _both(own, a, b):
         x, y = _at(own, one), _at(own, other)
-        own = _with_leaf(own, one.split("."), lambda _, y=y: y)
-        own = _with_leaf(own, other.split("."), lambda _, x=x: x)
+        own = _with_leaf(own, one.split("."), partial(_given, y))
+        own = _with_leaf(own, other.split("."), partial(_given, x))
     return own
 
 
 def _taken(at: Step, own: Tree, whole: Tree, a: str, b: str) -> Tree:
     for one, other in _both(own, a, b):
         y = _at(own, other)
-        own = _with_leaf(own, one.split("."), lambda _, y=y: y)
+        own = _with_leaf(own, one.split("."), partial(_given, y))
     return own
+
+
+def _given(other: Array, leaf: Array) -> Array:
+    return other
 
 
 def _both(own: Tree, a: str, b: str) -> list[tuple[str, str]]:
@@ -340,6 +355,7 @@ def _with_its_unused_rows(program: Program, path: str, table: Array) -> Iterator
 
 def _of_all(program: Program) -> Iterator[Candidate]:
     for dtype, stored in (("bfloat16", to_bfloat16), ("float16", _half)):
+
         def change(at: Step, own: Tree, whole: Tree, stored: Read = stored) -> Tree:
             return map_leaves(stored, own) if at.own else {
                 name: branch if name in ("layers", "encoder", "decoder") else map_leaves(stored, branch)
@@ -347,7 +363,9 @@ def _of_all(program: Program) -> Iterator[Candidate]:
             }  # fmt: skip
 
         said = f"the weights are rounded to {dtype}"
-        yield Candidate(said, COST, Change(parameters=change), lambda step: True, [("parameters", ["- W", f"+ {dtype}(W)"])])
+        yield Candidate(
+            said, COST, Change(parameters=change), lambda step: True, [("parameters", ["- W", f"+ {dtype}(W)"])]
+        )
 
 
 def _half(x: Array) -> Array:

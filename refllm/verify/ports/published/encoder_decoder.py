@@ -128,7 +128,8 @@ def fed(x: Array, p: Tree, *, config: Tree) -> Array:
     """Feed-forward: of experts where p has a router, with a gate where it has one."""
     if "Wr" in p:
         places = max(1, min(config["capacity"], x.shape[-2]))
-        (y, _), _ = switch_layer(x, p, activation=config["activation"], capacity=places, token_mask=None)
+        with part("experts"):
+            (y, _), _ = switch_layer(x, p, activation=config["activation"], capacity=places, token_mask=None)
         return y
     if "Wg" in p:
         return gated_feed_forward(x, p, activation=config["activation"])

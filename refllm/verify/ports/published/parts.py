@@ -4,8 +4,8 @@ from refllm.spec.affine import affine
 from refllm.spec.array import Array, Tree, arange, everywhere, sqrt, swap, tap, where
 from refllm.spec.feed_forward import activated
 from refllm.spec.heads import joined
-from refllm.spec.layers import normalised
 from refllm.spec.layer_norm import rms_norm
+from refllm.spec.layers import normalised
 from refllm.spec.soft_cap import soft_cap
 from refllm.spec.softmax import softmax
 

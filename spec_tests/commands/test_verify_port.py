@@ -1,0 +1,136 @@
+"""refllm verify --model: a port of a published model through every way that it can be asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from safetensors.numpy import save_file
+
+from refllm.cli import main
+from refllm.verify.ports.port import functions
+from spec_tests.verify.ports.models import written
+from spec_tests.verify.ports.strangers import Port
+
+ROOT = Path(__file__).parents[2]
+FROM = "import sys; sys.path.insert(0, {root!r})\nfrom spec_tests.verify.ports.strangers import Port\n"
+SERVED = """
+import json, struct
+import numpy as np
+port = Port(sys.argv[1], sys.argv[2])
+while head := sys.stdin.buffer.read(16):
+    said, data = struct.unpack("<QQ", head)
+    question = json.loads(sys.stdin.buffer.read(said))
+    held = sys.stdin.buffer.read(data)
+    given = {}
+    for name, x in question["keywords"].items():
+        size = int(np.prod(x["shape"]))
+        kind = {"int64": "<i8", "bool": "?"}[x["dtype"]]
+        given[name] = np.frombuffer(held, kind, size, x["at"]).reshape(x["shape"])
+    y = np.ascontiguousarray(port.logits(**given), "<f4")
+    tensor = {"dtype": "float32", "shape": list(y.shape), "at": 0}
+    answer = json.dumps({"id": question["id"], "outputs": {"logits": tensor}}).encode()
+    sys.stdout.buffer.write(struct.pack("<QQ", len(answer), y.nbytes) + answer + y.tobytes())
+    sys.stdout.buffer.flush()
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("ports") / "model", "llama3")
+
+
+def answered(model: Path, directory: Path, wrong: str, *, taps: bool = False) -> Path:
+    """The responses of a port to the requests for a model."""
+    assert main(["verify", "--model", str(model), "--requests", str(directory)]) == 0
+    port: Any = Port(str(model), wrong)
+    for path in directory.iterdir():
+        request = json.loads((path / "request.json").read_text())
+        ids = request["keywords"]["ids"]
+        y = port.logits(numpy.array(ids["data"]).reshape(ids["shape"]))
+        found = {f"taps.{name}": x for name, x in port.taps.items()} if taps else {}
+        arrays = {name: numpy.ascontiguousarray(x) for name, x in {"outputs.logits": y, **found}.items()}
+        save_file(arrays, path / "response.safetensors")
+    return directory
+
+
+def test_the_answers_of_a_right_port_pass(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = answered(model, tmp_path / "asked", "", taps=True)
+    capfd.readouterr()
+    assert main(["verify", "--model", str(model), "--responses", str(directory)]) == 0
+    assert capfd.readouterr().out.startswith("RIGHT ")
+
+
+def test_the_answers_of_a_wrong_port_name_its_mistake(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    directory = answered(model, tmp_path / "asked", "key heads tiled")
+    capfd.readouterr()
+    assert main(["verify", "--model", str(model), "--responses", str(directory), "--json"]) == 1
+    said = json.loads(capfd.readouterr().out)
+    [mistake] = said["mistakes"]
+    assert "tiled" in mistake["said"]
+    assert mistake["located"]["operation"] == "attention scores"
+    assert mistake["in"] == "every layer (3)"
+    assert said["explained"] is True
+    junit = tmp_path / "ports.xml"
+    call = ["verify", "--model", str(model), "--responses", str(directory), "--search", "0", "--junit", str(junit)]
+    assert main(call) == 1
+    assert "failure" in junit.read_text()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--self"], ["--adapter", "a.py", "--serve", "x"], ["--adapter", "no.py"],
+     ["--adapter", "no.py", "--html", "x"],     ["--adapter", "a.py", "--dtype", "tf32"], ["--responses", "nowhere"]],
+)  # fmt: skip
+def test_what_cannot_be_run_is_one_line(model: Path, flags: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--model", str(model), *flags]) == 2
+    assert len(capfd.readouterr().err.strip().splitlines()) == 1
+
+
+def test_an_adapter_without_a_model_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--adapter", "port.py"]) == 2
+    assert "--model DIR" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def logits(ids): return PORT.logits(ids), PORT.taps",
+        "def logits(input_ids): return PORT.logits(input_ids)\n"
+        "def taps(ids):\n    PORT.logits(ids)\n    return PORT.taps",
+        "def model(folder): return lambda ids: Port(folder).logits(ids)",
+        "class Whole:\n    def logits(self, ids, mask=None): return PORT.logits(ids)\n"
+        "def model(folder): return Whole()",
+    ],
+)
+def test_a_port_has_any_of_the_forms(model: Path, tmp_path: Path, body: str) -> None:
+    path = tmp_path / "port.py"
+    path.write_text(FROM.format(root=str(ROOT)) + f"PORT = Port({str(model)!r})\n{body}\n")
+    found = functions(path, model).functions["logits"](ids=numpy.array([[1, 2, 3]]))
+    numpy.testing.assert_array_equal(found[0], Port(str(model)).logits(numpy.array([[1, 2, 3]])))
+
+
+@pytest.mark.slow
+def test_a_file_and_a_program_are_asked_in_processes_of_their_own(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "port.py"
+    path.write_text(FROM.format(root=str(ROOT)) + "def model(folder): return Port(folder, 'rope neighbours').logits\n")
+    assert main(["verify", "--model", str(model), "--adapter", str(path)]) == 1
+    assert "turns pairs of" in capfd.readouterr().out
+    program = tmp_path / "served.py"
+    program.write_text(FROM.format(root=str(ROOT)) + SERVED)
+    assert main(["verify", "--model", str(model), "--serve", f"python {program} {model} ''"]) == 0
+    assert main(["verify", "--model", str(model), "--serve", f"python {program} {model} tied"]) == 1
+    assert "output layer is the embedding" in capfd.readouterr().out
+    path.write_text("def model(folder): raise ValueError('no such file')\n")
+    assert main(["verify", "--model", str(model), "--adapter", str(path)]) == 2
+    assert "model(folder) raised ValueError: no such file" in capfd.readouterr().err
+    path.write_text("def logits(ids): return 1 / 0\n")
+    assert main(["verify", "--model", str(model), "--adapter", str(path)]) == 1
+    assert "ZeroDivisionError" in capfd.readouterr().out

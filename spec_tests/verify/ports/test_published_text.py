@@ -1,0 +1,56 @@
+"""The text of published models computes what the models do, and names every value once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.models import bert, by_name
+from refllm.parameters import from_names, map_leaves
+from refllm.pretrained.architectures import ARCHITECTURES
+from refllm.verify.ports.chosen import inputs
+from refllm.verify.ports.evaluation import evaluated
+from refllm.verify.ports.program import Program, program
+from spec_tests.pretrained.folders import CONFIGS, random_leaves
+
+
+def forward(kind: str, config: Any, p: Any, given: dict[str, Any]) -> Any:
+    """What refllm/models computes."""
+    model: Any = by_name(kind)
+    if kind == "encoder_decoder":
+        arrays = {"source": given["source"], "attention_mask": given["mask"], "ids": given["ids"]}
+        return model.forward(p, **arrays, config=config, dropout_mask=None)[0]
+    if kind != "bert":
+        return model.forward(p, ids=given["ids"], config=config, dropout_mask=None, cache=None)[0]
+    mask = given["mask"][:, None, None, :]
+    h, _ = bert.encode(
+        p, ids=given["ids"], segments=given["segments"], attention_mask=mask, config=config, dropout_mask=None
+    )
+    if "masked" in config.outputs:
+        return bert.masked_logits(h, p, config=config)[0]
+    return bert.class_logits(h, p, dropout_mask=None, rate=0.0)[0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_text_computes_what_the_model_does(name: str) -> None:
+    kind, config = CONFIGS[name]
+    architecture = ARCHITECTURES[kind]
+    shapes = by_name(architecture.model).shapes(config)
+    p = from_names(shapes, random_leaves(architecture, config))
+    steps: Program = program(architecture.model, config)
+    wide = map_leaves(lambda x: x.astype("float64"), p)
+    for given in [one for one in inputs(steps) if one.name in ("text", "padded")]:
+        seen: list[str] = []
+
+        def look(name: str, x: Any, seen: list[str] = seen) -> Any:
+            seen.append(name)
+            return x
+
+        last = evaluated(steps, p, given.arrays, dtype="float64", look=look)[-1]
+        assert len(seen) == len(set(seen))
+        assert all(0 <= steps.step_of(name) < len(steps.steps) for name in seen)
+        numpy.testing.assert_allclose(
+            last[steps.steps[-1].gives], forward(architecture.model, config, wide, given.arrays), rtol=1e-12, atol=1e-12
+        )
