@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -15,7 +16,7 @@ from refllm.pretrained.tensor_file import tensors_of
 from spec_tests.commands.test_published import PIECES, write
 from spec_tests.tokenizers.test_published import byte_level
 
-SIZES = {"vocabulary": 264, "context": 32, "layers": 2, "heads": 2, "width": 8, "hidden": 12}
+SIZES: dict[str, Any] = {"vocabulary": 264, "context": 32, "layers": 2, "heads": 2, "width": 8, "hidden": 12}
 BYTES = {"tokenizer.json": json.dumps(byte_level())}
 
 
@@ -45,7 +46,7 @@ def test_the_first_tensor_that_differs_is_named(
 
 
 def test_every_kind_writes_its_values_and_agrees_with_itself(tmp_path: Path) -> None:
-    sizes = {"vocabulary": 264, "context": 32, "heads": 2, "width": 8, "hidden": 12, "head_width": 3}
+    sizes: dict[str, Any] = {"vocabulary": 264, "context": 32, "heads": 2, "width": 8, "hidden": 12, "head_width": 3}
     t5 = encoder_decoder.Config(
         **sizes, encoder_layers=1, decoder_layers=1, norm="pre", rms=True, positions="relative", biases=False,
         eps=1e-6, scaled_output=True,

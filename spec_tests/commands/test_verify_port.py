@@ -112,7 +112,8 @@ def test_a_port_has_any_of_the_forms(model: Path, tmp_path: Path, body: str) -> 
     path = tmp_path / "port.py"
     path.write_text(FROM.format(root=str(ROOT)) + f"PORT = Port({str(model)!r})\n{body}\n")
     found = functions(path, model).functions["logits"](ids=numpy.array([[1, 2, 3]]))
-    numpy.testing.assert_array_equal(found[0], Port(str(model)).logits(numpy.array([[1, 2, 3]])))
+    port: Any = Port(str(model))
+    numpy.testing.assert_array_equal(found[0], port.logits(numpy.array([[1, 2, 3]])))
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ class Change:
     functions: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     parameters: Callable[[Step, Tree, Tree], Tree] | None = None  # of the step, its branch and the whole tree
+    shared: Callable[[Tree], Tree] | None = None  # the whole tree, of which all layers read a table
     steps: Callable[[list[Step]], list[Step]] | None = None
 
 
@@ -65,16 +66,13 @@ def _after(step: Step, state: State, p: Tree, config: Mapping[str, Any], dtype: 
         functions |= change.functions
         config = {**config, **change.config}
         own = own if change.parameters is None else change.parameters(step, own, p)
-        if change.parameters is not None and "p" in state:
-            state = {**state, "p": change.parameters(_WHOLE, state["p"], p)}
+        if change.shared is not None:
+            state = {**state, "p": change.shared(p)}
     if dtype == "float64":
         own, state = _widened(step, own, state)
     with plain.exchanged(functions):
         words.begin()
         return step.after(state, own, config)
-
-
-_WHOLE = Step("whole", "whole", "", (), _same, lambda s, p, c: None)  # type: ignore[arg-type,return-value]
 
 
 def _widened(step: Step, own: Tree, state: State) -> tuple[Tree, State]:

@@ -77,7 +77,7 @@ def _table(report: PortReport) -> Iterator[str]:
         given = answer.truth.input
         worst = max(answer.compared, key=lambda n: answer.compared[n].far)
         one = answer.compared[worst]
-        said = one.problem if one.problem and one.wrong else f"{_times(one.far)} of what rounding may do ({worst})"
+        said = one.problem if one.problem and one.wrong else f"{_times(one.far)} ({worst})"
         yield from _wrapped(
             f"{given.name:8} {given.tokens:6} {len(answer.compared):6}   {'' if answer.right else 'WRONG: '}{said}",
             " " * 25,
@@ -88,9 +88,10 @@ def _table(report: PortReport) -> Iterator[str]:
 
 
 def _times(far: float) -> str:
+    """How far a value is off, beside what rounding may do."""
     if not math.isfinite(far):
-        return "no number"
-    return f"{far:.2g}" if far < 1000 else f"{far:,.0f} times"
+        return "no finite number"
+    return f"{far:.2f} of what rounding may do" if far < 10 else f"{far:,.0f} times what rounding may do"
 
 
 def _notes(report: PortReport) -> Iterator[str]:
@@ -256,7 +257,7 @@ def results(report: PortReport, inputs: Sequence[Input]) -> list[Result]:
             found.append(Result(case, "pass", "", response=Response({}, None)))
         else:
             wrong = [
-                Verdict(f"value {name}", "values", f"{name}: {_times(one.far)} of what rounding may do")
+                Verdict(f"value {name}", "values", f"{name}: {_times(one.far)}")
                 for name, one in answers[given.name].compared.items() if one.wrong
             ]  # fmt: skip
             found.append(Result(case, "fail", "", wrong[:1], diagnosis=lines))

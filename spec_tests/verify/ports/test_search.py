@@ -31,7 +31,7 @@ QUICK = [
 ]
 PORTS = [
     Wrong("gpt2", "positions from 1", "embedding", "positions begin at 1"),
-    Wrong("gpt2", "gelu erf", "activation", "gelu_erf"),
+    Wrong("gpt2", "gelu erf", "activation", "with erf"),
     Wrong("gpt2", "gelu quick", "activation", "1.702"),
     Wrong("gpt2", "eps 1e-6", "norm 1 of the layer", "1e-06"),
     Wrong("gpt2", "output map transposed", "output map of attention", "transposed"),
@@ -56,7 +56,6 @@ PORTS = [
     Wrong("llama3", "key heads tiled", "attention scores", "tiled"),
     Wrong("llama3", "key heads tiled @2", "attention scores", "tiled"),
     Wrong("llama3", "eps 1e-5", "norm 1 of the layer", "1e-05"),
-    Wrong("llama3", "eps outside the root", "norm 1 of the layer", "root"),
     Wrong("llama3", "gate and up exchanged", "map of the gate", "exchanged"),
     Wrong("mistral", "window one wider", "attention mask and softmax", "window has 6 keys"),
     Wrong("mistral", "window missing", "attention mask and softmax", "window is left out"),
@@ -68,8 +67,8 @@ PORTS = [
     Wrong("gemma2", "logit cap missing", "output layer", "cap of the logits"),
     Wrong("gemma2", "scale by the heads width", "attention scores", "a head's width"),
     Wrong("gemma2", "norms after missing", "residual", "norms after"),
-    Wrong("gemma2", "gelu erf", "activation", "gelu_erf"),
-    Wrong("bert", "gelu tanh", "activation", "gelu_tanh"),
+    Wrong("gemma2", "gelu erf", "activation", "with erf"),
+    Wrong("bert", "gelu tanh", "activation", "with tanh"),
     Wrong("bert", "eps 1e-5", "embedding", "1e-05"),
     Wrong("bert", "positions from 1", "embedding", "positions begin at 1"),
     Wrong("bert", "segments missing", "embedding", "segment is left out"),
@@ -85,7 +84,7 @@ PORTS = [
     Wrong("t5", "memory's padding not masked", "cross-attention mask and softmax", "cross-attention ignores"),
     Wrong("t5", "output not scaled", "output layer", "not divided by the root"),
     Wrong("t5", "mean subtracted", "norm 1 of the layer", "mean is subtracted"),
-    Wrong("t5 gated", "gelu erf", "activation", "gelu_erf"),
+    Wrong("t5 gated", "gelu erf", "activation", "with erf"),
 ]
 
 

@@ -33,6 +33,7 @@ PUBLISHED = {
     "capacity": {"": "expert_capacity"},
     "heads": {"gpt": "n_head", "": "num_attention_heads"},
 }  # fmt: skip
+ACTIVATIONS = {"gelu_erf": "gelu (with erf)", "gelu_tanh": "gelu_new (with tanh)"}  # as config.json calls them
 COST, UNLIKELY = 0.5, 0.7  # below every edit of the text
 SAID = {  # where the name alone says little
     ("scaled_embedding", False): "the embedding is not multiplied by the root of the width",
@@ -104,6 +105,8 @@ def _called(program: Program, name: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value in ACTIVATIONS:
+        return ACTIVATIONS[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -97,13 +97,13 @@ HABITS: list[Habit] = [
         "sum(h, axis=1, keepdims=False) / h.shape[1]",
         "the pooled state is the mean of all tokens",
     ),
+    (parts.visible, "if attention_mask is not None:", "if False:", "the mask of padding is ignored"),
     (
         parts.visible,
         "seen = seen & attention_mask[:, None, None, :]",
         "seen = seen & attention_mask[:, None, :, None]",
         "the mask of padding is laid over the queries, not over the keys",
     ),
-    (parts.visible, "if attention_mask is not None:", "if False:", "the mask of padding is ignored"),
     (parts.visible, "if causal:", "if False:", "the causal mask is left out: a query sees the keys after it"),
     (parts.visible, "distance >= 0", "distance > 0", "a query does not see the key of its own place"),
     (

@@ -85,9 +85,13 @@ def _read(step: Step, paths: list[str], said: str, cost: float, lines: list[str]
     path = paths[0]
     named = f"{_stars(step)}{path}"
     relative = path.endswith(".relative")  # read by every layer of its half
-    acts = partial(_reads_relative, path.split(".")[0]) if relative else partial(_is_kind, step)
+    if relative:
+        acts: Callable[[Step], bool] = partial(_reads_relative, path.split(".")[0])
+        changed = Change(shared=lambda whole: _with_leaf(whole, path.split("."), read))
+    else:
+        acts, changed = partial(_is_kind, step), Change(parameters=change)
     shown = [line.replace("{}", named) for line in lines]
-    return Candidate(said.replace("{}", named), cost, Change(parameters=change), acts, [("parameters", shown)])
+    return Candidate(said.replace("{}", named), cost, changed, acts, [("parameters", shown)])
 
 
 def _reads_relative(half: str, step: Step) -> bool:
