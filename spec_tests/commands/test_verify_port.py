@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,8 @@ def test_a_file_and_a_program_are_asked_in_processes_of_their_own(
     assert "turns pairs of" in capfd.readouterr().out
     program = tmp_path / "served.py"
     program.write_text(FROM.format(root=str(ROOT)) + SERVED)
-    assert main(["verify", "--model", str(model), "--serve", f"python {program} {model} ''"]) == 0
-    assert main(["verify", "--model", str(model), "--serve", f"python {program} {model} tied"]) == 1
+    assert main(["verify", "--model", str(model), "--serve", f"{sys.executable} {program} {model} ''"]) == 0
+    assert main(["verify", "--model", str(model), "--serve", f"{sys.executable} {program} {model} tied"]) == 1
     assert "output layer is the embedding" in capfd.readouterr().out
     path.write_text("def model(folder): raise ValueError('no such file')\n")
     assert main(["verify", "--model", str(model), "--adapter", str(path)]) == 2

@@ -8,6 +8,7 @@ the text for good, and if the port still differs the search goes on from there.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
@@ -34,6 +35,8 @@ FURTHER = 0.1  # how much more than what explains all the dearest candidate cost
 MARGIN = 2.0  # how much further than a right port from the text an edited text may be from the port
 SHARE = 1e-3  # or, how much of the difference may stay unexplained, where a mistake makes rounding larger
 IN_ALL = 0.6  # the share of the time for candidates that act in all their layers
+SHOWN = 0.3  # how far a value must move so that a change is seen in it
+FEW = 4  # inputs on which it is looked for what a mistake changes first
 MOST_ALIKE = 3  # further candidates that are named
 STEPS = 200_000  # of the words of the text in one evaluation
 
@@ -116,10 +119,13 @@ class _Search:
             return None
         low, high = self._range(primary, first)
         ran = run_by(self.program, self.p, primary.truth.input.arrays)
-        best = self._best(self._in_all_steps(primary, low, high, ran))
-        if best is None and high > low:
-            best = self._best(self._in_one_step(primary, low, high, ran))
-        return best
+        for candidates, share in ((lambda: iter(self.named), 1.0), (lambda: self._of_text(ran), IN_ALL)):
+            best = self._best(self._in_all_steps(primary, low, high, ran, candidates(), share))
+            if best is None and high > low:
+                best = self._best(self._in_one_step(primary, low, high, ran, candidates()))
+            if best is not None:
+                return best
+        return None
 
     def _begin(self) -> tuple[Judged | None, str]:
         """The smallest input that what is known does not explain, and the first value that differs there."""
@@ -140,11 +146,14 @@ class _Search:
         whole = before[-1] == self.program.steps[last].place
         return min(last + whole, high), high
 
-    def _in_all_steps(self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType]) -> Iterator[Found]:
+    def _in_all_steps(
+        self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType], candidates: Iterable[Candidate],
+        share: float,
+    ) -> Iterator[Found]:  # fmt: skip
         """Candidates in every step that they can act in."""
-        share = self.end if low == high else self._part(IN_ALL)
-        for candidate in self._candidates(ran):
-            if time.process_time() > share or self._is_enough(candidate):
+        end = self.end if low == high else self._part(share)
+        for candidate in candidates:
+            if time.process_time() > end or self._is_enough(candidate):
                 return
             change = self._usable(candidate, ran)
             if change is None:
@@ -164,9 +173,11 @@ class _Search:
                 if low == high and change.steps is None:
                     yield from self._weighed(candidate, change, tuple(inside), acting)
 
-    def _in_one_step(self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType]) -> Iterator[Found]:
+    def _in_one_step(
+        self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType], candidates: Iterable[Candidate]
+    ) -> Iterator[Found]:
         """Candidates in one of several steps, none of whose values was given."""
-        for candidate in self._candidates(ran):
+        for candidate in candidates:
             change = self._usable(candidate, ran)
             if change is None or change.steps is not None:
                 continue
@@ -219,9 +230,8 @@ class _Search:
                 alike.append(f.candidate)
         return replace(best, others=tuple(alike[:MOST_ALIKE]))
 
-    def _candidates(self, ran: frozenset[FunctionType]) -> Iterator[Candidate]:
-        """Those with a name, and then every edit of what the text runs for this input."""
-        yield from self.named
+    def _of_text(self, ran: frozenset[FunctionType]) -> Iterator[Candidate]:
+        """Every edit of what the text runs for this input; formed when the first is asked for."""
         if ran not in self.of_text:
             self.of_text[ran] = of_the_text(self.program, ran)
         yield from self.of_text[ran]
@@ -242,7 +252,7 @@ class _Search:
         if self.known:
             return True
         alike = list({self._likeness(n): n for n in reversed(inside)}.values())
-        if not any(self._moves(primary, change, n) for n in alike):
+        if not any(self._moves(primary, change, n, inside=True) for n in alike):
             return False
         return not any(
             self._moves(answer, change, n) for answer in self.answers if answer.right for n in alike
@@ -266,18 +276,24 @@ class _Search:
         """Whether a value at or after this step was given."""
         return any(self.program.step_of(name) >= n for name in answer.compared)
 
-    def _moves(self, answer: Judged, change: Change, n: int) -> bool:
-        """Whether a change moves the value of a step; not if it raises there."""
-        step = self.program.steps[n]
-        try:
-            *_, after = self._run(answer, {n: [change]}, begin=n, end=n + 1)
-        except EnoughError:
-            return False
-        expected = answer.truth.values[step.place]
-        value = after[step.gives]
-        if not isinstance(value, numpy.ndarray) or value.shape != expected.value.shape:
-            return False
-        return expected.far(value) > 1
+    def _moves(self, answer: Judged, change: Change, n: int, *, inside: bool = False) -> bool:
+        """Whether a change moves the value of a step, or one that was given; with `inside`, any value within it. Not if
+        it raises there."""
+        moved, place = False, self.program.steps[n].place
+
+        def look(name: str, x: Array) -> Array:
+            nonlocal moved
+            expected = answer.truth.values.get(name)
+            if expected is not None and (inside or name == place or name in answer.compared):
+                limit = SHOWN if inside else 1.0
+                moved = numpy.shape(x) != expected.value.shape or expected.far(x) > limit
+            if moved:
+                raise EnoughError
+            return x
+
+        with contextlib.suppress(EnoughError):
+            self._run(answer, {n: [change]}, begin=n, end=n + 1, look=look)
+        return moved
 
     def _alike(self, answer: Judged, change: Change, places: tuple[int, ...], until: int | None = None) -> bool:
         return self._explained(answer, {n: [change] for n in places}, change, until=until)
@@ -310,24 +326,29 @@ class _Search:
         return ""
 
     def _first_change(self, change: Change, places: tuple[int, ...]) -> str:
-        """The first value that a mistake changes, on the input that shows it."""
-        for answer in self.answers:
+        """The first value that a mistake changes, on any of the smallest inputs: where one bit is another."""
+        found = list[str]()
+        for answer in self.answers[:FEW]:
+            before: dict[str, Array] = {}
             first = ""
 
-            def look(name: str, x: Array, answer: Judged = answer) -> Array:
+            def keep(name: str, x: Array, before: dict[str, Array] = before) -> Array:
+                before[name] = x
+                return x
+
+            def look(name: str, x: Array, before: dict[str, Array] = before) -> Array:
                 nonlocal first
-                expected = answer.truth.values.get(name)
-                if expected is not None and (numpy.shape(x) != expected.value.shape or expected.far(x) > 1):
+                if name not in before or not numpy.array_equal(before[name], x):
                     first = name
                     raise EnoughError
                 return x
 
-            try:
+            with contextlib.suppress(EnoughError):
+                self._run(answer, {}, look=keep)
                 self._run(answer, {n: [change] for n in places}, change=change, look=look)
-            except EnoughError:
-                if first:
-                    return first
-        return ""
+            found += [first] if first in answer.truth.values else []
+        order = list(self.answers[0].truth.values)
+        return min(found, key=order.index, default="")
 
     def _run(
         self, answer: Judged, changes: Changes, *, begin: int | None = None, end: int | None = None,

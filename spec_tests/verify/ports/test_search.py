@@ -78,7 +78,7 @@ PORTS = [
     Wrong("bert classes", "tanh missing", "pooler", "tanh"),
     Wrong("bert classes", "pooled from the last", "pooler", "last token"),
     Wrong("t5", "scores scaled", "attention scores", "divided by the root"),
-    Wrong("t5", "distances missing", "attention scores", "relative"),
+    Wrong("t5", "distances missing", "attention scores", "bias by distance"),
     Wrong("t5", "decoder with the buckets of the encoder", "attention scores", "bidirectional"),
     Wrong("t5", "padding not masked", "attention mask and softmax", "mask of padding is ignored"),
     Wrong("t5", "memory's padding not masked", "cross-attention mask and softmax", "cross-attention ignores"),

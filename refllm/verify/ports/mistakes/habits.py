@@ -105,6 +105,7 @@ HABITS: list[Habit] = [
         "the mask of padding is laid over the queries, not over the keys",
     ),
     (parts.visible, "if causal:", "if False:", "the causal mask is left out: a query sees the keys after it"),
+    (parts.attended, "s = s + r", "s = s", "the bias by distance is left out"),
     (parts.visible, "distance >= 0", "distance > 0", "a query does not see the key of its own place"),
     (
         parts.attended,
