@@ -12,7 +12,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -36,6 +36,8 @@ MARGIN = 2.0  # how much further than a right port from the text an edited text 
 SHARE = 1e-3  # or, how much of the difference may stay unexplained, where a mistake makes rounding larger
 IN_ALL = 0.6  # the share of the time for candidates that act in all their layers
 SHOWN = 0.3  # how far a value must move so that a change is seen in it
+LOUD = 300.0  # and how far, where what comes after it was right, so that it contradicts
+NEARLY = 2.0  # how many times as far as the nearest another one may be that gives the same numbers
 FEW = 4  # inputs on which it is looked for what a mistake changes first
 MOST_ALIKE = 3  # further candidates that are named
 STEPS = 200_000  # of the words of the text in one evaluation
@@ -51,6 +53,7 @@ class Found:
     explains: int  # of how many inputs that are wrong everything is explained
     wrong: int
     first: str = ""  # the first value that it changes
+    left: float = 0.0  # how far from the port the text with it still is, in what rounding may do
     others: tuple[Candidate, ...] = ()
 
     @property
@@ -119,7 +122,10 @@ class _Search:
             return None
         low, high = self._range(primary, first)
         ran = run_by(self.program, self.p, primary.truth.input.arrays)
-        for candidates, share in ((lambda: iter(self.named), 1.0), (lambda: self._of_text(ran), IN_ALL)):
+        phases: list[tuple[Callable[[], Iterable[Candidate]], float]] = [
+            (lambda: self.named, 1.0), (lambda: self._of_text(ran), IN_ALL),
+        ]  # fmt: skip
+        for candidates, share in phases:
             best = self._best(self._in_all_steps(primary, low, high, ran, candidates(), share))
             if best is None and high > low:
                 best = self._best(self._in_one_step(primary, low, high, ran, candidates()))
@@ -210,7 +216,25 @@ class _Search:
         right = [a for a in self.answers if a not in wrong]
         if (not explained and len(places) > 1) or any(not self._explained(a, here, change) for a in right):
             return
-        yield Found(candidate, places, tuple(acting), len(explained), len(wrong), self._first_change(change, places))
+        left = max((self._left(a, here, change) for a in explained), default=0.0)
+        yield Found(
+            candidate, places, tuple(acting), len(explained), len(wrong), self._first_change(change, places), left
+        )
+
+    def _left(self, answer: Judged, changes: Changes, change: Change) -> float:
+        """How far the port is from the text with these changes."""
+        left = 0.0
+
+        def look(name: str, x: Array) -> Array:
+            nonlocal left
+            one = answer.compared.get(name)
+            if one is not None and one.given is not None and x.shape == one.given.shape:
+                left = max(left, replace(one.expected, value=x.astype("float64")).far(one.given))
+            return x
+
+        with contextlib.suppress(EnoughError):
+            self._run(answer, changes, change=change, look=look)
+        return left
 
     def _best(self, found: Iterable[Found]) -> Found | None:
         """The one that explains most; of equals the likeliest. What costs much more than it is not tried."""
@@ -221,7 +245,11 @@ class _Search:
                 self.dearest, self.last = one.candidate.cost + FURTHER, self.tried + ENOUGH
         if not kept:
             return None
-        best = min(kept, key=lambda f: (-f.explains, not f.everywhere, f.candidate.cost))
+        most = max(f.explains for f in kept)
+        kept = [f for f in kept if f.explains == most]
+        nearest = min(f.left for f in kept)
+        kept = [f for f in kept if f.left <= NEARLY * max(nearest, SHOWN)]
+        best = min(kept, key=lambda f: (not f.everywhere, f.candidate.cost))
         said = {_told(best.candidate)}
         alike = list[Candidate]()
         for f in kept:
@@ -285,7 +313,7 @@ class _Search:
             nonlocal moved
             expected = answer.truth.values.get(name)
             if expected is not None and (inside or name == place or name in answer.compared):
-                limit = SHOWN if inside else 1.0
+                limit = SHOWN if inside else MARGIN if name in answer.compared else LOUD
                 moved = numpy.shape(x) != expected.value.shape or expected.far(x) > limit
             if moved:
                 raise EnoughError
