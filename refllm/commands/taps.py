@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm.backend import Array, namespace
-from refllm.commands.verify_port import shown, start_of, tokens_of, unused_rows
+from refllm.commands.verify_port import shown, tokens_of, unused_rows
 from refllm.directory import require_free
 from refllm.errors import UserError
 from refllm.pretrained.export import file_of
@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         _require_new(Path(options.out), folder=folder)
     trained = load_model(Path(options.run_directory), "cpu")
-    steps = program(trained.description["model"], trained.config)
+    head = not trained.description.get("headless")
+    steps = program(trained.description["model"], trained.config, head=head)
     given = _input(trained, steps, options)
     if options.compare is not None:
         return _compared(trained, steps, given, options)
@@ -96,7 +97,7 @@ def _input(trained: Trained, steps: Program, options: argparse.Namespace) -> Inp
     target = None
     if steps.model == "encoder_decoder":
         xp = namespace(ids)
-        start = start_of(Path(options.run_directory))
+        start = 0 if trained.writing is None else trained.writing.start
         written = trained.tokenizer.encode(options.target) if options.target else xp.zeros(0, "int64")
         target = xp.concatenate([xp.asarray([start]), written])[: context(steps)]
     return of_text(steps, ids, target)

@@ -15,7 +15,7 @@ from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.parameters import Tree, from_names
-from refllm.pretrained.folder import Folder, is_folder, open_folder, tokenizer_in
+from refllm.pretrained.folder import Folder, open_folder, tokenizer_in
 from refllm.tokenizers import Tokenizer, begun
 from refllm.verify import external, pages, runner, served
 from refllm.verify.case import FaultError, UnsupportedError
@@ -37,7 +37,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 def run(options: argparse.Namespace) -> int:
     _require_sensible(options)
     folder = open_folder(Path(options.model))
-    steps = program(folder.architecture.model, folder.config)
+    steps = program(folder.architecture.model, folder.config, head=folder.has_head)
     tried = inputs(steps, _text_ids(folder, steps, options.text))
     if options.requests:
         return _write_requests(Path(options.requests), tried, options)
@@ -86,15 +86,6 @@ def tokens_of(tokenizer: Tokenizer, text: str, steps: Program) -> Array:
     """The ids of a text: for a model that reads both sides with what its tokenizer puts around it, else before it."""
     marked = getattr(tokenizer, "marked", None)
     return marked(text) if marked is not None and "mask" in steps.keys else begun(tokenizer, text)
-
-
-def start_of(directory: Path) -> int:
-    """The token that a decoder begins with."""
-    if not is_folder(directory):
-        return 0
-    values = open_folder(directory).fields.values
-    found = values.get("decoder_start_token_id", values.get("pad_token_id"))
-    return found if isinstance(found, int) else 0
 
 
 def shown(given: Input) -> str:

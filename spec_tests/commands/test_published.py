@@ -22,6 +22,7 @@ from refllm.parameters import named_leaves
 from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.pretrained.export import config_of, tensors_of_leaves, write_folder
 from refllm.pretrained.folder import open_folder
+from refllm.pretrained.tensor_file import tensors_of
 from refllm.trained import load_model
 from spec_tests import tiny
 from spec_tests.commands.conftest import Refused
@@ -349,7 +350,11 @@ def test_a_model_without_an_output_layer_embeds_and_writes_nothing(
     numpy.testing.assert_array_equal(vectors([str(language), "the a"], capfd), wanted)
     assert "have no output layer" in refused("generate", str(language), "--prompt", "a")
     assert "have no output layer" in refused("score", str(language), "--text", "the a")
-    assert "have no output layer" in refused("taps", str(language), "--text", "the a", "--out", "t.safetensors")
+    out = language.parent / "taps.safetensors"
+    assert main(["taps", str(language), "--text", "the a", "--out", str(out)]) == 0
+    assert "norm" in tensors_of(out)
+    assert "logits" not in tensors_of(out)
+    capfd.readouterr()
     assert main(["inspect", str(language)]) == 0
     shown = capfd.readouterr().out
     assert "output layer none" in shown

@@ -55,6 +55,8 @@ def untried(program: Program) -> Iterator[str]:
     window = max([int(w) for w in program.config.get("windows", ())], default=0)
     if window >= MOST_FAR:
         yield f"the window of {window:,} tokens: no input is as long"
+    if program.config.get("scaling") == "dynamic" and program.config["scaling_original"] >= MOST_FAR:
+        yield f"positions beyond {program.config['scaling_original']:,}, which alone are scaled: no input is as long"
 
 
 Draw = Callable[..., Array]
@@ -116,4 +118,6 @@ def _far(program: Program) -> int:
     config = program.config
     window = max([int(w) for w in config.get("windows", ()) if w < MOST_FAR], default=0)
     farthest = int(config.get("farthest", 0)) if config.get("positions") == "relative" else 0
-    return min(max(FAR, window + 9, farthest + 9), MOST_FAR, context(program))
+    trained = int(config["scaling_original"]) if config.get("scaling") == "dynamic" else 0
+    trained = trained if trained < MOST_FAR else 0
+    return min(max(FAR, window + 9, farthest + 9, trained + 9), MOST_FAR, context(program))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from refllm.backend import Array
@@ -68,14 +68,16 @@ class Program:
         return next(n for n, step in enumerate(self.steps) if not step.inner or name.startswith(step.inner + "."))
 
 
-def program(model: str, config: Any) -> Program:
-    """The steps of a model of that kind. UserError for one without a text of this form."""
+def program(model: str, config: Any, *, head: bool = True) -> Program:
+    """The steps of a model of that kind, without an output layer where its files have none. UserError for one without a
+    text of this form."""
     values = config.as_dict()
     if model not in KINDS:
         raise UserError(f"a model of the kind {model} has no taps; those of the kinds {', '.join(KINDS)} have")
     if model == "llama" and values["positions"] in BIASES_BY_DISTANCE:
         raise UserError(f"a llama with positions {values['positions']!r} is no published form and has no taps")
-    return {"llama": _llama, "gpt": _gpt, "bert": _bert, "encoder_decoder": _encoder_decoder}[model](values)
+    whole = {"llama": _llama, "gpt": _gpt, "bert": _bert, "encoder_decoder": _encoder_decoder}[model](values)
+    return whole if head else replace(whole, steps=whole.steps[:-1], answer=whole.steps[-2].place)
 
 
 def _llama(config: dict[str, Any]) -> Program:

@@ -13,7 +13,8 @@ from refllm.verify.ports.program import Program, Step
 NUMBERS: dict[str, tuple[float, ...]] = {
     "eps": (1e-5, 1e-6, 1e-8, 1e-12, 0.0, 1e-3), "base": (1e4, 5e5, 1e6, 1e5), "farthest": (128,),
     "scaling_factor": (1.0, 8.0, 32.0, 4.0), "scaling_low": (1.0,), "scaling_high": (4.0,),
-    "scaling_original": (8192, 4096), "score_cap": (0.0, 50.0, 30.0), "logit_cap": (0.0, 30.0, 50.0),
+    "scaling_original": (8192, 4096), "scaling_scale": (1.0,),
+    "score_cap": (0.0, 50.0, 30.0), "logit_cap": (0.0, 30.0, 50.0),
     "capacity": (64,),
 }  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
@@ -27,6 +28,7 @@ PUBLISHED = {
     "farthest": {"": "relative_attention_max_distance"}, "tied": {"": "tie_word_embeddings"},
     "activation": {"llama": "hidden_act", "bert": "hidden_act", "": "activation_function"},
     "scaling": {"": "rope_type"}, "scaling_factor": {"": "rope factor"}, "score_cap": {"": "attn_logit_softcapping"},
+    "scaling_scale": {"": "attention_factor"},
     "scaling_low": {"": "low_freq_factor"}, "scaling_high": {"": "high_freq_factor"},
     "scaling_original": {"": "original_max_position_embeddings"}, "logit_cap": {"": "final_logit_softcapping"},
     "score_width": {"": "query_pre_attn_scalar"}, "windows": {"": "sliding_window"},
@@ -64,6 +66,8 @@ def mistakes(program: Program) -> Iterator[Candidate]:
             yield from [_other(program, name, not config[name], COST)] if name != "tied" else []
         if name in ("scaled_embedding", "scaled", "scaled_output") and name in config:
             yield _other(program, name, not config[name], COST if config[name] else UNLIKELY)
+    if config.get("scaling") == "yarn":
+        yield _other(program, "scaling_rounded", not config["scaling_rounded"], COST)
     if config.get("tied") is False:
         yield _other(program, "tied", True, COST)
     yield from _windows(program)

@@ -1,12 +1,12 @@
 """Llama, Mistral, Qwen and Gemma."""
 
-from refllm.spec.array import Array, Tree, arange, concatenate, sqrt, stack, tap
+from refllm.spec.array import Array, Tree, arange, concatenate, log, pi, sqrt, stack, tap, where
 from refllm.spec.embedding import embedding
 from refllm.spec.heads import cut
 from refllm.spec.linear import matmul
 from refllm.spec.repeat_heads import repeat_heads
 from refllm.spec.rotary import turn
-from refllm.spec.rotary_scaling import linear_frequencies, llama3_frequencies, trained_frequencies
+from refllm.spec.rotary_scaling import linear_frequencies, llama3_frequencies, ntk_frequencies, trained_frequencies
 from refllm.spec.soft_cap import soft_cap
 from refllm.verify.ports.published.parts import attended, gated_feed_forward, mapped, norm, put_out, visible
 
@@ -56,7 +56,9 @@ def grouped_attention(x: Array, p: Tree, *, window: int, config: Tree) -> Array:
 def turned(x: Array, *, config: Tree) -> Array:
     """Every pair of entries turned by the angle of its place."""
     positions = arange(x.shape[-2])
-    angle = positions[:, None] * frequencies(config)
+    angle = positions[:, None] * frequencies(config, length=x.shape[-2])
+    if config["scaling_scale"] != 1:
+        x = x * config["scaling_scale"]
     if config["positions"] == "none":
         return x
     if config["positions"] == "rotary_interleaved":
@@ -75,9 +77,14 @@ def turned_neighbours(x: Array, angle: Array) -> Array:
     return stack(turn(x[..., 0::2], x[..., 1::2], angle), axis=-1).reshape(x.shape)
 
 
-def frequencies(config: Tree) -> Array:
-    """The angle of each pair at position 1."""
+def frequencies(config: Tree, *, length: int) -> Array:
+    """The angle of each pair at position 1, in a text of that length."""
     width, base = config["head_width"], config["base"]
+    if config["scaling"] == "dynamic":
+        longer = max(length / config["scaling_original"], 1)
+        return ntk_frequencies(width=width, base=base, factor=1 + config["scaling_factor"] * (longer - 1))
+    if config["scaling"] == "yarn":
+        return yarn_frequencies(config)
     if config["scaling"] == "linear":
         return linear_frequencies(width=width, base=base, factor=config["scaling_factor"])
     if config["scaling"] == "llama3":
@@ -86,6 +93,21 @@ def frequencies(config: Tree) -> Array:
             low_factor=config["scaling_low"], high_factor=config["scaling_high"],
         )  # fmt: skip
     return trained_frequencies(width, base)
+
+
+def yarn_frequencies(config: Tree) -> Array:
+    """Pairs that turn often over the trained length keep their frequency, those that turn seldom have it divided by the
+    factor, and between them lies a line, whose ends are whole pairs where it is rounded."""
+    width, base, original = config["head_width"], config["base"], config["scaling_original"]
+    low = width * log(original / (config["scaling_high"] * 2 * pi())) / (2 * log(base))
+    high = width * log(original / (config["scaling_low"] * 2 * pi())) / (2 * log(base))
+    if config["scaling_rounded"]:
+        low, high = low // 1, -(-high // 1)
+    low, high = max(low, 0), min(high, width - 1)
+    line = (arange(width // 2) - low) / (high - low or 0.001)
+    r = where(line < 0, 0, where(line > 1, 1, line))
+    f = trained_frequencies(width, base)
+    return r * f / config["scaling_factor"] + (1 - r) * f
 
 
 def llama_norm(x: Array, p: Tree, *, config: Tree) -> Array:
