@@ -51,7 +51,7 @@ class Timed:
     def _left(self, name: str, arguments: Any) -> int:
         if name == "Alltoallv":
             vector, sizes, *_ = arguments[0]
-            return (sum(sizes) - sizes[self.rank]) * int(vector.itemsize)
+            return int((sum(sizes) - sizes[self.rank]) * vector.itemsize)
         return 0
 
     def parts(self, start: float, steps: int) -> list[list[float]]:
