@@ -111,6 +111,27 @@ class Planned(Arithmetic):
         return self._added("scattered", lambda how: Arithmetic.scatter_add(how, index, x, size))
 
     def _sum(self, x: Spread, axis: int, keepdims: bool) -> Spread:
+        return self._vanished(x, self._of_few(x, axis, keepdims), axis)
+
+    def _vanished(self, x: Spread, y: Spread, axis: int) -> Spread:
+        """Terms below half a unit of what an accumulator holds change nothing: they are lost, and in every row alike."""
+        held = numpy.abs(y.value) if y.ndim == x.ndim else numpy.expand_dims(numpy.abs(y.value), axis)
+        chain = self.accumulator.chain if self.accumulator else self.chain
+        held = held * (self._unit_of_sum * min(1.0, chain / max(1, x.shape[axis])))
+        with numpy.errstate(all="ignore"):
+            small = numpy.where(numpy.abs(x.value) < held, x.value, 0)
+        if not small.any():
+            return y
+        lost = small.sum(axis=axis, keepdims=y.ndim == x.ndim)
+        if y.ndim != x.ndim or y.shape[-1:] != (1,):
+            return Spread(y.value, y.own + lost * lost, self, y.held, y.shared, y.kinds)
+        return Spread(y.value, y.own, self, y.held, {**y.shared, Source(alike=True): lost}, y.kinds)
+
+    @property
+    def _unit_of_sum(self) -> float:
+        return FORMATS[self.accumulator.dtype].unit if self.accumulator else self.unit
+
+    def _of_few(self, x: Spread, axis: int, keepdims: bool) -> Spread:
         """Where every partial sum is a number of the type, in whatever order, no digits are cut off, so none are cut
         off alike; a mean that is kept up to date term by term (Welford) still rounds."""
         y = super().sum(x, axis, keepdims)
@@ -118,9 +139,9 @@ class Planned(Arithmetic):
             return y
         kept = dataclasses.replace(self, chain=min(self.chain, KEPT))
         apart = Arithmetic.sum(kept, Spread(x.value, 0.0, self), axis, keepdims)
-        unit = FORMATS[self.accumulator.dtype].unit if self.accumulator else self.unit
-        exact = numpy.abs(x.value).sum(axis=axis, keepdims=keepdims) * unit <= _step(x.value)
-        return Spread(y.value, numpy.where(exact, apart.own, y.own), self, None, None, y.kinds)
+        exact = numpy.abs(x.value).sum(axis=axis, keepdims=keepdims) * self._unit_of_sum <= _step(x.value)
+        shared = {source: numpy.where(exact, 0, c) for source, c in y.shared.items()}
+        return Spread(y.value, numpy.where(exact, apart.variance, y.own), self, None, shared, y.kinds)
 
     def matmul(self, a: Spread, b: Spread) -> Spread:
         if self.factors is not None:

@@ -33,7 +33,7 @@ import numpy
 
 from refllm.backend import Array
 from refllm.numbers.rules import DERIVATIVES
-from refllm.numbers.spread_value import Shared, Spread, kinds_in, together, weighted
+from refllm.numbers.spread_value import Shared, Source, Spread, kinds_in, together, weighted
 from refllm.spec import array
 from refllm.spec.array import Floats
 
@@ -179,11 +179,14 @@ class Arithmetic:
         along_rows = x.ndim > 0 and axis % x.ndim == x.ndim - 1
         squares, count = total(x.value * x.value), total(~_is_nothing(x))
         if not along_rows:
-            return self._summed(total(x.value), total(x.variance), squares, count, x.kinds)
+            return self._summed(total(x.value), total(x.own) + _over_rows(x, total), squares, count, x.kinds)
         shared = {source: total(numpy.broadcast_to(c, x.shape)) for source, c in x.shared.items()}
         alike = 0.0 if math.isinf(x.kinds) else total(numpy.sqrt(x.own)) ** 2 / x.kinds
-        y = self._summed(total(x.value), total(x.own) + alike, squares, count, x.kinds, shared)
-        return y if keepdims else Spread(y.value, y.variance, self)
+        arrived = total(x.own) + alike
+        y = self._summed(total(x.value), arrived, squares, count, x.kinds, shared)
+        if not keepdims:
+            return Spread(y.value, y.variance, self)
+        return y if math.isinf(x.kinds) else _cut_off_alike(y, arrived)
 
     def matmul(self, a: Spread, b: Spread) -> Spread:
         """Every product is rounded and then added. Fused multiplication saves the first, which weighs little."""
@@ -278,6 +281,25 @@ class Arithmetic:
         own = [self.lifted(x) for x in parts]
         value, variance = (join([getattr(x, part) for x in own], axis) for part in ("value", "variance"))
         return Spread(value, variance, self, _of_one_type(own))
+
+
+def _cut_off_alike(y: Spread, arrived: Array) -> Spread:
+    """Sums of few different numbers: what their own rounding adds may be the same in every row."""
+    with numpy.errstate(all="ignore"):
+        cut = numpy.sqrt(numpy.maximum(y.own - arrived, 0))
+    shared = {**y.shared, Source(alike=True): cut} if cut.any() else y.shared
+    return Spread(y.value, numpy.minimum(arrived, y.own), y.arithmetic, y.held, shared, y.kinds)
+
+
+def _over_rows(x: Spread, total: Callable[[Array], Array]) -> Array:
+    """The variance of a sum over rows that comes from what each row shares: of errors that are alike, the larger of
+    what they make if they are equal and if they are independent."""
+    found = numpy.zeros(())
+    for source, c in x.shared.items():
+        each = numpy.broadcast_to(c, x.shape)
+        independent = total(each * each)
+        found = found + (numpy.maximum(independent, total(each) ** 2) if source.alike else independent)
+    return found
 
 
 def _weighed(slope: Array, variance: Array) -> Array:

@@ -8,7 +8,8 @@ but add up, the more the longer it is. So the error of every element is kept in 
     c ξ for each number ξ that its row shares, of mean 0 and variance 1;  `shared` has the coefficients c by ξ
 
 And equal numbers are rounded equally: where a row holds few different numbers, their errors do not average out either.
-`kinds` says how many different numbers there are, as many as there would be if all were equally frequent.
+`kinds` says how many different numbers there are, as many as there would be if all were equally frequent. What is cut off of a
+sum of such numbers may be the same in every row, and in a sum over rows it does not average out then.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Where an error begins that the elements of a row share."""
+    """Where an error begins that the elements of a row share. `alike`: rows may have the same error, as sums of few
+    different numbers have, whose digits are cut off alike in every row."""
+
+    def __init__(self, *, alike: bool = False) -> None:
+        self.alike = alike
 
 
 Shared = Mapping[Source, Array]
