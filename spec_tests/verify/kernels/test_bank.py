@@ -69,6 +69,13 @@ def test_in_bfloat16_every_mistake_dies_that_loses_more_than_its_digits(operatio
     assert [d.mistake.id for d in found if " raised " in d.said] == []
 
 
+def test_rotary_angles_in_float32_fail_at_far_positions_in_every_precision() -> None:
+    [far] = [case for case in KNOWN if case.id == "LONG/kernel-rotary-halves-1x7x256-at-131071"]
+    bank = [m for m in MISTAKES if m.id == "rotary_halves/float32-angles"]
+    for dtype in table.DTYPES:
+        assert [death.case for death in table.killed(far, plans.plan("eager", dtype), bank)] == [far.id]
+
+
 def test_a_change_that_is_no_mistake_survives() -> None:
     same = Mistake("softmax/none", "softmax", edit(SOFTMAX, "shift, Z = online(rows)", "shift, Z = online(rows + 0)"))
     few = [case for case in KNOWN if case.operation == "softmax" and table.size(case) < 10_000]
