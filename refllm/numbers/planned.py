@@ -114,7 +114,7 @@ class Planned(Arithmetic):
         return self._vanished(x, self._of_few(x, axis, keepdims), axis)
 
     def _vanished(self, x: Spread, y: Spread, axis: int) -> Spread:
-        """Terms below half a unit of what an accumulator holds change nothing: they are lost, and in every row alike."""
+        """Terms below half a unit of what an accumulator holds change nothing: they are lost, in every row alike."""
         held = numpy.abs(y.value) if y.ndim == x.ndim else numpy.expand_dims(numpy.abs(y.value), axis)
         chain = self.accumulator.chain if self.accumulator else self.chain
         held = held * (self._unit_of_sum * min(1.0, chain / max(1, x.shape[axis])))

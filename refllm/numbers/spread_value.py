@@ -8,8 +8,8 @@ but add up, the more the longer it is. So the error of every element is kept in 
     c ξ for each number ξ that its row shares, of mean 0 and variance 1;  `shared` has the coefficients c by ξ
 
 And equal numbers are rounded equally: where a row holds few different numbers, their errors do not average out either.
-`kinds` says how many different numbers there are, as many as there would be if all were equally frequent. What is cut off
-of a sum of such numbers may be the same in every row, and in a sum over rows it does not average out then.
+`kinds` says how many different numbers there are, as many as there would be if all were equally frequent. What is cut
+off of a sum of such numbers may be the same in every row, and in a sum over rows it does not average out then.
 """
 
 from __future__ import annotations
