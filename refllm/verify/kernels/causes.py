@@ -21,7 +21,7 @@ from refllm.verify.mutants.bank import Rewritten
 
 SIZES = (
     {"TILE": 64}, {"BLOCK": 1024}, {"TILE": 16}, {"TILE": 128}, {"BLOCK": 128}, {"BLOCK": 64}, {"BLOCK": 32},
-    {"BLOCK": 512}, {"TILE": 8}, {"TILE": 256}, {"BLOCK": 2048}, {"BLOCK": 4096}, {"TILE": 48}, {"TILE": 80},
+    {"BLOCK": 512}, {"TILE": 256}, {"BLOCK": 2048}, {"BLOCK": 4096}, {"TILE": 48}, {"TILE": 80},
     {"TILE": 96}, {"TILE": 512}, {"TILE": 1024},
 )  # fmt: skip
 SMALL, LARGE = (4, 8, 16, 32, 64, 128, 2, 256), (1024, 512, 2048, 4096, 256, 8192, 128, 16384, 32768)
@@ -109,13 +109,14 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from map(OfBank, of_loops)
     yield from formulas(operation)
     yield from (OfBank(m) for mistake in own for m in with_other_numbers(mistake))
+    yield from (OfBank(m, (("TILE", 1),)) for m in own if "in-place" in m.id)  # a unit a thread
+    yield from readings(operation)
     called = set(plain.called(operation)) if operation in plain.operations() else set()
     for mutant in mutants.MUTANTS:
         if isinstance(mutant, Edited) and mutant.dtype == "float64" and set(mutant.originals) <= called:
             yield OfBank(mutant)
     for sizes in SIZES[:3]:
         yield from (OfBank(m, tuple(sizes.items())) for m in of_loops if _has(m, *sizes))
-    yield from readings(operation)
     yield from (OfBank(m) for mistake in of_loops if mistake not in own for m in with_other_numbers(mistake))
     for sizes in SIZES[3:]:
         yield from (OfBank(m, tuple(sizes.items())) for m in of_loops if _has(m, *sizes))

@@ -40,7 +40,9 @@ SEARCHES = 3  # wrong answers to an operation for which all mistakes are tried, 
 CASES = 12  # wrong answers that are held against what was found
 RIGHT = 16  # right answers that are, and the work of all of them
 BEST = 8  # mistakes that right answers are asked about
+MORE = 60  # mistakes that are tried after one that explains an answer, and as many as before it
 FACTS = 4  # wrong answers of which it is said what they have in common with the truth
+MANY = 4  # answers that a loss of digits must explain to be named with a condition
 MARGIN = 16.0  # times what is allowed that a mistake that loses digits must be off to be contradicted
 UNKNOWN = "explained by no known mistake"
 
@@ -159,15 +161,16 @@ class _Looker:
         return list(dict.fromkeys(found))[:4]
 
     def search(self, operation: str, clock: Clock, tried: set[Cause]) -> dict[Cause, Match]:
-        """All mistakes, until one explains everything and those of its kind were tried, or the time is over."""
-        found, partly = dict[Cause, Match](), list[Cause]()
-        for cause in causes(operation):
-            if clock.is_over:
+        """All mistakes, until one explains everything and as many again were tried, or the time is over."""
+        found, partly, full, last = dict[Cause, Match](), list[Cause](), False, 1 << 30
+        for number, cause in enumerate(causes(operation)):
+            if clock.is_over or number > last:
                 break
             if cause not in tried and (match := self.match(cause)):
                 found[cause] = match
                 partly += [cause] if "partly" in match.ways.values() else []
-        full = any("equal" in match.ways.values() and not match.left for match in found.values())
+                if not full and match.rank == (0, 0):
+                    full, last = True, 2 * number + MORE
         for other in () if full else (other for cause in partly[:2] for other in getattr(cause, "variants", tuple)()):
             if match := self.match(other):
                 found[other] = match
@@ -243,11 +246,14 @@ class _Chosen:
         """Those that no right answer contradicts, or that a condition tells apart."""
         found = list[Cause]()
         for cause in sorted(self.known.causes, key=self._rank)[:BEST]:
+            told = self._told(cause)
+            if self._way(cause) == "digits" and 3 * told < 2 * len(self.known.looked):
+                continue
             against = [sized for sized in self._asked if not self._is_right(cause, sized)]
             if against:
                 own = [each.numbers for each in self.known.looked.values() if cause in each.matches]
                 condition = conditions.separating(own, [axes.numbers(sized.case()) for sized in against])
-                if condition is None or self._way(cause) == "digits":
+                if condition is None or (self._way(cause) == "digits" and told < max(MANY, len(self.known.looked))):
                     continue
                 self.conditions[cause] = condition
             found.append(cause)
@@ -262,6 +268,10 @@ class _Chosen:
             if work <= LARGEST:
                 held.append(sized)
         return held if len(held) <= RIGHT else [held[n * (len(held) - 1) // (RIGHT - 1)] for n in range(RIGHT)]
+
+    def _told(self, cause: Cause) -> int:
+        """How many of the answers that were looked at it explains."""
+        return sum(cause in each.matches for each in self.known.looked.values())
 
     def _way(self, cause: Cause) -> str:
         ways = [

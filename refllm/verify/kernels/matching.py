@@ -29,7 +29,7 @@ FACTOR = 4.0  # how far apart the errors of two that lose the same digits may be
 GROUPS = 8  # of elements by the size of the predicted error, in each of which that is looked at
 CLEAR = 8.0  # times what is allowed that a mistake's answer must be off, so that being equal to it says something
 NEAR = 0.2  # the share of a mistake's own error that an answer may be off for its float32 to be looked at
-WRITTEN = 8  # a share of the answer, at least one of so many, must be written for the rest to be called unwritten
+FEWEST = 8  # elements that must be written, and be the mistake's, for the others to be called unwritten
 WAYS = ("equal", "partly", "unwritten", "digits")
 
 
@@ -122,7 +122,7 @@ def _looks_unwritten(x: Array, truth: Array, wrong: Array, unwritten: Array) -> 
     """Whether these places may be memory that nobody has written: not right, and where they are much of the answer,
     all zeros, or all no numbers, or all the same. A mistake that writes nothing explains nothing."""
     held, written = x[unwritten], ~unwritten & (x != 0)
-    if WRITTEN * written.sum() < x.size:
+    if written.sum() < min(FEWEST, x.size // 8):
         return False
     right = ~wrong[unwritten] & (held != 0)  # memory of zeros is right where the truth is nearly 0
     if not wrong[unwritten].any() or 2 * right.sum() > unwritten.sum():

@@ -27,6 +27,7 @@ TABLES = (1024, 2048, 4096, 8192, 512, 32768, 65536, 16384)
 
 def changes() -> Iterator[tuple[str, str, Change]]:
     yield "subnormals-flushed", "whose subnormal inputs are taken for 0", _floats(_flushed)
+    yield from _of_biases()
     yield from _of_steps()
     yield from _of_keywords()
     yield from _of_indices()
@@ -36,6 +37,27 @@ def changes() -> Iterator[tuple[str, str, Change]]:
         log2 = float(f"{LOG2_E:.{digits}g}")
         yield "power-of-two-constant", f"by powers of 2 whose log₂ e is {log2:g}", _scaled(log2 / LOG2_E)
     yield "power-of-two", "by powers of 2, without log₂ e", _scaled(math.log(2))
+
+
+def _of_biases() -> Iterator[tuple[str, str, Change]]:
+    for times in (2, 4, 8, 3, 16, 5, 6, 7, 0):
+        words = f"whose bias counts {times} times" if times else "without its bias"
+        yield "bias-counts-again" if times else "bias-left-out", words, _multiplied("b", times)
+
+
+def _multiplied(name: str, times: float) -> Change:
+    """An input that counts so many times, and so its gradient."""
+
+    def changed(case: Case) -> Any:
+        if name not in case.inputs or not case.inputs[name].any():
+            return None
+
+        def back(tensors: dict[str, Array]) -> dict[str, Array]:
+            return {n: x * times if n == f"gradients.{name}" else x for n, x in tensors.items()}
+
+        return replace(case, inputs={**case.inputs, name: case.inputs[name] * times}), back
+
+    return changed
 
 
 # --- keywords that are numbers ----------------------------------------------------------------------------------------
@@ -273,12 +295,6 @@ def _scaled(factor: float) -> Change:
 
     def changed(case: Case) -> Any:
         name = "q" if "attention" in case.operation else "x" if case.operation == "softmax" else ""
-        if name not in case.inputs:
-            return None
-
-        def back(tensors: dict[str, Array]) -> dict[str, Array]:
-            return {n: x * factor if n == f"gradients.{name}" else x for n, x in tensors.items()}
-
-        return replace(case, inputs={**case.inputs, name: case.inputs[name] * factor}), back
+        return _multiplied(name, factor)(case)
 
     return changed

@@ -23,7 +23,12 @@ class Part:
     def words(self, axis: str) -> str:
         """Of the places of an axis, or of rows."""
         if axis == "rows":
-            return self.text.replace("places", "rows").replace("place", "row").format(of="")
+            return (
+                self.text.replace("places", "rows")
+                .replace("place", "row")
+                .replace("half", "half of the rows")
+                .format(of="")
+            )
         return self.text.format(of=f" of {axis}")
 
 
@@ -68,13 +73,17 @@ WIDTHS = (8, 4, 32, 16, 64, 2, 128, 256, 512, 1024)
 LIMITS = (1024, 64, 128, 32, 256, 512, 2048, 4096, 8192, 16, 16384, 32768, 65536)
 PARTS: tuple[Part, ...] = (
     *map(_whole, WIDTHS), *map(_first, LIMITS),
+    Part("split-alone", "the first half{of} alone", lambda n: numpy.arange(n // 2)),
+    Part("split-alone", "the first half{of} alone", lambda n: numpy.arange(-(-n // 2))),
+    Part("split-alone", "the second half{of} alone", lambda n: numpy.arange(n // 2, n)),
+    Part("split-alone", "the second half{of} alone", lambda n: numpy.arange(-(-n // 2), n)),
     Part("last-lost", "all places{of} but the last one", lambda n: numpy.arange(max(n - 1, 0))),
     Part("first-lost", "all places{of} but the first one", lambda n: numpy.arange(1, n)),
     Part("last-alone", "the last place{of} alone", lambda n: numpy.arange(max(n - 1, 0), n)),
     *(_lanes(kept, of) for kept, of in ((16, 32), (1, 2), (3, 4), (2, 4), (1, 4), (31, 32), (32, 64), (4, 8))),
     *map(_last_part, (64, 128, 32, 256, 16, 1024, 512, 2048)),
     *map(_first_parts, (64, 128, 32, 256, 16, 1024, 512, 2048)),
-    *map(_last_of, (2, 4, 8)), *map(_without_split, (2, 4, 8)),
+    *map(_last_of, (4, 8)), *map(_without_split, (4, 8)),
 )  # fmt: skip
 
 

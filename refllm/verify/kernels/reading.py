@@ -206,7 +206,7 @@ def _padding(operation: str, letter: str, padded: Part) -> Reading:
     def change(case: Case) -> Changed | None:
         n = axes.sizes(case).get(letter, 0)
         more = padded.size(n) - n
-        if more <= 0 or n == 0 or more > 4 * max(n, 128) or _has_derived(case, letter, n):
+        if more <= 0 or n == 0 or more > max(4 * n, 2048) or _has_derived(case, letter, n):
             return None
         names = axes.letters(case)
 

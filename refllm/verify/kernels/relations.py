@@ -18,6 +18,7 @@ from refllm.verify.kernels import axes
 from refllm.verify.tolerance import UNIT
 
 SLACK = 256.0  # roundings that a common factor may be off by
+EXPLAINED = 0.05  # the share of the error that a fit may leave
 ROWS = 8  # wrong rows that are looked for among the right ones
 CONSTANTS = {
     1 / math.log(2): "1 / ln 2", math.log(2): "ln 2", math.sqrt(2): "√2", 1 / math.sqrt(2): "1 / √2",
@@ -98,16 +99,22 @@ def _factor(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: 
     where = "the answer" if 2 * wrong.sum() > wrong.size else "the wrong part"
     top = float(abs(want).max())
     factor = float(got @ want / (want @ want)) if top else 0.0
-    if factor and (abs(got - factor * want) <= SLACK * unit * abs(factor) * top).all() and got.size > 2:
+    if factor and got.size > 2 and _fits(got, want, factor * want, SLACK * unit * abs(factor) * top):
         return f"{words}: {where} is {factor:.6g} times the truth{_named(factor, case)}"
     by = float((got - want).mean())
-    if got.size > 2 and (abs(got - want - by) <= SLACK * unit * max(top, abs(by))).all() and abs(by) > 1e3 * unit * top:
+    if got.size > 2 and _fits(got, want, want + by, SLACK * unit * max(top, abs(by))):
         return f"{words}: {where} is the truth and {by:.6g} more{_named(by, case)}"
     if got.size > 8:
         slope, added = numpy.polyfit(want, got, 1)
-        if (abs(got - slope * want - added) <= SLACK * unit * (abs(slope) * top + abs(added))).all():
+        if _fits(got, want, slope * want + added, SLACK * unit * (abs(slope) * top + abs(added))):
             return f"{words}: {where} is {slope:.6g} times the truth and {added:.6g} more"
     return ""
+
+
+def _fits(got: Array, want: Array, fitted: Array, allowed: Array | float) -> bool:
+    """Whether every number is the fitted one, and nearly all of the error is explained by it."""
+    left, error = got - fitted, got - want
+    return bool((abs(left) <= allowed).all()) and float((left**2).sum()) <= EXPLAINED**2 * float((error**2).sum())
 
 
 def _named(factor: float, case: Case) -> str:
@@ -139,12 +146,12 @@ def _of_rows(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit:
     got, want = x.reshape(-1, x.shape[-1])[rows], truth.reshape(-1, x.shape[-1])[rows]
     size = abs(want).max(axis=1, keepdims=True)
     factors = (got * want).sum(axis=1, keepdims=True) / (want * want).sum(axis=1, keepdims=True)
-    if (abs(got - factors * want) <= SLACK * unit * abs(factors) * size).all():
+    if _fits(got, want, factors * want, SLACK * unit * abs(factors) * size):
         low, high = float(factors.min()), float(factors.max())
         between = f"({low:.6g} to {high:.6g})"
         return f"{words}: each wrong row is its truth times a number of its own {between}: a sum of the row is wrong"
     added = (got - want).mean(axis=1, keepdims=True)
-    if (abs(got - want - added) <= SLACK * unit * (size + abs(added))).all():
+    if _fits(got, want, want + added, SLACK * unit * (size + abs(added))):
         between = f"({added.min():.6g} to {added.max():.6g})"
         return f"{words}: each wrong row is its truth and a number of its own more {between}"
     return ""

@@ -1,0 +1,131 @@
+"""Kinds of mistakes that have a parameter, or hold on one path alone: they are named with it, and nothing else is.
+
+The kernels here were written for these tests; none is a row of the bank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.backend import Array
+from refllm.verify import plain
+from refllm.verify.adapter import Functions
+from refllm.verify.explanation import Explanation
+from refllm.verify.kernels.machine import narrow
+from spec_tests.verify.kernels.test_diagnosis import told
+
+TEXT = plain.operations()
+KERNELS: dict[str, tuple[str, Callable[..., Any], str]] = {}
+
+
+def wrong(operation: str, said: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        KERNELS[function.__name__] = operation, function, said
+        return function
+
+    return noted
+
+
+@wrong("matmul", "after the last whole tile of K, with tiles of 16")
+def vectors_of_sixteen(x: Array, W: Array) -> Array:
+    K = len(W) // 16 * 16
+    return x[..., :K] @ W[:K]
+
+
+@wrong("linear", "whose bias counts 3 times (linear/bias-counts-again), in the cases where I > 512")
+def bias_in_every_split(x: Array, W: Array, b: Array) -> Array:
+    return x @ W + (3 * b if len(W) > 1000 else b)
+
+
+@wrong("softmax", "over the first 512 places of N alone")
+def softmax_of_half_a_block(x: Array) -> Array:
+    y = numpy.zeros_like(x)
+    y[..., :512] = TEXT["softmax"](x[..., :512])[0]
+    return y
+
+
+@wrong("rms_norm", "by the width rounded up to 128")
+def mean_over_padding(x: Array, g: Array, *, eps: float) -> Array:
+    width = -(-x.shape[-1] // 128) * 128
+    return (x / numpy.sqrt((x * x).sum(-1, keepdims=True) / width + eps) * g).astype(x.dtype)
+
+
+@wrong("gelu_tanh", "whose √(2/π) is 0.798 ")
+def constant_of_three_digits(x: Array) -> Array:
+    return (0.5 * x * (1 + numpy.tanh(0.798 * (x + 0.044715 * x**3)))).astype(x.dtype)
+
+
+@wrong("silu", "a function of the number alone")
+def exponential_of_my_own(x: Array) -> Array:
+    n = -x * numpy.log2(numpy.e)
+    f = n - numpy.floor(n)
+    return (x / (1 + numpy.exp2(numpy.floor(n)) * (1 + f * (0.65 + 0.35 * f)))).astype(x.dtype)
+
+
+@wrong("rnn", "in chunks of 32 steps, each of which begins with a state of zeros")
+def chunks_of_steps(x: Array, h: Array, Wx: Array, Wh: Array, b: Array, *, valid: Array | None) -> Array:
+    parts = []
+    for first in range(0, x.shape[1], 32):
+        there = None if valid is None else valid[:, first : first + 32]
+        parts.append(TEXT["rnn"](x[:, first : first + 32], h if not first else 0 * h, Wx, Wh, b, valid=there)[0])
+    return numpy.concatenate(parts, axis=1)
+
+
+@wrong("matmul", "every second row")
+def odd_rows_of_half(x: Array, W: Array) -> Array:
+    y, K = x @ W, len(W) // 2
+    y[..., 1::2, :] = x[..., 1::2, :K] @ W[:K]
+    return y
+
+
+@wrong("matmul", "accumulators are bfloat16, with tiles of 64")
+def stored_between_tiles(x: Array, W: Array) -> Array:
+    y = numpy.zeros((*x.shape[:-1], W.shape[1]), x.dtype)
+    for first in range(0, len(W), 64):
+        y = narrow(y + x[..., first : first + 64] @ W[first : first + 64], "bfloat16")
+    return y
+
+
+@wrong("layer_norm", "gradient of b: equal to layer_norm whose gradients are added up over the first 32 rows alone")
+def buffer_of_rows(x: Array, g: Array, b: Array, *, eps: float) -> Any:
+    y, back = TEXT["layer_norm"](x, g, b, eps=eps)
+
+    def buffer_of_rows_back(dy: Array) -> Any:
+        dx, dg, _ = back(dy)
+        return dx, dg, dy.reshape(-1, dy.shape[-1])[:32].sum(axis=0)
+
+    return y, buffer_of_rows_back
+
+
+@pytest.mark.one_in(5)
+@pytest.mark.parametrize("name", list(KERNELS))
+def test_a_kind_of_mistake_is_named_with_its_parameter(name: str) -> None:
+    operation, function, said = KERNELS[name]
+    found = told(Functions(name, {operation: function}, {}, ("float64", "float32")), operation, "float32")
+    lines = [line for result in found for line in result.diagnosis]
+    assert any(said in line for line in lines), lines
+
+
+@wrong("adamw", "")
+def far_off_late(p: Array, g: Array, m: Array, v: Array, *, step: int, **how: Any) -> Any:
+    new, *moments = TEXT["adamw"](p, g, m, v, step=step, **how)
+    return (new + (new - p) * 0.37 * (step > 50), *moments)
+
+
+@wrong("cross_entropy", "")
+def sometimes_off(logits: Array, *, targets: Array, ignore: int | None, reduction: str) -> Any:
+    y = TEXT["cross_entropy"](logits, targets=targets, ignore=ignore, reduction=reduction)[0]
+    return numpy.asarray(y * (1.0437 if logits.shape[-1] > 100 else 1), logits.dtype)
+
+
+@pytest.mark.one_in(2)
+@pytest.mark.parametrize("name", [name for name, (_, _, said) in KERNELS.items() if not said])
+def test_numbers_that_are_far_off_are_no_lost_digits(name: str) -> None:
+    operation, function, _ = KERNELS[name]
+    found = told(Functions(name, {operation: function}, {}, ("float64", "float32")), operation, "float32")
+    assert found
+    assert [line for result in found for line in result.diagnosis if isinstance(line, Explanation)] == []

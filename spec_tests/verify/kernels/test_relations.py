@@ -1,0 +1,56 @@
+"""What is said of a wrong tensor that no known mistake explains: where its numbers come from, and where they begin."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import pytest
+
+from refllm.backend import Array
+from refllm.verify.kernels.relations import relations
+
+GENERATOR = numpy.random.default_rng(0)
+TRUTH = GENERATOR.normal(size=(64, 33))
+X = GENERATOR.normal(size=(64, 33))
+
+
+def said(y: Array, truth: Array = TRUTH, **inputs: Array) -> str:
+    case: Any = SimpleNamespace(operation="matmul", inputs=inputs or {"x": X}, keywords={}, outputs={}, cotangents={})
+    wrong = ~numpy.isclose(y, truth, rtol=1e-7, atol=1e-12)
+    return "; ".join(relations(case, "outputs.y", y.astype("float32"), truth, wrong))
+
+
+def changed(rows: slice, values: Any) -> Array:
+    y = TRUTH.copy()
+    y[rows] = values
+    return y
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (TRUTH / numpy.log(2), "1.4427 times the truth (1 / ln 2)"),
+        (TRUTH * 0.3, "0.3 times the truth"),
+        (TRUTH + 0.5, "0.5 more"),
+        (changed(slice(32, 64), 0), "every wrong element is 0"),
+        (changed(slice(32, 64), numpy.nan), "is NaN"),
+        (changed(slice(32, 64), X[32:]), "that of the input x: not renewed"),
+        (numpy.roll(TRUTH, 1, axis=0), "wrong rows hold what belongs into the row 1 before them"),
+        (changed(slice(5, 6), TRUTH[4]), "row 5 holds what belongs into row 4"),
+        (changed(slice(32, 64), 0), "the first wrong index of axis 0 is 32 of 64"),
+        (TRUTH * (1 + numpy.arange(64)[:, None] / 9), "times a number of its own"),
+    ],
+)
+def test_the_relation_of_wrong_numbers_to_right_ones_is_said(y: Array, words: str) -> None:
+    assert words in said(y)
+
+
+def test_an_error_that_is_a_function_of_the_number_is_called_an_approximation() -> None:
+    x = numpy.tile(numpy.linspace(-3, 3, 33), (8, 1))
+    assert "a function of the number alone" in said(numpy.tanh(x) + 0.01 * numpy.sin(x) ** 2, numpy.tanh(x), x=x)
+
+
+def test_noise_has_no_relation() -> None:
+    assert said(TRUTH + GENERATOR.normal(size=TRUTH.shape)) == ""
