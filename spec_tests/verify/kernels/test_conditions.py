@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.verify.kernels.conditions import separating
+from refllm.verify.kernels.conditions import Numbers, separating
 
 NUMBERS = st.fixed_dictionaries(
     {"T": st.integers(1, 5000), "step": st.integers(1, 2000), "causal": st.booleans(), "name": st.sampled_from("ab")}
@@ -24,7 +24,9 @@ NUMBERS = st.fixed_dictionaries(
         ([{"T": 3, "S": 9}, {"T": 9, "S": 11}], [{"T": 3, "S": 3}, {"T": 11, "S": 11}], "T < S"),
     ],
 )
-def test_the_condition_is_the_limit_between_right_and_wrong(wrong: list, right: list, words: str) -> None:
+def test_the_condition_is_the_limit_between_right_and_wrong(
+    wrong: list[Numbers], right: list[Numbers], words: str
+) -> None:
     condition = separating(wrong, right)
     assert condition is not None
     assert condition.words == words
@@ -36,7 +38,9 @@ def test_there_is_none_where_cases_are_alike() -> None:
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=4), st.lists(NUMBERS, min_size=1, max_size=6))
-def test_a_condition_holds_for_every_wrong_case_and_for_no_right_one(wrong: list, right: list) -> None:
+def test_a_condition_holds_for_every_wrong_case_and_for_no_right_one(
+    wrong: list[Numbers], right: list[Numbers]
+) -> None:
     condition = separating(wrong, right)
     if condition is not None:
         assert all(map(condition.holds, wrong))
