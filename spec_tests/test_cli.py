@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -153,3 +154,13 @@ def test_importing_takes_at_most_1_3_times_as_long_as_importing_numpy(module: st
         if whole <= 1.3 * alone:
             return
     pytest.fail(f"importing {module} takes {whole:.3f} s, numpy alone {alone:.3f} s")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+@pytest.mark.parametrize("kilobytes", [20_000, 60_000, 100_000])
+def test_too_little_memory_to_load_numpy_ends_in_one_line(kilobytes: int) -> None:
+    """Of refllm or, at some limits, of OpenBLAS, which ends the process itself."""
+    limited = f"ulimit -v {kilobytes}; exec {shlex.quote(sys.executable)} -m refllm --version"
+    ended = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False)
+    assert len((ended.stdout + ended.stderr).splitlines()) == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
