@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
+from random import Random
 from typing import Any
 
 import pytest
 
 pytest.importorskip("tokenizers")
 
+from refllm.tokenizers.published.precompiled import Precompiled
 from refllm.tokenizers.published.tokenizer import PublishedTokenizer
-from spec_tests.tokenizers.published_oracle import MADE, ROWS, random_texts
+from spec_tests.tokenizers.charsmap import REPLACED, charsmap, coded
+from spec_tests.tokenizers.published_oracle import MADE, ROWS, library, random_texts
+from spec_tests.tokenizers.test_published import byte_level
 
 pytestmark = pytest.mark.oracle
 every_tokenizer = pytest.mark.parametrize("which", MADE)
@@ -61,3 +66,19 @@ def test_texts_of_ids_are_those_of_the_library_at_once_and_piece_by_piece(which:
         wanted = theirs.decode(ids)
         assert ours.decode(ids) == wanted, text
         assert "".join(ours.stream(ids[:400])) == ours.decode(ids[:400]), text
+
+
+def test_precompiled_replacements_and_their_places_are_those_of_the_library() -> None:
+    table = charsmap(REPLACED)
+    saved = byte_level(normalizer={"type": "Precompiled", "precompiled_charsmap": coded(REPLACED)}, added_tokens=[])
+    theirs, ours = (
+        library.Tokenizer.from_str(json.dumps(saved)),
+        PublishedTokenizer({"tokenizer.json": json.dumps(saved)}),
+    )
+    random = Random(0)
+    pool = [*REPLACED, *"ab .\n", "\u0301", "\u0319", "\u200d", "\U0001f3fd", "\U0001f642", "\ufe0f", "\u0e33", "\x85"]
+    for _ in range(2000):
+        text = "".join(random.choice(pool) for _ in range(random.randrange(12)))
+        assert Precompiled.of(coded(REPLACED)).plain(text) == library.normalizers.Precompiled(table).normalize_str(text)
+        found, wanted = ours.encode_with_offsets(text), theirs.encode(text, add_special_tokens=False)
+        assert (found.ids.tolist(), found.offsets) == (wanted.ids, [tuple(span) for span in wanted.offsets]), repr(text)

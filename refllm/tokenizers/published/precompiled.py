@@ -111,32 +111,17 @@ def _replacement(old: str, new: str, *, unchanged: bool) -> list[tuple[str, int]
 
 
 def _changed(text: Traced, changes: list[tuple[str, int]]) -> Traced:
-    """As `Traced.changed`; where nothing is left of a cluster, the character before it takes its place along."""
+    """As `Traced.changed`; where nothing is left of a cluster, the character before it takes its place along, or, if it
+    was new, its place. As the library has it, what is left out at the beginning is not counted: the characters
+    behind it stand for those before them."""
     merged: list[tuple[str, int]] = []
-    skipped = 0
     for character, change in changes:
         if character:
             merged.append((character, change))
         elif merged:
             last, before = merged[-1]
-            merged[-1] = (last, before + change) if before <= 0 else (last, before)
-            if before > 0:
-                return _by_hand(text, changes)
-        else:
-            skipped -= change
-    return text.changed(merged, skipped=skipped)
-
-
-def _by_hand(text: Traced, changes: list[tuple[str, int]]) -> Traced:
-    characters, spans, at = [], [], 0
-    for character, change in changes:
-        if not character:
-            at -= change
-            continue
-        characters.append(character)
-        spans.append(text.spans[at - 1] if change > 0 and at else text.spans[min(at, len(text.spans) - 1)])
-        at += 1 - change if change <= 0 else 0
-    return Traced("".join(characters), tuple(spans))
+            merged[-1] = (last, before + change)
+    return text.changed(merged)
 
 
 def clusters(text: str) -> list[str]:
@@ -147,6 +132,7 @@ def clusters(text: str) -> list[str]:
 @cache
 def _cluster() -> re.Pattern[str]:
     marks = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in class_of("M").ranges())
-    extend = f"[{marks}\\u200c\\u200d\\uff9e\\uff9f\\u0e33\\u0eb3]"
+    others = r"\u200c\u200d\uff9e\uff9f\u0e33\u0eb3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"  # skin tones, tags
+    extend = f"[{marks}{others}]"
     control = r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     return re.compile(f"\\r\\n|[{control}]|[^{control}]{extend}*", re.DOTALL)

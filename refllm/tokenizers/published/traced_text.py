@@ -22,13 +22,11 @@ class Traced:
     def part(self, start: int, end: int) -> Traced:
         return Traced(self.text[start:end], self.spans[start:end])
 
-    def changed(self, changes: Iterable[tuple[str, int]], *, skipped: int = 0) -> Traced:
+    def changed(self, changes: Iterable[tuple[str, int]]) -> Traced:
         """The text that the changes make: a character and 0 if it takes the place of the next one, 1 if it is new and
         belongs to the one before, or -n if it takes the place of the next one and n more go after it.
-
-        `skipped` characters go at the beginning.
         """
-        characters, spans, at = [], [], skipped
+        characters, spans, at = [], [], 0
         for character, change in changes:
             characters.append(character)
             spans.append((self.spans[at - 1] if at else (0, 0)) if change > 0 else self.spans[at])
