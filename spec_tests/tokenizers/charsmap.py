@@ -12,7 +12,8 @@ REPLACED = {
 
 
 def charsmap(replaced: dict[str, str]) -> bytes:
-    texts, trie = b"", {}
+    texts = b""
+    trie: dict[int, Any] = {}
     for key, text in replaced.items():
         node: Any = trie
         for byte in key.encode():
