@@ -34,11 +34,11 @@ def separating(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition 
 def _conditions(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Iterator[Condition]:
     names = [name for name in wrong[0] if all(name in each for each in (*wrong, *right))]
     yield from (condition for name in names for condition in _equal(name, wrong, right))
-    for name in names:
-        own, others = ([each[name] for each in group] for group in (wrong, right))
-        if all(isinstance(x, int | float) and not isinstance(x, bool) for x in (*own, *others)):
-            yield from _beyond(name, own, others)
     sized = [name for name in names if name.isalpha() and len(name) == 1]
+    ordered = [name for name in names if all(_is_number(each[name]) for each in (*wrong, *right))]
+    bounds = {name: ([each[name] for each in wrong], [each[name] for each in right]) for name in ordered}
+    yield from (condition for name, (own, others) in bounds.items() for condition in _above(name, own, others))
+    yield from (condition for name, (own, others) in bounds.items() for condition in _below(name, own, others))
     yield from (_compared(a, b) for a in sized for b in sized if a != b)
     yield from (_remainder(name, n) for name in sized for n in (2, 4, 8, 16, 32, 64, 128))
 
@@ -59,10 +59,17 @@ def _is_size(name: str) -> bool:
     return name.startswith("the number") or (name.isalpha() and len(name) == 1)
 
 
-def _beyond(name: str, own: list[Any], others: list[Any]) -> Iterator[Condition]:
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def _above(name: str, own: list[Any], others: list[Any]) -> Iterator[Condition]:
     if min(own) > max(others):
         limit = _round_number(max(others), min(own))
         yield Condition(f"{name} > {limit:,}", lambda each: bool(each[name] > limit))
+
+
+def _below(name: str, own: list[Any], others: list[Any]) -> Iterator[Condition]:
     if max(own) < min(others):
         limit = _round_number(max(own), min(others))
         yield Condition(f"{name} ≤ {limit:,}", lambda each: bool(each[name] <= limit))

@@ -30,7 +30,7 @@ GROUPS = 8  # of elements by the size of the predicted error, in each of which t
 CLEAR = 8.0  # times what is allowed that a mistake's answer must be off, so that being equal to it says something
 NEAR = 0.2  # the share of a mistake's own error that an answer may be off for its float32 to be looked at
 FEWEST = 8  # elements that must be written, and be the mistake's, for the others to be called unwritten
-WAYS = ("equal", "partly", "unwritten", "digits")
+WAYS = ("equal", "partly", "unwritten", "digits", "nothing")
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def _equal(given: Given, name: str, x: Array, exact: Array, truth: Expected, los
     same = same | numpy.isposinf(truth.deviation)
     unwritten = numpy.isnan(exact) & numpy.isfinite(truth.value)
     if not wrong.any():
-        return "equal" if (same | unwritten).all() else ""
+        return "equal" if same.all() else ""
     clear = mistaken & ~unwritten & ~(abs(exact - truth.value) <= CLEAR * allowed)
     if (same | unwritten).all() and 2 * mistaken.sum() >= wrong.sum():
         if not unwritten.any():
             return "equal" if clear.any() or _is_nearer(x[wrong], exact[wrong], truth.value[wrong]) else ""
-        return "unwritten" if _looks_unwritten(x, truth.value, wrong, unwritten) else ""
+        return _unwritten(x, wrong, unwritten)
     told = wrong & same & clear & numpy.isfinite(exact) & (exact != 0)
     if (same | ~wrong).all() and 2 * told.sum() >= wrong.sum() and not unwritten.any():
         return "partly"
@@ -118,18 +118,17 @@ def _is_nearer(x: Array, exact: Array, truth: Array) -> bool:
     return _root(x - exact) <= NEAR * _root(x - truth)
 
 
-def _looks_unwritten(x: Array, truth: Array, wrong: Array, unwritten: Array) -> bool:
+def _unwritten(x: Array, wrong: Array, unwritten: Array) -> str:
     """Whether these places may be memory that nobody has written: not right, and where they are much of the answer,
-    all zeros, or all no numbers, or all the same. A mistake that writes nothing explains nothing."""
+    all zeros, or all no numbers, or all the same; `nothing` if next to nothing is written."""
     held, written = x[unwritten], ~unwritten & (x != 0)
-    if written.sum() < min(FEWEST, x.size // 8):
-        return False
     right = ~wrong[unwritten] & (held != 0)  # memory of zeros is right where the truth is nearly 0
     if not wrong[unwritten].any() or 2 * right.sum() > unwritten.sum():
-        return False
-    if 4 * unwritten.sum() <= x.size:
-        return True
-    return bool((held == held[0]).all() or not numpy.isfinite(held).any() or (abs(held) < 1e-30).all())
+        return ""
+    same = (held == held[0]).all() or not numpy.isfinite(held).any() or (abs(held) < 1e-30).all()
+    if written.sum() < min(FEWEST, x.size // 8):
+        return "nothing" if same else ""
+    return "unwritten" if same or 4 * unwritten.sum() <= x.size else ""
 
 
 def _loses_alike(given: Given, name: str, x: Array, other: Array, truth: Expected) -> bool:

@@ -72,6 +72,9 @@ def _all(operation: str) -> Iterator[Reading | Chunks]:
     held, _ = axes._declared(operation)
     named = dict.fromkeys(d for dims in held.values() for d in dims if d.isalpha())
     yield from _of_other_numbers(operation)
+    for last in (True, False):
+        for whole in (True, False):
+            yield _of_one_index(operation, last=last, whole=whole)
     for part in PARTS:
         yield from (_taking(operation, letter, part) for letter in named)
         yield _of_rows(operation, None, part)
@@ -172,6 +175,29 @@ def _of_rows(operation: str, letter: str | None, part: Part) -> Reading:
     where = part.words(letter or "rows")
     id = f"{operation}/gradient-{part.id}-{(letter or 'rows').lower()}"
     return Reading(id, f"{operation} whose gradients are added up over {where}", change, gradients_alone=True)
+
+
+def _of_one_index(operation: str, *, last: bool, whole: bool) -> Reading:
+    """Gradients of one matrix of rows, or of one index of the first axis, where several are to be added up."""
+
+    def change(case: Case) -> Changed | None:
+        names, cotangents = axes.letters(case), dict[str, Array]()
+        for name, dy in case.cotangents.items():
+            kept = dy.shape[-2:] if whole else dy.shape[1:]
+            if dy.ndim > 2 and dy.size > math.prod(kept):
+                made = numpy.zeros_like(dy)
+                at = -1 if last else 0
+                made.reshape(-1, *kept)[at] = dy.reshape(-1, *kept)[at]
+                cotangents[name] = made
+        summed = [n for n, x in case.inputs.items() if _is_summed(names[f"inputs.{n}"], x, None)]
+        if not cotangents or not summed:
+            return None
+        made_case = replace(case, inputs=dict(case.inputs), cotangents={**case.cotangents, **cotangents})
+        return Changed(made_case, alone=tuple(f"gradients.{n}" for n in summed))
+
+    which = f"the {'last' if last else 'first'} {'matrix of rows' if whole else 'index of the first axis'} alone"
+    id = f"{operation}/gradient-{'last' if last else 'first'}-{'matrix' if whole else 'index'}-alone"
+    return Reading(id, f"{operation} whose gradients are those of {which}", change, gradients_alone=True)
 
 
 def _is_summed(own: axes.Letters, x: Array, letter: str | None) -> bool:

@@ -19,6 +19,7 @@ from refllm.verify.tolerance import UNIT
 
 SLACK = 256.0  # roundings that a common factor may be off by
 EXPLAINED = 0.05  # the share of the error that a fit may leave
+APPROXIMATE = 0.5  # the share of the truth that the error of an approximation may be
 ROWS = 8  # wrong rows that are looked for among the right ones
 CONSTANTS = {
     1 / math.log(2): "1 / ln 2", math.log(2): "ln 2", math.sqrt(2): "√2", 1 / math.sqrt(2): "1 / √2",
@@ -167,6 +168,8 @@ def _of_the_input(case: Case, words: str, x: Array, truth: Array, wrong: Array, 
     of, got, want = of[order], got[order], truth[wrong][order]
     again = of[1:] == of[:-1]
     if again.sum() < 8 or 4 * wrong.sum() < wrong.size or (got[1:][again] != got[:-1][again]).any():
+        return ""
+    if float(((got - want) ** 2).sum()) > APPROXIMATE**2 * float((want**2).sum()):
         return ""
     if _differs(inputs[0].reshape(-1), truth.reshape(-1)):
         return ""  # the truth is no function of the number alone either

@@ -22,9 +22,10 @@ FOLDER = Path(__file__).parent / "faulty"
 KNOWN = sorted(cases.load(corpus.folder(None)).values(), key=size)
 MOST = 300_000  # the work of a case that is put to them (refllm.verify.kernels.table.size)
 FEW = 8  # cases of each
-ALONE = {  # what fails on a case that is no small one
+ALONE = {  # what fails, or writes anything, on a case that is no small one
     "adamw_one_grid": "ADAMW/kernel-adamw-1000001-normal-step-5",
     "attention_nan_rows": "ATT/kernel-attention-3x2x129x129x64-padded",
+    "matmul_columns_left": "LMHEAD/kernel-matmul-63x65x129-normal",
     "embedding_short_numbers": "EMB/kernel-embedding-50257x9-1025",
 }
 

@@ -31,43 +31,43 @@ def wrong(operation: str, said: str) -> Callable[[Callable[..., Any]], Callable[
 
 
 @wrong("matmul", "after the last whole tile of K, with tiles of 16")
-def vectors_of_sixteen(x: Array, W: Array) -> Array:
+def vectors_of_sixteen(x: Array, W: Array) -> Any:
     K = len(W) // 16 * 16
     return x[..., :K] @ W[:K]
 
 
 @wrong("linear", "whose bias counts 3 times (linear/bias-counts-again), in the cases where I > 512")
-def bias_in_every_split(x: Array, W: Array, b: Array) -> Array:
+def bias_in_every_split(x: Array, W: Array, b: Array) -> Any:
     return x @ W + (3 * b if len(W) > 1000 else b)
 
 
 @wrong("softmax", "over the first 512 places of N alone")
-def softmax_of_half_a_block(x: Array) -> Array:
+def softmax_of_half_a_block(x: Array) -> Any:
     y = numpy.zeros_like(x)
     y[..., :512] = TEXT["softmax"](x[..., :512])[0]
     return y
 
 
 @wrong("rms_norm", "by the width rounded up to 128")
-def mean_over_padding(x: Array, g: Array, *, eps: float) -> Array:
+def mean_over_padding(x: Array, g: Array, *, eps: float) -> Any:
     width = -(-x.shape[-1] // 128) * 128
     return (x / numpy.sqrt((x * x).sum(-1, keepdims=True) / width + eps) * g).astype(x.dtype)
 
 
 @wrong("gelu_tanh", "whose √(2/π) is 0.798 ")
-def constant_of_three_digits(x: Array) -> Array:
+def constant_of_three_digits(x: Array) -> Any:
     return (0.5 * x * (1 + numpy.tanh(0.798 * (x + 0.044715 * x**3)))).astype(x.dtype)
 
 
 @wrong("silu", "a function of the number alone")
-def exponential_of_my_own(x: Array) -> Array:
+def exponential_of_my_own(x: Array) -> Any:
     n = -x * numpy.log2(numpy.e)
     f = n - numpy.floor(n)
     return (x / (1 + numpy.exp2(numpy.floor(n)) * (1 + f * (0.65 + 0.35 * f)))).astype(x.dtype)
 
 
 @wrong("rnn", "in chunks of 32 steps, each of which begins with a state of zeros")
-def chunks_of_steps(x: Array, h: Array, Wx: Array, Wh: Array, b: Array, *, valid: Array | None) -> Array:
+def chunks_of_steps(x: Array, h: Array, Wx: Array, Wh: Array, b: Array, *, valid: Array | None) -> Any:
     parts = []
     for first in range(0, x.shape[1], 32):
         there = None if valid is None else valid[:, first : first + 32]
@@ -76,14 +76,14 @@ def chunks_of_steps(x: Array, h: Array, Wx: Array, Wh: Array, b: Array, *, valid
 
 
 @wrong("matmul", "every second row")
-def odd_rows_of_half(x: Array, W: Array) -> Array:
+def odd_rows_of_half(x: Array, W: Array) -> Any:
     y, K = x @ W, len(W) // 2
     y[..., 1::2, :] = x[..., 1::2, :K] @ W[:K]
     return y
 
 
 @wrong("matmul", "accumulators are bfloat16, with tiles of 64")
-def stored_between_tiles(x: Array, W: Array) -> Array:
+def stored_between_tiles(x: Array, W: Array) -> Any:
     y = numpy.zeros((*x.shape[:-1], W.shape[1]), x.dtype)
     for first in range(0, len(W), 64):
         y = narrow(y + x[..., first : first + 64] @ W[first : first + 64], "bfloat16")

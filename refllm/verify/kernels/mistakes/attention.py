@@ -132,6 +132,8 @@ MISTAKES = [
             edit(scores, WINDOW, "s = numpy.where(key >= row + S - T - window, s, -INFINITY)")),
     Mistake("sliding_window_attention/whole-tiles", "a window that is rounded up to whole tiles",
             edit(scores, WINDOW, "s = numpy.where(key // TILE >= (row + S - T - window + 1) // TILE, s, -INFINITY)")),
+    Mistake("sliding_window_attention/partial-tile-lost", "a window without the keys of its first, partial tile",
+            edit(scores, WINDOW, "s = numpy.where(key // TILE * TILE > row + S - T - window, s, -INFINITY)")),
     Mistake("sliding_window_attention/forgotten-in-gradient", "a window that the gradient does not know",
             edit(sliding_window_attention, "return backward(q, k, v, y, L, dy, True, allowed, window)",
                  "return backward(q, k, v, y, L, dy, True, allowed, None)")),

@@ -74,6 +74,11 @@ MISTAKES = [
     Mistake("layer_norm/gradient-means-of-last-block", "a layer norm gradient whose means are those of the last block",
             edit(layer_norm, "first += dn.sum(axis=1, keepdims=True) / N",
                  "first = dn.sum(axis=1, keepdims=True) / N")),
+    Mistake("layer_norm/gradient-means-of-first-columns",
+            "a layer norm gradient whose means are sums over the first 1,024 columns",
+            edit(layer_norm, "first += dn.sum(axis=1, keepdims=True) / N",
+                 "dn = numpy.where(numpy.arange(columns.start, columns.stop) < 1024, dn, 0)\n"
+                 "first += dn.sum(axis=1, keepdims=True) / N")),
     Mistake("rms_norm/tail-not-summed", "an RMS norm without the columns after whole vectors of four in its sum",
             edit(rms_norm, "for columns in tiles(N, BLOCK):\n" + RMS,
                  "for columns in tiles(N // 4 * 4, BLOCK):\n    " + RMS)),
@@ -93,6 +98,11 @@ MISTAKES = [
     Mistake("rms_norm/gain-not-in-gradient", "an RMS norm gradient without its gain in the product",
             edit(rms_norm, "dot += (given[:, columns] * g[columns] * n[:, columns]).sum(axis=1, keepdims=True) / N",
                  "dot += (given[:, columns] * n[:, columns]).sum(axis=1, keepdims=True) / N")),
+    Mistake("rms_norm/gradient-product-of-first-columns",
+            "an RMS norm gradient whose product is a sum over the first 1,024 columns",
+            edit(rms_norm, "dot += (given[:, columns] * g[columns] * n[:, columns]).sum(axis=1, keepdims=True) / N",
+                 "kept = slice(columns.start, min(columns.stop, 1024))\n"
+                 "dot += (given[:, kept] * g[kept] * n[:, kept]).sum(axis=1, keepdims=True) / N")),
     Mistake("rms_norm/gain-gradient-lost", "an RMS norm whose gain gradient is that of the last block of rows",
             edit(rms_norm, DG, DG.replace("+=", "="))),
 ]

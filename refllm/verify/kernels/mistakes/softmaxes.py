@@ -64,6 +64,9 @@ MISTAKES = [
             edit(softmax, WRITTEN, "p[::2, columns] = (numpy.exp(rows[:, columns] - shift) / where_nothing(Z))[::2]")),
     Mistake("softmax/dot-of-last-block", "a softmax gradient with the product of its last block alone",
             edit(softmax, DOT, "dot = (p[:, columns] * dy[:, columns]).sum(axis=1, keepdims=True)")),
+    Mistake("softmax/dot-of-first-columns", "a softmax gradient with the product of its first 1,024 columns",
+            edit(softmax, DOT, "kept = slice(columns.start, min(columns.stop, 1024))\n"
+                 "dot += (p[:, kept] * dy[:, kept]).sum(axis=1, keepdims=True)")),
     Mistake("softmax/dot-in-block", "a softmax gradient in which every block takes the product of itself",
             edit(softmax, DX, "own = (p[:, columns] * dy[:, columns]).sum(axis=1, keepdims=True)\n"
                  "dx[:, columns] = p[:, columns] * (dy[:, columns] - own)")),
@@ -83,6 +86,10 @@ MISTAKES = [
                  '"bfloat16")')),
     Mistake("log_softmax/gradient-total-of-last-block", "a log-softmax gradient with the total of its last block",
             edit(log_softmax, LOG_TOTAL, "total = given[:, columns].sum(axis=1, keepdims=True)")),
+    Mistake("log_softmax/gradient-total-of-first-columns",
+            "a log-softmax gradient with the total of its first 1,024 columns",
+            edit(log_softmax, LOG_TOTAL,
+                 "total += given[:, columns.start : min(columns.stop, 1024)].sum(axis=1, keepdims=True)")),
     Mistake("log_softmax/gradient-from-logits", "a log-softmax gradient with exponentials of the unnormalised row",
             edit(log_softmax, LOG_DX, "dx[:, columns] = given[:, columns] - numpy.exp(rows[:, columns] - shift) * "
                  "total")),

@@ -1,0 +1,250 @@
+"""What explains the wrong answers to an operation best, after the right ones were asked.
+
+chosen = Chosen(known, "float32", plan)
+chosen.said_of(looked)              the lines of a wrong answer that was looked at
+chosen.said_of_another(id)          those of one that was not
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy
+
+from refllm.backend import Array
+from refllm.numbers.plans import Plan
+from refllm.verify import plain
+from refllm.verify.case import Case
+from refllm.verify.explanation import Explanation
+from refllm.verify.kernels import axes, conditions, relations
+from refllm.verify.kernels.causes import Cause, OfBank
+from refllm.verify.kernels.matching import WAYS, tensors
+from refllm.verify.kernels.table import size
+from refllm.verify.sized import judge
+from refllm.verify.sized.cases import SizedCase
+
+LARGEST = 6_000_000  # the work of the right answers that are asked (kernels.table.size)
+RIGHT = 16  # of them, at most
+BEST = 16  # mistakes that they are asked about
+FEWEST = 4  # elements that a mistake must explain which does not explain every answer
+MANY = 4  # answers that a loss of digits must explain to be named with a condition
+MARGIN = 16.0  # times what is allowed that a mistake that loses digits must be off to be contradicted
+UNKNOWN = "explained by no known mistake"
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a mistake explains a case: by tensor, of those that are wrong."""
+
+    ways: dict[str, str]
+    left: tuple[str, ...]  # wrong tensors that it does not explain
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return len(self.left), max(WAYS.index(way) for way in self.ways.values())
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A wrong answer that was looked at."""
+
+    sized: SizedCase
+    numbers: conditions.Numbers
+    matches: dict[Cause, Match]
+    where: str
+    facts: list[str]
+    count: int  # of wrong elements
+
+
+@dataclass
+class Operation:
+    """What is known of the answers to an operation."""
+
+    looked: dict[str, Looked] = field(default_factory=dict)
+    numbers: dict[str, conditions.Numbers] = field(default_factory=dict)  # of every wrong answer
+    searches: int = 0
+    in_time: bool = True
+    gradients: bool = True
+    right: list[SizedCase] = field(default_factory=list)
+
+    @property
+    def causes(self) -> dict[Cause, None]:
+        return {cause: None for each in self.looked.values() for cause in each.matches}
+
+
+class Chosen:
+    """What explains the wrong answers to an operation, after right ones were asked."""
+
+    def __init__(self, known: Operation, dtype: str, plan: Plan) -> None:
+        self.known, self.dtype, self.plan = known, dtype, plan
+        self.conditions: dict[Cause, conditions.Condition] = {}
+        self.order = sorted(self._named(), key=self._rank)
+
+    def _named(self) -> list[Cause]:
+        """Those that no right answer contradicts, or that a condition tells apart."""
+        likely = [cause for cause in sorted(self.known.causes, key=self._rank) if self._is_evident(cause)][:BEST]
+        against = self._against([cause for cause in likely if not self._is_somewhere(cause)])
+        found = list[Cause]()
+        for cause in likely:
+            if numbers := against.get(cause):
+                own = [each.numbers for each in self.known.looked.values() if cause in each.matches]
+                condition = conditions.separating(own, numbers)
+                told, all_looked = self._told(cause), len(self.known.looked)
+                few = told < max(MANY, all_looked) if self._way(cause) == "digits" else 2 * told < all_looked
+                if condition is None or few:
+                    continue
+                self.conditions[cause] = condition
+            found.append(cause)
+        return found
+
+    def _is_evident(self, cause: Cause) -> bool:
+        """Whether it explains enough: most answers where digits are lost, and more than a number or two. That nothing
+        is written says something if other answers are right."""
+        told, held = self._told(cause), [each for each in self.known.looked.values() if cause in each.matches]
+        if all("nothing" in match.ways.values() for match in self._matches(cause)):
+            return any(math.prod(shape) for sized in self._asked for shape in sized.outputs.values())
+        if self._way(cause) == "digits" and 3 * told < 2 * len(self.known.looked):
+            return False
+        return told == len(self.known.looked) or sum(each.count for each in held) >= FEWEST
+
+    def _against(self, causes: list[Cause]) -> dict[Cause, list[conditions.Numbers]]:
+        """The right answers that each of these would have got wrong, as what tells cases apart."""
+        found: dict[Cause, list[conditions.Numbers]] = {cause: [] for cause in causes}
+        for sized in self._asked if causes else ():
+            case = sized.case()
+            asked = _Right(case, self.dtype, self.plan)
+            for cause in causes:
+                matches = self._matches(cause)
+                in_gradients = all(n.startswith("gradients.") for match in matches for n in match.ways)
+                gradients = in_gradients and self.known.gradients
+                if not asked.is_right(cause, gradients=gradients, digits=self._way(cause) == "digits"):
+                    found[cause].append(axes.numbers(case))
+        return found
+
+    @cached_property
+    def _asked(self) -> list[SizedCase]:
+        """Right answers of all sizes, as many as their work allows."""
+        held, work = list[SizedCase](), 0
+        for sized in sorted(self.known.right, key=size):
+            work += size(sized)
+            if work <= LARGEST:
+                held.append(sized)
+        return held if len(held) <= RIGHT else [held[n * (len(held) - 1) // (RIGHT - 1)] for n in range(RIGHT)]
+
+    def _is_somewhere(self, cause: Cause) -> bool:
+        """Whether it holds in some rows or columns alone, wherever it is partly so: right cases may have none."""
+        held = [each for each in self.known.looked.values() if cause in each.matches]
+        partly = [each for each in held if "partly" in each.matches[cause].ways.values()]
+        return bool(partly) and all(each.where for each in partly)
+
+    def _told(self, cause: Cause) -> int:
+        """How many of the answers that were looked at it explains."""
+        return sum(cause in each.matches for each in self.known.looked.values())
+
+    def _way(self, cause: Cause) -> str:
+        return max((way for match in self._matches(cause) for way in match.ways.values()), key=WAYS.index)
+
+    def _rank(self, cause: Cause) -> tuple[object, ...]:
+        """Those first that explain most answers, in full, without a condition, and are simple."""
+        matched = self._matches(cause)
+        sized = bool(getattr(cause, "sizes", ()))
+        return (
+            -sum(not match.left for match in matched), -len(matched), cause in self.conditions,
+            max(match.rank for match in matched), sized,
+        )  # fmt: skip
+
+    def _matches(self, cause: Cause) -> list[Match]:
+        return [each.matches[cause] for each in self.known.looked.values() if cause in each.matches]
+
+    # --- in words
+
+    def said_of(self, looked: Looked) -> list[str]:
+        """The lines of an answer that was looked at."""
+        causes = [cause for cause in self.order if cause in looked.matches]
+        if not causes:
+            late = "" if self.known.in_time else " that was tried in the time there was (--search)"
+            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *looked.facts]
+        cause = causes[0]
+        match = looked.matches[cause]
+        alike = len({each.id for each in causes if looked.matches[each].rank == match.rank} - {cause.id})
+        where = f", {looked.where}" if "partly" in match.ways.values() and looked.where else ""
+        return [self._line(cause, match, where, alike)]
+
+    def said_of_another(self, id: str) -> list[str]:
+        """What explains all that were looked at, if the condition holds here too."""
+        if not self.order or any(not each.matches for each in self.known.looked.values()):
+            return []
+        cause = self.order[0]
+        match, condition = self._matches(cause)[0], self.conditions.get(cause)
+        here = self.known.numbers.get(id)
+        holds = condition is None or (here is not None and condition.holds(here))
+        if not holds or any(cause not in each.matches for each in self.known.looked.values()):
+            return []
+        return [self._line(cause, match, " (as are the smaller ones that were compared)", 0)]
+
+    def _line(self, cause: Cause, match: Match, where: str, alike: int) -> Explanation:
+        how = "loses digits as" if "digits" in match.ways.values() else "equal to"
+        named = match.left or (cause.gradients_alone and not isinstance(cause, OfBank))
+        of = ", ".join(relations.said(name) for name in match.ways) + ": " if named else ""
+        condition = self.conditions.get(cause)
+        only = f", in the cases where {condition.words}" if condition else ""
+        others = f"; {alike} other known mistake{'s' if alike > 1 else ''} would give the same" if alike else ""
+        return Explanation.of(f"{of}{how} {cause.about} ({cause.id}){where}{only}{others}", cause)
+
+
+class _Right:
+    """A case whose answer is right, of which mistakes are asked whether they get it right."""
+
+    def __init__(self, case: Case, dtype: str, plan: Plan) -> None:
+        self.case, self.values, self.dtype, self.plan = case, case.values_alone(), dtype, plan
+
+    def is_right(self, cause: Cause, *, gradients: bool, digits: bool) -> bool:
+        """Its value, and where it is a mistake of gradients these too."""
+        case = self.case if gradients else self.values
+        found = cause.answer(case, "float32" if digits and self.dtype != "float64" else "float64")
+        if found is None:  # a reading says nothing of what it does not change
+            return not isinstance(cause, OfBank)
+        plainly, text = (self._plain, self._text) if gradients else (self._plain_values, self._text_of_values)
+        if plainly is not None and _alike(tensors(found), plainly):
+            return True
+        margin = MARGIN if digits else 1.0
+        return not any(
+            (judge.deviations(x, text.of(n), self.dtype, self.plan) > margin).any() for n, x in tensors(found).items()
+        )
+
+    @cached_property
+    def _plain(self) -> dict[str, Array] | None:
+        return _plainly(self.case)
+
+    @cached_property
+    def _plain_values(self) -> dict[str, Array] | None:
+        return _plainly(self.values)
+
+    @cached_property
+    def _text(self) -> judge.Text:
+        return judge.Text(self.case, self.plan, gradients=True)
+
+    @cached_property
+    def _text_of_values(self) -> judge.Text:
+        return judge.Text(self.values, self.plan, gradients=False)
+
+
+def _plainly(case: Case) -> dict[str, Array] | None:
+    response = plain.answer(replace(case, inputs=dict(case.inputs)), "float64", {}, traced=False)
+    return tensors(response) if response else None
+
+
+def _alike(one: dict[str, Array], other: dict[str, Array]) -> bool:
+    """Whether two answers are the same but for roundings of float64."""
+    return all(
+        n in other and x.shape == other[n].shape
+        and numpy.allclose(x, other[n], rtol=1e-9, atol=1e-9 * _largest(other[n]), equal_nan=True)
+        for n, x in one.items()
+    )  # fmt: skip
+
+
+def _largest(x: Array) -> float:
+    finite = x[numpy.isfinite(x)]
+    return float(abs(finite).max(initial=0))
