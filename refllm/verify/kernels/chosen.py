@@ -7,7 +7,6 @@ chosen.said_of_another(id)          those of one that was not
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -100,11 +99,10 @@ class Chosen:
         return found
 
     def _is_evident(self, cause: Cause) -> bool:
-        """Whether it explains enough: most answers where digits are lost, and more than a number or two. That nothing
-        is written says something if other answers are right."""
+        """Whether it explains enough: most answers where digits are lost, and more than a number or two."""
         told, held = self._told(cause), [each for each in self.known.looked.values() if cause in each.matches]
         if all("nothing" in match.ways.values() for match in self._matches(cause)):
-            return any(math.prod(shape) for sized in self._asked for shape in sized.outputs.values())
+            return False
         if self._way(cause) == "digits" and 3 * told < 2 * len(self.known.looked):
             return False
         return told == len(self.known.looked) or sum(each.count for each in held) >= FEWEST
