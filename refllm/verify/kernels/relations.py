@@ -106,7 +106,9 @@ def _factor(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: 
     if got.size > 2 and _fits(got, want, want + by, SLACK * unit * max(top, abs(by))):
         return f"{words}: {where} is the truth and {by:.6g} more{_named(by, case)}"
     if got.size > 8:
-        slope, added = numpy.polyfit(want, got, 1)
+        middle = want - want.mean()
+        slope = float(middle @ got / (middle @ middle)) if middle.any() else math.nan
+        added = float((got - slope * want).mean())
         if _fits(got, want, slope * want + added, SLACK * unit * (abs(slope) * top + abs(added))):
             return f"{words}: {where} is {slope:.6g} times the truth and {added:.6g} more"
     return ""

@@ -34,6 +34,7 @@ def changed(rows: slice, values: Any) -> Array:
         (TRUTH / numpy.log(2), "1.4427 times the truth (1 / ln 2)"),
         (TRUTH * 0.3, "0.3 times the truth"),
         (TRUTH + 0.5, "0.5 more"),
+        (TRUTH * 3 - 0.25, "3 times the truth and -0.25 more"),
         (changed(slice(32, 64), 0), "every wrong element is 0"),
         (changed(slice(32, 64), numpy.nan), "is NaN"),
         (changed(slice(32, 64), X[32:]), "that of the input x: not renewed"),
