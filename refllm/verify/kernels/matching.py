@@ -30,7 +30,6 @@ GROUPS = 8  # of elements by the size of the predicted error, in each of which t
 CLEAR = 8.0  # times what is allowed that a mistake's answer must be off, so that being equal to it says something
 NEAR = 0.2  # the share of a mistake's own error that an answer may be off for its float32 to be looked at
 FEWEST = 8  # elements that must be written, and be the mistake's, for the others to be called unwritten
-TINY = 2.0**-126  # what float32 may take for 0
 WAYS = ("equal", "partly", "unwritten", "digits", "nothing")
 
 
@@ -100,7 +99,6 @@ def _equal(given: Given, name: str, x: Array, exact: Array, truth: Expected, los
     allowed = allowed + ROUGH * UNIT[given.dtype] / UNIT["float32"] * lost
     same = (abs(x - exact) <= allowed) | (x == exact) | (numpy.isnan(x) & numpy.isnan(exact))
     same = same | numpy.isposinf(truth.deviation)
-    same = same & ~(wrong & (x == 0) & (abs(exact) > TINY))  # a wrong 0 is no small number
     unwritten = numpy.isnan(exact) & numpy.isfinite(truth.value)
     if not wrong.any():
         return "equal" if same.all() else ""
