@@ -30,6 +30,9 @@ from hypothesis import strategies as st
 import refllm.ops
 from refllm.shapes import Declared, ShapesError, parse, sections
 
+# Of refllm.optim: parts of `clip_factor`, which ranks call with what it has been given.
+PARTS_OF_CLIPPING = {"factor_of_parts", "square", "largest"}
+
 Shape = tuple[int, ...]
 
 # No mean of nothing: the one refusal of an empty batch, which the operation's own test demands.

@@ -24,7 +24,7 @@ from refllm.optim.clip import clip_factor
 from refllm.optim.schedule import warmup_cosine
 from refllm.optim.update import adam, adamw, sgd
 from spec_tests import examples
-from spec_tests.operations import Operation, cases, declared, operation_functions
+from spec_tests.operations import PARTS_OF_CLIPPING, Operation, cases, declared, operation_functions
 
 FUNCTIONS = {function.__name__: function for function in operation_functions()}
 OPERATIONS = [declared(function) for function in FUNCTIONS.values()]
@@ -140,7 +140,7 @@ def public_functions() -> Iterator[Callable[..., Any]]:
 
 
 def test_every_optimiser_schedule_and_choice_is_looked_at() -> None:
-    assert set(public_functions()) == set(PLAIN)
+    assert {f for f in public_functions() if f.__name__ not in PARTS_OF_CLIPPING} == set(PLAIN)
 
 
 @pytest.mark.parametrize("function", PLAIN, ids=lambda function: function.__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,6 @@ def test_mistakes_of_kernels_are_put_to_the_sized_cases(capsys: pytest.CaptureFi
     assert {name.partition("/")[0] for name in report["cases"]} == {"dropout"}
     assert verified(*flags, "--only", "ADAMW/kernel-adamw-1-normal-step-1")[0] == 1
     assert "no mistake of a kernel is of the cases chosen" in _line(capsys, *flags, "--only", "gelu_erf")
-    assert "runs in float64 or float32; got --dtype float16" in _line(capsys, *flags, "--dtype", "float16")
     assert "--size tiny, or --size kernel" in _line(capsys, "--mutants", "--size", "all")
 
 
@@ -208,5 +208,5 @@ def test_requests_are_written_once_and_answers_to_them_are_read(
 def test_the_report_is_also_written_as_junit_and_as_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [tmp_path / "a.xml", tmp_path / "a.html"]
     assert main(["verify", "--self", "--level", "0", "--junit", str(files[0]), "--html", str(files[1])]) == 0
-    assert "16 cases: 16 passed." in capsys.readouterr().out
+    assert re.search(r"\n(\d+) cases: \1 passed\.", capsys.readouterr().out)
     assert all(file.stat().st_size > 100 for file in files)

@@ -19,7 +19,7 @@ from refllm.backend import Array
 from refllm.numbers.spread import Spread, deviation, lift
 from spec_tests import nearness
 from spec_tests.nearness import EDGES, at_an_edge, counted, distances
-from spec_tests.operations import Case, cases, declared, operation_functions
+from spec_tests.operations import PARTS_OF_CLIPPING, Case, cases, declared, operation_functions
 from spec_tests.rules import evaluate
 from spec_tests.subject import Subject
 
@@ -63,7 +63,7 @@ def optimiser_functions() -> dict[str, Callable[..., Any]]:
         for name, f in vars(importlib.import_module(module.name)).items():
             if inspect.isfunction(f) and f.__module__ == module.name and not name.startswith("_"):
                 found[name] = f
-    return found
+    return {name: f for name, f in found.items() if name not in PARTS_OF_CLIPPING}
 
 
 OPTIMISERS = optimiser_functions()

@@ -223,7 +223,7 @@ def test_a_form_that_loses_digits_is_not_customary(operation: str, function: Cal
 def quasi_hyperbolic_adam(
     share: Callable[[float, int], float],
 ) -> Callable[..., tuple[Array, ...]]:
-    """QHAdam (Ma & Yarats 2019) with both ν = 1, which is Adam, and whose moments are means with weights that sum to 1:
+    """QHAdam with both ν = 1, which is Adam, and whose moments are means with weights that sum to 1:
     Adam's are `share` of them."""
 
     def adam(
