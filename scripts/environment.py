@@ -126,9 +126,17 @@ def install_packages(python, packages):
         )
 
 
+def keep_compiled(place):
+    """Keeps compiled modules in the environment where Python is told to write none beside the sources: without them
+    every start compiles the whole program anew."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", os.path.join(place, "compiled"))
+
+
 def run(arguments, extras=(), packages=(), place=None):
     """Replaces this process by the environment's Python with `arguments`; the checkout is what it imports."""
     python = prepare(extras, packages, place)
+    keep_compiled(place or PLACE)
     os.environ["PYTHONPATH"] = os.pathsep.join([ROOT] + [p for p in [os.environ.get("PYTHONPATH")] if p])
     sys.stdout.flush()
     if os.name == "nt":  # execv does not wait there

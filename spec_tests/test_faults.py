@@ -149,7 +149,7 @@ def gone_on_with(begin: Begin, directory: Path) -> None:
         concluded(begin(directory))
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("how", FAULTS)
 @pytest.mark.parametrize(
     "every", [pytest.param(1, marks=pytest.mark.slow, id="every event"), pytest.param(15, id="every fifteenth event")]

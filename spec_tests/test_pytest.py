@@ -132,6 +132,7 @@ def test_what_cannot_be_run_is_one_line(tmp_path: Path, words: list[str], messag
     assert "INTERNALERROR" not in said
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_where_the_plugin_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test_it():\n    assert [n for n in sys.modules if n.startswith(('refllm.', 'numpy'))] == "

@@ -34,7 +34,7 @@ def resume(directory: Path) -> Run:
     return Run.resume(directory, Workers)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("stops", [[1], [4], [7], [11], [2, 3, 9]], ids=str)
@@ -247,6 +247,7 @@ UNFIT: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("damage", "says"), UNFIT.values(), ids=UNFIT)
 def test_what_does_not_fit_is_refused_in_one_line_and_nothing_changes(
     tmp_path: Path, damage: Callable[[Path], Any], says: str

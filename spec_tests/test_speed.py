@@ -96,6 +96,7 @@ def _assert_faster(cores: int, most: float) -> None:
     raise AssertionError(f"refllm's step takes {ratios} of the plain one's time; the limit is {most}")
 
 
+@pytest.mark.slow
 @pytest.mark.host
 def test_on_one_core_a_step_takes_at_most_three_quarters_of_a_plain_one() -> None:
     """The ratio that a busy machine leaves as it is: with one thread each, nobody waits for anybody."""

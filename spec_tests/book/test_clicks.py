@@ -63,6 +63,7 @@ def test_a_book_without_a_register_is_a_fault(tmp_path: Path) -> None:
     assert list(clicks.faults(tmp_path, ASKED)) == ["there is no register.html"]
 
 
+@pytest.mark.slow
 def test_all_of_the_parts_a_to_d_are_asked_for() -> None:
     wanted = list(clicks.wanted())
     asked = {each.name for each in wanted}

@@ -82,6 +82,7 @@ def test_where_writing_all_takes_too_long_a_part_is_measured_and_it_is_said(
     assert re.search(r"On 3 of the \d+ texts held out, evenly spread", shown)
 
 
+@pytest.mark.slow
 def test_translations_are_printed_a_line_each_or_as_json(
     learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ LAYER = 3 * 2 * 16 + 2 * 4 * (16 * 16 + 16) + (16 * 64 + 64) + (64 * 16 + 16) + 
 ADAPTERS = 2 * (2 * ((16 + 48) + (16 + 16)) + (16 + 16) + (16 + 32) + (16 + 16))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("tune", "flags", "factor", "trained"),
     [

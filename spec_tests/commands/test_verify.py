@@ -86,6 +86,7 @@ def test_functions_that_are_not_there_are_skipped(verified: Report, adapter: Cal
     assert {r["status"] for r in report["results"].values() if r["operation"] != "relu"} == {"skip"}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("text", ["", "def rellu(x): return x", "DTYPES = ['float16']\n" + RIGHT])
 def test_an_adapter_of_which_nothing_ran_is_2(
     capsys: pytest.CaptureFixture[str], adapter: Callable[[str], str], text: str
@@ -121,6 +122,7 @@ def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level:
     assert {r["level"] for r in plain["results"].values()} == ({0, 1} if level == 0 else {level})
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,6 +9,7 @@ from spec_tests.devices import Device, every_device
 from spec_tests.strict_cupy import absent
 
 
+@pytest.mark.slow
 @pytest.mark.one_in(2)
 @every_device
 @pytest.mark.parametrize(

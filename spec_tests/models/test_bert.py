@@ -91,6 +91,7 @@ def everything(
     return model
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "config",
     [

@@ -122,6 +122,7 @@ def test_a_size_that_two_arrays_share_is_one_size(operation: Operation, subject:
 WITH_PLACES = [op for op in OPERATIONS if {"token_mask", "ignore"} & set(op.keywords)]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("operation", WITH_PLACES, ids=lambda operation: operation.name)
 @pytest.mark.parametrize("nothing", [numpy.nan, numpy.inf, -numpy.inf])
 @given(data=st.data())

@@ -100,7 +100,7 @@ def test_the_pullback_is_linear(operation: Operation, subject: Subject, data: st
     rules.pullback_is_linear(subject.operation(operation.name), case)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @every_operation
 @settings(max_examples=2 * settings().max_examples)
 @given(data=st.data())

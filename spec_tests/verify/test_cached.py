@@ -61,6 +61,7 @@ def test_every_function_with_a_cache_decides_an_answer() -> None:
         assert changed > 10, function.__name__
 
 
+@pytest.mark.slow
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("function", "old", "new"),

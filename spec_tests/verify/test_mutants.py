@@ -151,7 +151,7 @@ def test_an_issue_is_a_page_of_a_public_tracker() -> None:
     assert all(re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", issue) for issue in issues)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("equivalent", EQUIVALENT, ids=lambda e: e.id)
 def test_an_equivalent_change_passes_every_case(
     equivalent: Equivalent, golden: corpus.Corpus, request: pytest.FixtureRequest
