@@ -88,7 +88,10 @@ def unwritten() -> Function:
     ],
 )  # fmt: skip
 def test_a_mistake_at_size_breaks_a_law(mistake: Callable[[], Function], law: str, cases: list[SizedCase]) -> None:
-    results = verified(mistake(), cases)
+    for _ in range(5):  # memory that was never written holds what the allocator gives back, not always what was freed
+        results = verified(mistake(), cases)
+        if law in [each.name for result in results for each in result.broken]:
+            break
     assert law in [each.name for result in results for each in result.broken]
     assert any(result.status == "law" for result in results)
 
