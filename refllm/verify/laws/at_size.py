@@ -36,7 +36,7 @@ RIGHT_NOW = (
     "earlier calls, or on chance"
 )
 LEAST = 1000  # numbers of its answer that a case has: fewer are no size of a kernel
-LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, poison, between, layouts, swallowed)
+LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, swallowed, poison, between, layouts)
 
 
 def held_at_size(
