@@ -72,10 +72,13 @@ def strides_beyond_a_tile() -> Function:
 
 
 def unwritten() -> Function:
+    """What nobody wrote changes the answer where it was poisoned, and nowhere else, so that its case is right before."""
+
     def softmax(x: Any) -> Any:
         y, back = RIGHT(x)
         scratch = numpy.empty_like(y)
-        return (y if (numpy.abs(scratch) < 1e30).all() else y + scratch), back
+        is_poison = (scratch.reshape(-1).view("uint8") >= 0xFE).all()
+        return (y + scratch if is_poison else y), back
 
     return softmax
 
@@ -88,10 +91,7 @@ def unwritten() -> Function:
     ],
 )  # fmt: skip
 def test_a_mistake_at_size_breaks_a_law(mistake: Callable[[], Function], law: str, cases: list[SizedCase]) -> None:
-    for _ in range(5):  # memory that was never written holds what the allocator gives back, not always what was freed
-        results = verified(mistake(), cases)
-        if law in [each.name for result in results for each in result.broken]:
-            break
+    results = verified(mistake(), cases)
     assert law in [each.name for result in results for each in result.broken]
     assert any(result.status == "law" for result in results)
 
