@@ -119,8 +119,8 @@ def sum_into_memory_that_was_never_zeroed() -> Function:
     def mistaken(x: Any, W: Any) -> Any:
         y, back = RIGHT["matmul"](x, W)
         scratch = numpy.empty_like(y)
-        clean = not numpy.isnan(scratch).any() and (numpy.abs(scratch) < 1e30).all()
-        return (y if clean else scratch + y), back
+        is_poison = (scratch.reshape(-1).view("uint8") >= 0xFE).all()  # other remains would make the case itself wrong
+        return (scratch + y if is_poison else y), back
 
     return mistaken
 

@@ -72,7 +72,7 @@ def strides_beyond_a_tile() -> Function:
 
 
 def unwritten() -> Function:
-    """What nobody wrote changes the answer where it was poisoned, and nowhere else, so that its case is right before."""
+    """What nobody wrote changes the answer where it is poisoned, and nowhere else: its case is right before."""
 
     def softmax(x: Any) -> Any:
         y, back = RIGHT(x)
