@@ -20,10 +20,11 @@ hypothesis.settings.register_profile(
     "spec",
     derandomize=True,
     deadline=None,
-    max_examples=10,
+    max_examples=15,
     report_multiple_bugs=False,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
+hypothesis.settings.register_profile("sample", hypothesis.settings.get_profile("spec"), max_examples=10)
 hypothesis.settings.register_profile("slow", hypothesis.settings.get_profile("spec"), max_examples=30)
 
 
@@ -52,7 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
     missing = [name for name in (config.getoption("--require") or "").split(",") if name and find_spec(name) is None]
     if missing:
         raise pytest.UsageError(f"--require: this Python has no {', '.join(missing)}")
-    hypothesis.settings.load_profile("slow" if config.getoption("--slow") else "spec")
+    hypothesis.settings.load_profile(
+        "slow" if config.getoption("--slow") else "sample" if _is_sampled(config) else "spec"
+    )
     gradients.EVERY_ELEMENT = config.getoption("--slow")
     corpus.load = _read_once(corpus.load)  # type: ignore[assignment]
     config.stash[_SUBJECT] = _chosen(config.getoption("--adapter"), config.getoption("--device"))
@@ -108,7 +111,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if reason is not None and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
-    if _is_whole(config) and not (config.getoption("--every") or config.getoption("--slow")):
+    if _is_sampled(config):
         left_out = sampling.left_out(items)
         config.stash[_LEFT_OUT] = len(left_out)
         config.hook.pytest_deselected(items=left_out)
@@ -117,9 +120,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: "known" not in getattr(item, "fixturenames", ()))
 
 
-def _is_whole(config: pytest.Config) -> bool:
-    """Whether all tests are asked for, and not some by their names."""
-    return [Path(config.rootpath, name) for name in config.args] == [config.rootpath / "spec_tests"]
+def _is_sampled(config: pytest.Config) -> bool:
+    """Whether dear laws are tried on a sample: all tests are asked for, not some by their names, and not each of them."""
+    whole = [Path(config.rootpath, name) for name in config.args] == [config.rootpath / "spec_tests"]
+    return whole and not (config.getoption("--every") or config.getoption("--slow"))
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:

@@ -34,6 +34,7 @@ import numpy
 from refllm.backend import Array
 from refllm.numbers.rules import DERIVATIVES
 from refllm.numbers.spread_value import Shared, Source, Spread, kinds_in, together, weighted
+from refllm.numbers.unrounded import is_nothing, is_power_of_two, is_short, of_one_type
 from refllm.spec import array
 from refllm.spec.array import Floats
 
@@ -43,8 +44,6 @@ __all__ = ["ROUNDING", "Arithmetic", "Spread", "deviation", "lift", "plain_numbe
 # u² 4^e / 3 = u² y² / (3 m²). Leading digits are such that log m is even in [0, log 2), which gives 1 / m² the mean
 # 3 / (8 log 2):
 ROUNDING = 1 / (8 * math.log(2))
-
-SHORT = 2.0**8  # a number of eight significant bits is exact in every type, bfloat16 included
 
 
 def _function(name: str) -> Any:
@@ -119,7 +118,7 @@ class Arithmetic:
         if isinstance(x, Spread):
             return x
         value = numpy.asarray(x, float)
-        return self.rounded(value, 0.0, _is_short(x), kinds=1 if value.size == 1 else math.inf)
+        return self.rounded(value, 0.0, is_short(x), kinds=1 if value.size == 1 else math.inf)
 
     # --- of two operands ---------------------------------------------------------------------------------------------
 
@@ -128,14 +127,14 @@ class Arithmetic:
         with numpy.errstate(all="ignore"):
             shared = together(a.shared, b.shared)
             return self.rounded(
-                a.value + b.value, a.own + b.own, _is_nothing(a) | _is_nothing(b), shared, a.kinds * b.kinds
+                a.value + b.value, a.own + b.own, is_nothing(a) | is_nothing(b), shared, a.kinds * b.kinds
             )
 
     def minus(self, a: Spread, b: Spread) -> Spread:
         return self.plus(a, -b)
 
     def times(self, a: Spread, b: Spread) -> Spread:
-        exact = _is_power_of_two(a) | _is_power_of_two(b)
+        exact = is_power_of_two(a) | is_power_of_two(b)
         with numpy.errstate(all="ignore"):
             if a is b:  # its error comes twice, and it is the same
                 return self.rounded(
@@ -153,7 +152,7 @@ class Arithmetic:
             of_a, of_b = 1 / b.value, -y / b.value
             shared = together(weighted(of_a, a.shared), weighted(of_b, b.shared))
             own = _weighed(of_a, a.own) + _weighed(of_b, b.own)
-            return self.rounded(y, own, _is_power_of_two(b) | _is_nothing(a), shared, a.kinds * b.kinds)
+            return self.rounded(y, own, is_power_of_two(b) | is_nothing(a), shared, a.kinds * b.kinds)
 
     @property
     def pi(self) -> Any:
@@ -177,7 +176,7 @@ class Arithmetic:
             return terms.sum(axis=axis, keepdims=keepdims)
 
         along_rows = x.ndim > 0 and axis % x.ndim == x.ndim - 1
-        squares, count = total(x.value * x.value), total(~_is_nothing(x))
+        squares, count = total(x.value * x.value), total(~is_nothing(x))
         if not along_rows:
             return self._summed(total(x.value), total(x.own) + _over_rows(x, total), squares, count, x.kinds)
         shared = {source: total(numpy.broadcast_to(c, x.shape)) for source, c in x.shared.items()}
@@ -195,8 +194,8 @@ class Arithmetic:
             arrived = a.value**2 @ b.variance + a.own @ b.value**2
             arrived = arrived + _of_equals(a, b)
             shared = {source: numpy.broadcast_to(c, a.shape) @ b.value for source, c in a.shared.items()}
-        count = (~_is_nothing(a)).astype(float) @ (~_is_nothing(b)).astype(float)
-        simple = (~_is_power_of_two(a)).astype(float) @ (~_is_power_of_two(b)).astype(float) == 0
+        count = (~is_nothing(a)).astype(float) @ (~is_nothing(b)).astype(float)
+        simple = (~is_power_of_two(a)).astype(float) @ (~is_power_of_two(b)).astype(float) == 0
         products = numpy.where(simple, 0, self.of_rounding(squares) + count * self.underflow**2)
         return self._summed(a.value @ b.value, arrived + products, squares, count, a.kinds * b.kinds, shared)
 
@@ -204,7 +203,7 @@ class Arithmetic:
         def total(terms: Array) -> Array:
             return Floats.scatter_add(index, terms, size)
 
-        count = total((~_is_nothing(x)).astype(float))
+        count = total((~is_nothing(x)).astype(float))
         return self._summed(total(x.value), total(x.variance), total(x.value * x.value), count, x.kinds)
 
     def _summed(
@@ -248,7 +247,7 @@ class Arithmetic:
             for source in {**a.shared, **b.shared}
         }
         kinds = a.kinds + b.kinds - 1
-        return Spread(value, numpy.where(mask, a.own, b.own), self, _of_one_type([a, b]), shared, kinds)
+        return Spread(value, numpy.where(mask, a.own, b.own), self, of_one_type([a, b]), shared, kinds)
 
     def like(self, x: Any, other: Any) -> Spread:
         """A plain array is rounded when it takes the type of one with a spread."""
@@ -280,7 +279,7 @@ class Arithmetic:
     def _joined(self, join: Callable[..., Array], parts: Sequence[Any], axis: int) -> Spread:
         own = [self.lifted(x) for x in parts]
         value, variance = (join([getattr(x, part) for x in own], axis) for part in ("value", "variance"))
-        return Spread(value, variance, self, _of_one_type(own))
+        return Spread(value, variance, self, of_one_type(own))
 
 
 def _cut_off_alike(y: Spread, arrived: Array) -> Spread:
@@ -321,28 +320,6 @@ def _repeated(a: Spread, b: Spread, shape: tuple[int, ...] | None = None) -> tup
     """Two operands; of one that has a single number a row, which goes into all of it, what is shared."""
     width = (numpy.broadcast_shapes(a.shape, b.shape) if shape is None else shape)[-1:]
     return tuple(x.in_common() if x.shape[-1:] == (1,) != width else x for x in (a, b))  # type: ignore[return-value]
-
-
-def _of_one_type(parts: Sequence[Spread]) -> str | None:
-    """The type that all parts are known to be numbers of; a short number is one of every type."""
-    held = {x.held for x in parts if x.held or x.variance.any() or not _is_short(x.value).all()}
-    return held.pop() if len(held) == 1 else None
-
-
-def _is_short(x: Array) -> Array:
-    """Where x has at most eight significant bits, 0 and infinities included."""
-    mantissa = numpy.frexp(x)[0] * SHORT
-    return (mantissa == numpy.rint(mantissa)) | numpy.isinf(x)
-
-
-def _is_nothing(x: Spread) -> Array:
-    """Where x is exactly 0: adding it rounds nothing."""
-    return (x.value == 0) & (x.variance == 0)
-
-
-def _is_power_of_two(x: Spread) -> Array:
-    """Where x is exactly 0 or a power of two: a product with it is not rounded."""
-    return (x.variance == 0) & numpy.isin(numpy.frexp(x.value)[0], (-0.5, 0.0, 0.5))
 
 
 def lift(x: Any, arithmetic: Arithmetic | None = None) -> Any:
