@@ -121,7 +121,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_sampled(config: pytest.Config) -> bool:
-    """Whether dear laws are tried on a sample: all tests are asked for, not some by their names, and not each of them."""
+    """Whether dear laws are tried on a sample: all tests are asked for, not some by name, and not each of them."""
     whole = [Path(config.rootpath, name) for name in config.args] == [config.rootpath / "spec_tests"]
     return whole and not (config.getoption("--every") or config.getoption("--slow"))
 
