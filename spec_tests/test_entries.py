@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +16,7 @@ from refllm.models import gpt
 from refllm.parameters import Tree, named_leaves
 from spec_tests import language_models
 from spec_tests.examples import Example
+from spec_tests.nested import GONE, changed
 from spec_tests.test_every_pullback import EXAMPLES, refused
 
 READERS = [example for example in EXAMPLES if "p" in example.arguments]
@@ -24,7 +24,6 @@ PARTS = [example for example in READERS if not example.whole]
 OPTIONAL = {  # by the block that reads it, and then by those around it
     entry.name.rpartition(".")[2] for example in EXAMPLES for entry in example.contract.entries if entry.optional
 }
-NOTHING = object()
 CONFIG = language_models.GPT["GPT-2"]
 WRONG: tuple[Any, ...] = (None, {}, {"W": numpy.ones(3)}, [], 1.0, "W", numpy.ma.masked_array(numpy.ones(3)))
 
@@ -36,18 +35,6 @@ def dicts_of(tree: Tree, *path: Any) -> Iterator[tuple[tuple[Any, ...], dict[str
     for name, child in tree.items() if isinstance(tree, dict) else enumerate(tree):
         if isinstance(child, (dict, list)):
             yield from dicts_of(child, *path, name)
-
-
-def changed(p: Tree, path: tuple[Any, ...], value: Any) -> Tree:
-    """The tree with that value there, or without the entry."""
-    p = node = copy.deepcopy(p)
-    for step in path[:-1]:
-        node = node[step]
-    if value is NOTHING:
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
-    return p
 
 
 def read_by(example: Example) -> list[str]:
@@ -72,7 +59,7 @@ def other_trees(example: Example) -> Iterator[tuple[str, Tree]]:
             if not any(leaf == place or leaf.startswith(f"{place}.") for leaf in read):
                 continue
             if not own.get(place, name in OPTIONAL):
-                yield name, changed(p, (*path, name), NOTHING)
+                yield name, changed(p, (*path, name), GONE)
             wrong = WRONG if not isinstance(value, (dict, list)) else (None, numpy.ones(3), 1.0, "W")
             yield from ((name, changed(p, (*path, name), one)) for one in wrong)
             if not isinstance(value, (dict, list)):
@@ -113,7 +100,7 @@ def test_one_of_two_biases_is_refused() -> None:
     (example,) = [one for one in PARTS if one.function.__name__ == "expert_feed_forward"]
     for name in ("b1", "b2"):
         assert "give both, or neither" in refused(
-            partial(example.run, p=changed(example.arguments["p"], (name,), NOTHING)), what=name
+            partial(example.run, p=changed(example.arguments["p"], (name,), GONE)), what=name
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import tracemalloc
@@ -21,13 +20,13 @@ from refllm.tasks.start import begun_from
 from refllm.trained import load_model
 from refllm.workers import Workers
 from spec_tests import tiny
+from spec_tests.nested import GONE, changed
 from spec_tests.tasks import test_classify as classify
 
 ODD: list[Any] = [
     None, -1, 0, 1, 1.5, True, 10**30, 10**400, float("nan"), float("inf"), "", "x", "\0", "\udcff", "../x", [], [1],
     ["x\0"], {}, {"a": 1}, [[], [], []], 3_000_000,
 ]  # fmt: skip
-GONE = object()
 OPENED: dict[str, Callable[[Path], Any]] = {
     "load": lambda directory: load_model(directory, "cpu"),
     "resume": lambda directory: Run.resume(directory, Workers),
@@ -56,18 +55,6 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if len(value) < 40 if isinstance(value, (dict, list)) else False:
         for key, child in items:
             yield from places(child, (*path, key))
-
-
-def changed(state: dict[str, Any], path: tuple[Any, ...], to: Any) -> dict[str, Any]:
-    state = copy.deepcopy(state)
-    within: Any = state
-    for key in path[:-1]:
-        within = within[key]
-    if to is GONE:
-        del within[path[-1]]
-    else:
-        within[path[-1]] = to
-    return state
 
 
 def opened(directory: Path, how: str) -> str:
