@@ -4,6 +4,7 @@ that gives the same numbers.
 
     program      the text of one model as steps, one after the other        chosen    the inputs
     truth        what a right port computes, and how far rounding moves it   judged    where a port differs
-    candidates   the mistakes that are tried (`mistakes`)                    search    which of them it is
-    port         a port as an implementation                                 report    what is said of it
+    candidates   the mistakes that are tried (`mistakes`)                    trials    the text with one in it
+    search       which of them it is, in what order they are tried           port      a port as an implementation
+    report       what is said of it
 """

@@ -8,39 +8,32 @@ the text for good, and if the port still differs the search goes on from there.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
-from typing import Any
 
 import numpy
 
 from refllm.backend import Array
-from refllm.parameters import Tree, named_leaves
+from refllm.parameters import Tree
 from refllm.verify import bounded
 from refllm.verify.ports.candidates import Candidate, named, of_the_text, run_by
-from refllm.verify.ports.evaluation import Change, EnoughError, Onlooker, evaluated
-from refllm.verify.ports.judged import Compared, Judged
-from refllm.verify.ports.program import Program, State
+from refllm.verify.ports.evaluation import Change
+from refllm.verify.ports.judged import Judged
+from refllm.verify.ports.program import Program
+from refllm.verify.ports.trials import SHOWN, Trials, at
 
 SECONDS = 60.0  # of this process's work: where others work beside it, it takes longer
 LONGEST = 10.0  # and at most so many times as long
 MISTAKES = 3  # that are sought one after the other
 ENOUGH = 100  # candidates that are tried after one that explains all
 FURTHER = 0.1  # how much more than what explains all the dearest candidate costs that is still tried
-MARGIN = 2.0  # how much further than a right port from the text an edited text may be from the port
-SHARE = 1e-3  # or, how much of the difference may stay unexplained, where a mistake makes rounding larger
 IN_ALL = 0.6  # the share of the time for candidates that act in all their layers
-SHOWN = 0.3  # how far a value must move so that a change is seen in it
-LOUD = 300.0  # and how far, where what comes after it was right, so that it contradicts
 NEARLY = 2.0  # how many times as far as the nearest another one may be that gives the same numbers
-FEW = 4  # inputs on which it is looked for what a mistake changes first
 MOST_ALIKE = 3  # further candidates that are named
-STEPS = 200_000  # of the words of the text in one evaluation
 
 
 @dataclass(frozen=True)
@@ -70,9 +63,6 @@ class Searched:
     tried: int
 
 
-Changes = dict[int, list[Change]]
-
-
 def searched(
     program: Program, p: Tree, raw: Mapping[str, Array], answers: Sequence[Judged], seconds: float = SECONDS
 ) -> Searched:
@@ -95,7 +85,7 @@ class _Search:
         self.program, self.p, self.end = program, p, end
         self.answers = sorted((a for a in answers if not a.fault), key=lambda a: a.truth.input.tokens)
         self.named = named(program, p, raw)
-        self.known: list[tuple[Change, tuple[int, ...]]] = []  # mistakes that were found, and the steps they are in
+        self.trials = Trials(program, p, self.answers)
         self.of_text: dict[frozenset[FunctionType], list[Candidate]] = {}
         self.tried = 0
         self.dearest = self.last = math.inf  # cost and number of the last candidate that is tried
@@ -108,9 +98,9 @@ class _Search:
                 break
             change = one.candidate.changed()
             assert change is not None
-            self.known.append((change, one.places))
+            self.trials.known.append((change, one.places))
             found.append(one)
-            if all(self._explained(answer, {}) for answer in self.answers):
+            if all(self.trials.explained(answer, {}) for answer in self.answers):
                 return Searched(found, True, self.tried)
         return Searched(found, False, self.tried)
 
@@ -136,7 +126,7 @@ class _Search:
     def _begin(self) -> tuple[Judged | None, str]:
         """The smallest input that what is known does not explain, and the first value that differs there."""
         for answer in self.answers:
-            first = self._first_difference(answer, {})
+            first = self.trials.first_difference(answer, {})
             if first:
                 return answer, first
         return None, ""
@@ -166,13 +156,13 @@ class _Search:
                 continue
             acting = self._acting(candidate)
             inside = [n for n in acting if low <= n <= high]
-            if not inside or (change.steps is None and not self._acts_rightly(primary, change, inside)):
+            if not inside or (change.steps is None and not self.trials.acts_rightly(primary, change, inside)):
                 continue
             self.tried += 1
-            if change.steps is None and not self._alike(primary, change, tuple(inside), until=high):
+            if change.steps is None and not self.trials.explained(primary, at(inside, change), until=high):
                 continue
             for places in self._extents(acting, inside):
-                if self._alike(primary, change, places):
+                if self.trials.explained(primary, at(places, change)):
                     yield from self._weighed(candidate, change, places, acting)
                     break
             else:
@@ -191,9 +181,9 @@ class _Search:
             for n in acting:
                 if self._over() or self._is_enough(candidate):
                     return
-                if low <= n <= high and len(acting) > 1 and self._acts_rightly(primary, change, [n]):
+                if low <= n <= high and len(acting) > 1 and self.trials.acts_rightly(primary, change, [n]):
                     self.tried += 1
-                    if self._alike(primary, change, (n,)):
+                    if self.trials.explained(primary, at([n], change)):
                         yield from self._weighed(candidate, change, (n,), acting)
 
     def _extents(self, acting: Sequence[int], inside: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -210,31 +200,14 @@ class _Search:
         self, candidate: Candidate, change: Change, places: tuple[int, ...], acting: Sequence[int]
     ) -> Iterator[Found]:
         """What a candidate explains; nothing if an answer that is right contradicts it."""
-        wrong = [a for a in self.answers if self._first_difference(a, {})]
-        here = {n: [change] for n in places}
-        explained = [a for a in wrong if self._explained(a, here, change)]
+        wrong = [a for a in self.answers if self.trials.first_difference(a, {})]
+        here = at(places, change)
+        explained = [a for a in wrong if self.trials.explained(a, here)]
         right = [a for a in self.answers if a not in wrong]
-        if (not explained and len(places) > 1) or any(not self._explained(a, here, change) for a in right):
+        if (not explained and len(places) > 1) or any(not self.trials.explained(a, here) for a in right):
             return
-        left = max((self._left(a, here, change) for a in explained), default=0.0)
-        yield Found(
-            candidate, places, tuple(acting), len(explained), len(wrong), self._first_change(change, places), left
-        )
-
-    def _left(self, answer: Judged, changes: Changes, change: Change) -> float:
-        """How far the port is from the text with these changes."""
-        left = 0.0
-
-        def look(name: str, x: Array) -> Array:
-            nonlocal left
-            one = answer.compared.get(name)
-            if one is not None and one.given is not None and x.shape == one.given.shape:
-                left = max(left, replace(one.expected, value=x.astype("float64")).far(one.given))
-            return x
-
-        with contextlib.suppress(EnoughError):
-            self._run(answer, changes, change=change, look=look)
-        return left
+        left = max((self.trials.left(a, here) for a in explained), default=0.0)
+        yield Found(candidate, places, tuple(acting), len(explained), len(wrong), self.trials.first_change(here), left)
 
     def _best(self, found: Iterable[Found]) -> Found | None:
         """The one that explains most; of equals the likeliest. What costs much more than it is not tried."""
@@ -274,137 +247,6 @@ class _Search:
     def _acting(self, candidate: Candidate) -> list[int]:
         return [n for n, step in enumerate(self.program.steps) if candidate.acts(step)]
 
-    def _acts_rightly(self, primary: Judged, change: Change, inside: Sequence[int]) -> bool:
-        """Whether a change shows on the input that is sought from, and shows nothing on those that are right. Of steps
-        that are alike one is tried."""
-        if self.known:
-            return True
-        alike = list({self._likeness(n): n for n in reversed(inside)}.values())
-        if not any(self._moves(primary, change, n, inside=True) for n in alike):
-            return False
-        return not any(
-            self._moves(answer, change, n) for answer in self.answers if answer.right for n in alike
-            if self._tells(answer, n)
-        )  # fmt: skip
-
-    def _likeness(self, n: int) -> tuple[Any, ...]:
-        """What tells a step from others of its kind: its window, and what parameters it has."""
-        step = self.program.steps[n]
-        windows = self.program.config.get("windows") if step.kind == "layer" else None
-        tree = step.parameters(self.p) if step.kind.endswith("layer") else {}
-        window = windows[int(step.own[-1])] if windows else None
-        return (
-            step.kind,
-            step.place if step.kind == "output" else "",
-            window,
-            tuple(name for name, _ in named_leaves(tree)),
-        )
-
-    def _tells(self, answer: Judged, n: int) -> bool:
-        """Whether a value at or after this step was given."""
-        return any(self.program.step_of(name) >= n for name in answer.compared)
-
-    def _moves(self, answer: Judged, change: Change, n: int, *, inside: bool = False) -> bool:
-        """Whether a change moves the value of a step, or one that was given; with `inside`, any value within it. Not if
-        it raises there."""
-        moved, place = False, self.program.steps[n].place
-
-        def look(name: str, x: Array) -> Array:
-            nonlocal moved
-            expected = answer.truth.values.get(name)
-            if expected is not None and (inside or name == place or name in answer.compared):
-                limit = SHOWN if inside else MARGIN if name in answer.compared else LOUD
-                moved = numpy.shape(x) != expected.value.shape or expected.far(x) > limit
-            if moved:
-                raise EnoughError
-            return x
-
-        with contextlib.suppress(EnoughError):
-            self._run(answer, {n: [change]}, begin=n, end=n + 1, look=look)
-        return moved
-
-    def _alike(self, answer: Judged, change: Change, places: tuple[int, ...], until: int | None = None) -> bool:
-        return self._explained(answer, {n: [change] for n in places}, change, until=until)
-
-    def _explained(
-        self, answer: Judged, changes: Changes, change: Change | None = None, until: int | None = None
-    ) -> bool:
-        return not self._first_difference(answer, changes, change, until=until)
-
-    def _first_difference(
-        self, answer: Judged, changes: Changes, change: Change | None = None, until: int | None = None
-    ) -> str:
-        """The first value of the port that the text with these changes, and those that are known, does not give."""
-        if not changes and not self.known and change is None:
-            return answer.wrong[0] if answer.wrong else ""
-        differs = ""
-
-        def look(name: str, x: Array) -> Array:
-            nonlocal differs
-            one = answer.compared.get(name)
-            if one is not None and not same(name, one, x):
-                differs = name
-                raise EnoughError
-            return x
-
-        try:
-            self._run(answer, changes, change=change, end=None if until is None else until + 1, look=look)
-        except EnoughError:
-            return differs or "an exception"
-        return ""
-
-    def _first_change(self, change: Change, places: tuple[int, ...]) -> str:
-        """The first value that a mistake changes, on any of the smallest inputs: where one bit is another."""
-        found = list[str]()
-        for answer in self.answers[:FEW]:
-            before: dict[str, Array] = {}
-            first = ""
-
-            def keep(name: str, x: Array, before: dict[str, Array] = before) -> Array:
-                before[name] = x
-                return x
-
-            def look(name: str, x: Array, before: dict[str, Array] = before) -> Array:
-                nonlocal first
-                if name not in before or not numpy.array_equal(before[name], x):
-                    first = name
-                    raise EnoughError
-                return x
-
-            with contextlib.suppress(EnoughError):
-                self._run(answer, {}, look=keep)
-                self._run(answer, {n: [change] for n in places}, change=change, look=look)
-            found += [first] if first in answer.truth.values else []
-        order = list(self.answers[0].truth.values)
-        return min(found, key=order.index, default="")
-
-    def _run(
-        self, answer: Judged, changes: Changes, *, begin: int | None = None, end: int | None = None,
-        change: Change | None = None, look: Onlooker | None = None,
-    ) -> list[State]:  # fmt: skip
-        """The states from the first step that is changed on. EnoughError if an edited text raises."""
-        every = {n: list(held) for n, held in changes.items()}
-        program = self.program
-        for known, places in self.known:
-            for n in places:
-                every.setdefault(n, []).append(known)
-        reordered = [c for held in every.values() for c in held if c.steps is not None]
-        for other in reordered[:1]:
-            assert other.steps is not None
-            program = replace(program, steps=other.steps(program.steps))
-        first = min(every, default=0) if begin is None else begin
-        start = 0 if reordered or self.known else first
-        state = answer.truth.states[start]
-        try:
-            with bounded.at_most(STEPS):
-                return evaluated(
-                    program, self.p, answer.truth.input.arrays, begin=(start, state), end=end, changes=every, look=look
-                )
-        except EnoughError:
-            raise
-        except Exception as error:  # whatever an edit makes of the text
-            raise EnoughError from error
-
     def _part(self, share: float) -> float:
         now = time.process_time()
         return now + share * (self.end - now)
@@ -419,29 +261,3 @@ class _Search:
 
 def _told(candidate: Candidate) -> tuple[str, ...]:
     return tuple(line for _, lines in candidate.lines for line in lines)
-
-
-def same(name: str, one: Compared, x: Array) -> bool:
-    """Whether a value of an edited text is the port's."""
-    if one.given is None or not isinstance(x, numpy.ndarray):
-        return False
-    if x.ndim == one.given.ndim == 4 and x.shape[1] and one.given.shape[1] % x.shape[1] == 0:
-        x = numpy.repeat(x, one.given.shape[1] // x.shape[1], axis=1)  # keys that were given for each query head
-    if x.shape != one.given.shape:
-        return False
-    text = replace(one.expected, value=x.astype("float64"))
-    if text.far(one.given, times=MARGIN) <= 1:
-        return True
-    if not numpy.isfinite(x).all():
-        return False
-    counted = 1.0 if one.expected.counts is None else one.expected.counts
-    left = (x - one.given) * counted
-    whole = (one.expected.value - one.given) * counted
-    return bool(
-        numpy.isfinite(left).all() and (left * left).sum() <= SHARE**2 * (whole * whole).sum() and _is_large(one)
-    )
-
-
-def _is_large(one: Compared) -> bool:
-    """Whether the difference to be explained is far above rounding."""
-    return one.far > 10 / SHARE

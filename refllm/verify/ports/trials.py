@@ -1,0 +1,205 @@
+"""What becomes of the text when a mistake is put into it, and whether that is what the port gave."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.parameters import Tree, named_leaves
+from refllm.verify import bounded
+from refllm.verify.ports.evaluation import Change, EnoughError, Onlooker, evaluated
+from refllm.verify.ports.judged import Compared, Judged
+from refllm.verify.ports.program import Program, State
+
+MARGIN = 2.0  # how much further than a right port from the text an edited text may be from the port
+SHARE = 1e-3  # or, how much of the difference may stay unexplained, where a mistake makes rounding larger
+SHOWN = 0.3  # how far a value must move so that a change is seen in it
+LOUD = 300.0  # and how far, where what comes after it was right, so that it contradicts
+FEW = 4  # inputs on which it is looked for what a mistake changes first
+STEPS = 200_000  # of the words of the text in one evaluation
+
+Changes = Mapping[int, Sequence[Change]]  # by the number of a step
+
+
+def at(places: Sequence[int], change: Change) -> Changes:
+    """The change in each of these steps."""
+    return {n: [change] for n in places}
+
+
+class Trials:
+    """The text with mistakes in it, held against the answers of a port. What is `known` is in every one of them."""
+
+    def __init__(self, program: Program, p: Tree, answers: Sequence[Judged]) -> None:
+        self.program, self.p, self.answers = program, p, answers
+        self.known: list[tuple[Change, tuple[int, ...]]] = []  # mistakes that were found, and the steps they are in
+
+    def explained(self, answer: Judged, changes: Changes, until: int | None = None) -> bool:
+        """Whether the text with these changes gives all that the port gave, up to a step."""
+        return not self.first_difference(answer, changes, until)
+
+    def first_difference(self, answer: Judged, changes: Changes, until: int | None = None) -> str:
+        """The first value of the port that the text with these changes, and those that are known, does not give."""
+        if not changes and not self.known:
+            return answer.wrong[0] if answer.wrong else ""
+        differs = ""
+
+        def look(name: str, x: Array) -> Array:
+            nonlocal differs
+            one = answer.compared.get(name)
+            if one is not None and not same(name, one, x):
+                differs = name
+                raise EnoughError
+            return x
+
+        try:
+            self._run(answer, changes, end=None if until is None else until + 1, look=look)
+        except EnoughError:
+            return differs or "an exception"
+        return ""
+
+    def left(self, answer: Judged, changes: Changes) -> float:
+        """How far the port is from the text with these changes."""
+        left = 0.0
+
+        def look(name: str, x: Array) -> Array:
+            nonlocal left
+            one = answer.compared.get(name)
+            if one is not None and one.given is not None and x.shape == one.given.shape:
+                left = max(left, replace(one.expected, value=x.astype("float64")).far(one.given))
+            return x
+
+        with contextlib.suppress(EnoughError):
+            self._run(answer, changes, look=look)
+        return left
+
+    def first_change(self, changes: Changes) -> str:
+        """The first value that these change, on any of the smallest inputs: where one bit is another."""
+        found = list[str]()
+        for answer in self.answers[:FEW]:
+            before: dict[str, Array] = {}
+            first = ""
+
+            def keep(name: str, x: Array, before: dict[str, Array] = before) -> Array:
+                before[name] = x
+                return x
+
+            def look(name: str, x: Array, before: dict[str, Array] = before) -> Array:
+                nonlocal first
+                if name not in before or not numpy.array_equal(before[name], x):
+                    first = name
+                    raise EnoughError
+                return x
+
+            with contextlib.suppress(EnoughError):
+                self._run(answer, {}, look=keep)
+                self._run(answer, changes, look=look)
+            found += [first] if first in answer.truth.values else []
+        order = list(self.answers[0].truth.values)
+        return min(found, key=order.index, default="")
+
+    def acts_rightly(self, primary: Judged, change: Change, inside: Sequence[int]) -> bool:
+        """Whether a change shows on the input that is sought from, and shows nothing on those that are right. Of steps
+        that are alike one is tried."""
+        if self.known:
+            return True
+        alike = list({self._likeness(n): n for n in reversed(inside)}.values())
+        if not any(self._moves(primary, change, n, inside=True) for n in alike):
+            return False
+        return not any(
+            self._moves(answer, change, n) for answer in self.answers if answer.right for n in alike
+            if self._tells(answer, n)
+        )  # fmt: skip
+
+    def _likeness(self, n: int) -> tuple[Any, ...]:
+        """What tells a step from others of its kind: its window, and what parameters it has."""
+        step = self.program.steps[n]
+        windows = self.program.config.get("windows") if step.kind == "layer" else None
+        tree = step.parameters(self.p) if step.kind.endswith("layer") else {}
+        window = windows[int(step.own[-1])] if windows else None
+        return (
+            step.kind,
+            step.place if step.kind == "output" else "",
+            window,
+            tuple(name for name, _ in named_leaves(tree)),
+        )
+
+    def _tells(self, answer: Judged, n: int) -> bool:
+        """Whether a value at or after this step was given."""
+        return any(self.program.step_of(name) >= n for name in answer.compared)
+
+    def _moves(self, answer: Judged, change: Change, n: int, *, inside: bool = False) -> bool:
+        """Whether a change moves the value of a step, or one that was given; with `inside`, any value within it. Not if
+        it raises there."""
+        moved, place = False, self.program.steps[n].place
+
+        def look(name: str, x: Array) -> Array:
+            nonlocal moved
+            expected = answer.truth.values.get(name)
+            if expected is not None and (inside or name == place or name in answer.compared):
+                limit = SHOWN if inside else MARGIN if name in answer.compared else LOUD
+                moved = numpy.shape(x) != expected.value.shape or expected.far(x) > limit
+            if moved:
+                raise EnoughError
+            return x
+
+        with contextlib.suppress(EnoughError):
+            self._run(answer, {n: [change]}, begin=n, end=n + 1, look=look)
+        return moved
+
+    def _run(
+        self, answer: Judged, changes: Changes, *, begin: int | None = None, end: int | None = None,
+        look: Onlooker | None = None,
+    ) -> list[State]:  # fmt: skip
+        """The states from the first step that is changed on. EnoughError if an edited text raises."""
+        every = {n: list(held) for n, held in changes.items()}
+        program = self.program
+        for known, places in self.known:
+            for n in places:
+                every.setdefault(n, []).append(known)
+        reordered = [c for held in every.values() for c in held if c.steps is not None]
+        for other in reordered[:1]:
+            assert other.steps is not None
+            program = replace(program, steps=other.steps(program.steps))
+        first = min(every, default=0) if begin is None else begin
+        start = 0 if reordered or self.known else first
+        state = answer.truth.states[start]
+        try:
+            with bounded.at_most(STEPS):
+                return evaluated(
+                    program, self.p, answer.truth.input.arrays, begin=(start, state), end=end, changes=every, look=look
+                )
+        except EnoughError:
+            raise
+        except Exception as error:  # whatever an edit makes of the text
+            raise EnoughError from error
+
+
+def same(name: str, one: Compared, x: Array) -> bool:
+    """Whether a value of an edited text is the port's."""
+    if one.given is None or not isinstance(x, numpy.ndarray):
+        return False
+    if x.ndim == one.given.ndim == 4 and x.shape[1] and one.given.shape[1] % x.shape[1] == 0:
+        x = numpy.repeat(x, one.given.shape[1] // x.shape[1], axis=1)  # keys that were given for each query head
+    if x.shape != one.given.shape:
+        return False
+    text = replace(one.expected, value=x.astype("float64"))
+    if text.far(one.given, times=MARGIN) <= 1:
+        return True
+    if not numpy.isfinite(x).all():
+        return False
+    counted = 1.0 if one.expected.counts is None else one.expected.counts
+    left = (x - one.given) * counted
+    whole = (one.expected.value - one.given) * counted
+    return bool(
+        numpy.isfinite(left).all() and (left * left).sum() <= SHARE**2 * (whole * whole).sum() and _is_large(one)
+    )
+
+
+def _is_large(one: Compared) -> bool:
+    """Whether the difference to be explained is far above rounding."""
+    return one.far > 10 / SHARE
