@@ -20,6 +20,7 @@ from refllm.trained import Trained, load_model
 from refllm.verify.ports import report as ports_report
 from refllm.verify.ports.chosen import Input, context, inputs, of_text
 from refllm.verify.ports.evaluation import evaluated
+from refllm.verify.ports.file_names import names_in_files
 from refllm.verify.ports.judged import judged
 from refllm.verify.ports.program import Program, program
 from refllm.verify.ports.report import PortReport
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", dest="every", help="every value that has a name")
     add("--compare", metavar="FILE", help="the same tensors as a port computes them, .safetensors")
     add("--search", type=float, default=SECONDS, metavar="SECONDS",
-        help=f"with --compare: how long mistakes are tried (default {SECONDS:g}; 0: not at all)")  # fmt: skip
+        help=f"with --compare: processor seconds that mistakes are tried for (default {SECONDS:g})")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -145,10 +146,12 @@ def _compared(trained: Trained, steps: Program, given: Input, options: argparse.
     if not answer.compared:
         names = [name for name in expected.values if _is_usual(name, steps)]
         raise UserError(f"the port has none of the tensors {', '.join(names[:6])} ...; name them so")
-    raw: Mapping[str, Array] = unused_rows(open_folder(directory)) if is_folder(directory) else {}
+    published = open_folder(directory) if is_folder(directory) else None
+    raw: Mapping[str, Array] = {} if published is None else unused_rows(published)
+    called = {} if published is None else names_in_files(published)
     found = searched(steps, trained.parameters, raw, [answer], options.search)
     kind = str(trained.description["model"])
-    done = PortReport(path.name, str(directory), kind, steps, "float32", [answer], {}, {}, found)
+    done = PortReport(path.name, str(directory), kind, steps, "float32", [answer], {}, {}, found, called)
     print(ports_report.as_text(done), end="")
     return 0 if done.right else 1
 

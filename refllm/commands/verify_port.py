@@ -6,8 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ from refllm.verify.case import FaultError, UnsupportedError
 from refllm.verify.plugging import Plug
 from refllm.verify.ports import report as ports_report
 from refllm.verify.ports.chosen import Input, inputs
+from refllm.verify.ports.file_names import names_in_files
 from refllm.verify.ports.judged import Judged, judged
 from refllm.verify.ports.port import IsolatedPort, case_of
 from refllm.verify.ports.program import Program, program
 from refllm.verify.ports.report import PortReport
-from refllm.verify.ports.search import SECONDS, Searched, searched
+from refllm.verify.ports.search import SECONDS, searched
 from refllm.verify.ports.truth import truth
 from refllm.verify.report import Report
 
@@ -85,7 +85,7 @@ def _text_ids(folder: Folder, steps: Program, text: str | None) -> Array | None:
 def tokens_of(tokenizer: Tokenizer, text: str, steps: Program) -> Array:
     """The ids of a text: for a model that reads both sides with what its tokenizer puts around it, else before it."""
     marked = getattr(tokenizer, "marked", None)
-    return marked(text) if marked is not None and "mask" in steps.keys else begun(tokenizer, text)
+    return marked(text) if marked is not None and steps.reads_both_sides else begun(tokenizer, text)
 
 
 def shown(given: Input) -> str:
@@ -137,22 +137,12 @@ def _judged(
         kind, answer = answers[given.name]
         if kind == "answer":
             held.append(judged(steps, truth(steps, p, given, options.dtype), answer.outputs, answer.taps))
-    found = _searched(steps, p, unused_rows(folder), held, options.search)
+    found = searched(steps, p, unused_rows(folder), held, SECONDS if options.search is None else options.search)
     by_kind = {k: {n: a for n, (kind, a) in answers.items() if kind == k} for k in ("fault", "skip")}
     return PortReport(
         name, str(folder.directory), str(folder.fields.values["model_type"]), steps, options.dtype, held,
-        by_kind["fault"], by_kind["skip"], found,
+        by_kind["fault"], by_kind["skip"], found, names_in_files(folder),
     )  # fmt: skip
-
-
-def _searched(
-    steps: Program, p: Tree, raw: Mapping[str, Array], answers: list[Judged], seconds: float | None
-) -> Searched:
-    try:
-        return searched(steps, p, raw, answers, SECONDS if seconds is None else seconds)
-    except KeyboardInterrupt:
-        print("refllm: interrupted while explanations were sought; here is where it differs", file=sys.stderr)
-        return Searched([], False, 0)
 
 
 def unused_rows(folder: Folder) -> dict[str, Array]:

@@ -13,7 +13,9 @@ import contextlib
 import functools
 import importlib.util
 import inspect
+import os
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -168,12 +170,13 @@ def load(path: Path, *, stays: bool = False) -> ModuleType:
     """A Python file as a module; it can import what lies beside it. UserError if it cannot be imported."""
     if not path.is_file() or path.suffix != ".py":
         raise UserError(f"{path} is no Python file; give the path of a module whose functions are to be verified")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"{path.stem}_of_the_adapter" if path.stem in sys.stdlib_module_names else path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} cannot be imported as a Python module")
     module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(path.stem)
-    sys.modules[path.stem] = module  # while it is executed, as the import system does
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # while it is executed, as the import system does
     try:
         with _undisturbed(), _importable(path.resolve().parent):
             spec.loader.exec_module(module)
@@ -183,9 +186,9 @@ def load(path: Path, *, stays: bool = False) -> ModuleType:
         raise UserError(f"{path} cannot be imported: {_described(error)}") from None
     finally:
         if before is not None:
-            sys.modules[path.stem] = before
+            sys.modules[name] = before
         elif not stays:
-            sys.modules.pop(path.stem, None)
+            sys.modules.pop(name, None)
     return module
 
 
@@ -299,7 +302,8 @@ def _described(error: BaseException, function: Callable[..., Any] | None = None)
         text = " ".join(_words(error).split())
     if not places and function is not None:  # it does not take what it was called with
         code = getattr(inspect.unwrap(function), "__code__", None)
-        places = [(code.co_filename, code.co_firstlineno)] if isinstance(code, CodeType) else []
+        if isinstance(code, CodeType) and not code.co_filename.startswith(_OWN):
+            places = [(code.co_filename, code.co_firstlineno)]
     at = f" ({Path(places[-1][0]).name}, line {places[-1][1]})" if places else ""
     return f"{type(error).__name__}{': ' if text else ''}{text[:300]}{at}"
 
@@ -325,14 +329,22 @@ def _unwarned() -> Iterator[None]:
         yield
 
 
+def _after_the_library() -> int:
+    """The place in sys.path behind the standard library, before what is installed."""
+    own = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    own |= {os.path.join(place, "lib-dynload") for place in own}
+    return max((n + 1 for n, place in enumerate(sys.path) if place in own), default=len(sys.path))
+
+
 @contextlib.contextmanager
 def _importable(folder: Path | None) -> Iterator[None]:
-    """What lies beside the adapter can be imported, and sys.path is as it was afterwards."""
+    """What lies beside the adapter can be imported, and sys.path is as it was afterwards. The standard library goes
+    before it: a file string.py there must not take the place of the one that everybody imports."""
     if folder is None:
         yield
         return
     place = str(folder)
-    sys.path.insert(0, place)
+    sys.path.insert(_after_the_library(), place)
     try:
         yield
     finally:

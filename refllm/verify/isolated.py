@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,11 @@ _ERRORS: dict[str, type[Exception]] = {"unsupported": UnsupportedError, "raised"
 _PROGRAM = (
     "import sys; sys.path[:] = {paths!r}; from refllm.verify.serve import main; main({file!r}, {places!r}, {plug!r})"
 )
+
+
+def search_path() -> list[str]:
+    """sys.path for a process that is started elsewhere: "" is the folder of work of this one."""
+    return [place or os.getcwd() for place in sys.path]
 
 
 class Isolated:
@@ -87,7 +93,11 @@ class Isolated:
     def _words(self, places: int | None) -> list[str]:
         """The command of the process, which writes to the file `places` where it crashed."""
         plug = dataclasses.astuple(self.plug)
-        return [sys.executable, "-c", _PROGRAM.format(paths=sys.path, file=str(self.path), places=places, plug=plug)]
+        return [
+            sys.executable,
+            "-c",
+            _PROGRAM.format(paths=search_path(), file=str(self.path), places=places, plug=plug),
+        ]
 
     def _question(self, case: Case, dtype: str) -> Any:
         return frames.question(case), dtype

@@ -65,6 +65,6 @@ def test_a_folder_has_the_inputs_and_the_values_between_layers(folder: Path, tmp
     out = tmp_path / "sent"
     assert main(["taps", str(folder), "--text", "the aa b", "--out", str(out)]) == 0
     said = json.loads((out / "inputs.json").read_text())
-    assert set(said) == {"one", "two", "text"}
+    assert set(said) == {"one", "two", "text", "padded"}
     assert {"embedding", "layers.0.q", "layers.1", "logits"} <= set(tensors_of(out / "text.safetensors"))
     assert main(["taps", str(folder), "--text", "the aa b", "--out", str(out)]) == 2

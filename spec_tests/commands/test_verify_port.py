@@ -12,7 +12,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from refllm.cli import main
-from refllm.verify.ports.port import functions
+from refllm.pretrained.folder import open_folder
+from refllm.verify.case import FaultError
+from refllm.verify.ports.chosen import Input
+from refllm.verify.ports.file_names import mentioned, names_in_files
+from refllm.verify.ports.port import case_of, functions
 from spec_tests.verify.ports.models import written
 from spec_tests.verify.ports.strangers import Port
 
@@ -115,6 +119,39 @@ def test_a_port_has_any_of_the_forms(model: Path, tmp_path: Path, body: str) -> 
     found = functions(path, model).functions["logits"](ids=numpy.array([[1, 2, 3]]))
     port: Any = Port(str(model))
     numpy.testing.assert_array_equal(found[0], port.logits(numpy.array([[1, 2, 3]])))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("def logits(ids): return PORT.logits(ids), None", "a tuple of 2 (an array, None)"),
+        ("def logits(ids): return PORT.logits(ids), {}, 3", "a tuple of 3 (an array, a dict, an int)"),
+        ("def logits(ids): return (PORT.logits(ids),)", "a tuple of 1 (an array)"),
+        ("def logits(ids): return [[1.0], [1.0, 2.0]]", "a list that is no array of numbers"),
+        ("def logits(ids): return PORT.logits(ids), {'embedding': [[1.0], 'x']}", "embedding is a list"),
+        ("def logits(ids): return PORT.logits(ids)\ndef taps(ids): return None", "taps returned None"),
+    ],
+)
+def test_an_answer_that_is_no_array_is_a_line_about_the_port(model: Path, tmp_path: Path, body: str, said: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(FROM.format(root=str(ROOT)) + f"PORT = Port({str(model)!r})\n{body}\n")
+    case = case_of(Input("text", "", {"ids": numpy.array([[1, 2, 3]])}))
+    with pytest.raises(FaultError) as error:
+        functions(path, model).respond(case, "float32")
+    assert said in str(error.value)
+    assert "line" not in str(error.value)
+
+
+def test_a_mistake_in_the_weights_has_the_names_of_the_files(tmp_path: Path) -> None:
+    folder = open_folder(written(tmp_path / "model", "qwen2"))
+    names = names_in_files(folder)
+    assert set(folder.entries[1].names) <= {n.removeprefix("model.").replace("*", "0") for n in names.values()}
+    said = "layers.*.attention.bq is left out, and layers.*.norm1 and layers.*.norm2 are exchanged"
+    assert mentioned(said, names) == [
+        ("layers.*.attention.bq", "model.layers.*.self_attn.q_proj.bias"),
+        ("layers.*.norm1", "model.layers.*.input_layernorm"),
+        ("layers.*.norm2", "model.layers.*.post_attention_layernorm"),
+    ]
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,17 @@ def test_the_functions_of_a_file_are_called_with_numpy_arrays(write: Write, gold
 def test_what_lies_beside_a_file_can_be_imported(write: Write, tmp_path: Path) -> None:
     (tmp_path / "beside_it.py").write_text(RELU)
     assert "relu" in adapter.from_file(write("from beside_it import relu")).functions
+
+
+def test_a_file_beside_an_adapter_does_not_hide_the_standard_library(write: Write, tmp_path: Path) -> None:
+    """Nor does an adapter that is called as a module of it; what is beside it goes before what is installed."""
+    sys.modules.pop("colorsys", None)
+    (tmp_path / "colorsys.py").write_text("raise ImportError('not the one of the library')\n")
+    (tmp_path / "hypothesis_of_mine.py").write_text("def f(x): return x\n")
+    text = "import colorsys, hypothesis_of_mine\ndef relu(x): return colorsys.ONE_SIXTH\n"
+    assert adapter.from_file(write(text)).functions["relu"](0) == colorsys.ONE_SIXTH
+    (tmp_path / "colorsys.py").write_text("import colorsys\ndef relu(x): return colorsys.ONE_SIXTH\n")
+    assert adapter.from_file(tmp_path / "colorsys.py").functions["relu"](0) == colorsys.ONE_SIXTH
 
 
 @pytest.mark.parametrize(

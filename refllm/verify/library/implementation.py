@@ -10,7 +10,7 @@ from typing import Any
 from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.verify.case import CARRIERS, Case, Manner, Response, UnsupportedError, cast
-from refllm.verify.isolated import Isolated
+from refllm.verify.isolated import Isolated, search_path
 from refllm.verify.library.calls import Group, Question
 from refllm.verify.library.interfaces import Argument, Interface
 
@@ -52,7 +52,9 @@ class Library(Isolated):
         return Library(self.path, self.interfaces, self.conventions, timeout, alone=self._alone)
 
     def _words(self, places: int | None) -> list[str]:
-        program = _PROGRAM.format(paths=sys.path, file=str(self.path), names=sorted(self.interfaces), places=places)
+        program = _PROGRAM.format(
+            paths=search_path(), file=str(self.path), names=sorted(self.interfaces), places=places
+        )
         return [sys.executable, "-c", program]
 
     def _question(self, case: Case, dtype: str) -> Question:

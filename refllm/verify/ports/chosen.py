@@ -86,7 +86,7 @@ def _arrays(program: Program, draw: Draw, rows: int, tokens: int) -> dict[str, A
     if program.model == "encoder_decoder":
         S = min(T + 1, context(program))
         return {"source": draw(rows, S), "mask": numpy.ones((rows, S), bool), "ids": ids}
-    return {"ids": ids}
+    return {"ids": ids, "mask": numpy.ones((rows, T), bool)}
 
 
 def of_text(program: Program, ids: Array, target: Array | None = None) -> Input:

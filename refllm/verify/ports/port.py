@@ -21,8 +21,8 @@ import numpy
 from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.verify import adapter, arrays, plugging
-from refllm.verify.case import Case, Truth
-from refllm.verify.isolated import Isolated
+from refllm.verify.case import Case, FaultError, Truth
+from refllm.verify.isolated import Isolated, search_path
 from refllm.verify.plugging import NOTHING_SAID, Plug
 from refllm.verify.ports.chosen import Input
 from refllm.verify.serve import answer_all
@@ -61,7 +61,7 @@ class IsolatedPort(Isolated):
 
     def _words(self, places: int | None) -> list[str]:
         said = _PROGRAM.format(
-            paths=sys.path, file=str(self.path), folder=str(self.folder), places=places,
+            paths=search_path(), file=str(self.path), folder=str(self.folder), places=places,
             plug=dataclasses.astuple(self.plug),
         )  # fmt: skip
         return [sys.executable, "-c", said]
@@ -115,20 +115,53 @@ def _answering(
 
     def answer(**inputs: Array) -> tuple[Any, None, dict[str, Any]]:
         y = logits(**_taken(logits, inputs, given))
-        found: Mapping[str, Any] = {}
-        if isinstance(y, tuple) and len(y) == 2 and isinstance(y[1], dict):
-            y, found = y
+        found: Any = {}
+        if isinstance(y, tuple) and not _is_numbers(y):
+            y, found = _pair(y)
         if taps is not None and not found:
             found = taps(**_taken(taps, inputs, given))
+            if not isinstance(found, Mapping):
+                raise FaultError(f"taps returned {_kind(found)}; it must return a dict of arrays by their names")
         y = getattr(y, OPERATION, y)
-        return _as_numpy(y), None, {str(name): _as_numpy(x) for name, x in dict(found).items()}
+        return _as_numpy(OPERATION, y), None, {str(name): _as_numpy(str(name), x) for name, x in found.items()}
 
     return answer
 
 
-def _as_numpy(x: Any) -> Any:
+def _pair(y: tuple[Any, ...]) -> tuple[Any, Mapping[str, Any]]:
+    """What a port returned as logits and taps. FaultError for any other tuple."""
+    if len(y) == 2 and isinstance(y[1], Mapping):
+        return y[0], y[1]
+    shown = ", ".join(_kind(part) for part in y[:4]) + (", ..." if y[4:] else "")
+    raise FaultError(
+        f"{OPERATION} returned a tuple of {len(y)} ({shown}); it must return the logits, or (logits, taps) with the "
+        "taps a dict of arrays"
+    )
+
+
+def _kind(x: Any) -> str:
+    name = {"ndarray": "array", "NoneType": "None"}.get(type(x).__name__, type(x).__name__)
+    return name if x is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _is_numbers(x: Any) -> bool:
+    """Whether it is a number, or nested lists and tuples of numbers."""
+    if isinstance(x, list | tuple):
+        return all(_is_numbers(part) for part in x)
+    return isinstance(x, float | int)
+
+
+def _as_numpy(name: str, x: Any) -> Any:
     found = arrays.all_arrived(x, "bfloat16")
-    return numpy.asarray(found, "float32") if isinstance(found, list | tuple | float | int) else found
+    if not isinstance(found, list | tuple | float | int):
+        return found
+    try:
+        return numpy.asarray(found, "float32")
+    except (ValueError, TypeError, OverflowError):
+        raise FaultError(
+            f"{name} is {_kind(found)} that is no array of numbers: its rows have different lengths, "
+            "or hold something else; give an array"
+        ) from None
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

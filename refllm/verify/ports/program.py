@@ -11,13 +11,13 @@ from typing import Any
 
 from refllm.backend import Array
 from refllm.errors import UserError
+from refllm.models.llama import FARTHEST
 from refllm.parameters import Tree
 from refllm.spec.array import part, tap
 from refllm.verify.ports.published import bert, encoder_decoder, gpt, llama
 
 State = dict[str, Any]  # what the steps before have left: "x", "memory", and the inputs
 KINDS = ("llama", "gpt", "bert", "encoder_decoder")
-BIASES_BY_DISTANCE = ("alibi", "relative")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Program:
     answer: str
     keys: frozenset[str] = field(default=frozenset())  # the inputs that it takes beside ids
 
+    @property
+    def reads_both_sides(self) -> bool:
+        """Whether what it reads first is not read in one direction alone."""
+        return self.model in ("bert", "encoder_decoder")
+
     def index(self, place: str) -> int:
         return next(n for n, step in enumerate(self.steps) if step.place == place)
 
@@ -74,8 +79,6 @@ def program(model: str, config: Any, *, head: bool = True) -> Program:
     values = config.as_dict()
     if model not in KINDS:
         raise UserError(f"a model of the kind {model} has no taps; those of the kinds {', '.join(KINDS)} have")
-    if model == "llama" and values["positions"] in BIASES_BY_DISTANCE:
-        raise UserError(f"a llama with positions {values['positions']!r} is no published form and has no taps")
     whole = {"llama": _llama, "gpt": _gpt, "bert": _bert, "encoder_decoder": _encoder_decoder}[model](values)
     return whole if head else replace(whole, steps=whole.steps[:-1], answer=whole.steps[-2].place)
 
@@ -85,9 +88,10 @@ def _llama(config: dict[str, Any]) -> Program:
     steps = [_first(llama.llama_embedding)]
     for n in range(config["layers"]):
         steps.append(_layer(n, llama.llama_layer, lambda s, p, c, n=n: llama.llama_layer(
-            s["x"], p, window=_window(c, n), config=c)))  # fmt: skip
+            s["x"], p, s["p"].get("relative"), window=_window(c, n), attention_mask=s["mask"], config=c)))  # fmt: skip
     steps += [_whole("norm", "norm", llama.llama_norm), _whole("logits", "output", llama.llama_logits)]
-    return Program("llama", {**config, "windows": windows}, steps, "logits")
+    own = {**config, "windows": windows, "farthest": FARTHEST}
+    return Program("llama", own, steps, "logits", frozenset({"mask"}))
 
 
 def _window(config: Mapping[str, Any], n: int) -> int:
@@ -98,10 +102,10 @@ def _gpt(config: dict[str, Any]) -> Program:
     steps = [_first(gpt.gpt_embedding)]
     for n in range(config["layers"]):
         steps.append(_layer(n, gpt.transformer_layer, lambda s, p, c: gpt.transformer_layer(
-            s["x"], p, causal=True, attention_mask=None, config=c)))  # fmt: skip
+            s["x"], p, causal=True, attention_mask=s["mask"], config=c)))  # fmt: skip
     steps += [_whole("norm", "norm", gpt.gpt_norm)] if config["norm"] == "pre" else []
     steps += [_whole("logits", "output", gpt.gpt_logits)]
-    return Program("gpt", config, steps, "logits")
+    return Program("gpt", config, steps, "logits", frozenset({"mask"}))
 
 
 def _bert(config: dict[str, Any]) -> Program:

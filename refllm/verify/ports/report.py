@@ -10,7 +10,9 @@ from typing import Any
 
 from refllm.verify.case import Response
 from refllm.verify.ports import places
+from refllm.verify.ports.candidates import Candidate
 from refllm.verify.ports.chosen import Input, untried
+from refllm.verify.ports.file_names import Names, mentioned
 from refllm.verify.ports.judged import Judged
 from refllm.verify.ports.port import case_of
 from refllm.verify.ports.program import Program
@@ -35,6 +37,7 @@ class PortReport:
     faults: dict[str, str]  # by input, why there is no answer
     skipped: dict[str, str]
     found: Searched
+    names: Names = field(default_factory=dict)  # what our parameters are called in the files
     further: list[str] = field(default_factory=list)
 
     @property
@@ -47,13 +50,19 @@ class PortReport:
 
     @property
     def begins(self) -> tuple[str, str]:
-        """The first value that differs, of the smallest input that is wrong, and the last before it that agrees."""
-        wrong = sorted((a for a in self.answers if a.wrong), key=lambda a: a.truth.input.tokens)
-        if not wrong:
+        """The first value that differs on any input, and the last one before it, which agrees on all."""
+        order = dict.fromkeys(name for answer in self.answers for name in answer.truth.values)
+        given = {name for answer in self.answers for name in answer.compared}
+        names = [name for name in order if name in given]
+        wrong = {name for answer in self.answers for name in answer.wrong}
+        at = next((n for n, name in enumerate(names) if name in wrong), None)
+        if at is None:
             return "", ""
-        names = list(wrong[0].compared)
-        at = names.index(wrong[0].wrong[0])
         return names[at], names[at - 1] if at else ""
+
+    def differs_on(self, name: str) -> list[str]:
+        """The inputs on which a value differs."""
+        return [answer.truth.input.name for answer in self.answers if name in answer.wrong]
 
 
 # --- on a terminal ----------------------------------------------------------------------------------------------------
@@ -110,7 +119,9 @@ def _begins(report: PortReport) -> Iterator[str]:
     if not first:
         return
     if len({name for answer in report.answers for name in answer.compared}) > 1:
-        yield from _wrapped(f"differs first   {places.in_words(first, report.program)} ({first})", " " * 16)
+        on = report.differs_on(first)
+        some = f", on {', '.join(on)}" if len(on) < len(report.answers) else ""
+        yield from _wrapped(f"differs first   {places.in_words(first, report.program)} ({first}{some})", " " * 16)
         agrees = f"{places.in_words(before, report.program)} ({before})" if before else "nothing before it was given"
         yield from _wrapped(f"agrees before   {agrees}", " " * 16)
     yield from _wrapped(f"by the inputs   {triage(report)}", " " * 16) if triage(report) else ()
@@ -124,6 +135,8 @@ def _mistakes(report: PortReport) -> Iterator[str]:
             yield from _wrapped(f"                {said}", " " * 16)
         yield f"                in {extent(one, report.program)}"
         yield from _diff(one)
+        for ours, theirs in mentioned(_parameters_of(one.candidate), report.names):
+            yield from _wrapped(f"                {ours} is {theirs}", " " * 18)
         for other in one.others:
             yield from _wrapped(f"or              {_short(other)}", " " * 18)
     if not report.right and not report.faults:
@@ -136,10 +149,26 @@ def _conclusion(report: PortReport) -> str:
     if report.found.complete and report.found.found:
         what = "this mistake" if len(report.found.found) == 1 else "these mistakes"
         return f"The text with {what} gives all that the port gave, on {wrong} of {wrong} wrong inputs."
-    tried = f"{report.found.tried:,} mistakes were tried; --search SECONDS tries more"
+    tried = _tried(report.found)
     if report.found.found:
         return f"More is wrong: with this in the text the port still differs. {tried}."
-    return f"No single mistake gives these numbers. {tried}, and values on the way (taps) say where it is."
+    return f"{tried}, and none of them gives these numbers. Values on the way (taps) say where it is."
+
+
+def _tried(found: Searched) -> str:
+    """How many mistakes were tried, and whether that is all of them."""
+    if found.ended == "interrupted":
+        return f"The search was interrupted after {found.tried:,} mistakes"
+    if found.ended == "time":
+        return f"{found.tried:,} mistakes were tried in the time there was (more with --search SECONDS)"
+    return f"All {found.tried:,} mistakes that show here were tried"
+
+
+def _parameters_of(candidate: Candidate) -> str:
+    """What is said of a mistake that is in the weights; nothing for another one."""
+    if not any(place == "parameters" for place, _ in candidate.lines):
+        return ""
+    return "\n".join([candidate.said, *(line for _, lines in candidate.lines for line in lines)])
 
 
 def _diff(one: Found) -> Iterator[str]:
@@ -149,7 +178,7 @@ def _diff(one: Found) -> Iterator[str]:
             yield from _wrapped(f"                  {line}", " " * 22)
 
 
-def _short(candidate: Any) -> str:
+def _short(candidate: Candidate) -> str:
     lines = [line for _, held in candidate.lines for line in held if line.startswith("+")]
     return candidate.said or "; ".join(lines)
 
@@ -168,6 +197,8 @@ def located(one: Found, program: Program) -> str:
 
 
 def extent(one: Found, program: Program) -> str:
+    if one.candidate.change.steps is not None:
+        return "the order of the layers"
     steps = [program.steps[n] for n in one.places]
     layers = [step for step in steps if step.kind.endswith("layer")]
     all_layers = [program.steps[n] for n in one.acting if program.steps[n].kind.endswith("layer")]
@@ -210,8 +241,9 @@ def as_data(report: PortReport) -> dict[str, Any]:
             **{name: {"status": "skip", "reason": reason, "wrong": []} for name, reason in report.skipped.items()},
         },
         "differs_first": _value(first, report.program), "agrees_before": _value(before, report.program),
-        "by_the_inputs": triage(report), "mistakes": [_mistake(one, report.program) for one in report.found.found],
-        "explained": report.found.complete, "tried": report.found.tried,
+        "by_the_inputs": triage(report),
+        "mistakes": [_mistake(one, report.program, report.names) for one in report.found.found],
+        "explained": report.found.complete, "tried": report.found.tried, "search_ended": report.found.ended,
     }  # fmt: skip
 
 
@@ -233,10 +265,11 @@ def _value(name: str, program: Program) -> dict[str, str] | None:
     return {"value": name, "operation": places.operation(name, program), "words": places.in_words(name, program)}
 
 
-def _mistake(one: Found, program: Program) -> dict[str, Any]:
+def _mistake(one: Found, program: Program, names: Names) -> dict[str, Any]:
     return {
         "said": one.candidate.said, "located": _value(one.first, program), "in": extent(one, program),
         "places": [program.steps[n].place for n in one.places],
+        "in_the_files": dict(mentioned(_parameters_of(one.candidate), names)),
         "diff": [line for place, lines in one.candidate.lines for line in (place, *lines)],
         "or": [_short(other) for other in one.others],
     }  # fmt: skip

@@ -31,6 +31,7 @@ LONGEST = 10.0  # and at most so many times as long
 MISTAKES = 3  # that are sought one after the other
 ENOUGH = 100  # candidates that are tried after one that explains all
 FURTHER = 0.1  # how much more than what explains all the dearest candidate costs that is still tried
+ORDERS = 0.2  # the share of the time for layers in another order, of which each is a run of all layers
 IN_ALL = 0.6  # the share of the time for candidates that act in all their layers
 NEARLY = 2.0  # how many times as far as the nearest another one may be that gives the same numbers
 MOST_ALIKE = 3  # further candidates that are named
@@ -47,6 +48,7 @@ class Found:
     wrong: int
     first: str = ""  # the first value that it changes
     left: float = 0.0  # how far from the port the text with it still is, in what rounding may do
+    gives: tuple[bytes, ...] = ()  # what the text with it computes on the inputs that it explains, as digests
     others: tuple[Candidate, ...] = ()
 
     @property
@@ -56,20 +58,23 @@ class Found:
 
 @dataclass(frozen=True)
 class Searched:
-    """What was found, and whether it explains all that was given."""
+    """What was found, whether it explains all that was given, and why the search ended before everything was tried:
+    "time", "interrupted", or "" where it did not."""
 
     found: list[Found]
     complete: bool
     tried: int
+    ended: str = ""
 
 
 def searched(
     program: Program, p: Tree, raw: Mapping[str, Array], answers: Sequence[Judged], seconds: float = SECONDS
 ) -> Searched:
-    """The mistakes of a port by its answers to the inputs."""
+    """The mistakes of a port by its answers to the inputs. An interrupt ends the search, and what was found stays."""
     end = time.process_time() + seconds
     if not any(one.wrong for one in answers) or seconds <= 0:
-        return Searched([], not any(one.wrong for one in answers), 0)
+        right = not any(one.wrong for one in answers)
+        return Searched([], right, 0, "" if right else "time")
     with (
         warnings.catch_warnings(action="ignore"),
         numpy.errstate(all="ignore"),
@@ -84,29 +89,41 @@ class _Search:
     ) -> None:
         self.program, self.p, self.end = program, p, end
         self.answers = sorted((a for a in answers if not a.fault), key=lambda a: a.truth.input.tokens)
-        self.named = named(program, p, raw)
+        self.raw, self.named = raw, list[Candidate]()
         self.trials = Trials(program, p, self.answers)
         self.of_text: dict[frozenset[FunctionType], list[Candidate]] = {}
         self.tried = 0
+        self.ended = ""
+        self.found = list[Found]()
         self.dearest = self.last = math.inf  # cost and number of the last candidate that is tried
 
     def all(self) -> Searched:
-        found = list[Found]()
-        for _ in range(MISTAKES):
+        complete = False
+        try:
+            complete = self._all()
+        except KeyboardInterrupt:
+            self.ended = "interrupted"
+        return Searched(self.found, complete, self.tried, "" if complete else self.ended)
+
+    def _all(self) -> bool:
+        """Finds mistakes until they explain everything; whether they do."""
+        self.named = named(self.program, self.p, self.raw)
+        while len(self.found) < MISTAKES and self.ended != "interrupted":
             one = self._next()
             if one is None:
                 break
             change = one.candidate.changed()
             assert change is not None
             self.trials.known.append((change, one.places))
-            found.append(one)
+            self.found.append(one)
             if all(self.trials.explained(answer, {}) for answer in self.answers):
-                return Searched(found, True, self.tried)
-        return Searched(found, False, self.tried)
+                return True
+        return False
 
     # --- one more mistake ---------------------------------------------------------------------------------------------
 
     def _next(self) -> Found | None:
+        self.ended = ""
         primary, first = self._begin()
         if primary is None:
             return None
@@ -116,10 +133,12 @@ class _Search:
             (lambda: self.named, 1.0), (lambda: self._of_text(ran), IN_ALL),
         ]  # fmt: skip
         for candidates, share in phases:
+            if self._over(self.end):
+                break
             best = self._best(self._in_all_steps(primary, low, high, ran, candidates(), share))
-            if best is None and high > low:
+            if best is None and high > low and self.ended != "interrupted":
                 best = self._best(self._in_one_step(primary, low, high, ran, candidates()))
-            if best is not None:
+            if best is not None or self.ended == "interrupted":
                 return best
         return None
 
@@ -148,11 +167,12 @@ class _Search:
     ) -> Iterator[Found]:  # fmt: skip
         """Candidates in every step that they can act in."""
         end = self.end if low == high else self._part(share)
+        until = self._part(ORDERS)
         for candidate in candidates:
-            if time.process_time() > end or self._is_enough(candidate):
+            if self._over(end) or self._is_enough(candidate):
                 return
             change = self._usable(candidate, ran)
-            if change is None:
+            if change is None or (change.steps is not None and time.process_time() > until):
                 continue
             acting = self._acting(candidate)
             inside = [n for n in acting if low <= n <= high]
@@ -179,7 +199,7 @@ class _Search:
                 continue
             acting = self._acting(candidate)
             for n in acting:
-                if self._over() or self._is_enough(candidate):
+                if self._over(self.end) or self._is_enough(candidate):
                     return
                 if low <= n <= high and len(acting) > 1 and self.trials.acts_rightly(primary, change, [n]):
                     self.tried += 1
@@ -206,16 +226,21 @@ class _Search:
         right = [a for a in self.answers if a not in wrong]
         if (not explained and len(places) > 1) or any(not self.trials.explained(a, here) for a in right):
             return
-        left = max((self.trials.left(a, here) for a in explained), default=0.0)
-        yield Found(candidate, places, tuple(acting), len(explained), len(wrong), self.trials.first_change(here), left)
+        found = [self.trials.left(a, here) for a in explained]
+        left, gives = max((far for far, _ in found), default=0.0), tuple(digest for _, digest in found)
+        first = self.trials.first_change(here)
+        yield Found(candidate, places, tuple(acting), len(explained), len(wrong), first, left, gives)
 
     def _best(self, found: Iterable[Found]) -> Found | None:
         """The one that explains most; of equals the likeliest. What costs much more than it is not tried."""
         kept, self.dearest, self.last = list[Found](), math.inf, math.inf
-        for one in found:
-            kept.append(one)
-            if one.explains == one.wrong and self.last == math.inf:
-                self.dearest, self.last = one.candidate.cost + FURTHER, self.tried + ENOUGH
+        try:
+            for one in found:
+                kept.append(one)
+                if one.explains == one.wrong and self.last == math.inf:
+                    self.dearest, self.last = one.candidate.cost + FURTHER, self.tried + ENOUGH
+        except KeyboardInterrupt:
+            self.ended = "interrupted"
         if not kept:
             return None
         most = max(f.explains for f in kept)
@@ -223,13 +248,8 @@ class _Search:
         nearest = min(f.left for f in kept)
         kept = [f for f in kept if f.left <= NEARLY * max(nearest, SHOWN)]
         best = min(kept, key=lambda f: (not f.everywhere, f.candidate.cost))
-        said = {_told(best.candidate)}
-        alike = list[Candidate]()
-        for f in kept:
-            if f is not best and f.explains == best.explains and _told(f.candidate) not in said:
-                said.add(_told(f.candidate))
-                alike.append(f.candidate)
-        return replace(best, others=tuple(alike[:MOST_ALIKE]))
+        alike = _unlike([best, *(f for f in kept if f is not best and f.explains == best.explains)])
+        return replace(best, others=tuple(f.candidate for f in alike[1 : MOST_ALIKE + 1]))
 
     def _of_text(self, ran: frozenset[FunctionType]) -> Iterator[Candidate]:
         """Every edit of what the text runs for this input; formed when the first is asked for."""
@@ -255,9 +275,23 @@ class _Search:
         """Whether what was found explains all, and this one is less likely by far."""
         return candidate.cost > self.dearest or self.tried > self.last
 
-    def _over(self) -> bool:
-        return time.process_time() > self.end
+    def _over(self, end: float) -> bool:
+        over = time.process_time() > end or bounded.is_over()
+        if over:
+            self.ended = "time"
+        return over
 
 
-def _told(candidate: Candidate) -> tuple[str, ...]:
-    return tuple(line for _, lines in candidate.lines for line in lines)
+def _unlike(found: Sequence[Found]) -> list[Found]:
+    """Each sentence once, and each set of lines; and no edit without words that gives the same bits as one before it,
+    which is the same mistake written otherwise."""
+    kept, told, given = list[Found](), set[tuple[str, ...]](), set[tuple[bytes, ...]]()
+    for one in found:
+        lines = tuple(line for _, held in one.candidate.lines for line in held)
+        said = (one.candidate.said,) if one.candidate.said else lines
+        if told & {lines, said} or (not one.candidate.said and one.gives in given):
+            continue
+        kept.append(one)
+        told |= {lines, said}
+        given.add(one.gives)
+    return kept

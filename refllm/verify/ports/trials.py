@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -62,23 +63,29 @@ class Trials:
             return differs or "an exception"
         return ""
 
-    def left(self, answer: Judged, changes: Changes) -> float:
-        """How far the port is from the text with these changes."""
-        left = 0.0
+    def left(self, answer: Judged, changes: Changes) -> tuple[float, bytes]:
+        """How far the port is from the text with these changes; and what that text gives, as a digest."""
+        left, digest = 0.0, hashlib.sha256()
 
         def look(name: str, x: Array) -> Array:
             nonlocal left
             one = answer.compared.get(name)
             if one is not None and one.given is not None and x.shape == one.given.shape:
+                digest.update(numpy.ascontiguousarray(x).tobytes())
                 left = max(left, replace(one.expected, value=x.astype("float64")).far(one.given))
             return x
 
         with contextlib.suppress(EnoughError):
             self._run(answer, changes, look=look)
-        return left
+        return left, digest.digest()
 
     def first_change(self, changes: Changes) -> str:
-        """The first value that these change, on any of the smallest inputs: where one bit is another."""
+        """The first value that these change, on any of the smallest inputs: where one bit is another. Of layers in
+        another order, the first that is another one."""
+        for change in (one for held in changes.values() for one in held):
+            if change.steps is not None:
+                other = replace(self.program, steps=change.steps(self.program.steps))
+                return self.program.steps[_first_other(self.program, other)].place
         found = list[str]()
         for answer in self.answers[:FEW]:
             before: dict[str, Array] = {}
@@ -162,11 +169,12 @@ class Trials:
             for n in places:
                 every.setdefault(n, []).append(known)
         reordered = [c for held in every.values() for c in held if c.steps is not None]
+        first = min(every, default=0) if begin is None else begin
         for other in reordered[:1]:
             assert other.steps is not None
             program = replace(program, steps=other.steps(program.steps))
-        first = min(every, default=0) if begin is None else begin
-        start = 0 if reordered or self.known else first
+            first = _first_other(self.program, program)
+        start = 0 if self.known else first
         state = answer.truth.states[start]
         try:
             with bounded.at_most(STEPS):
@@ -177,6 +185,12 @@ class Trials:
             raise
         except Exception as error:  # whatever an edit makes of the text
             raise EnoughError from error
+
+
+def _first_other(program: Program, other: Program) -> int:
+    """The first step that is another one."""
+    both = zip(program.steps, other.steps, strict=False)
+    return next((n for n, (a, b) in enumerate(both) if a.own != b.own or a.kind != b.kind), 0)
 
 
 def same(name: str, one: Compared, x: Array) -> bool:

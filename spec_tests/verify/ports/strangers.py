@@ -47,6 +47,10 @@ class Port:
     def wrong(self, name: str) -> bool:
         return self.mistake == name and (self.only is None or self.layer == self.only)
 
+    def stored(self, n):
+        """The layer of the files that runs in the place n."""
+        return {1: 2, 2: 1}.get(n, n) if self.mistake == "layers exchanged" else n
+
     def logits(self, ids, mask=None, segments=None, source=None):
         self.taps, self.layer = {}, None
         families = {"gpt2": self.gpt2, "bert": self.bert, "t5": self.t5}
@@ -81,7 +85,8 @@ class Port:
             s = s + bias
         if cap and not self.wrong("score cap missing"):
             s = np.float32(cap) * np.tanh(s / np.float32(cap))
-        return softmax(np.where(seen, s, np.float32(-1e30))) @ v
+        w = softmax(np.where(seen, s, np.float32(-1e30)))
+        return (w / np.float32(0.9) if self.wrong("dropout's scale left on") else w) @ v
 
     @staticmethod
     def heads(x, H):
@@ -106,12 +111,15 @@ class Port:
             act = ACTIVATIONS["quick"]
         for n in range(c["n_layer"]):
             self.layer = n
-            h = f"h.{n}."
+            h = f"h.{self.stored(n)}."
             e = 1e-6 if self.wrong("eps 1e-6") else eps
             z = self.ln(x, h + "ln_1", e)
             qkv = z @ self.get(h + "attn.c_attn.weight")
             if not self.wrong("qkv bias missing"):
-                qkv = qkv + self.get(h + "attn.c_attn.bias")
+                b = self.get(h + "attn.c_attn.bias").copy()
+                if self.wrong("query bias missing"):
+                    b[: len(b) // 3] = 0
+                qkv = qkv + b
             if self.wrong("qkv per head"):
                 per_head = qkv.reshape(*qkv.shape[:2], H, 3, -1)
                 q, k, v = (per_head[..., i, :].transpose(0, 2, 1, 3) for i in range(3))
@@ -129,9 +137,10 @@ class Port:
             a = self.flat(self.attention(q, k, v, seen, scale))
             W = self.get(h + "attn.c_proj.weight")
             a = a @ (W.T if self.wrong("output map transposed") else W) + self.get(h + "attn.c_proj.bias")
-            x = a if self.wrong("residual missing") else x + a
+            x = a if self.wrong("residual missing") else (z if self.wrong("residuals from the normed") else x) + a
             z = self.ln(x, h + "ln_2", e)
             f = act(z @ self.get(h + "mlp.c_fc.weight") + self.get(h + "mlp.c_fc.bias"))
+            x = z if self.wrong("residuals from the normed") else x
             x = x + f @ self.get(h + "mlp.c_proj.weight") + self.get(h + "mlp.c_proj.bias")
             self.taps[f"layers.{n}"] = x
         self.layer = None
@@ -146,8 +155,9 @@ class Port:
     def rope(self, x, T):
         c = self.config
         D, rope = x.shape[-1], c["rope_parameters"]
+        W = c["hidden_size"] // c["num_attention_heads"] if self.wrong("head width from the heads") else D
         base = 10000.0 if self.wrong("rope theta 10000") else rope["rope_theta"]
-        f = base ** (-np.arange(0, D, 2) / D)
+        f = base ** (-np.arange(0, D, 2) / W)
         if rope["rope_type"] == "linear" and not self.wrong("rope scaling missing"):
             f = f / rope["factor"]
         if rope["rope_type"] == "llama3" and not self.wrong("rope scaling missing"):
@@ -197,19 +207,22 @@ class Port:
         kinds = c.get("layer_types") or [("sliding_attention" if kind == "mistral" else "full_attention")] * layers
         for n in range(layers):
             self.layer = n
-            h = f"layers.{n}."
+            h = f"layers.{self.stored(n)}."
             biased = h + "self_attn.q_proj.bias" in self.w or "model." + h + "self_attn.q_proj.bias" in self.w
             if self.wrong("qkv bias missing"):
                 biased = False
             z = self.rms(x, gain(h + "input_layernorm"), eps)
             q = self.heads(self.linear(z, h + "self_attn.q_proj", biased), H)
-            k = self.heads(self.linear(z, h + "self_attn.k_proj", biased), G)
+            k = self.heads(self.linear(z, h + "self_attn.k_proj", biased and not self.wrong("key bias missing")), G)
             v = self.heads(self.linear(z, h + "self_attn.v_proj", biased), G)
+            late = self.wrong("qk norm after rope")
+            if late:
+                q, k = self.rope(q, T), self.rope(k, T)
             if kind == "qwen3" and not self.wrong("qk norm missing"):
                 q = self.rms(q, self.get(h + "self_attn.q_norm.weight"), eps)
                 k = self.rms(k, self.get(h + "self_attn.k_norm.weight"), eps)
-            q = self.rope(q, T)
-            k = k if self.wrong("keys not turned") else self.rope(k, T)
+            q = q if late else self.rope(q, T)
+            k = k if late or self.wrong("keys not turned") else self.rope(k, T)
             self.taps |= {f"layers.{n}.q": q, f"layers.{n}.k": k, f"layers.{n}.v": v}
             if self.wrong("key heads tiled"):
                 k, v = np.tile(k, (1, H // G, 1, 1)), np.tile(v, (1, H // G, 1, 1))
@@ -219,14 +232,20 @@ class Port:
             seen = far >= 0
             if kinds[n] == "sliding_attention" and not self.wrong("window missing"):
                 seen = seen & (far < c["sliding_window"] + (1 if self.wrong("window one wider") else 0))
+            if mask is not None and self.mistake == "mask of padding one off":
+                seen = seen & np.roll(mask, 1, axis=1)[:, None, None, :]
+            if mask is not None and self.mistake == "mask obeyed":
+                seen = seen & mask[:, None, None, :]
             width = c.get("query_pre_attn_scalar") or q.shape[-1]
+            if self.wrong("head width from the heads"):
+                width = c["hidden_size"] // H
             if self.wrong("scale by the heads width"):
                 width = q.shape[-1]
             a = self.flat(self.attention(q, k, v, seen, width**-0.5, cap=c.get("attn_logit_softcapping")))
             a = self.linear(a, h + "self_attn.o_proj", h + "self_attn.o_proj.bias" in self.w)
             if kind == "gemma2" and not self.wrong("norms after missing"):
                 a = self.rms(a, gain(h + "post_attention_layernorm"), eps)
-            x = x + a
+            x = (z if self.wrong("residuals from the normed") else x) + a
             second = "pre_feedforward_layernorm" if kind == "gemma2" else "post_attention_layernorm"
             z = self.rms(x, gain(h + second), eps)
             g, u = (self.linear(z, h + f"mlp.{part}_proj", False) for part in ("gate", "up"))
@@ -235,7 +254,7 @@ class Port:
             f = self.linear(act(g) * u, h + "mlp.down_proj", False)
             if kind == "gemma2" and not self.wrong("norms after missing"):
                 f = self.rms(f, gain(h + "post_feedforward_layernorm"), eps)
-            x = x + f
+            x = (z if self.wrong("residuals from the normed") else x) + f
             self.taps[f"layers.{n}"] = x
         self.layer = None
         x = self.rms(x, gain("norm"), eps)
@@ -264,17 +283,23 @@ class Port:
         act = ACTIVATIONS["gelu_new" if self.wrong("gelu tanh") else c["hidden_act"]]
         for n in range(c["num_hidden_layers"]):
             self.layer = n
-            h = f"encoder.layer.{n}."
-            q, k, v = (self.heads(self.linear(x, h + f"attention.self.{p}"), H) for p in ("query", "key", "value"))
+            h = f"encoder.layer.{self.stored(n)}."
+            q, k, v = (
+                self.heads(self.linear(x, h + f"attention.self.{p}", not self.wrong(f"{p} bias missing")), H)
+                for p in ("query", "key", "value")
+            )
             seen = np.ones((1, 1, 1, T), bool) if self.wrong("padding not masked") else mask[:, None, None, :]
             a = self.flat(self.attention(q, k, v, seen, q.shape[-1] ** -0.5))
             a = self.linear(a, h + "attention.output.dense")
-            if self.wrong("norm before the sum"):
+            if self.wrong("norm before the sum") or self.wrong("norms before the sums"):
                 x = x + self.ln(a, h + "attention.output.LayerNorm", eps)
             else:
                 x = self.ln(x + a, h + "attention.output.LayerNorm", eps)
             f = self.linear(act(self.linear(x, h + "intermediate.dense")), h + "output.dense")
-            x = self.ln(x + f, h + "output.LayerNorm", eps)
+            if self.wrong("norms before the sums"):
+                x = x + self.ln(f, h + "output.LayerNorm", eps)
+            else:
+                x = self.ln(x + f, h + "output.LayerNorm", eps)
             self.taps[f"layers.{n}"] = x
         self.layer = None
         if "cls.predictions.bias" in self.w:

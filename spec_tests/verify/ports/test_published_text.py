@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 import pytest
 
-from refllm.models import bert, by_name
+from refllm.models import bert, by_name, llama
 from refllm.parameters import from_names, map_leaves
 from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.verify.ports.chosen import inputs
@@ -51,6 +51,21 @@ def test_the_text_computes_what_the_model_does(name: str) -> None:
         last = evaluated(steps, p, given.arrays, dtype="float64", look=look)[-1]
         assert len(seen) == len(set(seen))
         assert all(0 <= steps.step_of(name) < len(steps.steps) for name in seen)
-        numpy.testing.assert_allclose(
-            last[steps.steps[-1].gives], forward(architecture.model, config, wide, given.arrays), rtol=1e-12, atol=1e-12
-        )
+        got = last[steps.steps[-1].gives]
+        real = given.arrays["mask"] if got.shape[:2] == given.arrays["mask"].shape else numpy.ones(got.shape[:2], bool)
+        wanted = forward(architecture.model, config, wide, given.arrays)
+        numpy.testing.assert_allclose(got[real], wanted[real], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("positions", ["alibi", "relative", "none"])
+def test_a_llama_without_a_rotation_has_a_text_too(positions: str) -> None:
+    """Runs have these positions; published models do not."""
+    config = llama.Config(
+        vocabulary=11, context=12, layers=2, heads=3, kv_heads=1, width=12, hidden=8, head_width=4, positions=positions
+    )
+    p = map_leaves(lambda x: x.astype("float64"), llama.initial(config, numpy.random.default_rng(0)))
+    ids = numpy.arange(10)[None] % 11
+    given = {"ids": ids, "mask": numpy.ones(ids.shape, bool)}
+    last = evaluated(program("llama", config), p, given, dtype="float64")[-1]
+    wanted = llama.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)[0]
+    numpy.testing.assert_allclose(last["x"], wanted, rtol=1e-12, atol=1e-12)

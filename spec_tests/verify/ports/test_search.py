@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from refllm.verify.ports import places
-from refllm.verify.ports.mistakes import habits
-from refllm.verify.ports.search import searched
+from refllm.verify.ports.mistakes import habit, habits
+from refllm.verify.ports.report import PortReport, as_text
+from refllm.verify.ports.search import Searched, searched
+from refllm.verify.ports.trials import Trials
 from spec_tests.verify.ports.models import CONFIGS
 
 SECONDS = 60.0
@@ -28,8 +30,22 @@ class Wrong(NamedTuple):
 QUICK = [
     Wrong("llama3", "rope neighbours @1", "rotary", "pairs of neighbours", taps=True),
     Wrong("bert", "padding not masked", "attention mask and softmax", "mask of padding is ignored"),
+    Wrong("llama3", "layers exchanged", "the whole layer", "layers 1 and 2 of the model are exchanged"),
 ]
 PORTS = [
+    Wrong("gpt2", "layers exchanged", "the whole layer", "layers 1 and 2 of the model are exchanged"),
+    Wrong("bert", "layers exchanged", "the whole layer", "layers 1 and 2 of the model are exchanged"),
+    Wrong("gpt2", "query bias missing", "map of the queries", "bias of q alone"),
+    Wrong("bert", "query bias missing", "map of the queries", "bias of q alone"),
+    Wrong("bert", "value bias missing", "map of the values", "bias of v alone"),
+    Wrong("qwen2", "key bias missing", "rotary", "attention.bk is left out"),
+    Wrong("qwen3", "qk norm after rope", "rotary", "come after the rotation"),
+    Wrong("gpt2", "residuals from the normed", "residual", "both residuals begin from the normed value"),
+    Wrong("gpt2", "residuals from the normed @1", "residual", "both residuals begin from the normed value"),
+    Wrong("mistral", "residuals from the normed", "residual", "both residuals begin from the normed value"),
+    Wrong("bert", "norms before the sums", "norm 1 of the layer", "both norms are laid over"),
+    Wrong("mistral", "head width from the heads", "rotary", "in the rotation and in the scores"),
+    Wrong("gpt2", "dropout's scale left on", "attention mask and softmax", "a dropout of 0.1"),
     Wrong("gpt2", "positions from 1", "embedding", "positions begin at 1"),
     Wrong("gpt2", "gelu erf", "activation", "with erf"),
     Wrong("gpt2", "gelu quick", "activation", "1.702"),
@@ -104,7 +120,7 @@ def named(published: Any, wrong: Wrong) -> None:
     if only:
         assert [model.program.steps[n].place for n in layers] == [f"layers.{layer}"]
     elif layers:
-        assert one.everywhere
+        assert one.everywhere or one.candidate.change.steps is not None
 
 
 @pytest.mark.parametrize("wrong", QUICK, ids=lambda w: f"{w.model}, {w.mistake}")
@@ -131,4 +147,68 @@ def test_a_right_port_passes(published: Any, name: str) -> None:
 
 def test_every_habit_stands_in_the_text_and_is_python() -> None:
     for function, old, new, said in habits.HABITS:
-        assert habits.edited(function, old, new, said).function() is not None, said  # type: ignore[arg-type]
+        assert habit.edited(function, old, new, said).function() is not None, said  # type: ignore[arg-type]
+
+
+def test_a_search_that_is_interrupted_says_how_far_it_came(published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = published("llama3")
+    answers = model.answers("rope neighbours @1", taps=True)
+    calls = iter(range(4))
+
+    def interrupted(*_: Any) -> str:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return "layers.1.q"
+
+    monkeypatch.setattr(Trials, "first_difference", interrupted)
+    found = searched(model.program, model.p, {}, answers, SECONDS)
+    assert found.ended == "interrupted"
+    assert 0 < found.tried < 10
+    assert not found.complete
+    said = as_text(report_of(model, answers, found))
+    assert f"interrupted after {found.tried} mistake" in said
+
+
+def test_a_search_that_had_no_time_claims_nothing(published: Any) -> None:
+    model = published("llama3")
+    answers = model.answers("rope neighbours @1", taps=False)
+    for seconds in (0.0, 1e-6):
+        found = searched(model.program, model.p, {}, answers, seconds)
+        assert found == Searched([], False, 0, "time")
+        assert "in the time there was" in as_text(report_of(model, answers, found))
+
+
+def test_what_differs_first_is_what_differs_first_on_any_input(published: Any) -> None:
+    """One token shows the second mistake alone."""
+    model = published("llama3")
+    one, *others = model.answers("gate and up exchanged", taps=True)
+    answers = [one, *model.answers("rope neighbours", taps=True)[1:]]
+    assert one.wrong
+    assert others
+    report = report_of(model, answers, Searched([], False, 0))
+    assert report.begins[0] == "layers.0.q"
+    assert not any(report.begins[1] in answer.wrong for answer in answers)
+    assert "differs first   layer 0, rotary: q after turning (layers.0.q, on two" in as_text(report)
+
+
+def test_alternatives_are_other_mistakes(published: Any) -> None:
+    """No sentence twice, and no edit that is another spelling of the same numbers."""
+    model = published("llama3")
+    found = searched(model.program, model.p, {}, model.answers("rope other way", taps=True), SECONDS)
+    [one] = found.found
+    said = [candidate.said or str(candidate.lines) for candidate in (one.candidate, *one.others)]
+    assert len(said) == len(set(said))
+    assert all(candidate.said for candidate in one.others)
+
+
+def test_a_decoder_is_tried_with_padding_on_the_right(published: Any) -> None:
+    """What a port makes of the padded places does not count, and one that ignores the mask is right."""
+    model = published("mistral")
+    for right in ("", "mask obeyed"):
+        assert all(answer.right for answer in model.answers(right, taps=True))
+    wrong = [answer.truth.input.name for answer in model.answers("mask of padding one off", taps=False) if answer.wrong]
+    assert wrong == ["padded"]
+
+
+def report_of(model: Any, answers: Any, found: Searched) -> PortReport:
+    return PortReport("port.py", str(model.folder), "llama", model.program, "float32", answers, {}, {}, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from refllm.verify.ports.candidates import Candidate
@@ -35,7 +36,9 @@ PUBLISHED = {
     "capacity": {"": "expert_capacity"},
     "heads": {"gpt": "n_head", "": "num_attention_heads"},
 }  # fmt: skip
+READ = {"tied": "output", "scaled_output": "output", "logit_cap": "output", "scaled_embedding": "embedding"}
 ACTIVATIONS = {"gelu_erf": "gelu (with erf)", "gelu_tanh": "gelu_new (with tanh)"}  # as config.json calls them
+TEXT = "refllm/verify/ports/published"
 COST, UNLIKELY = 0.5, 0.7  # below every edit of the text
 SAID = {  # where the name alone says little
     ("scaled_embedding", False): "the embedding is not multiplied by the root of the width",
@@ -72,6 +75,7 @@ def mistakes(program: Program) -> Iterator[Candidate]:
         yield _other(program, "tied", True, COST)
     yield from _windows(program)
     yield from _score_widths(program)
+    yield from _rotation_widths(program)
     yield from _heads(program)
 
 
@@ -99,8 +103,15 @@ def _fits(program: Program, name: str, value: Any) -> bool:
 def _other(program: Program, name: str, value: Any, cost: float) -> Candidate:
     was, called = program.config[name], _called(program, name)
     said = SAID.get((name, value), f"{called} is {_shown(value)}; config.json says {_shown(was)}")
-    lines = [("config.json", [f"- {called}: {_shown(was)}", f"+ {called}: {_shown(value)}"])]
-    return Candidate(said, cost, Change(config={name: value}), _everywhere, lines)
+    place = "config.json" if name in PUBLISHED else "the form of the model, which follows from its model_type"
+    lines = [(place, [f"- {called}: {_shown(was)}", f"+ {called}: {_shown(value)}"])]
+    return Candidate(said, cost, Change(config={name: value}), partial(_reads, name), lines)
+
+
+def _reads(name: str, step: Step) -> bool:
+    """Whether a step of that kind reads that entry."""
+    kind = READ.get(name)
+    return kind is None or step.kind.endswith(kind)
 
 
 def _called(program: Program, name: str) -> str:
@@ -153,13 +164,33 @@ def _score_widths(program: Program) -> Iterator[Candidate]:
     }  # fmt: skip
     for what, value in others.items():
         if value != now:
-            lines = [
-                ("published/llama.py", [f"- s = q @ swap(k) / sqrt({now:g})", f"+ s = q @ swap(k) / sqrt({value:g})"])
-            ]
+            lines = [_scores(now, value)]
             change = Change(config={"score_width": float(value)})
             yield Candidate(
                 f"the scores are divided by the root of {what}, {value:g}", COST, change, _everywhere, lines
             )
+
+
+def _scores(now: float, value: float) -> tuple[str, list[str]]:
+    return f"{TEXT}/parts.py", [f"- s = q @ swap(k) / sqrt({now:g})", f"+ s = q @ swap(k) / sqrt({value:g})"]
+
+
+def _rotation_widths(program: Program) -> Iterator[Candidate]:
+    """A head's width taken for width / heads: in the exponents of the rotation, or in its scores too."""
+    config = program.config
+    if program.model != "llama" or config["scaling"] != "none" or config["positions"] == "none":
+        return
+    own, other = config["head_width"], config["width"] / config["heads"]
+    if own == other:
+        return
+    base = config["base"] ** (own / other)  # base^(-2i / other) = (base^(own / other))^(-2i / own)
+    lines = [(f"{TEXT}/llama.py", [f"- base ** (-2 * i / {own:g})", f"+ base ** (-2 * i / {other:g})"])]
+    said = f"the exponents of the rotation are divided by width / heads, {other:g}, not by a head's width, {own:g}"
+    yield Candidate(said, COST, Change(config={"base": base}), _everywhere, lines)
+    if not config["score_width"]:
+        both = Change(config={"base": base, "score_width": float(other)})
+        said = f"width / heads, {other:g}, is taken for a head's width, {own:g}: in the rotation and in the scores"
+        yield Candidate(said, COST, both, _everywhere, [*lines, _scores(own, other)])
 
 
 def _heads(program: Program) -> Iterator[Candidate]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FunctionType
-from typing import Any
 
 from refllm.spec import activation, layer_norm, repeat_heads, rotary
-from refllm.verify.edits import Edit, source_of
 from refllm.verify.ports.candidates import Candidate, acting_through, called
 from refllm.verify.ports.evaluation import NOTHING
+from refllm.verify.ports.mistakes.habit import COST, Habit, edited
+from refllm.verify.ports.mistakes.residuals import RESIDUALS
+from refllm.verify.ports.mistakes.steps import dropout_scales, norms_after_the_rotation
 from refllm.verify.ports.program import Program
 from refllm.verify.ports.published import bert, encoder_decoder, gpt, llama, parts
 
-Habit = tuple[Callable[..., Any], str, str, str]
 # a function of the text, words that stand in it, those of the other code, and what that means
 HABITS: list[Habit] = [
     (parts.norm, '1 + p["offset"]', 'p["offset"]', "the gain of the norms is the number in the files; 1 + it is right"),
@@ -104,6 +104,7 @@ HABITS: list[Habit] = [
         "seen = seen & attention_mask[:, None, :, None]",
         "the mask of padding is laid over the queries, not over the keys",
     ),
+    (parts.visible, "if causal:", "if True:", "attention is causal: a query does not see the keys after it"),
     (parts.visible, "if causal:", "if False:", "the causal mask is left out: a query sees the keys after it"),
     (parts.attended, "s = s + r", "s = s", "the bias by distance is left out"),
     (parts.visible, "distance >= 0", "distance > 0", "a query does not see the key of its own place"),
@@ -125,60 +126,9 @@ HABITS: list[Habit] = [
         'pass\n    s, _ = soft_cap(where(seen, tap("scores", s), -1e30), cap=cap)',
         "the cap comes after the mask",
     ),
-    (gpt.transformer_layer, 'x + tap("attention_out", a)', 'tap("attention_out", a)', "no residual around attention"),
-    (
-        gpt.transformer_layer,
-        'h + tap("feed_forward", f)',
-        'tap("feed_forward", f)',
-        "no residual around the feed-forward layer",
-    ),
-    (
-        gpt.transformer_layer,
-        'h + tap("feed_forward", f)',
-        'x + tap("feed_forward", f)',
-        "the second residual begins from the input of the layer",
-    ),
-    (
-        gpt.transformer_layer,
-        'm = tap("norm2", norm(h',
-        'm = tap("norm2", norm(x',
-        "the feed-forward layer reads the input of the layer, beside attention",
-    ),
-    (gpt.post_norm_layer, 'x + tap("attention_out", a)', 'tap("attention_out", a)', "no residual around attention"),
-    (
-        gpt.post_norm_layer,
-        'h + tap("feed_forward", f)',
-        'tap("feed_forward", f)',
-        "no residual around the feed-forward layer",
-    ),
-    (
-        gpt.post_norm_layer,
-        'h + tap("feed_forward", f)',
-        's + tap("feed_forward", f)',
-        "the second residual begins before the norm",
-    ),
-    (
-        gpt.post_norm_layer,
-        's = tap("residual1", x + tap("attention_out", a))\n'
-        '    h = tap("norm1", norm(s, p["norm1"], eps=config["eps"]))',
-        'h = tap("norm1", x + norm(tap("attention_out", a), p["norm1"], eps=config["eps"]))',
-        "the norm is laid over what attention gives, before the sum",
-    ),
-    (
-        gpt.post_norm_layer,
-        't = tap("residual2", h + tap("feed_forward", f))\n    return norm(t, p["norm2"], eps=config["eps"])',
-        'return h + norm(tap("feed_forward", f), p["norm2"], eps=config["eps"])',
-        "the norm is laid over what the feed-forward layer gives, before the sum",
-    ),
-    (llama.llama_layer, "x + a", "a", "no residual around attention"),
-    (llama.llama_layer, "return h + f", "return f", "no residual around the feed-forward layer"),
-    (llama.llama_layer, "return h + f", "return x + f", "the second residual begins from the input of the layer"),
-    (
-        llama.llama_layer,
-        'm = tap("norm2", norm(h',
-        'm = tap("norm2", norm(x',
-        "the feed-forward layer reads the input of the layer, beside attention",
-    ),
+    *RESIDUALS,
+    *norms_after_the_rotation(),
+    *dropout_scales(),
     (gpt.gpt_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
     (llama.llama_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
     (
@@ -213,7 +163,7 @@ HABITS: list[Habit] = [
         "the encoder has the buckets of one direction, which the decoder has",
     ),
     (
-        encoder_decoder.by_places,
+        parts.by_places,
         "arange(T) - arange(T)[:, None]",
         "arange(T)[:, None] - arange(T)",
         "the distance is that from the key to the query: its sign is the other one",
@@ -246,7 +196,6 @@ HABITS: list[Habit] = [
         "scores that are not seen are 0 where they should be -inf",
     ),
 ]
-COST = 0.45  # below every edit of the text
 
 
 def mistakes(program: Program) -> Iterator[Candidate]:
@@ -255,10 +204,3 @@ def mistakes(program: Program) -> Iterator[Candidate]:
         if function in there:
             assert isinstance(function, FunctionType)
             yield Candidate(said, COST, NOTHING, acting_through(function), [], edited(function, old, new, said))
-
-
-def edited(function: FunctionType, old: str, new: str, said: str) -> Edit:
-    """The function with these words exchanged. ValueError if they do not stand in it."""
-    source = source_of(function).encode()
-    first = source.index(old.encode())
-    return Edit(function, ((first, first + len(old.encode()), new),), COST, in_pullback=False, said=said)

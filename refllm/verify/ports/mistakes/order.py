@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 
 from refllm.verify.ports.candidates import Candidate
 from refllm.verify.ports.evaluation import Change
 from refllm.verify.ports.program import Program, Step
 
-COST, UNLIKELY = 0.6, 0.75  # below every edit of the text
+COST, UNLIKELY, APART = 0.6, 0.75, 0.8  # below every edit of the text
 
 
 def mistakes(program: Program) -> Iterator[Candidate]:
@@ -25,6 +26,9 @@ def mistakes(program: Program) -> Iterator[Candidate]:
             yield _ordered(kind, f"the {what}layers are in reverse", UNLIKELY, lambda layers: layers[::-1])
             yield _ordered(kind, f"the first {what}layer runs in the place of each", UNLIKELY,
                            lambda layers: [layers[0] for _ in layers])  # fmt: skip
+        for m, n in combinations(range(len(numbers)), 2):
+            said = f"layers {m} and {n} of the {kind.split()[0] if what else 'model'} are exchanged"
+            yield _ordered(kind, said, UNLIKELY if n == m + 1 else APART, partial(_exchanged, m=m, n=n))
         for n in range(len(numbers)):
             one = f"layer {n} of the {kind.split()[0] if what else 'model'}"
             yield _ordered(kind, f"{one} is left out", UNLIKELY, partial(_without, n=n))
@@ -33,6 +37,10 @@ def mistakes(program: Program) -> Iterator[Candidate]:
 
 def _at(layers: list[Step], numbers: list[int]) -> list[Step]:
     return [layers[n] for n in numbers]
+
+
+def _exchanged(layers: list[Step], m: int, n: int) -> list[Step]:
+    return [layers[{m: n, n: m}.get(i, i)] for i in range(len(layers))]
 
 
 def _without(layers: list[Step], n: int) -> list[Step]:

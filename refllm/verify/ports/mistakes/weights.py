@@ -14,6 +14,7 @@ from refllm.backend import Array
 from refllm.parameters import Tree, map_leaves
 from refllm.verify.ports.candidates import Candidate
 from refllm.verify.ports.evaluation import Change
+from refllm.verify.ports.mistakes.biases import of_parts
 from refllm.verify.ports.mistakes.columns import of_columns, of_pairs
 from refllm.verify.ports.mistakes.exchanged import of_places
 from refllm.verify.ports.mistakes.leaves import (
@@ -41,6 +42,7 @@ def mistakes(program: Program, p: Tree, raw: Mapping[str, Array]) -> Iterator[Ca
             for said, cost, lines, read in of_columns(program, path.rpartition(".")[2]):
                 yield read_otherwise(step, with_bias(own, path), said, cost, lines, read)
         yield from of_pairs(program, step, own)
+        yield from of_parts(step, own)
         for said, cost, lines, change in of_places(step, own):
             yield Candidate(said, cost, Change(parameters=change), partial(is_kind, step), [("parameters", lines)])
     for path, table in raw.items():

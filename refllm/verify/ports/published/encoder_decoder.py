@@ -11,6 +11,7 @@ from refllm.spec.relative import t5_bias_bidirectional, t5_bias_causal
 from refllm.spec.switch_layer import switch_layer
 from refllm.verify.ports.published.parts import (
     attended,
+    by_places,
     feed_forward,
     gated_feed_forward,
     mapped,
@@ -90,11 +91,6 @@ def bias_of_decoder(x: Array, relative: Array | None, *, config: Tree) -> Array 
     T = x.shape[-2]
     r, _ = t5_bias_causal(relative, queries=T, keys=T, farthest=config["farthest"])
     return by_places(r, T)
-
-
-def by_places(r: Array, T: int) -> Array:
-    """Entry (h, t, s) of the result is that of r (H, 2T - 1) for the distance s - t."""
-    return r[:, arange(T) - arange(T)[:, None] + T - 1]
 
 
 def self_attention(

@@ -1,14 +1,16 @@
 """Llama, Mistral, Qwen and Gemma."""
 
-from refllm.spec.array import Array, Tree, arange, concatenate, log, pi, sqrt, stack, tap, where
+from refllm.spec.array import Array, Tree, arange, concatenate, like, log, pi, sqrt, stack, tap, where
 from refllm.spec.embedding import embedding
 from refllm.spec.heads import cut
 from refllm.spec.linear import matmul
+from refllm.spec.llama import alibi_slopes
+from refllm.spec.relative import alibi, t5_bias_causal
 from refllm.spec.repeat_heads import repeat_heads
 from refllm.spec.rotary import turn
 from refllm.spec.rotary_scaling import linear_frequencies, llama3_frequencies, ntk_frequencies, trained_frequencies
 from refllm.spec.soft_cap import soft_cap
-from refllm.verify.ports.published.parts import attended, gated_feed_forward, mapped, norm, put_out, visible
+from refllm.verify.ports.published.parts import attended, by_places, gated_feed_forward, mapped, norm, put_out, visible
 
 
 def llama_embedding(p: Tree, *, ids: Array, config: Tree) -> Array:
@@ -19,10 +21,14 @@ def llama_embedding(p: Tree, *, ids: Array, config: Tree) -> Array:
     return x
 
 
-def llama_layer(x: Array, p: Tree, *, window: int, config: Tree) -> Array:
+def llama_layer(
+    x: Array, p: Tree, relative: Array | None, *, window: int, attention_mask: Array | None, config: Tree
+) -> Array:
     """h = x + attention(N(x)),   y = h + FFN(N(h));   each sublayer with a norm after it too where p has one."""
     n = tap("norm1", norm(x, p["norm1"], eps=config["eps"]))
-    a = tap("attention_out", grouped_attention(n, p["attention"], window=window, config=config))
+    r = bias_by_distance(x, relative, config=config)
+    a = grouped_attention(n, p["attention"], r, window=window, attention_mask=attention_mask, config=config)
+    a = tap("attention_out", a)
     if config["norms_after"]:
         a = tap("norm1_after", norm(a, p["norm1_after"], eps=config["eps"]))
     h = tap("residual1", x + a)
@@ -33,7 +39,20 @@ def llama_layer(x: Array, p: Tree, *, window: int, config: Tree) -> Array:
     return h + f
 
 
-def grouped_attention(x: Array, p: Tree, *, window: int, config: Tree) -> Array:
+def bias_by_distance(x: Array, relative: Array | None, *, config: Tree) -> Array | None:
+    """The bias of every pair of places by their distance, (H, T, T): of one table for all layers, or of a slope for
+    each head; published models have none."""
+    T = x.shape[-2]
+    if config["positions"] == "relative":
+        return by_places(t5_bias_causal(relative, queries=T, keys=T, farthest=config["farthest"])[0], T)
+    if config["positions"] == "alibi":
+        return by_places(alibi(like(alibi_slopes(config["heads"]), x), queries=T, keys=T)[0], T)
+    return None
+
+
+def grouped_attention(
+    x: Array, p: Tree, r: Array | None, *, window: int, attention_mask: Array | None, config: Tree
+) -> Array:
     """Heads of queries attend shared heads of keys and values; queries and keys are turned by their positions."""
     q = tap("q_mapped", cut(mapped(x, p, "q"), config["heads"]))
     k = tap("k_mapped", cut(mapped(x, p, "k"), config["kv_heads"]))
@@ -46,9 +65,9 @@ def grouped_attention(x: Array, p: Tree, *, window: int, config: Tree) -> Array:
     groups = config["heads"] // config["kv_heads"]
     k_repeated, _ = repeat_heads(k, groups=groups)
     v_repeated, _ = repeat_heads(v, groups=groups)
-    seen = visible(x, keys=x.shape[-2], causal=True, window=window, attention_mask=None)
+    seen = visible(x, keys=x.shape[-2], causal=True, window=window, attention_mask=attention_mask)
     a = attended(
-        q, k_repeated, v_repeated, None, seen=seen, width=config["score_width"] or q.shape[-1], cap=config["score_cap"]
+        q, k_repeated, v_repeated, r, seen=seen, width=config["score_width"] or q.shape[-1], cap=config["score_cap"]
     )
     return put_out(a, p)
 
@@ -59,7 +78,7 @@ def turned(x: Array, *, config: Tree) -> Array:
     angle = positions[:, None] * frequencies(config, length=x.shape[-2])
     if config["scaling_scale"] != 1:
         x = x * config["scaling_scale"]
-    if config["positions"] == "none":
+    if config["positions"] in ("none", "alibi", "relative"):
         return x
     if config["positions"] == "rotary_interleaved":
         return turned_neighbours(x, angle)

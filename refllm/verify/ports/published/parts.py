@@ -52,6 +52,11 @@ def attended(q: Array, k: Array, v: Array, r: Array | None, *, seen: Array, widt
     return tap("attention", tap("weights", w) @ v)
 
 
+def by_places(r: Array, T: int) -> Array:
+    """Entry (h, t, s) of the result is that of r (H, 2T - 1) for the distance s - t."""
+    return r[:, arange(T) - arange(T)[:, None] + T - 1]
+
+
 def put_out(a: Array, p: Tree) -> Array:
     """The heads side by side, and their map."""
     return mapped(joined(a), p, "o")

@@ -1,0 +1,40 @@
+"""Steps of attention in another order, and what a step of training leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from refllm.verify.ports.mistakes.habit import Habit
+from refllm.verify.ports.published import llama, parts
+
+ROTATED = """    if config["query_key_norm"]:
+        q = tap("q_normed", norm(q, p["query_norm"], eps=config["eps"]))
+        k = tap("k_normed", norm(k, p["key_norm"], eps=config["eps"]))
+    q = tap("q", turned(q, config=config))
+    k = tap("k", turned(k, config=config))
+"""
+
+
+def norms_after_the_rotation() -> Iterator[Habit]:
+    """Of queries and keys, or of one of them."""
+    for which, said in (("qk", "the norms of queries and keys come"), ("q", "the norm of the queries comes"),
+                        ("k", "the norm of the keys comes")):  # fmt: skip
+        lines = []
+        for name, gain in (("q", "query_norm"), ("k", "key_norm")):
+            normed = f'norm({{}}, p["{gain}"], eps=config["eps"]) if config["query_key_norm"] else {{}}'
+            turned = "turned({}, config=config)"
+            inner, outer = (turned, normed) if name in which else (normed, turned)
+            lines += [f"{name} = {inner}", f'{name} = tap("{name}", {outer})']
+            lines = [line.replace("{}", name) for line in lines]
+        new = "".join(f"    {line}\n" for line in lines)
+        yield llama.grouped_attention, ROTATED, new, f"{said} after the rotation, before which is right"
+
+
+def dropout_scales() -> Iterator[Habit]:
+    """What dropout multiplies what it keeps by, left on where nothing is dropped."""
+    for rate in (0.1, 0.2, 0.5):
+        kept = f"{1 - rate:g}"
+        said = f"the weights of attention are divided by {kept}, as a dropout of {rate:g} does in training"
+        yield parts.attended, 'tap("weights", w) @ v', f'tap("weights", w / {kept}) @ v', said
+        said = f"the weights of attention are multiplied by {kept}"
+        yield parts.attended, 'tap("weights", w) @ v', f'tap("weights", w * {kept}) @ v', said
