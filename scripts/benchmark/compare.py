@@ -25,6 +25,7 @@ from refllm.pictures import require_free_pictures, save_pictures
 WORKER = Path(__file__).with_name("worker.py")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SIDES = {"refllm": "numpy", "torch": "torch", "torch.compile": "torch", "jax": "jax"}  # and the module each needs
+IN_A_ROW = 4  # pictures
 
 
 class Side:
@@ -172,9 +173,11 @@ def plot(results: list[dict[str, Any]], file: str) -> None:
     import matplotlib.pyplot as plt
 
     shown = [r for r in results if len(r["times"]) > 1]
-    figure, axes = plt.subplots(1, len(shown), figsize=(2.2 * len(shown), 3.2), squeeze=False, layout="constrained")
+    rows = -(-len(shown) // IN_A_ROW)
+    figure = plt.figure(figsize=(2.2 * min(len(shown), IN_A_ROW), 3.2 * rows), layout="constrained")
     colours = {"refllm": "#1f77b4", "torch": "#ff7f0e", "torch.compile": "#ffbb78", "jax": "#7f7f7f"}
-    for axis, result in zip(axes[0], shown, strict=True):
+    for place, result in enumerate(shown):
+        axis = figure.add_subplot(rows, min(len(shown), IN_A_ROW), place + 1)
         names = list(result["times"])
         axis.boxplot(
             [1e3 * np.array(result["times"][n]) for n in names], tick_labels=names, widths=0.6, patch_artist=True,
@@ -185,7 +188,8 @@ def plot(results: list[dict[str, Any]], file: str) -> None:
         axis.set_title(f"{result['task']} {result['name']}", fontsize=9)
         axis.set_ylim(bottom=0)
         axis.tick_params(axis="x", labelrotation=60, labelsize=8)
-    axes[0][0].set_ylabel("milliseconds")
+        if place % IN_A_ROW == 0:
+            axis.set_ylabel("milliseconds")
     save_pictures(figure, Path(file))
 
 

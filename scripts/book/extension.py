@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
-from book import coverage, languages, punctuation, source_pages, spoken
+from book import coverage, languages, long_cells, punctuation, source_pages, spoken
 from book.directives import code, commands, computed, directive, drawn, evidence, tables
 from book.mathml import mathml
 
@@ -87,6 +87,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("doctree-read", spoken.mark)
     app.connect("env-check-consistency", check)
     app.connect("doctree-resolved", tables.fill)
+    app.connect("doctree-resolved", long_cells.mark)
     app.connect("html-collect-pages", source_pages.pages)
     app.connect("html-page-context", language)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}

@@ -1,8 +1,9 @@
-"""What was built: every link leads somewhere, every picture and every column has words, and nothing is fetched from
-elsewhere."""
+"""What was built: every link leads somewhere, every picture and every column has words, no Markdown is left over, and
+nothing is fetched from elsewhere."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -11,18 +12,21 @@ from urllib.parse import unquote, urlsplit
 
 _FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 _LOADED = {"stylesheet", "preload", "icon", "shortcut icon", "prefetch", "preconnect", "modulepreload"}
+_CODE = {"pre", "code", "script", "style", "math", "title"}  # what stands in these may look like Markdown
+_MARKDOWN = re.compile(r"`|\]\(|\*\*|\{value\}")
 
 
 @dataclass
 class Page:
-    """What a page has: anchors, links with their line, pictures and columns without words, and what it fetches from
-    elsewhere."""
+    """What a page has: anchors, links with their line, pictures and columns without words, Markdown that is shown as it
+    was written, and what it fetches from elsewhere."""
 
     anchors: set[str] = field(default_factory=set)
     links: list[tuple[int, str]] = field(default_factory=list)
     wordless: list[tuple[int, str]] = field(default_factory=list)
     foreign: list[tuple[int, str]] = field(default_factory=list)
     unnamed: list[int] = field(default_factory=list)  # lines of heads of columns without words
+    markdown: list[tuple[int, str]] = field(default_factory=list)
 
 
 class _Reader(HTMLParser):
@@ -30,10 +34,12 @@ class _Reader(HTMLParser):
         super().__init__()
         self.page = Page()
         self.head: tuple[int, str] | None = None  # the line of a column's head that is being read, and its words
+        self.code = 0  # how many elements of code are open
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         has = {name: value or "" for name, value in attributes}
         line = self.getpos()[0]
+        self.code += tag in _CODE
         if tag == "th":
             self.head = (line, "")
         self.page.anchors |= {has[name] for name in ("id", "name") if name in has}
@@ -51,10 +57,13 @@ class _Reader(HTMLParser):
                 self.page.links.append((line, fetched))
 
     def handle_data(self, data: str) -> None:
+        if not self.code and _MARKDOWN.search(data):
+            self.page.markdown.append((self.getpos()[0], " ".join(data.split())[:80]))
         if self.head is not None:
             self.head = (self.head[0], self.head[1] + data.strip())
 
     def handle_endtag(self, tag: str) -> None:
+        self.code -= tag in _CODE
         if tag == "th" and self.head is not None:
             if not self.head[1]:
                 self.page.unnamed.append(self.head[0])
@@ -79,6 +88,8 @@ def faults(folder: Path) -> Iterator[str]:
             yield f"{name}:{line}: the picture {picture} has no alternative text"
         for line in page.unnamed:
             yield f"{name}:{line}: a column of this table has no words at its head"
+        for line, words in page.markdown:
+            yield f"{name}:{line}: Markdown is shown as it was written: {words}"
         for line, address in page.foreign:
             yield f"{name}:{line}: {address} is fetched from elsewhere"
         for line, link in page.links:

@@ -34,6 +34,9 @@ def test_a_right_page_has_no_fault(tmp_path: Path) -> None:
         ('src="a.svg"', 'src="b.svg"', "no such file"),
         ("<a href", "<script src='//example.org/x.js'></script><a href", "fetched from elsewhere"),
         ("<a href", "<table><tr><th>size<th> </th></tr></table><a href", "no words at its head"),
+        ("<a href", "<p>a `b` c</p><a href", "as it was written: a `b` c"),
+        ("<a href", "<p>[a](b)</p><a href", "as it was written"),
+        ("<a href", "<p>by {value}<code>x</code></p><a href", "as it was written"),
         ("<a href", "<link rel='stylesheet' href='https://example.org/x.css'><a href", "fetched from elsewhere"),
     ],
 )
@@ -41,6 +44,11 @@ def test_a_wrong_one_is_told(tmp_path: Path, old: str, new: str, says: str) -> N
     (fault,) = faults(tmp_path, RIGHT.replace(old, new, 1))
     assert says in fault
     assert fault.startswith("index.html:1: ")
+
+
+def test_code_may_look_like_markdown(tmp_path: Path) -> None:
+    code = "<p><code>a `b` **c</code></p><pre>[a](b)</pre>"
+    assert faults(tmp_path, code + RIGHT) == []
 
 
 def test_a_folder_without_pages_is_a_fault(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 
 from book import text
-from book.directives.directive import Directive, PageError, link, way_up
+from book.directives.directive import Directive, PageError, coded, link, way_up
 from refllm.spec.registers import sources
 
 
@@ -85,7 +85,7 @@ class Code(Directive):
 
     def _said(self, name: str) -> nodes.paragraph:
         said = first_line(name)
-        return nodes.paragraph("", "", nodes.literal("", name), nodes.Text(f": {said}" if said else ""))
+        return nodes.paragraph("", "", nodes.literal("", name), *coded(f": {said}" if said else ""))
 
 
 def first_line(name: str) -> str:

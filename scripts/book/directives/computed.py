@@ -62,7 +62,7 @@ class Steps(Directive):
 
 
 class Value(SphinxRole):
-    """{value}`P[0, 1]:.4f`: a number of the page, computed."""
+    """{value}`P[0, 1] | .4f`: a number of the page, computed; `| code` shows words as code."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         expression, _, form = self.text.partition("|")
@@ -71,6 +71,8 @@ class Value(SphinxRole):
         except Exception as fault:
             LOG.warning("%s: %s: %s", self.text, type(fault).__name__, fault, location=self.get_location(), type="book")
             return [], []
+        if form.strip() == "code":
+            return [nodes.literal("", str(found))], []
         shown = format(found, form.strip()) if form else _plain(found)
         return [nodes.Text(shown)], []
 

@@ -98,13 +98,13 @@ def link(words: str | nodes.Node, address: str) -> nodes.reference:
 
 
 def coded(words: str) -> list[nodes.Node]:
-    """Words in which `names` in backticks are code."""
+    """Words in which `names` in backquotes are code."""
     parts = re.split(r"`([^`]+)`", words)
     return [nodes.literal("", part) if i % 2 else nodes.Text(part) for i, part in enumerate(parts) if part]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], widths: Sequence[int]) -> nodes.table:
-    """A table; a text in a cell is a paragraph."""
+    """A table; a text in a cell is a paragraph, in which `names` in backquotes are code."""
     group = nodes.tgroup(cols=len(head))
     group += [nodes.colspec(colwidth=width) for width in widths]
     group += nodes.thead("", _row(head))
@@ -118,7 +118,7 @@ def _row(cells: Sequence[Cell]) -> nodes.row:
 
 def _inside(cell: Cell) -> list[nodes.Node]:
     if isinstance(cell, str):
-        return [nodes.paragraph("", cell)] if cell else []
+        return [nodes.paragraph("", "", *coded(cell))] if cell else []
     inside = [cell] if isinstance(cell, nodes.Node) else list(cell)
     if all(isinstance(each, nodes.Inline | nodes.Text | nodes.math) for each in inside):
         return [nodes.paragraph("", "", *inside)]

@@ -53,7 +53,7 @@ class Laws(Directive):
         said = []
         for path, group in groupby(found, key=lambda law: law.path):
             own = list(group)
-            items = [nodes.list_item("", nodes.paragraph("", law.says)) for law in own]
+            items = [nodes.list_item("", nodes.paragraph("", "", *coded(law.says))) for law in own]
             said.append(Details("", nodes.bullet_list("", *items), summary=f"{path}{what}: {len(own)}"))
         return said
 
