@@ -19,9 +19,11 @@ def put_to(golden: corpus.Corpus, cases: Selection, options: argparse.Namespace)
 
 
 def _mutants(golden: corpus.Corpus, cases: list[Case], options: argparse.Namespace) -> int:
-    from refllm.verify import matrix
+    from refllm.verify import matrix, reference
     from refllm.verify.imitations import Imitations
 
+    if options.dtype not in reference.DTYPES:
+        raise UserError(f"--mutants runs in {' or '.join(reference.DTYPES)}; got --dtype {options.dtype}")
     every = len(cases) == len(golden.cases)
     table = matrix.measure(cases, options.dtype, golden.C, known=Imitations(), whole=True, every=every)
     if not table.deaths:

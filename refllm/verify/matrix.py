@@ -11,7 +11,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from refllm.verify import diagnosis, mutants, reference, report, runner
@@ -42,6 +42,7 @@ class Death:
 @dataclass(frozen=True)
 class Table:
     deaths: list[Death]
+    none_here: list[str] = field(default_factory=list)  # what is no mistake in the precision of the run
 
     @property
     def survivors(self) -> list[str]:
@@ -63,7 +64,8 @@ def measure(
 ) -> Table:
     """Runs every mutant on the cases that call what it imitates; `dtype` where a mutant asks for none of its own.
 
-    A mutant of which no case calls that survives; unless `every`, it is left out, as where the cases are a choice.
+    A mutant of which no case calls that survives; unless `every`, it is left out, as where the cases are a choice. One
+    that is no mistake in `dtype` is not run.
     Without `whole` a mutant is left after the first level on which it dies. That is all that its diagnosis looks at;
     what is missing is whether the levels above would find it too.
 
@@ -71,7 +73,8 @@ def measure(
     first case that they get wrong, and named nothing.
     """
     trial = _Trial(known, cases, dtype, C)
-    bank = [mutant for mutant in mutants.MUTANTS if every or trial.relevant[mutant.id]]
+    chosen = [mutant for mutant in mutants.MUTANTS if every or trial.relevant[mutant.id]]
+    bank = [mutant for mutant in chosen if dtype not in mutant.no_mistake_in]
     wanted = {mutant.id for mutant in bank} if asked is None else set(asked)
     failing = {mutant.id: trial.failing(mutant, whole, mutant.id in wanted) for mutant in bank}
     levels = {identity: found[0].level if found else 0 for identity, found in failing.items()}
@@ -84,7 +87,7 @@ def measure(
         applies = Counter(case.level for case in trial.relevant[mutant.id])
         named = trial.named(mutant, levels[mutant.id], peers) if first and mutant.id in wanted else []
         deaths.append(Death(mutant, first, {level: applies[level] for level in LEVELS}, named))
-    return Table(deaths)
+    return Table(deaths, [mutant.id for mutant in chosen if dtype in mutant.no_mistake_in])
 
 
 class _Trial:
@@ -170,6 +173,7 @@ def as_data(table: Table) -> dict[str, Any]:
         "named_first": table.named(1),
         "named_second": table.named(2),
         "survivors": table.survivors,
+        "none_in_this_dtype": table.none_here,
         "equivalent": {e.id: {"about": e.about, "proof": e.proof} for e in mutants.EQUIVALENT},
         "matrix": {death.mutant.id: _entry(death) for death in table.deaths},
     }
@@ -200,4 +204,5 @@ def as_text(table: Table) -> str:
     lines += ["", f"{len(table.deaths)} mutants, {killed} killed"]
     lines.append(f"the diagnosis names {table.named(1)} first and {table.named(2)} second")
     lines += [f"survivor: {identity}" for identity in table.survivors]
+    lines += [f"no mistake in this precision: {identity}" for identity in table.none_here]
     return "\n".join(lines) + "\n"

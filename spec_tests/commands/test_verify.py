@@ -180,6 +180,11 @@ def test_the_bank_is_put_to_chosen_cases_as_far_as_they_reach(verified: Report) 
     assert (status, report["survivors"] != []) == (1, True)
 
 
+def test_the_bank_is_put_to_cases_in_the_precisions_of_refllm(capsys: pytest.CaptureFixture[str]) -> None:
+    for dtype in ("float16", "bfloat16", "tf32"):
+        assert "float64 or float32" in _line(capsys, "--mutants", "--only", "softmax", "--dtype", dtype)
+
+
 def test_mistakes_of_kernels_are_put_to_the_sized_cases(capsys: pytest.CaptureFixture[str], verified: Report) -> None:
     flags = ["--mutants", "--size", "kernel", "--dtype", "float32"]
     status, report = verified(*flags, "--only", "dropout")

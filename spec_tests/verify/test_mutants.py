@@ -131,6 +131,21 @@ def test_no_mutant_raises_where_refllm_does_not(golden: corpus.Corpus, known: im
     assert raised == []
 
 
+def test_what_every_right_answer_loses_in_a_precision_is_no_mistake_there(
+    golden: corpus.Corpus, known: imitations.Imitations
+) -> None:
+    cases = [case for case in golden.cases.values() if case.operation in ("sinusoidal", "clip_by_global_norm")]
+
+    def measured(dtype: str) -> matrix.Table:
+        return matrix.measure(cases, dtype, golden.C, known=known, whole=False, every=False, asked=[])
+
+    fine, narrow = measured("float64"), measured("float32")
+    assert (fine.survivors, fine.none_here) == (narrow.survivors, []) == ([], [])
+    assert narrow.none_here == ["PE-SIN/single-precision"]
+    assert len(fine.deaths) == len(narrow.deaths) + 1
+    assert matrix.as_text(narrow).endswith("no mistake in this precision: PE-SIN/single-precision\n")
+
+
 @pytest.mark.parametrize("topic", TOPICS_ASKED_FOR)
 def test_the_bank_covers(topic: str) -> None:
     assert sum(TOPICS_ASKED_FOR[topic] in f"{mutant.id} {mutant.about}" for mutant in MUTANTS) >= 3

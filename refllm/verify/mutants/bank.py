@@ -60,7 +60,8 @@ class Edited:
     """A mistake in a formula: the text with some of its lines edited.
 
     `about` names the mistake so that it reads on after "equal to"; `issue` is a public report of somebody who made
-    it. `dtype` is the precision in which it shows, where float64 is too good to show it.
+    it. `dtype` is the precision in which it shows, where float64 is too good to show it. In `no_mistake_in` a right
+    implementation loses as much, so that it is a mistake in the other precisions alone.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Edited:
     rewritten: tuple[Rewritten, ...]
     issue: str | None = None
     dtype: str = "float64"
+    no_mistake_in: tuple[str, ...] = ()
 
     @property
     def spec(self) -> str:
@@ -114,6 +116,7 @@ class Patch:
     issue: str | None = None
     dtype: str = "float64"
     within: str = "refllm"
+    no_mistake_in: ClassVar[tuple[str, ...]] = ()
     diff: ClassVar[list[tuple[str, list[str]]]] = []
 
     @property

@@ -65,6 +65,12 @@ MUTANTS = [
            "https://github.com/pytorch/pytorch/issues/73205"),
     Edited("CE/smoothed-mean-over-all", "label smoothing averaged over all places, ignored ones too",
            edit(smoothed_cross_entropy, REDUCED, REDUCED.replace("int(counted.sum())", "losses.size"))),
+    Edited("CE/smoothed-mean-of-sentences", "label smoothing averaged per sentence first, then over the sentences",
+           edit(smoothed_cross_entropy, REDUCED, 'losses = where(counted, losses, 0)\n'
+                'if reduction == "mean" and losses.ndim > 1:\n'
+                "    losses = sum(losses, keepdims=False) / counted.sum(axis=-1).clip(1)\n"
+                "    counted = everywhere(losses.shape)\n"
+                "y, reduced_back = reduced(losses, reduction, int(counted.sum()))")),
     Edited("CE/smoothed-sum-for-mean", "label smoothing summed where the mean is asked for",
            edit(smoothed_cross_entropy, REDUCED, REDUCED.replace("int(counted.sum())", "1"))),
     Edited("CE/back-smoothed-not-uniform", "label smoothing whose gradient leaves out the uniform part",

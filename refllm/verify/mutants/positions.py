@@ -17,6 +17,7 @@ WAVELENGTHS, ANGLES = (
     "angles = p[..., None] / wavelengths",
 )
 WAVES = "return waves(sin(angles), cos(angles)), sinusoidal_back"
+NARROW = ("float32", "tf32", "float16", "bfloat16")  # p itself is rounded there, and the angle with it
 ROW_BACK = "return dy, scatter_add(spread(positions, dy.shape[:-1]), dy, len(P))"
 
 
@@ -124,7 +125,8 @@ MUTANTS = [
            edit(sinusoidal, ANGLES, "angles = p[..., None] / sqrt(width)",
                 WAVES, "return spread(sin(angles) + cos(angles), (*p.shape, width)), sinusoidal_back")),
     Edited("PE-SIN/single-precision", "sinusoidal positions with angles in float32",
-           edit(sinusoidal, ANGLES, 'angles = narrow(p, "float32")[..., None] * narrow(1 / wavelengths, "float32")')),
+           edit(sinusoidal, ANGLES, 'angles = narrow(p, "float32")[..., None] * narrow(1 / wavelengths, "float32")'),
+           no_mistake_in=NARROW),
     Edited("PE-SIN/degrees", "sinusoidal positions with angles taken for degrees",
            edit(sinusoidal, ANGLES, "angles = p[..., None] / wavelengths * pi() / 180")),
     Edited("PE-LRN/none", "add_positions that adds nothing", placed("x")),

@@ -145,6 +145,14 @@ def llama_loss() -> list[Case]:
 
     return [
         case("rotary-ignored", "the mean over the targets that are not ignored", LLAMA, 2, 4, [(0, 3), (1, 0)]),
+        case(
+            "uneven-ignored",
+            "per token, not per sentence: 1 + 3 targets count, so the divisor is 4",
+            SMALL,
+            2,
+            3,
+            [(0, 0), (0, 2)],
+        ),
         case("tied", "a tied head adds its gradient to the embedding's", {**SMALL, "tied": True}, 2, 3, []),
         case("relative", "the gradient of the table of distances", RELATIVE, 2, 3, []),
     ]

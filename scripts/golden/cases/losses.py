@@ -288,6 +288,8 @@ def smoothed_cross_entropy() -> list[Case]:
         case("batch", "logits (B, T, V)", x.reshape(2, 2, 5), [[0, 4], [2, 2]], 0.125),
         case("ignore", "an ignored place costs nothing, not its share of smoothing either, and is not counted", x,
              [3, -100, 0, -100], 0.25, ignore=-100),
+        case("ignore-uneven-batch", "per token, not per sentence: 3 + 1 tokens count, so the divisor is 4",
+             Draw("CE/smoothed-uneven").normal(2, 3, 4), [[1, 2, 3], [0, -1, -1]], 0.25, ignore=-1),
         case("ignore-wraps", "ignore = -2, which read as an index from the end is a class", x, [3, -2, 0, -2], 0.25,
              ignore=-2),
         case("ignore-none", "its loss is 0", x, [-1, 2, -1, 0], 0.25, ignore=-1, reduction="none"),

@@ -148,6 +148,12 @@ def clip_by_global_norm() -> list[Case]:
             [draw.normal(3, scale=8.0), draw.normal(3, scale=0.125)],
         ),
         case("exact", "norm 5 of (3, 4), limit 1", 1.0, [np.array([3.0]), np.array([4.0])]),
+        case(
+            "tiny-norm",
+            "a norm of 1.2e-6 is clipped to half of it: what is added to the norm shows in every precision",
+            5 * 2.0**-23,
+            [np.array([3 * 2.0**-22]), np.array([4 * 2.0**-22])],
+        ),
         case("zero", "zero gradients stay zero, not NaN", 1.0, [np.zeros(3), np.zeros((2, 1))]),
         case(
             "infinite",
