@@ -198,6 +198,13 @@ def capped_attention() -> Iterator[Asked]:
             {"cap": 50.0, "causal": True, "allowed": None},
             meets=ALIGNED if T != S else (),
         )
+    yield Asked(
+        "capped_attention",
+        "3x65x65x64-normal-cap-2",
+        f"{_about(65, 65, 64, True)}, scores below 2: a masked key at -2 shows, at -50 it hardly does",
+        _inputs((3,), 65, 65, 64, "normal"),
+        {"cap": 2.0, "causal": True, "allowed": None},
+    )
 
 
 def sink_attention() -> Iterator[Asked]:
