@@ -11,6 +11,7 @@ from refllm.errors import KindError, UserError
 from refllm.shapes import Declared, Dimension, ShapesError, dimension, written
 
 Shape = tuple[int, ...]
+Source = tuple[Declared, Shape]  # an argument and its shape
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Fit:
     operation: str
     inputs: tuple[Declared, ...]
     sizes: dict[str, int]
-    sources: dict[str, str] = field(default_factory=dict)  # the argument that a letter, or `...`, has its size from
+    sources: dict[str, Source] = field(default_factory=dict)  # where a letter, or `...`, has its size from
     leading: Shape | None = None
     floating: tuple[str, Any] | None = None
 
@@ -74,9 +75,8 @@ class Fit:
         if not fits:
             self.sizes, self.leading = before
             raise ValueError(self._mismatch(declared, shape))
-        line = f"{declared.name} {written(declared.dimensions)} = {shape}"
         for letter in _letters(declared):
-            self.sources.setdefault(letter, line)
+            self.sources.setdefault(letter, (declared, shape))
 
     def _fits(self, declared: Declared, shape: Shape) -> bool:
         letters = declared.letters
@@ -144,7 +144,8 @@ class Fit:
     def _mismatch(self, declared: Declared, shape: Shape) -> str:
         verb = {"": "must be", "broadcast to": "must broadcast to", "end of": "must be the end of"}[declared.how]
         line = f"{self.operation}: {declared.name} {verb} {written(declared.dimensions)}"
-        others = dict.fromkeys(self.sources[letter] for letter in _letters(declared) if letter in self.sources)
+        sources = [self.sources[letter] for letter in _letters(declared) if letter in self.sources]
+        others = dict.fromkeys(f"{d.name} {written(d.dimensions)} = {size}" for d, size in sources)
         if others:
             line += f" = {self._wanted(declared)} to match {' and '.join(others)}"
         return f"{line}; got {shape}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 Term = tuple[int, tuple[str, ...]]  # sign, factors
@@ -45,11 +46,11 @@ class Declared:
     bound: str | None  # integers below the size of that name
     other: tuple[str, tuple[str, ...]] | None  # a keyword's value, and the dimensions it brings
 
-    @property
+    @cached_property
     def batched(self) -> bool:
         return self.dimensions[:1] == ("...",)
 
-    @property
+    @cached_property
     def letters(self) -> tuple[Dimension, ...]:
         return tuple(dimension(d) for d in self.dimensions if d != "...")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import shlex
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import known_mistakes
@@ -49,6 +50,7 @@ examples: refllm verify my_adapter.py --only layer_norm
 
 Exit status: 0 all that ran is right, 1 something is wrong, 2 could not run. How to plug in: {page_on_plugging_in()}"""
 
+R = TypeVar("R")
 LEAST_FOR_LAWS = 5.0  # seconds that laws may take where the run took less; otherwise as many as the run
 LESS_MEMORY = "take fewer cases with --level or --only"
 
@@ -252,14 +254,11 @@ def _reported(
     golden: corpus.Corpus, cases: Selection, options: argparse.Namespace
 ) -> tuple[report.Report, BaseException | None, str]:
     """The report of a run, what interrupted it, and where nothing was run the reason."""
-    from tqdm import tqdm
-
     started = time.monotonic()
     with implementation_of(options, golden) as implementation:
         plan = plan_of.chosen(options.plan, implementation, options.dtype)
         running = runner.run(implementation, cases.tiny, options.dtype, golden.C, casts=options.cast)
-        bar = functools.partial(tqdm, unit="case", leave=False, disable=None, delay=2)
-        results = runner.settled(list(bar(running, total=len(cases.tiny))), options.dtype, golden.C)
+        results = runner.settled(list(_shown(running, len(cases.tiny))), options.dtype, golden.C)
         results = tried_alone(implementation, results, golden, options)
         tries_laws = options.laws and not isinstance(implementation, external.Responses)  # which cannot be asked again
         if tries_laws:
@@ -271,7 +270,7 @@ def _reported(
             seen=watched.look if options.search else None,
         )  # fmt: skip
         started = time.monotonic()
-        large_results = list(bar(large, total=len(cases.sized)))
+        large_results = list(_shown(large, len(cases.sized)))
         if tries_laws and large_results:
             seconds = max(LEAST_FOR_LAWS, time.monotonic() - started)
             large_results = list(held_at_size(
@@ -285,6 +284,16 @@ def _reported(
         repeated(options), "".join(chosen), options.golden, implementation.conventions,
     )  # fmt: skip
     return done, interrupted, "" if done.ran else why_nothing(implementation, done)
+
+
+def _shown(results: Iterator[R], total: int) -> Iterable[R]:
+    """The results, on a terminal with a bar. Elsewhere none is shown, and its library is not imported."""
+    if not sys.stderr.isatty():
+        return results
+    from tqdm import tqdm
+
+    bar: Iterable[R] = tqdm(results, total=total, unit="case", leave=False, delay=2)
+    return bar
 
 
 def _explained(

@@ -9,7 +9,7 @@ A name with dots is a path in a tree: `p.layers.0.norm1.g` is `p["layers"][0]["n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -98,7 +98,11 @@ class Case:
 
     def pull(self, dtype: str) -> list[Tree]:
         """What the pullback is called with: a cotangent for every output."""
-        leaves = {name: self._laid_out(cast(x, dtype)) for name, x in self.cotangents.items()}
+        return self.pulled(lambda x: self._laid_out(cast(x, dtype)))
+
+    def pulled(self, made: Callable[[Array], Any]) -> list[Tree]:
+        """A cotangent for every output, each as it is made of that of the case."""
+        leaves = {name: made(x) for name, x in self.cotangents.items()}
         return [tree(name, leaves) for name in roots(leaves)]
 
     def _laid_out(self, x: Any) -> Any:
@@ -170,8 +174,16 @@ class MisshapenError(ValueError):
 
 def cast(x: Array, dtype: str) -> Array:
     """A copy in the dtype that carries `dtype`; integers and booleans stay what they are."""
+    carrier = CARRIERS[dtype]
+    if x.dtype.kind != "f" or x.dtype == carrier:
+        return x.copy()
     with numpy.errstate(over="ignore"):
-        return x.astype(CARRIERS[dtype]) if x.dtype.kind == "f" else x.copy()
+        return x.astype(carrier)
+
+
+def in_dtype(x: Array, dtype: str) -> Array:
+    """The same numbers as `cast`, without a copy where they have that dtype already: to be looked at alone."""
+    return x if x.dtype.kind != "f" or x.dtype == CARRIERS[dtype] else cast(x, dtype)
 
 
 def roots(names: Iterable[str]) -> list[str]:

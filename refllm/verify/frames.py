@@ -87,6 +87,8 @@ def _is_native(dtype: Any) -> bool:
 def plain(value: Any) -> Array:
     """A NumPy scalar, and an array of a subclass, as an ordinary array. FaultError if entries are masked: they have
     no value."""
+    if type(value) is numpy.ndarray:
+        return value
     if isinstance(value, numpy.ma.MaskedArray) and (mask := numpy.ma.getmaskarray(value)).any():
         masked = f"{int(mask.sum())} of {mask.size} entries"
         raise FaultError(f"what was returned is a masked array with {masked} masked; return the numbers of all")

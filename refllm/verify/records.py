@@ -39,7 +39,7 @@ class Reader:
         outputs, gradients = (self._truths(record, group, nan=not finite) for group in ("outputs", "gradients"))
         cotangents = {n: self._numbers(x, f"cotangents.{n}") for n, x in self._object(record, "cotangents").items()}
         self._agree(outputs, cotangents, inputs, gradients)
-        if not any(_holds_nan(truth.value) for truth in outputs.values()):
+        if not finite and not any(_holds_nan(truth.value) for truth in outputs.values()):
             for name, x in inputs.items():
                 self._require_numbers(x, f"inputs.{name}")
         if not outputs and record["operation"] != "resume":
@@ -115,7 +115,10 @@ class Reader:
     def _condition(self, entry: dict[str, Any], name: str, value: Array, what: str) -> Array | None:
         if name not in entry:
             return None
-        condition = self._numbers(entry[name], f"{what}.condition")
+        condition = self._tensor(entry[name], f"{what}.condition")
+        if condition.shape == value.shape and _is_a_condition(condition):
+            return condition
+        self._require_numbers(condition, f"{what}.condition")
         if condition.shape != value.shape or not (condition >= 0).all():
             raise MalformedError(f"{self.where}, {what}: the condition must have the value's shape and no negative")
         if not numpy.isfinite(condition).all():
@@ -169,3 +172,8 @@ class Reader:
 
 def _holds_nan(x: Array) -> bool:
     return x.dtype.kind == "f" and bool(numpy.isnan(x).any())
+
+
+def _is_a_condition(x: Array) -> bool:
+    """No negative number, no infinite one and no NaN, which is equal to nothing."""
+    return not x.size or (x.dtype.kind == "f" and bool(x.min() >= 0) and bool(x.max() < numpy.inf))

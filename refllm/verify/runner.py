@@ -29,7 +29,7 @@ import numpy
 
 from refllm.backend import Array
 from refllm.verify import intermediates, resume
-from refllm.verify.case import Case, FaultError, Response, Truth, UnsupportedError, cast
+from refllm.verify.case import CARRIERS, Case, FaultError, Response, Truth, UnsupportedError, cast
 from refllm.verify.law import Law
 from refllm.verify.tolerance import LARGEST, UNIT, tolerance
 from refllm.verify.verdict import Verdict, as_array, converted, verdicts
@@ -257,7 +257,8 @@ def unfit_for(case: Case, dtype: str, C: float) -> str | None:
     for name, x in [*case.inputs.items(), *case.cotangents.items()]:
         if not _representable(x, dtype):
             return f"{name} holds numbers beyond the range of {dtype}"
-    for name, truth in [*case.outputs.items(), *case.gradients.items()]:
+    truths = () if dtype == "float64" else (*case.outputs.items(), *case.gradients.items())
+    for name, truth in truths:
         finite = numpy.abs(truth.value[numpy.isfinite(truth.value)]) if truth.value.dtype.kind == "f" else truth.value
         if finite.dtype.kind == "f" and finite.size and float(finite.max()) > LARGEST[dtype]:
             return f"the truth of {name} is beyond the range of {dtype}"
@@ -267,7 +268,7 @@ def unfit_for(case: Case, dtype: str, C: float) -> str | None:
 
 
 def _representable(x: Array, dtype: str) -> bool:
-    if x.dtype.kind != "f":
+    if x.dtype.kind != "f" or x.dtype == CARRIERS[dtype] == dtype:
         return True
     near = cast(x, dtype).astype("float64")
     with numpy.errstate(invalid="ignore"):  # infinities are equal or not, which the first comparison settles

@@ -86,22 +86,30 @@ def from_inline(value: Mapping[str, Any], where: str) -> Array:
     if not isinstance(data, list) or len(data) != math.prod(shape):
         held = f"{len(data)} numbers" if isinstance(data, list) else type(data).__name__
         raise MalformedError(f"{where}: shape {list(shape)} needs a list of {math.prod(shape)} numbers, holds {held}")
-    if dtype == "bool":
-        kinds: tuple[type, ...] = (bool,)
-    else:
-        kinds = (int, float) if "float" in dtype else (int,)
-    numbers = [_SPECIAL.get(x, x) if isinstance(x, str) and "float" in dtype else x for x in data]
-    for x, written in zip(numbers, data, strict=True):
-        if not isinstance(x, kinds) or (dtype != "bool" and isinstance(x, bool)):
-            raise MalformedError(f"{where}: {written!r:.40} is not a {dtype}")
-        if isinstance(x, float) and math.isinf(x) and not isinstance(written, str):
-            raise MalformedError(f'{where}: a number beyond float64; infinity is the string "Infinity"')
     carrier = "float32" if dtype == "bfloat16" else dtype
+    if dtype == "float64" and set(map(type, data)) <= {float}:
+        x = numpy.array(data, dtype=dtype).reshape(shape)
+        if numpy.isfinite(x).all():
+            return x  # as almost always: nothing is left to be found
+    _require_kinds(data, dtype, where)
+    numbers = [_SPECIAL.get(x, x) if isinstance(x, str) and "float" in dtype else x for x in data]
     try:
         with numpy.errstate(over="ignore"):
             return numpy.array(numbers, dtype=carrier).reshape(shape)
     except (OverflowError, ValueError) as error:
         raise MalformedError(f"{where}: not a {dtype} tensor of shape {list(shape)} ({error})") from None
+
+
+def _require_kinds(data: list[Any], dtype: str, where: str) -> None:
+    """MalformedError unless these are numbers of that dtype; of floating-point ones some may be texts."""
+    floating = "float" in dtype
+    kinds = {bool} if dtype == "bool" else {int, float} if floating else {int}
+    for written in data:
+        special = floating and isinstance(written, str) and written in _SPECIAL
+        if type(written) not in kinds and not special:
+            raise MalformedError(f"{where}: {written!r:.40} is not a {dtype}")
+        if type(written) is float and math.isinf(written):
+            raise MalformedError(f'{where}: a number beyond float64; infinity is the string "Infinity"')
 
 
 def to_inline(x: Array, dtype: str | None = None) -> dict[str, Any]:

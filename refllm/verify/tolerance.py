@@ -40,11 +40,11 @@ def tolerance(truth: Truth, dtype: str, C: float) -> Array:
     """The largest error allowed of each element: 0 where the truth is exact (an integer, a boolean) or not finite."""
     if truth.condition is None:
         return numpy.zeros(truth.value.shape)
-    size = numpy.abs(truth.value)
-    size = numpy.where(numpy.isfinite(size), size, 0)  # beside an infinity the numbers keep their own tolerance
+    finite = numpy.isfinite(truth.value)
+    size = numpy.where(finite, numpy.abs(truth.value), 0)  # beside an infinity the numbers keep their own tolerance
     row = size.max(axis=-1, keepdims=True) if size.ndim and size.shape[-1] else size
     allowed = C * UNIT[dtype] * (condition(truth, dtype) + size + row) + TINY[dtype]
-    return numpy.where(numpy.isfinite(truth.value), allowed, 0)
+    return numpy.where(finite, allowed, 0)
 
 
 def condition(truth: Truth, dtype: str) -> Array:
@@ -57,27 +57,23 @@ def condition(truth: Truth, dtype: str) -> Array:
 def ratios(y: Array, truth: Truth, dtype: str, C: float) -> Array:
     """Error / tolerance of each element, as float64: 0 where equal, infinite where one of the two is NaN, and where
     nothing is allowed."""
-    return _ratios(y, truth, _allowed(truth, dtype, C))
+    return _allowed_and_ratios(y, truth, dtype, C)[1]
 
 
-def _allowed(truth: Truth, dtype: str, C: float) -> Array:
-    with numpy.errstate(all="ignore"):
-        return tolerance(truth, dtype, C)
-
-
-def _ratios(y: Array, truth: Truth, allowed: Array) -> Array:
+def _allowed_and_ratios(y: Array, truth: Truth, dtype: str, C: float) -> tuple[Array, Array]:
+    """What is allowed of each element, and its error as a share of that."""
     value = truth.value.astype("float64", copy=False)
     got = y.astype("float64", copy=False)
     with numpy.errstate(all="ignore"):
+        allowed = tolerance(truth, dtype, C)
         ratio = numpy.abs(got - value) / allowed
     ratio = numpy.where(numpy.isnan(ratio), numpy.inf, ratio)
-    return numpy.where((got == value) | (numpy.isnan(got) & numpy.isnan(value)), 0.0, ratio)
+    return allowed, numpy.where((got == value) | (numpy.isnan(got) & numpy.isnan(value)), 0.0, ratio)
 
 
 def worst(y: Array, truth: Truth, dtype: str, C: float) -> Worst | None:
     """The worst element; None if there is no element."""
-    allowed = _allowed(truth, dtype, C)
-    ratio = _ratios(y, truth, allowed)
+    allowed, ratio = _allowed_and_ratios(y, truth, dtype, C)
     if not ratio.size:
         return None
     index = tuple(int(i) for i in numpy.unravel_index(int(ratio.argmax()), ratio.shape))

@@ -7,13 +7,15 @@ An operation that gives new values of its arguments (`adamw` gives p', m' and v'
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy
+from numpy.lib.array_utils import byte_bounds
 
 from refllm.backend import Array
 from refllm.parameters import Tree, named_leaves
-from refllm.verify.case import Case
+from refllm.verify.case import Case, in_dtype
 from refllm.verify.declared import updates_in_place
 from refllm.verify.law import Law
 
@@ -28,35 +30,34 @@ class Watch:
         self.case, self.dtype, self.arguments, self.keywords = case, dtype, arguments, keywords
         self._watched = bool(case.level) and not updates_in_place(case.operation)
 
+    @cached_property
+    def _was(self) -> dict[str, Array]:
+        """What the call was given, by name: the numbers of the case itself, which it never gets into its hands."""
+        keywords = {name: x for name, x in self.case.keywords.items() if isinstance(x, numpy.ndarray)}
+        return keywords | {name: in_dtype(x, self.dtype) for name, x in self.case.inputs.items()}
+
     def after_call(self, outputs: Mapping[str, Any]) -> list[Law]:
         """What the call broke."""
         if not self._watched:
             return []
         given = self._given()
-        return [*self._changed(), *_shared(outputs, given, "output")]
+        return [*_differences(given, self._was, "call"), *_shared(outputs, given, "output")]
 
     def after_pullback(self, gradients: Mapping[str, Any], cotangents: list[Tree]) -> list[Law]:
         """What the pullback broke. A gradient may be the array that came in: a note, for frameworks hand it on."""
         if not self._watched:
             return []
-        given = _leaves(list(self.case.pull(self.dtype)), "dy")
-        now = _leaves(cotangents, "dy")
-        changed = [*self._changed(), *_differences(now, given, "pullback")]
+        given, now = self._given(), _leaves(cotangents, "dy")
+        came_in = _leaves(self.case.pulled(lambda x: in_dtype(x, self.dtype)), "dy")
+        changed = [*_differences(given, self._was, "call"), *_differences(now, came_in, "pullback")]
         handed_on = [Law(law.name, False, law.message) for law in _shared(gradients, now, "gradient of")]
-        return [*changed, *_shared(gradients, self._given(), "gradient of"), *handed_on]
+        return [*changed, *_shared(gradients, given, "gradient of"), *handed_on]
 
     def _given(self) -> dict[str, Array]:
-        return self._named(self.arguments, self.keywords)
-
-    def _named(self, arguments: list[Tree], keywords: Mapping[str, Any]) -> dict[str, Array]:
-        found = {n: x for n, x in keywords.items() if isinstance(x, numpy.ndarray)}
-        for name, tree in zip(self.case.order, arguments, strict=True):
-            found |= {leaf: x for leaf, x in named_leaves(tree, name) if isinstance(x, numpy.ndarray)}
+        found = {n: x for n, x in self.keywords.items() if isinstance(x, numpy.ndarray)}
+        for name, tree in zip(self.case.order, self.arguments, strict=True):
+            found.update((leaf, x) for leaf, x in named_leaves(tree, name) if isinstance(x, numpy.ndarray))
         return found
-
-    def _changed(self) -> list[Law]:
-        was = self._named(self.case.arguments(self.dtype), self.case.keyword_arguments())
-        return list(_differences(self._given(), was, "call"))
 
 
 def overwritten(outputs: Mapping[str, Any], before: Mapping[str, Array]) -> list[Law]:
@@ -85,7 +86,9 @@ def _leaves(trees: list[Tree], name: str) -> dict[str, Array]:
 
 def _differences(now: Mapping[str, Array], was: Mapping[str, Array], by: str) -> Iterator[Law]:
     for name, x in now.items():
-        if at := _first_difference(x, was[name]):
+        if name not in was:
+            yield Law(UNCHANGED, True, f"the {by} puts {name} into what it was given")
+        elif at := _first_difference(x, was[name]):
             yield Law(UNCHANGED, True, f"the input {name} is changed by the {by}: {name}{at}")
 
 
@@ -94,7 +97,7 @@ def _first_difference(x: Array, was: Array) -> str:
     if x.shape != was.shape or x.dtype != was.dtype:
         return f" had the shape {was.shape} and dtype {was.dtype}, has {x.shape} and {x.dtype}"
     same = x == was
-    if x.dtype.kind in "fc":
+    if x.dtype.kind in "fc" and not same.all():
         same = same | (numpy.isnan(x) & numpy.isnan(was))
     if same.all():
         return ""
@@ -108,18 +111,24 @@ def _number(x: Any) -> str:
 
 
 def _shared(results: Mapping[str, Any], given: Mapping[str, Array], what: str) -> Iterator[Law]:
+    places = [(*_place(x), other, x) for other, x in given.items()]
     for name, y in results.items():
         if not isinstance(y, numpy.ndarray):
             continue
-        for other, x in given.items():
-            if _overlap(y, x):
+        start, end = _place(y)
+        for low, high, other, x in places:
+            if low < end and start < high and _overlap(y, x):
                 text = f"the {what} {name} lies in the memory of the input {other}: who changes one changes the other"
                 yield Law(OWN_MEMORY, True, text)
 
 
+def _place(x: Array) -> tuple[int, int]:
+    """The addresses between which the numbers of an array lie."""
+    place: tuple[int, int] = byte_bounds(x)
+    return place
+
+
 def _overlap(x: Array, y: Array) -> bool:
-    if not numpy.may_share_memory(x, y):
-        return False
     shares: Any = numpy.shares_memory
     try:
         return bool(shares(x, y, max_work=_HARD))

@@ -84,6 +84,15 @@ def mask_changed() -> Function:
     return mistaken
 
 
+def entry_put_into_the_parameters() -> Function:
+    def mistaken(x: Any, p: Any, *, activation: str) -> Any:
+        found = RIGHT["feed_forward"](x, p, activation=activation)
+        p["hidden"] = x @ p["W1"]
+        return found
+
+    return mistaken
+
+
 def view_of_the_input() -> Function:
     def mistaken(k: Any, *, groups: int) -> Any:
         wide = numpy.broadcast_to(k[..., None, :, :], (*k.shape[:-2], groups, *k.shape[-2:]))
@@ -209,6 +218,7 @@ MISTAKES: list[tuple[str, Callable[[], Function], str]] = [
     ("silu", input_changed_by_the_pullback, "inputs unchanged: the input x is changed by the call: x["),
     ("silu", cotangent_changed, "inputs unchanged: the input dy is changed by the pullback: dy["),
     ("attention", mask_changed, "inputs unchanged: the input allowed is changed by the call: allowed["),
+    ("feed_forward", entry_put_into_the_parameters, "inputs unchanged: the call puts p.hidden into what it was given"),
     ("repeat_heads", view_of_the_input, "results in their own memory: the output y lies in the memory of the input k"),
     ("silu", one_buffer_for_all_results, "results stay as they are: the result y of one call is changed by the next"),
     ("silu", workspace_that_the_next_call_writes, "calls in between: with another call between the call and its"),
