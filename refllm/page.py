@@ -37,7 +37,7 @@ a { color: var(--link); } :focus-visible { outline: 3px solid var(--link); outli
 .wide { overflow-x: auto; max-width: 100%; } table { border-collapse: collapse; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 .wide > table th, .wide > table td { overflow-wrap: normal; }
-th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
 pre { overflow-x: auto; margin: .5rem 0; padding: .7rem .8rem; background: var(--soft); font-size: .875rem;
   border-radius: .3rem; overflow-wrap: normal; }
 pre.text { white-space: pre-wrap; overflow-wrap: anywhere; }

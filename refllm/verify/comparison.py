@@ -16,6 +16,7 @@ from refllm.verify.runner import Result
 
 WIDTH = 80
 NOT_RUN = "not run"
+ALL = "all"  # no operation has this name
 LEGEND = (
     "n/m: n of the m cases that were run are right; v: in value, where no gradient was given; "
     "!: some are wrong; c: some differ by a convention or a dtype; not run: no such function, or not in this precision."
@@ -42,7 +43,7 @@ def rows(reports: Sequence[Report]) -> Iterator[tuple[str, list[str]]]:
         cells = [cell(each.get(operation, [])) for each in found]
         if any(text != NOT_RUN for text in cells):
             yield operation, cells
-    yield "all", [cell(report.results) for report in reports]
+    yield ALL, [cell(report.results) for report in reports]
 
 
 def as_text(reports: Sequence[Report]) -> str:
@@ -82,22 +83,39 @@ def _repeat(report: Report) -> str:
 
 
 def write_page(path: Path, reports: Sequence[Report]) -> None:
-    """The table as a page, and below it what is wrong with each."""
+    """The table as a page, and below it what is wrong with each: one click from a cell that is not right."""
     from refllm.verify import pages
 
     heads = ["operation", *(f"{report.implementation} {report.dtype}" for report in reports)]
     parts = [f"<p>{escaped(LEGEND)}</p>", table(heads, _marked(reports), about="right cases by operation")]
     for number, report in enumerate(reports):
-        parts.append(f"<h2>{escaped(report.implementation)} in {escaped(report.dtype)}</h2>")
+        head = f"{escaped(report.implementation)} in {escaped(report.dtype)}"
+        parts.append(f'<h2 id="{_place(number)}" tabindex="-1">{head}</h2>')
         parts.append(f"<p>{escaped(sentence(report))}</p>")
-        parts += pages.failures(report, place=f"run-{number}", level=3)
+        parts += pages.failures(report, place=_place(number), level=3)
     replace_page(path, page("Implementations compared", parts, style=pages.STYLE))
 
 
+def _place(number: int) -> str:
+    return f"run-{number}"
+
+
 def _marked(reports: Sequence[Report]) -> Iterator[list[str]]:
+    from refllm.verify import pages
+
+    failing = [report.failures() for report in reports]
     for operation, cells in rows(reports):
-        marked = [
-            f'<span class="quiet">{text}</span>' if text == NOT_RUN
-            else f'<b class="bad">{text}</b>' if "!" in text else text for text in cells
-        ]  # fmt: skip
+        marked = []
+        for number, text in enumerate(cells):
+            whole = operation == ALL and failing[number]
+            place = _place(number) if whole else pages.anchor(operation, _place(number))
+            marked.append(_cell(text, f"#{place}" if whole or operation in failing[number] else ""))
         yield [escaped(operation), *marked]
+
+
+def _cell(text: str, address: str) -> str:
+    """A cell as markup; what is not right leads to its failures."""
+    if text == NOT_RUN:
+        return f'<span class="quiet">{text}</span>'
+    shown = f'<b class="bad">{text}</b>' if "!" in text else text
+    return f'<a href="{address}">{shown}</a>' if address else shown

@@ -132,7 +132,7 @@ def fragment(report: Report) -> str:
 def failures(report: Report, *, place: str = "operation", level: int = 2) -> Iterator[str]:
     """A section for each operation that fails: what explains most of it, and each failure."""
     for operation, results in report.failures().items():
-        head = f'<h{level} id="{_anchor(operation, place)}" tabindex="-1">{escaped(operation)}</h{level}>'
+        head = f'<h{level} id="{anchor(operation, place)}" tabindex="-1">{escaped(operation)}</h{level}>'
         yield f"<section>{head}{_explained(results)}"
         yield from (_failure(report, result, opened=number == 0) for number, result in enumerate(results))
         yield "</section>"
@@ -148,7 +148,7 @@ def _explained(results: list[Result]) -> str:
     return f'<ul class="explained">{items}</ul>' if items else ""
 
 
-def _anchor(operation: str, place: str = "operation") -> str:
+def anchor(operation: str, place: str = "operation") -> str:
     return f"{place}-{escaped(operation)}"
 
 
@@ -187,7 +187,7 @@ def _operations(report: Report, failures: dict[str, list[Result]]) -> Iterator[l
         numbers = {**counts(results), "skipped": skipped[operation]}
         name, cells = escaped(operation), _cells(numbers.values())
         if operation in failures:
-            name = f'<a href="#{_anchor(operation)}">{name}</a>'
+            name = f'<a href="#{anchor(operation)}">{name}</a>'
             bad = [key in ("failed", "dtype", "convention") and n > 0 for key, n in numbers.items()]
             cells = [f'<b class="bad">{cell}</b>' if is_bad else cell for cell, is_bad in zip(cells, bad, strict=True)]
         yield [name, *cells, worst]

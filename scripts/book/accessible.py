@@ -1,4 +1,5 @@
-"""What the theme leaves undone for people who read without a mouse or without eyes: put right in the built pages."""
+"""What the theme leaves undone for people who read without a mouse, without eyes, or on a phone: put right in the built
+pages."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ REPAIRS = (
     (r'<aside class="toc-drawer( no-toc)?">', r'<aside class="toc-drawer\1" aria-label="On this page">'),
     (r"<pre>", '<pre tabindex="0">'),  # a long line scrolls: for the keyboard too
     (r'<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+    (r'<span class="pre">(--[a-z][\w-]*,?)</span>', r'<span class="pre book-joined">\1</span>'),  # no line ends in "--"
     (r'(<div id="search-results">)', r"<h1>Search</h1>\n\1"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def test_two_implementations_in_two_precisions_are_one_table(two: Path, capsys: 
     assert ">not run<" in page
     assert "wrong one.py float32" in page
     assert "right.py float64 L1 operations" in (two / "both.xml").read_text()
+    leads = dict(re.findall(r'<a href="#([^"]*)"><b class="bad">([^<]*)</b>', page))
+    assert leads.keys() == {"run-2-relu", "run-2", "run-3-relu", "run-3"}  # a cell that is wrong, and no other
+    assert leads.keys() <= set(re.findall(r' id="([^"]*)"', page))
 
 
 def test_one_that_cannot_be_run_does_not_take_the_others_with_it(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
