@@ -128,6 +128,8 @@ class Port:
             if self.wrong("key and value exchanged"):
                 k, v = v, k
             self.taps |= {f"layers.{n}.q": q, f"layers.{n}.k": k, f"layers.{n}.v": v}
+            if self.wrong("key and value exchanged in the product"):
+                k, v = v, k
             seen = np.tril(np.ones((T, T), bool))
             if self.wrong("causal mask missing"):
                 seen = np.ones((T, T), bool)
@@ -250,6 +252,9 @@ class Port:
             z = self.rms(x, gain(h + second), eps)
             g, u = (self.linear(z, h + f"mlp.{part}_proj", False) for part in ("gate", "up"))
             if self.wrong("gate and up exchanged"):
+                g, u = u, g
+            self.taps |= {f"layers.{n}.gate": g, f"layers.{n}.up": u}
+            if self.wrong("gate and up exchanged at the product"):
                 g, u = u, g
             f = self.linear(act(g) * u, h + "mlp.down_proj", False)
             if kind == "gemma2" and not self.wrong("norms after missing"):

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from types import FunctionType
 
 from refllm.spec import activation, layer_norm, repeat_heads, rotary
+from refllm.verify.plain import PUBLISHED
 from refllm.verify.ports.candidates import Candidate, acting_through, called
 from refllm.verify.ports.evaluation import NOTHING
+from refllm.verify.ports.mistakes.after_taps import exchanged_values
 from refllm.verify.ports.mistakes.habit import COST, Habit, edited
 from refllm.verify.ports.mistakes.residuals import RESIDUALS
 from refllm.verify.ports.mistakes.steps import dropout_scales, norms_after_the_rotation
@@ -204,3 +206,7 @@ def mistakes(program: Program) -> Iterator[Candidate]:
         if function in there:
             assert isinstance(function, FunctionType)
             yield Candidate(said, COST, NOTHING, acting_through(function), [], edited(function, old, new, said))
+    for function in there:
+        if function.__module__.startswith(PUBLISHED):
+            for edit in exchanged_values(function):
+                yield Candidate(edit.said, edit.cost, NOTHING, acting_through(function), [], edit)
