@@ -4,6 +4,7 @@ weights that are read otherwise, and layers in another order.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -13,7 +14,8 @@ from typing import Any
 from refllm.backend import Array
 from refllm.parameters import Tree
 from refllm.verify import plain
-from refllm.verify.edits import Edit, edits
+from refllm.verify.edits import Edit, edits, source_of
+from refllm.verify.plain import PUBLISHED
 from refllm.verify.ports.evaluation import NOTHING, Change, evaluated
 from refllm.verify.ports.program import Program, Step
 
@@ -85,8 +87,36 @@ def acting_through(function: FunctionType) -> Callable[[Step], bool]:
 
 @cache
 def edits_of(function: FunctionType) -> Sequence[Edit]:
-    """The edits of a function that change a value."""
-    return [edit for edit in edits(function) if not edit.in_pullback]
+    """The edits of a function that change a value. What no other text has than that of models: two of its steps in the
+    other order, and a mistake at both places of a layer that are alike."""
+    from refllm.verify.ports.mistakes import neighbours, twice
+
+    found = [edit for edit in edits(function) if not edit.in_pullback and _is_of_one_kind(edit)]
+    if function.__module__.startswith(PUBLISHED):
+        found += list(neighbours.in_another_order(function))
+        found += list(twice.at_both_places(function, found))
+    return found
+
+
+def _is_of_one_kind(edit: Edit) -> bool:
+    """Whether no argument stands in the place of one of another kind: nobody writes causal=config."""
+    kinds = _kinds(edit.original)
+    source = source_of(edit.original).encode()
+    for first, last, new in edit.changes:
+        old = source[first:last].decode()
+        if old in kinds and new in kinds and kinds[old] != kinds[new]:
+            return False
+    return True
+
+
+@cache
+def _kinds(function: FunctionType) -> Mapping[str, str]:
+    """The arguments of a function and what they are, by their annotations."""
+    definition = ast.parse(source_of(function)).body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    arguments = (*definition.args.args, *definition.args.kwonlyargs)
+    said = {a.arg: ast.unparse(a.annotation) for a in arguments if a.annotation is not None}
+    return {name: {"int": "number", "float": "number"}.get(kind, kind) for name, kind in said.items()}
 
 
 @cache

@@ -47,6 +47,18 @@ class Trials:
         """The first value of the port that the text with these changes, and those that are known, does not give."""
         if not changes and not self.known:
             return answer.wrong[0] if answer.wrong else ""
+        differs = self._difference(answer, changes, until)
+        if differs and self._may_ignore_padding(answer):
+            return self._difference(answer, changes, until, unpadded=True) and differs
+        return differs
+
+    def _may_ignore_padding(self, answer: Judged) -> bool:
+        """Whether a right port need not look at the mask: padding on the right is behind what a decoder reads."""
+        mask = answer.truth.input.mask
+        return not self.program.reads_both_sides and mask is not None and not mask.all()
+
+    def _difference(self, answer: Judged, changes: Changes, until: int | None, *, unpadded: bool = False) -> str:
+        """The first value of the port that the text does not give; with `unpadded`, as if there were no padding."""
         differs = ""
 
         def look(name: str, x: Array) -> Array:
@@ -58,13 +70,20 @@ class Trials:
             return x
 
         try:
-            self._run(answer, changes, end=None if until is None else until + 1, look=look)
+            end = None if until is None else until + 1
+            self._run(answer, changes, end=end, look=look, unpadded=unpadded)
         except EnoughError:
             return differs or "an exception"
         return ""
 
     def left(self, answer: Judged, changes: Changes) -> tuple[float, bytes]:
         """How far the port is from the text with these changes; and what that text gives, as a digest."""
+        found = self._left(answer, changes)
+        if self._may_ignore_padding(answer):
+            return min(found, self._left(answer, changes, unpadded=True), key=lambda one: one[0])
+        return found
+
+    def _left(self, answer: Judged, changes: Changes, *, unpadded: bool = False) -> tuple[float, bytes]:
         left, digest = 0.0, hashlib.sha256()
 
         def look(name: str, x: Array) -> Array:
@@ -76,7 +95,7 @@ class Trials:
             return x
 
         with contextlib.suppress(EnoughError):
-            self._run(answer, changes, look=look)
+            self._run(answer, changes, look=look, unpadded=unpadded)
         return left, digest.digest()
 
     def first_change(self, changes: Changes) -> str:
@@ -160,7 +179,7 @@ class Trials:
 
     def _run(
         self, answer: Judged, changes: Changes, *, begin: int | None = None, end: int | None = None,
-        look: Onlooker | None = None,
+        look: Onlooker | None = None, unpadded: bool = False,
     ) -> list[State]:  # fmt: skip
         """The states from the first step that is changed on. EnoughError if an edited text raises."""
         every = {n: list(held) for n, held in changes.items()}
@@ -174,13 +193,15 @@ class Trials:
             assert other.steps is not None
             program = replace(program, steps=other.steps(program.steps))
             first = _first_other(self.program, program)
-        start = 0 if self.known else first
+        start = 0 if self.known or unpadded else first
         state = answer.truth.states[start]
+        given = answer.truth.input.arrays
+        if unpadded:
+            given = {**given, "mask": numpy.ones_like(given["mask"])}
+            state = {**state, **given}
         try:
             with bounded.at_most(STEPS):
-                return evaluated(
-                    program, self.p, answer.truth.input.arrays, begin=(start, state), end=end, changes=every, look=look
-                )
+                return evaluated(program, self.p, given, begin=(start, state), end=end, changes=every, look=look)
         except EnoughError:
             raise
         except Exception as error:  # whatever an edit makes of the text

@@ -133,6 +133,8 @@ class Port:
             seen = np.tril(np.ones((T, T), bool))
             if self.wrong("causal mask missing"):
                 seen = np.ones((T, T), bool)
+            if self.mistake == "causal mask missing, mask obeyed":
+                seen = np.ones((T, T), bool) if mask is None else mask[:, None, None, :]
             scale = 1.0 if self.wrong("scale missing") else q.shape[-1] ** -0.5
             if self.wrong("scale by width"):
                 scale = c["n_embd"] ** -0.5
@@ -143,7 +145,8 @@ class Port:
             z = self.ln(x, h + "ln_2", e)
             f = act(z @ self.get(h + "mlp.c_fc.weight") + self.get(h + "mlp.c_fc.bias"))
             x = z if self.wrong("residuals from the normed") else x
-            x = x + f @ self.get(h + "mlp.c_proj.weight") + self.get(h + "mlp.c_proj.bias")
+            f = f @ self.get(h + "mlp.c_proj.weight") + self.get(h + "mlp.c_proj.bias")
+            x = x + f
             self.taps[f"layers.{n}"] = x
         self.layer = None
         if not self.wrong("last norm missing"):
@@ -245,9 +248,11 @@ class Port:
                 width = q.shape[-1]
             a = self.flat(self.attention(q, k, v, seen, width**-0.5, cap=c.get("attn_logit_softcapping")))
             a = self.linear(a, h + "self_attn.o_proj", h + "self_attn.o_proj.bias" in self.w)
-            if kind == "gemma2" and not self.wrong("norms after missing"):
+            over_sums = self.wrong("norms over the sums")
+            if kind == "gemma2" and not self.wrong("norms after missing") and not over_sums:
                 a = self.rms(a, gain(h + "post_attention_layernorm"), eps)
             x = (z if self.wrong("residuals from the normed") else x) + a
+            x = self.rms(x, gain(h + "post_attention_layernorm"), eps) if over_sums else x
             second = "pre_feedforward_layernorm" if kind == "gemma2" else "post_attention_layernorm"
             z = self.rms(x, gain(h + second), eps)
             g, u = (self.linear(z, h + f"mlp.{part}_proj", False) for part in ("gate", "up"))
@@ -257,9 +262,10 @@ class Port:
             if self.wrong("gate and up exchanged at the product"):
                 g, u = u, g
             f = self.linear(act(g) * u, h + "mlp.down_proj", False)
-            if kind == "gemma2" and not self.wrong("norms after missing"):
+            if kind == "gemma2" and not self.wrong("norms after missing") and not over_sums:
                 f = self.rms(f, gain(h + "post_feedforward_layernorm"), eps)
             x = (z if self.wrong("residuals from the normed") else x) + f
+            x = self.rms(x, gain(h + "post_feedforward_layernorm"), eps) if over_sums else x
             self.taps[f"layers.{n}"] = x
         self.layer = None
         x = self.rms(x, gain("norm"), eps)
@@ -299,18 +305,18 @@ class Port:
             if self.wrong("norm before the sum") or self.wrong("norms before the sums"):
                 x = x + self.ln(a, h + "attention.output.LayerNorm", eps)
             else:
-                x = self.ln(x + a, h + "attention.output.LayerNorm", eps)
+                before = a if self.wrong("no residuals") else x + a
+                x = self.ln(before, h + "attention.output.LayerNorm", eps)
             f = self.linear(act(self.linear(x, h + "intermediate.dense")), h + "output.dense")
             if self.wrong("norms before the sums"):
                 x = x + self.ln(f, h + "output.LayerNorm", eps)
             else:
-                x = self.ln(x + f, h + "output.LayerNorm", eps)
+                x = self.ln(f if self.wrong("no residuals") else x + f, h + "output.LayerNorm", eps)
             self.taps[f"layers.{n}"] = x
         self.layer = None
         if "cls.predictions.bias" in self.w:
-            z = self.ln(
-                act(self.linear(x, "cls.predictions.transform.dense")), "cls.predictions.transform.LayerNorm", eps
-            )
+            z, name = self.linear(x, "cls.predictions.transform.dense"), "cls.predictions.transform.LayerNorm"
+            z = act(self.ln(z, name, eps)) if self.wrong("norm before gelu") else self.ln(act(z), name, eps)
             y = z @ self.get(e + "word_embeddings.weight").T
             return y if self.wrong("bias of the output missing") else y + self.w["cls.predictions.bias"]
         if "classifier.weight" in self.w:

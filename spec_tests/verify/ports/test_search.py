@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any, NamedTuple
 
 import pytest
 
+from refllm.verify.edits import source_of
 from refllm.verify.ports import places
+from refllm.verify.ports.candidates import edits_of
 from refllm.verify.ports.mistakes import habit, habits
+from refllm.verify.ports.published import gpt
 from refllm.verify.ports.report import PortReport, as_text
 from refllm.verify.ports.search import Searched, searched
 from refllm.verify.ports.trials import Trials
@@ -33,12 +37,16 @@ QUICK = [
     Wrong("llama3", "layers exchanged", "the whole layer", "layers 1 and 2 of the model are exchanged"),
 ]
 PORTS = [
+    Wrong("gemma2", "norms over the sums", "residual", "norm comes after the sum, before which is right, twice"),
+    Wrong("bert", "norm before gelu", "transform before the output layer", "activated comes after norm"),
+    Wrong("bert", "no residuals", "residual", '+ t = tap("residual2", tap("feed_forward", f))'),
+    Wrong("gpt2", "causal mask missing, mask obeyed", "attention mask and softmax", "causal"),
     Wrong("gpt2", "layers exchanged", "the whole layer", "layers 1 and 2 of the model are exchanged"),
     Wrong("bert", "layers exchanged", "the whole layer", "layers 1 and 2 of the model are exchanged"),
     Wrong("gpt2", "query bias missing", "map of the queries", "bias of q alone"),
     Wrong("bert", "query bias missing", "map of the queries", "bias of q alone"),
     Wrong("bert", "value bias missing", "map of the values", "bias of v alone"),
-    Wrong("qwen2", "key bias missing", "rotary", "attention.bk is left out"),
+    Wrong("qwen2", "key bias missing", "map of the keys", "attention.bk is left out"),
     Wrong("qwen3", "qk norm after rope", "rotary", "come after the rotation"),
     Wrong("gpt2", "residuals from the normed", "residual", "both residuals begin from the normed value"),
     Wrong("gpt2", "residuals from the normed @1", "residual", "both residuals begin from the normed value"),
@@ -147,7 +155,11 @@ def test_a_right_port_passes(published: Any, name: str) -> None:
 
 def test_every_habit_stands_in_the_text_and_is_python() -> None:
     for function, old, new, said in habits.HABITS:
-        assert habit.edited(function, old, new, said).function() is not None, said  # type: ignore[arg-type]
+        edit = habit.edited(function, old, new, said)  # type: ignore[arg-type]
+        assert edit.function() is not None, said
+        code, other = (ast.parse(source).body[0].body for source in (source_of(edit.original), edit.source))  # type: ignore[attr-defined]
+        assert ast.dump(code[0]) == ast.dump(other[0]), "the docstring is changed"
+        assert [ast.dump(line) for line in code[1:]] != [ast.dump(line) for line in other[1:]], said
 
 
 def test_a_search_that_is_interrupted_says_how_far_it_came(published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,3 +224,10 @@ def test_a_decoder_is_tried_with_padding_on_the_right(published: Any) -> None:
 
 def report_of(model: Any, answers: Any, found: Searched) -> PortReport:
     return PortReport("port.py", str(model.folder), "llama", model.program, "float32", answers, {}, {}, found)
+
+
+def test_no_argument_stands_in_the_place_of_one_of_another_kind() -> None:
+    """Nobody writes causal=config, and as a flag it is causal=True again."""
+    changed = [line for edit in edits_of(gpt.self_attention) for line in edit.diff() if line.startswith("+")]
+    assert any("causal=True" in line or "causal = True" in line for line in changed)
+    assert not any(f"causal={other}" in line for line in changed for other in ("config", "p", "x", "attention_mask"))

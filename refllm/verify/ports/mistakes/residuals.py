@@ -26,11 +26,16 @@ RESIDUALS: list[Habit] = [
     ),
     (
         llama.llama_layer,
-        ("x + a", "return h + f"),
-        ("n + a", "return m + f"),
+        ('tap("residual1", x + a)', "return h + f"),
+        ('tap("residual1", n + a)', "return m + f"),
         "both residuals begin from the normed value",
     ),
-    (llama.llama_layer, "x + a", "n + a", "the residual around attention begins from the normed value"),
+    (
+        llama.llama_layer,
+        'tap("residual1", x + a)',
+        'tap("residual1", n + a)',
+        "the residual around attention begins from the normed value",
+    ),
     (
         llama.llama_layer,
         "return h + f",
@@ -110,7 +115,7 @@ RESIDUALS: list[Habit] = [
         ),
         "both norms are laid over what the sublayers give, before the sums",
     ),
-    (llama.llama_layer, "x + a", "a", "no residual around attention"),
+    (llama.llama_layer, 'tap("residual1", x + a)', 'tap("residual1", a)', "no residual around attention"),
     (llama.llama_layer, "return h + f", "return f", "no residual around the feed-forward layer"),
     (llama.llama_layer, "return h + f", "return x + f", "the second residual begins from the input of the layer"),
     (
