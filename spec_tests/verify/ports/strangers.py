@@ -98,7 +98,7 @@ class Port:
 
     # --- GPT-2 ---
 
-    def gpt2(self, ids, mask, segments, source):
+    def gpt2(self, ids, mask, segments, source):  # noqa: PLR0912
         c = self.config
         T, H, eps = ids.shape[1], c["n_head"], c["layer_norm_epsilon"]
         offset = 1 if self.wrong("positions from 1") else 0
