@@ -49,6 +49,16 @@ def map_leaves(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     return f(tree, *others)
 
 
+def named_gradients(
+    back: Callable[[Array], tuple[Array, ...]], names: tuple[str, ...], dy: Array
+) -> tuple[Array, Tree]:
+    """The gradient of the input of an operation, and by their names those of its parameters.
+
+    The last names may be of parameters that it was not given, as a bias."""
+    dx, *gradients = back(dy)
+    return dx, dict(zip(names, gradients, strict=False))
+
+
 def branch(tree: Tree | None, *path: str | int) -> Any:
     """The part of a tree at that place; None of a tree that is None, as the draws of dropout are in use."""
     if tree is None:

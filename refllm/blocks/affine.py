@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from refllm.backend import Array
 from refllm.differentiable import differentiable
@@ -12,7 +12,7 @@ from refllm.errors import KindError, UserError
 from refllm.fit import require_array
 from refllm.heads import cut, side_by_side
 from refllm.ops.linear import linear, matmul
-from refllm.parameters import Tree
+from refllm.parameters import Tree, named_gradients
 
 
 def affine_shapes(maps: dict[str, tuple[int, int]], *, biases: bool) -> Tree:
@@ -29,19 +29,13 @@ def affine(x: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tu
     Source:  see `linear` and `matmul`.
     Shapes:  x (..., I); W (I, O); b (O,) -> y (..., O)
     """
+    W, b = f"W{name}", f"b{name}"
     try:
-        names = (f"W{name}", f"b{name}") if f"b{name}" in p else (f"W{name}",)
-        operation: Any = linear if len(names) == 2 else matmul
-        y, back_operation = operation(x, *map(p.__getitem__, names))
+        y, back = linear(x, p[W], p[b]) if b in p else matmul(x, p[W])
     except FAULTS:
         _require_map(p, name)
         raise
-
-    def back(dy: Array) -> tuple[Array, Tree]:
-        dx, *gradients = back_operation(dy)
-        return dx, dict(zip(names, gradients, strict=True))
-
-    return y, back
+    return y, partial(named_gradients, back, (W, b))
 
 
 def _require_map(p: Tree, name: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from refllm.backend import Array
 from refllm.blocks.gated_feed_forward import Gate, gated_feed_forward, gated_feed_forward_shapes
 from refllm.blocks.grouped_attention import Rotation, grouped_attention, grouped_attention_shapes
 from refllm.blocks.residual import pre_norm
 from refllm.blocks.self_attention import KeyValueStore
-from refllm.blocks.stack import maybe_norm
+from refllm.blocks.stack import then_norm
 from refllm.differentiable import differentiable
 from refllm.ops.rotary import Frequencies
 from refllm.parameters import Tree, branch
@@ -69,37 +70,25 @@ def llama_layer(
     Draws:   of "attention" and "feed_forward", bool (..., T, C)
     """
 
-    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
+    def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
         a, back_attention = grouped_attention(
             z, r, p["attention"], heads=heads, kv_heads=kv_heads, rotation=rotation, positions=positions, base=base,
             causal=True, attention_mask=attention_mask, cap=cap, stretch=stretch, eps=eps, cache=cache,
         )  # fmt: skip
-        n, back_norm = maybe_norm(a, p, name="norm1_after", eps=eps)
+        return then_norm(a, back_attention, p, name="norm1_after", eps=eps)
 
-        def back(dn: Array) -> tuple[Array, Array | None, Tree]:
-            da, dnorm = back_norm(dn)
-            dz, dr, dattention = back_attention(da)
-            return dz, dr, {"attention": dattention, **dnorm}
-
-        return n, back
-
-    def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:
+    def feed(z: Array) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
         a, back_feed = gated_feed_forward(z, p["feed_forward"], activation=activation)
-        n, back_norm = maybe_norm(a, p, name="norm2_after", eps=eps)
-
-        def back(dn: Array) -> tuple[Array, Tree]:
-            da, dnorm = back_norm(dn)
-            dz, dfeed = back_feed(da)
-            return dz, {"feed_forward": dfeed, **dnorm}
-
-        return n, back
+        return then_norm(a, back_feed, p, name="norm2_after", eps=eps)
 
     h, back1 = pre_norm(x, p["norm1"], attend, eps=eps, dropout_mask=branch(dropout_mask, "attention"), rate=rate)
     y, back2 = pre_norm(h, p["norm2"], feed, eps=eps, dropout_mask=branch(dropout_mask, "feed_forward"), rate=rate)
 
     def back(dy: Array) -> tuple[Array, Array | None, Tree]:
-        dh, dnorm2, dfeed = back2(dy)
-        dx, dnorm1, dr, dattention = back1(dh)
-        return dx, dr, {"norm1": dnorm1, **dattention, "norm2": dnorm2, **dfeed}
+        dh, dnorm2, dfeed, *dnorm2_after = back2(dy)
+        dx, dnorm1, dr, dattention, *dnorm1_after = back1(dh)
+        after1, after2 = ((dnorm or [{}])[0] for dnorm in (dnorm1_after, dnorm2_after))
+        dp = {"norm1": dnorm1, "attention": dattention, **after1, "norm2": dnorm2, "feed_forward": dfeed, **after2}
+        return dx, dr, dp
 
     return y, back

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 from refllm.backend import Array
@@ -12,7 +13,7 @@ from refllm.kinds import OneOf
 from refllm.ops.dropout import dropout
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.rms_norm import rms_norm
-from refllm.parameters import Tree, from_names, named_leaves
+from refllm.parameters import Tree, from_names, named_gradients, named_leaves
 
 # The pullback of a sublayer gives the gradient of its input, and then those of whatever else it was made of: its
 # parameters, and before them what it shares with others, as a bias or a memory. That of a residual gives the gradient
@@ -57,30 +58,26 @@ def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array]
         names = _NORMS[frozenset(p)]
     except (KeyError, TypeError):
         raise KindError(f"normalise: a norm is a dict with g and b, with g, or with offset; got {_held(p)}") from None
-    if names == ("offset",):
-        y, back_offset = rms_norm(x, 1 + p["offset"], eps=eps)
-        return y, lambda dy: _named(back_offset(dy), "offset")
-    y, back_norm = (layer_norm if len(names) == 2 else rms_norm)(x, *map(p.__getitem__, names), eps=eps)
-
-    def back(dy: Array) -> tuple[Array, Tree]:
-        dx, *gradients = back_norm(dy)
-        return dx, dict(zip(names, gradients, strict=True))
-
-    return y, back
+    back: Callable[[Array], tuple[Array, ...]]
+    if len(names) == 2:
+        y, back = layer_norm(x, p["g"], p["b"], eps=eps)
+    else:
+        y, back = rms_norm(x, p["g"] if "g" in p else 1 + p["offset"], eps=eps)
+    return y, partial(named_gradients, back, names)
 
 
 def _held(p: Any) -> str:
     return f"one with {', '.join(map(str, p)) or 'nothing'}" if isinstance(p, dict) else type(p).__name__
 
 
-def _named(gradients: tuple[Array, Array], name: str) -> tuple[Array, Tree]:
-    return gradients[0], {name: gradients[1]}
+def _unchanged(dy: Array) -> Array:
+    return dy
 
 
 def maybe_dropout(x: Array, *, dropout_mask: Array | None, rate: float) -> tuple[Array, Callable[[Array], Array]]:
     """DROP where a draw is given; nothing where none is, which is how inference is said."""
     if dropout_mask is None:
-        return x, lambda dy: dy
+        return x, _unchanged
     return dropout(x, dropout_mask=dropout_mask, rate=rate)
 
 

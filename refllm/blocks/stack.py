@@ -172,7 +172,7 @@ def maybe_norm(x: Array, p: Tree, *, name: str, eps: float) -> tuple[Array, Call
     Shapes:  x (..., C) -> y (..., C)
     """
     if name not in p:
-        return x, lambda dy: (dy, {})
+        return x, _without_norm
     y, back_norm = normalise(x, p[name], eps=eps)
 
     def back(dy: Array) -> tuple[Array, Tree]:
@@ -180,3 +180,27 @@ def maybe_norm(x: Array, p: Tree, *, name: str, eps: float) -> tuple[Array, Call
         return dx, {name: dnorm}
 
     return y, back
+
+
+def _without_norm(dy: Array) -> tuple[Array, Tree]:
+    return dy, {}
+
+
+def then_norm(
+    y: Array, back_y: Callable[[Array], tuple[Any, ...]], p: Tree, *, name: str, eps: float
+) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
+    """LN or RMS norm, where p has one of that name, of the y that the pullback `back_y` came with
+
+    Source:  see `normalise`.
+    Shapes:  y (..., C) -> n (..., C)
+    Back:    what `back_y` gives, and after it, where there is a norm, its gradient by its name.
+    """
+    if name not in p:
+        return y, back_y
+    n, back_norm = normalise(y, p[name], eps=eps)
+
+    def back(dn: Array) -> tuple[Any, ...]:
+        dy, dnorm = back_norm(dn)
+        return *back_y(dy), {name: dnorm}
+
+    return n, back

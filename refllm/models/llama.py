@@ -233,16 +233,17 @@ def hidden_states(
     e, back_embedding = embedding(p["token"], ids=ids)  # (B, T, C)
     e = e * scale if config.scaled_embedding else e
     r, back_bias = _bias(p, config, queries=T, keys=S)
-    base = frequencies(config, length=S)
+    rotation = config.positions if config.positions in ROTATIONS else None
+    base, of_scores = frequencies(config, length=S), stretch(config)
     masks = {window: within(attention_mask, window, ids, keys=S) for window in {0, *config.windows}}
     x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
 
     def layer(x: Array, of_layer: Tree, i: int) -> tuple[Array, Callable[[Array], tuple[Array, Array | None, Tree]]]:
         return llama_layer(
             x, r, of_layer, heads=config.heads, kv_heads=config.kv_heads,
-            rotation=config.positions if config.positions in ROTATIONS else None, positions=positions, base=base,
+            rotation=rotation, positions=positions, base=base,
             attention_mask=masks[config.windows[i] if config.windows else 0], cap=config.score_cap or None,
-            stretch=stretch(config),
+            stretch=of_scores,
             activation=config.activation, eps=config.eps, dropout_mask=branch(dropout_mask, "layers", i),
             rate=config.dropout, cache=None if cache is None else cache.layers[i],
         )  # fmt: skip
@@ -266,8 +267,9 @@ def hidden_states(
 
 def stretch(config: Config) -> float:
     """What the scores q kᵀ / √D are multiplied by: for another width under the root, and for scaled positions."""
-    width = math.sqrt(config.head_width / config.score_width) if config.score_width else 1.0
-    return width * config.scaling_scale**2
+    if not config.score_width:
+        return 1.0 if config.scaling_scale == 1 else config.scaling_scale**2
+    return math.sqrt(config.head_width / config.score_width) * config.scaling_scale**2
 
 
 def frequencies(config: Config, *, length: int) -> Frequencies:

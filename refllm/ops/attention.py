@@ -81,11 +81,8 @@ def _attend(
     bias = None if r is None else DistanceBias(xp, r, T)
     y, kept = softmax.y, list[Array]()
 
-    def products(n: slice, m: slice) -> Array:
-        return (q[..., n, :] * scale) @ k[..., m, :].swapaxes(-1, -2)  # 1  s = q kᵀ / √D: scaled on the narrow side
-
     def scores(n: slice, m: slice) -> Array:
-        s = products(n, m)
+        s = _products(q[..., n, :], k[..., m, :], scale)  # 1  s = q kᵀ / √D
         if cap is not None:  # 1a  s = cap tanh(s / cap), before the masks: capped, -inf would be -cap
             s = _capped(xp, s, cap)
             s *= cap
@@ -118,7 +115,7 @@ def _attend(
             if bias is not None and dr is not None:
                 bias.add_gradient(dr, ds, n, m)  # 2
             if cap is not None:
-                t = _capped(xp, products(n, m), cap)
+                t = _capped(xp, _products(q[..., n, :], k[..., m, :], scale), cap)
                 ds *= 1 - t * t  # 1a
             dq[..., n, :] += ds @ k[..., m, :]  # 1
             dk[..., m, :] += ds.swapaxes(-1, -2) @ q[..., n, :]
@@ -127,6 +124,10 @@ def _attend(
         return (dq, dk, dv) if dr is None else (dq, dk, dv, dr)
 
     return y, back
+
+
+def _products(q: Array, k: Array, scale: float) -> Array:
+    return (q * scale) @ k.swapaxes(-1, -2)  # scaled on the narrow side
 
 
 def _capped(xp: Any, s: Array, cap: float) -> Array:

@@ -27,14 +27,13 @@ def rotary_halves(x: Array, *, positions: Array, base: Frequencies) -> tuple[Arr
     Raises:  ValueError if D = 2 I is odd, or positions are not integers or do not broadcast.
     """
     cos, sin = _angles("rotary_halves", x, positions, base)
-    half = x.shape[-1] // 2
+    return _halves_turned(x, cos, sin), lambda dy: _halves_turned(dy, cos, -sin)
 
-    def turned(z: Array, sin: Array) -> Array:
-        y = namespace(z).empty(z.shape, z.dtype)
-        _turn(z[..., :half], z[..., half:], cos, sin, y[..., :half], y[..., half:])
-        return y
 
-    return turned(x, sin), lambda dy: turned(dy, -sin)
+def _halves_turned(x: Array, cos: Array, sin: Array) -> Array:
+    y, half = namespace(x).empty(x.shape, x.dtype), x.shape[-1] // 2
+    _turn(x[..., :half], x[..., half:], cos, sin, y[..., :half], y[..., half:])
+    return y
 
 
 @differentiable
@@ -49,13 +48,13 @@ def rotary_interleaved(x: Array, *, positions: Array, base: Frequencies) -> tupl
     Raises:  as `rotary_halves`.
     """
     cos, sin = _angles("rotary_interleaved", x, positions, base)
+    return _pairs_turned(x, cos, sin), lambda dy: _pairs_turned(dy, cos, -sin)
 
-    def turned(z: Array, sin: Array) -> Array:
-        y = namespace(z).empty(z.shape, z.dtype)
-        _turn(z[..., 0::2], z[..., 1::2], cos, sin, y[..., 0::2], y[..., 1::2])
-        return y
 
-    return turned(x, sin), lambda dy: turned(dy, -sin)
+def _pairs_turned(x: Array, cos: Array, sin: Array) -> Array:
+    y = namespace(x).empty(x.shape, x.dtype)
+    _turn(x[..., 0::2], x[..., 1::2], cos, sin, y[..., 0::2], y[..., 1::2])
+    return y
 
 
 def _turn(a: Array, b: Array, cos: Array, sin: Array, into_a: Array, into_b: Array) -> None:

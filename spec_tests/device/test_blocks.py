@@ -42,7 +42,7 @@ from refllm.blocks.relative_self_attention import (
 )
 from refllm.blocks.residual import maybe_dropout, norm_shapes, normalise, post_norm, pre_norm
 from refllm.blocks.self_attention import self_attention, self_attention_shapes
-from refllm.blocks.stack import distance_bias, maybe_norm, stack, stack_embedding, stack_positions
+from refllm.blocks.stack import distance_bias, maybe_norm, stack, stack_embedding, stack_positions, then_norm
 from refllm.blocks.switch_layer import (
     expert_feed_forward,
     switch_layer,
@@ -51,6 +51,7 @@ from refllm.blocks.switch_layer import (
     switch_transformer_layer_shapes,
 )
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
+from refllm.ops.activation import relu
 from refllm.parameters import map_leaves
 from spec_tests.devices import Device, assert_agrees, every_device, value_and_gradients
 from spec_tests.gradients import random_tree
@@ -160,6 +161,14 @@ GROUPED: dict[str, Any] = {
     "heads": 2, "kv_heads": 1, "base": 100.0, "cap": None, "stretch": 1.2, "eps": 1e-5, "cache": None,
 }  # fmt: skip
 PLACES = numpy.maximum(numpy.arange(T) - numpy.arange(B)[:, None], 0)
+
+
+def _after_relu(x: Any, p: Any, *, name: str, eps: float) -> Any:
+    y, back = relu(x)
+    return then_norm(y, lambda dy: (back(dy),), p, name=name, eps=eps)
+
+
+_after_relu.__name__ = then_norm.__name__  # as the block that it is a case of
 
 CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
     *((feed_forward, (X, _tree(feed_forward_shapes(C, F))), {"activation": name}) for name in ACTIVATIONS),
@@ -400,6 +409,7 @@ CASES: list[tuple[Callable[..., Any], Any, dict[str, Any]]] = [
         },
     ),
     *((maybe_norm, (X, _tree({"norm": norm_shapes(C)})), {"name": name, "eps": 1e-5}) for name in ("norm", "other")),
+    *((_after_relu, (X, _tree({"norm": norm_shapes(C)})), {"name": name, "eps": 1e-5}) for name in ("norm", "other")),
     (
         smoothed_lm_loss,
         (X, _normal(C, V)),

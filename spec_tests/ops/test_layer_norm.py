@@ -105,6 +105,17 @@ def test_a_row_alone_gives_what_it_gives_in_a_batch(layer_norm: Implementation) 
     numpy.testing.assert_allclose(layer_norm(x, g, b, eps=1e-5)[0], alone, rtol=1e-13, atol=1e-13)
 
 
+def test_rows_far_from_their_first_number_are_as_exact_beside_others_as_alone(layer_norm: Implementation) -> None:
+    random = numpy.random.default_rng(0)
+    x, g, b = (random.normal(size=shape).astype("float32") for shape in ((5, 500), 500, 500))
+    x[1, 0], x[3, 0], x[4] = 1e4, 1e25, x[4] * numpy.float32(1e25)
+    x[2] += 1e4
+    x[2, 0] = 0
+    exact = text.layer_norm(*(z.astype("float64") for z in (x, g, b)), eps=1e-5)[0]
+    for few in (slice(0, 1), slice(1, 2), slice(2, 3), slice(0, 3), slice(3, 4), slice(0, 5)):
+        numpy.testing.assert_allclose(layer_norm(x[few], g, b, eps=1e-5)[0], exact[few], rtol=2e-6, atol=2e-6)
+
+
 def test_gradients_of_micro_batches_add_up_to_that_of_the_batch(layer_norm: Implementation) -> None:
     random = numpy.random.default_rng(0)
     x, g, b, dy = (random.normal(size=shape) for shape in ((6, 2, 5), 5, 5, (6, 2, 5)))
