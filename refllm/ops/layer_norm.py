@@ -9,7 +9,6 @@ from refllm.backend import Array, equal_entries, known, namespace, overflow_is_e
 from refllm.differentiable import differentiable
 
 CHAIN = 512  # numbers that are added up one after the other
-FAR = 16.0  # squares of the distance from x_1 to the mean, in variances, from which on its rounding counts
 
 
 @differentiable
@@ -34,20 +33,14 @@ def layer_norm(
     # In place, in blocks of rows that a cache holds: ni is first c = x - mean(x), then n = c r.
     for xi, yi, ni, ri in row_blocks(rows, y, n, r):
         c = xp.subtract(xi, xi[:, :1], out=ni)  # the mean is taken of x - x_1: a constant row is then exactly 0
-        m = _mean_of_rows(c, mean)
-        c -= m
+        c -= _mean_of_rows(c, mean)
+        c -= _mean_of_rows(c, mean)  # what rounding has left of it: much, where x_1 is far from the others
         if known(xp.vdot(c, c) < math.inf):  # the sum of all squares; then none of them overflows
             variance = _mean_of_rows(c * c, mean)
             variance += eps
-            if not _all_near(m, variance):
-                _centre_far(c, m, variance, mean)
-                variance = _mean_of_rows(c * c, mean)
-                variance += eps
             xp.divide(1, xp.sqrt(variance, out=variance), out=ri)  # r = 1 / sqrt(mean(c²) + eps)
             c *= ri  # n = c r
         else:
-            with overflow_is_expected():
-                _centre_far(c, m, _mean_of_rows(c * c, mean) + eps, mean)
             _normalise_large(c, ri, mean, eps)
         xp.multiply(c, g, out=yi)  # y = g n + b
         yi += b
@@ -72,21 +65,6 @@ def _mean_of_rows(x: Array, mean: Array) -> Array:
     """x @ mean as a column. A long row is not added up in one chain, whose roundings, where numbers are alike, have the
     same sign. A call of dot costs half as much as one of @, which a decoding step feels."""
     return x.mean(axis=1, keepdims=True) if len(mean) > CHAIN else x.dot(mean)[:, None]
-
-
-def _all_near(m: Array, variance: Array) -> bool:
-    """Whether x_1 is so near to the mean of every row, m away, that the rounding of m is none beside the variance."""
-    if len(m) == 1:  # on scalars, since a decoding step would feel the operations
-        m, variance = m[0, 0], variance[0, 0]
-        return bool(m * m <= FAR * variance)
-    return bool((m * m <= FAR * variance).all())
-
-
-def _centre_far(c: Array, m: Array, variance: Array, mean: Array) -> None:
-    """In the other rows, and in those whose squares overflow, c loses what rounding has left of the mean. In place."""
-    xp = namespace(c)
-    near = (m * m <= FAR * variance) & xp.isfinite(variance)
-    c -= xp.where(near, 0, _mean_of_rows(c, mean))
 
 
 def _normalise_large(c: Array, r: Array, mean: Array, eps: float) -> None:
