@@ -20,11 +20,11 @@ from refllm.verify.explanation import Explanation
 from refllm.verify.kernels import axes, conditions, relations
 from refllm.verify.kernels.causes import Cause, OfBank
 from refllm.verify.kernels.matching import WAYS, tensors
-from refllm.verify.kernels.table import size
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
+from refllm.verify.sized.work import work
 
-LARGEST = 6_000_000  # the work of the right answers that are asked (kernels.table.size)
+LARGEST = 6_000_000  # the work of the right answers that are asked (sized.work)
 RIGHT = 16  # of them, at most
 BEST = 16  # mistakes that they are asked about
 FEWEST = 4  # elements that a mistake must explain which does not explain every answer
@@ -124,10 +124,10 @@ class Chosen:
     @cached_property
     def _asked(self) -> list[SizedCase]:
         """Right answers of all sizes, as many as their work allows."""
-        held, work = list[SizedCase](), 0
-        for sized in sorted(self.known.right, key=size):
-            work += size(sized)
-            if work <= LARGEST:
+        held, total = list[SizedCase](), 0
+        for sized in sorted(self.known.right, key=work):
+            total += work(sized)
+            if total <= LARGEST:
                 held.append(sized)
         return held if len(held) <= RIGHT else [held[n * (len(held) - 1) // (RIGHT - 1)] for n in range(RIGHT)]
 

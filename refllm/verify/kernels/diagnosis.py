@@ -25,14 +25,14 @@ from refllm.verify.kernels.causes import Cause, causes
 from refllm.verify.kernels.chosen import Chosen, Looked, Match, Operation
 from refllm.verify.kernels.clock import Clock
 from refllm.verify.kernels.matching import WAYS, Given, tensors
-from refllm.verify.kernels.table import size
 from refllm.verify.runner import Result
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.pattern import in_words
+from refllm.verify.sized.work import work
 from refllm.verify.tolerance import UNIT
 
-LARGEST = 6_000_000  # the work of a case that is still looked at (kernels.table.size)
+LARGEST = 6_000_000  # the work of a case that is still looked at (sized.work)
 SEARCHES = 6  # wrong answers to an operation for which all mistakes are tried, if those that were found do not fit
 CASES = 12  # wrong answers that are held against what was found
 MORE = 250  # mistakes that are tried after one that explains an answer, and as many as before it
@@ -59,7 +59,7 @@ class Recogniser:
         clock, looker = Clock(self.left), _Looker(case, response, text, self.dtype, self.plan)
         known.gradients = response.gradients is not None
         matches = dict[Cause, Match]()
-        if size(sized) <= LARGEST:
+        if work(sized) <= LARGEST:
             matches = looker.matches(known.causes)
             if not any(match.rank < DIGITS for match in matches.values()) and known.searches < SEARCHES:
                 known.searches += 1
@@ -73,7 +73,7 @@ class Recogniser:
         for earlier, its in kept:
             new = [cause for cause in matches if cause not in earlier.matches]
             earlier.matches.update(its.matches(new[:LATER]))
-        if size(sized) <= SMALL:
+        if work(sized) <= SMALL:
             kept.append((looked, looker))
         self.left -= clock.used()
 

@@ -6,7 +6,6 @@ print(as_text(deaths))      json.dumps(as_data(deaths))
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from refllm.verify.kernels.in_type import NARROW, in_type
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
+from refllm.verify.sized.work import work
 
 DTYPES = ("float64", "float32", *NARROW)
 KNOWN = tuple(dict.fromkeys(m.operation for m in MISTAKES))
@@ -37,20 +37,13 @@ class Death:
 
 def measure(sized: Iterable[SizedCase], plan: Plan, bank: Iterable[Mistake] = MISTAKES) -> list[Death]:
     """A death for each mistake of an operation of these cases, in the order of the bank."""
-    held = sorted((case for case in sized if case.operation in OPERATIONS), key=size)
+    held = sorted((case for case in sized if case.operation in OPERATIONS), key=work)
     chosen = [m for m in bank if any(case.operation == m.operation for case in held)]
     found: dict[str, Death] = {}
     for case in held:
         alive = [m for m in chosen if m.operation == case.operation and m.id not in found]
         found |= {death.mistake.id: death for death in killed(case, plan, alive)} if alive else {}
     return [found.get(m.id, Death(m, "", "")) for m in chosen]
-
-
-def size(case: SizedCase) -> int:
-    """How much work a case is: its numbers, and the scores of its attention."""
-    shapes = [recipe["shape"] for recipe in case.inputs.values()]
-    scores = math.prod(shapes[0][:-1]) * shapes[1][-2] if "attention" in case.operation else 0
-    return sum(math.prod(shape) for shape in shapes) + 16 * scores
 
 
 def killed(sized: SizedCase, plan: Plan, bank: Iterable[Mistake]) -> Iterator[Death]:

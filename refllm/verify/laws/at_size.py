@@ -2,14 +2,15 @@
 
 The smallest sized case of each operation whose answer was right is put again, with its tensors made anew; the text
 evaluated on it says how far two answers may be apart. The first whose answer was wrong is put a few times more: an
-answer that changes is a race, or what an earlier call has left.
+answer that changes is a race, or what an earlier call has left. Of operations that have no wrong answer three cases are
+drawn anew, with other numbers and in other shapes (drawn.py).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, FaultError, Truth, UnsupportedError
 from refllm.verify.law import Law
 from refllm.verify.laws.calls import AGAIN, again, between, layouts, poison
+from refllm.verify.laws.drawn import drawn
 from refllm.verify.laws.neighbours import neighbours
 from refllm.verify.laws.swallowed import swallowed
 from refllm.verify.laws.trial import Base, Trial
@@ -24,6 +26,8 @@ from refllm.verify.laws.trying import OVER, TIME, Trying
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.evaluate import expected
 from refllm.verify.sized.judge import EXACT
+from refllm.verify.sized.recipes import shape_of
+from refllm.verify.sized.work import work
 from refllm.verify.tolerance import UNIT
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ RIGHT_NOW = (
     "the case was answered wrongly, and called again with the same inputs rightly: it depends on "
     "earlier calls, or on chance"
 )
+LARGEST = 1_000_000  # the work of a case that is drawn anew beside the smallest (sized.work)
 LEAST = 1000  # numbers of its answer that a case has: fewer are no size of a kernel
 LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, swallowed, poison, between, layouts)
 
@@ -52,22 +57,27 @@ def held_at_size(
     """The results of sized cases, with what was found of the laws; they are tried for so many seconds in all."""
     cases, results, until = list(cases), list(results), time.monotonic() + seconds
     right = {result.case.id: result for result in results if result.right}
-    usable = [case for case in cases if case.id in right and _size(case) >= LEAST]
-    chosen = {case.operation: case for case in sorted(usable, key=_size, reverse=True)}
+    usable = [case for case in cases if case.id in right]
+    chosen = {case.operation: case for case in sorted(usable, key=_order, reverse=True)}
     trying, found = Trying(implementation, dtype, until, casts), dict[str, list[Law]]()
     wrong = {result.case.id for result in results if result.status == "fail"}
     suspect = {case.operation: case for case in reversed(cases) if case.id in wrong}  # the first, which a report shows
     for case in suspect.values():
         found[case.id] = _unsteady(trying, case, dtype, plan)
     for case in chosen.values():
-        found[case.id] = _found(trying, case, right[case.id], dtype, plan) if time.monotonic() < until else _OVER
+        found[case.id] = _found(trying, case, right[case.id], dtype, plan) if time.monotonic() < until else [_OVER]
+    sound = {name: case for name, case in chosen.items() if name not in suspect}
+    for case in [*sound.values(), *_further(usable, sound)]:
+        if time.monotonic() < until:
+            gradients = right[case.id].status != "value"
+            found.setdefault(case.id, []).extend(_drawn(trying, case, dtype, plan, gradients=gradients))
     for result in results:
         laws = found.get(result.case.id, [])
         held = result.under_laws(laws)
         yield replace(held, alone=True) if any(law.message == RIGHT_NOW for law in laws) else held
 
 
-_OVER = [Law(TIME, False, OVER)]
+_OVER = Law(TIME, False, OVER)
 
 
 def _unsteady(trying: Trying, sized: SizedCase, dtype: str, plan: Plan) -> list[Law]:
@@ -107,6 +117,26 @@ def _found(trying: Trying, sized: SizedCase, result: Result, dtype: str, plan: P
     return [law for trials in LAWS for law in trying.first_of(trials(base))]
 
 
+def _drawn(trying: Trying, sized: SizedCase, dtype: str, plan: Plan, *, gradients: bool) -> list[Law]:
+    """What comes of the case with other numbers, and in other shapes."""
+    declared = trying.implementation.conventions
+    if any(declared.get(name, own) != own for name, own in sized.conventions.items()):
+        return []  # numbers that are drawn may meet a convention that those of the case do not
+
+    def with_truth(case: Case) -> Case:
+        return _with_truth(case, dtype, plan, gradients=gradients and bool(case.gradients))
+
+    return [law for trial in drawn(sized, with_truth, dtype, 1.0) for law in trying.first_of([trial])]
+
+
+def _further(right: list[SizedCase], chosen: Mapping[str, SizedCase]) -> Iterator[SizedCase]:
+    """Of each operation that has them a case of a middle size and a large one, beside the smallest."""
+    for operation, smallest in chosen.items():
+        others = sorted((c for c in right if c.operation == operation and c is not smallest), key=work)
+        others = [case for case in others if work(case) <= LARGEST]
+        yield from {case.id: case for case in (others[len(others) // 2 : len(others) // 2 + 1] + others[-1:])}.values()
+
+
 def _with_truth(case: Case, dtype: str, plan: Plan, *, gradients: bool) -> Case:
     """The case with the answers of the text, whose conditions are what the plan allows."""
     case = case if gradients else case.values_alone()
@@ -119,5 +149,8 @@ def _with_truth(case: Case, dtype: str, plan: Plan, *, gradients: bool) -> Case:
     return replace(case, outputs=outputs, gradients=of_gradients)
 
 
-def _size(case: SizedCase) -> int:
-    return sum(math.prod(shape) for shape in case.outputs.values())
+def _order(case: SizedCase) -> tuple[bool, bool, int]:
+    """Those first that have a size: of their answer, or where no answer has one, as a loss, of what is given."""
+    given = sum(math.prod(shape_of(recipe)) for recipe in case.inputs.values())
+    size = sum(math.prod(shape) for shape in case.outputs.values())
+    return size < LEAST, given < LEAST, size if size >= LEAST else given

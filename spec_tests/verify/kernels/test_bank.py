@@ -14,6 +14,7 @@ from refllm.verify.kernels.bank import OPERATIONS, Mistake, exchanged
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.mutants.bank import edit
 from refllm.verify.sized import cases
+from refllm.verify.sized.work import work
 from spec_tests.verify.kernels.lost_digits import LOST_DIGITS
 
 KNOWN = list(cases.load(corpus.folder(None)).values())
@@ -78,7 +79,7 @@ def test_rotary_angles_in_float32_fail_at_far_positions_in_every_precision() -> 
 
 def test_a_change_that_is_no_mistake_survives() -> None:
     same = Mistake("softmax/none", "softmax", edit(SOFTMAX, "shift, Z = online(rows)", "shift, Z = online(rows + 0)"))
-    few = [case for case in KNOWN if case.operation == "softmax" and table.size(case) < 10_000]
+    few = [case for case in KNOWN if case.operation == "softmax" and work(case) < 10_000]
     plan = plans.plan("eager", "float32")
     assert table.survivors(table.measure(few, plan, [same])) == ["softmax/none"]
     assert "SURVIVES" in table.as_text(table.measure(few, plan, [same]))

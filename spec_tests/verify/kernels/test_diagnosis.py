@@ -14,17 +14,17 @@ from refllm.verify.adapter import Functions
 from refllm.verify.explanation import Explanation
 from refllm.verify.kernels import bank
 from refllm.verify.kernels.mistakes import MISTAKES
-from refllm.verify.kernels.table import size
 from refllm.verify.runner import Implementation, Result
 from refllm.verify.sized import cases, judge
 from refllm.verify.sized.recognised import Recognised
+from refllm.verify.sized.work import work
 
-KNOWN = sorted(cases.load(corpus.folder(None)).values(), key=size)
+KNOWN = sorted(cases.load(corpus.folder(None)).values(), key=work)
 SEARCHED = ["softmax/tail-not-summed", "layer_norm/unbiased", "embedding/tail-lost", "matmul/bfloat16-accumulator"]
 
 
 def told(implementation: Implementation, operation: str, dtype: str, seconds: float = 20) -> list[Result]:
-    chosen = [case for case in KNOWN if case.operation == operation and size(case) < 60_000]
+    chosen = [case for case in KNOWN if case.operation == operation and work(case) < 60_000]
     plan = plans.plan("eager", dtype)
     watched = Recognised(dtype, plan, seconds)
     found = list(judge.run(implementation, chosen, dtype, plan, seen=watched.look))

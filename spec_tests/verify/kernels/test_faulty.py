@@ -13,14 +13,14 @@ from refllm.numbers import plans
 from refllm.verify import corpus
 from refllm.verify.adapter import Functions
 from refllm.verify.explanation import Explanation
-from refllm.verify.kernels.table import size
 from refllm.verify.runner import Result
 from refllm.verify.sized import cases, judge
 from refllm.verify.sized.recognised import Recognised
+from refllm.verify.sized.work import work
 
 FOLDER = Path(__file__).parent / "faulty"
-KNOWN = sorted(cases.load(corpus.folder(None)).values(), key=size)
-MOST = 300_000  # the work of a case that is put to them (refllm.verify.kernels.table.size)
+KNOWN = sorted(cases.load(corpus.folder(None)).values(), key=work)
+MOST = 300_000  # the work of a case that is put to them (refllm.verify.sized.work)
 FEW = 8  # cases of each
 ALONE = {  # what fails, or writes anything, on a case that is no small one
     "adamw_one_grid": "ADAMW/kernel-adamw-1000001-normal-step-5",
@@ -67,7 +67,7 @@ def failures(kernel: str) -> list[Result]:
     [operation] = functions
     sized = [case for case in KNOWN if case.operation == operation and not case.slow]
     chosen = [case for case in sized if case.id == ALONE.get(kernel)] or spread(
-        [case for case in sized if size(case) < MOST]
+        [case for case in sized if work(case) < MOST]
     )
     plan, mine = plans.plan("eager", "float32"), Functions(kernel, functions, {}, ("float64", "float32"))
     watched = Recognised("float32", plan, 10)

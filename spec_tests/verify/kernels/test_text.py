@@ -7,10 +7,10 @@ import pytest
 from refllm.numbers import plans
 from refllm.verify import corpus
 from refllm.verify.kernels.bank import MODULES, OPERATIONS, implementation
-from refllm.verify.kernels.table import size
 from refllm.verify.sized import cases, judge
+from refllm.verify.sized.work import work
 
-KNOWN = sorted(cases.load(corpus.folder(None)).values(), key=size)
+KNOWN = sorted(cases.load(corpus.folder(None)).values(), key=work)
 FEW = 3  # cases of each operation without --slow
 
 
