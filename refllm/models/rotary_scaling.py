@@ -31,10 +31,11 @@ def dynamic_frequencies(*, width: int, base: float, factor: float, original: int
 def yarn_frequencies(
     *, width: int, base: float, factor: float, original: int, beta_fast: float, beta_slow: float, rounded: bool
 ) -> tuple[float, ...]:
-    """ROPE-SCALE: a line in the number of the pair, from those that turn beta_fast times over the trained length and
-    stay, to those that turn beta_slow times and are divided by the factor; its ends are whole pairs where it is
-    `rounded`
+    """ROPE-SCALE: θ_i = (1 - r_i) f_i + r_i f_i / factor,   r a line in i from 0, where a pair makes beta_fast turns
+    over the trained length, to 1, where it makes beta_slow
 
+    `rounded`: its ends are the last pair with at least beta_fast turns and the first with at most beta_slow, as in the
+    text. Otherwise they lie between pairs, as configurations with `truncate` false ask.
     Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.2, in the form of the authors' code.
     """
     low, high = (

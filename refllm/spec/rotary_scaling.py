@@ -39,9 +39,11 @@ def yarn_frequencies(
     """ROPE-SCALE: θ_i = (1 - r_i) f_i + r_i f_i / factor,   f_i = base^(-2i/D),   and the scale 0.1 ln(factor) + 1
 
     Pair i makes `original` · f_i / 2π turns over the trained length. r is 0 up to the last pair with at least beta_fast
-    turns (pair 0, if none has), 1 from the first with at most beta_slow, and between them a line in i. The paper's is a
-    line in the turns; this is that of its code, which models are trained with. Queries and keys are both multiplied by
-    the scale after they are turned, so that the scores have its square; it is 1 for a factor of at most 1.
+    turns (pair 0, if none has), 1 from the first with at most beta_slow, and between them a line in i. The paper has a
+    line in the turns; its code, which models are trained with, has this one. Some configurations leave the ends of the
+    line where exactly so many turns would be made, between two pairs (`truncate` false in transformers): that form is
+    in refllm/verify/ports/published/llama.py. Queries and keys are both multiplied by the scale after they are turned,
+    so the scores by its square; the scale is 1 for a factor of at most 1.
     Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.2 and 3.4, and the authors' code.
     Shapes:  -> frequencies (width/2,), scale ()
 

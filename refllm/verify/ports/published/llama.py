@@ -116,7 +116,7 @@ def frequencies(config: Tree, *, length: int) -> Array:
 
 def yarn_frequencies(config: Tree) -> Array:
     """Pairs that turn often over the trained length keep their frequency, those that turn seldom have it divided by the
-    factor, and between them lies a line, whose ends are whole pairs where it is rounded."""
+    factor, and between them it changes along a line. Rounded, its ends are whole pairs, as in refllm/spec."""
     width, base, original = config["head_width"], config["base"], config["scaling_original"]
     low = width * log(original / (config["scaling_high"] * 2 * pi())) / (2 * log(base))
     high = width * log(original / (config["scaling_low"] * 2 * pi())) / (2 * log(base))
