@@ -28,7 +28,9 @@ def test_each_process_sent_the_bytes_of_the_page(measured: dict[str, Any]) -> No
         assert step["bytes_sent"] == allreduced(4 * step["parameters"], step["processes"])
 
 
-def test_what_is_not_computed_took_about_as_long_as_predicted_from_delay_and_bandwidth(measured: dict[str, Any]) -> None:
+def test_what_is_not_computed_took_about_as_long_as_predicted_from_delay_and_bandwidth(
+    measured: dict[str, Any],
+) -> None:
     sizes = measured["network"]["sizes"]
     assert len({(step["delay"], step["bandwidth"]) for step in measured["network"]["steps"]}) >= 3
     for step in measured["network"]["steps"]:
