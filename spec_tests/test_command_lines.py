@@ -18,6 +18,7 @@ import pytest
 
 from refllm import cli
 from spec_tests.commands.conftest import leave_the_allocator_alone
+from spec_tests.named_models import write_models
 from spec_tests.written_pages import PAGES, ROOT, Line, blocks, commands
 
 LINES = [line for page in PAGES for line in commands(page)]
@@ -81,6 +82,30 @@ def test_every_script_of_a_page_is_there_with_its_flags(line: Line) -> None:
         assert flag in source, flag
 
 
+# What no line of refllm or of scripts/ is, and the test that runs it.
+ELSEWHERE = {
+    "pytest --refllm": "spec_tests/test_pytest.py",
+    "cc -O2 -shared": "spec_tests/test_command_lines.py",
+    "cd release && sha256sum": "spec_tests/releasing/test_packages.py",
+    "... write": "spec_tests/commands/test_verify.py",  # words, in the place of a program of the reader's
+}
+PROGRAM_LINE = re.compile(r"\$ |\./|(?:python|pytest|pip|cc|cd|cp|git|npm|node|go|cargo|sh|bash|mpirun|mpiexec) ")
+
+
+def test_no_command_of_a_block_is_overlooked() -> None:
+    overlooked = []
+    for page in PAGES:
+        known = {line.text for line in commands(page)}
+        lines = (line for code in blocks(page, "") for line in code.splitlines() if PROGRAM_LINE.match(line))
+        bare = [re.split(r" {2,}", line)[0].removeprefix("$ ") for line in lines]
+        overlooked += [line for line in bare if line not in known and not any(map(line.startswith, ELSEWHERE))]
+    assert overlooked == []
+
+
+def test_what_runs_elsewhere_has_a_test() -> None:
+    assert all((ROOT / file).is_file() for file in ELSEWHERE.values())
+
+
 def test_there_are_commands_in_the_pages_for_users() -> None:
     assert {"README.md", "docs/training.md", "docs/tasks.md", "docs/quick-start.md", "docs/explain.md"} <= {
         line.page for line in RUN
@@ -139,7 +164,7 @@ def small(words: list[str]) -> list[str]:
         words += [
             w for name in kept if f"--{name}" in known and f"--{name}" not in words for w in (f"--{name}", SIZES[name])
         ]
-        words += ["--kv-heads", "1"] if _is_llama(words) else []
+        words += ["--kv-heads", "1"] if _is_llama(words) and "--from" not in words else []
     if words[0] == "compare":
         words += ["--models", "ngram", "nnlm", "gpt"]
     return words
@@ -176,6 +201,8 @@ def prepared(line: Line, folder: Path) -> None:
     """What stands in a page as done before, outside it."""
     if ("runs/001" in line.text or line.text.startswith("refllm runs")) and not (folder / "runs/001").exists():
         assert carried_out(small(["refllm", "train", "--data", "my_texts", "--out", "runs/001"]))[0] == 0
+    if "models/" in line.text and not (folder / "models").exists():
+        write_models(folder)
     if "my_attention" in line.text:
         (folder / "my_attention.py").write_text("def attention(q, k, v, *, causal, allowed):\n    return v\n")
     if "--lib" in line.words:  # the line before it in the page, which is no command of refllm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from spec_tests.written_pages import ROOT, blocks
+
 ADAPTER = """
 import numpy as np
 
@@ -145,3 +147,17 @@ def test_nothing_is_imported_where_the_plugin_is_not_used(tmp_path: Path) -> Non
 def test_the_plugin_is_there_once_the_package_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["pytest11"] == {"refllm.pytest": "refllm.pytest"}
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_page_run(tmp_path: Path) -> None:
+    lines = [line for code in blocks("docs/conformance.md", "") for line in code.splitlines() if line[:7] == "pytest "]
+    assert lines
+    (tmp_path / "my_adapter.py").write_text(ADAPTER)
+    call = "def scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=False): return v"
+    kernels = f"SIGNATURES, ARRAYS = 'torch', 'numpy'\n\n{call}\n"
+    (tmp_path / "my_kernels.py").write_text(kernels)
+    for line in lines:
+        status, said = run(tmp_path, *shlex.split(line)[1:])
+        assert status in (0, 1), said  # tests were run
+        assert "passed" in said or "failed" in said

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     ROOT / name for name in ("README.md", "README.zh.md", "golden/README.md", "CONTRIBUTING.md", "RELEASING.md")
-] + [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/book").glob("*.md"))]
+] + [path for folder in ("", "book", "zh", "decisions") for path in sorted((ROOT / "docs" / folder).glob("*.md"))]
 
 
 def text_of(page: str | Path) -> str:
@@ -19,14 +19,16 @@ def text_of(page: str | Path) -> str:
 
 
 def fenced(page: str | Path) -> Iterator[tuple[str, str]]:
-    """The blocks of a page: the words behind the opening fence, and the code."""
+    """The blocks of a page, also those within a list: the words behind the opening fence, and the code."""
     language: str | None = None
     lines: list[str] = []
+    indent = ""
     for line in text_of(page).splitlines():
-        if not line.startswith("```"):
-            lines.append(line)
+        if not line.lstrip().startswith("```"):
+            lines.append(line.removeprefix(indent))
         elif language is None:
-            language, lines = line[3:], []
+            indent = line[: len(line) - len(line.lstrip())]
+            language, lines = line[len(indent) + 3 :], []
         else:
             yield language, "\n".join(lines) + "\n"
             language = None
@@ -46,7 +48,7 @@ def prose(page: str | Path) -> str:
     """A page without its blocks."""
     kept, within = [], False
     for line in text_of(page).splitlines():
-        if line.startswith("```"):
+        if line.lstrip().startswith("```"):
             within = not within
         elif not within:
             kept.append(line)
@@ -84,7 +86,7 @@ def commands(page: Path) -> list[Line]:
         if language in ("", "sh", "bash", "console"):
             for line in code.splitlines():
                 bare = re.split(r" {2,}", line.strip())[0].removeprefix("$ ")
-                if line[:1] != " " and _BEGIN.match(line) and " " in bare:
+                if line[:1] != " " and _BEGIN.match(line) and (" " in bare or bare.startswith("./")):
                     found.append(Line(name, bare, True))
     for code in inline(page):
         if _BEGIN.match(code) and " " in code and not re.search(r"[|/] ?(?:it|head)$", code):
