@@ -84,7 +84,11 @@ class Port:
         if bias is not None:
             s = s + bias
         if cap and not self.wrong("score cap missing"):
+            s = s / np.float32(scale) if self.wrong("cap before the scale") else s
             s = np.float32(cap) * np.tanh(s / np.float32(cap))
+            s = s * np.float32(scale) if self.wrong("cap before the scale") else s
+        if self.wrong("mask after the softmax"):
+            return np.where(seen, softmax(s), 0) @ v
         w = softmax(np.where(seen, s, np.float32(-1e30)))
         return (w / np.float32(0.9) if self.wrong("dropout's scale left on") else w) @ v
 
@@ -287,9 +291,10 @@ class Port:
         x = self.get(e + "word_embeddings.weight")[ids]
         offset = 1 if self.wrong("positions from 1") else 0
         x = x + self.get(e + "position_embeddings.weight")[np.arange(offset, T + offset)]
+        x = self.ln(x, e + "LayerNorm", eps) if self.wrong("segments after the norm") else x
         if not self.wrong("segments missing"):
             x = x + self.get(e + "token_type_embeddings.weight")[segments]
-        x = self.ln(x, e + "LayerNorm", eps)
+        x = x if self.wrong("segments after the norm") else self.ln(x, e + "LayerNorm", eps)
         self.taps["embedding"] = x
         act = ACTIVATIONS["gelu_new" if self.wrong("gelu tanh") else c["hidden_act"]]
         for n in range(c["num_hidden_layers"]):

@@ -37,6 +37,9 @@ QUICK = [
     Wrong("llama3", "layers exchanged", "the whole layer", "layers 1 and 2 of the model are exchanged"),
 ]
 PORTS = [
+    Wrong("gpt2", "mask after the softmax", "attention mask and softmax", "the mask comes after the softmax"),
+    Wrong("bert", "segments after the norm", "embedding", "the sum comes after norm"),
+    Wrong("gemma2", "cap before the scale", "attention scores", "the quotient comes after soft_cap"),
     Wrong("gemma2", "norms over the sums", "residual", "norm comes after the sum, before which is right, twice"),
     Wrong("bert", "norm before gelu", "transform before the output layer", "activated comes after norm"),
     Wrong("bert", "no residuals", "residual", '+ t = tap("residual2", tap("feed_forward", f))'),

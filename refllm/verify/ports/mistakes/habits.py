@@ -108,6 +108,12 @@ HABITS: list[Habit] = [
     ),
     (parts.visible, "if causal:", "if True:", "attention is causal: a query does not see the keys after it"),
     (parts.visible, "if causal:", "if False:", "the causal mask is left out: a query sees the keys after it"),
+    (
+        parts.attended,
+        's = where(seen, tap("scores", s), float("-inf"))\n    w, _ = softmax(s)',
+        'w, _ = softmax(tap("scores", s))\n    w = where(seen, w, 0.0)',
+        "the mask comes after the softmax: the weights that are left do not add up to 1",
+    ),
     (parts.attended, "s = s + r", "s = s", "the bias by distance is left out"),
     (parts.visible, "distance >= 0", "distance > 0", "a query does not see the key of its own place"),
     (

@@ -106,8 +106,14 @@ def _operands(made: ast.expr) -> Iterator[ast.expr]:
     """What a step is done to."""
     if isinstance(made, ast.Call) and made.args:
         yield _without_tap(made.args[0])
+        yield from (
+            _without_tap(other) for other in made.args[1:] if isinstance(other, ast.Name | ast.Call | ast.BinOp)
+        )
     elif isinstance(made, ast.BinOp):
-        yield from (made.left, made.right)
+        for term in (made.left, made.right):
+            yield term
+            if isinstance(term, ast.BinOp):
+                yield from _operands(term)
 
 
 def _exchanged(text: Source, one: _Step, other: _Step, operand: ast.expr) -> Changes | None:
