@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from golden.sized.recipe import Asked, bits, by, count, integers, normal, of
+from golden.sized.recipe import Asked, bits, by, count, integers, listed, normal, of
 
 # rows, inner width (the sum), columns
 PRODUCTS = [
@@ -108,6 +108,13 @@ def gate() -> Iterator[Asked]:
             {"p": of("positive", T, E)},
             {"chosen": integers(T, below=E)},
         )
+    yield Asked(
+        "gate",
+        "4x129-edges",
+        "129 experts, the last one among the chosen",
+        {"p": of("positive", 4, 129)},
+        {"chosen": listed(128, 127, 64, 0)},
+    )
 
 
 def top_experts() -> Iterator[Asked]:
@@ -125,6 +132,14 @@ def top_experts() -> Iterator[Asked]:
             {"k": k, "renormalise": renormalise},
             seed=seed,
         )
+    yield Asked(
+        "top_experts",
+        "5x129-8-last",
+        "5 tokens to 8 of 129 experts each, the last one among them",
+        {"scores": of("wide", 5, 129, exponent=-7)},
+        {"k": 8, "renormalise": False},
+        seed=906,  # the last of the experts is chosen by two tokens, and no choice is near
+    )
 
 
 def load_balance() -> Iterator[Asked]:
@@ -206,6 +221,14 @@ def embedding() -> Iterator[Asked]:
             about,
             {"E": normal(V, C)},
             {"ids": integers(*shape, below=used)},
+        )
+    for V, ids in ((257, [256, 255, 128, 256]), (50257, [50256, 32768, 32767, 50256])):
+        yield Asked(
+            "embedding",
+            f"{V}x5-{len(ids)}-edges",
+            f"a vocabulary of {V:,}; ids at the borders of tiles, the last row among them",
+            {"E": normal(V, 5)},
+            {"ids": listed(*ids)},
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from golden.sized.recipe import Asked, bits, by, integers, normal, of
+from golden.sized.recipe import Asked, bits, by, integers, listed, normal, of
 
 # rows below, at and above multiples of 32, 64, 128 and 1,024, and no multiple of 4; what is in them
 SOFTMAX = [
@@ -54,6 +54,13 @@ def log_sum_exp() -> Iterator[Asked]:
         yield Asked("log_sum_exp", f"{by(shape)}-{profile}", _width(shape[-1]), {"x": of(profile, *shape)})
 
 
+# What is drawn among many seldom falls behind the last whole tile.
+EDGES = [
+    (33, [32, 31, 0]), (257, [256, 255, 128]), (1025, [1024, 1023, 32, 31]), (4097, [4096, 4095]),
+    (32000, [31999, 16384]),
+]  # fmt: skip
+
+
 def cross_entropy() -> Iterator[Asked]:
     shapes = [
         ((5, 31), "normal", "mean"),
@@ -83,6 +90,14 @@ def cross_entropy() -> Iterator[Asked]:
                 {"logits": of(profile, *shape)},
                 {"targets": targets, "ignore": ignore, "reduction": reduction},
             )
+    for V, targets in EDGES:
+        yield Asked(
+            "cross_entropy",
+            f"{len(targets)}x{V}-normal-none-edges",
+            f"{_width(V)}; targets at the borders of tiles, the last column among them",
+            {"logits": of("normal", len(targets), V)},
+            {"targets": listed(*targets), "ignore": None, "reduction": "none"},
+        )
 
 
 def smoothed_cross_entropy() -> Iterator[Asked]:
@@ -106,6 +121,14 @@ def smoothed_cross_entropy() -> Iterator[Asked]:
             _width(shape[-1]),
             {"logits": of(profile, *shape)},
             {"targets": targets, "ignore": ignore, **how},
+        )
+    for V, targets in ((129, [128, 63, 64, 127, 0]), EDGES[2]):
+        yield Asked(
+            "smoothed_cross_entropy",
+            f"{len(targets)}x{V}-normal-none-edges",
+            f"{_width(V)}; targets at the borders of tiles, the last column among them",
+            {"logits": of("normal", len(targets), V)},
+            {"targets": listed(*targets), "ignore": None, "smoothing": 0.125, "reduction": "none"},
         )
 
 

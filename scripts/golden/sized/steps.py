@@ -57,3 +57,12 @@ def clip_by_global_norm() -> Iterator[Asked]:
             {"clip": clip},
             gradient=False,
         )
+    yield Asked(
+        "clip_by_global_norm",
+        "65537-outlier-last",
+        "65,537 numbers, of which the last one is nearly the whole norm",
+        {"g.0": of("outlier", 65537)},
+        {"clip": 1.0},
+        gradient=False,
+        seed=68533,  # the first that puts the outlier of the row into its last column
+    )
