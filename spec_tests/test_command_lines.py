@@ -186,8 +186,9 @@ def carried_out(words: list[str]) -> tuple[int, str]:
 
 
 def expected(words: list[str]) -> tuple[int, ...]:
-    """0; of an implementation that is wrong 1, and of answers that nobody has written 2."""
-    if any(word.startswith("torch.") for word in words) and importlib.util.find_spec("torch") is None:
+    """0; of an implementation that is wrong 1, and of answers that nobody has written 2. So without what it needs."""
+    needed = {"torch": any(word.startswith("torch.") for word in words), "mpi4py": "--ranks" in words}
+    if any(importlib.util.find_spec(name) is None for name, is_needed in needed.items() if is_needed):
         return (2,)
     right = ("--self", "--requests", "--kit", "--header", "--lib", "--serve")  # the starter kits are right as they are
     if words[0] != "verify" or set(right) & set(words):
