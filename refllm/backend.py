@@ -144,6 +144,35 @@ def shared_zeros(size: int, dtype: str) -> Array:
     return numpy.frombuffer(memory, dtype, count=size)
 
 
+class Reservation:
+    """A vector on the host whose memory comes where it is written, and goes where it is released.
+
+    The arrays that look at it stay what they are: after a release they are 0 until they are written again.
+    """
+
+    def __init__(self, size: int, dtype: str) -> None:
+        if not can_release():
+            raise UserError("memory that is given back needs Linux; leave --shard parameters out")
+        length = max(1, size * numpy.dtype(dtype).itemsize)
+        try:
+            self._memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError) as error:
+            raise MemoryError(f"no {size:,} numbers of {dtype} could be reserved: {error}") from None
+        self.vector = numpy.frombuffer(self._memory, dtype, count=size)
+
+    def release(self, n: slice) -> None:
+        """Of these numbers the memory that is of whole pages."""
+        itemsize, page = self.vector.itemsize, mmap.PAGESIZE
+        start, stop = -(-n.start * itemsize // page) * page, n.stop * itemsize // page * page
+        if start < stop:
+            self._memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
+def can_release() -> bool:
+    """Whether the system takes memory back at once from a process that keeps the addresses."""
+    return sys.platform.startswith("linux")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the memory of the host or of the device is exhausted."""
     cupy = sys.modules.get("cupy")

@@ -1,61 +1,67 @@
-"""The moments of an optimiser, or the stretch of them that one of several ranks keeps.
+"""A vector over all parameters, as a moment of an optimiser is, or the share of it that one of several ranks keeps.
 
-A moment is a vector over all parameters, in the order of a FlatTree. Ranks that share the moments have consecutive
-stretches of it, and nobody has the whole: what asks for a parameter's moment gets an array whose numbers come from the
-ranks, a piece at a time.
+The numbers are in the order of a FlatTree. Ranks that share a vector keep runs of it, and nobody has the whole: what
+asks for a parameter's numbers gets an array whose numbers come from the ranks, a piece at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from refllm.backend import Array, namespace
 from refllm.parameters import Tree, placed
+from refllm.pieces import Run, length
 
 PIECE = 1 << 20  # numbers that are sent at a time
 
-Ask = Callable[[slice], Array]
+Part: TypeAlias = tuple[int, Array]  # consecutive numbers of a vector, and where they begin
+Ask: TypeAlias = Callable[[slice], list[Part]]
 
 
-class Moments:
-    """The stretch `own` of a vector over all leaves of a tree."""
+class Share:
+    """The runs that are kept of a vector over all leaves of a tree, one after the other in `vector`."""
 
-    def __init__(self, shapes: Tree, own: slice, vector: Array) -> None:
-        self.own, self.vector = own, vector
+    def __init__(self, shapes: Tree, kept: Sequence[Run], vector: Array) -> None:
+        self.kept, self.vector = kept, vector
         self.places, _ = placed(shapes)
         self.size = sum(math.prod(shape) for _, shape in self.places.values())
-        if vector.shape != (own.stop - own.start,):
-            raise ValueError(f"Moments: the vector must be ({own.stop - own.start},); got {vector.shape}")
+        wanted = sum(length(run) for run, _ in kept)
+        if vector.shape != (wanted,):
+            raise ValueError(f"Share: the vector must be ({wanted},); got {vector.shape}")
 
     @property
     def whole(self) -> bool:
         """Whether this is all of the vector."""
-        return self.own == slice(0, self.size)
+        return list(self.kept) == whole(self.size)
 
     @property
     def views(self) -> dict[str, Array]:
-        """The leaves by path. ValueError where this is a stretch."""
+        """The leaves by path. ValueError where this is a share of them."""
         if not self.whole:
-            raise ValueError("Moments: a stretch has no leaves; ask for them by `gathered`")
+            raise ValueError("Share: a part of a vector has no leaves; ask for them by `gathered`")
         return {path: self.vector[place].reshape(shape) for path, (place, shape) in self.places.items()}
 
-    def of(self, n: slice) -> Array:
-        """The numbers n of the whole vector, which must be of the own ones."""
-        return self.vector[n.start - self.own.start : n.stop - self.own.start]
+    def held_of(self, n: slice) -> list[Part]:
+        """Those of the numbers n of the whole vector that are kept; none, often."""
+        found = []
+        for run, own in self.kept:
+            start, stop = max(n.start, run.start), min(n.stop, run.stop)
+            if start < stop:
+                found.append((start, self.vector[own.start + start - run.start : own.start + stop - run.start]))
+        return found
 
-    def held_of(self, n: slice) -> Array:
-        """Those of the numbers n that are of the own ones; none, often."""
-        start, stop = max(n.start, self.own.start), min(n.stop, self.own.stop)
-        return self.of(slice(start, stop)) if start < stop else self.vector[:0]
+    def of(self, n: slice) -> Array:
+        """The numbers n of the whole vector, which must be within one run."""
+        parts = self.held_of(n)
+        return parts[0][1] if parts else self.vector[:0]
 
     def take(self, start: int, numbers: Array) -> None:
-        """Sets the own ones of the numbers that begin at `start` of the whole vector."""
-        first, last = max(start, self.own.start), min(start + len(numbers), self.own.stop)
-        if first < last:
-            own = numbers[first - start : last - start]
-            self.of(slice(first, last))[...] = namespace(self.vector).asarray(own.astype(self.vector.dtype))
+        """Sets those that are kept of the numbers that begin at `start` of the whole vector."""
+        for first, own in self.held_of(slice(start, start + len(numbers))):
+            taken = numbers[first - start : first - start + len(own)]
+            own[...] = namespace(self.vector).asarray(taken.astype(own.dtype))
 
     def gathered(self, ask: Ask) -> dict[str, Gathered]:
         """The leaves by path, whose numbers `ask` brings."""
@@ -70,7 +76,23 @@ class Gathered:
 
     def pieces(self) -> Iterator[Array]:
         for n in stretches(self.place):
-            yield self._ask(n)
+            parts = [numbers for _, numbers in sorted(self._ask(n), key=lambda part: part[0])]
+            yield namespace(parts[0]).concatenate(parts)
+
+    def whole(self) -> Array:
+        """All of it in one array of the host."""
+        pieces = list(self.pieces())
+        return namespace(pieces[0]).concatenate(pieces).reshape(self.shape)
+
+
+def whole(size: int) -> list[Run]:
+    """What keeps all of a vector."""
+    return one_run(slice(0, size))
+
+
+def one_run(n: slice) -> list[Run]:
+    """What keeps these numbers of a vector, and no others."""
+    return [(n, slice(0, length(n)))]
 
 
 def stretches(n: slice) -> Iterator[slice]:

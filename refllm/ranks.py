@@ -11,20 +11,24 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from refllm.backend import Array, use_gpu
+from refllm.backend import Array, namespace, use_gpu
 from refllm.errors import UserError
 from refllm.exchange import HostExchange, between
 from refllm.extras import how_to_install
+from refllm.moments import one_run, whole
+from refllm.pieces import Pieces, Run, cut_at, length
 from refllm.workers import Result, Workers
 
 # What a started process finds in its environment: MPICH and those after it, Open MPI.
 _COUNTS, _NUMBERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
-OPTIMIZER = "optimizer"  # what can be cut over the ranks: the moments of the optimiser
+OPTIMIZER, PARAMETERS = "optimizer", "parameters"  # what can be cut over the ranks: the moments; or all of a layer
+SHARDS = (OPTIMIZER, PARAMETERS)
 AT_A_TIME = 1 << 22  # numbers of a piece that are added up at a time
 EXCHANGING = frozenset({"_made_alike", "_sum_gradients", "_update"})  # the phases of a trainer in which ranks wait
+LAYERED = "_shard"  # and where parameters are cut
 TASK, PART, VALIDATION, END = "task", "part", "validation", "end"  # what the leader asks for
 
 
@@ -64,7 +68,7 @@ def workers(shards: int, blas_threads: int, *, shard: str | None = None) -> Work
     if count() > 1:
         return Ranks(communicator(), blas_threads, shard=shard)
     if shard is not None:
-        raise UserError(f"--shard {shard} cuts it over several ranks; give --ranks, or leave it out")
+        raise UserError(f"--shard {shard} cuts over several ranks; give --ranks, or leave it out")
     return Workers(shards, blas_threads)
 
 
@@ -76,7 +80,7 @@ class Ranks(Workers):
 
     def __init__(self, world: Any, blas_threads: int = 1, *, shard: str | None = None) -> None:
         super().__init__(world.size, blas_threads, fork=False)
-        self.world, self.cut = world, shard == OPTIMIZER
+        self.world, self.cut, self.layered = world, shard is not None, shard == PARAMETERS
         self.exchange = HostExchange(world)
         self._ended = False
         self._together = False  # whether all ranks run the same code now
@@ -104,7 +108,7 @@ class Ranks(Workers):
         return 0
 
     def piece(self, part: int, size: int) -> slice:
-        """The numbers of a vector that a rank adds up for all, and updates where the moments are cut."""
+        """The numbers of a vector that a rank adds up for all, and updates where the moments alone are cut."""
         return slice(size * part // self.count, size * (part + 1) // self.count)
 
     def stretch(self, part: int, n: slice, size: int) -> slice:
@@ -114,11 +118,20 @@ class Ranks(Workers):
         start = min(max(n.start, own.start), n.stop)
         return slice(start, max(start, min(n.stop, own.stop)))
 
-    def kept(self, size: int) -> slice:
-        return self.piece(self.world.rank, size) if self.cut else slice(0, size)
+    def kept(self, pieces: Pieces) -> list[Run]:
+        if self.layered:
+            return pieces.kept(self.world.rank)
+        return one_run(self.piece(self.world.rank, pieces.size)) if self.cut else whole(pieces.size)
 
     def own_sum(self, vector: Array) -> Array:
-        return vector[self.piece(self.world.rank, len(vector))]
+        return vector if self.layered else vector[self.piece(self.world.rank, len(vector))]
+
+    def squared(self, pieces: Pieces, part: int) -> list[Run]:
+        """Cut so that the sum of squares has the same summands, whatever is cut over the ranks."""
+        own = pieces.kept(part) if self.layered else one_run(self.piece(part, pieces.size))
+        stretches = [self.piece(n, pieces.size) for n in range(self.count)]
+        ends = pieces.ends | {n.start for n in stretches}
+        return cut_at(own, sorted(ends))
 
     def begin(self, description: dict[str, Any]) -> None:
         """The other ranks make the same task."""
@@ -148,12 +161,13 @@ class Ranks(Workers):
         """This rank's part in a phase, or the error that it ends with. Where ranks exchange in it, the others would
         wait for ever for one that has failed: the job ends, with a line that says why."""
         answer = answered(serve, self.world.rank, phase, *arguments)
-        if isinstance(answer, Exception) and phase in EXCHANGING:
-            print(
-                f"refllm: rank {self.world.rank}: {answer}; what was saved before is whole", file=sys.stderr, flush=True
-            )
-            self.world.Abort(2)
+        if isinstance(answer, Exception) and (phase in EXCHANGING or (self.layered and phase == LAYERED)):
+            self._end_all(answer)
         return answer
+
+    def _end_all(self, error: Exception) -> None:
+        print(f"refllm: rank {self.world.rank}: {error}; what was saved before is whole", file=sys.stderr, flush=True)
+        self.world.Abort(2)
 
     def sum_shards(self, gradients: list[Array], part: int, shards: int) -> None:
         """Each rank adds up a piece of all gradients, in the order of the ranks, and all get all pieces where all need
@@ -165,8 +179,14 @@ class Ranks(Workers):
         [vector] = gradients
         if part >= shards:
             vector[...] = 0  # a batch with fewer rows than ranks leaves some without any
-        sizes, starts = self._pieces(len(vector))
-        own = self.own_sum(vector)
+        pieces = tuple(self.piece(n, len(vector)) for n in range(self.count))
+        self._add_up(vector, pieces, vector[pieces[part]])
+        if not self.cut:
+            self.gather_pieces(vector, pieces)
+
+    def _add_up(self, vector: Array, pieces: tuple[slice, ...], own: Array) -> None:
+        """The sum of all ranks' vectors, in their order, of the piece of this rank, into `own`."""
+        starts, sizes = [n.start for n in pieces], [length(n) for n in pieces]
         for begin in range(0, max(sizes), AT_A_TIME):  # no second vector of this size is needed for what comes
             ends = [min(begin + AT_A_TIME, size) for size in sizes]
             firsts = [min(begin, size) for size in sizes]
@@ -177,29 +197,33 @@ class Ranks(Workers):
             total = received[0]
             for other in received[1:]:
                 total += other
-            own[firsts[part] : ends[part]] = total
-        if not self.cut:
-            self.exchange.gather(vector, *self._pieces(len(vector)))
+            own[firsts[self.world.rank] : ends[self.world.rank]] = total
+
+    def sum_pieces(self, vector: Array, pieces: tuple[slice, ...]) -> Array:
+        """Of all ranks' vectors the sum of this rank's piece."""
+        own = namespace(vector).empty(length(pieces[self.world.rank]), vector.dtype)
+        self._add_up(vector, pieces, own)
+        return own
+
+    def gather_pieces(self, vector: Array, pieces: tuple[slice, ...]) -> None:
+        """Each rank's piece of a vector goes to all."""
+        self.exchange.gather(vector, [length(n) for n in pieces], [n.start for n in pieces])
 
     def join(self, vector: Array) -> None:
         if self.cut:
-            self.exchange.gather(vector, *self._pieces(len(vector)))
-
-    def _pieces(self, size: int) -> tuple[list[int], list[int]]:
-        """How many numbers each rank has, and where they begin."""
-        pieces = [self.piece(n, size) for n in range(self.count)]
-        return [n.stop - n.start for n in pieces], [n.start for n in pieces]
+            self.gather_pieces(vector, tuple(self.piece(n, len(vector)) for n in range(self.count)))
 
     def spread(self, vector: Array) -> None:
         self.exchange.spread(vector)
 
-    def validate(self, measured: Callable[[int | None], Any], vector: Array, most: int | None) -> Any:
+    def validate(self, measured: Callable[[int | None], Any], vector: Array | None, most: int | None) -> Any:
         """`measured(most)`, to which every rank comes by the same code; `map` shares the work among them."""
         self._call(VALIDATION, most)
         return self.validate_together(measured, vector, most)
 
-    def validate_together(self, measured: Callable[[int | None], Any], vector: Array, most: int | None) -> Any:
-        self.spread(vector)
+    def validate_together(self, measured: Callable[[int | None], Any], vector: Array | None, most: int | None) -> Any:
+        if vector is not None:
+            self.spread(vector)
         self._together = True
         try:
             return measured(most)
@@ -211,13 +235,24 @@ class Ranks(Workers):
         if not self._together:
             return list(map(f, *arguments))
         asked = list(zip(*arguments, strict=False))
-        own = [answered(f, *asked[n]) if n % self.count == self.world.rank else None for n in range(len(asked))]
+        own: list[Any] = [None] * len(asked)
+        for n in self._own_turns(len(asked)):
+            own[n] = answer = answered(f, *asked[n])
+            if self.layered and isinstance(answer, Exception):
+                self._end_all(answer)  # the others wait for the pieces of this rank
         all_of_them = self.world.allgather(own)
         found = [all_of_them[n % self.count][n] for n in range(len(asked))]
         for answer in found:
             if isinstance(answer, Exception):
                 raise answer
         return found
+
+    def _own_turns(self, size: int) -> Iterator[int]:
+        """Which of so many are this rank's to do. Where layers are gathered all must come to each, so that who has
+        nothing left to do in the last turn does the last one too."""
+        for n in range(self.world.rank, -(-size // self.count) * self.count, self.count):
+            if n < size or self.layered:
+                yield min(n, size - 1)
 
     def end(self) -> None:
         """The followers may leave."""

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_host
+from refllm.cut_parameters import require_layers
 from refllm.directory import RESUMABLE, occupied, require_empty
 from refllm.errors import UserError
 from refllm.invocation import quoted
@@ -41,7 +42,8 @@ OnReport: TypeAlias = Callable[[dict[str, Any]], None]
 
 def measures(task: Task, trainer: Trainer, most: int | None) -> dict[str, float]:
     """The task's measures with the weights of the moment, on its held-out part or on a sample of it."""
-    return task.validate(trainer.parameters.tree, device=trainer.settings.device, workers=trainer.workers, most=most)
+    with trainer.lent() as p:
+        return task.validate(p, device=trainer.settings.device, workers=trainer.workers, most=most)
 
 
 class Run:
@@ -70,9 +72,12 @@ class Run:
         self.saved: str | None = None  # what tells its last checkpoint from another; none of a new run
         order = generator(self.settings.seed, 1)
         self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
+        model = getattr(task, "beginning", task.model)
+        if workers.layered:
+            require_layers(model.shapes(task.config), self.settings.device)  # before the other ranks are asked
         workers.begin(description)
         self.trainer = Trainer(
-            model=getattr(task, "beginning", task.model), config=task.config, objective=task.objective,
+            model=model, config=task.config, objective=task.objective,
             settings=self.settings, workers=workers,
         )  # fmt: skip
         if groups is None:
@@ -248,7 +253,7 @@ class Run:
             self.best_weights = self._copied_weights()
 
     def _copied_weights(self) -> dict[str, Array]:
-        return {path: to_host(x).copy() for path, x in self.trainer.parameters.views.items()}
+        return {path: to_host(x).copy() for path, x in self.trainer.weights().items()}
 
     def _read(self, losses: list[Array]) -> None:
         """The losses since the last reading, which a device hands over here and only here."""
@@ -306,7 +311,7 @@ class Run:
     def validate(self, most: int | None = None) -> dict[str, float]:
         """The task's measures on its held-out part, or on a sample of it."""
         measured: dict[str, float] = self.trainer.workers.validate(
-            lambda some: measures(self.task, self.trainer, some), self.trainer.parameters.vector, most
+            lambda some: measures(self.task, self.trainer, some), self.trainer.vector, most
         )
         return measured
 

@@ -23,8 +23,8 @@ Groups: TypeAlias = dict[str, dict[str, Array]]
 def groups_of(trainer: Trainer, task: Task, best: dict[str, Array]) -> Groups:
     """What is written. Who loads a run of which a part is trained finds the whole model."""
     groups: Groups = trainer.groups()
-    if hasattr(task, "full"):
-        whole = dict(named_leaves(task.full(trainer.parameters.tree)))
+    if hasattr(task, "full") and not trainer.workers.layered:  # where layers are gathered, all of them are trained
+        whole = dict(named_leaves(task.full(trainer.tree())))
         if whole.keys() != groups["weights"].keys():
             groups = {**groups, "weights": whole, "trained": groups["weights"]}
     return {**groups, "best": best} if best else groups

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from types import ModuleType
 from typing import Any, Protocol
 
-from refllm.backend import Array, device_namespace, generator, namespace, shared_zeros, to_device, to_host
+from refllm.backend import Array, device_namespace, generator, namespace, to_device, to_host
 from refllm.blocks.lm_head import LOGITS, maybe_capped
 from refllm.errors import UserError
+from refllm.holding import Holding
 from refllm.kinds import settle_fields
 from refllm.models.output import logit_cap
-from refllm.moments import Moments, stretches
 from refllm.ops.cross_entropy import cross_entropy
 from refllm.ops.linear import matmul
 from refllm.optim.clip import clip_factor, factor_of_parts, largest, square
 from refllm.optim.update import adamw
-from refllm.parameters import FlatTree, Tree, count, map_leaves, named_leaves, require_fit
+from refllm.parameters import Tree, count, map_leaves, named_leaves
 from refllm.workers import Workers
 
 MOMENTS = ("moment1", "moment2")
@@ -100,88 +100,20 @@ class Objective(Protocol):
         ...
 
 
-class Trainer:
-    """Parameters, moments and step number of one training, and the workers that it runs on."""
+class Trainer(Holding):
+    """One training: what it holds, and its steps on the workers that it runs on."""
 
     def __init__(
         self, *, model: Any, config: Any, objective: Objective, settings: Settings, workers: Workers
     ) -> None:  # of the model: shapes(config) and initial(config, generator)
+        super().__init__(model.shapes(config), settings, workers)
         self.model, self.config, self.objective = model, config, objective
-        self.settings, self.workers = settings, workers
-        self.shapes = model.shapes(config)
-        xp, size = device_namespace(settings.device), count(self.shapes)
-        if 8 * size > sys.maxsize:
-            raise UserError(f"no memory holds a model of {size:,} parameters; lower --width, --hidden or --layers")
-        zeros = shared_zeros if settings.device == "cpu" else xp.zeros
-        self.parameters, *self._gradients = (
-            FlatTree(self.shapes, zeros(size, settings.dtype)) for _ in range(1 + workers.vectors)
-        )
-        kept = workers.kept(size)
-        self.m, self.v = (Moments(self.shapes, kept, zeros(kept.stop - kept.start, settings.dtype)) for _ in range(2))
-        self.gradient = self._gradients[0]  # the first worker's, to which the others' are added
-        self.step_number = 0
-        self.norm: Array = xp.zeros((), settings.dtype)
-        self._everywhere: Callable[..., list[Any]] | None = None
-        self._alike = False  # whether all workers have these parameters and moments
+        self.norm: Array = device_namespace(settings.device).zeros((), settings.dtype)
 
     def initialise(self) -> None:
         """Fresh parameters, drawn on the host from the seed."""
         fresh = self.model.initial(self.config, generator(self.settings.seed))
         self.load({"weights": dict(named_leaves(fresh))}, step=0)
-
-    def load(self, groups: dict[str, dict[str, Array]], step: int) -> None:
-        """Parameters and, where given, moments from host arrays by name. UserError if they do not fit the model."""
-        if "weights" in groups:
-            require_fit(self.shapes, groups["weights"])
-            for path, view in self.parameters.views.items():
-                view[...] = to_device(groups["weights"][path].astype(view.dtype), self.settings.device)
-        for group in MOMENTS:
-            if group in groups:
-                require_fit(self.shapes, groups[group])
-                self._load_moments(group, groups[group])
-        self.step_number = step
-        self._alike = False
-
-    def _load_moments(self, group: str, arrays: dict[str, Array]) -> None:
-        held = self._moments(group)
-        for path, (place, _) in held.places.items():
-            numbers = arrays[path].reshape(-1)
-            for n in stretches(slice(0, len(numbers))):
-                if self.workers.cut:
-                    self._ask("_take_moments", group, place.start + n.start, numbers[n])
-                else:
-                    held.take(place.start + n.start, numbers[n])
-
-    def groups(self) -> dict[str, dict[str, Any]]:
-        """What a checkpoint holds. Moments of which every worker has a piece come piece by piece when they are read."""
-        return {
-            "weights": self.parameters.views,
-            "moment1": self._leaves("moment1"),
-            "moment2": self._leaves("moment2"),
-        }
-
-    def _leaves(self, group: str) -> dict[str, Any]:
-        held = self._moments(group)
-        if not self.workers.cut:
-            return held.views
-        return held.gathered(lambda n: namespace(held.vector).concatenate(self._ask("_moments_of", group, n)))
-
-    def _moments(self, group: str) -> Moments:
-        return self.m if group == MOMENTS[0] else self.v
-
-    def _moments_of(self, part: int, group: str, n: slice) -> Array:
-        """Those of the numbers n that this worker has."""
-        return to_host(self._moments(group).held_of(n))
-
-    def _take_moments(self, part: int, group: str, start: int, numbers: Array) -> None:
-        """Of these numbers, which begin at `start`, those that this worker keeps."""
-        self._moments(group).take(start, numbers)
-
-    def _ask(self, *request: Any) -> list[Any]:
-        """Every worker does its part in a phase."""
-        if self._everywhere is None:
-            self._everywhere = self.workers.crew(self._part, fork=self.settings.device == "cpu")
-        return self._everywhere(*request)
 
     def step(self, batch: Tree, *, lr: float) -> Array:
         """One step on `batch`, host arrays (B, ...) in a tree; the mean loss, left on the device."""
@@ -201,35 +133,58 @@ class Trainer:
         return loss
 
     def _norm_and_factor(self, squares: list[Array]) -> tuple[Array, Array]:
-        """The norm of the batch's gradient, and what clips it: of workers with memory of their own, from the squares of
-        the piece that each has added up, so that it is the same whether the moments are cut or not."""
+        """The norm of the batch's gradient, and what clips it: of workers with memory of their own from the squares of
+        runs that are the same whatever is cut over them, in the order of the vector."""
         if not self.workers.apart:
             return clip_factor([self.gradient.vector], limit=self.settings.clip)
         return factor_of_parts(
-            lambda scale: squares if scale is None else self._ask("_square", scale),
+            lambda scale: self._in_order(squares if scale is None else self._ask("_square", scale)),
             lambda: self._ask("_largest"), limit=self.settings.clip,
         )  # fmt: skip
 
-    def _part(self, part: int, phase: str, *arguments: Any) -> Any:
-        """A worker's part in a phase of a step."""
-        return getattr(self, phase)(part, *arguments)
+    def _in_order(self, squares: list[Array]) -> list[Array]:
+        """The squares of all workers, by where their runs are in the vector."""
+        starts = [run.start for runs in self._squared for run, _ in runs]
+        numbers = [number for of_part in squares for number in of_part]
+        return [number for _, number in sorted(zip(starts, numbers, strict=True), key=lambda pair: pair[0])]
 
     def _shard(self, part: int, batch: Tree, totals: Any, shards: int, step: int) -> Array | None:
         """The part of the loss, and into this worker's vector of the gradient, of its rows of the batch."""
-        if part >= shards:
+        there = part < shards
+        if not there and not self.workers.layered:
             return None
-        B = len(named_leaves(batch)[0][1])
-        n = slice(B * part // shards, B * (part + 1) // shards)
+        n = self._rows(batch, min(part, shards - 1), shards)
         dropout_mask = self._dropout_draws(self.objective.dropout_shapes(batch), step)
-        loss, back = self.objective.loss(
-            self.parameters.tree,
-            map_leaves(lambda x: to_device(x[n], self.settings.device) if self.workers.apart else x[n], batch),
-            totals=totals,
-            dropout_mask=None if dropout_mask is None else map_leaves(lambda x: x[n], dropout_mask),
-        )
-        for path, gradient in named_leaves(back(namespace(loss).ones((), loss.dtype))):
-            self._gradients[self.workers.vector_of(part)].views[path][...] = gradient
-        return self._sent(loss)
+        with self._gradient_taken(part, adds=there) as (p, take):
+            loss, back = self.objective.loss(
+                p,
+                map_leaves(lambda x: to_device(x[n], self.settings.device) if self.workers.apart else x[n], batch),
+                totals=totals,
+                dropout_mask=None if dropout_mask is None else map_leaves(lambda x: x[n], dropout_mask),
+            )
+            take(back(namespace(loss).ones((), loss.dtype)))
+        return self._sent(loss) if there else None
+
+    def _rows(self, batch: Tree, part: int, shards: int) -> slice:
+        B = len(named_leaves(batch)[0][1])
+        return slice(B * part // shards, B * (part + 1) // shards)
+
+    @contextmanager
+    def _gradient_taken(self, part: int, *, adds: bool) -> Iterator[tuple[Tree, Callable[[Tree], None]]]:
+        """The parameters of a step, and what takes their gradient. Where layers are gathered, a worker without rows
+        goes through them as the others do, and adds nothing."""
+        if self.cut is not None:
+            self.cut.begin(adds=adds)
+            with self.cut.lent() as p:
+                yield p, self.cut.finish
+            return
+        views = self._gradients[self.workers.vector_of(part)].views
+
+        def take(gradient: Tree) -> None:
+            for path, leaf in named_leaves(gradient):
+                views[path][...] = leaf
+
+        yield self.parameters.tree, take
 
     def _sent(self, number: Array) -> Array:
         """As the other workers can have it: what is not of this process's memory goes by way of the host."""
@@ -238,27 +193,51 @@ class Trainer:
     def _sum_gradients(self, part: int, shards: int) -> Array | None:
         """The gradient of the batch, in all workers' vector or in this one's stretch of it; of a worker with memory of
         its own the squares of that."""
-        self.workers.sum_shards([flat.vector for flat in self._gradients], part, shards)
+        if not self.workers.layered:
+            self.workers.sum_shards([flat.vector for flat in self._gradients], part, shards)
         return self._square(part, None) if self.workers.apart else None
 
+    def _own_sum(self) -> Array:
+        """Of the gradient what this worker has added up."""
+        if self.cut is not None:
+            return self.cut.gradient
+        own: Array = self.workers.own_sum(self.gradient.vector)
+        return own
+
     def _square(self, part: int, scale: Array | None) -> Array:
-        return self._sent(square(self.workers.own_sum(self.gradient.vector), scale))
+        own = self._own_sum()
+        squares = [square(own[n], scale) for _, n in self._squared[part]]
+        return self._sent(namespace(own).stack(squares) if squares else own[:0])
 
     def _largest(self, part: int) -> Array:
-        return self._sent(largest(self.workers.own_sum(self.gradient.vector)))
+        return self._sent(largest(self._own_sum()))
 
     def _update(self, part: int, factor: Array, lr: float, step: int) -> None:
         """Clipping and AdamW for this worker's stretch of the flat vectors, in place."""
-        s, split, size = self.settings, self.parameters.split, len(self.parameters.vector)
-        for section, decay in ((slice(0, split), s.decay), (slice(split, size), 0.0)):
-            n = self.workers.stretch(part, section, size)
-            p, g, m, v = self.parameters.vector[n], self.gradient.vector[n], self.m.of(n), self.v.of(n)
+        s = self.settings
+        for p, g, m, v, decay in self._stretches(part):
             g *= factor
             adamw(
                 p, g, m, v, step=step, lr=lr, beta1=s.beta1, beta2=s.beta2, eps=s.eps, decay=decay,
                 out=(p, m, v),
             )  # fmt: skip
-        self.workers.join(self.parameters.vector)
+        if self.cut is None:
+            self.workers.join(self.parameters.vector)
+
+    def _stretches(self, part: int) -> Iterator[tuple[Array, Array, Array, Array, float]]:
+        """Parameters, gradient, moments and decay of what this worker updates."""
+        decay = self.settings.decay
+        if self.cut is not None:
+            vectors = (self.cut.own.vector, self.cut.gradient, self.m.vector, self.v.vector)
+            for run, n in self.cut.own.kept:
+                p, g, m, v = (vector[n] for vector in vectors)
+                yield p, g, m, v, decay if run.start < self.cut.split else 0.0
+            return
+        split = self.parameters.split
+        size = len(self.parameters.vector)
+        for section, of_section in ((slice(0, split), decay), (slice(split, size), 0.0)):
+            n = self.workers.stretch(part, section, size)
+            yield self.parameters.vector[n], self.gradient.vector[n], self.m.of(n), self.v.of(n), of_section
 
     def _made_alike(self, part: int) -> None:
         """The first worker's parameters and moments, for workers with memory of their own."""
@@ -267,6 +246,8 @@ class Trainer:
 
     def _same_everywhere(self) -> list[Array]:
         """The vectors that all workers have alike: not the moments of which each has a piece."""
+        if self.cut is not None:
+            return []
         return [self.parameters.vector, *([] if self.workers.cut else [self.m.vector, self.v.vector])]
 
     def _fingerprint(self, part: int) -> str:

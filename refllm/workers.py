@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from refllm.errors import UserError
+from refllm.moments import whole
+from refllm.pieces import Pieces, Run
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -104,6 +106,7 @@ class Workers:
 
     apart = False  # whether each worker has parameters of its own, which must stay the same
     cut = False  # whether each worker has the moments of a piece alone
+    layered = False  # and of the parameters too, which are gathered a layer at a time
 
     @property
     def vectors(self) -> int:
@@ -123,9 +126,9 @@ class Workers:
         length = n.stop - n.start
         return slice(n.start + length * part // self.count, n.start + length * (part + 1) // self.count)
 
-    def kept(self, size: int) -> slice:
+    def kept(self, pieces: Pieces) -> list[Run]:
         """The numbers of a vector whose moments this process keeps."""
-        return slice(0, size)
+        return whole(pieces.size)
 
     def sum_shards(self, gradients: list[Any], part: int, shards: int) -> None:
         """The shards' gradients added in their order, in this worker's stretch of the first."""
@@ -137,6 +140,10 @@ class Workers:
     def own_sum(self, vector: Any) -> Any:
         """Of the gradient what this process has added up."""
         return vector
+
+    def squared(self, pieces: Pieces, part: int) -> list[Run]:
+        """Of what a worker has added up the runs whose squares are added up one by one."""
+        return whole(pieces.size)
 
     def join(self, vector: Any) -> None:
         """Every worker gets the pieces that the others have updated: here all have the same vector."""

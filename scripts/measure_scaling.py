@@ -4,6 +4,7 @@
     python scripts/measure_scaling.py cost       1, 2 and 4 processes; what a message between two takes
     python scripts/measure_scaling.py network    2 and 4 processes in network namespaces with delays (needs root)
     python scripts/measure_scaling.py weak       1 and 2 processes in turn, a core and a batch each
+    python scripts/measure_scaling.py memory --size deep --steps 2    4 processes with each cut (needs Linux)
 
 Run it with a Python that has the optional part mpi. Each writes its part of docs/data/scaling.json, which the page
 docs/scaling.md is made from, with the command and the load of the machine; --show only prints it.
@@ -26,11 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from libraries import require  # noqa: E402  (from this checkout)
 from measuring import delayed_network  # noqa: E402
+from refllm.ranks import SHARDS  # noqa: E402
 
 DATA, RANK = ROOT / "docs/data/scaling.json", ROOT / "scripts/measuring/scaling_rank.py"
 SIZES = {
     "tiny": {"vocabulary": 512, "context": 64, "layers": 4, "heads": 4, "width": 128, "batch": 16},
     "small": {"vocabulary": 4096, "context": 256, "layers": 6, "heads": 6, "width": 384, "batch": 8},
+    "deep": {"vocabulary": 256, "context": 16, "layers": 24, "heads": 4, "width": 288, "batch": 1},
 }
 NETWORKS = [(0.005, 12.5e6), (0.02, 12.5e6), (0.005, 5e6)]  # seconds there, bytes a second
 MESSAGES = [0, 1 << 20]  # bytes
@@ -41,7 +44,7 @@ def main() -> int:
     if not {"-h", "--help"} & set(sys.argv[1:]):
         require(__doc__, "numpy", "threadpoolctl", "mpi4py")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["cost", "network", "weak"])
+    parser.add_argument("what", choices=["cost", "network", "weak", "memory"])
     parser.add_argument("--size", choices=list(SIZES), default="tiny", help="of the GPT")
     parser.add_argument("--steps", type=int, default=10, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=15, help="of weak: pairs")
@@ -52,7 +55,7 @@ def main() -> int:
         return 2
     sizes = {**SIZES[options.size], "rounds": options.rounds, "messages": MESSAGES}
     before = os.getloadavg()[0]
-    found = {"cost": cost, "network": network, "weak": weak}[options.what](sizes, options.steps)
+    found = {"cost": cost, "network": network, "weak": weak, "memory": memory}[options.what](sizes, options.steps)
     command = f"python scripts/measure_scaling.py {shlex.join(sys.argv[1:])}"
     found = {"command": command, "cores": os.cpu_count(), "load_before": round(before, 1), "sizes": sizes, **found}
     print(json.dumps(found, indent=1))
@@ -78,6 +81,11 @@ def network(sizes: dict[str, Any], steps: int) -> dict[str, Any]:
                 step = asked(n, "cost", sizes, steps, in_namespaces=True)
             found.append({"delay": delay, "bandwidth": bandwidth, "link": seconds, **step})
     return {"steps": found}
+
+
+def memory(sizes: dict[str, Any], steps: int) -> dict[str, Any]:
+    """With nothing cut, the moments, and the parameters too."""
+    return {"cuts": [asked(4, "memory", {**sizes, "shard": shard}, steps) for shard in (None, *SHARDS)]}
 
 
 def weak(sizes: dict[str, Any], steps: int) -> dict[str, Any]:

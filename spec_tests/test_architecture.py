@@ -21,7 +21,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras", "page", "chart"},
     {"narrow", "backend", "limited_json"},
-    {"shapes", "parameters", "watching"},
+    {"shapes", "parameters", "watching", "borrowed", "pieces"},
     {"fit", "heads", "kinds"},
     {"entries"},
     {"differentiable"},
@@ -39,6 +39,7 @@ LAYERS = [
         "checkpoint",
         "array_file",
         "moments",
+        "cut_parameters",
         "state_file",
         "presets",
         "workers",
@@ -48,7 +49,7 @@ LAYERS = [
     },
     {"pretrained"},
     {"finetune", "explain", "verify"},
-    {"train"},
+    {"train", "holding"},
     {"tasks"},
     {
         "plan",

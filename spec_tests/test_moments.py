@@ -1,4 +1,4 @@
-"""Laws of moments that are cut over the ranks: less memory, and not one other bit."""
+"""Laws of vectors that are cut over the ranks: less memory, and not one other bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from refllm import checkpoint, moments
-from refllm.moments import Gathered, Moments
+from refllm.moments import Gathered, Share, one_run
 from refllm.ranks import Ranks
 from refllm.workers import Workers
 from spec_tests.ranks_in_threads import on_ranks
@@ -77,19 +77,19 @@ def files(directory: Any) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
-def test_a_checkpoint_is_whole_and_the_same_file_whether_the_moments_are_cut_or_not(
+def test_a_checkpoint_is_whole_and_the_same_file_whatever_is_cut(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gathered in pieces that end within arrays; gone on with on another number of ranks, with the cut and without."""
+    """Gathered in pieces that end within arrays; gone on with on another number of ranks, with each cut and without."""
     monkeypatch.setattr(moments, "PIECE", 7)
-    for name, shard in (("whole", None), ("cut", "optimizer")):
+    for name, shard in (("whole", None), ("cut", "optimizer"), ("layers", "parameters")):
         stored(3, None, shard=shard, steps=3, directory=tmp_path / name)
-    assert files(tmp_path / "whole") == files(tmp_path / "cut")
+    assert files(tmp_path / "whole") == files(tmp_path / "cut") == files(tmp_path / "layers")
     read = checkpoint.load(tmp_path / "cut")[1]
     groups = {group: read(group) for group in ("weights", "moment1", "moment2")}
-    for name, shard in (("whole 2", None), ("cut 2", "optimizer")):
+    for name, shard in (("whole 2", None), ("cut 2", "optimizer"), ("layers 2", "parameters")):
         stored(2, groups, shard=shard, steps=2, directory=tmp_path / name)
-    assert files(tmp_path / "whole 2") == files(tmp_path / "cut 2")
+    assert files(tmp_path / "whole 2") == files(tmp_path / "cut 2") == files(tmp_path / "layers 2")
     with Workers(1) as workers:
         trainer = trainer_of("gpt", workers)
         trainer.load(groups, step=3)
@@ -103,22 +103,27 @@ def test_a_checkpoint_is_whole_and_the_same_file_whether_the_moments_are_cut_or_
 
 @pytest.mark.parametrize("own", [slice(0, SIZE), slice(3, 14), slice(SIZE, SIZE), slice(7, 8)])
 def test_a_stretch_takes_and_gives_its_own_numbers(own: slice) -> None:
-    held = Moments(SHAPES, own, numpy.zeros(own.stop - own.start))
+    held = Share(SHAPES, one_run(own), numpy.zeros(own.stop - own.start))
     for start in range(0, SIZE, 5):
         held.take(start, numpy.arange(SIZE, dtype=float)[start : start + 5])
     numpy.testing.assert_array_equal(held.vector, numpy.arange(SIZE)[own])
-    given = [held.held_of(slice(n, n + 5)) for n in range(0, SIZE, 5)]
-    numpy.testing.assert_array_equal(numpy.concatenate(given), numpy.arange(SIZE)[own])
+    given = [part for n in range(0, SIZE, 5) for part in held.held_of(slice(n, n + 5))]
+    for start, part in given:
+        numpy.testing.assert_array_equal(part, numpy.arange(start, start + len(part)))
+    assert sum(len(part) for _, part in given) == len(held.vector)
 
 
 def test_a_stretch_has_no_leaves() -> None:
-    with pytest.raises(ValueError, match="a stretch has no leaves"):
-        _ = Moments(SHAPES, slice(0, 5), numpy.zeros(5)).views
+    with pytest.raises(ValueError, match="has no leaves"):
+        _ = Share(SHAPES, one_run(slice(0, 5)), numpy.zeros(5)).views
     with pytest.raises(ValueError, match=r"must be \(5,\)"):
-        Moments(SHAPES, slice(0, 5), numpy.zeros(4))
+        Share(SHAPES, one_run(slice(0, 5)), numpy.zeros(4))
 
 
 def test_a_gathered_array_is_asked_for_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments, "PIECE", 4)
-    x = Gathered((2, 3), numpy.dtype("float32"), slice(4, 10), lambda n: numpy.arange(n.start, n.stop))
+    x = Gathered((2, 3), numpy.dtype("float32"), slice(4, 10), lambda n: [
+        (n.start + 1, numpy.arange(n.start + 1, n.stop)), (n.start, numpy.arange(n.start, n.start + 1))
+    ])  # fmt: skip
     assert [piece.tolist() for piece in x.pieces()] == [[4, 5, 6, 7], [8, 9]]
+    assert x.whole().tolist() == [[4, 5, 6], [7, 8, 9]]

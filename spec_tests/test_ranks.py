@@ -54,6 +54,10 @@ def trainer_of(model: str, workers: Workers, **changes: Any) -> Trainer:
 
 
 def numbers(trainer: Trainer) -> list[float]:
+    """The parameters in the order of the vector; where they are cut, the leader gathers them."""
+    if trainer.cut is not None:
+        weights = trainer.weights()
+        return [float(x) for path in trainer.cut.own.places for x in weights[path].reshape(-1)]
     return [float(x) for x in to_host(trainer.parameters.vector)]
 
 
@@ -68,8 +72,9 @@ def trained(trainer: Trainer, model: str, steps: int) -> list[float]:
     return [float(trainer.step(MODELS[model][3](step), lr=1e-3)) for step in range(steps)]
 
 
-def followed(workers: Ranks, trainer: Trainer) -> None:
+def followed(workers: Ranks, trainer: Trainer, measured: Any = None) -> None:
     """The life of a rank that does not lead."""
+    measured = measured or measured_by(workers, trainer)
     while True:
         what, about = workers.world.bcast(None)
         if what == END:
@@ -77,7 +82,7 @@ def followed(workers: Ranks, trainer: Trainer) -> None:
         if what == PART:
             workers.world.gather(workers.carried_out(trainer._part, *about))
         elif what == VALIDATION:
-            workers.validate_together(measured_by(workers, trainer), trainer.parameters.vector, about)
+            workers.validate_together(measured, trainer.vector, about)
 
 
 def measured_by(workers: Ranks, trainer: Trainer) -> Any:
@@ -95,12 +100,13 @@ def together(
             trainer = trainer_of(model, workers, **changes)
             if workers.world.rank:
                 followed(workers, trainer)
-                return numbers(trainer)
+                return [] if workers.layered else numbers(trainer)
             trainer.initialise()
             losses = trained(trainer, model, steps)
             trainer.require_alike()
+            found = [*losses, *numbers(trainer)]
             workers.end()
-            return [*losses, *numbers(trainer)]
+            return found
 
     return on_ranks(count, life, shard=shard)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from refllm.backend import Array
+from refllm.borrowed import at_hand, handed_over
 from refllm.parameters import Tree
 from refllm.watching import pass_by
 
@@ -25,16 +26,18 @@ def through(x: Array, layers: Sequence[Tree], f: Layer) -> tuple[Array, Callable
     backs = []
     pass_by(x)
     for n, layer in enumerate(layers):
-        x, back_layer = f(x, layer, n)
+        with at_hand(layers, n):
+            x, back_layer = f(x, layer, n)
         pass_by(x)
         backs.append(back_layer)
 
     def back(dy: Array) -> tuple[Any, ...]:
         dx, dshared, dlayers = dy, list[Any](), []
-        for back_layer in reversed(backs):
-            dx, *others, dlayer = back_layer(dx)
+        for n in reversed(range(len(backs))):
+            with at_hand(layers, n):
+                dx, *others, dlayer = backs[n](dx)
             dshared = _added(dshared, others)
-            dlayers.append(dlayer)
+            dlayers.append(handed_over(layers, n, dlayer))
         return dx, *dshared, dlayers[::-1]
 
     return x, back

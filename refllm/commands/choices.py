@@ -149,8 +149,8 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ranks", type=int, metavar="N", help="processes with memory of their own, by MPI, with a share each")
     add(
         "--shard",
-        choices=(ranks.OPTIMIZER,),
-        help="with --ranks: each keeps the moments of its share",
+        choices=ranks.SHARDS,
+        help="with --ranks: each keeps the moments of its share (optimizer), or a share of the parameters too",
     )
     add_device_arguments(parser)
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="of all numbers (default float32)")

@@ -101,7 +101,7 @@ def following(shard: str | None) -> int:
                 answered(
                     workers.validate_together,
                     lambda most, task=task, trainer=trainer: measures(task, trainer, most),
-                    trainer.parameters.vector, about,
+                    trainer.vector, about,
                 )  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def written_in_time(prepared: Run, pairs: Sequence[Pair]) -> tuple[list[Pair], l
 
     def write(some: Sequence[Pair]) -> list[str]:
         return written(
-            task.full(prepared.trainer.parameters.tree), [pair.source for pair in some], config=task.config,
+            task.full(prepared.trainer.tree()), [pair.source for pair in some], config=task.config,
             tokenizer=task.tokenizer, beams=1, device=prepared.settings.device, workers=prepared.trainer.workers,
         )  # fmt: skip
 

@@ -231,7 +231,8 @@ def _train(prepared: Run) -> int:
     task = prepared.task
     if isinstance(task, Language):
         prepared.wanted_afterwards = COUNTING * len(task.text.end) + WRITING
-        prepared.keeper.sampler = lambda: _writing(prepared)
+        if not prepared.trainer.workers.layered:  # no rank has all that would write
+            prepared.keeper.sampler = lambda: _writing(prepared)
     if not carried_out(prepared, go_on=command("train")):
         return INTERRUPTED
     if isinstance(task, MaskedPretraining):
@@ -280,21 +281,27 @@ def _introduce(prepared: Run) -> None:
 
 
 def _conclude(prepared: Run, summary: dict[str, Any], note: str) -> None:
-    task = _language(prepared)
-    print("\nWhat it writes:\n")
-    text = "".join(_in_time(_writing(prepared), prepared))
-    print("\n".join("    " + line for line in text.splitlines()), flush=True)
-    tell_broken(text, task.tokenizer)
-    prepared.keeper.keep(prepared.trainer.step_number, text)
-    prepared.keeper.write(prepared, summary)
+    more = "Text"
+    if not prepared.trainer.workers.layered:
+        _show_writing(prepared, summary)
+        more = "More text"
     own, unit = bits_of(summary)
     print(f"\nBits per {unit} of {what_was_read(summary)} (lower is better):\n")
     for name, bits in [*summary["baselines"].items(), ("this model", own)]:
         print(f"    {name:<10} {bits:6.3f}  {'#' * round(8 * bits)}")
     print(
         f"\n{lost(summary)}{note}{note and chr(10)}"
-        f"{time_told(summary, prepared)}. More text from it: {command('generate', prepared.directory)}"
+        f"{time_told(summary, prepared)}. {more} from it: {command('generate', prepared.directory)}"
     )
+
+
+def _show_writing(prepared: Run, summary: dict[str, Any]) -> None:
+    print("\nWhat it writes:\n")
+    text = "".join(_in_time(_writing(prepared), prepared))
+    print("\n".join("    " + line for line in text.splitlines()), flush=True)
+    tell_broken(text, _language(prepared).tokenizer)
+    prepared.keeper.keep(prepared.trainer.step_number, text)
+    prepared.keeper.write(prepared, summary)
 
 
 def _writing(prepared: Run) -> Iterator[str]:

@@ -20,11 +20,14 @@ def who_works(prepared: Run) -> str:
     trainer, settings = prepared.trainer, prepared.settings
     if not trainer.workers.apart:
         return counted(settings.shards, "worker")
-    kept = (trainer.m.vector.nbytes + trainer.v.vector.nbytes) / 1e6
+    held, what = [trainer.m, trainer.v], "moments"
+    if trainer.cut is not None:
+        held, what = [*held, trainer.cut.own], "parameters and moments"
+    kept = sum(one.vector.nbytes for one in held) / 1e6
     ranks = counted(trainer.workers.count, "rank")
     if isinstance(trainer.workers, Ranks) and trainer.workers.exchange.told:
         ranks = f"{ranks} with a GPU each that exchange {trainer.workers.exchange.told}"
-    return f"{ranks}, {kept:,.3g} MB of moments each" if trainer.workers.cut else ranks
+    return f"{ranks}, {kept:,.3g} MB of {what} each" if trainer.workers.cut else ranks
 
 
 def length_of(plan: Plan) -> str:

@@ -10,7 +10,7 @@ The trainer sees the trained leaves alone, by path; moments, clipping, decay and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -31,14 +31,16 @@ class TrainedPart:
 
     leaves: Leaves
     start: Callable[[Any], Leaves]
+    structure: Tree = None  # of the whole model, where all of it is trained: its layers are then lists
 
     def shapes(self, config: Any) -> Tree:
-        return dict(self.leaves)
+        return dict(self.leaves) if self.structure is None else self.structure
 
     def initial(self, config: Any, generator: Any) -> Tree:
         """Host arrays; what is not given by a trained model is drawn from the generator."""
         start = self.start(generator)
-        return {path: to_host(start[path]) for path in self.leaves}
+        leaves = {path: to_host(start[path]) for path in self.leaves}
+        return leaves if self.structure is None else from_names(self.structure, leaves)
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ class Tuning:
     def expand(self, trained: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
         """The full tree, in the dtype of the trained leaves (by path or as a tree), and the pullback of its gradient.
 
-        What is not computed is shared with the trained and the frozen leaves.
+        What is not computed is shared with the trained and the frozen leaves. A tree of all leaves is the full one.
         """
+        if self.model.structure is not None and trained.keys() != self.model.leaves.keys():
+            return trained, lambda dfull: dfull
         trained = dict(named_leaves(trained))
         dtype = next(iter(trained.values())).dtype
         frozen = {path: leaf.astype(dtype, copy=False) for path, leaf in self.frozen.items()}
@@ -111,7 +115,8 @@ class Tuned:
 
 def everything(*, model: ModuleType, config: Any, parameters: Tree | None) -> Tuning:
     """All parameters, from those that are given and fresh ones for the rest."""
-    return selected(lambda path: True, {"tune": "all"}, model=model, config=config, parameters=parameters)
+    tuning = selected(lambda path: True, {"tune": "all"}, model=model, config=config, parameters=parameters)
+    return replace(tuning, model=replace(tuning.model, structure=tuning.structure))
 
 
 def selected(

@@ -31,6 +31,7 @@ from refllm.blocks.residual import initial_residual, maybe_dropout, norm_shapes
 from refllm.blocks.self_attention import Cache, KeyValueStore
 from refllm.blocks.switch_layer import switch_transformer_layer, switch_transformer_layer_shapes
 from refllm.blocks.transformer_layer import transformer_layer, transformer_layer_shapes
+from refllm.borrowed import at_hand, handed_over
 from refllm.differentiable import declared_inputs, differentiable
 from refllm.errors import UserError
 from refllm.kinds import settle_fields
@@ -249,15 +250,16 @@ def _states(
     x, back_drop = maybe_dropout(e, dropout_mask=branch(dropout_mask, "embedding"), rate=config.dropout)
     balance, backs = namespace(x).zeros((), x.dtype), []
     for i, layer in enumerate(p["layers"]):
-        (x, of_layer), back_layer = _layer(
-            x,
-            layer,
-            attention_mask=attention_mask,
-            config=config,
-            dropout_mask=branch(dropout_mask, "layers", i),
-            cache=None if cache is None else cache.layers[i],
-            places=places,
-        )
+        with at_hand(p["layers"], i):
+            (x, of_layer), back_layer = _layer(
+                x,
+                layer,
+                attention_mask=attention_mask,
+                config=config,
+                dropout_mask=branch(dropout_mask, "layers", i),
+                cache=None if cache is None else cache.layers[i],
+                places=places,
+            )
         balance = balance + of_layer
         backs.append(back_layer)
     y, back_norm = layer_norm(x, **p["norm"], eps=config.eps)
@@ -265,9 +267,10 @@ def _states(
     def back(dy: Array, dbalance: Array) -> Tree:
         dx, dg, db = back_norm(dy)
         dlayers = []
-        for back_layer in reversed(backs):
-            dx, dlayer = back_layer(dx, dbalance)
-            dlayers.append(dlayer)
+        for i in reversed(range(len(backs))):
+            with at_hand(p["layers"], i):
+                dx, dlayer = backs[i](dx, dbalance)
+            dlayers.append(handed_over(p["layers"], i, dlayer))
         dwords, dposition = back_positions(back_drop(dx))
         return {
             "token": back_words(dwords),

@@ -76,7 +76,8 @@ def data_bytes(workload: Workload, n: int) -> float:
 
 
 def sharded_bytes(workload: Workload, n: int) -> float:
-    """The weights to all before the forward and before the backward pass, the gradients to where they are.
+    """The weights to all before the forward and before the backward pass, the gradients to where they are. refllm's own
+    ranks gather what is outside of the layers once, and send that much less.
 
     Source:  Rajbhandari et al. 2020 (arXiv:1910.02054) sec. 7.2.2.
     """

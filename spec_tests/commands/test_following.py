@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ SMALL = (
 
 
 CUT = ("--shard", "optimizer")
+LAYERS = ("--shard", "parameters")
 
 
 def command(folder: Path, out: str, *flags: str) -> list[str]:
@@ -57,15 +59,18 @@ def require_near(one: Path, other: Path) -> None:
 @by_mpi
 def test_two_ranks_leave_what_one_process_leaves_and_the_same_bits_again_with_cut_moments_too(tmp_path: Path) -> None:
     ranked = ["--ranks", "2"]
-    for out, flags in (("one", ["--threads", "1"]), ("two", ranked), ("again", ranked), ("cut", [*ranked, *CUT])):
+    flags_of = {"one": ["--threads", "1"], "two": ranked, "again": ranked, "cut": [*ranked, *CUT]}
+    for out, flags in {**flags_of, "layers": [*ranked, *LAYERS]}.items():
         done = carried_out(command(tmp_path, out, "--steps", "8", *flags))
         assert done.returncode == 0, done.stderr
     require_near(tmp_path / "one", tmp_path / "two")
     for name, x in arrays(tmp_path / "two").items():
         assert x.tobytes() == arrays(tmp_path / "again")[name].tobytes(), name
         assert x.tobytes() == arrays(tmp_path / "cut")[name].tobytes(), name
-    one, two = (tiny.metrics(tmp_path / out)[-1] for out in ("one", "two"))
+        assert x.tobytes() == arrays(tmp_path / "layers")[name].tobytes(), name
+    one, two, layers = (tiny.metrics(tmp_path / out)[-1] for out in ("one", "two", "layers"))
     assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-9)
+    assert layers["val_loss"] == two["val_loss"]
 
 
 @by_mpi
@@ -73,10 +78,14 @@ def test_two_ranks_leave_what_one_process_leaves_and_the_same_bits_again_with_cu
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
     assert carried_out(command(tmp_path, "one", "--steps", "8", "--threads", "1")).returncode == 0
     assert carried_out(command(tmp_path, "some", "--steps", "4", "--ranks", "3", *CUT)).returncode == 0
-    longer = ["train", "--resume", str(tmp_path / "some"), "--steps", "4", "--ranks", "2", *CUT]
-    done = carried_out([sys.executable, "-m", "refllm", *longer])
-    assert done.returncode == 0, done.stderr
-    assert tiny.metrics(tmp_path / "some")[-1]["step"] == 8
+    shutil.copytree(tmp_path / "some", tmp_path / "other")
+    for out, cut in (("some", CUT), ("other", LAYERS)):
+        longer = ["train", "--resume", str(tmp_path / out), "--steps", "4", "--ranks", "2", *cut]
+        done = carried_out([sys.executable, "-m", "refllm", *longer])
+        assert done.returncode == 0, done.stderr
+        assert tiny.metrics(tmp_path / out)[-1]["step"] == 8
+    one, other = (arrays(tmp_path / out) for out in ("some", "other"))
+    assert {name: x.tobytes() for name, x in one.items()} == {name: x.tobytes() for name, x in other.items()}
 
 
 def test_without_mpi4py_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -111,10 +120,11 @@ def test_what_mpiexec_started_must_be_what_is_asked_for(monkeypatch: pytest.Monk
         assert said in capsys.readouterr().err
 
 
-def test_moments_of_one_process_are_not_cut(tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("cut", [CUT, LAYERS])
+def test_what_one_process_has_is_not_cut(tmp_path: Path, capsys: Any, cut: tuple[str, str]) -> None:
     words = ["train", "--data", str(tiny.data(tmp_path)), "--out", str(tmp_path / "run"), *SMALL]
-    assert main([*words, *CUT]) == 2
-    assert "--shard optimizer cuts it over several ranks; give --ranks" in capsys.readouterr().err
+    assert main([*words, *cut]) == 2
+    assert f"{' '.join(cut)} cuts over several ranks; give --ranks" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

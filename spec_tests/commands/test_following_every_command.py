@@ -1,4 +1,4 @@
-"""Whatever trains does so on several ranks, and cut moments change no bit of it."""
+"""Whatever trains does so on several ranks, and cut moments or parameters change no bit of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spec_tests import tiny
 from spec_tests.commands.test_answer import TINY as TINY_ANSWER
 from spec_tests.commands.test_classify import SMALL as SMALL_CLASSIFY
 from spec_tests.commands.test_classify import table
-from spec_tests.commands.test_following import CUT, arrays, by_mpi, carried_out
+from spec_tests.commands.test_following import CUT, LAYERS, arrays, by_mpi, carried_out
 from spec_tests.pairs import TINY, written
 from spec_tests.tasks.test_classify import ROWS
 from spec_tests.tasks.test_denoising import SMALL as SMALL_DENOISING
@@ -59,9 +59,12 @@ def require_same(one: Path, other: Path) -> None:
 @by_mpi
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_that_trains_does_so_on_ranks_with_moments_cut_or_not(tmp_path: Path, command: str) -> None:
+def test_every_command_that_trains_does_so_on_ranks_whatever_is_cut(tmp_path: Path, command: str) -> None:
     words = COMMANDS[command](tmp_path)
-    require_same(trained(words, tmp_path / "whole"), trained(words, tmp_path / "cut", *CUT))
+    whole = trained(words, tmp_path / "whole")
+    require_same(whole, trained(words, tmp_path / "cut", *CUT))
+    if command != "nnlm":  # which has no layers
+        require_same(whole, trained(words, tmp_path / "layers", *LAYERS))
 
 
 @by_mpi
@@ -80,3 +83,18 @@ def test_a_part_of_a_model_is_tuned_on_ranks(tmp_path: Path) -> None:
         "2",
     ]
     require_same(trained(words, tmp_path / "whole"), trained(words, tmp_path / "cut", *CUT))
+    refused([*words, "--out", str(tmp_path / "layers")])
+
+
+@by_mpi
+@pytest.mark.slow
+def test_a_model_without_layers_keeps_its_parameters_whole(tmp_path: Path) -> None:
+    refused([*training("nnlm")(tmp_path), "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def refused(words: list[str]) -> None:
+    done = carried_out([sys.executable, "-m", "refllm", *words, "--ranks", "2", *LAYERS])
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "--shard parameters gathers a layer at a time, and what is trained here has none" in done.stderr

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 import pytest
 
+from refllm.parameters import count
 from refllm.scaling import cuts, links, trainer
 from refllm.scaling.links import Link
 from refllm.scaling.workloads import Workload
@@ -41,6 +42,32 @@ def test_a_step_asks_as_often_as_predicted_and_sends_the_bytes_of_the_page(
     size = len(test_ranks.together("gpt", 2, 0)[0][1])
     workload = Workload(size, 0, 1, 4, 4, 8, 11, batch=5, tokens=1, number=8)
     assert (last - first) / 2 == pytest.approx(cuts.data_bytes(workload, 2), rel=1e-3)  # a size that 2 does not divide
+
+
+def test_a_step_that_gathers_layers_calls_as_often_as_predicted_and_sends_no_more_than_the_page_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[int] = []
+    original = World.Alltoallv
+
+    def counted(world: World, *arguments: Any) -> None:
+        called.extend([1] * (world.rank == 0))
+        original(world, *arguments)
+
+    monkeypatch.setattr(World, "Alltoallv", counted)
+    found = []
+    for steps in (1, 3):
+        called.clear()
+        _, meeting = test_ranks.together("gpt", 2, steps, shard="parameters")
+        found.append((len(called), sum(meeting.bytes)))
+    shapes = test_ranks.gpt.shapes(test_ranks.GPT)
+    layers = [8 * count(layer) for layer in shapes["layers"]]
+    outside = 8 * count(shapes) - sum(layers)
+    calls, sent = ((last - first) / 2 for first, last in zip(*found, strict=True))
+    assert calls == 2 + 3 * len(layers)
+    assert sent / 2 == trainer.exchanged_by_layers(outside, layers, 2, Link(0, 1.0), batch=0)
+    workload = Workload(count(shapes), 0, 1, 4, 4, 8, 11, batch=5, tokens=1, number=8)
+    assert cuts.data_bytes(workload, 2) < sent / 2 <= cuts.sharded_bytes(workload, 2)
 
 
 def test_one_rank_exchanges_nothing_and_the_bytes_are_those_of_an_allreduce() -> None:

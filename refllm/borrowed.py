@@ -1,0 +1,56 @@
+"""Layers whose parameters lie elsewhere: brought before they are used, dropped after, their gradients handed over.
+
+What goes through a list of layers, there and back, says when it uses which (`at_hand`) and gives away what it has found
+(`handed_over`). Of a plain list all is there, and what is found is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from refllm.parameters import Tree
+
+
+class Lender(Protocol):
+    """Who has the layers, by their numbers."""
+
+    def bring(self, unit: int) -> None:
+        """The parameters are where the tree says."""
+        ...
+
+    def drop(self, unit: int) -> None:
+        """They are used no more for now."""
+        ...
+
+    def hand_over(self, unit: int, gradient: Tree) -> None:
+        """Takes the gradient of all parameters of a layer."""
+        ...
+
+
+class Borrowed(list[Tree]):
+    """Layers, of which the first has the number `first` with the lender."""
+
+    def __init__(self, layers: list[Tree], lender: Lender, first: int) -> None:
+        super().__init__(layers)
+        self.lender, self.first = lender, first
+
+
+@contextmanager
+def at_hand(layers: Sequence[Tree], n: int) -> Iterator[None]:
+    """The parameters of layer n are there inside."""
+    if not isinstance(layers, Borrowed):
+        yield
+        return
+    layers.lender.bring(layers.first + n)
+    yield
+    layers.lender.drop(layers.first + n)
+
+
+def handed_over(layers: Sequence[Tree], n: int, gradient: Tree) -> Tree:
+    """The gradient of layer n, or nothing where the lender has taken it."""
+    if not isinstance(layers, Borrowed):
+        return gradient
+    layers.lender.hand_over(layers.first + n, gradient)
+    return {}
