@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from refllm.backend import Array, Reservation, can_release, namespace
 from refllm.borrowed import Borrowed
@@ -38,6 +38,11 @@ def require_layers(shapes: Tree, device: str) -> None:
         raise UserError(f"--shard parameters works on --device cpu, not on a GPU{instead}")
     if not can_release():
         raise UserError(f"--shard parameters needs Linux, which takes memory back at once{instead}")
+
+
+def in_layers(model: Any) -> Any:
+    """A model as a tree with its layers, where it is told by its leaves."""
+    return getattr(model, "in_layers", model)
 
 
 class CutTree:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_host
-from refllm.cut_parameters import require_layers
+from refllm.cut_parameters import in_layers, require_layers
 from refllm.directory import RESUMABLE, occupied, require_empty
 from refllm.errors import UserError
 from refllm.invocation import quoted
@@ -74,7 +74,9 @@ class Run:
         self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
         model = getattr(task, "beginning", task.model)
         if workers.layered:
-            require_layers(model.shapes(task.config), self.settings.device)  # before the other ranks are asked
+            require_layers(
+                in_layers(model).shapes(task.config), self.settings.device
+            )  # before the other ranks are asked
         workers.begin(description)
         self.trainer = Trainer(
             model=model, config=task.config, objective=task.objective,

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from refllm.backend import Array, device_namespace, generator, namespace, to_device, to_host
 from refllm.blocks.lm_head import LOGITS, maybe_capped
+from refllm.cut_parameters import in_layers
 from refllm.errors import UserError
 from refllm.holding import Holding
 from refllm.kinds import settle_fields
@@ -106,6 +107,7 @@ class Trainer(Holding):
     def __init__(
         self, *, model: Any, config: Any, objective: Objective, settings: Settings, workers: Workers
     ) -> None:  # of the model: shapes(config) and initial(config, generator)
+        model = in_layers(model) if workers.layered else model
         super().__init__(model.shapes(config), settings, workers)
         self.model, self.config, self.objective = model, config, objective
         self.norm: Array = device_namespace(settings.device).zeros((), settings.dtype)

@@ -31,16 +31,33 @@ class TrainedPart:
 
     leaves: Leaves
     start: Callable[[Any], Leaves]
-    structure: Tree = None  # of the whole model, where all of it is trained: its layers are then lists
+    structure: Tree = None  # of the whole model, where all of it is trained
+
+    @property
+    def in_layers(self) -> TrainedPart | WholeModel:
+        """The same with its layers in lists, where all of the model is trained."""
+        return self if self.structure is None else WholeModel(self)
 
     def shapes(self, config: Any) -> Tree:
-        return dict(self.leaves) if self.structure is None else self.structure
+        return dict(self.leaves)
 
     def initial(self, config: Any, generator: Any) -> Tree:
         """Host arrays; what is not given by a trained model is drawn from the generator."""
         start = self.start(generator)
-        leaves = {path: to_host(start[path]) for path in self.leaves}
-        return leaves if self.structure is None else from_names(self.structure, leaves)
+        return {path: to_host(start[path]) for path in self.leaves}
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """A part that is all of a model, as the tree of the model: for a Trainer that goes through it layer by layer."""
+
+    part: TrainedPart
+
+    def shapes(self, config: Any) -> Tree:
+        return self.part.structure
+
+    def initial(self, config: Any, generator: Any) -> Tree:
+        return from_names(self.part.structure, self.part.initial(config, generator))
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,24 @@ def test_the_count_is_that_of_the_trained_leaves_and_all_is_the_model(tune: str,
     assert (tuning.share == 1) == (tune == "all")
 
 
+@every_family
+def test_a_model_that_is_trained_whole_is_told_in_layers_with_the_same_numbers(family: Family) -> None:
+    """Where parameters are cut over ranks, a Trainer gets its tree: names, values and gradients are those of the leaves."""
+    tuning = tuned("all", family)
+    layered = tuning.model.in_layers
+    assert layered.shapes(None) == family.model.shapes(family.config)
+    whole = layered.initial(None, numpy.random.default_rng(1))
+    leaves = tuning.model.initial(None, numpy.random.default_rng(1))
+    assert same(dict(named_leaves(whole)), leaves)
+    assert list(dict(named_leaves(whole))) == list(leaves)
+    full, back = tuning.expand(whole)
+    assert full is whole
+    assert back(whole) is whole
+    for tune in ("upper", "low-rank"):
+        part = tuned(tune, family).model
+        assert part.in_layers is part
+
+
 @every_tune
 def test_a_new_head_is_trained_in_full_and_starts_from_the_seed(tune: str) -> None:
     family = FAMILIES["bert"]

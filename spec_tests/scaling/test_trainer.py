@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 import pytest
 
+from refllm.models import gpt
 from refllm.parameters import count
 from refllm.scaling import cuts, links, trainer
 from refllm.scaling.links import Link
@@ -60,7 +61,7 @@ def test_a_step_that_gathers_layers_calls_as_often_as_predicted_and_sends_no_mor
         called.clear()
         _, meeting = test_ranks.together("gpt", 2, steps, shard="parameters")
         found.append((len(called), sum(meeting.bytes)))
-    shapes = test_ranks.gpt.shapes(test_ranks.GPT)
+    shapes = gpt.shapes(test_ranks.GPT)
     layers = [8 * count(layer) for layer in shapes["layers"]]
     outside = 8 * count(shapes) - sum(layers)
     calls, sent = ((last - first) / 2 for first, last in zip(*found, strict=True))
