@@ -73,10 +73,8 @@ class Run:
         order = generator(self.settings.seed, 1)
         self.batches = task.feed(batch=self.settings.batch, order=order, state=description["order"] if groups else None)
         model = getattr(task, "beginning", task.model)
-        if workers.layered:
-            require_layers(
-                in_layers(model).shapes(task.config), self.settings.device
-            )  # before the other ranks are asked
+        if workers.layered:  # before the other ranks are asked
+            require_layers(in_layers(model).shapes(task.config), self.settings.device)
         workers.begin(description)
         self.trainer = Trainer(
             model=model, config=task.config, objective=task.objective,

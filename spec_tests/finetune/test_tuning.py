@@ -113,7 +113,7 @@ def test_the_count_is_that_of_the_trained_leaves_and_all_is_the_model(tune: str,
 
 @every_family
 def test_a_model_that_is_trained_whole_is_told_in_layers_with_the_same_numbers(family: Family) -> None:
-    """Where parameters are cut over ranks, a Trainer gets its tree: names, values and gradients are those of the leaves."""
+    """Where parameters are cut over ranks, a Trainer gets the tree: names, values, gradients are as of the leaves."""
     tuning = tuned("all", family)
     layered = tuning.model.in_layers
     assert layered.shapes(None) == family.model.shapes(family.config)
