@@ -27,7 +27,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from libraries import require  # noqa: E402  (from this checkout)
 from measuring import delayed_network  # noqa: E402
-from refllm.ranks import SHARDS  # noqa: E402
 
 DATA, RANK = ROOT / "docs/data/scaling.json", ROOT / "scripts/measuring/scaling_rank.py"
 SIZES = {
@@ -85,6 +84,8 @@ def network(sizes: dict[str, Any], steps: int) -> dict[str, Any]:
 
 def memory(sizes: dict[str, Any], steps: int) -> dict[str, Any]:
     """With nothing cut, the moments, and the parameters too."""
+    from refllm.ranks import SHARDS  # here, since --help needs no package
+
     return {"cuts": [asked(4, "memory", {**sizes, "shard": shard}, steps) for shard in (None, *SHARDS)]}
 
 
