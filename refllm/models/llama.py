@@ -45,16 +45,9 @@ from refllm.models.checks import (
 )
 from refllm.models.output import add_head_gradient, head, logit_cap, logits
 from refllm.models.places import places
-from refllm.models.rotary_scaling import (
-    SCALINGS,
-    dynamic_frequencies,
-    linear_frequencies,
-    llama3_frequencies,
-    yarn_frequencies,
-)
+from refllm.models.rotary_scaling import SCALINGS, frequencies
 from refllm.ops.embedding import embedding
 from refllm.ops.relative import alibi, t5_bias_causal
-from refllm.ops.rotary import Frequencies
 from refllm.parameters import Tree, branch
 
 POSITIONS = (*ROTATIONS, "alibi", "relative", "none")
@@ -270,28 +263,6 @@ def stretch(config: Config) -> float:
     if not config.score_width:
         return 1.0 if config.scaling_scale == 1 else config.scaling_scale**2
     return math.sqrt(config.head_width / config.score_width) * config.scaling_scale**2
-
-
-def frequencies(config: Config, *, length: int) -> Frequencies:
-    """The base of the rotation, or the angles of position 1 where they are scaled, for a text of that length so far."""
-    if config.scaling == "dynamic":
-        return dynamic_frequencies(
-            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
-            length=length,
-        )  # fmt: skip
-    if config.scaling == "yarn":
-        return yarn_frequencies(
-            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
-            beta_fast=config.scaling_high, beta_slow=config.scaling_low, rounded=config.scaling_rounded,
-        )  # fmt: skip
-    if config.scaling == "linear":
-        return linear_frequencies(width=config.head_width, base=config.base, factor=config.scaling_factor)
-    if config.scaling == "llama3":
-        return llama3_frequencies(
-            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
-            low_factor=config.scaling_low, high_factor=config.scaling_high,
-        )  # fmt: skip
-    return config.base
 
 
 def within(attention_mask: Array | None, window: int, ids: Array, *, keys: int) -> Array | None:

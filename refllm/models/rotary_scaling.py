@@ -6,8 +6,34 @@ Source: refllm/spec/rotary_scaling.py has the formulas (ROPE-SCALE).
 from __future__ import annotations
 
 import math
+from typing import Any
+
+from refllm.ops.rotary import Frequencies
 
 SCALINGS = ("none", "linear", "dynamic", "yarn", "llama3")
+
+
+def frequencies(config: Any, *, length: int) -> Frequencies:
+    """The base of the rotation, or the angles of position 1 where the configuration scales them, for a text that is so
+    long by now."""
+    if config.scaling == "dynamic":
+        return dynamic_frequencies(
+            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
+            length=length,
+        )  # fmt: skip
+    if config.scaling == "yarn":
+        return yarn_frequencies(
+            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
+            beta_fast=config.scaling_high, beta_slow=config.scaling_low, rounded=config.scaling_rounded,
+        )  # fmt: skip
+    if config.scaling == "linear":
+        return linear_frequencies(width=config.head_width, base=config.base, factor=config.scaling_factor)
+    if config.scaling == "llama3":
+        return llama3_frequencies(
+            width=config.head_width, base=config.base, factor=config.scaling_factor, original=config.scaling_original,
+            low_factor=config.scaling_low, high_factor=config.scaling_high,
+        )  # fmt: skip
+    return config.base
 
 
 def linear_frequencies(*, width: int, base: float, factor: float) -> tuple[float, ...]:

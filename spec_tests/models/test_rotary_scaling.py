@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -45,8 +46,8 @@ def test_yarn_keeps_fast_pairs_and_divides_slow_ones(
 
 @given(width=WIDTHS, base=BASES, factor=FACTORS, original=LENGTHS, more=st.floats(1.0, 9.0))
 def test_the_angles_are_those_of_the_text(width: int, base: float, factor: float, original: int, more: float) -> None:
-    sizes = {"width": width, "base": base}
-    of_llama3 = {**sizes, "factor": factor, "original": original, "low_factor": 1.0, "high_factor": 4.0}
+    sizes: dict[str, Any] = {"width": width, "base": base}
+    of_llama3: dict[str, Any] = {**sizes, "factor": factor, "original": original, "low_factor": 1.0, "high_factor": 4.0}
     found = [linear_frequencies(**sizes, factor=factor), llama3_frequencies(**of_llama3)]
     truth = [text.linear_frequencies(**sizes, factor=factor), text.llama3_frequencies(**of_llama3)]
     if width > 2:
@@ -66,7 +67,14 @@ def test_yarn_is_that_of_the_text_and_of_the_published_models(
     assume(
         all(abs(n - border) > 1e-6 for n in turns for border in (1.0, 32.0))
     )  # a pair at the border is on either side
-    sizes = {"width": width, "base": base, "factor": factor, "original": original, "beta_fast": 32.0, "beta_slow": 1.0}
+    sizes: dict[str, Any] = {
+        "width": width,
+        "base": base,
+        "factor": factor,
+        "original": original,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+    }
     config = {
         "head_width": width, "base": base, "scaling_factor": factor, "scaling_original": original, "scaling_high": 32.0,
         "scaling_low": 1.0,
