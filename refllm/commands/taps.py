@@ -17,14 +17,15 @@ from refllm.pretrained.export import file_of
 from refllm.pretrained.folder import is_folder, open_folder
 from refllm.pretrained.tensor_file import narrowed, tensors_of
 from refllm.trained import Trained, load_model
+from refllm.verify.ports import digits
 from refllm.verify.ports import report as ports_report
 from refllm.verify.ports.chosen import Input, context, inputs, of_text
 from refllm.verify.ports.evaluation import evaluated
 from refllm.verify.ports.file_names import names_in_files
-from refllm.verify.ports.judged import judged
+from refllm.verify.ports.judged import Judged, judged
 from refllm.verify.ports.program import Program, program
 from refllm.verify.ports.report import PortReport
-from refllm.verify.ports.search import SECONDS, searched
+from refllm.verify.ports.search import NOTHING_SOUGHT, SECONDS, searched
 from refllm.verify.ports.truth import truth
 
 DESCRIPTION = """Write what a model computes on a text into a file of tensors: ids, embedding, layers.N.q, .k, .v and
@@ -141,17 +142,23 @@ def _write_folder(path: Path, trained: Trained, steps: Program, given: Input, op
 def _compared(trained: Trained, steps: Program, given: Input, options: argparse.Namespace) -> int:
     path, directory = Path(options.compare), Path(options.run_directory)
     port = {name: x for name, x in _read(path).items() if name not in given.arrays}
-    expected = truth(steps, trained.parameters, given, "float32")
-    answer = judged(steps, expected, {}, port)
+
+    def judged_in(dtype: str) -> list[Judged]:
+        return [judged(steps, truth(steps, trained.parameters, given, dtype), {}, port)]
+
+    [answer] = judged_in("float32")
     if not answer.compared:
-        names = [name for name in expected.values if _is_usual(name, steps)]
+        names = [name for name in answer.truth.values if _is_usual(name, steps)]
         raise UserError(f"the port has none of the tensors {', '.join(names[:6])} ...; name them so")
     published = open_folder(directory) if is_folder(directory) else None
     raw: Mapping[str, Array] = {} if published is None else unused_rows(published)
     called = {} if published is None else names_in_files(published)
-    found = searched(steps, trained.parameters, raw, [answer], options.search)
+    coarser = digits.lost([answer], "float32", judged_in)
+    found = NOTHING_SOUGHT if coarser else searched(steps, trained.parameters, raw, [answer], options.search)
     kind = str(trained.description["model"])
-    done = PortReport(path.name, str(directory), kind, steps, "float32", [answer], {}, {}, found, called)
+    done = PortReport(
+        path.name, str(directory), kind, steps, "float32", [answer], {}, {}, found, called, coarser=coarser
+    )
     print(ports_report.as_text(done), end="")
     return 0 if done.right else 1
 

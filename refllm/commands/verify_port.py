@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from refllm.tokenizers import Tokenizer, begun
 from refllm.verify import external, pages, runner, served
 from refllm.verify.case import FaultError, UnsupportedError
 from refllm.verify.plugging import Plug
+from refllm.verify.ports import digits
 from refllm.verify.ports import report as ports_report
 from refllm.verify.ports.chosen import Input, inputs
 from refllm.verify.ports.file_names import names_in_files
@@ -26,11 +28,12 @@ from refllm.verify.ports.judged import Judged, judged
 from refllm.verify.ports.port import IsolatedPort, case_of
 from refllm.verify.ports.program import Program, program
 from refllm.verify.ports.report import PortReport
-from refllm.verify.ports.search import SECONDS, searched
+from refllm.verify.ports.search import NOTHING_SOUGHT, SECONDS, searched
 from refllm.verify.ports.truth import truth
 from refllm.verify.report import Report
 
 NOT_FOR_PORTS = ("lib", "itself", "mutants", "header", "kit", "html", "level", "only", "convention", "plan")
+SOUGHT_IN = {"float64": "float32"}  # in which the text with a mistake in it is evaluated
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -132,16 +135,22 @@ def _judged(
     answers: Answers,
     options: argparse.Namespace,
 ) -> PortReport:
-    held = list[Judged]()
-    for given in tried:
-        kind, answer = answers[given.name]
-        if kind == "answer":
-            held.append(judged(steps, truth(steps, p, given, options.dtype), answer.outputs, answer.taps))
-    found = searched(steps, p, unused_rows(folder), held, SECONDS if options.search is None else options.search)
+    answered = [(given, answers[given.name][1]) for given in tried if answers[given.name][0] == "answer"]
+
+    @cache
+    def held_in(dtype: str) -> list[Judged]:
+        return [judged(steps, truth(steps, p, given, dtype), a.outputs, a.taps) for given, a in answered]
+
+    held = held_in(options.dtype)
+    coarser = digits.lost(held, options.dtype, held_in)
+    seconds = SECONDS if options.search is None else options.search
+    found = NOTHING_SOUGHT
+    if not coarser:
+        found = searched(steps, p, unused_rows(folder), held_in(SOUGHT_IN.get(options.dtype, options.dtype)), seconds)
     by_kind = {k: {n: a for n, (kind, a) in answers.items() if kind == k} for k in ("fault", "skip")}
     return PortReport(
         name, str(folder.directory), str(folder.fields.values["model_type"]), steps, options.dtype, held,
-        by_kind["fault"], by_kind["skip"], found, names_in_files(folder),
+        by_kind["fault"], by_kind["skip"], found, names_in_files(folder), coarser=coarser,
     )  # fmt: skip
 
 

@@ -56,11 +56,11 @@ def _whole_place(edit: Edit) -> str:
 def named(program: Program, p: Tree, raw: Mapping[str, Array]) -> list[Candidate]:
     """Those that have a name: what ports of models have wrong most often, and what words are there for. `raw` are
     tensors as the files have them, by the path of our parameter, where ours are a part of them."""
-    from refllm.verify.ports.mistakes import configuration, habits, order, weights
+    from refllm.verify.ports.mistakes import configuration, habits, order, scales, weights
 
     found = [
         *configuration.mistakes(program), *weights.mistakes(program, p, raw), *order.mistakes(program),
-        *habits.mistakes(program),
+        *habits.mistakes(program), *scales.mistakes(program),
     ]  # fmt: skip
     return sorted(found, key=lambda one: one.cost)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy
@@ -44,6 +44,16 @@ class Judged:
         return [name for name, one in self.compared.items() if one.wrong]
 
     @property
+    def unfit(self) -> dict[str, str]:
+        """What is no array of finite numbers of the right shape, in words: no mistake of the model explains it."""
+        return {name: one.problem for name, one in self.compared.items() if one.problem}
+
+    @property
+    def fit(self) -> Judged:
+        """The answer without what is unfit."""
+        return replace(self, compared={name: one for name, one in self.compared.items() if not one.problem})
+
+    @property
     def right(self) -> bool:
         return not self.fault and not self.wrong
 
@@ -60,8 +70,7 @@ def judged(program: Program, truth: Truth, outputs: Mapping[str, Any], taps: Map
 
 def _compared(name: str, value: Any, expected: Expected) -> Compared:
     if not isinstance(value, numpy.ndarray) or value.dtype.kind not in "fiub":
-        kind = value.kind if isinstance(value, Foreign) else type(value).__name__
-        return Compared(None, expected, numpy.inf, f"{name} is a {kind}, not an array of numbers")
+        return Compared(None, expected, numpy.inf, f"{name} is {_kind(value)}, not an array of numbers")
     found = fitted(name, value, expected)
     if found is None:
         return Compared(None, expected, numpy.inf, _misshapen(name, value.shape, expected.value.shape))
@@ -71,10 +80,19 @@ def _compared(name: str, value: Any, expected: Expected) -> Compared:
     return Compared(x, own, far, problem)
 
 
+def _kind(value: Any) -> str:
+    if isinstance(value, numpy.ndarray):
+        return f"an array of {value.dtype}"
+    kind = value.kind if isinstance(value, Foreign) else type(value).__name__
+    return "None" if kind == "NoneType" else f"a {kind}"
+
+
 def _misshapen(name: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     more = ""
     if got[-1:] != wanted[-1:] and got[:-1] == wanted[:-1]:
         more = ": the vocabulary is cut or padded" if name == "logits" else ": its last axis is another"
+    elif len(wanted) == 3 and got == (wanted[0], wanted[2]):
+        more = ": one place alone, and all are asked for"
     return f"{name} has the shape {got}, it must be {wanted}{more}"
 
 
@@ -86,7 +104,7 @@ def fitted(name: str, x: Array, expected: Expected) -> tuple[Array, Expected] | 
         return x, expected
     if wanted[:1] == (1,) and x.ndim == len(wanted) - 1 and (inner := fitted(name, x[None], expected)) is not None:
         return inner
-    if len(wanted) != 4 or name.rpartition(".")[2] not in HEADS or x.shape[0] != wanted[0]:
+    if len(wanted) != 4 or name.rpartition(".")[2] not in HEADS or x.ndim < 3 or x.shape[0] != wanted[0]:
         return None
     return _in_heads(x, expected)
 

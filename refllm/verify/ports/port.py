@@ -173,11 +173,30 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return [one for one in found if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL, one.POSITIONAL_ONLY)]
 
 
+def _unnamed(function: Callable[..., Any]) -> list[str]:
+    """The parameters that are given by no name, where it needs them: those before a /, and all that stands for any."""
+    try:
+        every = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    before = [f"{one.name!r} by its place alone (/)" for one in every
+              if one.kind == one.POSITIONAL_ONLY and one.default is one.empty]  # fmt: skip
+    several = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    any_name = [f"{several[one.kind]}{one.name}" for one in every if one.kind in several]
+    return before or ([" and ".join(any_name)] if any_name and len(any_name) == len(every) else [])
+
+
 def _require_known(path: Path, function: Callable[..., Any]) -> None:
+    called = getattr(function, "__name__", OPERATION)
+    for unnamed in _unnamed(function):
+        raise UserError(
+            f"{path}: {called} takes {unnamed}, which names no input; name the ones that it takes, some of ids, mask, "
+            "segments and source, as in: lambda ids, mask: port(ids, mask)"
+        )
     for one in _parameters(function):
         if one.name not in NAMES and one.default is one.empty:
             raise UserError(
-                f"{path}: {getattr(function, '__name__', OPERATION)} takes {one.name!r}, which is no input; its "
+                f"{path}: {called} takes {one.name!r}, which is no input; its "
                 "parameters are some of ids, mask, segments and source"
             )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from refllm.verify.case import Response
-from refllm.verify.ports import places
+from refllm.verify.ports import digits, places
 from refllm.verify.ports.candidates import Candidate
 from refllm.verify.ports.chosen import Input, untried
 from refllm.verify.ports.file_names import Names, mentioned
@@ -39,6 +39,7 @@ class PortReport:
     found: Searched
     names: Names = field(default_factory=dict)  # what our parameters are called in the files
     further: list[str] = field(default_factory=list)
+    coarser: str = ""  # the precision whose digits it has, where nothing else is wrong
 
     @property
     def ran(self) -> int:
@@ -69,7 +70,8 @@ class PortReport:
 
 
 def as_text(report: PortReport) -> str:
-    return "\n".join([*_head(report), *_table(report), *_notes(report), *_begins(report), *_mistakes(report), ""])
+    lines = [*_head(report), *_table(report), *_notes(report), *_begins(report), *_mistakes(report), ""]
+    return "\n".join(line for n, line in enumerate(lines) if line or n == 0 or lines[n - 1])
 
 
 def _head(report: PortReport) -> Iterator[str]:
@@ -116,7 +118,7 @@ def _notes(report: PortReport) -> Iterator[str]:
 
 def _begins(report: PortReport) -> Iterator[str]:
     first, before = report.begins
-    if not first:
+    if not first or report.coarser:
         return
     if len({name for answer in report.answers for name in answer.compared}) > 1:
         on = report.differs_on(first)
@@ -124,7 +126,8 @@ def _begins(report: PortReport) -> Iterator[str]:
         yield from _wrapped(f"differs first   {places.in_words(first, report.program)} ({first}{some})", " " * 16)
         agrees = f"{places.in_words(before, report.program)} ({before})" if before else "nothing before it was given"
         yield from _wrapped(f"agrees before   {agrees}", " " * 16)
-    yield from _wrapped(f"by the inputs   {triage(report)}", " " * 16) if triage(report) else ()
+    said = "" if any(answer.unfit for answer in report.answers) else triage(report)
+    yield from _wrapped(f"by the inputs   {said}", " " * 16) if said else ()
 
 
 def _mistakes(report: PortReport) -> Iterator[str]:
@@ -146,6 +149,12 @@ def _mistakes(report: PortReport) -> Iterator[str]:
 
 def _conclusion(report: PortReport) -> str:
     wrong = sum(not answer.right for answer in report.answers)
+    if report.coarser:
+        return digits.in_words(report.dtype, report.coarser)
+    unfit = {name: problem for answer in reversed(report.answers) for name, problem in answer.unfit.items()}
+    if report.program.answer in unfit or (unfit and all(answer.fit.right for answer in report.answers)):
+        problem = unfit.get(report.program.answer) or next(iter(unfit.values()))
+        return f"{problem}. Mend this first: no mistake of the model was sought, as none explains it."
     if report.found.complete and report.found.found:
         what = "this mistake" if len(report.found.found) == 1 else "these mistakes"
         return f"The text with {what} gives all that the port gave, on {wrong} of {wrong} wrong inputs."
@@ -244,6 +253,7 @@ def as_data(report: PortReport) -> dict[str, Any]:
         "by_the_inputs": triage(report),
         "mistakes": [_mistake(one, report.program, report.names) for one in report.found.found],
         "explained": report.found.complete, "tried": report.found.tried, "search_ended": report.found.ended,
+        "only_digits_missing": report.coarser,
     }  # fmt: skip
 
 

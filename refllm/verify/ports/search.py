@@ -24,7 +24,7 @@ from refllm.verify.ports.candidates import Candidate, named, of_the_text, run_by
 from refllm.verify.ports.evaluation import Change
 from refllm.verify.ports.judged import Judged
 from refllm.verify.ports.program import Program
-from refllm.verify.ports.trials import SHOWN, Trials, at
+from refllm.verify.ports.trials import SHOWN, Changes, Trials, at
 
 SECONDS = 60.0  # of this process's work: where others work beside it, it takes longer
 LONGEST = 10.0  # and at most so many times as long
@@ -67,13 +67,19 @@ class Searched:
     ended: str = ""
 
 
+NOTHING_SOUGHT = Searched([], complete=False, tried=0)
+
+
 def searched(
     program: Program, p: Tree, raw: Mapping[str, Array], answers: Sequence[Judged], seconds: float = SECONDS
 ) -> Searched:
-    """The mistakes of a port by its answers to the inputs. An interrupt ends the search, and what was found stays."""
+    """The mistakes of a port by its answers to the inputs. An interrupt ends the search, and what was found stays.
+    Nothing is sought where what the model answers is no array of finite numbers of the right shape."""
     end = time.process_time() + seconds
+    if any(program.answer in one.unfit for one in answers):
+        return NOTHING_SOUGHT
+    right, answers = not any(one.wrong for one in answers), [one.fit for one in answers]
     if not any(one.wrong for one in answers) or seconds <= 0:
-        right = not any(one.wrong for one in answers)
         return Searched([], right, 0, "" if right else "time")
     with (
         warnings.catch_warnings(action="ignore"),
@@ -103,7 +109,20 @@ class _Search:
             complete = self._all()
         except KeyboardInterrupt:
             self.ended = "interrupted"
-        return Searched(self.found, complete, self.tried, "" if complete else self.ended)
+        found = self.found if complete else self._standing()
+        return Searched(found, complete, self.tried, "" if complete else self.ended)
+
+    def _standing(self) -> list[Found]:
+        """Of mistakes that do not explain everything, the first ones that leave nothing but what comes in later layers:
+        whatever else leaves a rest may be no mistake of the port."""
+        known, self.trials.known = self.trials.known, []
+        kept = list[Found]()
+        for one, (change, places) in zip(self.found, known, strict=False):
+            if not self._moves_on([a for a in self.answers if self.trials.first_difference(a, {})], at(places, change)):
+                break
+            kept.append(one)
+            self.trials.known.append((change, places))
+        return kept
 
     def _all(self) -> bool:
         """Finds mistakes until they explain everything; whether they do."""
@@ -181,13 +200,7 @@ class _Search:
             self.tried += 1
             if change.steps is None and not self.trials.explained(primary, at(inside, change), until=high):
                 continue
-            for places in self._extents(acting, inside):
-                if self.trials.explained(primary, at(places, change)):
-                    yield from self._weighed(candidate, change, places, acting)
-                    break
-            else:
-                if low == high and change.steps is None:
-                    yield from self._weighed(candidate, change, tuple(inside), acting)
+            yield from self._where(primary, candidate, change, acting, inside, alone=low == high)
 
     def _in_one_step(
         self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType], candidates: Iterable[Candidate]
@@ -205,6 +218,25 @@ class _Search:
                     self.tried += 1
                     if self.trials.explained(primary, at([n], change)):
                         yield from self._weighed(candidate, change, (n,), acting)
+
+    def _where(
+        self, primary: Judged, candidate: Candidate, change: Change, acting: Sequence[int], inside: Sequence[int], *,
+        alone: bool,
+    ) -> Iterator[Found]:  # fmt: skip
+        """The candidate in the steps in which it explains most. With `alone` what is sought is in one step, so that it
+        may be found there whatever comes after it."""
+        found = list[Found]()
+        for places in self._extents(acting, inside):
+            if self.trials.explained(primary, at(places, change)):
+                found += self._weighed(candidate, change, places, acting)
+                if found and found[-1].explains == found[-1].wrong:
+                    break
+        else:
+            if change.steps is None and (alone or found):
+                own = self.trials.places_by_values(change, acting, inside[0])
+                found += self._weighed(candidate, change, own or tuple(inside), acting)
+        if found:
+            yield max(found, key=lambda one: one.explains)
 
     def _extents(self, acting: Sequence[int], inside: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """In which steps a mistake may be: in all of them, in one kind, from the first wrong one on, in that alone."""
@@ -224,12 +256,22 @@ class _Search:
         here = at(places, change)
         explained = [a for a in wrong if self.trials.explained(a, here)]
         right = [a for a in self.answers if a not in wrong]
-        if (not explained and len(places) > 1) or any(not self.trials.explained(a, here) for a in right):
+        if any(not self.trials.explained(a, here) for a in right) or not (explained or self._moves_on(wrong, here)):
+            return
+        first = self.trials.first_change(here)
+        if not first:
             return
         found = [self.trials.left(a, here) for a in explained]
         left, gives = max((far for far, _ in found), default=0.0), tuple(digest for _, digest in found)
-        first = self.trials.first_change(here)
         yield Found(candidate, places, tuple(acting), len(explained), len(wrong), first, left, gives)
+
+    def _moves_on(self, wrong: Sequence[Judged], changes: Changes) -> bool:
+        """Whether all that is left is in a later step than what was wrong, on every input."""
+        for answer in wrong:
+            before, after = self.trials.first_difference(answer, {}), self.trials.first_difference(answer, changes)
+            if after and (after not in answer.compared or self.program.step_of(after) <= self.program.step_of(before)):
+                return False
+        return True
 
     def _best(self, found: Iterable[Found]) -> Found | None:
         """The one that explains most; of equals the likeliest. What costs much more than it is not tried."""

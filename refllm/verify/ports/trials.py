@@ -21,7 +21,7 @@ MARGIN = 2.0  # how much further than a right port from the text an edited text 
 SHARE = 1e-3  # or, how much of the difference may stay unexplained, where a mistake makes rounding larger
 SHOWN = 0.3  # how far a value must move so that a change is seen in it
 LOUD = 300.0  # and how far, where what comes after it was right, so that it contradicts
-FEW = 4  # inputs on which it is looked for what a mistake changes first
+FEW = 4  # inputs that are wrong on which it is looked for what a mistake changes first
 STEPS = 200_000  # of the words of the text in one evaluation
 
 Changes = Mapping[int, Sequence[Change]]  # by the number of a step
@@ -106,7 +106,8 @@ class Trials:
                 other = replace(self.program, steps=change.steps(self.program.steps))
                 return self.program.steps[_first_other(self.program, other)].place
         found = list[str]()
-        for answer in self.answers[:FEW]:
+        wrong = [answer for answer in self.answers if answer.wrong]
+        for answer in (wrong or self.answers)[:FEW]:
             before: dict[str, Array] = {}
             first = ""
 
@@ -114,9 +115,9 @@ class Trials:
                 before[name] = x
                 return x
 
-            def look(name: str, x: Array, before: dict[str, Array] = before) -> Array:
+            def look(name: str, x: Array, before: dict[str, Array] = before, told: Any = answer.truth.values) -> Array:
                 nonlocal first
-                if name not in before or not numpy.array_equal(before[name], x):
+                if name in told and (name not in before or not numpy.array_equal(before[name], x)):
                     first = name
                     raise EnoughError
                 return x
@@ -124,7 +125,7 @@ class Trials:
             with contextlib.suppress(EnoughError):
                 self._run(answer, {}, look=keep)
                 self._run(answer, changes, look=look)
-            found += [first] if first in answer.truth.values else []
+            found += [first] if first else []
         order = list(self.answers[0].truth.values)
         return min(found, key=order.index, default="")
 
@@ -177,11 +178,50 @@ class Trials:
             self._run(answer, {n: [change]}, begin=n, end=n + 1, look=look)
         return moved
 
+    def places_by_values(self, change: Change, acting: Sequence[int], first: int) -> tuple[int, ...]:
+        """In which steps from `first` on a change is, by what the port gave: one step after the other with it and
+        without it, up to one that neither explains. Where both do, it is taken to be there."""
+        places, states = list[int](), [self._before(answer, first) for answer in self.answers]
+        for n in range(first, len(self.program.steps)):
+            without = self._stepped(states, n, {})
+            with_it = self._stepped(states, n, at([n], change)) if n in acting else None
+            if with_it is not None and not _all_alike(without, with_it):
+                places.append(n)
+                without = with_it
+            if without is None:
+                break
+            states = without
+        return tuple(places)
+
+    def _before(self, answer: Judged, n: int) -> State:
+        """The state before a step."""
+        if not self.known or n == 0:
+            return answer.truth.states[n]
+        return self._run(answer, {}, end=n)[-1]
+
+    def _stepped(self, states: Sequence[State], n: int, changes: Changes) -> list[State] | None:
+        """The states of all inputs after one more step; None if the port gave other values in it."""
+        found = list[State]()
+
+        for answer, state in zip(self.answers, states, strict=True):
+
+            def look(name: str, x: Array, compared: Mapping[str, Compared] = answer.compared) -> Array:
+                if name in compared and not same(name, compared[name], x):
+                    raise EnoughError
+                return x
+
+            try:
+                found += self._run(answer, changes, begin=n, end=n + 1, look=look, state=state)
+            except EnoughError:
+                return None
+        return found
+
     def _run(
         self, answer: Judged, changes: Changes, *, begin: int | None = None, end: int | None = None,
-        look: Onlooker | None = None, unpadded: bool = False,
+        look: Onlooker | None = None, state: State | None = None, unpadded: bool = False,
     ) -> list[State]:  # fmt: skip
-        """The states from the first step that is changed on. EnoughError if an edited text raises."""
+        """The states from the first step that is changed on, or from that of which the state before it is given.
+        EnoughError if an edited text raises."""
         every = {n: list(held) for n, held in changes.items()}
         program = self.program
         for known, places in self.known:
@@ -193,8 +233,8 @@ class Trials:
             assert other.steps is not None
             program = replace(program, steps=other.steps(program.steps))
             first = _first_other(self.program, program)
-        start = 0 if self.known or unpadded else first
-        state = answer.truth.states[start]
+        start = 0 if (self.known and state is None) or unpadded else first
+        state = answer.truth.states[start] if state is None else state
         given = answer.truth.input.arrays
         if unpadded:
             given = {**given, "mask": numpy.ones_like(given["mask"])}
@@ -206,6 +246,14 @@ class Trials:
             raise
         except Exception as error:  # whatever an edit makes of the text
             raise EnoughError from error
+
+
+def _all_alike(one: Sequence[State] | None, other: Sequence[State]) -> bool:
+    """Whether a step gives the same bits on every input."""
+    return one is not None and all(
+        all(numpy.array_equal(a[name], b[name]) for name in a if isinstance(a[name], numpy.ndarray))
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def _first_other(program: Program, other: Program) -> int:

@@ -24,6 +24,7 @@ CONFIGS: dict[str, tuple[str, Any]] = {
         **_LLAMA, "base": 500.0, "scaling": "llama3", "scaling_factor": 8.0, "scaling_original": 32,
     })),
     "mistral": ("mistral", llama.Config(**_LLAMA, windows=(5, 5, 5))),
+    "llama of wide heads": ("llama", llama.Config(**{**_LLAMA, "heads": 6})),
     "qwen2": ("qwen2", llama.Config(**_LLAMA, biases="qkv")),
     "qwen3": ("qwen3", llama.Config(**_LLAMA, query_key_norm=True)),
     "gemma2": ("gemma2", llama.Config(**{

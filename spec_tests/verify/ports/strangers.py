@@ -161,7 +161,7 @@ class Port:
 
     # --- Llama, Mistral, Qwen, Gemma ---
 
-    def rope(self, x, T):
+    def rope(self, x, T, first=0):
         c = self.config
         D, rope = x.shape[-1], c["rope_parameters"]
         W = c["hidden_size"] // c["num_attention_heads"] if self.wrong("head width from the heads") else D
@@ -181,7 +181,7 @@ class Port:
             if self.wrong("llama 3 without its middle"):
                 g = np.where(wavelength > low, f / rope["factor"], f)
             f = g
-        a = np.arange(T)[:, None] * f
+        a = np.arange(first, T + first)[:, None] * f
         if self.wrong("rope neighbours"):
             y = np.empty_like(x)
             cos, sin = np.cos(a).astype("float32"), np.sin(a).astype("float32")
@@ -201,6 +201,9 @@ class Port:
         T, H, G, eps = ids.shape[1], c["num_attention_heads"], c["num_key_value_heads"], c["rms_norm_eps"]
         if self.wrong("eps 1e-5"):
             eps = 1e-5
+        if self.wrong("heads of width over heads"):
+            times = c["head_dim"] * H // c["hidden_size"]
+            H, G = H * times, G * times
 
         def gain(name):
             g = self.get(name + ".weight")
@@ -208,7 +211,7 @@ class Port:
 
         x = self.get("embed_tokens.weight")[ids]
         if gemma and not self.wrong("embedding not scaled"):
-            x = x * np.float32(np.sqrt(c["hidden_size"]))
+            x = x * np.float32(4.90625 if self.wrong("embedding scale in bfloat16") else np.sqrt(c["hidden_size"]))
         self.taps["embedding"] = x
         name = c.get("hidden_activation") or c["hidden_act"]
         act = ACTIVATIONS["gelu" if self.wrong("gelu erf") else name]
@@ -228,10 +231,15 @@ class Port:
             if late:
                 q, k = self.rope(q, T), self.rope(k, T)
             if kind == "qwen3" and not self.wrong("qk norm missing"):
-                q = self.rms(q, self.get(h + "self_attn.q_norm.weight"), eps)
-                k = self.rms(k, self.get(h + "self_attn.k_norm.weight"), eps)
+                more = 1 if self.wrong("gain of the qk norms 1 + g") else 0
+                q = self.rms(q, more + self.get(h + "self_attn.q_norm.weight"), eps)
+                k = self.rms(k, more + self.get(h + "self_attn.k_norm.weight"), eps)
             q = q if late else self.rope(q, T)
-            k = k if late or self.wrong("keys not turned") else self.rope(k, T)
+            k = (
+                k
+                if late or self.wrong("keys not turned")
+                else self.rope(k, T, 1 if self.wrong("keys one further") else 0)
+            )
             self.taps |= {f"layers.{n}.q": q, f"layers.{n}.k": k, f"layers.{n}.v": v}
             if self.wrong("key heads tiled"):
                 k, v = np.tile(k, (1, H // G, 1, 1)), np.tile(v, (1, H // G, 1, 1))
@@ -334,6 +342,7 @@ class Port:
 
     def bias(self, T, table, both):
         K, farthest = self.config["relative_attention_num_buckets"], self.config["relative_attention_max_distance"]
+        farthest = farthest // 2 if self.wrong("half the max distance") else farthest
         far = np.arange(T)[None] - np.arange(T)[:, None]
         bucket = np.zeros((T, T), int)
         n = K
@@ -379,6 +388,8 @@ class Port:
             T = x.shape[1]
             key = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
             both = stack == "encoder" or self.wrong("decoder with the buckets of the encoder")
+            if self.wrong("decoder with the table of the encoder"):
+                key = key.replace("decoder", "encoder")
             bias = None if self.wrong("distances missing") else self.bias(T, self.get(key), both)
             padded = np.ones_like(mask) if self.wrong("padding not masked") else mask
             seen = padded[:, None, None, :] if stack == "encoder" else np.tril(np.ones((T, T), bool))
@@ -387,7 +398,8 @@ class Port:
                 self.layer = n
                 b = f"{stack}.block.{n}.layer."
                 z = norm(x, b + "0.layer_norm")
-                x = x + attend(z, z, b + "0.SelfAttention", seen, bias)
+                there = n == 0 or not self.wrong("distances in the first layers alone")
+                x = x + attend(z, z, b + "0.SelfAttention", seen, bias if there else None)
                 if stack == "decoder":
                     z = norm(x, b + "1.layer_norm")
                     cross = np.ones_like(mask) if self.wrong("memory's padding not masked") else padded

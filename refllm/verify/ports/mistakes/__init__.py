@@ -2,7 +2,7 @@
 order of layers, and habits of other code (`habits`, `residuals`, `steps`).
 
 Of weights: `read_otherwise` (a leaf by itself), `columns` (heads, parts and pairs), `biases` (one part of what is
-joined), `exchanged` (one in the place of another); `leaves` finds what a step reads.
+joined), `exchanged` (one in the place of another), `gains` (those of several norms); `leaves` finds what a step reads.
 `after_taps` has values that are right and are taken for each other.
 
 And edits that only the text of models has: `neighbours` in the other order, and `twice`, at both places that are alike.

@@ -12,12 +12,14 @@ from refllm.verify.ports.program import Program, Step
 
 # numbers that models have, of which one is taken for another
 NUMBERS: dict[str, tuple[float, ...]] = {
-    "eps": (1e-5, 1e-6, 1e-8, 1e-12, 0.0, 1e-3), "base": (1e4, 5e5, 1e6, 1e5), "farthest": (128,),
-    "scaling_factor": (1.0, 8.0, 32.0, 4.0), "scaling_low": (1.0,), "scaling_high": (4.0,),
-    "scaling_original": (8192, 4096), "scaling_scale": (1.0,),
-    "score_cap": (0.0, 50.0, 30.0), "logit_cap": (0.0, 30.0, 50.0),
-    "capacity": (64,),
+    "eps": (1e-5, 1e-6, 1e-8, 1e-12, 0.0, 1e-3, 1e-7), "base": (1e4, 5e5, 1e6, 1e5), "farthest": (128, 64, 256, 32),
+    "buckets": (32, 16, 64), "scaling_factor": (1.0, 8.0, 32.0, 4.0, 2.0, 16.0), "scaling_low": (1.0, 4.0, 32.0),
+    "scaling_high": (4.0, 1.0, 32.0), "scaling_original": (8192, 4096, 2048, 32768), "scaling_scale": (1.0,),
+    "score_cap": (0.0, 50.0, 30.0), "logit_cap": (0.0, 30.0, 50.0), "capacity": (64, 128),
 }  # fmt: skip
+# numbers that are written by hand in twice or half the size, too
+SCALED = ("base", "farthest", "buckets", "scaling_factor", "scaling_low", "scaling_high", "scaling_original",
+          "score_cap", "logit_cap", "capacity")  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
     "activation": ("gelu_erf", "gelu_tanh", "silu", "relu"), "scaling": ("none", "linear"), "positions": ("none",),
     "norm": ("pre", "post"),
@@ -61,7 +63,7 @@ def mistakes(program: Program) -> Iterator[Candidate]:
     for name, values in {**NUMBERS, **WORDS}.items():
         if name not in config or not _is_there(name, config):
             continue
-        for value in values:
+        for value in dict.fromkeys((*values, *_near(name, config[name]))):
             if value != config[name] and _fits(program, name, value):
                 yield _other(program, name, value, COST if value or name != "eps" else UNLIKELY)
     for name in FLAGS:
@@ -76,7 +78,17 @@ def mistakes(program: Program) -> Iterator[Candidate]:
     yield from _windows(program)
     yield from _score_widths(program)
     yield from _rotation_widths(program)
+    yield from _narrower_heads(program)
     yield from _heads(program)
+
+
+def _near(name: str, value: Any) -> Iterator[Any]:
+    """Twice and half of a number, and ten times and a tenth of the base of a rotation."""
+    if name in SCALED:
+        kind = type(value)
+        yield from (kind(value * 2), kind(value / 2))
+    if name == "base":
+        yield from (value * 10, value / 10)
 
 
 def _is_there(name: str, config: Any) -> bool:
@@ -87,7 +99,7 @@ def _is_there(name: str, config: Any) -> bool:
         return bool(config["scaling"] != "none") and bool(config[name])
     if name == "scaling":
         return bool(config["scaling"] != "none")
-    if name == "farthest":
+    if name in ("farthest", "buckets"):
         return bool(config["positions"] == "relative")
     return True
 
@@ -95,6 +107,11 @@ def _is_there(name: str, config: Any) -> bool:
 def _fits(program: Program, name: str, value: Any) -> bool:
     if name == "positions":
         return program.model == "llama"
+    if name in ("scaling_low", "scaling_high"):  # between them lies a middle
+        low, high = (program.config[end] if end != name else value for end in ("scaling_low", "scaling_high"))
+        return bool(low < high)
+    if name == "farthest":  # beyond the near distances, which have a bucket each
+        return bool(value > program.config["buckets"] // 2)
     if name == "norm":
         return value == "post" or program.model in ("bert", "encoder_decoder")
     return not (name == "activation" and value == "silu" and program.model in ("gpt", "bert"))
@@ -191,6 +208,24 @@ def _rotation_widths(program: Program) -> Iterator[Candidate]:
         both = Change(config={"base": base, "score_width": float(other)})
         said = f"width / heads, {other:g}, is taken for a head's width, {own:g}: in the rotation and in the scores"
         yield Candidate(said, COST, both, _everywhere, [*lines, _scores(own, other)])
+
+
+def _narrower_heads(program: Program) -> Iterator[Candidate]:
+    """The columns of queries, keys and values cut by width / heads: more heads, or fewer, than there are."""
+    config = program.config
+    if program.model != "llama":
+        return
+    own, other = int(config["head_width"]), int(config["width"] // config["heads"])
+    heads, kv_heads = (config[name] * own for name in ("heads", "kv_heads"))
+    if own == other or not other or heads % other or kv_heads % other or (heads // other) % (kv_heads // other):
+        return
+    change = {"heads": heads // other, "kv_heads": kv_heads // other, "head_width": other}
+    lines = [("config.json", [f"- head_dim: {own}", f"+ head_dim: {other}"])]
+    said = (
+        f"width / heads, {other}, is taken for a head's width; config.json says {own}: that makes {heads // other} "
+        f"heads of queries and {kv_heads // other} of keys"
+    )
+    yield Candidate(said, COST, Change(config=change), _everywhere, lines)
 
 
 def _heads(program: Program) -> Iterator[Candidate]:

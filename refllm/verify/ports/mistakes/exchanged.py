@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import permutations
 from typing import Any
 
 from refllm.backend import Array
 from refllm.parameters import Tree
+from refllm.verify.ports.candidates import Candidate
+from refllm.verify.ports.evaluation import Change
 from refllm.verify.ports.mistakes.leaves import COST, UNLIKELY, branch_of, leaves_of, with_bias, with_leaf
-from refllm.verify.ports.program import Step
+from refllm.verify.ports.program import Program, Step
 
 Whole = Callable[[Step, Tree, Tree], Tree]
 
@@ -40,6 +42,35 @@ def of_places(step: Step, own: Tree) -> Iterator[tuple[str, float, list[str], Wh
                 f"{what} {'are' if not name else 'is'} taken from {told}", COST if not name else UNLIKELY,
                 [f"- {lead}{name}", f"+ that of {told}"], partial(_of_layer, name=name, which=which),
             )  # fmt: skip
+
+
+def of_tables(program: Program, p: Tree) -> Iterator[Candidate]:
+    """The table of distances of the other half, which all layers of a half read."""
+    halves = ("encoder", "decoder")
+    if program.model != "encoder_decoder" or not all("relative" in p[half] for half in halves):
+        return
+    for some in (halves[1:], halves[:1], halves):
+        lines = [line for half in some for line in (f"- {half}.relative", f"+ {_other(half)}.relative")]
+        said = (
+            "encoder.relative and decoder.relative are exchanged" if len(some) == 2
+            else f"{_other(some[0])}.relative is used in the place of {some[0]}.relative"
+        )  # fmt: skip
+        change = Change(shared=partial(_with_tables_of_others, halves=some))
+        kinds = [f"{half} layer" for half in some]
+        yield Candidate(said, COST, change, partial(_is_one_of, kinds), [("parameters", lines)])
+
+
+def _other(half: str) -> str:
+    return "encoder" if half == "decoder" else "decoder"
+
+
+def _with_tables_of_others(whole: Tree, halves: Sequence[str]) -> Tree:
+    tables = {half: {**whole[half], "relative": whole[_other(half)]["relative"]} for half in halves}
+    return {**whole, **tables}
+
+
+def _is_one_of(kinds: Sequence[str], step: Step) -> bool:
+    return step.kind in kinds
 
 
 def _alike(a: str, b: str) -> bool:

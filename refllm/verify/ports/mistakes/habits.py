@@ -12,7 +12,7 @@ from refllm.verify.ports.evaluation import NOTHING
 from refllm.verify.ports.mistakes.after_taps import exchanged_values
 from refllm.verify.ports.mistakes.habit import COST, Habit, edited
 from refllm.verify.ports.mistakes.residuals import RESIDUALS
-from refllm.verify.ports.mistakes.steps import dropout_scales, norms_after_the_rotation
+from refllm.verify.ports.mistakes.steps import dropout_scales, norms_after_the_rotation, places_one_too_high
 from refllm.verify.ports.program import Program
 from refllm.verify.ports.published import bert, encoder_decoder, gpt, llama, parts
 
@@ -136,6 +136,7 @@ HABITS: list[Habit] = [
     ),
     *RESIDUALS,
     *norms_after_the_rotation(),
+    *places_one_too_high(),
     *dropout_scales(),
     (gpt.gpt_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
     (llama.llama_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),

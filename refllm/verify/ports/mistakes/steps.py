@@ -30,6 +30,15 @@ def norms_after_the_rotation() -> Iterator[Habit]:
         yield llama.grouped_attention, ROTATED, new, f"{said} after the rotation, before which is right"
 
 
+def places_one_too_high() -> Iterator[Habit]:
+    """The positions of queries or of keys alone, which changes all distances."""
+    for name, what in (("k", "keys"), ("q", "queries")):
+        now = f'{name} = tap("{name}", turned({name}, config=config))'
+        later = f"turned(concatenate([{name}[..., :1, :], {name}], axis=-2), config=config)[..., 1:, :]"
+        said = f"the {what} are turned by positions that are one too high, and the others are not"
+        yield llama.grouped_attention, now, f'{name} = tap("{name}", {later})', said
+
+
 def dropout_scales() -> Iterator[Habit]:
     """What dropout multiplies what it keeps by, left on where nothing is dropped."""
     for rate in (0.1, 0.2, 0.5):

@@ -16,7 +16,8 @@ from refllm.verify.ports.candidates import Candidate
 from refllm.verify.ports.evaluation import Change
 from refllm.verify.ports.mistakes.biases import of_parts
 from refllm.verify.ports.mistakes.columns import of_columns, of_pairs
-from refllm.verify.ports.mistakes.exchanged import of_places
+from refllm.verify.ports.mistakes.exchanged import of_places, of_tables
+from refllm.verify.ports.mistakes.gains import of_several_gains
 from refllm.verify.ports.mistakes.leaves import (
     COST,
     LIKELY,
@@ -43,10 +44,12 @@ def mistakes(program: Program, p: Tree, raw: Mapping[str, Array]) -> Iterator[Ca
                 yield read_otherwise(step, with_bias(own, path), said, cost, lines, read)
         yield from of_pairs(program, step, own)
         yield from of_parts(step, own)
+        yield from of_several_gains(step, own)
         for said, cost, lines, change in of_places(step, own):
             yield Candidate(said, cost, Change(parameters=change), partial(is_kind, step), [("parameters", lines)])
     for path, table in raw.items():
         yield from _with_its_unused_rows(program, path, table)
+    yield from of_tables(program, p)
     yield from _of_all(program)
 
 
