@@ -7,7 +7,7 @@ What goes through a list of layers, there and back, says when it uses which (`at
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from refllm.parameters import Tree
@@ -37,12 +37,16 @@ class Borrowed(list[Tree]):
         self.lender, self.first = lender, first
 
 
-@contextmanager
-def at_hand(layers: Sequence[Tree], n: int) -> Iterator[None]:
+_THERE: AbstractContextManager[None] = nullcontext()
+
+
+def at_hand(layers: Sequence[Tree], n: int) -> AbstractContextManager[None]:
     """The parameters of layer n are there inside."""
-    if not isinstance(layers, Borrowed):
-        yield
-        return
+    return _brought(layers, n) if isinstance(layers, Borrowed) else _THERE  # always the same: each token passes here
+
+
+@contextmanager
+def _brought(layers: Borrowed, n: int) -> Iterator[None]:
     layers.lender.bring(layers.first + n)
     yield
     layers.lender.drop(layers.first + n)
