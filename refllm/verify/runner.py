@@ -31,7 +31,7 @@ from refllm.backend import Array
 from refllm.verify import intermediates, resume
 from refllm.verify.case import CARRIERS, Case, FaultError, Response, Truth, UnsupportedError, cast
 from refllm.verify.law import Law
-from refllm.verify.tolerance import LARGEST, UNIT, tolerance
+from refllm.verify.tolerance import LARGEST, SHARE, UNIT, tolerance
 from refllm.verify.verdict import Verdict, as_array, converted, verdicts
 
 _INNER = "intermediate "  # with which the names of verdicts on intermediate values begin
@@ -280,4 +280,4 @@ def _noise(case: Case, dtype: str, C: float) -> float:
     logits = case.outputs.get("logits")
     if logits is None:
         return C * UNIT[dtype] * math.sqrt(sum(x.shape[-1] if x.ndim else 1 for x in case.inputs.values()))
-    return float(tolerance(logits, dtype, C).max())
+    return float(tolerance(logits, dtype, C / SHARE[dtype]).max())  # no nearer to a tie than in any other dtype

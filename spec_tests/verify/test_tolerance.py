@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refllm.verify.case import CARRIERS, Truth
-from refllm.verify.tolerance import LARGEST, TINY, UNIT, ratios, tolerance, worst
+from refllm.verify.tolerance import LARGEST, SHARE, TINY, UNIT, ratios, tolerance, worst
 
 
 def test_the_tolerance_is_that_of_the_golden_readme() -> None:
@@ -21,13 +21,20 @@ def test_the_tolerance_is_that_of_the_golden_readme() -> None:
     numpy.testing.assert_allclose(allowed, numpy.array(expected) + 2.0**-126, rtol=1e-15)
 
 
+def test_bfloat16_has_a_quarter_of_the_factor() -> None:
+    truth = Truth(numpy.array([1.0, 2.0]), numpy.array([0.0, 0.5]))
+    u = 2.0**-8
+    numpy.testing.assert_allclose(tolerance(truth, "bfloat16", 8), [2 * u * 3, 2 * u * 4.5], rtol=1e-15)
+    assert (ratios(numpy.array([1.03, 2.04]), truth, "bfloat16", 8) > 1).tolist() == [True, True]
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_the_constants_of_a_dtype_are_those_of_numpy(dtype: str) -> None:
     info = numpy.finfo(dtype)
     assert UNIT[dtype] == float(info.eps) / 2
     assert TINY[dtype] == float(info.smallest_normal)
     assert LARGEST[dtype] == float(info.max)
-    assert UNIT.keys() == TINY.keys() == LARGEST.keys() == CARRIERS.keys()
+    assert UNIT.keys() == SHARE.keys() == TINY.keys() == LARGEST.keys() == CARRIERS.keys()
 
 
 def test_an_infinite_truth_must_be_met_exactly() -> None:

@@ -56,7 +56,8 @@ def test_a_worked_adapter_takes_few_lines_for_an_operation(golden: corpus.Corpus
     assert len(text.splitlines()) <= 10 * len(served)
 
 
-CLIPPED = {"SGD/clip-above", "SGD/clip-one-large", "SGD/clip-exact"}  # divided by the norm plus 1e-6
+# divided by the norm plus 1e-6
+CLIPPED = {"SGD/clip-above", "SGD/clip-one-large", "SGD/clip-exact", "SGD/clip-tiny-norm"}
 NOTHING = {"SMX/softmax-nothing-left", "CE/ignore-all", "CE/no-rows", "CE/smoothed-ignore-all", "CTR/zero-row"}  # NaN
 LIBRARIES = {  # adapter: what must be installed, its operations put to the test, faults of the library, other choices
     "scipy": ("scipy", {"softmax", "log_softmax", "gelu_erf", "silu", "cross_entropy"}, set(), NOTHING),
