@@ -13,6 +13,7 @@ from refllm.verify import corpus, plain, reference
 from refllm.verify.adapter import Functions
 from refllm.verify.runner import Result
 from refllm.verify.sized import cases, judge
+from refllm.verify.sized.probes import probes
 
 KNOWN = cases.load(corpus.folder(None))
 OWN = Functions("refllm", reference.functions(), {}, reference.DTYPES)
@@ -192,6 +193,25 @@ def cases_probes(id: str) -> list[int]:
     sized = KNOWN[id]
     found: list[int] = probes(sized.outputs["y"], sized.seed, "outputs.y").tolist()
     return found
+
+
+def test_answers_that_are_right_where_the_truth_is_stored_alone_are_said_to_be_looked_up() -> None:
+    id, right = "FFN/kernel-silu-1025-normal", reference.functions()["silu"]
+
+    def looked_up(x: Any) -> Any:
+        y, back = right(x)
+        stored = np.zeros(y.shape, bool)
+        stored[probes(y.shape, KNOWN[id].seed, "outputs.y")] = True
+        return np.where(stored, y, 0), back
+
+    def half(x: Any) -> Any:
+        y, back = right(x)
+        return np.where(np.arange(y.size) < 200, y, 0), back
+
+    said, other = (result("silu", f, id).verdicts[0].message for f in (looked_up, half))
+    assert "elements whose truth is stored are right: as if they were looked up" in said
+    assert "wrong" in other
+    assert "looked up" not in other
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
