@@ -90,13 +90,13 @@ def cross_entropy() -> Iterator[Asked]:
                 {"logits": of(profile, *shape)},
                 {"targets": targets, "ignore": ignore, "reduction": reduction},
             )
-    for V, targets in EDGES:
+    for V, at_edges in EDGES:
         yield Asked(
             "cross_entropy",
-            f"{len(targets)}x{V}-normal-none-edges",
+            f"{len(at_edges)}x{V}-normal-none-edges",
             f"{_width(V)}; targets at the borders of tiles, the last column among them",
-            {"logits": of("normal", len(targets), V)},
-            {"targets": listed(*targets), "ignore": None, "reduction": "none"},
+            {"logits": of("normal", len(at_edges), V)},
+            {"targets": listed(*at_edges), "ignore": None, "reduction": "none"},
         )
 
 
@@ -122,13 +122,13 @@ def smoothed_cross_entropy() -> Iterator[Asked]:
             {"logits": of(profile, *shape)},
             {"targets": targets, "ignore": ignore, **how},
         )
-    for V, targets in ((129, [128, 63, 64, 127, 0]), EDGES[2]):
+    for V, at_edges in ((129, [128, 63, 64, 127, 0]), EDGES[2]):
         yield Asked(
             "smoothed_cross_entropy",
-            f"{len(targets)}x{V}-normal-none-edges",
+            f"{len(at_edges)}x{V}-normal-none-edges",
             f"{_width(V)}; targets at the borders of tiles, the last column among them",
-            {"logits": of("normal", len(targets), V)},
-            {"targets": listed(*targets), "ignore": None, "smoothing": 0.125, "reduction": "none"},
+            {"logits": of("normal", len(at_edges), V)},
+            {"targets": listed(*at_edges), "ignore": None, "smoothing": 0.125, "reduction": "none"},
         )
 
 
