@@ -74,3 +74,13 @@ def numbers(case: Case) -> dict[str, Any]:
         found["the number of leading axes"] = first.ndim - 1
     found["the number of elements"] = first.size
     return found | {n: x for n, x in case.keywords.items() if x is None or isinstance(x, bool | int | float | str)}
+
+
+def largest(case: Case) -> dict[str, float]:
+    """The largest number of each input and of all, without its sign."""
+    found = {}
+    for name, x in case.inputs.items():
+        finite = abs(x[numpy.isfinite(x)]) if x.dtype.kind == "f" else numpy.zeros(0)
+        if finite.size:
+            found[f"the largest number of {name}"] = float(finite.max())
+    return found | {"the largest number of the inputs": max(found.values(), default=0.0)}

@@ -28,6 +28,7 @@ LARGEST = 6_000_000  # the work of the right answers that are asked (sized.work)
 RIGHT = 16  # of them, at most
 BEST = 16  # mistakes that they are asked about
 FEWEST = 4  # elements that a mistake must explain which does not explain every answer
+FEW = 64  # elements that one must explain which explains the lesser part of the answers
 MANY = 4  # answers that a loss of digits must explain to be named with a condition
 MARGIN = 16.0  # times what is allowed that a mistake that loses digits must be off to be contradicted
 UNKNOWN = "explained by no known mistake"
@@ -67,6 +68,8 @@ class Operation:
     in_time: bool = True
     gradients: bool = True
     right: list[SizedCase] = field(default_factory=list)
+    tell_wrong: list[conditions.Numbers] = field(default_factory=list)  # what the wrong cases differ in, and the right
+    tell_right: list[conditions.Numbers] = field(default_factory=list)
 
     @property
     def causes(self) -> dict[Cause, None]:
@@ -103,9 +106,12 @@ class Chosen:
         told, held = self._told(cause), [each for each in self.known.looked.values() if cause in each.matches]
         if all("nothing" in match.ways.values() for match in self._matches(cause)):
             return False
-        if self._way(cause) == "digits" and 3 * told < 2 * len(self.known.looked):
+        looked, count = len(self.known.looked), sum(each.count for each in held)
+        if self._way(cause) == "digits" and 3 * told < 2 * looked:
             return False
-        return told == len(self.known.looked) or sum(each.count for each in held) >= FEWEST
+        if 2 * told < looked and (count < FEW or getattr(cause, "sizes", ())):
+            return False  # a size that is chosen to fit, or a few numbers that fit, are chance
+        return told == looked or count >= FEWEST
 
     def _against(self, causes: list[Cause]) -> dict[Cause, list[conditions.Numbers]]:
         """The right answers that each of these would have got wrong, as what tells cases apart."""
@@ -163,12 +169,21 @@ class Chosen:
         causes = [cause for cause in self.order if cause in looked.matches]
         if not causes:
             late = "" if self.known.in_time else " that was tried in the time there was (--search)"
-            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *looked.facts]
+            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *self._where, *looked.facts]
         cause = causes[0]
         match = looked.matches[cause]
         alike = len({each.id for each in causes if looked.matches[each].rank == match.rank} - {cause.id})
         where = f", {looked.where}" if "partly" in match.ways.values() and looked.where else ""
         return [self._line(cause, match, where, alike)]
+
+    @cached_property
+    def _where(self) -> list[str]:
+        """In which cases answers are wrong, where one condition tells them from the right ones."""
+        condition = conditions.clean(self.known.tell_wrong, self.known.tell_right)
+        if condition is None:
+            return []
+        no_others = not any(map(condition.holds, self.known.tell_right))
+        return [f"wrong in the cases where {condition.words}{', and in no others' if no_others else ''}"]
 
     def said_of_another(self, id: str) -> list[str]:
         """What explains all that were looked at, if the condition holds here too."""
@@ -186,10 +201,31 @@ class Chosen:
         how = "loses digits as" if "digits" in match.ways.values() else "equal to"
         named = match.left or (cause.gradients_alone and not isinstance(cause, OfBank))
         of = ", ".join(relations.said(name) for name in match.ways) + ": " if named else ""
-        condition = self.conditions.get(cause)
-        only = f", in the cases where {condition.words}" if condition else ""
+        only = self._only(cause)
         others = f"; {alike} other known mistake{'s' if alike > 1 else ''} would give the same" if alike else ""
-        return Explanation.of(f"{of}{how} {cause.about} ({cause.id}){where}{only}{others}", cause)
+        return Explanation.of(f"{of}{how} {self._about(cause, match)} ({cause.id}){where}{only}{others}", cause)
+
+    def _about(self, cause: Cause, match: Match) -> str:
+        """What it is, with the size of its tiles only if no other size explains the same."""
+        if not isinstance(cause, OfBank) or not cause.sizes:
+            return cause.about
+        same = [each for each in self.known.looked.values() if cause in each.matches]
+        others = [
+            c for c in self.known.causes if c is not cause and isinstance(c, OfBank) and c.mistake is cause.mistake
+        ]
+        alike = [c for c in others if all(c in each.matches for each in same)]
+        return cause.mistake.about if alike else cause.about
+
+    def _only(self, cause: Cause) -> str:
+        """Where it holds, if right answers speak against it elsewhere: the condition that tells them apart, if it has
+        ground and no other right answer meets it."""
+        condition, told = self.conditions.get(cause), self._told(cause)
+        if condition is None:
+            return ""
+        right = self.known.tell_right
+        if min(told, len(right)) >= conditions.GROUND and not any(map(condition.holds, right)):
+            return f", in the cases where {condition.words}"
+        return ", in this case alone" if told == 1 else ", in some of the cases in which it would show"
 
 
 class _Right:

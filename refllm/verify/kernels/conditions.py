@@ -3,22 +3,28 @@
 condition = separating([{"K": 1025}, {"K": 4097}], [{"K": 31}, {"K": 1024}])
 condition.words                     "K > 1,024"
 condition.holds({"K": 2049})        True
+
+`clean` says where answers are wrong which nothing explains. It asks for two wrong and two right ones at least.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 Numbers = dict[str, Any]
+GROUND = 2  # cases on either side that a condition has at least
+MANY = 5  # wrong cases of a condition that one right case meets too
+TILES = (64, 32, 128, 16, 8, 4, 2, 256)  # the first that fits is named
 
 
 @dataclass(frozen=True)
 class Condition:
     words: str
     holds: Callable[[Numbers], bool]
+    between: str = ""  # what lies on either side of a limit
 
 
 def separating(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition | None:
@@ -31,6 +37,52 @@ def separating(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition 
     return None
 
 
+def clean(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition | None:
+    """The simplest condition that all wrong cases meet and no right one, if both sides have ground; else one that does
+    so among the cases of one choice ("causal = True and T < S")."""
+    if min(len(wrong), len(right)) < GROUND:
+        return None
+    if found := separating(wrong, right):
+        return replace(found, words=f"{found.words}{found.between}")
+    for choice in _choices(wrong):
+        left = [each for each in right if choice.holds(each)]
+        if GROUND <= len(left) < len(right) and (found := separating(wrong, left)):
+            return _both(choice, found)
+    return _but_for_one(wrong, right) if len(wrong) >= MANY else None
+
+
+def _but_for_one(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition | None:
+    """How two lengths compare in many wrong cases, and in one right case too: it may be too small for the mistake."""
+    names = [
+        name for name in wrong[0] if name.isalpha() and len(name) == 1 and all(name in x for x in (*wrong, *right))
+    ]
+    compared = [_compared(a, b) for a in names for b in names if a != b]
+    for choice in (Condition("", lambda each: True), *_choices(wrong)):
+        left = [each for each in right if choice.holds(each)]
+        for condition in compared:
+            if all(map(condition.holds, wrong)) and len(left) > GROUND and sum(map(condition.holds, left)) == 1:
+                both = _both(choice, condition) if choice.words else condition
+                return replace(both, words=f"{both.words} (which one right case meets too)")
+    return None
+
+
+def _choices(wrong: Sequence[Numbers]) -> Iterator[Condition]:
+    """What all of these have in common that is no number."""
+    for name, value in wrong[0].items():
+        if (value is None or isinstance(value, bool | str)) and all(each.get(name, 0) == value for each in wrong):
+            yield _is(name, value)
+
+
+def _is(name: str, value: Any) -> Condition:
+    return Condition(f"{name} = {value}", lambda each: bool(each.get(name, 0) == value))
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    return Condition(
+        f"{one.words} and {other.words}{other.between}", lambda each: one.holds(each) and other.holds(each)
+    )
+
+
 def _conditions(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Iterator[Condition]:
     names = [name for name in wrong[0] if all(name in each for each in (*wrong, *right))]
     yield from (condition for name in names for condition in _equal(name, wrong, right))
@@ -40,7 +92,8 @@ def _conditions(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Iterator[
     yield from (condition for name, (own, others) in bounds.items() for condition in _above(name, own, others))
     yield from (condition for name, (own, others) in bounds.items() for condition in _below(name, own, others))
     yield from (_compared(a, b) for a in sized for b in sized if a != b)
-    yield from (_remainder(name, n) for name in sized for n in (2, 4, 8, 16, 32, 64, 128))
+    for name in sized:
+        yield from _remainders(name, (*wrong, *right))
 
 
 def _equal(name: str, wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Iterator[Condition]:
@@ -66,13 +119,15 @@ def _is_number(x: Any) -> bool:
 def _above(name: str, own: list[Any], others: list[Any]) -> Iterator[Condition]:
     if min(own) > max(others):
         limit = _round_number(max(others), min(own))
-        yield Condition(f"{name} > {limit:,}", lambda each: bool(each[name] > limit))
+        between = f" (right up to {max(others):,}, wrong from {min(own):,})"
+        yield Condition(f"{name} > {limit:,}", lambda each: bool(each[name] > limit), between)
 
 
 def _below(name: str, own: list[Any], others: list[Any]) -> Iterator[Condition]:
     if max(own) < min(others):
         limit = _round_number(max(own), min(others))
-        yield Condition(f"{name} ≤ {limit:,}", lambda each: bool(each[name] <= limit))
+        between = f" (wrong up to {max(own):,}, right from {min(others):,})"
+        yield Condition(f"{name} ≤ {limit:,}", lambda each: bool(each[name] <= limit), between)
 
 
 def _round_number(low: float, high: float) -> float:
@@ -90,5 +145,16 @@ def _compared(a: str, b: str) -> Condition:
     return Condition(f"{a} < {b}", lambda each: bool(each[a] < each[b]))
 
 
-def _remainder(name: str, n: int) -> Condition:
-    return Condition(f"{name} is no multiple of {n}", lambda each: bool(each[name] % n))
+def _remainders(name: str, cases: Iterable[Numbers]) -> Iterator[Condition]:
+    """That a length is no multiple of a tile. Several tiles may divide the cases alike: then the usual one is named."""
+    alike: dict[tuple[bool, ...], list[int]] = {}
+    lengths = [each[name] for each in cases]
+    for tile in TILES:
+        alike.setdefault(tuple(bool(n % tile) for n in lengths), []).append(tile)
+    for tiles in alike.values():
+        others = f" ({min(tiles)} to {max(tiles)} fit as well)" if len(tiles) > 1 else ""
+        yield _remainder(name, tiles[0], others)
+
+
+def _remainder(name: str, tile: int, others: str) -> Condition:
+    return Condition(f"{name} is no multiple of {tile}{others}", lambda each: bool(each[name] % tile))

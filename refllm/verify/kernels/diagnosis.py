@@ -13,14 +13,14 @@ are asked is no matter of time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
-from refllm.verify.kernels import axes, matching, relations
+from refllm.verify.kernels import axes, conditions, matching, relations
 from refllm.verify.kernels.causes import Cause, causes
 from refllm.verify.kernels.chosen import Chosen, Looked, Match, Operation
 from refllm.verify.kernels.clock import Clock
@@ -77,11 +77,17 @@ class Recogniser:
             kept.append((looked, looker))
         self.left -= clock.used()
 
-    def explained(self, results: list[Result], right: Iterable[SizedCase]) -> list[Result]:
-        """The results, each wrong one with what explains its operation."""
+    def explained(
+        self, results: list[Result], right: Iterable[SizedCase], tells: Mapping[str, conditions.Numbers] | None = None
+    ) -> list[Result]:
+        """The results, each wrong one with what explains its operation. `tells`: what cases differ in, by their ids."""
         for sized in right:
             if sized.operation in self.known:
                 self.known[sized.operation].right.append(sized)
+        for result in results:
+            if result.case.operation in self.known and result.case.id in (tells or {}):
+                known = self.known[result.case.operation]
+                (known.tell_right if result.right else known.tell_wrong).append((tells or {})[result.case.id])
         chosen = {
             operation: Chosen(known, self.dtype, self.plan) for operation, known in self.known.items() if known.looked
         }

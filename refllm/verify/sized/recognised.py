@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
 from refllm.verify.explanation import unexplained
+from refllm.verify.kernels import axes
+from refllm.verify.kernels.conditions import Numbers
 from refllm.verify.runner import Result
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.other_plans import OtherPlans
@@ -26,9 +28,12 @@ class Recognised:
         self._recogniser: Recogniser | None = None
         self._plans = OtherPlans(dtype, plan, seconds)
         self._right: list[SizedCase] = []
+        self._tells: dict[str, Numbers] = {}
         self._failed: dict[str, str] = {}
 
     def look(self, sized: SizedCase, case: Case, response: Response, result: Result, text: Text) -> None:
+        if any(truth.value.size for truth in case.outputs.values()):  # an answer without numbers is right anyway
+            self._tells[sized.id] = axes.numbers(case) | axes.largest(case)
         if result.right:
             self._right.append(sized)
         if result.status != "fail":
@@ -48,7 +53,7 @@ class Recognised:
         if self._recogniser is None:
             return results
         try:
-            found = self._plans.explained(self._recogniser.explained(results, self._right))
+            found = self._plans.explained(self._recogniser.explained(results, self._right, self._tells))
         except Exception as error:
             self._failed |= {result.case.id: unexplained(error) for result in results if result.wrong}
             found = results

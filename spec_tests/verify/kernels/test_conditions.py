@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.verify.kernels.conditions import Numbers, separating
+from refllm.verify.kernels.conditions import Numbers, clean, separating
 
 NUMBERS = st.fixed_dictionaries(
     {"T": st.integers(1, 5000), "step": st.integers(1, 2000), "causal": st.booleans(), "name": st.sampled_from("ab")}
@@ -45,3 +45,38 @@ def test_a_condition_holds_for_every_wrong_case_and_for_no_right_one(
     if condition is not None:
         assert all(map(condition.holds, wrong))
         assert not any(map(condition.holds, right))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "words"),
+    [
+        ([{"V": 33}, {"V": 50257}], [{"V": 32000}, {"V": 128256}], "V is no multiple of 64 (2 to 256 fit as well)"),
+        ([{"V": 96}, {"V": 40}], [{"V": 64}, {"V": 128}], "V is no multiple of 64"),
+        ([{"F": 344}, {"F": 1025}], [{"F": 33}, {"F": 127}], "F > 256 (right up to 127, wrong from 344)"),
+        (
+            [{"T": 3, "S": 9, "causal": True}, {"T": 9, "S": 11, "causal": True}],
+            [{"T": 3, "S": 9, "causal": False}, {"T": 5, "S": 5, "causal": True}, {"T": 11, "S": 11, "causal": True}],
+            "causal = True and T < S",
+        ),
+        ([{"the largest number of q": 8.0}] * 2, [{"the largest number of q": 3.5}] * 2,
+         "the largest number of q > 3.5 (right up to 3.5, wrong from 8.0)"),
+    ],
+)  # fmt: skip
+def test_what_tells_wrong_cases_apart_is_said_with_its_ground(
+    wrong: list[Numbers], right: list[Numbers], words: str
+) -> None:
+    condition = clean(wrong, right)
+    assert condition is not None
+    assert condition.words == words
+    assert clean(wrong[:1], right) is None
+    assert clean(wrong, right[:1]) is None
+    assert clean(wrong, [*right, wrong[0]]) is None
+
+
+def test_one_right_case_may_meet_how_lengths_compare_in_many() -> None:
+    wrong = [{"T": n, "S": n + 64} for n in (1, 33, 65, 129, 255)]
+    right = [{"T": n, "S": n} for n in (31, 128, 257)] + [{"T": 3, "S": 5}]
+    condition = clean(wrong, right)
+    assert condition is not None
+    assert condition.words.startswith("T < S")
+    assert clean(wrong[:4], right) is None or "which one right case" not in str(clean(wrong[:4], right))

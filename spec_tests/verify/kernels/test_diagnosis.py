@@ -80,3 +80,16 @@ def test_a_right_implementation_loads_no_bank() -> None:
     few = [case for case in KNOWN if case.operation == "softmax"][:3]
     list(judge.run(bank.implementation(), few, "float32", plans.plan("eager", "float32"), seen=watched.look))
     assert watched._recogniser is None
+
+
+def test_what_nothing_explains_is_said_to_be_wrong_where_one_condition_holds() -> None:
+    """Softmax that is off, without a pattern, in rows of more than 100 numbers alone."""
+
+    def softmax(x: Any) -> Any:
+        right = bank.OPERATIONS["softmax"](x)
+        return (with_noise(x), right[1]) if x.shape[-1] > 100 else right
+
+    found = told(Functions("mine", {"softmax": softmax}, {}, ("float64", "float32")), "softmax", "float32", seconds=2)
+    assert found
+    said = [line for result in found for line in result.diagnosis]
+    assert any(line.startswith("wrong in the cases where N > ") and "and in no others" in line for line in said), said
