@@ -48,22 +48,32 @@ def run(options: argparse.Namespace) -> int:
         answers = _answers(port, tried, options.dtype)
         parameters = from_names(folder.shapes, folder.leaves())
         done = _judged(port.name, folder, steps, parameters, tried, answers, options)
+    if not done.ran:
+        raise UserError(f"no input was answered, so nothing is verified: {next(iter(done.skipped.values()))}")
     if options.json:
         print(json.dumps(ports_report.as_data(done), allow_nan=False, indent=1))
     else:
         print(ports_report.as_text(done), end="")
     if options.junit:
         pages.write_junit(Path(options.junit), _as_report(done, tried, options))
-    if not done.ran:
-        raise UserError(f"no input was answered, so nothing is verified: {next(iter(done.skipped.values()))}")
     return 0 if done.right else 1
 
 
 def _require_sensible(options: argparse.Namespace) -> None:
     """UserError unless exactly one port is named, and nothing that has no meaning for one."""
     files = [*options.adapter, *([options.port] if options.port else [])]
-    ways = [bool(files), bool(options.serve), bool(options.responses), bool(options.cmd), bool(options.requests)]
-    if sum(ways) != 1 or len(files) > 1:
+    asked = {
+        "--adapter": bool(files), "--serve": bool(options.serve), "--responses": bool(options.responses),
+        "--cmd": bool(options.cmd), "--requests": bool(options.requests),
+    }  # fmt: skip
+    ways = [flag for flag, given in asked.items() if given]
+    if len(ways) > 1:
+        raise UserError(
+            f"{' and '.join(ways)} exclude each other: one port is verified at a time; leave all but one out"
+        )
+    if len(files) > 1:
+        raise UserError(f"one port is verified at a time; got {', '.join(map(str, files))}")
+    if not ways:
         raise UserError(
             f"say which port of {options.model}: --adapter PORT.py, --serve COMMAND, --cmd COMMAND or --responses DIR; "
             "--requests DIR writes what it is asked"

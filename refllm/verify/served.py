@@ -96,8 +96,9 @@ class Served:
                 raise UnsupportedError(f"{self.parts[0]} has no function {case.operation}")
             response = answered(said, data)
         except EndedError as error:
+            last = f": {self._last} left something behind that ended it" if self._last else ""
+            earlier = f" before it was asked{last}" if error.before else ""
             self._end()
-            earlier = f" before it was asked: {self._last} left something behind that ended it" if error.before else ""
             raise FaultError(f"{case.operation}: the process {error}{earlier}") from None
         except TimeoutError:
             self._end()
@@ -138,6 +139,7 @@ class Served:
         return server.asked(asked(case, dtype), self.timeout)
 
     def _end(self) -> None:
+        self._last = ""
         if self._server is not None:
             self._server.close()
             self._server = None

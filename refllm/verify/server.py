@@ -107,7 +107,11 @@ class Server:
 
     def unasked(self) -> bool:
         """Whether it has said something that nobody asked for."""
-        return not self._answers.empty()
+        with contextlib.suppress(queue.Empty):
+            found = self._answers.get_nowait()
+            self._answers.put(found)
+            return found is not None  # its end is no answer
+        return False
 
     def _heard(self, found: Any) -> Any:
         if found is None:

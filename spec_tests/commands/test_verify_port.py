@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from refllm.cli import main
+from refllm.errors import UserError
 from refllm.pretrained.folder import open_folder
 from refllm.verify.case import FaultError
 from refllm.verify.ports.chosen import Input
@@ -95,6 +98,53 @@ def test_the_answers_of_a_wrong_port_name_its_mistake(
 def test_what_cannot_be_run_is_one_line(model: Path, flags: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--model", str(model), *flags]) == 2
     assert len(capfd.readouterr().err.strip().splitlines()) == 1
+
+
+def test_two_ports_at_once_are_refused_by_the_names_of_their_flags(
+    model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "--model", str(model), "--adapter", "a.py", "--serve", "x"]) == 2
+    assert "--adapter and --serve exclude each other" in capfd.readouterr().err
+
+
+def test_no_verdict_is_given_where_nothing_was_answered(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for flags in ([], ["--json"]):
+        assert main(["verify", "--model", str(model), "--responses", str(tmp_path), *flags]) == 2
+        told = capfd.readouterr()
+        assert not told.out
+        assert "nothing is verified" in told.err
+    directory = answered(model, tmp_path / "asked", "")
+    for path in sorted(directory.iterdir())[1:]:
+        shutil.rmtree(path)
+    capfd.readouterr()
+    assert main(["verify", "--model", str(model), "--responses", str(directory)]) == 0
+    assert capfd.readouterr().out.startswith("RIGHT on 1 of 5 inputs")
+
+
+def test_a_program_that_ends_at_once_has_ended(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its end is no frame, so nothing that it wrote is garbage."""
+    assert main(["verify", "--model", str(model), "--serve", f"{sys.executable} -c raise(SystemExit(3))"]) == 1
+    told = " ".join(capfd.readouterr().out.split())
+    assert told.count("the process ended with status 3") == 5
+    assert "garbage" not in told
+    assert "left something behind" not in told
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("ids, /", "'ids' by its place alone"), ("**inputs", "takes **inputs"),
+        ("*given, **inputs", "*given and **inputs"),
+        ("tokens_of_text", "takes 'tokens_of_text'"),
+    ],
+)  # fmt: skip
+def test_parameters_that_name_no_input_are_one_line(model: Path, tmp_path: Path, head: str, said: str) -> None:
+    path = tmp_path / "port.py"
+    path.write_text(f"def logits({head}): return 0\n")
+    with pytest.raises(UserError, match=re.escape(said)):
+        functions(path, model)
 
 
 def test_an_adapter_without_a_model_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

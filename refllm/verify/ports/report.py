@@ -15,7 +15,7 @@ from refllm.verify.ports.chosen import Input, untried
 from refllm.verify.ports.file_names import Names, mentioned
 from refllm.verify.ports.judged import Judged
 from refllm.verify.ports.port import case_of
-from refllm.verify.ports.program import Program
+from refllm.verify.ports.program import Program, Step
 from refllm.verify.ports.search import Found, Searched
 from refllm.verify.runner import Result
 from refllm.verify.verdict import Verdict
@@ -47,7 +47,7 @@ class PortReport:
 
     @property
     def right(self) -> bool:
-        return not self.faults and all(one.right for one in self.answers)
+        return self.ran > 0 and not self.faults and all(one.right for one in self.answers)
 
     @property
     def begins(self) -> tuple[str, str]:
@@ -76,6 +76,8 @@ def as_text(report: PortReport) -> str:
 
 def _head(report: PortReport) -> Iterator[str]:
     verdict = "RIGHT" if report.right else "WRONG"
+    if report.right and report.skipped:
+        verdict += f" on {report.ran} of {report.ran + len(report.skipped)} inputs"
     yield f"{verdict}  {report.port}, a port of {report.folder} ({report.model}), in {report.dtype}"
     yield ""
 
@@ -212,11 +214,17 @@ def extent(one: Found, program: Program) -> str:
     layers = [step for step in steps if step.kind.endswith("layer")]
     all_layers = [program.steps[n] for n in one.acting if program.steps[n].kind.endswith("layer")]
     if layers and len(layers) == len(all_layers) and len(layers) > 1:
-        return f"every layer ({len(layers)})"
-    listed = [places.where(step.place).rstrip(", ") or step.place for step in (layers or steps)]
+        halves = {step.kind.removesuffix("layer").strip() for step in layers}
+        of_half = f" of the {halves.pop()}" if len(halves) == 1 and "" not in halves else ""
+        return f"every layer{of_half} ({len(layers)})"
+    listed = [places.where(step.place).rstrip(", ") or _part_of_model(step, program) for step in (layers or steps)]
     more = f" and {len(listed) - MOST_PLACES} more" if listed[MOST_PLACES:] else ""
     alone = " alone" if len(listed) == 1 and len(all_layers) > 1 else ""
     return ", ".join(listed[:MOST_PLACES]) + more + alone
+
+
+def _part_of_model(step: Step, program: Program) -> str:
+    return f"the {places.operation(step.place, program)}"
 
 
 def triage(report: PortReport) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from refllm.verify.ports.candidates import Candidate
+from refllm.verify.ports.candidates import Candidate, Diff
 from refllm.verify.ports.evaluation import Change
 from refllm.verify.ports.program import Program, Step
 
@@ -30,14 +30,16 @@ PUBLISHED = {
     "eps": {"llama": "rms_norm_eps", "bert": "layer_norm_eps", "": "layer_norm_epsilon"}, "base": {"": "rope_theta"},
     "farthest": {"": "relative_attention_max_distance"}, "tied": {"": "tie_word_embeddings"},
     "activation": {"llama": "hidden_act", "bert": "hidden_act", "": "activation_function"},
-    "scaling": {"": "rope_type"}, "scaling_factor": {"": "rope factor"}, "score_cap": {"": "attn_logit_softcapping"},
+    "scaling": {"": "rope_type"}, "scaling_factor": {"": "factor"}, "score_cap": {"": "attn_logit_softcapping"},
     "scaling_scale": {"": "attention_factor"},
     "scaling_low": {"": "low_freq_factor"}, "scaling_high": {"": "high_freq_factor"},
     "scaling_original": {"": "original_max_position_embeddings"}, "logit_cap": {"": "final_logit_softcapping"},
     "score_width": {"": "query_pre_attn_scalar"}, "windows": {"": "sliding_window"},
-    "capacity": {"": "expert_capacity"},
+    "capacity": {"": "expert_capacity"}, "buckets": {"": "relative_attention_num_buckets"},
     "heads": {"gpt": "n_head", "": "num_attention_heads"},
 }  # fmt: skip
+FORM = "the form of the model, which follows from its model_type"
+ROTATION = "config.json, or its rope_parameters (rope_scaling)"
 READ = {"tied": "output", "scaled_output": "output", "logit_cap": "output", "scaled_embedding": "embedding"}
 ACTIVATIONS = {"gelu_erf": "gelu (with erf)", "gelu_tanh": "gelu_new (with tanh)"}  # as config.json calls them
 TEXT = "refllm/verify/ports/published"
@@ -119,8 +121,10 @@ def _fits(program: Program, name: str, value: Any) -> bool:
 
 def _other(program: Program, name: str, value: Any, cost: float) -> Candidate:
     was, called = program.config[name], _called(program, name)
-    said = SAID.get((name, value), f"{called} is {_shown(value)}; config.json says {_shown(was)}")
-    place = "config.json" if name in PUBLISHED else "the form of the model, which follows from its model_type"
+    place = _place(program, name)
+    of = " of the rotation's scaling" if name.startswith("scaling") else ""
+    right = f"{_shown(was)} is right" if place == FORM else f"config.json says {_shown(was)}"
+    said = SAID.get((name, value), f"{called}{of} is {_shown(value)}; {right}")
     lines = [(place, [f"- {called}: {_shown(was)}", f"+ {called}: {_shown(value)}"])]
     return Candidate(said, cost, Change(config={name: value}), partial(_reads, name), lines)
 
@@ -132,8 +136,19 @@ def _reads(name: str, step: Step) -> bool:
 
 
 def _called(program: Program, name: str) -> str:
-    names = PUBLISHED.get(name, {"": name})
-    return names.get(program.model, names.get("", name))
+    if name not in PUBLISHED or _place(program, name) == FORM:
+        return name
+    names = PUBLISHED[name]
+    return names.get(program.model, names[""])
+
+
+def _place(program: Program, name: str) -> str:
+    """Where the files of the model have an entry. T5 has its activation in a word with its gate, BART no eps."""
+    if name.startswith("scaling") or name == "base":
+        return ROTATION
+    relative = program.config.get("positions") == "relative"
+    of_other_files = program.model == "encoder_decoder" and ((name == "activation") if relative else (name == "eps"))
+    return "config.json" if name in PUBLISHED and not of_other_files else FORM
 
 
 def _shown(value: Any) -> str:
@@ -156,14 +171,15 @@ def _windows(program: Program) -> Iterator[Candidate]:
         yield _windowed(program, [widest] * len(windows), "the sliding window is in every layer")
         yield _windowed(program, [0 if w else widest for w in windows], "the layers with a window are the other ones")
     for change in (-1, 1):
-        several = f"the sliding window has {widest + change} keys; config.json says {widest}"
-        yield _windowed(program, [w + change if w else 0 for w in windows], several)
+        said = f"the sliding window has {widest + change} keys; config.json says {widest}"
+        lines = [("config.json", [f"- sliding_window: {widest}", f"+ sliding_window: {widest + change}"])]
+        yield _windowed(program, [w + change if w else 0 for w in windows], said, lines)
 
 
-def _windowed(program: Program, windows: list[int], said: str) -> Candidate:
-    lines = [("config.json", [f"- windows of the layers: {_few(program.config['windows'])}",
-                              f"+ windows of the layers: {_few(windows)}"])]  # fmt: skip
-    return Candidate(said, COST, Change(config={"windows": windows}), _everywhere, lines)
+def _windowed(program: Program, windows: list[int], said: str, lines: Diff | None = None) -> Candidate:
+    place = "the windows of the layers, which follow from config.json (0: none)"
+    shown = [(place, [f"- {_few(program.config['windows'])}", f"+ {_few(windows)}"])]
+    return Candidate(said, COST, Change(config={"windows": windows}), _everywhere, lines or shown)
 
 
 def _few(windows: Any) -> str:
