@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from refllm.verify.explanation import unexplained
+from refllm.verify.explanation import of_earlier_calls, unexplained
 from refllm.verify.runner import Result
 
 SECONDS = 10.0  # that the search may take
@@ -38,5 +38,6 @@ def _explained(results: list[Result], dtype: str, C: float, seconds: float) -> l
         left = [r for r in evidence if r.case.operation not in decided]
         lost = noise.recognised(left, dtype, C)
         found = list(diagnosis.diagnosed(evidence, dtype, found=edits, lost=lost))
+    found = [replace(r, diagnosis=of_earlier_calls(r.diagnosis)) if r.alone and r.wrong else r for r in found]
     by_id = {result.case.id: result for result in found}
     return [by_id.get(result.case.id, result) for result in results]

@@ -56,3 +56,12 @@ def below(line: str) -> list[str]:
     """What stands below a line of a diagnosis: the edit of the specification, and the public report."""
     issue = issue_of(line)
     return [*diff_of(line), *([f"as in {issue}"] if issue else [])]
+
+
+ALONE = "alone this case passes: it fails after an earlier call, of which something is left, or by chance"
+NOTHING_KNOWN = "explained by no known mistake"  # with which a line begins that says so
+
+
+def of_earlier_calls(diagnosis: list[str]) -> list[str]:
+    """What explains a failure that its case alone does not have: that, and no word of unknown mistakes."""
+    return [ALONE, *(line for line in diagnosis if not line.startswith(NOTHING_KNOWN))]

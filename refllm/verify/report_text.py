@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from refllm.verify.explanation import below
+from refllm.verify.law import Law
 from refllm.verify.public_reports import reported
 from refllm.verify.report import COLUMNS, Report, counts, grouped, notes, sentence, shown
 from refllm.verify.reproduction import snippet
@@ -109,8 +110,9 @@ def _case(report: Report, result: Result) -> list[str]:
         lines += _wrapped("  ", verdict.message)
     if wrong[_DETAILS:]:
         lines += _wrapped("  ", f"and {len(wrong) - _DETAILS} more, such as {', '.join(_some(wrong[_DETAILS:]))}")
-    for law in result.broken:
-        lines += _wrapped("  ", f"{law.name}: {law.message}")
+    for laws in grouped_laws(result):
+        more = f"; the same in {len(laws) - 1} more calls" if laws[1:] else ""
+        lines += _wrapped("  ", f"{laws[0].name}: {laws[0].message}{more}")
     right = [verdict.name for verdict in result.verdicts if not verdict.wrong]
     if wrong and right:
         lines += _wrapped("  ", f"right: {', '.join(right[:6])}{', …' if right[6:] else ''}")
@@ -124,6 +126,14 @@ def _case(report: Report, result: Result) -> list[str]:
         lines += [f"      {text}" for text in below(line)]
     lines += _reports(report, result)
     return [*lines, "", "  see it again:", *_again(report, result), ""]
+
+
+def grouped_laws(result: Result) -> list[list[Law]]:
+    """The laws that it broke, those together of which the same is said but for numbers."""
+    found: dict[tuple[str, str], list[Law]] = {}
+    for law in result.broken:
+        found.setdefault((law.name, law.message.partition(": ")[0]), []).append(law)
+    return list(found.values())
 
 
 def _again(report: Report, result: Result) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from refllm.invocation import typed
+from refllm.verify.explanation import ALONE
 from refllm.verify.report import Report
 from refllm.verify.runner import Result
 
@@ -19,7 +20,7 @@ def snippet(report: Report, result: Result) -> list[str]:
     command = f"$ {typed()} verify {report.call}{dtype}{report.flags}"
     if result.alone:
         return [
-            "alone this case passes: it fails after an earlier call, of which something is left, or by chance",
+            ALONE,
             f"{command}{report.chosen}",
         ]
     words = shlex.split(report.call) or [""]

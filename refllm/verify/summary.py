@@ -7,14 +7,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from refllm.verify.diagnosis import LINES, ORDER, UNKNOWN
-from refllm.verify.explanation import Explanation
+from refllm.verify.explanation import NOTHING_KNOWN, Explanation
 from refllm.verify.runner import Result
 
 if TYPE_CHECKING:
     from refllm.verify.explanation import Cause
-
-
-NOTHING_KNOWN = "explained by no known mistake"  # with which a diagnosis begins that has more to say
 
 
 def summary(failures: Iterable[Result], said: list[str]) -> list[str]:

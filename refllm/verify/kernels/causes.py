@@ -22,7 +22,7 @@ from refllm.verify.mutants.bank import Rewritten
 SIZES = (
     {"TILE": 64}, {"BLOCK": 1024}, {"TILE": 16}, {"TILE": 128}, {"BLOCK": 128}, {"BLOCK": 64}, {"BLOCK": 32},
     {"BLOCK": 512}, {"TILE": 256}, {"BLOCK": 2048}, {"BLOCK": 4096}, {"TILE": 48}, {"TILE": 80},
-    {"TILE": 96}, {"TILE": 512}, {"TILE": 1024},
+    {"TILE": 96}, {"TILE": 512}, {"TILE": 1024}, {"TILE": 8},
 )  # fmt: skip
 SMALL, LARGE = (4, 8, 16, 32, 64, 128, 2, 256), (1024, 512, 2048, 4096, 256, 8192, 128, 16384, 32768)
 LARGEST = (65536, 524288, 262144, 131072, 1 << 20)

@@ -77,6 +77,8 @@ def _elsewhere(case: Case, words: str, x: Array, truth: Array, wrong: Array, uni
         if times > 1 and 4 * times >= 3 * len(rows):
             beside = f"{abs(step):,} {'behind' if step > 0 else 'before'} them"
             return f"{words}: wrong {name}s hold what belongs into the {name} {beside}"
+        if len(pairs) > 1 and len({other for _, other in pairs}) == 1:
+            return f"{words}: wrong {name}s hold what belongs into {name} {pairs[0][1]:,}"
         r, other = pairs[0]
         more = f", {name} {pairs[1][0]:,} that of {pairs[1][1]:,}" if len(pairs) > 1 else ""
         return f"{words}: {name} {r:,} holds what belongs into {name} {other:,}{more}"
@@ -149,7 +151,7 @@ def _of_rows(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit:
     got, want = x.reshape(-1, x.shape[-1])[rows], truth.reshape(-1, x.shape[-1])[rows]
     size = abs(want).max(axis=1, keepdims=True)
     factors = (got * want).sum(axis=1, keepdims=True) / (want * want).sum(axis=1, keepdims=True)
-    if _fits(got, want, factors * want, SLACK * unit * abs(factors) * size):
+    if not _are_multiples(truth, unit) and _fits(got, want, factors * want, SLACK * unit * abs(factors) * size):
         low, high = float(factors.min()), float(factors.max())
         between = f"({low:.6g} to {high:.6g})"
         return f"{words}: each wrong row is its truth times a number of its own {between}: a sum of the row is wrong"
@@ -158,6 +160,18 @@ def _of_rows(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit:
         between = f"({added.min():.6g} to {added.max():.6g})"
         return f"{words}: each wrong row is its truth and a number of its own more {between}"
     return ""
+
+
+def _are_multiples(truth: Array, unit: float) -> bool:
+    """Whether the rows of the truth are multiples of one row, as the gradient of keys is that one query attends: then
+    so are wrong ones, whatever is wrong with them."""
+    if truth.ndim < 2 or truth.shape[-2] < 2:
+        return False
+    largest = numpy.argmax((truth * truth).sum(axis=-1), axis=-1)[..., None, None]
+    one = numpy.take_along_axis(truth, largest, axis=-2)
+    squares = (one * one).sum(axis=-1, keepdims=True)
+    factors = (truth * one).sum(axis=-1, keepdims=True) / numpy.where(squares == 0, 1, squares)
+    return bool((abs(truth - factors * one) <= SLACK * unit * abs(truth).max(initial=0)).all())
 
 
 def _of_the_input(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: float) -> str:

@@ -75,12 +75,15 @@ def _period(places: Array, n: int) -> int:
 
 
 def _in_tiles(places: Array, n: int, name: str) -> str:
-    """That they stand at the same places of tiles: the last of each, the upper half."""
+    """That they stand at the same places of tiles, and no right one does: the last of each, the upper half."""
     for tile in (32, 64, 128, 16, 8):
         within = numpy.unique(places % tile)
-        if n > tile and len(within) == 1:
+        everywhere = numpy.isin(numpy.arange(n) % tile, within).sum() == len(places)
+        if n <= tile or not everywhere:
+            continue
+        if len(within) == 1:
             return f"{name} {int(within[0])} of each tile of {tile}"
-        if n > tile and len(within) == tile // 2 and within[0] in (0, tile // 2):
+        if len(within) == tile // 2 and within[0] in (0, tile // 2) and within[-1] - within[0] == len(within) - 1:
             return f"the {'lower' if within[0] == 0 else 'upper'} half of each tile of {tile} {_several(name)}"
     return ""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
-from refllm.verify.explanation import unexplained
+from refllm.verify.explanation import of_earlier_calls, unexplained
 from refllm.verify.kernels import axes
 from refllm.verify.kernels.conditions import Numbers
 from refllm.verify.runner import Result
@@ -57,6 +57,7 @@ class Recognised:
         except Exception as error:
             self._failed |= {result.case.id: unexplained(error) for result in results if result.wrong}
             found = results
+        found = [replace(r, diagnosis=of_earlier_calls(r.diagnosis)) if r.alone and r.wrong else r for r in found]
         return [
             replace(result, diagnosis=[self._failed[result.case.id]])
             if result.case.id in self._failed and not result.diagnosis

@@ -39,6 +39,7 @@ def changed(rows: slice, values: Any) -> Array:
         (changed(slice(32, 64), numpy.nan), "is NaN"),
         (changed(slice(32, 64), X[32:]), "that of the input x: not renewed"),
         (numpy.roll(TRUTH, 1, axis=0), "wrong rows hold what belongs into the row 1 before them"),
+        (changed(slice(5, 9), TRUTH[0]), "wrong rows hold what belongs into row 0"),
         (changed(slice(5, 6), TRUTH[4]), "row 5 holds what belongs into row 4"),
         (changed(slice(32, 64), 0), "the first wrong index of axis 0 is 32 of 64"),
         (TRUTH * (1 + numpy.arange(64)[:, None] / 9), "times a number of its own"),
@@ -55,3 +56,9 @@ def test_an_error_that_is_a_function_of_the_number_is_called_an_approximation() 
 
 def test_noise_has_no_relation() -> None:
     assert said(TRUTH + GENERATOR.normal(size=TRUTH.shape)) == ""
+
+
+def test_rows_that_are_multiples_of_one_row_are_not_said_to_be_multiples_of_their_truth() -> None:
+    """So is the gradient of keys that one query attends, whatever is wrong with it."""
+    weights, query = GENERATOR.normal(size=(2, 64, 1)), GENERATOR.normal(size=33)
+    assert "times a number of its own" not in said(weights[0] * query, weights[1] * query)

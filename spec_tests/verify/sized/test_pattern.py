@@ -32,6 +32,8 @@ def wrong(shape: tuple[int, ...], where: Callable[..., Any]) -> np.ndarray:
         ((3, 128), lambda r, c: c % 32 == 31, "all of every 32nd column, from 31 on"),
         ((3, 100), lambda r, c: c % 32 == 31, "all of every 32nd column, from 31 on"),
         ((3, 256), lambda r, c: c % 64 >= 32, "all of the upper half of each tile of 64 columns"),
+        ((33, 4), lambda r, c: np.isin(r, (0, 3, 8, 17, 18, 26, 27)), ""),  # no tile of 8 has all of its lower half
+        ((65, 4), lambda r, c: np.isin(r, (7, 40)), "all of rows 7, 40 of 65"),
         ((4, 9), lambda r, c: (r == 2) & (c % 3 > 0), "all in row 2 of 4"),
         ((4, 9), lambda r, c: r >= 0, ""),
         ((4, 9), lambda r, c: r < 0, ""),

@@ -55,6 +55,9 @@ MISTAKES = [
     Mistake("attention/width-cut", "attention whose scores come from the first 64 columns of a head",
             edit(scores, PRODUCT, PRODUCT.replace("q[..., rows, :]", "q[..., rows, :64]")
                  .replace("k[..., keys, :]", "k[..., keys, :64]")), G + "triton-lang/triton/issues/621"),
+    Mistake("attention/width-tail-lost", "attention whose scores leave out columns of a head after a multiple of 32",
+            edit(scores, PRODUCT, PRODUCT.replace("q[..., rows, :]", "q[..., rows, : D // 32 * 32 or D]")
+                 .replace("k[..., keys, :]", "k[..., keys, : D // 32 * 32 or D]"))),
     Mistake("attention/values-cut", "attention that writes the first 64 columns of a head",
             edit(forward, Y, "y[..., rows, :64] = (sums / numpy.where(Z == 0, 1, Z))[..., :64]"),
             G + "NVIDIA/FasterTransformer/issues/89"),
