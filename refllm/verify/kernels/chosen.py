@@ -109,7 +109,7 @@ class Chosen:
         looked, count = len(self.known.looked), sum(each.count for each in held)
         if self._way(cause) == "digits" and 3 * told < 2 * looked:
             return False
-        if 2 * told < looked and (count < FEW or getattr(cause, "sizes", ())):
+        if 2 * told < looked and (count < FEW or bool(getattr(cause, "sizes", None))):
             return False  # a size that is chosen to fit, or a few numbers that fit, are chance
         return told == looked or count >= FEWEST
 
@@ -203,17 +203,17 @@ class Chosen:
         of = ", ".join(relations.said(name) for name in match.ways) + ": " if named else ""
         only = self._only(cause)
         others = f"; {alike} other known mistake{'s' if alike > 1 else ''} would give the same" if alike else ""
-        return Explanation.of(f"{of}{how} {self._about(cause, match)} ({cause.id}){where}{only}{others}", cause)
+        return Explanation.of(f"{of}{how} {self._about(cause)} ({cause.id}){where}{only}{others}", cause)
 
-    def _about(self, cause: Cause, match: Match) -> str:
-        """What it is, with the size of its tiles only if no other size explains the same."""
+    def _about(self, cause: Cause) -> str:
+        """What it is, with the size of its tiles only if no other size explains the same as well."""
         if not isinstance(cause, OfBank) or not cause.sizes:
             return cause.about
-        same = [each for each in self.known.looked.values() if cause in each.matches]
+        same = [each.matches for each in self.known.looked.values() if cause in each.matches]
         others = [
-            c for c in self.known.causes if c is not cause and isinstance(c, OfBank) and c.mistake is cause.mistake
+            c for c in self.known.causes if isinstance(c, OfBank) and c.mistake is cause.mistake and c is not cause
         ]
-        alike = [c for c in others if all(c in each.matches for each in same)]
+        alike = any(all(c in of and of[c].rank <= of[cause].rank for of in same) for c in others)
         return cause.mistake.about if alike else cause.about
 
     def _only(self, cause: Cause) -> str:
