@@ -220,7 +220,7 @@ def extent(one: Found, program: Program) -> str:
     listed = [places.where(step.place).rstrip(", ") or _part_of_model(step, program) for step in (layers or steps)]
     more = f" and {len(listed) - MOST_PLACES} more" if listed[MOST_PLACES:] else ""
     alone = " alone" if len(listed) == 1 and len(all_layers) > 1 else ""
-    return ", ".join(listed[:MOST_PLACES]) + more + alone
+    return ("; " if any("," in one for one in listed) else ", ").join(listed[:MOST_PLACES]) + more + alone
 
 
 def _part_of_model(step: Step, program: Program) -> str:

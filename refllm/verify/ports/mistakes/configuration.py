@@ -67,7 +67,7 @@ def mistakes(program: Program) -> Iterator[Candidate]:
             continue
         for value in dict.fromkeys((*values, *_near(name, config[name]))):
             if value != config[name] and _fits(program, name, value):
-                yield _other(program, name, value, COST if value or name != "eps" else UNLIKELY)
+                yield _other(program, name, value, _cost(name, value))
     for name in FLAGS:
         if name in config and (not config[name] if name in ("scaled_embedding", "scaled") else bool(config[name])):
             yield from [_other(program, name, not config[name], COST)] if name != "tied" else []
@@ -82,6 +82,13 @@ def mistakes(program: Program) -> Iterator[Candidate]:
     yield from _rotation_widths(program)
     yield from _narrower_heads(program)
     yield from _heads(program)
+
+
+def _cost(name: str, value: Any) -> float:
+    """An eps of 0 is rare, and a factor of 1 is more often a scaling that is left out."""
+    if name == "eps" and not value:
+        return UNLIKELY
+    return COST + 0.05 if name == "scaling_factor" and value == 1 else COST
 
 
 def _near(name: str, value: Any) -> Iterator[Any]:

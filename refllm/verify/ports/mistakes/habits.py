@@ -140,6 +140,20 @@ HABITS: list[Habit] = [
     *dropout_scales(),
     (gpt.gpt_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
     (llama.llama_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
+    (bert.bert_embedding, 'norm(s, p["norm"], eps=config["eps"])', "s", "the norm of the embedding is left out"),
+    (bert.masked_logits, "norm(a, p", "norm(z, p", "the transform before the output layer has no activation"),
+    (
+        llama.grouped_attention,
+        'tap("q_normed", norm(q, p["query_norm"], eps=config["eps"]))',
+        'tap("q_normed", q)',
+        "the norm of the queries is left out, that of the keys is not",
+    ),
+    (
+        llama.grouped_attention,
+        'tap("k_normed", norm(k, p["key_norm"], eps=config["eps"]))',
+        'tap("k_normed", k)',
+        "the norm of the keys is left out, that of the queries is not",
+    ),
     (
         encoder_decoder.stack_norm,
         'return norm(x, p["norm"], eps=config["eps"])',
