@@ -89,7 +89,8 @@ class Port:
             s = s * np.float32(scale) if self.wrong("cap before the scale") else s
         if self.wrong("mask after the softmax"):
             return np.where(seen, softmax(s), 0) @ v
-        w = softmax(np.where(seen, s, np.float32(-1e30)))
+        hidden = s - np.float32(10) if self.wrong("mask subtracts 10") else np.float32(-1e30)
+        w = softmax(np.where(seen, s, hidden))
         return (w / np.float32(0.9) if self.wrong("dropout's scale left on") else w) @ v
 
     @staticmethod
@@ -176,6 +177,7 @@ class Port:
             smooth = (rope["original_max_position_embeddings"] / wavelength - rope["low_freq_factor"]) / (
                 rope["high_freq_factor"] - rope["low_freq_factor"]
             )
+            smooth = 1 - smooth if self.wrong("llama 3 shares exchanged") else smooth
             between = (1 - smooth) * f / rope["factor"] + smooth * f
             g = np.where(wavelength > low, f / rope["factor"], np.where(wavelength < high, f, between))
             if self.wrong("llama 3 without its middle"):
@@ -378,6 +380,7 @@ class Port:
                 f = act(self.linear(z, name + ".wi_0", False)) * self.linear(z, name + ".wi_1", False)
             else:
                 f = act(self.linear(z, name + ".wi", False))
+            f = f * np.float32(0.9) if self.wrong("hidden values times 0.9") else f
             return self.linear(f, name + ".wo", False)
 
         def norm(x, name):

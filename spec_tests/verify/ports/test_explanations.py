@@ -22,6 +22,9 @@ WRONG = [
     Wrong("qwen3", "gain of the qk norms 1 + g", "norm of the queries", "attention.key_norm.g are 1 + the numbers"),
     Wrong("gemma2", "embedding scale in bfloat16", "embedding", "4.90625 for 4.89898"),
     Wrong("t5", "decoder with the table of the encoder", "attention scores", "encoder.relative is used in the place"),
+    Wrong("llama3", "llama 3 shares exchanged", "rotary", "the shares of its frequencies are exchanged"),
+    Wrong("bert", "mask subtracts 10", "attention mask and softmax", "10 is subtracted from the scores"),
+    Wrong("t5", "hidden values times 0.9", "second map of the feed-forward layer", "multiplied by 0.9"),
     Wrong("t5", "half the max distance", "attention scores", "relative_attention_max_distance is 10"),
 ]
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import FunctionType
 
-from refllm.spec import activation, layer_norm, repeat_heads, rotary
+from refllm.spec import activation, layer_norm, repeat_heads, rotary, rotary_scaling
 from refllm.verify.plain import PUBLISHED
 from refllm.verify.ports.candidates import Candidate, acting_through, called
 from refllm.verify.ports.evaluation import NOTHING
 from refllm.verify.ports.mistakes.after_taps import exchanged_values
 from refllm.verify.ports.mistakes.habit import COST, Habit, edited
 from refllm.verify.ports.mistakes.residuals import RESIDUALS
-from refllm.verify.ports.mistakes.steps import dropout_scales, norms_after_the_rotation, places_one_too_high
+from refllm.verify.ports.mistakes.steps import (
+    dropout_scales,
+    masks_that_are_too_small,
+    norms_after_the_rotation,
+    places_one_too_high,
+)
 from refllm.verify.ports.program import Program
 from refllm.verify.ports.published import bert, encoder_decoder, gpt, llama, parts
 
@@ -84,6 +89,12 @@ HABITS: list[Habit] = [
         "return a * c + b * s, b * c - a * s",
         "the rotation turns the other way",
     ),
+    (
+        rotary_scaling.llama3_frequencies,
+        "where(m > 1, 1, m)",
+        "where(m > 1, 1, 1 - m)",
+        "between the two ends of the scaled rotation the shares of its frequencies are exchanged",
+    ),
     (activation.gelu_erf, "Phi = erfc(-x / sqrt(2)) / 2", "Phi = sigmoid(1.702 * x)", "GELU as x sigmoid(1.702 x)"),
     (activation.gelu_tanh, "s = (1 + t) / 2", "s = sigmoid(1.702 * x)", "GELU as x sigmoid(1.702 x)"),
     (layer_norm.layer_norm, "c = x - mean(x)", "c = x", "the mean is not subtracted: RMS norm for layer norm"),
@@ -137,6 +148,7 @@ HABITS: list[Habit] = [
     *RESIDUALS,
     *norms_after_the_rotation(),
     *places_one_too_high(),
+    *masks_that_are_too_small(),
     *dropout_scales(),
     (gpt.gpt_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
     (llama.llama_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),

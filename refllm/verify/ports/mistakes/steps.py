@@ -47,3 +47,15 @@ def dropout_scales() -> Iterator[Habit]:
         yield parts.attended, 'tap("weights", w) @ v', f'tap("weights", w / {kept}) @ v', said
         said = f"the weights of attention are multiplied by {kept}"
         yield parts.attended, 'tap("weights", w) @ v', f'tap("weights", w * {kept}) @ v', said
+        for function in (parts.feed_forward, parts.gated_feed_forward):
+            now = 'tap("activated", a)' if function is parts.feed_forward else 'tap("activated", a * h)'
+            for sign, verb in (("*", "multiplied"), ("/", "divided")):
+                said = f"the hidden values of the feed-forward layer are {verb} by {kept}: a dropout of {rate:g}"
+                yield function, now, f"{now} {sign} {kept}", said
+
+
+def masks_that_are_too_small() -> Iterator[Habit]:
+    """What is subtracted from scores that are not seen, in the place of infinity."""
+    for size in (1, 10, 100, 1000):
+        said = f"{size:,} is subtracted from the scores that are not seen, which leaves them a weight"
+        yield parts.attended, 'tap("scores", s), float("-inf"))', f'tap("scores", s), s - {size})', said
