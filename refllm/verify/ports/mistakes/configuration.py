@@ -85,10 +85,10 @@ def mistakes(program: Program) -> Iterator[Candidate]:
 
 
 def _cost(name: str, value: Any) -> float:
-    """An eps of 0 is rare, and a factor of 1 is more often a scaling that is left out."""
+    """An eps of 0 is rare; a scaling that is left out is likelier than numbers with which it does nothing."""
     if name == "eps" and not value:
         return UNLIKELY
-    return COST + 0.05 if name == "scaling_factor" and value == 1 else COST
+    return {"scaling": COST - 0.02, "scaling_original": COST + 0.05}.get(name, COST)
 
 
 def _near(name: str, value: Any) -> Iterator[Any]:
