@@ -10,6 +10,10 @@ def relu(x: Array) -> tuple[Array, Pullback]:
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.3; documents 002 sec. 3.1 step 3.
     Shapes:  x (...) -> y (...)
     Back:    dx = dy where x > 0, else 0 (0 at x = 0, a choice that the derivative leaves open)
+
+    >>> y, relu_back = relu(array([-1., 0., 2.]))
+    >>> y, relu_back(ones(3))
+    (array([0., 0., 2.]), array([0., 0., 1.]))
     """
 
     def relu_back(dy: Array) -> Array:
@@ -66,6 +70,9 @@ def silu(x: Array) -> tuple[Array, Pullback]:
     Source:  Hendrycks & Gimpel 2016 (arXiv:1606.08415) sec. 2; Ramachandran et al. 2017 (arXiv:1710.05941).
     Shapes:  x (...) -> y (...)
     Back:    dx = dy (σ + x σ (1 - σ)),   since σ' = σ (1 - σ)
+
+    >>> silu(array([-log(3.), 0., log(3.)]))[0] / log(3.)  # σ is 1/4, 1/2 and 3/4
+    array([-0.25,  0.  ,  0.75])
     """
     s = sigmoid(x)
 
@@ -81,6 +88,10 @@ def tanh(x: Array) -> tuple[Array, Pullback]:
     Source:  documents 003 sec. 4.1 (the recurrent step); Devlin et al. 2019, code (the pooler).
     Shapes:  x (...) -> y (...)
     Back:    dx = dy (1 - y²)
+
+    >>> y, tanh_back = tanh(array([0., log(2.)]))  # tanh(log 2) = (2 - 1/2) / (2 + 1/2)
+    >>> y, tanh_back(ones(2))
+    (array([0. , 0.6]), array([1.  , 0.64]))
     """
     y = _tanh(x)
 
@@ -96,6 +107,10 @@ def multiply(a: Array, b: Array) -> tuple[Array, Pullback]:
     Source:  Shazeer 2020 (arXiv:2002.05202) sec. 2.
     Shapes:  a (...); b (...) -> y (...)
     Back:    da = dy b;   db = dy a
+
+    >>> y, multiply_back = multiply(array([2., 3.]), array([5., 0.]))
+    >>> y, multiply_back(ones(2))
+    (array([10.,  0.]), (array([5., 0.]), array([2., 3.])))
     """
 
     def multiply_back(dy: Array) -> tuple[Array, Array]:
@@ -111,6 +126,9 @@ def dropout(x: Array, *, dropout_mask: Array, rate: float) -> tuple[Array, Pullb
     Source:  Srivastava et al. 2014; documents 000 sec. 4.4 Q3.
     Shapes:  x (...); dropout_mask bool (...) -> y (...)
     Back:    dx = dy m / (1 - rate)
+
+    >>> dropout(array([1., 2., 3.]), dropout_mask=array([True, False, True]), rate=0.5)[0]
+    array([2., 0., 6.])
     """
 
     def dropout_back(dy: Array) -> Array:

@@ -10,6 +10,9 @@ def mean_pool(h: Array, *, token_mask: Array | None) -> tuple[Array, Pullback]:
     Source:  Reimers & Gurevych 2019 (arXiv:1908.10084) sec. 3 (MEAN); documents 002 sec. 3.3.
     Shapes:  h (..., T, C); token_mask bool (..., T) -> y (..., C)
     Back:    dh[t] = dy / count, 0 where token_mask is false
+
+    >>> mean_pool(array([[1.], [3.], [100.]]), token_mask=array([True, True, False]))[0]
+    array([2.])
     """
     counted = (everywhere(h.shape[:-1]) if token_mask is None else token_mask)[..., None]
     count = like(counted.sum(axis=-2).clip(1), h)
@@ -29,6 +32,11 @@ def info_nce(a: Array, b: Array, *, temperature: float) -> tuple[Array, Pullback
     Shapes:  a (N, C); b (N, C) -> y ()
     Back:    s = n mᵀ / temperature   hence   dn = ds m / temperature,   dm = dsᵀ n / temperature,   n, m the
              directions of a and b: each row divided by its norm
+
+    >>> a = array([[1., 0.], [0., 1.]])
+    >>> y = info_nce(a, 2 * a, temperature=1 / log(3.))[0]
+    >>> array([exp(-y)])  # e^s is 3 for the positive and 1 for the other; the lengths of the rows do not matter
+    array([0.75])
     """
     (n, n_back), (m, m_back) = direction(a), direction(b)
     s = n @ swap(m) / temperature

@@ -37,6 +37,11 @@ def smoothed_cross_entropy(
     Source:  Szegedy et al. 2016 (arXiv:1512.00567) sec. 7; Vaswani et al. 2017 (arXiv:1706.03762) sec. 5.4.
     Shapes:  logits (..., V); targets (...) in [0, V) -> y () or, for "none", (...)
     Back:    dlogits = w (p - t),   w = dy / count
+
+    >>> how = {"targets": array([1]), "ignore": None, "smoothing": 0.5, "reduction": "mean"}
+    >>> y, smoothed_cross_entropy_back = smoothed_cross_entropy(zeros((1, 2)), **how)
+    >>> smoothed_cross_entropy_back(array(1.))  # p = (1/2, 1/2),   t = (1/4, 3/4)
+    array([[ 0.25, -0.25]])
     """
     V = logits.shape[-1]
     counted = everywhere(targets.shape) if ignore is None else targets != ignore

@@ -21,6 +21,10 @@ def gru_reset_before(
     Back:    from the last step to the first:   dz = dh (h_{t-1} - n),   dn = dh (1 - z) (1 - n²),   du = dn Whnᵀ,
              dr = du h_{t-1};   with a = (dr r (1 - r), dz z (1 - z)), the gradient of the sums of the gates,
              dh_{t-1} = dy_{t-1} + dh z + du r + a Whgᵀ;   dWhn = Σ (r h_{t-1})ᵀ dn; the other weights as in RNN.
+
+    >>> h, Wh = ones((1, 1)), array([[0., 0., 2 * log(2.)]])  # r = z = 1/2,   n = tanh(r · 2 log 2) = 3/5
+    >>> gru_reset_before(zeros((1, 1, 1)), h, zeros((1, 3)), Wh, zeros(3), token_mask=None)[0]
+    array([[[0.8]]])
     """
     N, T, states, steps = h.shape[-1], x.shape[1], [h], []
     G, C = Wh[:, : 2 * N], Wh[:, 2 * N :]
@@ -63,6 +67,10 @@ def gru_reset_after(
     Back:    from the last step to the first:   dz = dh (h_{t-1} - n),   dn = dh (1 - z) (1 - n²),
              dr = dn (h_{t-1} Whn + c);   a = (dr r (1 - r), dz z (1 - z), dn r) belongs to h_{t-1} Wh,
              dh_{t-1} = dy_{t-1} + dh z + a Whᵀ,   dc = Σ dn r;   to x_t Wx + b belongs a with dn as its last third.
+
+    >>> h, c = ones((1, 1)), array([2 * log(2.)])  # r = z = 1/2, and r halves c too: n = tanh(log 2) = 3/5
+    >>> gru_reset_after(zeros((1, 1, 1)), h, zeros((1, 3)), zeros((1, 3)), zeros(3), c, token_mask=None)[0]
+    array([[[0.8]]])
     """
     N, T, states, steps = h.shape[-1], x.shape[1], [h], []
     for t in range(T):

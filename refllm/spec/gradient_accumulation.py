@@ -12,6 +12,11 @@ def accumulated_cross_entropy(logits: Array, *, targets: Array, ignore: int | No
     Source:  issue 34191 of the library transformers.
     Shapes:  logits (M, ..., V); targets (M, ...) in [0, V) -> y ()
     Back:    that of CE's sum for each micro-batch, begun with dy / count
+
+    >>> logits, targets = log(array([[[1., 1.]] * 3, [[1., 3.]] * 3])), array([[0, 0, 0], [0, -1, -1]])
+    >>> y = accumulated_cross_entropy(logits, targets=targets, ignore=-1)[0]
+    >>> array([y / log(2.)])  # (3 · 1 + 1 · 2) / 4; the mean of the means is (1 + 2) / 2
+    array([1.25])
     """
     counted = targets.size if ignore is None else int((targets != ignore).sum())
     count = max(1, counted)

@@ -9,6 +9,9 @@ def matmul(x: Array, W: Array) -> tuple[Array, Pullback]:
     Source:  documents 002 sec. 4.2 (h_t W); Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.4 for a tied W = Eᵀ.
     Shapes:  x (..., I); W (I, O) -> y (..., O)
     Back:    y_o = Σ_i x_i W_io   hence   dx_i = Σ_o dy_o W_io, that is dx = dy Wᵀ;   dW_io = x_i dy_o, summed over rows
+
+    >>> matmul(array([[1., 2.]]), array([[3.], [4.]]))[0]
+    array([[11.]])
     """
 
     def matmul_back(dy: Array) -> tuple[Array, Array]:
@@ -41,6 +44,10 @@ def heads(x: Array, W: Array, b: Array, *, heads: int, parts: int) -> tuple[tupl
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2; documents 002 sec. 5 (the code's view and transpose).
     Shapes:  x (..., T, I); W (I, parts*heads*D); b (parts*heads*D,) -> y[parts] (..., heads, T, D)
     Back:    that of `linear`, after the heads are put side by side again
+
+    >>> q, k = heads(array([[1.]]), array([[1., 2., 3., 4.]]), zeros(4), heads=2, parts=2)[0]
+    >>> q[:, 0, 0], k[:, 0, 0]  # of the one token, a number for each head
+    (array([1., 2.]), array([3., 4.]))
     """
     y, linear_back = linear(x, W, b)
     cut = y.reshape(*y.shape[:-1], parts, heads, y.shape[-1] // (parts * heads))

@@ -15,6 +15,11 @@ def muon(
     transposed. λ is `decay`.
     Source:  Jordan et al. 2024; Liu et al. 2025 (arXiv:2502.16982) for the decay.
     Shapes:  p (O, I); g (O, I); v (O, I) -> p' (O, I); v' (O, I)
+
+    >>> g, how = array([[100., 0.], [0., 1.]]), {"lr": 1., "momentum": 0., "nesterov": False, "decay": 0.}
+    >>> muon(zeros((2, 2)), g, zeros((2, 2)), **how)[0].round(1)  # 100 and 1 go equally far
+    array([[-0.7,  0. ],
+           [ 0. , -0.7]])
     """
     v = momentum * v + g
     u = g + momentum * v if nesterov else v

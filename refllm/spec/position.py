@@ -37,6 +37,10 @@ def add_positions(x: Array, P: Array, *, positions: Array) -> tuple[Array, Pullb
     Source:  Devlin et al. 2019 sec. 3; Radford et al. 2018 sec. 3.1; documents 003 sec. 4.3 (code).
     Shapes:  x (..., C); P (S, C); positions (...) in [0, S) -> y (..., C)
     Back:    dx = dy;   dP[s] = Σ of dy over the tokens at position s
+
+    >>> add_positions(ones((2, 2)), array([[0., 0.], [10., 20.], [30., 40.]]), positions=array([2, 0]))[0]
+    array([[31., 41.],
+           [ 1.,  1.]])
     """
 
     def add_positions_back(dy: Array) -> tuple[Array, Array]:

@@ -12,6 +12,11 @@ def rnn(x: Array, h: Array, Wx: Array, Wh: Array, b: Array, *, token_mask: Array
     Back:    h_t reaches the loss through y_t and through h_{t+1}   hence, from the last step to the first,
              dh_t = dy_t + dz_{t+1} Whᵀ,   dz_t = dh_t (1 - h_t²);   then dx_t = dz_t Wxᵀ,   dWx = Σ x_tᵀ dz_t,
              dWh = Σ h_{t-1}ᵀ dz_t,   db = Σ dz_t. Where there is no token, dz_t = 0 and dh_t passes on.
+
+    >>> x, h = array([[[0.], [5.]]]), array([[1.]])  # the second place has no token: tanh(log 2) = 3/5 stays
+    >>> rnn(x, h, array([[1.]]), array([[log(2.)]]), zeros(1), token_mask=array([[True, False]]))[0]
+    array([[[0.6],
+            [0.6]]])
     """
     T, states = x.shape[1], [h]
     for t in range(T):
@@ -43,6 +48,11 @@ def lstm(
     Back:    from the last step to the first:   dh_t = dy_t + dz_{t+1} Whᵀ,   do = dh_t tanh(c_t),
              dc_t = f_{t+1} dc_{t+1} + dh_t o (1 - tanh² c_t),   di = dc_t g,   df = dc_t c_{t-1},   dg = dc_t i;
              dz_t = (di i (1 - i), df f (1 - f), dg (1 - g²), do o (1 - o)); the rest as in RNN.
+
+    >>> c, b = array([[log(2.)]]), array([-1000., 1000., 5., 1000.])  # i = 0, f = o = 1: c stays, y = tanh(c)
+    >>> lstm(zeros((1, 2, 1)), zeros((1, 1)), c, zeros((1, 4)), zeros((1, 4)), b, token_mask=None)[0]
+    (array([[[0.6],
+            [0.6]]]), array([[0.69314718]]))
     """
     T, states, cells, gates = x.shape[1], [h], [c], []
     for t in range(T):
@@ -107,6 +117,10 @@ def window(x: Array, past: Array, *, places: int, token_mask: Array | None) -> t
              ch. 1.
     Shapes:  x (B, T, C); past (B, places-1, C); token_mask bool (B, T) -> y (B, T, places*C)
     Back:    dx_t = Σ_k dy_{t+k}[k],   dy_t[k] being the part of dy_t that stands for x_{t-k}; dpast likewise
+
+    >>> window(array([[[1.], [2.]]]), array([[[8.], [9.]]]), places=3, token_mask=None)[0]
+    array([[[1., 9., 8.],
+            [2., 1., 9.]]])
     """
     (B, T, C), before = x.shape, past.shape[1]
     seen = concatenate([past, x if token_mask is None else where(token_mask[..., None], x, 0)], axis=1)

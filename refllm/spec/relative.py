@@ -13,6 +13,10 @@ def t5_bias_causal(E: Array, *, queries: int, keys: int, farthest: int) -> tuple
     Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1, the decoder; the formula is that of the released code.
     Shapes:  E (K, H) -> r (H, queries+keys-1)
     Back:    dE[b] = Σ of dr over the distances of bucket b
+
+    >>> buckets = array([[0.], [1.], [2.], [3.]])
+    >>> t5_bias_causal(buckets, queries=2, keys=6, farthest=8)[0]  # 5, 4, 3, 2, 1, 0 places back, and a later key
+    array([[3., 3., 2., 2., 1., 0., 0.]])
     """
     buckets = [bucket(max(-d, 0), len(E), farthest) for d in distances(queries, keys)]
     return _rows_for(E, buckets)
@@ -24,6 +28,10 @@ def t5_bias_bidirectional(E: Array, *, queries: int, keys: int, farthest: int) -
     Source:  Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1, the encoder; the formula is that of the released code.
     Shapes:  E (2*K, H) -> r (H, queries+keys-1)
     Back:    dE[b] = Σ of dr over the distances of bucket b
+
+    >>> buckets = array([[0.], [1.], [2.], [3.]])
+    >>> t5_bias_bidirectional(buckets, queries=3, keys=3, farthest=8)[0]  # row 2 would be a later key 0 places away
+    array([[1., 1., 0., 3., 3.]])
     """
     half = len(E) // 2
     buckets = [bucket(abs(d), half, farthest) + half * (d > 0) for d in distances(queries, keys)]

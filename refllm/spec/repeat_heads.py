@@ -9,6 +9,9 @@ def repeat_heads(k: Array, *, groups: int) -> tuple[Array, Pullback]:
     Source:  Ainslie et al. 2023 (arXiv:2305.13245) sec. 2.2; Shazeer 2019 (arXiv:1911.02150) for one head.
     Shapes:  k (..., G, S, D) -> y (..., G*groups, S, D)
     Back:    dk[g] = Σ of dy over the heads h with h // groups = g
+
+    >>> repeat_heads(array([[[1.]], [[2.]]]), groups=2)[0][:, 0, 0]
+    array([1., 1., 2., 2.])
     """
     *lead, G, S, D = k.shape
 

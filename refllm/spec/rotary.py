@@ -10,6 +10,10 @@ def rotary_halves(x: Array, *, positions: Array, base: float) -> tuple[Array, Pu
     Source:  Su et al. 2021 (arXiv:2104.09864) sec. 3.2.2; the order of the entries is that of GPT-NeoX's code.
     Shapes:  x (..., T, 2*I) -> y (..., T, 2*I)
     Back:    a rotation's transpose is the opposite rotation:   dx = dy turned by -angle
+
+    >>> x = array([[1., 2., 3., 4.]])
+    >>> rotary_halves(x, positions=array([pi() / 2]), base=1.)[0]  # a quarter turn of (1, 3) and (2, 4)
+    array([[-3., -4.,  1.,  2.]])
     """
     half, a = x.shape[-1] // 2, angles(positions, x.shape[-1], base)
 
@@ -28,6 +32,10 @@ def rotary_interleaved(x: Array, *, positions: Array, base: float) -> tuple[Arra
     Source:  Su et al. 2021 (arXiv:2104.09864) sec. 3.2.2, equations 15 and 34.
     Shapes:  x (..., T, 2*I) -> y (..., T, 2*I)
     Back:    dx = dy turned by -angle
+
+    >>> x = array([[1., 2., 3., 4.]])
+    >>> rotary_interleaved(x, positions=array([pi() / 2]), base=1.)[0]  # a quarter turn of (1, 2) and (3, 4)
+    array([[-2.,  1., -4.,  3.]])
     """
     a = angles(positions, x.shape[-1], base)
 

@@ -30,6 +30,9 @@ def gate(p: Array, *, chosen: Array) -> tuple[Array, Pullback]:
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1, eq. 2 with one expert; documents 002 sec. 1.1.
     Shapes:  p (..., E); chosen (...) in [0, E) -> y (...)
     Back:    dp = dy at the chosen expert, 0 at the others
+
+    >>> gate(array([[0.25, 0.75], [0.9, 0.1]]), chosen=array([1, 0]))[0]
+    array([0.75, 0.9 ])
     """
 
     def gate_back(dy: Array) -> Array:
@@ -45,6 +48,10 @@ def load_balance(p: Array, *, chosen: Array, token_mask: Array | None) -> tuple[
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2, eq. 4 to 6; documents 002 sec. 1.1.
     Shapes:  p (..., T, E); chosen (..., T) in [0, E); token_mask bool (..., T) -> y (...)
     Back:    dp[t, e] = dy E f_e / count: f counts choices and has no gradient
+
+    >>> p = array([[[0.5, 0.5], [0.5, 0.5]], [[1., 0.], [1., 0.]]])
+    >>> load_balance(p, chosen=array([[0, 1], [0, 0]]), token_mask=None)[0]  # evenly spread: 1; all to one of two: 2
+    array([1., 2.])
     """
     E = p.shape[-1]
     counted = (everywhere(chosen.shape) if token_mask is None else token_mask)[..., None]
@@ -64,6 +71,11 @@ def dispatch(x: Array, *, slots: Array, experts: int, capacity: int) -> tuple[Ar
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.2 and fig. 3; documents 002 sec. 1.1.
     Shapes:  x (..., T, C); slots (..., T) in [0, experts*capacity+1) -> y (..., experts, capacity, C)
     Back:    dx[t] = dy at its slot, 0 for a token that has none
+
+    >>> y = dispatch(array([[1.], [2.], [3.]]), slots=array([2, 4, 0]), experts=2, capacity=2)[0]
+    >>> y[..., 0]  # a row for each expert; the second token has no place
+    array([[3., 0.],
+           [1., 0.]])
     """
     size = experts * capacity
     index = _through_all_groups(slots, size)
@@ -81,6 +93,11 @@ def combine(z: Array, g: Array, *, slots: Array) -> tuple[Array, Pullback]:
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1, eq. 2, and 2.2; documents 002 sec. 1.1.
     Shapes:  z (..., E, K, C); g (..., T); slots (..., T) in [0, E*K+1) -> y (..., T, C)
     Back:    dz[e, k] = g[t] dy[t];   dg[t] = Σ_c dy[t] z[e, k]
+
+    >>> combine(array([[[3.]], [[5.]]]), array([0.5, 1., 1.]), slots=array([1, 2, 0]))[0]  # the second token has none
+    array([[2.5],
+           [0. ],
+           [3. ]])
     """
     index = _through_all_groups(slots, z.shape[-3] * z.shape[-2])
     by_slot = z.reshape(z.size // z.shape[-1], z.shape[-1])
@@ -111,6 +128,10 @@ def expert_matmul(x: Array, W: Array) -> tuple[Array, Pullback]:
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1 and fig. 2; documents 002 sec. 1.1.
     Shapes:  x (..., E, K, I); W (E, I, O) -> y (..., E, K, O)
     Back:    dx[e] = dy[e] W[e]ᵀ;   dW[e] = Σ over rows of x[e]ᵀ dy[e]
+
+    >>> expert_matmul(array([[[1.]], [[10.]]]), array([[[2.]], [[3.]]]))[0]
+    array([[[ 2.]],
+           [[30.]]])
     """
 
     def expert_matmul_back(dy: Array) -> tuple[Array, Array]:
@@ -126,6 +147,10 @@ def expert_linear(x: Array, W: Array, b: Array) -> tuple[Array, Pullback]:
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1 and fig. 2; documents 002 sec. 1.1.
     Shapes:  x (..., E, K, I); W (E, I, O); b (E, O) -> y (..., E, K, O)
     Back:    that of `expert_matmul`;   db[e] = Σ over rows of dy[e]
+
+    >>> expert_linear(array([[[1.]], [[10.]]]), array([[[2.]], [[3.]]]), array([[5.], [6.]]))[0]
+    array([[[ 7.]],
+           [[36.]]])
     """
     y, expert_matmul_back = expert_matmul(x, W)
 

@@ -9,6 +9,10 @@ def mean_squared_error(x: Array, t: Array) -> tuple[Array, Pullback]:
     Source:  documents 000 sec. 4.1.
     Shapes:  x (...); t (...) -> y ()
     Back:    dx = 2 (x - t) dy / N;   dt = -dx
+
+    >>> y, mean_squared_error_back = mean_squared_error(array([1., 2.]), array([1., 4.]))
+    >>> print(y, mean_squared_error_back(array(1.))[0])
+    2.0 [ 0. -2.]
     """
 
     def mean_squared_error_back(dy: Array) -> tuple[Array, Array]:
@@ -25,6 +29,10 @@ def l2_penalty(w: Array, *, strength: float) -> tuple[Array, Pullback]:
     Source:  documents 000 sec. 4.4; Krogh & Hertz 1992; Loshchilov & Hutter 2019 (arXiv:1711.05101) for the difference.
     Shapes:  w (...) -> y ()
     Back:    dw = strength w dy
+
+    >>> y, l2_penalty_back = l2_penalty(array([1., 2.]), strength=0.5)
+    >>> print(y, l2_penalty_back(array(1.)))
+    1.25 [0.5 1. ]
     """
 
     def l2_penalty_back(dy: Array) -> Array:
