@@ -18,6 +18,10 @@ def cross_attention(
     Shapes:  x (..., T, C); memory (..., S, C); Wq (C, I); Wkv (C, 2*I); Wo (I, C); attention_mask bool (..., 1, S)
              -> y (..., T, C)
     Back:    gives dx, dmemory and dp
+
+    >>> p = {"Wq": ones((1, 1)), "Wkv": array([[1., 10.]]), "Wo": ones((1, 1))}
+    >>> cross_attention(zeros((1, 1)), array([[2.], [4.]]), p, heads=1, scaled=True, attention_mask=None)[0]
+    array([[30.]])
     """
     q, q_back = affine(x, p, "q")
     kv, kv_back = affine(memory, p, "kv")

@@ -19,6 +19,12 @@ def expert_parallel_layer(
              -> y (..., T, C)
     Back:    that of the own experts. Their weights get the gradient of all tokens that came here, undivided; dx and dg
              are parts, which are sent
+
+    >>> p = {"W1": array([[[2.]], [[3.]]]), "W2": ones((2, 1, 1))}
+    >>> how = {"chosen": array([1, 0]), "capacity": 1, "activation": "relu", "ranks": 2}
+    >>> expert_parallel_layer(ones((2, 1)), array([0.5, 1.]), p, **how, rank=1)[0]  # the second token is the other's
+    array([[1.5],
+           [0. ]])
     """
     E = len(p["W1"])
     own = shard(E, ranks=ranks, rank=rank)

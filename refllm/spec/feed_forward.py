@@ -19,6 +19,11 @@ def feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Pullback
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.3; documents 002 sec. 3.1 step 3.
     Shapes:  x (..., C); W1 (C, F); b1 (F,); W2 (F, C); b2 (C,) -> y (..., C)
+
+    >>> p = {"W1": array([[2., -3.]]), "W2": array([[1.], [10.]])}
+    >>> feed_forward(array([[1.], [-1.]]), p, activation="relu")[0]  # each unit is open for one of the two
+    array([[ 2.],
+           [30.]])
     """
     h, first_back = affine(x, p, "1")
     a, activation_back = activated(h, activation=activation)
@@ -39,6 +44,10 @@ def gated_feed_forward(x: Array, p: Tree, *, activation: str) -> tuple[Array, Pu
     Source:  Shazeer 2020 (arXiv:2002.05202) sec. 2; SwiGLU is the one with f = silu.
     Shapes:  x (..., C); Wg (C, F); W1 (C, F); W2 (F, C) -> y (..., C)
     Back:    x is used twice, so dx is the sum of what comes back through the gate and through W1
+
+    >>> p = {"Wg": array([[2., -3.]]), "W1": array([[5., 7.]]), "W2": ones((2, 1))}
+    >>> gated_feed_forward(array([[1.]]), p, activation="relu")[0]  # 2 · 5 + 0 · 7
+    array([[10.]])
     """
     g, gate_back = affine(x, p, "g")
     f, activation_back = activated(g, activation=activation)

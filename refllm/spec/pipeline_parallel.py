@@ -14,6 +14,13 @@ def pipeline_stage(x: Array, p: Tree, *, activation: str, ranks: int, rank: int)
     Shapes:  x (M, ..., C); W1 (C, F); b1 (F,); W2 (F, C); b2 (C,) -> y (M, ..., C)
     Back:    dp is the sum over the micro-batches, 0 for the layers of others. The loss is divided by the count of the
              whole batch, so nothing is divided here
+
+    >>> layers = {"layers": [{"W1": ones((1, 1)), "W2": array([[w]])} for w in (1., 2.)]}  # 2 h and 3 h, for h > 0
+    >>> sent = pipeline_stage(array([[1.], [2.]]), layers, activation="relu", ranks=2, rank=0)[0]
+    >>> sent, pipeline_stage(sent, layers, activation="relu", ranks=2, rank=1)[0]
+    (array([[2.],
+           [4.]]), array([[ 6.],
+           [12.]]))
     """
     layers = p["layers"]
     own = shard(len(layers), ranks=ranks, rank=rank)

@@ -36,6 +36,11 @@ def bidirectional(x: Array, p: Tree, *, cell: str, token_mask: Array | None) -> 
     Source:  Schuster & Paliwal 1997; documents 003 sec. 4.1.
     Shapes:  x (B, T, I); token_mask bool (B, T) -> y (B, T, N+N)
     Back:    x is used twice, so dx is the sum of what comes back from both
+
+    >>> p = {"Wx": ones((1, 1)), "Wh": array([[log(2.) / 0.6]]), "b": zeros(1)}  # tanh(log 2) = 0.6 is handed on as 0.6
+    >>> bidirectional(array([[[log(2.)], [0.]]]), {"forward": p, "backward": p}, cell="rnn", token_mask=None)[0]
+    array([[[0.6, 0.6],
+            [0.6, 0. ]]])
     """
     turned = None if token_mask is None else token_mask[:, ::-1]
     ahead, forward_back = recurrent_layer(x, p["forward"], cell=cell, token_mask=token_mask)

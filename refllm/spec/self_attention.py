@@ -19,6 +19,11 @@ def self_attention(
              of one head).
     Shapes:  x (..., T, C); Wqkv (C, 3*C); bqkv (3*C,); Wo (C, C); bo (C,); attention_mask bool (..., 1, T) -> y
              (..., T, C)
+
+    >>> p = {"Wqkv": array([[0., 0., 1.]]), "bqkv": zeros(3), "Wo": ones((1, 1)), "bo": zeros(1)}
+    >>> self_attention(array([[2.], [4.]]), p, heads=1, causal=True, attention_mask=None)[0]  # the means of those seen
+    array([[2.],
+           [3.]])
     """
     (q, k, v), projected_back = projected(x, p["Wqkv"], p["bqkv"], heads=heads, parts=3)
     a, attention_back = attention(q, k, v, causal=causal, attention_mask=attention_mask)
@@ -91,6 +96,11 @@ def grouped_attention(
     Shapes:  x (..., T, C); Wq (C, H*D); Wk (C, G*D); Wv (C, G*D); Wo (H*D, C); r (H, T+T-1); positions (..., T);
              attention_mask bool (..., 1, T) -> y (..., T, C)
     Back:    gives dx, the sum of what comes back through q, k and v; dp; and, where there is an r, dr
+
+    >>> p = {"Wq": zeros((1, 2)), "Wk": ones((1, 1)), "Wv": array([[5.]]), "Wo": array([[1.], [10.]])}
+    >>> how = {"rotation": None, "positions": arange(1), "base": 1., "causal": True, "attention_mask": None}
+    >>> grouped_attention(array([[1.]]), p, None, heads=2, kv_heads=1, **how)[0]  # both heads read the one value, 5
+    array([[55.]])
     """
     groups = heads // kv_heads
     (q, q_back), (k, k_back), (v, v_back) = (matmul(x, p[name]) for name in ("Wq", "Wk", "Wv"))

@@ -16,6 +16,9 @@ def sequence_parallel_norm(
     Shapes:  x (..., T, C); g (C,); b (C,) -> y (..., own, C)
     Back:    that of `layer_norm` for the own places, 0 for the others. Every rank has g and b, and sees some of the
              places: dg and db are parts, which are sent; the gradient is their sum
+
+    >>> sequence_parallel_norm(array([[0., 2.], [9., 5.]]), ones(2), zeros(2), eps=0., ranks=2, rank=1)[0]
+    array([[ 1., -1.]])
     """
     T = x.shape[-2]
     own = shard(T, ranks=ranks, rank=rank)
@@ -37,6 +40,11 @@ def sequence_parallel_dropout(
     Source:  Korthikanti et al. 2022 (arXiv:2205.05198) sec. 4.2.2; Srivastava et al. 2014.
     Shapes:  x (..., T, C); dropout_mask bool (..., T, C) -> y (..., own, C)
     Back:    that of `dropout` for the own places, 0 for the others
+
+    >>> x, mask = array([[1.], [2.], [3.], [4.]]), array([[True], [True], [False], [True]])
+    >>> sequence_parallel_dropout(x, dropout_mask=mask, rate=0.5, ranks=2, rank=1)[0]
+    array([[0.],
+           [8.]])
     """
     T = x.shape[-2]
     own = shard(T, ranks=ranks, rank=rank)
@@ -59,6 +67,11 @@ def ring_attention(
     Shapes:  q (..., T, D); k (..., T, D); v (..., T, E); attention_mask bool (..., T, T) -> y (..., own, E)
     Back:    the turns in reverse: that of `merge_attention` gives the gradients of both of its parts, and a turn's own
              that of the keys and values it was made with, which go round with them. l is no output: it begins with 0
+
+    >>> q, k, v = zeros((4, 1)), zeros((4, 1)), array([[2.], [4.], [6.], [8.]])
+    >>> ring_attention(q, k, v, causal=True, attention_mask=None, ranks=2, rank=1)[0]  # means of three and of four
+    array([[4.],
+           [5.]])
     """
     T = q.shape[-2]
     own = shard(T, ranks=ranks, rank=rank)

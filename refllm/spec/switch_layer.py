@@ -21,6 +21,11 @@ def switch_layer(
              -> y (..., T, C), balance (...)
     Back:    the choice has no gradient: the router learns by the probability that y is multiplied with, and by the
              balance, so dP is the sum of two; and dx of two, through the experts and through the router
+
+    >>> p = {"Wr": array([[0., log(3.)]]), "W1": array([[[1.]], [[2.]]]), "W2": ones((2, 1, 1))}
+    >>> switch_layer(ones((1, 2, 1)), p, activation="relu", capacity=1, token_mask=None)[0]  # 3/4 · 2, and no room
+    (array([[[1.5],
+            [0. ]]]), array([1.5]))
     """
     scores, scores_back = matmul(x, p["Wr"])
     P, softmax_back = softmax(tap("scores", scores))

@@ -58,6 +58,10 @@ def parallel_feed_forward(x: Array, p: Tree, *, activation: str, ranks: int, ran
     Source:  Shoeybi et al. 2019 (arXiv:1909.08053) sec. 3 and fig. 3a.
     Shapes:  x (..., C); W1 (C, F); b1 (F,); W2 (F, C); b2 (C,) -> y (..., C)
     Back:    that of `feed_forward` with the own weights; dx is a part, which is sent
+
+    >>> p = {"W1": array([[2., 3.]]), "b1": zeros(2), "W2": array([[1.], [10.]]), "b2": array([5.])}
+    >>> [parallel_feed_forward(array([[1.]]), p, activation="relu", ranks=2, rank=n)[0] for n in (0, 1)]  # 2 + 5, 30
+    [array([[7.]]), array([[30.]])]
     """
     F = len(p["b1"])
     own = shard(F, ranks=ranks, rank=rank)
@@ -82,6 +86,11 @@ def head_parallel_attention(
     Shapes:  x (..., T, C); Wqkv (C, 3*C); bqkv (3*C,); Wo (C, C); bo (C,); attention_mask bool (..., 1, T) -> y
              (..., T, C)
     Back:    that of `self_attention` with the own weights; dx is a part, which is sent
+
+    >>> I, how = array([[1., 0.], [0., 1.]]), {"heads": 2, "causal": True, "attention_mask": None, "ranks": 2}
+    >>> p = {"Wqkv": concatenate([zeros((2, 4)), I], axis=-1), "bqkv": zeros(6), "Wo": I, "bo": zeros(2)}
+    >>> [head_parallel_attention(array([[3., 5.]]), p, **how, rank=n)[0] for n in (0, 1)]  # of one token, its value
+    [array([[3., 0.]]), array([[0., 5.]])]
     """
     C, D = len(p["Wo"]), len(p["Wo"]) // heads
     own = shard(heads, ranks=ranks, rank=rank)

@@ -14,6 +14,13 @@ def transformer_layer(
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; Radford et al. 2019 sec. 2.3; documents 002 sec. 3.1.
     Shapes:  x (..., T, C); attention_mask bool (..., 1, T) -> y (..., T, C)
+
+    >>> N, Z = {"g": ones(2), "b": zeros(2)}, zeros((2, 2))  # both sublayers give 0: what is left is x, or its norm
+    >>> attention = {"Wqkv": zeros((2, 6)), "bqkv": zeros(6), "Wo": Z, "bo": zeros(2)}
+    >>> p = {"norm1": N, "attention": attention, "norm2": N, "feed_forward": {"W1": Z, "W2": Z}}
+    >>> how = {"heads": 1, "causal": True, "attention_mask": None, "activation": "relu", "eps": 0.}
+    >>> [transformer_layer(array([[1., 3.]]), p, norm=norm, **how)[0] for norm in ("pre", "post")]
+    [array([[1., 3.]]), array([[-1.,  1.]])]
     """
 
     def attend(h: Array, p: Tree) -> tuple[Array, Pullback]:
@@ -42,6 +49,13 @@ def llama_layer(
     Source:  Touvron et al. 2023 (arXiv:2302.13971) sec. 2.2.
     Shapes:  x (..., T, C); r (H, T+T-1); positions (..., T); attention_mask bool (..., 1, T) -> y (..., T, C)
     Back:    gives dx, dp and, where there is an r, dr
+
+    >>> N, Z = {"g": ones(2)}, zeros((2, 2))  # both sublayers give 0: what is left is x
+    >>> attention, gated = dict.fromkeys(("Wq", "Wk", "Wv", "Wo"), Z), dict.fromkeys(("Wg", "W1", "W2"), Z)
+    >>> p = {"norm1": N, "attention": attention, "norm2": N, "feed_forward": gated}
+    >>> how = {"rotation": None, "positions": arange(1), "base": 1., "attention_mask": None, "eps": 0.}
+    >>> llama_layer(array([[1., 3.]]), p, None, heads=1, kv_heads=1, **how)[0]
+    array([[1., 3.]])
     """
 
     def attend(h: Array, p: Tree) -> tuple[Array, Pullback]:

@@ -84,6 +84,11 @@ def vocabulary_parallel_cross_entropy(
     Shapes:  l (R, ...); t (R, ...); targets (...) -> y ()
     Back:    with w = dy / count where it counts, 0 elsewhere:   dl_r = w softmax(l)_r,   dt_r = -w. A rank goes on with
              its own two, and multiplies them by nothing: y is one number, not one of each rank
+
+    >>> l, t = log(array([[2.], [8.]])), log(array([[1.], [5.]]))
+    >>> y = vocabulary_parallel_cross_entropy(l, t, targets=array([3]), ignore=None)[0]
+    >>> array([exp(-y)])  # P = 5 / (2 + 8)
+    array([0.5])
     """
     counted = everywhere(targets.shape) if ignore is None else targets != ignore
     count = max(1, int(counted.sum()))
