@@ -19,7 +19,7 @@ def cross_attention(
              -> y (..., T, C)
     Back:    gives dx, dmemory and dp
 
-    >>> p = {"Wq": ones((1, 1)), "Wkv": array([[1., 10.]]), "Wo": ones((1, 1))}
+    >>> p = {"Wq": ones((1, 1)), "Wkv": array([[1., 10.]]), "Wo": ones((1, 1))}  # q = 0: the mean of 20 and 40
     >>> cross_attention(zeros((1, 1)), array([[2.], [4.]]), p, heads=1, scaled=True, attention_mask=None)[0]
     array([[30.]])
     """
