@@ -15,7 +15,7 @@ from refllm.numbers import plans
 from refllm.verify import check, reference
 from refllm.verify.adapter import Functions
 from refllm.verify.laws import at_size
-from refllm.verify.laws.drawn import SIZES, drawn, other_shapes
+from refllm.verify.laws.drawn import SIZES, drawn, is_of_one_length, other_shapes
 from refllm.verify.laws.fresh import FRESH
 from refllm.verify.laws.trying import Trying
 from refllm.verify.sized.cases import SizedCase, load
@@ -98,9 +98,12 @@ def test_what_is_right_for_stored_cases_alone_breaks_a_law(
 
 
 def of_each_operation() -> list[SizedCase]:
-    """A small case of each operation."""
+    """A small case of each operation, one that can grow where there is one."""
     usual = [case for case in CASES.values() if work(case) > LEAST]
-    return list({case.operation: case for case in sorted(usual, key=work, reverse=True)}.values())
+    order = sorted(
+        usual, key=lambda case: (not is_of_one_length(case), -work(case))
+    )  # the last of an operation is taken
+    return list({case.operation: case for case in order}.values())
 
 
 FEW = ("top_experts", "cross_entropy", "clip_by_global_norm", "layer_norm", "rotary_halves", "gate", "relu")

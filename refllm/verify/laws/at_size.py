@@ -18,7 +18,7 @@ from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, FaultError, Truth, UnsupportedError
 from refllm.verify.law import Law
 from refllm.verify.laws.calls import AGAIN, again, between, layouts, poison
-from refllm.verify.laws.drawn import drawn
+from refllm.verify.laws.drawn import drawn, is_of_one_length
 from refllm.verify.laws.neighbours import neighbours
 from refllm.verify.laws.swallowed import swallowed
 from refllm.verify.laws.trial import Base, Trial
@@ -134,6 +134,7 @@ def _further(right: list[SizedCase], chosen: Mapping[str, SizedCase]) -> Iterato
     for operation, smallest in chosen.items():
         others = sorted((c for c in right if c.operation == operation and c is not smallest), key=work)
         others = [case for case in others if work(case) <= LARGEST]
+        others = [case for case in others if not is_of_one_length(case)] or others  # those can grow
         yield from {case.id: case for case in (others[len(others) // 2 : len(others) // 2 + 1] + others[-1:])}.values()
 
 

@@ -105,7 +105,7 @@ def other_shapes(sized: SizedCase) -> SizedCase | None:
 
     Axes of one length stay of one length: which of them belong together, their lengths tell.
     """
-    if any(_recipe(x) and (x["profile"] in LISTED or "modulus" in x) for x in sized.keywords.values()):
+    if is_of_one_length(sized):
         return None
     by = secrets.choice(GROWS)
     fixed = {n for recipe in _recipes(sized) if "lengths" in recipe for n in recipe["shape"][:-1]}
@@ -114,6 +114,11 @@ def other_shapes(sized: SizedCase) -> SizedCase | None:
     if "causal" not in sized.keywords:  # one that grows alone may leave queries without a key
         ways += [{n: n + by} for n in lengths]
     return next((grown for way in ways if (grown := _grown(sized, way))), None)
+
+
+def is_of_one_length(sized: SizedCase) -> bool:
+    """Whether a keyword holds numbers that belong to the lengths which the case has."""
+    return any(_recipe(x) and (x["profile"] in LISTED or "modulus" in x) for x in sized.keywords.values())
 
 
 def _recipe(x: Any) -> bool:
