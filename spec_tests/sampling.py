@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import pytest
 
 
-def left_out(items: Iterable[pytest.Item]) -> set[pytest.Item]:
-    """Of each law that is marked `one_in(k)` all but every k-th of its subjects.
+def left_out(items: Sequence[pytest.Item]) -> set[pytest.Item]:
+    """What is marked `every`, and of each law that is marked `one_in(k)` all but every k-th of its subjects.
 
     Where the counting begins differs from law to law, so that every subject is examined by some of them.
     """
@@ -18,7 +18,7 @@ def left_out(items: Iterable[pytest.Item]) -> set[pytest.Item]:
     for item in items:
         if item.get_closest_marker("one_in") and not item.get_closest_marker("skip"):
             subjects_of[item.nodeid.partition("[")[0]].append(item)
-    found: set[pytest.Item] = set()
+    found = {item for item in items if item.get_closest_marker("every")}
     for law, subjects in subjects_of.items():
         [k] = subjects[0].get_closest_marker("one_in").args  # type: ignore[union-attr]
         first = zlib.crc32(law.encode()) % min(k, len(subjects))

@@ -53,6 +53,7 @@ def run(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.every
 def test_an_adapter_has_a_test_a_case_with_the_diagnosis_in_the_failure(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ADAPTER)
     status, said = run(tmp_path, "--refllm", "mine.py", "--refllm-values", "-v", "--junit-xml", "found.xml")

@@ -105,6 +105,7 @@ def test_on_one_core_a_step_takes_at_most_three_quarters_of_a_plain_one() -> Non
 
 @pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
 @pytest.mark.host
+@pytest.mark.every
 def test_on_two_cores_a_step_takes_at_most_six_tenths_of_a_plain_one() -> None:
     """Two workers against two threads of BLAS. On a busy machine the plain step takes many times as long, and this
     test shows less than the one above."""

@@ -30,6 +30,7 @@ def whole() -> Record:
     return record
 
 
+@pytest.mark.every
 def test_nothing_is_missing_from_a_whole_book() -> None:
     assert list(coverage.holes(whole(), [])) == []
 

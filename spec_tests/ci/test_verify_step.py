@@ -30,6 +30,7 @@ def step(folder: Path, arguments: str) -> tuple[int, str]:
         ("x, lambda dy: dy", 1),
     ],
 )
+@pytest.mark.every
 def test_the_status_is_that_of_the_command_and_the_reports_are_there(tmp_path: Path, body: str, status: int) -> None:
     (tmp_path / "my own.py").write_text(f"import numpy\n\ndef relu(x):\n    return {body}\n")
     found, said = step(tmp_path, "'my own.py' --dtype float32 --search 0 --no-laws")

@@ -73,6 +73,7 @@ def _pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
+@pytest.mark.every
 def test_the_tests_of_the_operations_run_on_the_double() -> None:
     done = _pytest("--device=double", "spec_tests/ops/test_embedding.py")
     assert done.returncode == 0, done.stdout
