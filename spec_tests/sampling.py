@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pytest
 
 
-def left_out(items: Sequence[pytest.Item]) -> set[pytest.Item]:
+def left_out(items: Iterable[pytest.Item]) -> set[pytest.Item]:
     """What is marked `every`, and of each law that is marked `one_in(k)` all but every k-th of its subjects.
 
     Where the counting begins differs from law to law, so that every subject is examined by some of them.
     """
+    items = list(items)
     subjects_of: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("one_in") and not item.get_closest_marker("skip"):

@@ -43,3 +43,8 @@ def test_of_many_laws_no_subject_is_left_out() -> None:
 def test_what_is_not_sampled_and_what_is_skipped_anyway_stays() -> None:
     plain, slow = law("plain", 5), law("slow", 5, pytest.mark.one_in(2), pytest.mark.skip("slow"))
     assert left_out([*plain, *slow]) == set()
+
+
+def test_what_is_marked_every_is_left_out_of_a_sample() -> None:
+    plain, dear = law("plain", 2), law("dear", 2, pytest.mark.every)
+    assert left_out([*plain, *dear]) == set(dear)
