@@ -9,12 +9,14 @@ is sent twice or is divided shows. What the processes run is torch_parallel_laye
 """
 
 import atexit
+import contextlib
 import functools
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 DTYPES = ["float64", "float32"]
 TOGETHER = 2  # processes for an operation that is not of one rank
@@ -36,14 +38,28 @@ class Ranks:
         atexit.register(self.close)
 
     def ask(self, *question):
+        """Everybody's answer. Where one fails, the others may wait for it for ever: all are ended, and it is told."""
         for process in self.processes:
             pickle.dump(question, process.stdin)
             process.stdin.flush()
-        return [pickle.load(process.stdout) for process in self.processes]
+        with ThreadPoolExecutor(len(self.processes)) as readers:
+            reading = [readers.submit(pickle.load, process.stdout) for process in self.processes]
+            for done in as_completed(reading):
+                failure = done.exception() or done.result()
+                if isinstance(failure, Exception):
+                    self.kill()
+                    raise failure
+        return [done.result() for done in reading]
+
+    def kill(self):
+        for process in self.processes:
+            process.kill()
+        started.cache_clear()
 
     def close(self):
         for process in self.processes:
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         for process in self.processes:
             process.wait()
         self.folder.cleanup()
@@ -56,9 +72,6 @@ def answered(name, arrays, keywords, *, dy=None, own):
     """The value and the gradients, on the rank that is asked for or on the next."""
     count = len(arrays[1]) if name == "sharded_clip" else keywords.get("ranks", TOGETHER)
     answers = started(count).ask(name, arrays, keywords, dy)
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
     return answers[(keywords.get("rank", 0) + (not own)) % count]
 
 
