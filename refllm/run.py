@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import refllm
 from refllm import checkpoint
 from refllm.backend import Array, generator, namespace, to_host
+from refllm.budget import Budget
 from refllm.cut_parameters import in_layers, require_layers
 from refllm.directory import RESUMABLE, occupied, require_empty
 from refllm.errors import UserError
@@ -31,7 +32,7 @@ from refllm.state_file import made_of
 from refllm.tasks import Task
 from refllm.tasks import load as load_task
 from refllm.tasks.stored import damage_refused, stored_model
-from refllm.timing import Clock, Timing, affordable, afterwards_of, kept_of, of_plan
+from refllm.timing import Clock, Timing
 from refllm.train import Settings, Trainer, refuse_divergence
 from refllm.workers import WorkerEndedError, Workers
 
@@ -59,13 +60,13 @@ class Run:
     ) -> None:
         self.directory, self.task, self.description = directory, task, description
         self.settings = made_of(Settings, description["settings"])
-        self.plan = made_of(Plan, description["plan"])
+        plan = made_of(Plan, description["plan"])
         self.reported = description["reported"]
         self.loss_sum, self.loss_steps = description["loss_sum"], description["loss_steps"]
-        self.timing = made_of(Timing, description.get("timing", {}))
-        self.wanted_afterwards = 0.0  # seconds that the command needs after the evaluation of a run by minutes
         self.final: dict[str, Any] | None = None
-        self.clock = Clock(description["seconds"], description["training_seconds"], self.plan.training_alone)
+        self.clock = Clock(description["seconds"], description["training_seconds"], plan.training_alone)
+        timing = made_of(Timing, description.get("timing", {}))
+        self.budget = Budget(plan, self.clock, timing, examples=task.examples_held_out, batch=self.settings.batch)
         self.best = made_of(Best, description.get("best", {}))
         self.best_weights = (groups or {}).get("best", {})
         self.keeper = ReportKeeper(directory, description, metrics=METRICS)
@@ -151,7 +152,7 @@ class Run:
     @property
     def done(self) -> bool:
         out_of_patience = self.plan.patience is not None and self.best.waited >= self.plan.patience
-        return out_of_patience or self.plan.progress(self.trainer.step_number, self._plan_seconds()) >= 1
+        return out_of_patience or self.budget.progress(self.trainer.step_number) >= 1
 
     @property
     def seconds(self) -> float:
@@ -161,20 +162,17 @@ class Run:
     def training_seconds(self) -> float:
         return self.clock.training
 
-    def _an_example(self) -> float:
-        return self.timing.an_example(self.training_seconds, self.trainer.step_number, self.settings.batch)
+    @property
+    def plan(self) -> Plan:
+        return self.budget.plan
 
+    @property
+    def timing(self) -> Timing:
+        return self.budget.timing
+
+    @property
     def _plan_seconds(self) -> float:
-        kept = self.timing.kept or self._kept()
-        return of_plan(self.plan, self.seconds, prepared=self.timing.prepared, kept=kept, afterwards=self._afterwards())
-
-    def _afterwards(self) -> float:
-        """Decided once and saved: a run that is opened again is done if it was, whatever the command wants by now."""
-        return self.timing.afterwards or afterwards_of(self.plan, self.wanted_afterwards)
-
-    def _kept(self) -> float:
-        examples, sample = self.task.examples_held_out, self.timing.sample
-        return kept_of(self.plan, examples=examples, sample=sample, an_example=self._an_example())
+        return self.budget.plan_seconds(self.trainer.step_number)
 
     def extend(self, *, steps: int | None, minutes: float | None) -> None:
         """Makes a run that is done so much longer, with a schedule of its own for what is added (refllm/plan.py).
@@ -187,12 +185,12 @@ class Run:
                 f"the run in {self.directory} is not complete: it stands at step {self.trainer.step_number:,}; go on "
                 f"with --resume {quoted(self.directory)} alone, and make it longer then"
             )
-        self.plan = replace(
+        plan = replace(
             self.plan, steps=steps, minutes=minutes, after_steps=self.trainer.step_number, after_seconds=self.seconds
         )
+        self.budget, self.final = self.budget.begun_again(plan), None
         self.description["plan"] = asdict(self.plan)
         self.reported, self.loss_sum, self.loss_steps = 0, 0.0, 0
-        self.timing, self.final = replace(self.timing, kept=0.0, afterwards=0.0), None
         if self.plan.patience is not None:
             self.best = replace(self.best, waited=0)
             self.best_weights = self.best_weights or self._copied_weights()
@@ -219,14 +217,14 @@ class Run:
         if self.trainer.step_number == self.plan.after_steps:
             self.timing.prepared = self.seconds - self.plan.after_seconds
         if self.plan.minutes is not None:
-            self.timing.afterwards = self._afterwards()
+            self.timing.afterwards = self.budget.afterwards
         trained, since = self.training_seconds, self.trainer.step_number  # at the last report
         while not self.done and not should_stop():
-            lr = self.plan.learning_rate(self.trainer.step_number + 1, self._plan_seconds(), self.settings)
+            lr = self.plan.learning_rate(self.trainer.step_number + 1, self._plan_seconds, self.settings)
             losses.append(self.trainer.step(self.batches.next_batch(), lr=lr))
             on_step(losses[-1])
             self.clock.count_training()
-            if self.plan.reports_due(self.trainer.step_number, self._plan_seconds()) > self.reported:
+            if self.plan.reports_due(self.trainer.step_number, self._plan_seconds) > self.reported:
                 self._read(losses)
                 self.clock.count_training()  # a device ends its steps when the losses are read
                 seconds = self.training_seconds - trained
@@ -271,14 +269,15 @@ class Run:
 
     def _report(self, lr: float, *, steps: int, seconds: float) -> dict[str, Any]:
         self.trainer.require_alike()
-        before, ends = self._kept(), self.done
-        measured = self._measured(self._sample())
+        step, ends = self.trainer.step_number, self.done
+        before = self.budget.kept(step)
+        measured = self._measured(self.budget.sample(step))
         if self.plan.minutes is not None:  # what the first report has taken tells more than the steps before it
-            self.timing.kept = self.timing.kept or (before if ends else self._kept())
+            self.timing.kept = self.timing.kept or (before if ends else self.budget.kept(step))
         self._refuse_divergence(measured["val_loss"])  # the last step may have spoiled the weights about to be saved
         tokens = self.task.tokens_a_batch(self.settings.batch)
         line = {
-            "step": self.trainer.step_number,
+            "step": step,
             "train_loss": self.loss_sum / max(1, self.loss_steps),
             **measured,
             "tokens_per_second": round(steps * tokens / max(seconds, 1e-9)),
@@ -286,19 +285,12 @@ class Run:
             "lr": lr,
             "norm": float(self.trainer.norm),
         }
-        due = self.plan.reports_due(self.trainer.step_number, self._plan_seconds())
+        due = self.plan.reports_due(self.trainer.step_number, self._plan_seconds)
         self.reported = max(due, self.reported + 1)
         self.loss_sum, self.loss_steps = 0.0, 0
         go_on = "begin again" if self.saved is None else f"go on with --resume {quoted(self.directory)}"
         append_line(self.directory, line, go_on=go_on)
         return line
-
-    def _sample(self) -> int:
-        """How many of the held-out examples every report reads."""
-        return self.timing.decide(
-            self.plan, examples=self.task.examples_held_out, batch=self.settings.batch, step=self.trainer.step_number,
-            progress=self.plan.progress(self.trainer.step_number, self._plan_seconds()),
-        )  # fmt: skip
 
     def _measured(self, most: int) -> dict[str, Any]:
         """The measures of so many held-out examples, how many they were, and of how many."""
@@ -319,10 +311,7 @@ class Run:
         """The measures of the weights that the training leaves on all that is held out, or of a run by minutes on a
         sample where there is no time for all of it."""
         if self.final is None:
-            most = affordable(
-                self.plan, self.clock.elapsed(), examples=self.task.examples_held_out, an_example=self._an_example(),
-                batch=self.settings.batch, afterwards=self._afterwards(),
-            )  # fmt: skip
+            most = self.budget.affordable(self.trainer.step_number)
             self.clock.count()
             self.final = self._measured(most)
         return self.final

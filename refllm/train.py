@@ -30,7 +30,6 @@ from refllm.optim.update import adamw
 from refllm.parameters import Tree, count, map_leaves, named_leaves
 from refllm.workers import Workers
 
-MOMENTS = ("moment1", "moment2")
 _DROPOUT_STREAM = 1 << 20  # the streams of a seed: 0 initial weights, 1 data order, this + step the draws of dropout
 
 # A smaller gradient leaves no second moment, since its square times 1 - beta2 is 0: eps alone divides it.

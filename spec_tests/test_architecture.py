@@ -53,6 +53,7 @@ LAYERS = [
     {"tasks"},
     {
         "plan",
+        "budget",
         "timing",
         "run",
         "reported",

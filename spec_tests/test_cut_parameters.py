@@ -20,7 +20,7 @@ from refllm.ranks import Ranks
 from refllm.run import measures
 from refllm.train import evaluate
 from spec_tests.ranks_in_threads import Aborted, on_ranks
-from spec_tests.test_ranks import MODELS, followed, together, trained, trainer_of
+from spec_tests.test_ranks import MODELS, followed, stepped_together, together, trained, trainer_of
 
 pytestmark = pytest.mark.skipif(not can_release(), reason="memory is given back on Linux alone")
 
@@ -95,12 +95,8 @@ def test_a_rank_keeps_its_share_of_everything_and_has_one_layer_more_at_a_time(r
                 drop(unit)
 
             p.bring, p.drop = brings, drops  # type: ignore[method-assign]
-            if workers.world.rank:
-                followed(workers, trainer)
-            else:
-                trainer.initialise()
-                trained(trainer, "gpt", 1)
-                workers.end()
+            stepped_together(workers, trainer)
+            workers.end()
             assert not there
             held = sum(x.nbytes for x in (p.own.vector, p.gradient, trainer.m.vector, trainer.v.vector))
             return [held, most[0], p.pieces.units[OUTSIDE].size + max(unit.size for unit in p.pieces.units[1:])]
@@ -143,10 +139,7 @@ def test_a_rank_that_fails_at_a_layer_ends_the_job(capsys: pytest.CaptureFixture
             trainer = trainer_of("gpt", workers)
             if workers.world.rank:
                 trainer._rows = lambda *arguments: 1 / 0  # type: ignore[method-assign, assignment]
-                followed(workers, trainer)
-            else:
-                trainer.initialise()
-                trained(trainer, "gpt", 1)
+            stepped_together(workers, trainer)
 
     with pytest.raises(Aborted, match="2"):
         on_ranks(2, life, shard="parameters")
@@ -176,11 +169,7 @@ def test_a_model_that_does_not_go_through_its_layers_one_by_one_is_refused(capsy
             trainer.cut._tree["layers"] = [dict(layer) for layer in layers]
             original = trainer.cut.finish
             trainer.cut.finish = lambda dp: original({**dp, "layers": []})  # type: ignore[method-assign, assignment]
-            if workers.world.rank:
-                followed(workers, trainer)
-            else:
-                trainer.initialise()
-                trained(trainer, "gpt", 1)
+            stepped_together(workers, trainer)
 
     with pytest.raises(Aborted, match="2"):
         on_ranks(2, life, shard="parameters")

@@ -72,6 +72,15 @@ def trained(trainer: Trainer, model: str, steps: int) -> list[float]:
     return [float(trainer.step(MODELS[model][3](step), lr=1e-3)) for step in range(steps)]
 
 
+def stepped_together(workers: Ranks, trainer: Trainer) -> None:
+    """One step of a GPT: the first rank asks for it, and the others follow."""
+    if workers.world.rank:
+        followed(workers, trainer)
+    else:
+        trainer.initialise()
+        trained(trainer, "gpt", 1)
+
+
 def followed(workers: Ranks, trainer: Trainer, measured: Any = None) -> None:
     """The life of a rank that does not lead."""
     measured = measured or measured_by(workers, trainer)
@@ -219,11 +228,7 @@ def test_a_rank_that_fails_while_others_wait_for_it_ends_the_job(
                     raise MemoryError("no room for what comes")
 
                 setattr(trainer, phase, fails)
-            if workers.world.rank:
-                followed(workers, trainer)
-            else:
-                trainer.initialise()
-                trained(trainer, "gpt", 1)
+            stepped_together(workers, trainer)
 
     with pytest.raises(Aborted, match="2"):
         on_ranks(2, life)

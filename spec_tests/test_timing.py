@@ -46,6 +46,7 @@ class Costs:
         run.task = SimpleNamespace(
             examples_held_out=examples, tokens_a_batch=task.tokens_a_batch, validate=None, name="text"
         )
+        run.budget.examples = examples
 
         def stepped(batch: Any, *, lr: float) -> Any:
             clock.now += step
@@ -295,7 +296,7 @@ def test_a_run_whose_time_is_over_is_over_for_who_opens_it_again(
     """Also where the command has kept time for what it does at the end, and where the evaluation there takes longer
     than the time that was left: what it takes is no longer that of the plan."""
     run = minutes_run(tmp_path, clock, example=example)
-    run.wanted_afterwards = afterwards
+    run.budget.wanted_afterwards = afterwards
     run.train(lambda: False, lambda loss: None, lambda line: None)
     run.evaluate()
     again = Run.resume(tmp_path / "run", Workers)
@@ -305,7 +306,7 @@ def test_a_run_whose_time_is_over_is_over_for_who_opens_it_again(
     assert not again.done
     before = clock.now
     again = by_clock(again, clock, step=2.0, example=example, save=0.0)
-    again.wanted_afterwards = afterwards
+    again.budget.wanted_afterwards = afterwards
     again.train(lambda: False, lambda loss: None, lambda line: None)
     assert clock.now - before == pytest.approx(MINUTE - min(afterwards, 3.0), abs=10)
     assert Run.resume(tmp_path / "run", Workers).done

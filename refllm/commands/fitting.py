@@ -120,7 +120,7 @@ def carry_out(
     else:
         prepared = new_run()
         prepared.clock.count_from(since)
-    prepared.wanted_afterwards = afterwards
+    prepared.budget.wanted_afterwards = afterwards
     with prepared.trainer.workers, prepared.held(), lasting_output():
         introduce(prepared)
         if prepared.concluded:

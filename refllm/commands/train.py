@@ -230,7 +230,7 @@ def _train(prepared: Run) -> int:
         return 0
     task = prepared.task
     if isinstance(task, Language):
-        prepared.wanted_afterwards = COUNTING * len(task.text.end) + WRITING
+        prepared.budget.wanted_afterwards = COUNTING * len(task.text.end) + WRITING
         if not prepared.trainer.workers.layered:  # no rank has all that would write
             prepared.keeper.sampler = lambda: _writing(prepared)
     if not carried_out(prepared, go_on=command("train")):

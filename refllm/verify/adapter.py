@@ -12,16 +12,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import inspect
-import os
 import sys
-import sysconfig
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy
@@ -30,13 +25,13 @@ from refllm.errors import UserError
 from refllm.parameters import Tree, map_leaves, named_leaves
 from refllm.verify import arrays, declared_plan, plugging, watched
 from refllm.verify.arrays.bridge import Bridge
-from refllm.verify.case import CARRIERS, Case, FaultError, MisshapenError, RaisedError, Response, UnsupportedError
+from refllm.verify.calling import call, described, importable, undisturbed, unwarned
+from refllm.verify.case import CARRIERS, Case, FaultError, MisshapenError, Response, UnsupportedError
 from refllm.verify.law import Law
 from refllm.verify.plugging import NOTHING_SAID, Plug
 from refllm.verify.poison import poisoned
 from refllm.verify.watched import Watch
 
-_OWN = str(Path(__file__).parent)  # what lies here calls functions, and is not where they fail
 BY_ARRAYS = ("float64", "float32", "float16")  # precisions that the dtype of the arrays says; the others need DTYPES
 
 
@@ -64,9 +59,9 @@ class Functions:
     def respond(self, case: Case, dtype: str) -> Response:
         """Calls the operation of the case and its pullback. Raises UnsupportedError, FaultError."""
         require_served(self.name, self.functions, self.dtypes, case, dtype)
-        with _undisturbed(), _importable(self.folder):
+        with undisturbed(), importable(self.folder):
             if self.use_dtype is not None:
-                _call("use_dtype", self.use_dtype, dtype)
+                call("use_dtype", self.use_dtype, dtype)
             arguments, keywords = case.arguments(dtype), case.keyword_arguments()
             with poisoned(_sizes(arguments)) if case.manner.poisoned else contextlib.nullcontext():
                 return self._respond(case, dtype, arguments, keywords)
@@ -74,7 +69,7 @@ class Functions:
     def _respond(self, case: Case, dtype: str, arguments: list[Tree], keywords: dict[str, Any]) -> Response:
         function = self._bridged(case.operation, dtype, gradients=bool(case.gradients))
         watch = Watch(case, dtype, arguments, keywords)
-        returned = _call(case.operation, function, *arguments, **keywords)
+        returned = call(case.operation, function, *arguments, **keywords)
         y, back, taps = _parts(returned, case.operation)
         y, taps = arrays.all_arrived(y, dtype), arrays.all_arrived(taps, dtype)
         try:
@@ -85,7 +80,7 @@ class Functions:
             if back is None or not case.gradients:
                 return Response(outputs, None, taps, self._overwritten(case, outputs), _once(laws))
             cotangents = case.pull(dtype)
-            pulled = _call(f"{case.operation}'s pullback", back, *cotangents)
+            pulled = call(f"{case.operation}'s pullback", back, *cotangents)
             gradients = case.flat_gradients(arrays.all_arrived(pulled, dtype))
         except MisshapenError as error:
             raise FaultError(str(error)) from None
@@ -151,19 +146,19 @@ def from_file(path: str | PathLike[str], plug: Plug = NOTHING_SAID, *, stays: bo
 def _imported(name: str) -> ModuleType:
     """A module by its import name, from the folder of work too."""
     try:
-        with _undisturbed(), _importable(Path.cwd()):
+        with undisturbed(), importable(Path.cwd()):
             return importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise UserError(f"{name} cannot be imported: {_described(error)}") from None
+            raise UserError(f"{name} cannot be imported: {described(error)}") from None
         raise UserError(
             f"there is no module {name} here; give the path of a Python file, ADAPTER.py, or the import name of a "
             "module that is installed"
         ) from None
     except BaseException as error:
-        raise UserError(f"{name} cannot be imported: {_described(error)}") from None
+        raise UserError(f"{name} cannot be imported: {described(error)}") from None
 
 
 def load(path: Path, *, stays: bool = False) -> ModuleType:
@@ -178,12 +173,12 @@ def load(path: Path, *, stays: bool = False) -> ModuleType:
     before = sys.modules.get(name)
     sys.modules[name] = module  # while it is executed, as the import system does
     try:
-        with _undisturbed(), _importable(path.resolve().parent):
+        with undisturbed(), importable(path.resolve().parent):
             spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise UserError(f"{path} cannot be imported: {_described(error)}") from None
+        raise UserError(f"{path} cannot be imported: {described(error)}") from None
     finally:
         if before is not None:
             sys.modules[name] = before
@@ -195,12 +190,12 @@ def load(path: Path, *, stays: bool = False) -> ModuleType:
 def built(path: Path, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of a file makes before it is asked anything. UserError if it raises."""
     try:
-        with _undisturbed(), _importable(path.resolve().parent):
+        with undisturbed(), importable(path.resolve().parent):
             return function(*arguments)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise UserError(f"{path}: {what} raised {_described(error, function)}") from None
+        raise UserError(f"{path}: {what} raised {described(error, function)}") from None
 
 
 def quiet(function: Callable[..., Any], folder: Path | None = None) -> Callable[..., Any]:
@@ -208,7 +203,7 @@ def quiet(function: Callable[..., Any], folder: Path | None = None) -> Callable[
 
     @functools.wraps(function)
     def run(*arguments: Any, **keywords: Any) -> Any:
-        with _unwarned(), _importable(folder):
+        with unwarned(), importable(folder):
             returned = function(*arguments, **keywords)
         if isinstance(returned, tuple):
             return tuple(quiet(x, folder) if callable(x) else x for x in returned)
@@ -251,9 +246,9 @@ def _interleaved(function: Callable[..., Any], case: Case, dtype: str, outputs: 
     before = watched.copies(outputs)
     other = [map_leaves(_halved, tree) for tree in case.arguments(dtype)]
     with contextlib.suppress(FaultError, UnsupportedError):
-        _, back, _ = _parts(_call(case.operation, function, *other, **case.keyword_arguments()), case.operation)
+        _, back, _ = _parts(call(case.operation, function, *other, **case.keyword_arguments()), case.operation)
         if back is not None and case.gradients:
-            _call(case.operation, back, *(map_leaves(_halved, tree) for tree in case.pull(dtype)))
+            call(case.operation, back, *(map_leaves(_halved, tree) for tree in case.pull(dtype)))
     return watched.overwritten(outputs, before)
 
 
@@ -274,79 +269,3 @@ def _sizes(arguments: list[Tree]) -> list[int]:
     arrays = [x for tree in arguments for _, x in named_leaves(tree) if isinstance(x, numpy.ndarray)]
     rows = [x.nbytes // x.shape[-1] for x in arrays if x.ndim and x.shape[-1]]
     return [*(x.nbytes for x in arrays), *rows]
-
-
-def _call(what: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    try:
-        return function(*arguments, **keywords)
-    except (UnsupportedError, FaultError):  # of what stands between, in words already
-        raise
-    except NotImplementedError as error:
-        raise UnsupportedError(f"{what} says that it does not support this: {error}") from None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a library's panic need not be an Exception
-        raise RaisedError(f"{what} raised {_described(error, function)}") from None
-
-
-def _described(error: BaseException, function: Callable[..., Any] | None = None) -> str:
-    """The exception in one line, with the place in the code that raised it; `function` was called."""
-    places = [
-        (frame.f_code.co_filename, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if not frame.f_code.co_filename.startswith((_OWN, "<frozen "))
-    ]
-    if isinstance(error, SyntaxError) and error.filename:
-        places, text = [(error.filename, error.lineno or 0)], error.msg
-    else:
-        text = " ".join(_words(error).split())
-    if not places and function is not None:  # it does not take what it was called with
-        code = getattr(inspect.unwrap(function), "__code__", None)
-        if isinstance(code, CodeType) and not code.co_filename.startswith(_OWN):
-            places = [(code.co_filename, code.co_firstlineno)]
-    at = f" ({Path(places[-1][0]).name}, line {places[-1][1]})" if places else ""
-    return f"{type(error).__name__}{': ' if text else ''}{text[:300]}{at}"
-
-
-def _words(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # an exception whose text cannot be formed
-        return ""
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """What the module prints goes to stderr, so that the report is alone on stdout; its numerical warnings, which the
-    report words better, are not shown."""
-    with contextlib.redirect_stdout(sys.stderr), _unwarned():
-        yield
-
-
-@contextlib.contextmanager
-def _unwarned() -> Iterator[None]:
-    with warnings.catch_warnings(action="ignore"), numpy.errstate(all="ignore"):
-        yield
-
-
-def _after_the_library() -> int:
-    """The place in sys.path behind the standard library, before what is installed."""
-    own = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
-    own |= {os.path.join(place, "lib-dynload") for place in own}
-    return max((n + 1 for n, place in enumerate(sys.path) if place in own), default=len(sys.path))
-
-
-@contextlib.contextmanager
-def _importable(folder: Path | None) -> Iterator[None]:
-    """What lies beside the adapter can be imported, and sys.path is as it was afterwards. The standard library goes
-    before it: a file string.py there must not take the place of the one that everybody imports."""
-    if folder is None:
-        yield
-        return
-    place = str(folder)
-    sys.path.insert(_after_the_library(), place)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(place)

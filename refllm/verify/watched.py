@@ -49,7 +49,7 @@ class Watch:
             return []
         given, now = self._given(), _leaves(cotangents, "dy")
         came_in = _leaves(self.case.pulled(lambda x: in_dtype(x, self.dtype)), "dy")
-        changed = [*_differences(given, self._was, "call"), *_differences(now, came_in, "pullback")]
+        changed = [*_differences(given, self._was, "pullback"), *_differences(now, came_in, "pullback")]
         handed_on = [Law(law.name, False, law.message) for law in _shared(gradients, now, "gradient of")]
         return [*changed, *_shared(gradients, given, "gradient of"), *handed_on]
 

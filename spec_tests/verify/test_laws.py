@@ -215,7 +215,7 @@ def huge_masked_keys_win() -> Function:
 
 MISTAKES: list[tuple[str, Callable[[], Function], str]] = [
     ("silu", input_changed, "inputs unchanged: the input x is changed by the call: x["),
-    ("silu", input_changed_by_the_pullback, "inputs unchanged: the input x is changed by the call: x["),
+    ("silu", input_changed_by_the_pullback, "inputs unchanged: the input x is changed by the pullback: x["),
     ("silu", cotangent_changed, "inputs unchanged: the input dy is changed by the pullback: dy["),
     ("attention", mask_changed, "inputs unchanged: the input allowed is changed by the call: allowed["),
     ("feed_forward", entry_put_into_the_parameters, "inputs unchanged: the call puts p.hidden into what it was given"),
@@ -317,7 +317,7 @@ def test_every_form_of_the_report_says_which_law_was_broken(tmp_path: Any, capsy
     (tmp_path / "mine.py").write_text(BROKEN)
     words = [str(tmp_path / "mine.py"), "--only", "FFN/relu-matrix"]
     files = ["--junit", str(tmp_path / "a.xml"), "--html", str(tmp_path / "a.html")]
-    says = "the input x is changed by the call: x[0, 0] was "
+    says = "the input x is changed by the pullback: x[0, 0] was "
     assert main(["verify", *words, *files]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "inputs unchanged: " + says in text

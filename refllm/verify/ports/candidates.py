@@ -89,11 +89,11 @@ def acting_through(function: FunctionType) -> Callable[[Step], bool]:
 def edits_of(function: FunctionType) -> Sequence[Edit]:
     """The edits of a function that change a value. What no other text has than that of models: two of its steps in the
     other order, and a mistake at both places of a layer that are alike."""
-    from refllm.verify.ports.mistakes import neighbours, twice
+    from refllm.verify.ports.mistakes import step_order, twice
 
     found = [edit for edit in edits(function) if not edit.in_pullback and _is_of_one_kind(edit)]
     if function.__module__.startswith(PUBLISHED):
-        found += list(neighbours.in_another_order(function))
+        found += list(step_order.in_another_order(function))
         found += list(twice.at_both_places(function, found))
     return found
 

@@ -1,9 +1,10 @@
 """Mistakes of ports that are no edit of one expression: of what a configuration says, of how weights are read, of the
-order of layers, and habits of other code (`habits`, `residuals`, `steps`).
+order of layers, and habits of other code (`habits`, `residuals`, `families`).
 
 Of weights: `read_otherwise` (a leaf by itself), `columns` (heads, parts and pairs), `biases` (one part of what is
 joined), `exchanged` (one in the place of another), `gains` (those of several norms); `leaves` finds what a step reads.
 `after_taps` has values that are right and are taken for each other.
 
-And edits that only the text of models has: `neighbours` in the other order, and `twice`, at both places that are alike.
+And edits that only the text of models has: two steps in the other order (`step_order`), and one edit at both places
+that are alike (`twice`).
 """

@@ -10,14 +10,14 @@ from refllm.verify.plain import PUBLISHED
 from refllm.verify.ports.candidates import Candidate, acting_through, called
 from refllm.verify.ports.evaluation import NOTHING
 from refllm.verify.ports.mistakes.after_taps import exchanged_values
-from refllm.verify.ports.mistakes.habit import COST, Habit, edited
-from refllm.verify.ports.mistakes.residuals import RESIDUALS
-from refllm.verify.ports.mistakes.steps import (
+from refllm.verify.ports.mistakes.families import (
     dropout_scales,
     masks_that_are_too_small,
     norms_after_the_rotation,
     places_one_too_high,
 )
+from refllm.verify.ports.mistakes.habit import COST, Habit, edited
+from refllm.verify.ports.mistakes.residuals import RESIDUALS
 from refllm.verify.ports.program import Program
 from refllm.verify.ports.published import bert, encoder_decoder, gpt, llama, parts
 

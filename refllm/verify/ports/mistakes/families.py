@@ -1,4 +1,5 @@
-"""Steps of attention in another order, and what a step of training leaves behind."""
+"""Habits that come in families: one for queries and one for keys, one for each rate of dropout, one for each size of
+what a mask subtracts."""
 
 from __future__ import annotations
 
