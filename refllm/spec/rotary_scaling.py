@@ -42,8 +42,8 @@ def yarn_frequencies(
     turns (pair 0, if none has), 1 from the first with at most beta_slow, and between them a line in i. The paper has a
     line in the turns; its code, which models are trained with, has this one. Some configurations leave the ends of the
     line where exactly so many turns would be made, between two pairs (`truncate` false in transformers): that form is
-    in refllm/verify/ports/published/llama.py. Queries and keys are both multiplied by the scale after they are turned,
-    so the scores by its square; the scale is 1 for a factor of at most 1.
+    in refllm/models/rotary_scaling.py. Queries and keys are both multiplied by the scale after they are turned, so the
+    scores by its square; the scale is 1 for a factor of at most 1.
     Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.2 and 3.4, and the authors' code.
     Shapes:  -> frequencies (width/2,), scale ()
 
