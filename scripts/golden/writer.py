@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 SPEC_VERSION = "1.2"  # the minor number rises with new cases, conventions and conditions; values stay
-DEEPEST = 3  # spaces before a line of JSON, at most: those of a field of a case
 NAMES = {"float64": "F64", "int64": "I64", "bool": "BOOL"}  # our names -> those of safetensors
 
 
@@ -62,21 +61,19 @@ def _replace(tree: Any, replace: Any) -> Any:
     return number(tree)
 
 
-def dumps(tree: Any, indent: str = "") -> str:
+def dumps(tree: Any) -> str:
     """JSON with an object or a list of objects opened line by line, and a tensor kept on one line, without spaces.
 
-    What lies deeper than the fields of a case is not set in further: spaces were a twentieth of the golden files."""
-    deeper = indent + " " * (len(indent) < DEEPEST)
+    Nothing is set in: spaces before the lines were a thirtieth of the golden files."""
     if (
         isinstance(tree, dict)
         and tree
         and any(isinstance(branch, dict | list) for branch in tree.values())
         and "dtype" not in tree
     ):
-        lines = [f"{deeper}{json.dumps(name)}:{dumps(branch, deeper)}" for name, branch in tree.items()]
-        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+        return "{\n" + ",\n".join(f"{json.dumps(name)}:{dumps(branch)}" for name, branch in tree.items()) + "\n}"
     if isinstance(tree, list) and tree and isinstance(tree[0], dict):
-        return "[\n" + ",\n".join(deeper + dumps(branch, deeper) for branch in tree) + f"\n{indent}]"
+        return "[\n" + ",\n".join(dumps(branch) for branch in tree) + "\n]"
     return json.dumps(tree, allow_nan=False, separators=(",", ":"))
 
 

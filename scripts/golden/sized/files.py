@@ -56,12 +56,12 @@ def kept(folder: Path, operation: str) -> Kept:
 
 
 def dumps(record: dict[str, Any]) -> str:
-    """A case a block, a part of it a line."""
+    """A case a block, a part of it a line, without spaces."""
     cases = []
     for case in record["cases"]:
-        lines = [f"   {json.dumps(name)}: {json.dumps(part, separators=(',', ':'))}" for name, part in case.items()]
-        cases.append("  {\n" + ",\n".join(lines) + "\n  }")
-    return '{\n "format": 1,\n "cases": [\n' + ",\n".join(cases) + "\n ]\n}"
+        lines = [f"{json.dumps(name)}:{json.dumps(part, separators=(',', ':'))}" for name, part in case.items()]
+        cases.append("{\n" + ",\n".join(lines) + "\n}")
+    return '{\n"format":1,\n"cases":[\n' + ",\n".join(cases) + "\n]\n}"
 
 
 def digest(record: dict[str, Any], rows: truth.Rows) -> str:
