@@ -275,6 +275,12 @@ def equal_entries(xp: Any, size: int, value: float, dtype: Any) -> Array:
     return x
 
 
+def contents(x: Array, most: int = 4096) -> bytes | None:
+    """The bytes of a small array: a key under which what follows from its numbers is kept. None of a large one, and of
+    one on a device, which would have to be waited for."""
+    return None if x.size > most or on_device(x) else x.tobytes()
+
+
 @lru_cache(maxsize=16)
 def least(xp: Any, dtype: Any) -> float:
     """The most negative number of a dtype."""

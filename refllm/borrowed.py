@@ -6,7 +6,7 @@ What goes through a list of layers, there and back, says when it uses which (`at
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
@@ -35,6 +35,17 @@ class Borrowed(list[Tree]):
     def __init__(self, layers: list[Tree], lender: Lender, first: int) -> None:
         super().__init__(layers)
         self.lender, self.first = lender, first
+
+
+def in_turn(layers: Sequence[Tree]) -> Iterable[Tree]:
+    """The layers from the first to the last, each there while it is the current one."""
+    return _brought_in_turn(layers) if isinstance(layers, Borrowed) else layers  # a plain list: each token passes here
+
+
+def _brought_in_turn(layers: Borrowed) -> Iterator[Tree]:
+    for n, layer in enumerate(layers):
+        with _brought(layers, n):
+            yield layer
 
 
 _THERE: AbstractContextManager[None] = nullcontext()

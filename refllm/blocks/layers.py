@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from refllm.backend import Array
-from refllm.borrowed import at_hand, handed_over
+from refllm.borrowed import at_hand, handed_over, in_turn
 from refllm.parameters import Tree
 from refllm.watching import pass_by
 
@@ -25,9 +25,8 @@ def through(x: Array, layers: Sequence[Tree], f: Layer) -> tuple[Array, Callable
     """
     backs = []
     pass_by(x)
-    for n, layer in enumerate(layers):
-        with at_hand(layers, n):
-            x, back_layer = f(x, layer, n)
+    for n, layer in enumerate(in_turn(layers)):
+        x, back_layer = f(x, layer, n)
         pass_by(x)
         backs.append(back_layer)
 

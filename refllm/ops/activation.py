@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from refllm.backend import Array, erfc, namespace, row_blocks
+from refllm.backend import Array, erfc, known, namespace, row_blocks
 from refllm.differentiable import differentiable
 
 _K0 = math.sqrt(2 / math.pi)  # math, not NumPy: a NumPy scalar would turn float32 arrays into float64
 _K1 = 0.044715 * _K0
+_FEW = 4096
+_MILD = 1e4  # a sum of squares: no number is above 100, whose cube is within float16 too
 
 
 @differentiable
@@ -21,6 +23,12 @@ def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Back:    dx = dy where x > 0, else 0 (0 at x = 0, a choice the derivative leaves open)
     """
     return namespace(x).maximum(x, 0), lambda dy: dy * (x > 0)
+
+
+def _without_overflow(x: Array, enough: float) -> Array:
+    """x (N,), or x between ±enough where its powers may overflow. Of few numbers, as in decoding, their squares tell in
+    a fifth of the time that `clip` takes."""
+    return x if x.size <= _FEW and known(namespace(x).vdot(x, x) < _MILD) else x.clip(-enough, enough)
 
 
 @differentiable
@@ -38,7 +46,7 @@ def gelu_tanh(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     # In place, in blocks that a cache holds. With w = 2 (1 - s) = 1 - tanh u the text's formulas are
     #   s = 1 - w / 2,   y = x s,   slope = s + y w du/dx   (since 2 x s (1 - s) = y w).
     for xi, yi, slopei in row_blocks(x.reshape(-1), y.reshape(-1), slope.reshape(-1)):
-        a = xi.clip(-10, 10)  # tanh u is exactly ±1 beyond; x² could overflow
+        a = _without_overflow(xi, 10)  # tanh u is exactly ±1 beyond
         q = a * a
         q *= _K1
         q += _K0  # q = u / x = k0 + k1 x²
@@ -73,7 +81,7 @@ def gelu_erf(x: Array) -> tuple[Array, Callable[[Array], Array]]:
         Phi = erfc(xi * -math.sqrt(0.5))
         Phi *= 0.5
         xp.multiply(xi, Phi, out=yi)  # y = x Φ
-        a = xi.clip(-40, 40)  # φ is 0 beyond; x² could overflow
+        a = _without_overflow(xi, 40)  # φ is 0 beyond
         x_phi = xp.exp(a * a * -0.5)
         x_phi *= a
         x_phi *= 1 / math.sqrt(2 * math.pi)

@@ -38,7 +38,7 @@ def layer_norm(
         if known(xp.vdot(c, c) < math.inf):  # the sum of all squares; then none of them overflows
             variance = _mean_of_rows(c * c, mean)
             variance += eps
-            xp.divide(1, xp.sqrt(variance, out=variance), out=ri)  # r = 1 / sqrt(mean(c²) + eps)
+            xp.reciprocal(xp.sqrt(variance, out=variance), out=ri)  # r = 1 / sqrt(mean(c²) + eps)
             c *= ri  # n = c r
         else:
             _normalise_large(c, ri, mean, eps)

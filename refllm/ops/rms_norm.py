@@ -32,7 +32,7 @@ def rms_norm(x: Array, g: Array, *, eps: float) -> tuple[Array, Callable[[Array]
         if known(xp.vdot(xi, xi) < math.inf):  # the sum of all squares; then none of them overflows
             square = _mean_of_rows(xp.multiply(xi, xi, out=ni), mean)
             square += eps
-            xp.divide(1, xp.sqrt(square, out=square), out=ri)  # r = 1 / sqrt(mean(x²) + eps)
+            xp.reciprocal(xp.sqrt(square, out=square), out=ri)  # r = 1 / sqrt(mean(x²) + eps)
             xp.multiply(xi, ri, out=ni)  # n = x r
         else:
             ni[...] = xi

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from refllm.backend import Array, namespace
+from refllm.backend import Array, contents, namespace
 from refllm.differentiable import differentiable
 
 Frequencies: TypeAlias = float | tuple[float, ...]  # the base, or the angle of every pair at position 1
@@ -74,8 +74,25 @@ def _angles(operation: str, x: Array, positions: Array, base: Frequencies) -> tu
     elif not base > 0:
         raise ValueError(f"{operation}: base must be above 0, got {base}")
     xp = namespace(x)
+    if (seen := contents(positions)) is not None:
+        return _remembered(xp, seen, positions.dtype, positions.shape, D, base, x.dtype)
+    return _cos_and_sin(xp, positions, D, base, x.dtype)
+
+
+def _cos_and_sin(xp: Any, positions: Array, D: int, base: Frequencies, dtype: Any) -> tuple[Array, Array]:
     angle = positions.astype("float64")[..., None] * _frequencies(xp, D, base)
-    return xp.cos(angle).astype(x.dtype), xp.sin(angle).astype(x.dtype)
+    return xp.cos(angle).astype(dtype), xp.sin(angle).astype(dtype)
+
+
+@lru_cache(maxsize=8)
+def _remembered(
+    xp: Any, positions: bytes, kind: Any, shape: tuple[int, ...], D: int, base: Frequencies, dtype: Any
+) -> tuple[Array, Array]:
+    """cos and sin of these positions: the queries and keys of all layers of a model are turned by the same angles."""
+    cos, sin = _cos_and_sin(xp, xp.frombuffer(positions, kind).reshape(shape), D, base, dtype)
+    cos.setflags(write=False)
+    sin.setflags(write=False)
+    return cos, sin
 
 
 @lru_cache(maxsize=16)
