@@ -144,3 +144,19 @@ def test_integers_are_refused(subject: Subject, name: str) -> None:
 
 def test_the_slope_of_relu_at_zero_is_zero(relu: Implementation) -> None:
     assert relu(numpy.array([0.0, -0.0, math.ulp(0)]))[1](numpy.ones(3)).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["gelu_tanh", "gelu_erf"])
+@given(
+    dtype=st.sampled_from(["float32", "float64"]), scale=st.sampled_from([1.0, 9.0, 60.0, 1e3]), seed=st.integers(0, 99)
+)
+def test_a_number_gives_the_same_bits_whatever_stands_beside_it(
+    subject: Subject, name: str, dtype: str, scale: float, seed: int
+) -> None:
+    """Where a large number stands beside it, powers are cut off before they overflow, and else not."""
+    x = (numpy.random.default_rng(seed).standard_normal(7) * scale).astype(dtype)
+    dy = numpy.random.default_rng(seed + 100).standard_normal(8).astype(dtype)
+    y, back = subject.operation(name)(x)
+    beside, back_beside = subject.operation(name)(numpy.append(x, numpy.array(1e9, dtype)))
+    assert numpy.array_equal(y, beside[:7])
+    assert numpy.array_equal(back(dy[:7]), back_beside(dy)[:7])

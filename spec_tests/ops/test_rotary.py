@@ -115,3 +115,17 @@ def test_what_cannot_be_turned_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"rotary_\\w+: {says}"):
         rotary(numpy.zeros((5, 2, width)), positions=positions, base=base)
+
+
+def test_the_angles_are_those_of_the_positions_as_they_are_now(rotary: Implementation) -> None:
+    """Angles are kept from call to call. Positions changed in place, and others of the same bytes, are new."""
+    x, positions = numpy.random.default_rng(0).standard_normal((2, 4)), numpy.array([3, 5])
+    first = rotary(x, positions=positions, base=10000.0)[0]
+    positions += 1
+    after = rotary(x, positions=positions, base=10000.0)[0]
+    assert (after != first).all()
+    assert (after == rotary(x, positions=numpy.array([4, 6]), base=10000.0)[0]).all()
+    narrow = numpy.array([4, 0, 6, 0], "int32")  # the bytes of [4, 6] in int64
+    wide = rotary(numpy.concatenate([x, x]), positions=narrow, base=10000.0)[0]
+    assert (wide[1] == x[1]).all()
+    assert (wide[0] == after[0]).all()
