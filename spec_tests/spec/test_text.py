@@ -57,6 +57,14 @@ def test_attention_with_its_pullback_has_at_most_25_lines() -> None:
     assert lines_of_code(spec.operations()["attention"]) <= 25
 
 
+def test_the_operations_fit_in_1_000_lines() -> None:
+    """All files that hold an operation of level 1, with pullbacks, helpers and what they import."""
+    cases = corpus.remembered(corpus.folder(None)).cases.values()
+    operations = [spec.operations()[own_name(case.operation)] for case in cases if case.level == 1]
+    files = {inspect.getmodule(operation) for operation in operations}
+    assert sum(map(lines_of_code, files)) <= 1000
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__.rpartition(".")[2])
 def test_the_examples_are_what_the_code_computes(module: ModuleType) -> None:
     words = {name: getattr(array, name) for name in vars(array) if not name.startswith("_")}
