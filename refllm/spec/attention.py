@@ -53,6 +53,12 @@ def biased_attention(
     Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1); attention_mask bool (..., H, T, S)
              -> y (..., H, T, E)
     Back:    that of `attention`;   dr[i] = Σ of ds over the places where s - t + T - 1 = i, and over the leading axes
+
+    Without the bias the first of two keys has the larger score, 1/√2. The bias of the second makes the two equal:
+
+    >>> q, k, v = array([[[1., 0.]]]), array([[[1., 0.], [0., 1.]]]), array([[[2.], [4.]]])
+    >>> biased_attention(q, k, v, array([[0., 0.5**0.5]]), causal=False, attention_mask=None)[0]
+    array([[[3.]]])
     """
     (H, T, D), S = q.shape[-3:], k.shape[-2]
     place = arange(S) - arange(T)[:, None] + T - 1
