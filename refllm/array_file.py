@@ -41,6 +41,11 @@ def write_arrays(arrays: dict[str, Any], write: Callable[[bytes], object]) -> in
     return 8 + len(text) + size
 
 
+def name_in_numpy(kind: str) -> str | None:
+    """What NumPy calls a type of the format, None where it has none."""
+    return next((name for name, other in _TYPES.items() if other == kind), None)
+
+
 def _kind(x: Any) -> str:
     kind = str(x.dtype.newbyteorder("="))
     if kind not in _ORDER:

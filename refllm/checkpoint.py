@@ -20,18 +20,23 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from refllm.array_file import write_arrays
+import numpy
+
+from refllm.array_file import name_in_numpy, write_arrays
 from refllm.backend import Array
 from refllm.errors import UserError
+from refllm.piecewise import Piecewise, stretches
 from refllm.state_file import bytes_of, read_state, sealed
 
 STATE = "state.json"
 _OURS = re.compile(r"\w+-\d{8,}(-[0-9a-f]{16})?\.safetensors(\.partial)?|state\.json\.partial", re.ASCII)
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
+_PART = 1 << 22  # bytes of a file that are read at a time where not all are wanted
 _ATTEMPTS = 20  # at opening a checkpoint while others replace it
 _BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "I16": 16, "U16": 16,
          "BF16": 16, "I8": 8, "U8": 8, "BOOL": 8}  # fmt: skip
@@ -43,6 +48,7 @@ class Declared:
 
     dtype: str
     shape: tuple[int, ...]
+    start: int  # byte of the file
 
 
 def save(directory: Path, description: dict[str, Any], groups: dict[str, dict[str, Array]], step: int) -> None:
@@ -144,21 +150,55 @@ class Groups:
         from safetensors import SafetensorError
         from safetensors.numpy import load as from_bytes
 
-        path, size, digest = self._path(group), self.files[group]["bytes"], self.files[group]["sha256"]
-        descriptor = self._descriptor(group)
-        found = os.fstat(descriptor).st_size
-        if found != size:
-            raise UserError(f"{path} was cut short: {found} of {size} bytes; use another checkpoint")
-        try:
-            data = _read(descriptor, found)
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; the checkpoint is incomplete: use another one") from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise UserError(f"{path} is damaged: its contents are not those that were saved; use another checkpoint")
+        path = self._path(group)
+        data = b"".join(self._contents(group, at_once=True))
         try:
             return dict(from_bytes(data))
         except (SafetensorError, KeyError, ValueError, TypeError) as error:  # KeyError: a dtype that NumPy lacks
             raise UserError(f"{path} is not a safetensors file of arrays ({error}); use another checkpoint") from None
+
+    def piecewise(self, group: str) -> dict[str, Piecewise]:
+        """The same arrays, whose numbers are read when they are asked for, so that no more is in memory at a time."""
+        for _ in self._contents(group, at_once=False):
+            pass  # until the last byte is known to be what was saved
+        path, found = self._path(group), {}
+        for name, one in self.declared(group).items():
+            if (kind := name_in_numpy(one.dtype)) is None:
+                raise UserError(f"{path} has an array of {one.dtype}, which NumPy lacks; use another checkpoint")
+            found[name] = Piecewise(one.shape, numpy.dtype(kind), partial(self._numbers, group, one, numpy.dtype(kind)))
+        return found
+
+    def _numbers(self, group: str, one: Declared, kind: Any) -> Iterator[Array]:
+        if not math.prod(one.shape):
+            yield numpy.empty(0, kind)
+        for n in stretches(slice(0, math.prod(one.shape))):
+            size = (n.stop - n.start) * kind.itemsize
+            data = self._bytes_of(group, size, start=one.start + n.start * kind.itemsize)
+            if len(data) < size:
+                raise UserError(f"{self._path(group)} was cut short while it was read; use another checkpoint")
+            yield numpy.frombuffer(data, kind.newbyteorder("<")).astype(kind, copy=False)
+
+    def _contents(self, group: str, *, at_once: bool) -> Iterator[bytes]:
+        """The bytes of a file, all or a part at a time. UserError, at the end, if they are not what was saved."""
+        path, size, digest = self._path(group), self.files[group]["bytes"], self.files[group]["sha256"]
+        found = os.fstat(self._descriptor(group)).st_size
+        if found != size:
+            raise UserError(f"{path} was cut short: {found} of {size} bytes; use another checkpoint")
+        seen, step = hashlib.sha256(), max(1, size) if at_once else _PART
+        for start in range(0, size, step):
+            data = self._bytes_of(group, min(step, size - start), start=start)
+            seen.update(data)
+            yield data
+        if seen.hexdigest() != digest:
+            raise UserError(f"{path} is damaged: its contents are not those that were saved; use another checkpoint")
+
+    def _bytes_of(self, group: str, size: int, *, start: int) -> bytes:
+        try:
+            return _read(self._descriptor(group), size, start)
+        except OSError as error:
+            raise UserError(
+                f"{self._path(group)}: {error.strerror}; the checkpoint is incomplete: use another one"
+            ) from None
 
     def declared(self, group: str) -> dict[str, Declared]:
         """The arrays by name as the file's header declares them, which are within the size of the file; no array is
@@ -171,7 +211,7 @@ class Groups:
                 raise ValueError("its header is longer than the file")
             header = json.loads(_read(descriptor, length, start=8))
             header.pop("__metadata__", None)
-            return {name: _declared(entry, size - 8 - length) for name, entry in header.items()}
+            return {name: _declared(entry, size - 8 - length, 8 + length) for name, entry in header.items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is not a safetensors file ({error}); use another checkpoint") from None
 
@@ -247,14 +287,15 @@ def _read(descriptor: int, size: int, start: int = 0) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _declared(entry: dict[str, Any], room: int) -> Declared:
-    """Of one array; ValueError where its size is not that of its bytes, or these lie outside the file."""
+def _declared(entry: dict[str, Any], room: int, begin: int) -> Declared:
+    """Of one array, of those that begin at that byte. ValueError where its size is not that of its bytes, or these lie
+    outside the file."""
     dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if not all(type(n) is int and n >= 0 for n in (*shape, start, end)) or not start <= end <= room:
         raise ValueError("an array lies outside the file")
     if dtype not in _BITS or math.prod(shape) * _BITS[dtype] != 8 * (end - start):
         raise ValueError(f"an array of {dtype} {shape} does not take {end - start} bytes")
-    return Declared(dtype, shape)
+    return Declared(dtype, shape, begin + start)
 
 
 def _close_all(descriptors: dict[str, int]) -> None:

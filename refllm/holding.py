@@ -1,25 +1,27 @@
 """What a training holds: parameters and moments, whole, or the share of them that one of several ranks keeps.
 
-Whoever holds what, they are loaded and given by name as whole arrays, a piece at a time where they are cut.
+Whoever holds what, they are loaded and given by name, a piece at a time where they are cut.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from refllm.backend import Array, device_namespace, shared_zeros, to_device, to_host
 from refllm.cut_parameters import CutTree, require_layers
 from refllm.errors import UserError
-from refllm.moments import Gathered, Share, stretches
-from refllm.parameters import FlatTree, Tree, count, from_names, require_fit
+from refllm.moments import Share
+from refllm.parameters import FlatTree, NamedLeaf, Tree, count, named_leaves, placed, require_fit
 from refllm.pieces import Pieces, length
+from refllm.piecewise import pieces_of, whole_array
 from refllm.ranks import Ranks
 from refllm.workers import Workers
 
-MOMENTS = ("moment1", "moment2")
+WEIGHTS, MOMENTS, BEST = "weights", ("moment1", "moment2"), "best"
 
 
 class Holding:
@@ -42,7 +44,9 @@ class Holding:
         else:
             self._flat = [FlatTree(shapes, zeros(size, settings.dtype)) for _ in range(1 + workers.vectors)]
         self.m, self.v = (Share(shapes, kept, zeros(own, settings.dtype)) for _ in range(2))
+        self._places, _ = placed(shapes)
         self._squared = [workers.squared(self.pieces, part) for part in range(workers.count)]
+        self._best: dict[str, Array] | Share | None = None  # the weights that are kept beside those that change
         self.step_number = 0
         self._everywhere: Callable[..., list[Any]] | None = None
         self._alike = False  # whether all workers have these parameters and moments
@@ -51,7 +55,7 @@ class Holding:
     def parameters(self) -> FlatTree:
         """All of them. ValueError where each rank has a share."""
         if self.cut is not None:
-            raise ValueError("Holding: no rank has all parameters; ask for them by `lent`, `weights` or `tree`")
+            raise ValueError("Holding: no rank has all parameters; ask for them by `lent` or `groups`")
         return self._flat[0]
 
     @property
@@ -68,48 +72,85 @@ class Holding:
     def _gradients(self) -> list[FlatTree]:
         return self._flat[1:]
 
-    def load(self, groups: dict[str, dict[str, Array]], step: int) -> None:
-        """Parameters and, where given, moments from host arrays by name. UserError if they do not fit the model."""
-        if "weights" in groups:
-            require_fit(self.shapes, groups["weights"])
-            self._load_weights(groups["weights"])
-        for group in MOMENTS:
-            if group in groups:
-                require_fit(self.shapes, groups[group])
-                self._load_share(group, groups[group])
+    def load(self, groups: dict[str, dict[str, Any]], step: int) -> None:
+        """Parameters and, where given, moments and the best weights from host arrays by name, there or piecewise.
+        UserError if they do not fit the model."""
+        for arrays in groups.values():
+            require_fit(self.shapes, arrays)
+        for group in (WEIGHTS, *MOMENTS):
+            for path, x in groups.get(group, {}).items():
+                self._load_leaf(group, path, x)
+        if BEST in groups:
+            self._load_best(groups[BEST])
         self.step_number = step
         self._alike = False
 
-    def _load_weights(self, arrays: dict[str, Array]) -> None:
-        if self.cut is not None:
-            self._load_share("weights", arrays)
-            return
-        for path, view in self.parameters.views.items():
-            view[...] = to_device(arrays[path].astype(view.dtype), self.settings.device)
+    def load_weights(self, leaves: Iterable[NamedLeaf]) -> None:
+        """Those of a beginning, a leaf at a time. UserError if they do not fit the model."""
+        wanted, given = dict(named_leaves(self.shapes)), {}
+        for path, x in leaves:
+            given[path] = SimpleNamespace(shape=x.shape)  # and not the leaf, which may go
+            if wanted.get(path) == x.shape:
+                self._load_leaf(WEIGHTS, path, x)
+        require_fit(self.shapes, given)
+        self.load({}, step=0)
 
-    def _load_share(self, group: str, arrays: dict[str, Array]) -> None:
-        held = self._share(group)
-        for path, (place, _) in held.places.items():
-            numbers = arrays[path].reshape(-1)
-            for n in stretches(slice(0, len(numbers))):
-                if self.workers.cut:
-                    self._ask("_take", group, place.start + n.start, numbers[n])
-                else:
-                    held.take(place.start + n.start, numbers[n])
+    def _load_leaf(self, group: str, path: str, x: Any) -> None:
+        place, _ = self._places[path]
+        start = place.start
+        for numbers in pieces_of(x):
+            if group == WEIGHTS and self.cut is None:
+                vector = self.parameters.vector
+                vector[start : start + len(numbers)] = to_device(numbers.astype(vector.dtype), self.settings.device)
+            elif self.workers.cut:
+                self._ask("_take", group, start, numbers)
+            else:
+                self._share(group).take(start, numbers)
+            start += len(numbers)
+
+    def keep_best(self) -> None:
+        """Keeps the weights of this moment beside those that go on changing: each worker its own where they are cut."""
+        if self.cut is None:
+            self._best = {path: to_host(x).copy() for path, x in self.parameters.views.items()}
+        else:
+            self._ask("_keep_own")
+
+    def end_with_best(self) -> None:
+        """The weights that were kept are those of the training again."""
+        if isinstance(self._best, dict):
+            self.load({WEIGHTS: self._best}, step=self.step_number)
+            self._best = None
+        else:
+            self._ask("_take_back_own")
+
+    @property
+    def keeps_best(self) -> bool:
+        return self._best is not None
+
+    def _load_best(self, arrays: dict[str, Any]) -> None:
+        if self.cut is None:
+            self._best = {path: whole_array(x) for path, x in arrays.items()}
+            return
+        self._ask("_keep_own")
+        for path, x in arrays.items():
+            self._load_leaf(BEST, path, x)
+
+    def _keep_own(self, part: int) -> None:
+        own = self._share(WEIGHTS)
+        self._best = Share(self.shapes, own.kept, own.vector.copy())
+
+    def _take_back_own(self, part: int) -> None:
+        self._share(WEIGHTS).vector[...] = self._share(BEST).vector
+        self._best = None
 
     def groups(self) -> dict[str, dict[str, Any]]:
-        """What a checkpoint holds. Vectors of which every worker has a part come piece by piece when they are read."""
-        weights = self.parameters.views if self.cut is None else self._leaves("weights")
-        return {"weights": weights, "moment1": self._leaves("moment1"), "moment2": self._leaves("moment2")}
+        """What a checkpoint holds, but for the best weights. Vectors of which every worker has a part come piece by
+        piece when they are read."""
+        return {group: self._leaves(group) for group in (WEIGHTS, *MOMENTS)}
 
-    def weights(self) -> dict[str, Array]:
-        """All weights by path: arrays of the host where each worker has a part of them, gathered for who asks."""
-        leaves = self.groups()["weights"]
-        return {path: x.whole() if isinstance(x, Gathered) else x for path, x in leaves.items()}
-
-    def tree(self) -> Tree:
-        """The parameters of the whole model, for what is done with them beside the training."""
-        return self.parameters.tree if self.cut is None else from_names(self.shapes, self.weights())
+    def best(self) -> dict[str, dict[str, Any]]:
+        """The group of the best weights, if any are kept."""
+        return {BEST: self._leaves(BEST)} if self.keeps_best else {}
 
     @contextmanager
     def lent(self) -> Iterator[Tree]:
@@ -121,14 +162,21 @@ class Holding:
             yield p
 
     def _leaves(self, group: str) -> dict[str, Any]:
+        if self.cut is None and group == WEIGHTS:
+            return dict(self.parameters.views)
+        if isinstance(self._best, dict) and group == BEST:
+            return self._best
         held = self._share(group)
         if not self.workers.cut:
-            return held.views
+            return dict(held.views)
         return held.gathered(lambda n: [part for parts in self._ask("_held_of", group, n) for part in parts])
 
     def _share(self, group: str) -> Share:
         if group in MOMENTS:
             return self.m if group == MOMENTS[0] else self.v
+        if group == BEST:
+            assert isinstance(self._best, Share)
+            return self._best
         assert self.cut is not None
         return self.cut.own
 

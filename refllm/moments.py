@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 from refllm.backend import Array, namespace
 from refllm.parameters import Tree, placed
 from refllm.pieces import Run, length
-
-PIECE = 1 << 20  # numbers that are sent at a time
+from refllm.piecewise import Piecewise, stretches
 
 Part: TypeAlias = tuple[int, Array]  # consecutive numbers of a vector, and where they begin
 Ask: TypeAlias = Callable[[slice], list[Part]]
@@ -63,26 +62,20 @@ class Share:
             taken = numbers[first - start : first - start + len(own)]
             own[...] = namespace(self.vector).asarray(taken.astype(own.dtype))
 
-    def gathered(self, ask: Ask) -> dict[str, Gathered]:
+    def gathered(self, ask: Ask) -> dict[str, Piecewise]:
         """The leaves by path, whose numbers `ask` brings."""
-        return {path: Gathered(shape, self.vector.dtype, place, ask) for path, (place, shape) in self.places.items()}
+        return {path: gathered(shape, self.vector.dtype, place, ask) for path, (place, shape) in self.places.items()}
 
 
-class Gathered:
-    """An array of which nobody has all: `pieces` brings its numbers in C order, PIECE at a time."""
+def gathered(shape: tuple[int, ...], dtype: Any, place: slice, ask: Ask) -> Piecewise:
+    """An array of which nobody has all, whose numbers `ask` brings."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, place: slice, ask: Ask) -> None:
-        self.shape, self.dtype, self.place, self._ask = shape, dtype, place, ask
-
-    def pieces(self) -> Iterator[Array]:
-        for n in stretches(self.place):
-            parts = [numbers for _, numbers in sorted(self._ask(n), key=lambda part: part[0])]
+    def pieces() -> Iterator[Array]:
+        for n in stretches(place):
+            parts = [numbers for _, numbers in sorted(ask(n), key=lambda part: part[0])]
             yield namespace(parts[0]).concatenate(parts)
 
-    def whole(self) -> Array:
-        """All of it in one array of the host."""
-        pieces = list(self.pieces())
-        return namespace(pieces[0]).concatenate(pieces).reshape(self.shape)
+    return Piecewise(shape, dtype, pieces)
 
 
 def whole(size: int) -> list[Run]:
@@ -93,9 +86,3 @@ def whole(size: int) -> list[Run]:
 def one_run(n: slice) -> list[Run]:
     """What keeps these numbers of a vector, and no others."""
     return [(n, slice(0, length(n)))]
-
-
-def stretches(n: slice) -> Iterator[slice]:
-    """The numbers n, PIECE at a time."""
-    for start in range(n.start, n.stop, PIECE):
-        yield slice(start, min(start + PIECE, n.stop))

@@ -15,9 +15,10 @@ from refllm.errors import UserError
 from refllm.narrow import Narrow
 
 Tree: TypeAlias = Any  # dict[str, Tree] | list[Tree] | leaf
+NamedLeaf: TypeAlias = tuple[str, Any]  # its path, and an array or a shape
 
 
-def named_leaves(tree: Tree, prefix: str = "") -> list[tuple[str, Any]]:
+def named_leaves(tree: Tree, prefix: str = "") -> list[NamedLeaf]:
     """(path, leaf) for every leaf; a shape, which is a tuple, is a leaf too."""
     if isinstance(tree, dict):
         children: Any = tree.items()

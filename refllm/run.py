@@ -68,7 +68,6 @@ class Run:
         timing = made_of(Timing, description.get("timing", {}))
         self.budget = Budget(plan, self.clock, timing, examples=task.examples_held_out, batch=self.settings.batch)
         self.best = made_of(Best, description.get("best", {}))
-        self.best_weights = (groups or {}).get("best", {})
         self.keeper = ReportKeeper(directory, description, metrics=METRICS)
         self.saved: str | None = None  # what tells its last checkpoint from another; none of a new run
         order = generator(self.settings.seed, 1)
@@ -122,7 +121,7 @@ class Run:
         stored = stored_model(directory)
         description, read, saved = stored.description, stored.groups, checkpoint.stamp(directory / "checkpoint")
         require_resumable(directory, description)
-        groups = groups_to_go_on_with(description["files"], read)
+        groups = groups_to_go_on_with(description["files"], read.piecewise)
         with damage_refused(directory):
             require_numbers(description)
             settings = made_of(Settings, description["settings"])
@@ -193,7 +192,8 @@ class Run:
         self.reported, self.loss_sum, self.loss_steps = 0, 0.0, 0
         if self.plan.patience is not None:
             self.best = replace(self.best, waited=0)
-            self.best_weights = self.best_weights or self._copied_weights()
+            if not self.trainer.keeps_best:
+                self.trainer.keep_best()
 
     def train(self, should_stop: ShouldStop, on_step: OnStep, on_report: OnReport) -> None:
         """Steps until the plan is fulfilled or `should_stop` says so; then the state is saved.
@@ -240,18 +240,14 @@ class Run:
                 trained, since = self.training_seconds, self.trainer.step_number
         self._read(losses)
         self.clock.count_training()
-        if self.done and self.best_weights:
-            self.trainer.load({"weights": self.best_weights}, step=self.trainer.step_number)
-            self.best_weights = {}
+        if self.done and self.trainer.keeps_best:
+            self.trainer.end_with_best()
         self.save()
         self.keeper.write(self)  # uncounted, as the save: it is done or not as it was saved, however long that took
 
     def _keep_the_best(self, loss: float) -> None:
         if self.plan.patience is not None and self.best.is_beaten(loss, self.trainer.step_number):
-            self.best_weights = self._copied_weights()
-
-    def _copied_weights(self) -> dict[str, Array]:
-        return {path: to_host(x).copy() for path, x in self.trainer.weights().items()}
+            self.trainer.keep_best()
 
     def _read(self, losses: list[Array]) -> None:
         """The losses since the last reading, which a device hands over here and only here."""
@@ -323,7 +319,7 @@ class Run:
             "reported": self.reported, "loss_sum": self.loss_sum, "loss_steps": self.loss_steps,
             "order": self.batches.state(), "timing": asdict(self.timing),
         }  # fmt: skip
-        groups = groups_of(self.trainer, self.task, self.best_weights)
+        groups = groups_of(self.trainer, self.task)
         if self.plan.patience is not None:
             self.description["best"] = asdict(self.best)
         checkpoint.save(self.directory / "checkpoint", self.description, groups, step=self.trainer.step_number)

@@ -105,16 +105,15 @@ class Trainer(Holding):
 
     def __init__(
         self, *, model: Any, config: Any, objective: Objective, settings: Settings, workers: Workers
-    ) -> None:  # of the model: shapes(config) and initial(config, generator)
+    ) -> None:  # of the model: shapes(config) and initial_leaves(config, generator)
         model = in_layers(model) if workers.layered else model
         super().__init__(model.shapes(config), settings, workers)
         self.model, self.config, self.objective = model, config, objective
         self.norm: Array = device_namespace(settings.device).zeros((), settings.dtype)
 
     def initialise(self) -> None:
-        """Fresh parameters, drawn on the host from the seed."""
-        fresh = self.model.initial(self.config, generator(self.settings.seed))
-        self.load({"weights": dict(named_leaves(fresh))}, step=0)
+        """Fresh parameters, drawn on the host from the seed, a leaf at a time."""
+        self.load_weights(self.model.initial_leaves(self.config, generator(self.settings.seed)))
 
     def step(self, batch: Tree, *, lr: float) -> Array:
         """One step on `batch`, host arrays (B, ...) in a tree; the mean loss, left on the device."""

@@ -4,7 +4,7 @@
     python scripts/measure_scaling.py cost       1, 2 and 4 processes; what a message between two takes
     python scripts/measure_scaling.py network    2 and 4 processes in network namespaces with delays (needs root)
     python scripts/measure_scaling.py weak       1 and 2 processes in turn, a core and a batch each
-    python scripts/measure_scaling.py memory --size deep --steps 2    4 processes with each cut (needs Linux)
+    python scripts/measure_scaling.py memory     4 processes with each cut: what a fit takes of each (needs Linux)
 
 Run it with a Python that has the optional part mpi. Each writes its part of docs/data/scaling.json, which the page
 docs/scaling.md is made from, with the command and the load of the machine; --show only prints it.
@@ -29,13 +29,31 @@ from libraries import require  # noqa: E402  (from this checkout)
 from measuring import delayed_network  # noqa: E402
 
 DATA, RANK = ROOT / "docs/data/scaling.json", ROOT / "scripts/measuring/scaling_rank.py"
+MEMORY = ROOT / "scripts/measuring/memory_rank.py"
 SIZES = {
     "tiny": {"vocabulary": 512, "context": 64, "layers": 4, "heads": 4, "width": 128, "batch": 16},
     "small": {"vocabulary": 4096, "context": 256, "layers": 6, "heads": 6, "width": 384, "batch": 8},
-    "deep": {"vocabulary": 256, "context": 16, "layers": 24, "heads": 4, "width": 288, "batch": 1},
 }
 NETWORKS = [(0.005, 12.5e6), (0.02, 12.5e6), (0.005, 5e6)]  # seconds there, bytes a second
 MESSAGES = [0, 1 << 20]  # bytes
+DEEP = [
+    "--layers",
+    "24",
+    "--width",
+    "288",
+    "--heads",
+    "4",
+    "--context",
+    "16",
+    "--vocabulary",
+    "256",
+    "--batch",
+    "4",
+    "--reports",
+    "2",
+    "--patience",
+    "9",
+]
 AMID = 60  # seconds that a step may take at most, with all that is around it
 
 
@@ -83,10 +101,36 @@ def network(sizes: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def memory(sizes: dict[str, Any], steps: int) -> dict[str, Any]:
-    """With nothing cut, the moments, and the parameters too."""
+    """Of a fit of BERT, and of one that goes on: with nothing cut, the moments, and the parameters too."""
     from refllm.ranks import SHARDS  # here, since --help needs no package
 
-    return {"cuts": [asked(4, "memory", {**sizes, "shard": shard}, steps) for shard in (None, *SHARDS)]}
+    return {"sizes": DEEP, "cuts": [_of_a_fit(shard) for shard in (None, *SHARDS)]}
+
+
+def _of_a_fit(shard: str | None) -> dict[str, Any]:
+    """The most bytes of each rank by the end of each part of the two commands."""
+    cut = [] if shard is None else ["--shard", shard]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = [f"{'good' if n % 2 else 'bad'} thing {n},{n % 2}" for n in range(40)]
+        (folder / "texts.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
+        run = folder / "run"
+        begin = ["classify", "fit", str(folder / "texts.csv"), "--out", str(run), *DEEP, "--steps", "4"]
+        parts = [
+            _peaks(folder, [*words, *cut]) for words in (begin, [*begin[:2], "--resume", str(run), "--steps", "2"])
+        ]
+        parameters = json.loads((run / "summary.json").read_text(encoding="utf-8"))["parameters"]
+    return {"shard": shard, "parameters": parameters, "fit": parts[0], "going on": parts[1]}
+
+
+def _peaks(folder: Path, words: list[str]) -> dict[str, list[int]]:
+    out = folder / "peaks.json"
+    mpiexec = [str(Path(sys.executable).parent / "mpiexec"), "-n", "4", sys.executable, str(MEMORY), str(out), *words]
+    subprocess.run(
+        mpiexec, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=sys.stderr, timeout=30 * AMID, check=True
+    )
+    found: dict[str, list[int]] = json.loads(out.read_text(encoding="utf-8"))
+    return found
 
 
 def weak(sizes: dict[str, Any], steps: int) -> dict[str, Any]:

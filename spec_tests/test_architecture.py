@@ -21,7 +21,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"refllm", "errors", "spec", "unicode_script", "cells", "invocation", "extras", "page", "chart"},
     {"narrow", "backend", "limited_json"},
-    {"shapes", "parameters", "watching", "borrowed", "pieces"},
+    {"shapes", "parameters", "watching", "borrowed", "pieces", "piecewise"},
     {"fit", "heads", "kinds"},
     {"entries"},
     {"differentiable"},

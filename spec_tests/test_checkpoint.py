@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refllm import checkpoint, state_file
+from refllm import checkpoint, piecewise, state_file
 from refllm.errors import UserError
 from spec_tests import tiny
 from spec_tests.tiny import contents, resealed
@@ -55,10 +55,18 @@ def test_arrays_come_back_with_their_names_shapes_dtypes_and_bits(tmp_path: Path
     random = numpy.random.default_rng(0)
     wanted = {name: random.standard_normal(shape).astype(dtype) for name, (dtype, shape) in arrays.items()}
     checkpoint.save(tmp_path, {}, {"only": wanted}, step=0)
-    got = checkpoint.load(tmp_path)[1]("only")
-    assert {name: (x.dtype, x.shape, x.tobytes()) for name, x in got.items()} == {
-        name: (x.dtype, x.shape, x.tobytes()) for name, x in wanted.items()
-    }
+    read = checkpoint.load(tmp_path)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(piecewise, "PIECE", 2)
+        in_pieces = read.piecewise("only")
+        assert {name: (x.dtype, x.shape) for name, x in in_pieces.items()} == {
+            name: (x.dtype, x.shape) for name, x in wanted.items()
+        }
+        assert all(len(piece) <= 2 for x in in_pieces.values() for piece in x.pieces())
+        for got in (read("only"), {name: x.whole() for name, x in in_pieces.items()}):
+            assert {name: (x.dtype, x.shape, x.tobytes()) for name, x in got.items()} == {
+                name: (x.dtype, x.shape, x.tobytes()) for name, x in wanted.items()
+            }
 
 
 @pytest.mark.parametrize("name", ["naïve 中", "a path that is not UTF-8: d\udce9.csv", "\u2028"])
@@ -251,9 +259,10 @@ def a_pipe_for_the_state(directory: Path) -> None:
     os.mkfifo(directory / "state.json")
 
 
-def read_or_declared(directory: Path, reading: str) -> None:
+def read_somehow(directory: Path, reading: str) -> None:
     _, read = checkpoint.load(directory)
-    read("weights") if reading == "arrays" else read.declared("weights")
+    reads: dict[str, Callable[[str], Any]] = {"arrays": read, "piecewise": read.piecewise, "header": read.declared}
+    reads[reading]("weights")
 
 
 NO_STEPS: list[Any] = [-1, 1.0, True, "7", None, 10**30, []]
@@ -307,7 +316,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("reading", ["arrays", "header"])
+@pytest.mark.parametrize("reading", ["arrays", "piecewise", "header"])
 def test_damage_is_one_line_that_names_the_file(
     tmp_path: Path, damage: Callable[[Path], Any], reading: str, request: pytest.FixtureRequest
 ) -> None:
@@ -316,10 +325,18 @@ def test_damage_is_one_line_that_names_the_file(
     save(tmp_path)
     damage(tmp_path)
     with pytest.raises(UserError) as refused:
-        read_or_declared(tmp_path, reading)
+        read_somehow(tmp_path, reading)
     line = str(refused.value)
     assert "\n" not in line
     assert str(tmp_path) in line
+
+
+def test_a_file_that_is_cut_short_after_it_was_looked_at_is_refused(tmp_path: Path) -> None:
+    save(tmp_path)
+    found = checkpoint.load(tmp_path)[1].piecewise("weights")
+    in_file("weights", lambda data: data[:-1])(tmp_path)
+    with pytest.raises(UserError, match="was cut short while it was read; use another checkpoint"):
+        _ = [x.whole() for x in found.values()]
 
 
 def test_a_checkpoint_reads_no_file_outside_its_directory(tmp_path: Path) -> None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 
-from refllm import cut_parameters
-from refllm.backend import Reservation, can_release
+from refllm import checkpoint, cut_parameters, piecewise
+from refllm.backend import Reservation, can_release, generator
 from refllm.borrowed import Borrowed
 from refllm.cut_parameters import require_layers
 from refllm.errors import UserError
-from refllm.models import nnlm
+from refllm.models import gpt, nnlm
+from refllm.objectives.causal import Causal
 from refllm.parameters import count
 from refllm.pieces import OUTSIDE, length
 from refllm.ranks import Ranks
 from refllm.run import measures
-from refllm.train import evaluate
+from refllm.train import Trainer, evaluate
+from refllm.workers import Workers
+from spec_tests import tiny
 from spec_tests.ranks_in_threads import Aborted, on_ranks
-from spec_tests.test_ranks import MODELS, followed, stepped_together, together, trained, trainer_of
+from spec_tests.test_ranks import MODELS, followed, numbers, stepped_together, together, trained, trainer_of
 
 pytestmark = pytest.mark.skipif(not can_release(), reason="memory is given back on Linux alone")
 
@@ -106,6 +112,98 @@ def test_a_rank_keeps_its_share_of_everything_and_has_one_layer_more_at_a_time(r
     assert sum(held for held, _, _ in found) == 4 * 8 * size
     assert max(held for held, _, _ in found) <= 4 * 8 * math.ceil(size / ranks)
     assert all(most == outside_and_one for _, most, outside_and_one in found)
+
+
+@pytest.mark.every
+def test_nobody_has_the_whole_model_when_it_begins_is_kept_saved_put_back_or_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What all ranks together allocate beyond what they keep then: a leaf or two, and not a fourth of the model."""
+    monkeypatch.setattr(piecewise, "PIECE", 1 << 12)
+    config = tiny.config(vocabulary=11, layers=8, width=64, hidden=256)
+    size = 8 * count(gpt.shapes(config))
+
+    def beyond(f: Callable[[], Any], *, keeps: int = 0) -> float:
+        """In sizes of the model; of the weights so many are kept more or less than before."""
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        f()
+        return (tracemalloc.get_traced_memory()[1] - before) / size - max(0, keeps)
+
+    def life(workers: Ranks) -> Any:
+        with workers:
+            settings = tiny.settings(dtype="float64")
+            trainer = Trainer(
+                model=gpt, config=config, objective=Causal(gpt, config), settings=settings, workers=workers
+            )
+            if workers.world.rank:
+                return followed(workers, trainer)
+
+            def save() -> None:
+                checkpoint.save(tmp_path, {}, {**trainer.groups(), **trainer.best()}, step=0)
+
+            def go_on() -> None:
+                files, read = checkpoint.load(tmp_path)
+                trainer.load({group: read.piecewise(group) for group in files["files"]}, step=1)
+
+            checkpoint.save(tmp_path / "another", {}, {}, step=0)  # what is imported for it is
+            parts = [
+                beyond(trainer.initialise), beyond(trainer.keep_best, keeps=1), beyond(save),
+                beyond(trainer.end_with_best), beyond(go_on, keeps=1), beyond(trainer.end_with_best), beyond(save),
+            ]  # fmt: skip
+            whole = beyond(lambda: [x.whole() for x in trainer.groups()["weights"].values()])
+            workers.end()
+            return [*parts, whole]
+
+    tracemalloc.start()
+    try:
+        (found, *_), _ = on_ranks(4, life, shard="parameters")
+    finally:
+        tracemalloc.stop()
+    assert (found[:-1] < 0.25).all(), found
+    assert found[-1] > 1  # which is how it would show
+
+
+def test_the_best_weights_are_put_back_to_the_bit_and_gone_on_with_as_pieces(tmp_path: Path) -> None:
+    """Kept by the ranks whose they are, they are saved as those of ranks that have them whole."""
+
+    def life(workers: Ranks) -> Any:
+        with workers:
+            trainer = trainer_of("gpt", workers)
+            if workers.world.rank:
+                return followed(workers, trainer)
+            trainer.initialise()
+            trained(trainer, "gpt", 1)
+            best = numbers(trainer)
+            trainer.keep_best()
+            trained(trainer, "gpt", 2)
+            folder = tmp_path / str(trainer.workers.layered)
+            checkpoint.save(folder, {}, {**trainer.groups(), **trainer.best()}, step=0)
+            last = numbers(trainer)
+            trainer.end_with_best()
+            assert numbers(trainer) == best != last
+            assert not trainer.keeps_best
+            files, read = checkpoint.load(folder)
+            trainer.load({group: read.piecewise(group) for group in files["files"]}, step=3)
+            assert numbers(trainer) == last
+            assert trainer.keeps_best
+            trainer.end_with_best()
+            workers.end()
+            assert numbers(trainer) == best if trainer.cut is None else True
+            return [path.name for path in sorted(folder.iterdir()) if path.suffix == ".safetensors"]
+
+    names = [on_ranks(3, life, shard=shard)[0][0].tolist() for shard in (None, "parameters")]
+    assert names[0] == names[1]
+    assert len(names[0]) == 4
+
+
+def test_leaves_that_are_not_those_of_the_model_are_refused() -> None:
+    with Workers(1) as workers:
+        trainer = trainer_of("gpt", workers)
+        leaves = list(gpt.initial_leaves(MODELS["gpt"][1], generator(0)))
+        for wrong in (leaves[1:], [*leaves, ("more", leaves[0][1])], [(leaves[0][0], leaves[0][1][1:]), *leaves[1:]]):
+            with pytest.raises(UserError, match="the checkpoint is not one of this model"):
+                trainer.load_weights(wrong)
 
 
 def test_what_is_held_out_is_measured_alike_however_many_batches_there_are() -> None:

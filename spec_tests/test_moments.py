@@ -8,8 +8,8 @@ from typing import Any
 import numpy
 import pytest
 
-from refllm import checkpoint, moments
-from refllm.moments import Gathered, Share, one_run
+from refllm import checkpoint, piecewise
+from refllm.moments import Share, gathered, one_run
 from refllm.ranks import Ranks
 from refllm.workers import Workers
 from spec_tests.ranks_in_threads import on_ranks
@@ -81,7 +81,7 @@ def test_a_checkpoint_is_whole_and_the_same_file_whatever_is_cut(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gathered in pieces that end within arrays; gone on with on another number of ranks, with each cut and without."""
-    monkeypatch.setattr(moments, "PIECE", 7)
+    monkeypatch.setattr(piecewise, "PIECE", 7)
     for name, shard in (("whole", None), ("cut", "optimizer"), ("layers", "parameters")):
         stored(3, None, shard=shard, steps=3, directory=tmp_path / name)
     assert files(tmp_path / "whole") == files(tmp_path / "cut") == files(tmp_path / "layers")
@@ -121,8 +121,8 @@ def test_a_stretch_has_no_leaves() -> None:
 
 
 def test_a_gathered_array_is_asked_for_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moments, "PIECE", 4)
-    x = Gathered((2, 3), numpy.dtype("float32"), slice(4, 10), lambda n: [
+    monkeypatch.setattr(piecewise, "PIECE", 4)
+    x = gathered((2, 3), numpy.dtype("float32"), slice(4, 10), lambda n: [
         (n.start + 1, numpy.arange(n.start + 1, n.stop)), (n.start, numpy.arange(n.start, n.start + 1))
     ])  # fmt: skip
     assert [piece.tolist() for piece in x.pieces()] == [[4, 5, 6, 7], [8, 9]]

@@ -56,8 +56,8 @@ def trainer_of(model: str, workers: Workers, **changes: Any) -> Trainer:
 def numbers(trainer: Trainer) -> list[float]:
     """The parameters in the order of the vector; where they are cut, the leader gathers them."""
     if trainer.cut is not None:
-        weights = trainer.weights()
-        return [float(x) for path in trainer.cut.own.places for x in weights[path].reshape(-1)]
+        weights = trainer.groups()["weights"]
+        return [float(x) for path in trainer.cut.own.places for x in weights[path].whole().reshape(-1)]
     return [float(x) for x in to_host(trainer.parameters.vector)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TypeAlias
 
 from refllm.backend import Array, namespace
@@ -13,7 +13,7 @@ from refllm.differentiable import differentiable
 from refllm.errors import UserError
 from refllm.kinds import OneOf
 from refllm.ops.recurrent import lstm, rnn
-from refllm.parameters import Tree, from_names, named_leaves
+from refllm.parameters import NamedLeaf, Tree, named_leaves
 
 GATES = {"rnn": 1, "lstm": 4}  # the cells, and how many sums each unit of theirs takes
 Cell: TypeAlias = Annotated[str, OneOf(GATES)]
@@ -30,21 +30,20 @@ def recurrent_layers_shapes(inputs: int, width: int, *, layers: int, cell: Cell,
     return [{"forward": one, "backward": dict(one)} for one in shapes] if bidirectional else shapes
 
 
-def initial_recurrent(shapes: Tree, generator: Any, *, cell: Cell) -> Tree:
-    """Initial parameters of layers of `cell`: matrices uniform with deviation 1/√(their inputs), biases 0, those of the
+def initial_recurrent(shapes: Tree, generator: Any, *, cell: Cell, prefix: str) -> Iterator[NamedLeaf]:
+    """The initial leaves of layers of `cell`: matrices uniform with deviation 1/√(their inputs), biases 0, those of the
     LSTM's forget gates 1.
 
     Source:  LeCun et al. 1998 sec. 4.6 for the deviation, with which sums are about as large as what they sum; Gers et
              al. 2000 and Jozefowicz et al. 2015 for the forget gates: open at first, so that gradients reach far back.
     """
-    leaves = {}
-    for path, shape in named_leaves(shapes):
+    for path, shape in named_leaves(shapes, prefix):
         reach = math.sqrt(3 / shape[0]) if len(shape) > 1 else 0.0
-        leaves[path] = generator.uniform(-reach, reach, shape)
+        leaf = generator.uniform(-reach, reach, shape)
         if len(shape) == 1 and cell == "lstm":
             N = shape[0] // GATES[cell]
-            leaves[path][N : 2 * N] = 1
-    return from_names(shapes, leaves)
+            leaf[N : 2 * N] = 1
+        yield path, leaf
 
 
 def recurrent_state_shapes(width: int, *, cell: Cell) -> Tree:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, Any, TypeAlias
 
@@ -13,7 +13,7 @@ from refllm.kinds import OneOf
 from refllm.ops.dropout import dropout
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.rms_norm import rms_norm
-from refllm.parameters import Tree, from_names, named_gradients, named_leaves
+from refllm.parameters import NamedLeaf, Tree, named_gradients, named_leaves
 
 # The pullback of a sublayer gives the gradient of its input, and then those of whatever else it was made of: its
 # parameters, and before them what it shares with others, as a bias or a memory. That of a residual gives the gradient
@@ -29,22 +29,20 @@ def norm_shapes(width: int) -> Tree:
     return {"g": (width,), "b": (width,)}
 
 
-def initial_residual(shapes: Tree, generator: Any, *, width: int, layers: int) -> Tree:
-    """Initial parameters as float64 host arrays: gains 1, biases 0, matrices normal with deviation 0.02 √(768 / C),
+def initial_residual(shapes: Tree, generator: Any, *, width: int, layers: int) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path: gains 1, biases 0, matrices normal with deviation 0.02 √(768 / C),
     divided by √(2L) where they write into the residual stream.
 
     At GPT-2's width of 768 the deviation is its 0.02 (Radford et al. 2019 sec. 2.3); with the root the size of what a
     matrix puts out does not shrink with the width.
     """
     normal = 0.02 * math.sqrt(768 / width)
-    leaves = {}
     for path, shape in named_leaves(shapes):
         name = path.rpartition(".")[2]
         deviation = normal / math.sqrt(2 * layers) if name in ("Wo", "W2") else normal
         if name in ("g", "offset") or name.startswith("b"):  # the biases of experts are matrices too
             deviation = 0.0
-        leaves[path] = (1.0 if name == "g" else 0.0) + deviation * generator.standard_normal(shape)
-    return from_names(shapes, leaves)
+        yield path, (1.0 if name == "g" else 0.0) + deviation * generator.standard_normal(shape)
 
 
 def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:

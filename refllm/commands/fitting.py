@@ -27,6 +27,7 @@ from refllm.models import bert
 from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import CLASSIFY_SIZES, FIT_SETTINGS, rates
+from refllm.ranks import PARAMETERS
 from refllm.ranks import workers as workers_of
 from refllm.run import Run
 from refllm.tasks import Task
@@ -146,7 +147,8 @@ def start_of(options: argparse.Namespace, *, model: str, choices: tuple[str, ...
     for flag in ("vocabulary", *choices):
         if flag != "dropout" and getattr(options, flag) is not None:
             raise UserError(f"--{flag.replace('_', '-')} is that of the run {options.start}; leave it out")
-    return begun_from(Path(options.start), model=model, device=options.device)
+    piecewise = options.shard == PARAMETERS  # no rank has the whole model then
+    return begun_from(Path(options.start), model=model, device=options.device, piecewise=piecewise)
 
 
 def tuning_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -148,7 +148,15 @@ def _task(prepared: Run) -> SequencePairs:
 def conclude(prepared: Run) -> None:
     task = _task(prepared)
     held_out = fitting(task.read.validation, tokenizer=task.tokenizer, context=task.config.context)
-    prepared.evaluate()
+    measured = prepared.evaluate()
+    if prepared.trainer.cut is not None:  # no rank has all that would write
+        summary = prepared.summarise({})
+        print(f"\n{task.told(measured)} (the weights of step {summary['best_step']:,})")
+        print(
+            f"\n{time_told(summary, prepared)}. "
+            f"Measure what it writes: {command(task.command, 'evaluate', prepared.directory)}"
+        )
+        return
     print(f"\nWriting texts held out, {len(held_out):,} if there is time, greedily ...", flush=True)
     pairs, given = written_in_time(prepared, held_out)
     wanted = [pair.target for pair in pairs]
@@ -176,7 +184,7 @@ def written_in_time(prepared: Run, pairs: Sequence[Pair]) -> tuple[list[Pair], l
 
     def write(some: Sequence[Pair]) -> list[str]:
         return written(
-            task.full(prepared.trainer.tree()), [pair.source for pair in some], config=task.config,
+            task.full(prepared.trainer.parameters.tree), [pair.source for pair in some], config=task.config,
             tokenizer=task.tokenizer, beams=1, device=prepared.settings.device, workers=prepared.trainer.workers,
         )  # fmt: skip
 

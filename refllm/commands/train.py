@@ -40,6 +40,7 @@ from refllm.models import by_name
 from refllm.parameters import count
 from refllm.plan import Plan
 from refllm.presets import DEFAULT_MODEL, MODELS, PRESETS, rates
+from refllm.ranks import PARAMETERS
 from refllm.ranks import workers as workers_of
 from refllm.run import Run
 from refllm.tasks import Task
@@ -118,7 +119,8 @@ def start_of(options: argparse.Namespace) -> Start:
     for name in (*ARCHITECTURE, *SWITCHES, "tokenizer", "vocabulary", "model", "preset"):
         if name not in ("dropout", "context") and getattr(options, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} is that of {options.start}; leave it out")
-    return begun_from(Path(options.start), model=None, device=options.device)
+    piecewise = options.shard == PARAMETERS  # no rank has the whole model then
+    return begun_from(Path(options.start), model=None, device=options.device, piecewise=piecewise)
 
 
 def values_from(options: argparse.Namespace, start: Start) -> dict[str, Any]:

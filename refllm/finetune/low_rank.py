@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +14,8 @@ from refllm import checkpoint
 from refllm.backend import Array, namespace, to_host
 from refllm.differentiable import differentiable
 from refllm.errors import UserError
-from refllm.finetune.tuning import Leaves, TrainedPart, Tuning, fresh_leaves, known_leaves, require_trained
-from refllm.parameters import Tree, named_leaves, require_fit
+from refllm.finetune.tuning import Leaves, TrainedPart, Tuning, begun_leaves, known_leaves, require_trained
+from refllm.parameters import NamedLeaf, Tree, named_leaves, require_fit
 
 ATTENTION = r"attention\.W"  # of paths: the matrices of every kind of attention
 USUAL = rf"^token$|{ATTENTION}"  # a small model keeps most of what it knows of words in its embedding
@@ -77,13 +77,13 @@ def low_rank_tuning(
         *lead, rows, columns = shapes[path]
         trained |= {f"{path}.A": (*lead, rows, rank), f"{path}.B": (*lead, rank, columns)}
 
-    def start(generator: Any) -> Leaves:
-        leaves = fresh_leaves(model, config, generator) | known
+    def start(generator: Any) -> Iterator[NamedLeaf]:
+        yield from begun_leaves(model, config, generator, known)
         for path in adapted:
             shape = trained[f"{path}.A"]
             A = generator.standard_normal(shape) / math.sqrt(shape[-2])
-            leaves[f"{path}.A"], leaves[f"{path}.B"] = A, namespace(A).zeros(trained[f"{path}.B"])
-        return leaves
+            yield f"{path}.A", A
+            yield f"{path}.B", namespace(A).zeros(trained[f"{path}.B"])
 
     def rebuild(p: Leaves, frozen: Leaves) -> tuple[Leaves, Callable[[Leaves], Leaves]]:
         leaves, backs = frozen | {path: p[path] for path in full}, {}

@@ -75,7 +75,7 @@ def pruned_tuning(*, model: ModuleType, config: Any, parameters: Tree, masks: Le
     return Tuning(
         options={"tune": "pruned"},
         structure=structure,
-        model=TrainedPart({path: leaf.shape for path, leaf in known.items()}, lambda generator: known),
+        model=TrainedPart({path: leaf.shape for path, leaf in known.items()}, lambda generator: known.items()),
         frozen={},
         rebuild=rebuild,
     )

@@ -10,7 +10,7 @@ multiplied like other numbers: a form saves room, not time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from refllm.backend import Array, namespace
@@ -18,8 +18,10 @@ from refllm.checkpoint import Declared
 from refllm.errors import UserError
 from refllm.finetune.tuning import Leaves
 from refllm.parameters import Tree, is_decayed, named_leaves, require_fit
+from refllm.piecewise import Piecewise, pieces_of
 
 FORMS = ("int8", "sparse")
+PARTS = ("int8", "scale", "kept", "values", "shape")  # of a matrix
 TABLES = ("token", "position", "segment")  # whose output channels are rows: a token's vector, or, tied, its logit
 
 
@@ -66,16 +68,31 @@ def weights_of(description: dict[str, Any], read: Callable[[str], dict[str, Arra
     leaves = unpacked(read("weights"), description["form"]) if "form" in description else read("weights")
     if description.get("model") != "ngram":
         require_floating(leaves)
-    spoiled = sorted(path for path, leaf in leaves.items() if not namespace(leaf).isfinite(leaf).all())
-    if spoiled:
-        raise UserError(
-            f"the weights of the run are not all finite numbers ({spoiled[0]}): its training diverged; give another "
-            "run, or train it again with a lower --lr"
-        )
+    _require_finite(leaves)
     return leaves
 
 
-def require_floating(leaves: dict[str, Array]) -> None:
+def piecewise_weights_of(
+    description: dict[str, Any], read: Callable[[str], dict[str, Piecewise]], shapes: Tree
+) -> dict[str, Piecewise]:
+    """The same of a checkpoint that is read piecewise, for a model of these shapes."""
+    arrays = read("weights")
+    leaves = _unpacked_piecewise(arrays, description["form"], shapes) if "form" in description else arrays
+    require_floating(leaves)
+    _require_finite(leaves)
+    return leaves
+
+
+def _require_finite(leaves: dict[str, Any]) -> None:
+    for path, leaf in sorted(leaves.items()):
+        if not all(namespace(piece).isfinite(piece).all() for piece in pieces_of(leaf)):
+            raise UserError(
+                f"the weights of the run are not all finite numbers ({path}): its training diverged; give another "
+                "run, or train it again with a lower --lr"
+            )
+
+
+def require_floating(leaves: dict[str, Any]) -> None:
     """UserError unless these are numbers that a model computes with."""
     odd = sorted(path for path, leaf in leaves.items() if str(leaf.dtype) not in ("float32", "float64"))
     if odd:
@@ -116,6 +133,21 @@ def unpacked(arrays: dict[str, Array], form: Any) -> dict[str, Array]:
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(f"the stored weights do not belong together ({error}); use another checkpoint") from None
     return leaves
+
+
+def _unpacked_piecewise(arrays: dict[str, Piecewise], form: str, shapes: Tree) -> dict[str, Piecewise]:
+    """The leaves of a model from those of a form, one unpacked at a time."""
+
+    def leaf_of(path: str, shape: tuple[int, ...]) -> Piecewise:
+        parts = [name for name in arrays if name == path or name in {f"{path}.{part}" for part in PARTS}]
+        dtypes = [arrays[name].dtype for name in parts if name in (path, f"{path}.scale", f"{path}.values")]
+
+        def pieces() -> Iterator[Array]:
+            yield unpacked({name: arrays[name].whole() for name in parts}, form)[path].reshape(-1)
+
+        return Piecewise(shape, dtypes[0], pieces)
+
+    return {path: leaf_of(path, shape) for path, shape in named_leaves(shapes)}
 
 
 def _require_form(form: Any) -> None:

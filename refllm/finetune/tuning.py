@@ -9,14 +9,15 @@ The trainer sees the trained leaves alone, by path; moments, clipping, decay and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, TypeAlias
 
 from refllm.backend import Array, to_host
 from refllm.errors import UserError
-from refllm.parameters import Tree, count, from_names, named_leaves
+from refllm.parameters import NamedLeaf, Tree, count, from_names, named_leaves
+from refllm.piecewise import Piecewise, whole_array
 
 Leaves: TypeAlias = dict[str, Any]  # by path, `layers.0.attention.Wqkv`
 Rebuild: TypeAlias = Callable[[Leaves, Leaves], tuple[Leaves, Callable[[Leaves], Leaves]]]
@@ -30,7 +31,7 @@ class TrainedPart:
     """
 
     leaves: Leaves
-    start: Callable[[Any], Leaves]
+    start: Callable[[Any], Iterable[NamedLeaf]]  # from a generator, of all leaves of the model and of the tuning
     structure: Tree = None  # of the whole model, where all of it is trained
 
     @property
@@ -42,9 +43,15 @@ class TrainedPart:
         return dict(self.leaves)
 
     def initial(self, config: Any, generator: Any) -> Tree:
-        """Host arrays; what is not given by a trained model is drawn from the generator."""
-        start = self.start(generator)
-        return {path: to_host(start[path]) for path in self.leaves}
+        """Host arrays, as `initial_leaves` gives them."""
+        start = dict(self.initial_leaves(config, generator))
+        return {path: whole_array(start[path]) for path in self.leaves}
+
+    def initial_leaves(self, config: Any, generator: Any) -> Iterator[NamedLeaf]:
+        """Arrays of the host, or piecewise; what is not given by a trained model is drawn from the generator."""
+        for path, leaf in self.start(generator):
+            if path in self.leaves:
+                yield path, leaf if isinstance(leaf, Piecewise) else to_host(leaf)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,9 @@ class WholeModel:
 
     def initial(self, config: Any, generator: Any) -> Tree:
         return from_names(self.part.structure, self.part.initial(config, generator))
+
+    def initial_leaves(self, config: Any, generator: Any) -> Iterator[NamedLeaf]:
+        return self.part.initial_leaves(config, generator)
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,7 @@ def selected(
     return Tuning(
         options=options,
         structure=structure,
-        model=TrainedPart(trained, lambda generator: fresh_leaves(model, config, generator) | known),
+        model=TrainedPart(trained, lambda generator: begun_leaves(model, config, generator, known)),
         frozen={path: leaf for path, leaf in known.items() if path not in trained},
         rebuild=lambda p, frozen: (frozen | p, lambda dfull: {path: dfull[path] for path in trained}),
     )
@@ -174,8 +184,11 @@ def known_leaves(structure: Tree, parameters: Tree | None) -> Leaves:
     return known
 
 
-def fresh_leaves(model: ModuleType, config: Any, generator: Any) -> Leaves:
-    return dict(named_leaves(model.initial(config, generator)))
+def begun_leaves(model: ModuleType, config: Any, generator: Any, known: Leaves) -> Iterator[NamedLeaf]:
+    """The known leaves of a model, and fresh ones for the rest. All are drawn, so that which are known changes none of
+    the others."""
+    for path, leaf in model.initial_leaves(config, generator):
+        yield path, known.get(path, leaf)
 
 
 def require_trained(tune: str, parameters: Tree | None) -> None:

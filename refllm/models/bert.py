@@ -19,7 +19,7 @@ since, is a choice here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.linear import linear
 from refllm.ops.position import add_positions
-from refllm.parameters import Tree, branch, from_names, map_leaves, named_leaves
+from refllm.parameters import NamedLeaf, Tree, branch, from_names, map_leaves, named_leaves
 
 OUTPUTS = ("masked", "pair", "classes", "span")
 PAIR_CLASSES = 2
@@ -115,17 +115,20 @@ def _linear_shapes(inputs: int, outputs: int) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: gains 1, biases 0, matrices normal with deviation 0.02 √(768 / C).
+    """Initial parameters, as `initial_leaves` draws them."""
+    return from_names(shapes(config), dict(initial_leaves(config, generator)))
+
+
+def initial_leaves(config: Config, generator: Any) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path: gains 1, biases 0, matrices normal with deviation 0.02 √(768 / C).
 
     At the width of "base" the deviation is the published 0.02 (Devlin et al. 2019, code); with the root the size of
     what a matrix puts out does not shrink with the width.
     """
     normal = 0.02 * math.sqrt(768 / config.width)
-    leaves = {}
     for path, shape in named_leaves(shapes(config)):
         deviation = normal if len(shape) > 1 else 0.0
-        leaves[path] = (1.0 if path.endswith(".g") else 0.0) + deviation * generator.standard_normal(shape)
-    return from_names(shapes(config), leaves)
+        yield path, (1.0 if path.endswith(".g") else 0.0) + deviation * generator.standard_normal(shape)
 
 
 @differentiable

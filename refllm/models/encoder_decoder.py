@@ -23,7 +23,7 @@ the two rows of its position tables that no position uses are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -51,7 +51,7 @@ from refllm.models.checks import (
 )
 from refllm.models.output import add_head_gradient, head, logits
 from refllm.models.places import for_every_head
-from refllm.parameters import Tree, branch, from_names, named_leaves
+from refllm.parameters import NamedLeaf, Tree, branch, from_names, named_leaves
 
 POSITIONS = ("sinusoidal", "learned", "relative")
 Gradients = dict[str, Tree]
@@ -166,7 +166,12 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: gains 1, biases 0, matrices normal with deviation 1/√(their inputs),
+    """Initial parameters, as `initial_leaves` draws them."""
+    return from_names(shapes(config), dict(initial_leaves(config, generator)))
+
+
+def initial_leaves(config: Config, generator: Any) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path: gains 1, biases 0, matrices normal with deviation 1/√(their inputs),
     which keeps the size of what goes through them.
 
     Tokens and their positions have 1/√C where the embedding is multiplied by √C, 1 where the hidden states are divided
@@ -175,7 +180,6 @@ def initial(config: Config, generator: Any) -> Tree:
     """
     C, D = config.width, config.head_width
     token = C**-0.5 if config.scaled_embedding else 1.0 if config.scaled_output else 0.02 * math.sqrt(768 / C)
-    leaves = {}
     for path, shape in named_leaves(shapes(config)):
         name = path.rpartition(".")[2]
         deviation = 0.0 if len(shape) == 1 else shape[-2] ** -0.5  # experts have one more axis in front
@@ -186,8 +190,7 @@ def initial(config: Config, generator: Any) -> Tree:
         leaf = (1.0 if name == "g" else 0.0) + deviation * generator.standard_normal(shape)
         if name in ("Wq", "Wqkv") and not _scaled(config):
             leaf[:, : config.heads * D] /= math.sqrt(D)
-        leaves[path] = leaf
-    return from_names(shapes(config), leaves)
+        yield path, leaf
 
 
 @differentiable

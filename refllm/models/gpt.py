@@ -15,7 +15,7 @@ What differs from GPT-2's code: no dropout on the attention weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -40,7 +40,7 @@ from refllm.models.places import places
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.position import add_positions, sinusoidal
-from refllm.parameters import Tree, branch
+from refllm.parameters import NamedLeaf, Tree, branch, from_names
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,12 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays, as `initial_residual` says."""
+    """Initial parameters, as `initial_leaves` draws them."""
+    return from_names(shapes(config), dict(initial_leaves(config, generator)))
+
+
+def initial_leaves(config: Config, generator: Any) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path, as `initial_residual` says."""
     return initial_residual(shapes(config), generator, width=config.width, layers=config.layers)
 
 

@@ -22,7 +22,7 @@ Source: documents 003 sec. 2.3, 4.1, 4.3; Vaswani et al. 2017 (arXiv:1706.03762)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
@@ -53,7 +53,7 @@ from refllm.models.places import for_every_head, places
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
 from refllm.ops.position import add_positions, sinusoidal
-from refllm.parameters import Tree, branch
+from refllm.parameters import NamedLeaf, Tree, branch, from_names, named_leaves
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,12 @@ def _shapes_without_head(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: the recurrent layers' as in blocks/recurrent.py; the embedding normal
+    """Initial parameters, as `initial_leaves` draws them."""
+    return from_names(shapes(config), dict(initial_leaves(config, generator)))
+
+
+def initial_leaves(config: Config, generator: Any) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path: the recurrent layers' as in blocks/recurrent.py; the embedding normal
     with deviation 1, near the size of the positions; the other matrices normal with deviation 1/√(their inputs);
     biases 0."""
     tree = shapes(config)
@@ -124,16 +129,11 @@ def initial(config: Config, generator: Any) -> Tree:
     def normal(shape: tuple[int, int], inputs: int) -> Any:
         return generator.standard_normal(shape) / math.sqrt(inputs)
 
-    attention = {
-        name: normal(shape, config.width) if len(shape) > 1 else generator.uniform(0, 0, shape)
-        for name, shape in tree["attention"].items()
-    }
-    return {
-        "token": normal(tree["token"], 1),
-        "attention": attention,
-        "layers": initial_recurrent(tree["layers"], generator, cell=config.cell),
-        "head": normal(tree["head"], config.seen),
-    }
+    for path, shape in named_leaves(tree["attention"], "attention"):
+        yield path, normal(shape, config.width) if len(shape) > 1 else generator.uniform(0, 0, shape)
+    yield "token", normal(tree["token"], 1)
+    yield from initial_recurrent(tree["layers"], generator, cell=config.cell, prefix="layers")
+    yield "head", normal(tree["head"], config.seen)
 
 
 class Cache(Protocol):

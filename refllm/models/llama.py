@@ -19,7 +19,7 @@ table for all layers (Raffel et al. 2020, arXiv:1910.10683 sec. 2.1), with score
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ from refllm.models.places import places
 from refllm.models.rotary_scaling import SCALINGS, frequencies
 from refllm.ops.embedding import embedding
 from refllm.ops.relative import alibi, t5_bias_causal
-from refllm.parameters import Tree, branch
+from refllm.parameters import NamedLeaf, Tree, branch, from_names
 
 POSITIONS = (*ROTATIONS, "alibi", "relative", "none")
 BUCKETS, FARTHEST = 32, 128  # of "relative": those of T5
@@ -186,7 +186,12 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays, as `initial_residual` says."""
+    """Initial parameters, as `initial_leaves` draws them."""
+    return from_names(shapes(config), dict(initial_leaves(config, generator)))
+
+
+def initial_leaves(config: Config, generator: Any) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path, as `initial_residual` says."""
     return initial_residual(shapes(config), generator, width=config.width, layers=config.layers)
 
 

@@ -14,7 +14,7 @@ What differs from the paper: dropout, if it is asked for. Its weight decay is a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -29,7 +29,7 @@ from refllm.ops.activation import tanh
 from refllm.ops.embedding import embedding
 from refllm.ops.linear import linear
 from refllm.ops.window import window
-from refllm.parameters import Tree, branch
+from refllm.parameters import NamedLeaf, Tree, branch, from_names
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,16 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: the vectors normal with deviation 1, matrices uniform with deviation
+    """Initial parameters, as `initial_leaves` draws them."""
+    return from_names(shapes(config), dict(initial_leaves(config, generator)))
+
+
+def initial_leaves(config: Config, generator: Any) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path: the vectors normal with deviation 1, matrices uniform with deviation
     1/√(their inputs), LeCun et al. 1998 sec. 4.6, biases 0."""
-    p = {}
     for name, shape in shapes(config).items():
         reach = math.sqrt(3 / shape[0]) if len(shape) > 1 else 0.0
-        p[name] = generator.standard_normal(shape) if name == "token" else generator.uniform(-reach, reach, shape)
-    return p
+        yield name, generator.standard_normal(shape) if name == "token" else generator.uniform(-reach, reach, shape)
 
 
 @differentiable

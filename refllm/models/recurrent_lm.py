@@ -16,7 +16,7 @@ Erratum E13: the document scores a label at every position with this model; here
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -36,7 +36,7 @@ from refllm.models.checks import require_draws, require_dropout, require_one_of,
 from refllm.models.output import add_head_gradient, head, logits
 from refllm.models.state import State
 from refllm.ops.embedding import embedding
-from refllm.parameters import Tree, branch
+from refllm.parameters import NamedLeaf, Tree, branch, from_names
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,20 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays: the layers' as in blocks/recurrent.py; the head uniform with deviation
+    """Initial parameters, as `initial_leaves` draws them."""
+    return from_names(shapes(config), dict(initial_leaves(config, generator)))
+
+
+def initial_leaves(config: Config, generator: Any) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path: the layers' as in blocks/recurrent.py; the head uniform with deviation
     1/√N; the embedding normal with deviation 1, or where it is the head too C^(-1/4), half way in proportion between
     the 1 that reading wants and the 1/√C that the head wants."""
     C, tree = config.width, shapes(config)
-    p: Tree = {"token": generator.standard_normal(tree["token"]) * (C**-0.25 if config.tied else 1)}
-    p["layers"] = initial_recurrent(tree["layers"], generator, cell=config.cell)
+    yield "token", generator.standard_normal(tree["token"]) * (C**-0.25 if config.tied else 1)
+    yield from initial_recurrent(tree["layers"], generator, cell=config.cell, prefix="layers")
     if not config.tied:
         reach = math.sqrt(3 / config.hidden)
-        p["head"] = generator.uniform(-reach, reach, tree["head"])
-    return p
+        yield "head", generator.uniform(-reach, reach, tree["head"])
 
 
 @differentiable

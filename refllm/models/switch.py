@@ -20,7 +20,7 @@ in GPT-2; the tokens of one text are a group; no noise on the router's input, no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -48,7 +48,7 @@ from refllm.models.places import places
 from refllm.ops.embedding import embedding
 from refllm.ops.layer_norm import layer_norm
 from refllm.ops.position import add_positions
-from refllm.parameters import Tree, branch
+from refllm.parameters import NamedLeaf, Tree, branch, from_names
 
 States: TypeAlias = tuple[tuple[Array, Array], Callable[[Array, Array], Tree]]  # (y, balance), back(dy, dbalance)
 
@@ -134,7 +134,12 @@ def shapes(config: Config) -> Tree:
 
 
 def initial(config: Config, generator: Any) -> Tree:
-    """Initial parameters as float64 host arrays, as `initial_residual` says; each expert is drawn by itself.
+    """Initial parameters, as `initial_leaves` draws them."""
+    return from_names(shapes(config), dict(initial_leaves(config, generator)))
+
+
+def initial_leaves(config: Config, generator: Any) -> Iterator[NamedLeaf]:
+    """Initial float64 host arrays by path, as `initial_residual` says; each expert is drawn by itself.
 
     The deviation is 0.55 / √C, between the usual 1 / √C and the 0.32 / √C, a tenth of its variance, that kept large
     models with experts stable (Fedus et al. 2021 sec. 2.4).

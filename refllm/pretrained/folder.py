@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
+from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.limited_json import MOST_CONFIG, MOST_INDEX, read_object, read_text
 from refllm.models import by_name
 from refllm.models.checks import require_layers_within
-from refllm.parameters import Tree
+from refllm.parameters import Tree, named_leaves
+from refllm.piecewise import Piecewise, pieces_of
 from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.pretrained.fields import Fields
 from refllm.pretrained.naming import Architecture, Entry, matched, require_fit
@@ -70,6 +75,22 @@ class Folder:
         return {
             entry.path: parameter(entry, [self.tensor(name) for name in entry.names], weights) for entry in self.entries
         }
+
+    def piecewise_leaves(self) -> dict[str, Piecewise]:
+        """The same in float32, each read when it is asked for. UserError then if a number of it is not finite."""
+        self._require_equal()
+        shapes = dict(named_leaves(self.shapes))
+        return {entry.path: self._piecewise(entry, shapes[entry.path]) for entry in self.entries}
+
+    def _piecewise(self, entry: Entry, shape: tuple[int, ...]) -> Piecewise:
+        tensors = [self.tensor(name) for name in entry.names]
+
+        def pieces() -> Iterator[Array]:
+            yield from pieces_of(parameter(entry, tensors, "float32"))
+            for tensor in tensors:
+                tensor.forget()
+
+        return Piecewise(shape, np.dtype("float64" if "F64" in {t.dtype for t in tensors} else "float32"), pieces)
 
     def _require_equal(self) -> None:
         """UserError unless aliases are what they stand for, and zeros are zero."""

@@ -3,6 +3,7 @@ where the tokens do not hold all of the text."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from refllm.data.batching import Batches
 from refllm.data.held_out import HeldOutWindows
 from refllm.models import by_name
 from refllm.objectives.causal import Causal
-from refllm.parameters import Tree, from_names
+from refllm.parameters import NamedLeaf, Tree
+from refllm.piecewise import Piecewise
 from refllm.state_file import made_of
 from refllm.tasks import part_told
 from refllm.tasks.start import Start, started
@@ -32,7 +34,7 @@ def bits_of(measured: dict[str, float]) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class Beginning:
-    """A trained model in the place of a fresh one: its weights by path."""
+    """A trained model in the place of a fresh one: its weights by path, arrays or piecewise."""
 
     model: Any
     weights: dict[str, Any]
@@ -40,8 +42,9 @@ class Beginning:
     def shapes(self, config: Any) -> Tree:
         return self.model.shapes(config)
 
-    def initial(self, config: Any, generator: Any) -> Tree:
-        return from_names(self.shapes(config), {path: to_host(x) for path, x in self.weights.items()})
+    def initial_leaves(self, config: Any, generator: Any) -> Iterator[NamedLeaf]:
+        for path, x in self.weights.items():
+            yield path, x if isinstance(x, Piecewise) else to_host(x)
 
 
 class Language:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from refllm import checkpoint
-from refllm.backend import Array, to_device
+from refllm.backend import to_device
 from refllm.errors import UserError
 from refllm.invocation import command
 from refllm.models import LANGUAGE_MODELS
@@ -21,7 +21,7 @@ class Start:
 
     directory: str
     digest: str
-    weights: dict[str, Array] | None
+    weights: dict[str, Any] | None  # arrays, or piecewise
     config: Any = None
     tokenizer: Any = None
     model: str = ""
@@ -31,27 +31,36 @@ class Start:
         return {"directory": self.directory, "sha256": self.digest}
 
 
-def begun_from(directory: Path, *, model: str | None, device: str) -> Start:
+def begun_from(directory: Path, *, model: str | None, device: str, piecewise: bool = False) -> Start:
     """A trained run, or a published model, of that kind as the beginning of another one; None for any language model.
+    Its weights are read now, or `piecewise` when they are asked for.
 
     Raises: UserError if it is one of another model.
     """
     if is_folder(directory):
-        return _published(directory, model=model, device=device)
+        return _published(directory, model=model, device=device, piecewise=piecewise)
     description, _ = checkpoint.load(directory / "checkpoint")
     _require_model(directory, description.get("model"), model)
     stored = stored_model(directory)
     digest = stored.description["files"]["weights"]["sha256"]
-    weights = {path: to_device(x, device) for path, x in stored.weights().items()}
+    weights: dict[str, Any]
+    if piecewise:
+        weights = dict(stored.piecewise_weights())
+    else:
+        weights = {path: to_device(x, device) for path, x in stored.weights().items()}
     kind = str(description["model"])
     return Start(str(directory.resolve()), digest, weights, stored.config, stored.tokenizer, kind)
 
 
-def _published(directory: Path, *, model: str | None, device: str) -> Start:
+def _published(directory: Path, *, model: str | None, device: str, piecewise: bool) -> Start:
     folder = open_folder(directory)
     _require_model(directory, folder.architecture.model, model)
     tokenizer = tokenizer_in(directory, size=folder.config.vocabulary)
-    weights = {path: to_device(x, device) for path, x in folder.leaves().items()}
+    weights: dict[str, Any]
+    if piecewise:
+        weights = dict(folder.piecewise_leaves())
+    else:
+        weights = {path: to_device(x, device) for path, x in folder.leaves().items()}
     return Start(
         str(directory.resolve()),
         digest_of(directory),

@@ -13,10 +13,11 @@ from refllm import checkpoint
 from refllm.backend import Array
 from refllm.checkpoint import Groups
 from refllm.errors import UserError
-from refllm.finetune.stored import require_declared, weights_of
+from refllm.finetune.stored import piecewise_weights_of, require_declared, weights_of
 from refllm.models import by_name
 from refllm.models.checks import require_layers_within
 from refllm.parameters import Tree
+from refllm.piecewise import Piecewise
 from refllm.state_file import made_of
 from refllm.tokenizers import Tokenizer, require_same_vocabulary
 from refllm.tokenizers import load as load_tokenizer
@@ -36,6 +37,10 @@ class Stored:
     def weights(self) -> dict[str, Array]:
         """By path, as host arrays."""
         return weights_of(self.description, self.groups)
+
+    def piecewise_weights(self) -> dict[str, Piecewise]:
+        """By path, read when they are asked for."""
+        return piecewise_weights_of(self.description, self.groups.piecewise, self.shapes)
 
 
 def stored_model(directory: Path) -> Stored:

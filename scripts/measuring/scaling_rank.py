@@ -134,31 +134,6 @@ def cost(world: Any, sizes: dict[str, Any], steps: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def memory(world: Any, sizes: dict[str, Any], steps: int) -> dict[str, Any]:
-    """The most bytes that each rank had during the steps, above what it had before there was a model."""
-    before, batch = of_status("VmRSS"), batch_of(sizes, sizes["batch"] * world.size)
-    with Ranks(world, shard=sizes["shard"]) as workers:
-        trainer = trainer_of(sizes, workers)
-        for number in (1, steps):
-            if world.rank == 0:
-                if number == 1:
-                    trainer.initialise()
-                stepped(trainer, batch, number)
-                world.bcast((END, None))
-            else:
-                followed(workers, trainer, END)
-            if number == 1:  # what the beginning took is not of a step
-                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        most = world.gather(of_status("VmHWM") - before)
-    return {"shard": sizes["shard"], "parameters": count(trainer.shapes), "most": most}
-
-
-def of_status(name: str) -> int:
-    """Bytes of this process, as Linux counts them."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
-
-
 def weak(world: Any, sizes: dict[str, Any], steps: int) -> dict[str, Any]:
     """Rounds in turn: rank 0 alone with one batch while the others sleep, then all with one batch each."""
     cores = sorted(os.sched_getaffinity(0))
@@ -215,7 +190,7 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     keep_freed_memory()
     world = ranks.communicator()
-    measure = {"cost": cost, "weak": weak, "link": link, "memory": memory}[asked["what"]]
+    measure = {"cost": cost, "weak": weak, "link": link}[asked["what"]]
     found = measure(world, asked["sizes"], asked["steps"])
     if world.rank == 0:
         print(json.dumps(found), flush=True)

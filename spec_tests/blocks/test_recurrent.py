@@ -157,9 +157,9 @@ def test_initial_matrices_are_uniform_and_forget_gates_open(cell: str, two_way: 
     """Deviation 1/√inputs, so within √(3 / inputs); biases 0, those of the forget gates 1."""
     N = 32
     shapes = recurrent_layers_shapes(20, N, layers=2, cell=cell, bidirectional=two_way)
-    p = initial_recurrent(shapes, numpy.random.default_rng(0), cell=cell)
-    assert [(name, leaf.shape) for name, leaf in named_leaves(p)] == list(named_leaves(shapes))
-    for name, leaf in named_leaves(p):
+    leaves = list(initial_recurrent(shapes, numpy.random.default_rng(0), cell=cell, prefix=""))
+    assert [(name, leaf.shape) for name, leaf in leaves] == list(named_leaves(shapes))
+    for name, leaf in leaves:
         if leaf.ndim == 2:
             reach = numpy.sqrt(3 / len(leaf))
             assert 0.98 * reach < abs(leaf).max() <= reach, name

@@ -16,7 +16,7 @@ import pytest
 
 from refllm.checkpoint import load
 from spec_tests import tiny
-from spec_tests.commands.test_following import CUT, arrays, by_mpi, carried_out
+from spec_tests.commands.test_following import CUT, LAYERS, arrays, by_mpi, carried_out
 
 RANKS, PROMPTLY = 4, 10.0  # seconds
 SEED, MOMENTS = 7452, 20
@@ -35,19 +35,26 @@ class Moment:
     rank: int
     after: float  # share of the time from the first checkpoint to the end of the training
     in_checkpoint: bool  # not before a checkpoint is being written
-    cut: bool
+    flags: tuple[str, ...]
 
     @property
-    def flags(self) -> tuple[str, ...]:
-        return CUT if self.cut else ()
+    def name(self) -> str:
+        return " ".join([*self.flags[1:], str(self.number)])
 
 
-def moments(count: int) -> list[Moment]:
-    random = numpy.random.default_rng(SEED)
+def moments(count: int, *flags: tuple[str, ...]) -> list[Moment]:
+    """So many at random, half of them in a checkpoint, the flags in turn."""
+    random = numpy.random.default_rng([SEED, len(flags)])
     return [
-        Moment(n, int(random.integers(RANKS)), float(random.uniform(0, 0.7)), n % 2 == 1, n % 4 >= 2)
+        Moment(
+            n, int(random.integers(RANKS)), float(random.uniform(0, 0.7)), n % 2 == 1, flags[n // 2 % len(flags)]
+        )
         for n in range(count)
-    ]
+    ]  # fmt: skip
+
+
+ALL = [*moments(MOMENTS, (), CUT), *moments(MOMENTS, LAYERS)]
+IN_EVERY_RUN = "optimizer 3"
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +153,7 @@ def killed(folder: Path, moment: Moment, seconds: float) -> tuple[int, float]:
 @by_mpi
 @pytest.mark.parametrize(
     "moment",
-    [pytest.param(one, id=str(one.number), marks=() if one.number == 3 else pytest.mark.slow) for one in moments(20)],
+    [pytest.param(one, id=one.name, marks=() if one.name == IN_EVERY_RUN else pytest.mark.slow) for one in ALL],
 )
 def test_a_rank_that_is_killed_ends_the_job_and_the_run_goes_on_to_the_same_bits(
     tmp_path: Path, undisturbed: tuple[Path, float], moment: Moment

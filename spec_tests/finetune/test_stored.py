@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -10,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as shapes_and_arrays
 
+from refllm import checkpoint
 from refllm.errors import UserError
-from refllm.finetune.stored import FORMS, dequantised, packed, quantised, unpacked, weights_of
-from refllm.parameters import named_leaves
+from refllm.finetune.stored import (
+    FORMS,
+    dequantised,
+    packed,
+    piecewise_weights_of,
+    quantised,
+    unpacked,
+    weights_of,
+)
+from refllm.parameters import map_leaves, named_leaves
 from spec_tests.finetune.models import same
 from spec_tests.gradients import random_tree
 
@@ -102,6 +112,25 @@ def test_weights_of_a_checkpoint_are_the_same_whatever_their_form() -> None:
     assert same(weights_of({"form": "sparse"}, lambda group: kept["sparse"]), LEAVES)
     with pytest.raises(UserError, match="stored as int8, sparse, not as 'int4'"):
         weights_of({"form": "int4"}, lambda group: LEAVES)
+
+
+@pytest.mark.parametrize("form", [None, *FORMS])
+def test_weights_that_are_read_piecewise_are_the_same_whatever_their_form(form: str | None, tmp_path: Path) -> None:
+    """And refused where one is not finite."""
+    described = {} if form is None else {"form": form}
+    shapes = map_leaves(lambda x: x.shape, LEAVES)
+    spoiled = {**LEAVES, "norm.g": LEAVES["norm.g"] * numpy.float32("nan")}
+    for name, leaves in (("good", LEAVES), ("bad", spoiled)):
+        checkpoint.save(tmp_path / name, {}, {"weights": leaves if form is None else packed(leaves, form)}, step=0)
+    good, bad = (checkpoint.load(tmp_path / name)[1] for name in ("good", "bad"))
+    found = piecewise_weights_of(described, good.piecewise, shapes)
+    wanted = weights_of(described, good)
+    assert {path: (x.shape, x.dtype) for path, x in found.items()} == {
+        path: (x.shape, x.dtype) for path, x in wanted.items()
+    }
+    assert same({path: x.whole() for path, x in found.items()}, wanted)
+    with pytest.raises(UserError, match=r"not all finite numbers \(norm.g\)"):
+        piecewise_weights_of(described, bad.piecewise, shapes)
 
 
 @pytest.mark.parametrize("number", [numpy.nan, numpy.inf, -numpy.inf])

@@ -31,6 +31,9 @@ def test_what_is_written_is_read_back_config_and_every_number(which: str, tmp_pa
     for path, leaf in leaves.items():
         assert found[path].dtype == leaf.dtype
         numpy.testing.assert_array_equal(found[path], leaf)
+    for path, x in folder.piecewise_leaves().items():  # and one at a time
+        assert (x.shape, x.dtype) == (leaves[path].shape, leaves[path].dtype)
+        numpy.testing.assert_array_equal(x.whole(), leaves[path])
 
 
 @every_model
