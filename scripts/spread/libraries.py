@@ -83,14 +83,11 @@ def _of_torch() -> Iterator[Implementation]:
     forwards = {
         n: inspect.getclosurevars(f).nonlocals.get("forward") for n, f in eager.items() if inspect.isfunction(f)
     }
-    compiled = {n: make(torch.compile(forwards[n], dynamic=True)) for n in COMPILED if forwards.get(n)}
-    yield "torch.compile", compiled, use, narrow
+    import torch._functorch.config  # type: ignore[import-not-found,unused-ignore]
 
-
-COMPILED = (
-    "softmax", "log_softmax", "layer_norm", "rms_norm", "gelu_erf", "gelu_tanh", "silu", "attention", "feed_forward",
-    "gated_feed_forward", "matmul", "cross_entropy",
-)  # fmt: skip
+    torch._functorch.config.donated_buffer = False  # a pullback may be called twice
+    torch._dynamo.config.recompile_limit = 64  # one a shape and choice of keywords, none of them eager
+    yield "torch.compile", {n: make(torch.compile(f)) for n, f in forwards.items() if f}, use, narrow
 
 
 def _use(found: adapter.Functions) -> Callable[[str], object]:

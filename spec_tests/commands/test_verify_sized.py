@@ -65,6 +65,6 @@ def test_a_failure_says_its_place_and_how_it_is_seen_again(capsys: pytest.Captur
     )
     assert main(["verify", str(mine), "--size", "kernel", "--only", ONE, "--values", "--dtype", "float32"]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "all of column 32 of 33 (the tail after whole tiles of 32)" in said
+    assert "all of column 32 of 33 (the tail after whole tiles of 4 to 32)" in said
     assert "--size kernel" in said
     assert "from refllm.verify.sized import cases as sized" in said

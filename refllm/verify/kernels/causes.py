@@ -4,14 +4,14 @@ operation of wrong numbers, those of the plain text, and the mistakes of the ban
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
 from refllm.verify import mutants, plain, runner
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
-from refllm.verify.kernels import bank
+from refllm.verify.kernels import bank, machine
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.formulas import formulas
 from refllm.verify.kernels.mistakes import MISTAKES
@@ -20,10 +20,12 @@ from refllm.verify.mutants import Edited
 from refllm.verify.mutants.bank import Rewritten
 
 SIZES = (
-    {"TILE": 64}, {"BLOCK": 1024}, {"TILE": 16}, {"TILE": 128}, {"BLOCK": 128}, {"BLOCK": 64}, {"BLOCK": 32},
+    {"TILE": 64}, {"TILE": 128}, {"BLOCK": 1024}, {"TILE": 16}, {"BLOCK": 128}, {"BLOCK": 64}, {"BLOCK": 32},
     {"BLOCK": 512}, {"TILE": 256}, {"BLOCK": 2048}, {"BLOCK": 4096}, {"TILE": 48}, {"TILE": 80},
     {"TILE": 96}, {"TILE": 512}, {"TILE": 1024}, {"TILE": 8},
 )  # fmt: skip
+USUAL = ({"TILE": 64}, {"TILE": 128}, {"BLOCK": 1024})  # tried first
+DEFAULT = {"TILE": machine.TILE, "BLOCK": machine.BLOCK}
 SMALL, LARGE = (4, 8, 16, 32, 64, 128, 2, 256), (1024, 512, 2048, 4096, 256, 8192, 128, 16384, 32768)
 LARGEST = (65536, 524288, 262144, 131072, 1 << 20)
 BITS = (8, 16)
@@ -64,7 +66,29 @@ class OfBank:
 
     @property
     def about(self) -> str:
-        return self.mistake.about + "".join(f", with {name.lower()}s of {n:,}" for name, n in self.sizes)
+        return self.in_sizes([self] if self.sizes else [])
+
+    @property
+    def sized(self) -> tuple[str, int] | None:
+        """The size of its tiles or blocks, if its lines depend on one: that of the text, unless it has its own."""
+        if self.sizes or not isinstance(self.mistake, Mistake):
+            return next(iter(self.sizes), None)
+        depends = (
+            name for name in DEFAULT if any(name in new for r in self.mistake.rewritten for new in r.lines[1::2])
+        )
+        name = next(depends, None) or next((name for name in DEFAULT if _has(self.mistake, name)), None)
+        return (name, DEFAULT[name]) if name else None
+
+    def in_sizes(self, alike: Sequence[OfBank]) -> str:
+        """Its words, with the sizes of those that are alike: one, or from the smallest to the largest."""
+        found = sorted(
+            (n * _times(each.mistake, name), name) for each in alike if each.sized for name, n in [each.sized]
+        )
+        if not found or len({name for _, name in found}) > 1:
+            return self.mistake.about
+        (least, name), (most, _) = found[0], found[-1]
+        sizes = f"{least:,}" if least == most else f"{least:,} to {most:,} (all of these fit)"
+        return f"{self.mistake.about}, with {name.lower()}s of {sizes}"
 
     @property
     def diff(self) -> list[tuple[str, list[str]]]:
@@ -78,8 +102,8 @@ class OfBank:
     def variants(self) -> Iterator[Cause]:
         """The mistake with other numbers, and in tiles and blocks of other sizes."""
         if isinstance(self.mistake, Mistake) and not self.sizes:
-            yield from map(OfBank, with_other_numbers(self.mistake))
             yield from (OfBank(self.mistake, tuple(s.items())) for s in SIZES if _has(self.mistake, *s))
+            yield from map(OfBank, with_other_numbers(self.mistake))
 
     @property
     def gradients_alone(self) -> bool:
@@ -110,16 +134,35 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from formulas(operation)
     yield from (OfBank(m) for mistake in own for m in with_other_numbers(mistake))
     yield from (OfBank(m, (("TILE", 1),)) for m in own if "in-place" in m.id)  # a unit a thread
+    yield from _in_sizes(own, USUAL)
     yield from readings(operation)
     called = set(plain.called(operation)) if operation in plain.operations() else set()
     for mutant in mutants.MUTANTS:
         if isinstance(mutant, Edited) and mutant.dtype == "float64" and set(mutant.originals) <= called:
             yield OfBank(mutant)
-    for sizes in SIZES[:3]:
-        yield from (OfBank(m, tuple(sizes.items())) for m in of_loops if _has(m, *sizes))
+    of_others, other_sizes = of_loops[len(own) :], [sizes for sizes in SIZES if sizes not in USUAL]
+    yield from _in_sizes(of_others, USUAL)
+    yield from _in_sizes(of_loops, other_sizes[:1])
     yield from (OfBank(m) for mistake in of_loops if mistake not in own for m in with_other_numbers(mistake))
-    for sizes in SIZES[3:]:
-        yield from (OfBank(m, tuple(sizes.items())) for m in of_loops if _has(m, *sizes))
+    yield from _in_sizes(of_loops, other_sizes[1:])
+
+
+def _in_sizes(mistakes: Sequence[Mistake], sizes: Sequence[dict[str, int]]) -> Iterator[OfBank]:
+    return (OfBank(m, tuple(each.items())) for each in sizes for m in mistakes if _has(m, *each))
+
+
+def in_other_sizes(operation: str, cause: Cause) -> list[OfBank]:
+    """A mistake of the bank in tiles or blocks of every other size."""
+    if not isinstance(cause, OfBank) or not isinstance(cause.mistake, Mistake):
+        return []
+    found = [c for c in causes(operation) if isinstance(c, OfBank) and c.mistake is cause.mistake]
+    return [c for c in found if c is not cause]
+
+
+def _times(mistake: Mistake | Edited, name: str) -> int:
+    """How many of the unit of its size a tile of a mistake is: products take 2 * TILE rows and columns at once."""
+    new = [line for each in mistake.rewritten for line in each.lines[1::2]] if isinstance(mistake, Mistake) else []
+    return 2 if any(f"2 * {name}" in line for line in new) else 1
 
 
 def _has(mistake: Mistake, name: str) -> bool:

@@ -17,8 +17,8 @@ from refllm.numbers.plans import Plan
 from refllm.verify import plain
 from refllm.verify.case import Case
 from refllm.verify.explanation import Explanation
-from refllm.verify.kernels import axes, conditions, relations
-from refllm.verify.kernels.causes import Cause, OfBank
+from refllm.verify.kernels import axes, conditions, relations, tails
+from refllm.verify.kernels.causes import Cause, OfBank, in_other_sizes
 from refllm.verify.kernels.matching import WAYS, tensors
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
@@ -56,6 +56,7 @@ class Looked:
     where: str
     facts: list[str]
     count: int  # of wrong elements
+    starts: tails.Starts = field(default_factory=dict)
 
 
 @dataclass
@@ -169,12 +170,18 @@ class Chosen:
         causes = [cause for cause in self.order if cause in looked.matches]
         if not causes:
             late = "" if self.known.in_time else " that was tried in the time there was (--search)"
-            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *self._where, *looked.facts]
+            tail = [f"wrong in each case that was compared: {self._tail}"] if self._tail else []
+            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *self._where, *tail, *looked.facts]
         cause = causes[0]
         match = looked.matches[cause]
         alike = len({each.id for each in causes if looked.matches[each].rank == match.rank} - {cause.id})
-        where = f", {looked.where}" if "partly" in match.ways.values() and looked.where else ""
+        where = f", {self._tail or looked.where}" if "partly" in match.ways.values() and looked.where else ""
         return [self._line(cause, match, where, alike)]
+
+    @cached_property
+    def _tail(self) -> str:
+        """What is wrong after the last whole tile in every case, and how large the tiles are."""
+        return tails.words([each.starts for each in self.known.looked.values()])
 
     @cached_property
     def _where(self) -> list[str]:
@@ -206,15 +213,16 @@ class Chosen:
         return Explanation.of(f"{of}{how} {self._about(cause)} ({cause.id}){where}{only}{others}", cause)
 
     def _about(self, cause: Cause) -> str:
-        """What it is, with the size of its tiles only if no other size explains the same as well."""
-        if not isinstance(cause, OfBank) or not cause.sizes:
+        """What it is, with the sizes of its tiles or blocks that explain the same as well, unless all do. Where it
+        explains a part of an answer alone, its tiles are not those of the answer."""
+        if not isinstance(cause, OfBank) or cause.sized is None:
             return cause.about
+        if not cause.sizes and self._way(cause) == "partly":
+            return cause.mistake.about
         same = [each.matches for each in self.known.looked.values() if cause in each.matches]
-        others = [
-            c for c in self.known.causes if isinstance(c, OfBank) and c.mistake is cause.mistake and c is not cause
-        ]
-        alike = any(all(c in of and of[c].rank <= of[cause].rank for of in same) for c in others)
-        return cause.mistake.about if alike else cause.about
+        others = in_other_sizes(next(iter(self.known.looked.values())).sized.operation, cause)
+        alike = [c for c in others if all(c in of and of[c].rank <= of[cause].rank for of in same) and c in self.order]
+        return cause.in_sizes([cause, *alike]) if len(alike) < len(others) else cause.mistake.about
 
     def _only(self, cause: Cause) -> str:
         """Where it holds, if right answers speak against it elsewhere: the condition that tells them apart, if it has

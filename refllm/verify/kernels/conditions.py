@@ -44,7 +44,7 @@ def clean(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition | Non
         return None
     if found := separating(wrong, right):
         return replace(found, words=f"{found.words}{found.between}")
-    for choice in _choices(wrong):
+    for choice in (*_choices(wrong), *_choices_of_several(wrong, right)):
         left = [each for each in right if choice.holds(each)]
         if GROUND <= len(left) < len(right) and (found := separating(wrong, left)):
             return _both(choice, found)
@@ -57,7 +57,7 @@ def _but_for_one(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Conditio
         name for name in wrong[0] if name.isalpha() and len(name) == 1 and all(name in x for x in (*wrong, *right))
     ]
     compared = [_compared(a, b) for a in names for b in names if a != b]
-    for choice in (Condition("", lambda each: True), *_choices(wrong)):
+    for choice in (Condition("", lambda each: True), *_choices(wrong), *_choices_of_several(wrong, right)):
         left = [each for each in right if choice.holds(each)]
         for condition in compared:
             if all(map(condition.holds, wrong)) and len(left) > GROUND and sum(map(condition.holds, left)) == 1:
@@ -71,6 +71,16 @@ def _choices(wrong: Sequence[Numbers]) -> Iterator[Condition]:
     for name, value in wrong[0].items():
         if (value is None or isinstance(value, bool | str)) and all(each.get(name, 0) == value for each in wrong):
             yield _is(name, value)
+
+
+def _choices_of_several(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Iterator[Condition]:
+    """The same where an axis has several places: of one query, or one key, many a mistake shows nothing."""
+    for name in (name for name in wrong[0] if name.isalpha() and len(name) == 1):
+        one = any(each.get(name) == 1 for each in right) and all(each.get(name, 0) > 1 for each in wrong)
+        if one:
+            several = Condition(f"{name} > 1", lambda each, name=name: bool(each.get(name, 0) > 1))  # type: ignore[misc]
+            yield several
+            yield from (_both(choice, several) for choice in _choices(wrong))
 
 
 def _is(name: str, value: Any) -> Condition:

@@ -13,15 +13,15 @@ are asked is no matter of time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
-from refllm.verify.kernels import axes, conditions, matching, relations
-from refllm.verify.kernels.causes import Cause, causes
+from refllm.verify.kernels import axes, conditions, matching, relations, tails
+from refllm.verify.kernels.causes import Cause, causes, in_other_sizes
 from refllm.verify.kernels.chosen import Chosen, Looked, Match, Operation
 from refllm.verify.kernels.clock import Clock
 from refllm.verify.kernels.matching import WAYS, Given, tensors
@@ -35,6 +35,7 @@ from refllm.verify.tolerance import UNIT
 LARGEST = 6_000_000  # the work of a case that is still looked at (sized.work)
 SEARCHES = 6  # wrong answers to an operation for which all mistakes are tried, if those that were found do not fit
 CASES = 12  # wrong answers that are held against what was found
+VARIED = 4  # mistakes that explain an answer partly, of which other sizes and numbers are tried
 MORE = 250  # mistakes that are tried after one that explains an answer, and as many as before it
 SMALL, LATER = 300_000, 8  # the work of an answer that is held against what is found later, and of how much of it
 DIGITS = (0, WAYS.index("digits"))  # of a match: everything is explained, as lost digits
@@ -67,11 +68,12 @@ class Recogniser:
                 matches |= looker.search(case.operation, clock, set(known.causes))
                 known.in_time = known.in_time and not clock.is_over
         facts = looker.facts() if len(known.looked) < FACTS else []
-        looked = Looked(sized, axes.numbers(case), matches, looker.where, facts, looker.count)
+        looked = Looked(sized, axes.numbers(case), matches, looker.where, facts, looker.count, looker.starts)
         known.looked[sized.id] = looked
         kept = self._kept.setdefault(case.operation, [])
         for earlier, its in kept:
-            new = [cause for cause in matches if cause not in earlier.matches]
+            best = sorted(matches, key=lambda cause: matches[cause].rank)
+            new = [cause for cause in best if cause not in earlier.matches]
             earlier.matches.update(its.matches(new[:LATER]))
         if work(sized) <= SMALL:
             kept.append((looked, looker))
@@ -129,6 +131,12 @@ class _Looker:
         return in_words(off, judge.axes_of(self.case, off.shape))
 
     @cached_property
+    def starts(self) -> tails.Starts:
+        """From where on the first wrong tensor is wrong up to the end."""
+        off = next(iter(self.wrong.values()), None)
+        return {} if off is None else tails.starts(off, judge.axes_of(self.case, off.shape))
+
+    @cached_property
     def count(self) -> int:
         """How many elements are wrong."""
         return sum(int(off.sum()) for off in self.wrong.values())
@@ -141,19 +149,32 @@ class _Looker:
 
     def search(self, operation: str, clock: Clock, tried: set[Cause]) -> dict[Cause, Match]:
         """All mistakes, until one explains everything and as many again were tried, or the time is over."""
-        found, partly, full, last = dict[Cause, Match](), list[Cause](), False, 1 << 30
+        found, partly, last = dict[Cause, Match](), list[Cause](), 1 << 30
+        full: Cause | None = None
         for number, cause in enumerate(causes(operation)):
             if clock.is_over or number > last:
                 break
             if cause not in tried and (match := self.match(cause)):
                 found[cause] = match
                 partly += [cause] if "partly" in match.ways.values() else []
-                if not full and match.rank == (0, 0):
-                    full, last = True, 2 * number + MORE
-        for other in () if full else (other for cause in partly[:2] for other in getattr(cause, "variants", tuple)()):
+                if full is None and match.rank == (0, 0):
+                    full, last = cause, 2 * number + MORE
+        if full is not None:
+            return found | self._in_other_sizes(operation, full, clock, found)
+        for other in _variants(partly[:VARIED]):
             if match := self.match(other):
                 found[other] = match
         return found
+
+    def _in_other_sizes(
+        self, operation: str, full: Cause, clock: Clock, found: dict[Cause, Match]
+    ) -> dict[Cause, Match]:
+        """What explains all in tiles or blocks of other sizes, so that the size is said that fits."""
+        more = dict[Cause, Match]()
+        for other in in_other_sizes(operation, full):
+            if other not in found and not clock.is_over and (match := self.match(other)):
+                more[other] = match
+        return more
 
     def matches(self, among: Iterable[Cause]) -> dict[Cause, Match]:
         found = {cause: self.match(cause) for cause in among}
@@ -195,6 +216,10 @@ class _Looker:
             elif not some and name in (one if name not in self.wrong else names):
                 return None
         return found
+
+
+def _variants(causes: Iterable[Cause]) -> Iterator[Cause]:
+    return (other for cause in causes for other in getattr(cause, "variants", tuple)())
 
 
 class _Rough:

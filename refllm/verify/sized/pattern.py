@@ -62,9 +62,10 @@ def _one_after_the_other(first: int, last: int, n: int, name: str) -> str:
 
 
 def _tail(first: int, n: int) -> str:
-    """That they are what remains after whole tiles."""
-    tile = next((t for t in TILES if first and first % t == 0 and n - first < t), None)
-    return "" if tile is None else f" (the tail after whole tiles of {tile:,})"
+    """That they are what remains after whole tiles, and of which sizes these may be."""
+    fit = [t for t in TILES if first and first % t == 0 and n - first < t]
+    smaller = f"{fit[-1]:,} to " if len(fit) > 1 else ""
+    return f" (the tail after whole tiles of {smaller}{fit[0]:,})" if fit else ""
 
 
 def _period(places: Array, n: int) -> int:

@@ -73,6 +73,14 @@ def test_what_tells_wrong_cases_apart_is_said_with_its_ground(
     assert clean(wrong, [*right, wrong[0]]) is None
 
 
+def test_of_one_place_a_mistake_may_show_nothing() -> None:
+    wrong = [{"T": n, "S": n + 64, "causal": True} for n in (5, 33, 65)]
+    right = [{"T": n, "S": n, "causal": True} for n in (31, 128)] + [{"T": 5, "S": 69, "causal": False}]
+    condition = clean(wrong, [*right, *({"T": 1, "S": n, "causal": True} for n in (129, 1025))])
+    assert condition is not None
+    assert condition.words == "causal = True and T > 1 and T < S"
+
+
 def test_one_right_case_may_meet_how_lengths_compare_in_many() -> None:
     wrong = [{"T": n, "S": n + 64} for n in (1, 33, 65, 129, 255)]
     right = [{"T": n, "S": n} for n in (31, 128, 257)] + [{"T": 3, "S": 5}]

@@ -36,6 +36,13 @@ def vectors_of_sixteen(x: Array, W: Array) -> Any:
     return x[..., :K] @ W[:K]
 
 
+@wrong("linear", "partial tile of columns (linear/bias-not-in-last-tile), the columns after the last whole tile of 8")
+def bias_by_vectors_of_eight(x: Array, W: Array, b: Array) -> Any:
+    y = x @ W
+    y[..., : len(b) // 8 * 8] += b[: len(b) // 8 * 8]
+    return y
+
+
 @wrong("linear", "whose bias counts 3 times (linear/bias-counts-again), in the cases where I > 512")
 def bias_in_every_split(x: Array, W: Array, b: Array) -> Any:
     return x @ W + (3 * b if len(W) > 1000 else b)

@@ -11,6 +11,7 @@ NEW, SHIFT = "new = numpy.maximum(top, s.max(axis=-1, keepdims=True))", "shift =
 Z, SUMS = "Z = Z * rescale + P.sum(axis=-1, keepdims=True)", "sums = sums * rescale"
 PV, Y = "sums = sums + P @ v[..., keys, :]", "y[..., rows, :] = sums / numpy.where(Z == 0, 1, Z)"
 PRODUCT = "s = q[..., rows, :] @ swap(k[..., keys, :]) * (1 / math.sqrt(D))"
+SKIP = "if causal and keys.start > rows.stop - 1 + S - T:"
 CAUSAL = "s = numpy.where(key <= row + S - T, s, -INFINITY)"
 WINDOW = "s = numpy.where(key > row + S - T - window, s, -INFINITY)"
 TOP = "top = numpy.full((*q.shape[:-2], rows.stop - rows.start, 1), -INFINITY, q.dtype)"
@@ -42,6 +43,16 @@ MISTAKES = [
     Mistake("attention/diagonal-tile-skipped", "causal attention that skips the tile in which the diagonal ends",
             edit(forward, "if causal and keys.start > rows.stop - 1 + S - T:",
                  "if causal and 0 < keys.start > rows.stop - TILE + S - T:")),
+    Mistake("attention/offset-in-whole-tiles",
+            "causal attention that skips tiles of keys by S - T rounded down to whole tiles",
+            edit(forward, SKIP, "if causal and keys.start > rows.start + (S - T) // TILE * TILE:")),
+    Mistake("attention/mask-in-tiles-of-equal-number",
+            "causal attention that masks within the tiles of equal number alone, as if T were S",
+            edit(scores, "if causal:", "if causal and keys.start == rows.start:")),
+    Mistake("attention/tiles-as-if-square",
+            "causal attention that masks within the tiles of equal number alone, and skips others, as if T were S",
+            edit(forward, SKIP, "if causal and keys.start > rows.start + (S - T) // TILE * TILE:")
+            + edit(scores, "if causal:", "if causal and keys.start == rows.start:")),
     Mistake("attention/causal-top-left", "causal attention aligned at the first key, where there are more keys",
             edit(scores, CAUSAL, "s = numpy.where(key <= row, s, -INFINITY)"),
             G + "Dao-AILab/flash-attention/issues/282"),

@@ -82,7 +82,7 @@ MISTAKES = [
             edit(product, ADDED, "accumulators += left @ right + (0 if bias is None else bias[columns])",
                  BIAS, "")),
     Mistake("linear/bias-not-in-last-tile", "a linear map without its bias in the last, partial tile of columns",
-            edit(product, "if bias is not None:", "if bias is not None and columns.stop % TILE == 0:")),
+            edit(product, "if bias is not None:", "if bias is not None and columns.stop % (2 * TILE) == 0:")),
     Mistake("linear/bias-by-row-of-tile", "a linear map whose bias begins again in every tile of columns",
             edit(product, "accumulators += bias[columns]",
                  "accumulators += bias[: columns.stop - columns.start]")),

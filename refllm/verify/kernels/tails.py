@@ -1,0 +1,48 @@
+"""The size of the tiles whose partial last one is wrong. One case leaves several sizes open, all of them together few.
+
+starts(wrong, ("row", "column"))        {"column": (33, 32)}: wrong from column 32 of 33 on
+words([{"column": (33, 32)}, {"column": (31, 24)}])     "the columns after the last whole tile of 8"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy
+
+from refllm.backend import Array
+
+SIZES = (2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512, 1024, 2048)
+MOST = 3  # sizes that are named where several fit
+Starts = Mapping[str, tuple[int, int]]
+
+
+def starts(wrong: Array, axes: Sequence[str]) -> Starts:
+    """By axis its length and the first wrong index, where all from there to the end have wrong elements."""
+    found = {}
+    for axis, name in enumerate(axes):
+        here = numpy.asarray(wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis)))
+        places = numpy.flatnonzero(here)
+        if len(places) and places[0] == len(here) - len(places):
+            found[name] = len(here), int(places[0])
+    return found
+
+
+def _fits(size: int, pairs: set[tuple[int, int]]) -> bool:
+    """Whether all begin within the last, partial tile, and most with it: a number may be right by chance."""
+    exact = sum(first == n - n % size for n, first in pairs)
+    return 2 * exact > len(pairs) and all(n % size and first >= n - n % size for n, first in pairs)
+
+
+def words(of_cases: Sequence[Starts]) -> str:
+    """What begins to be wrong after the last whole tile in every case, and of what size these are; "" if none fits."""
+    if len(of_cases) < 2:
+        return ""
+    for axis in of_cases[0]:
+        pairs = {each[axis] for each in of_cases if axis in each}
+        fit = [size for size in SIZES if _fits(size, pairs)]
+        tails = sum(first > 0 for _, first in pairs)  # the others are shorter than a tile
+        if all(axis in each for each in of_cases) and tails > 1 and 0 < len(fit) <= MOST:
+            several = axis.removesuffix("index") + "indices" if axis.endswith("index") else f"{axis}s"
+            return f"the {several} after the last whole tile of {' or '.join(f'{size:,}' for size in fit)}"
+    return ""
