@@ -21,7 +21,9 @@ def wrong(shape: tuple[int, ...], where: Callable[..., Any]) -> np.ndarray:
     ("shape", "where", "words"),
     [
         ((3, 1025), lambda r, c: c >= 1024, "all of column 1,024 of 1,025 (the tail after whole tiles of 4 to 1,024)"),
-        ((3, 1031), lambda _, c: c > 1023, "all of columns ≥ 1,024 of 1,031 (the tail after whole tiles of 8 to 1,024)"),
+        ((3, 1031), lambda r, c: c > 1023, (
+            "all of columns ≥ 1,024 of 1,031 (the tail after whole tiles of 8 to 1,024)"
+        )),
         ((65, 7), lambda r, c: r >= 64, "all of row 64 of 65 (the tail after whole tiles of 4 to 64)"),
         ((4, 96), lambda r, c: c >= 64, "all of columns ≥ 64 of 96 (the tail after whole tiles of 64)"),
         ((8, 9), lambda r, c: r % 2 == 1, "all of every second row, from 1 on"),
