@@ -91,7 +91,15 @@ def rounded(x: Array, dtype: str) -> Array:
 
 
 def _stored(x: Array, dtype: str) -> Array:
+    if dtype == "tf32":
+        return to_tf32(x)
     return to_bfloat16(x) if dtype == "bfloat16" else x.astype(dtype).astype(x.dtype)
+
+
+def to_tf32(x: Array) -> Array:
+    """The number without what is behind its 11 significant bits, as hardware cuts it."""
+    bits = numpy.asarray(x, numpy.float32).view(numpy.uint32) & numpy.uint32(0xFFFFE000)
+    return bits.view(numpy.float32).astype(x.dtype).reshape(numpy.shape(x))
 
 
 def to_bfloat16(x: Array) -> Array:

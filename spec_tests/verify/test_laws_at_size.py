@@ -165,3 +165,18 @@ def test_an_answer_in_float64_is_not_wrong_between_the_probes_either() -> None:
     [failure] = check(relu, "relu", **{**HOW, "dtype": "float64", "only": name}).failures
     assert failure.status == "law"
     assert "what is stored of the answer is right, but elsewhere" in failure.broken[0].message
+
+
+def test_an_answer_that_is_wrong_in_every_call_is_not_said_to_depend_on_earlier_ones() -> None:
+    """A masked key that weighs 1e-22, where the truth is exactly 0: the tiny cases' tolerance would allow it."""
+    cases = [case for case in load(GOLDEN).values() if case.operation == "capped_attention" and not case.slow][:1]
+
+    def capped_attention(q: Any, k: Any, v: Any, **how: Any) -> Any:
+        y, back = reference.functions()["capped_attention"](q, k, v, **how)
+        return numpy.where(y == 0, 1e-22, y).astype(y.dtype), back
+
+    mine, plan = Functions("mine", {"capped_attention": capped_attention}, {}), plans.plan("eager", "float32")
+    results = list(held_at_size(mine, cases, list(judge.run(mine, cases, "float32", plan)), "float32", plan, 1e3))
+    assert any(result.status == "fail" for result in results)
+    assert [law for result in results for law in result.broken] == []
+    assert not any(result.alone for result in results)

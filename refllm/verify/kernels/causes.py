@@ -16,6 +16,7 @@ from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.formulas import formulas
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.kernels.reading import readings
+from refllm.verify.kernels.rounded import roundings
 from refllm.verify.mutants import Edited
 from refllm.verify.mutants.bank import Rewritten
 
@@ -29,6 +30,7 @@ DEFAULT = {"TILE": machine.TILE, "BLOCK": machine.BLOCK}
 SMALL, LARGE = (4, 8, 16, 32, 64, 128, 2, 256), (1024, 512, 2048, 4096, 256, 8192, 128, 16384, 32768)
 LARGEST = (65536, 524288, 262144, 131072, 1 << 20)
 BITS = (8, 16)
+TYPES = ("bfloat16", "float16", "tf32")
 IN_WORDS = {"four": 4, "two": 2, "eight": 8}
 
 
@@ -55,6 +57,7 @@ class OfBank:
 
     mistake: Mistake | Edited
     sizes: tuple[tuple[str, int], ...] = ()
+    of_digits: bool = False  # one of many numbers or types, which explains nothing but lost digits
 
     @property
     def id(self) -> str:
@@ -103,7 +106,7 @@ class OfBank:
         """The mistake with other numbers, and in tiles and blocks of other sizes."""
         if isinstance(self.mistake, Mistake) and not self.sizes:
             yield from (OfBank(self.mistake, tuple(s.items())) for s in SIZES if _has(self.mistake, *s))
-            yield from map(OfBank, with_other_numbers(self.mistake))
+            yield from map(OfBank, (*with_other_numbers(self.mistake), *with_other_types(self.mistake)))
 
     @property
     def gradients_alone(self) -> bool:
@@ -132,7 +135,9 @@ def _all(operation: str) -> Iterator[Cause]:
     of_loops = own + [m for m in of_loops if m.operation != operation]
     yield from map(OfBank, of_loops)
     yield from formulas(operation)
-    yield from (OfBank(m) for mistake in own for m in with_other_numbers(mistake))
+    yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
+    yield from (OfBank(m, of_digits=True) for mistake in of_loops for m in with_other_types(mistake))
+    yield from roundings(operation)
     yield from (OfBank(m, (("TILE", 1),)) for m in own if "in-place" in m.id)  # a unit a thread
     yield from _in_sizes(own, USUAL)
     yield from readings(operation)
@@ -180,6 +185,30 @@ def with_other_numbers(mistake: Mistake) -> Iterator[Mistake]:
             if other != n:
                 about = re.sub(rf"(?<![\w,]){written}(?![\w,]*\d)", f"{other:,}", mistake.about)
                 yield replace(mistake, about=about, rewritten=tuple(_exchanged(r, n, other) for r in mistake.rewritten))
+
+
+def with_other_types(mistake: Mistake) -> Iterator[Mistake]:
+    """A mistake that rounds to another narrow type than the one that its words and its lines name, and with other
+    numbers too, where the bank has no such one."""
+    own = next((t for t in TYPES if t in mistake.about and t in mistake.id), "")
+    if not own or not any(f'"{own}"' in new for r in mistake.rewritten for new in r.lines[1::2]):
+        return
+    for other in TYPES:
+        id = mistake.id.replace(own, other)
+        if other == own or any(m.id == id for m in MISTAKES):
+            continue
+        made = replace(
+            mistake, id=id, about=mistake.about.replace(own, other), issue=None,
+            rewritten=tuple(_in_type(r, own, other) for r in mistake.rewritten),
+        )  # fmt: skip
+        yield made
+        yield from with_other_numbers(made)
+
+
+def _in_type(rewritten: Rewritten, own: str, other: str) -> Rewritten:
+    lines = list(rewritten.lines)
+    lines[1::2] = [new.replace(f'"{own}"', f'"{other}"') for new in lines[1::2]]
+    return Rewritten(rewritten.original, tuple(lines))
 
 
 def _numbers(about: str) -> Iterator[tuple[int, str]]:

@@ -7,6 +7,7 @@ chosen.said_of_another(id)          those of one that was not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -30,7 +31,10 @@ BEST = 16  # mistakes that they are asked about
 FEWEST = 4  # elements that a mistake must explain which does not explain every answer
 FEW = 64  # elements that one must explain which explains the lesser part of the answers
 MANY = 4  # answers that a loss of digits must explain to be named with a condition
+NEARLY_ALL = 0.9  # the share of the answers that a loss of digits must explain
+NEAR = 0.75  # bits by which the errors of two mistakes differ that lose as many digits
 MARGIN = 16.0  # times what is allowed that a mistake that loses digits must be off to be contradicted
+LISTED = 3  # mistakes that lose digits alike of which the names are said
 UNKNOWN = "explained by no known mistake"
 
 
@@ -40,6 +44,7 @@ class Match:
 
     ways: dict[str, str]
     left: tuple[str, ...]  # wrong tensors that it does not explain
+    apart: float = 0.0  # of lost digits: how many bits the errors are larger or smaller than those of the mistake
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -57,6 +62,7 @@ class Looked:
     facts: list[str]
     count: int  # of wrong elements
     starts: tails.Starts = field(default_factory=dict)
+    bits: float = 0.0  # that its numbers have, where digits are lost
 
 
 @dataclass
@@ -95,7 +101,7 @@ class Chosen:
                 own = [each.numbers for each in self.known.looked.values() if cause in each.matches]
                 condition = conditions.separating(own, numbers)
                 told, all_looked = self._told(cause), len(self.known.looked)
-                few = told < max(MANY, all_looked) if self._way(cause) == "digits" else 2 * told < all_looked
+                few = told < max(MANY, all_looked) if self._loses(cause) else 2 * told < all_looked
                 if condition is None or few:
                     continue
                 self.conditions[cause] = condition
@@ -108,7 +114,7 @@ class Chosen:
         if all("nothing" in match.ways.values() for match in self._matches(cause)):
             return False
         looked, count = len(self.known.looked), sum(each.count for each in held)
-        if self._way(cause) == "digits" and 3 * told < 2 * looked:
+        if self._loses(cause) and told < NEARLY_ALL * looked:
             return False
         if 2 * told < looked and (count < FEW or bool(getattr(cause, "sizes", None))):
             return False  # a size that is chosen to fit, or a few numbers that fit, are chance
@@ -124,7 +130,7 @@ class Chosen:
                 matches = self._matches(cause)
                 in_gradients = all(n.startswith("gradients.") for match in matches for n in match.ways)
                 gradients = in_gradients and self.known.gradients
-                if not asked.is_right(cause, gradients=gradients, digits=self._way(cause) == "digits"):
+                if not asked.is_right(cause, gradients=gradients, digits=self._rounds(cause)):
                     found[cause].append(axes.numbers(case))
         return found
 
@@ -148,16 +154,38 @@ class Chosen:
         """How many of the answers that were looked at it explains."""
         return sum(cause in each.matches for each in self.known.looked.values())
 
-    def _way(self, cause: Cause) -> str:
-        return max((way for match in self._matches(cause) for way in match.ways.values()), key=WAYS.index)
+    def _loses(self, cause: Cause) -> bool:
+        """Whether most of what speaks for it are errors of its size, which others may have too."""
+        matched = self._matches(cause)
+        return 2 * sum("digits" in match.ways.values() for match in matched) > len(matched)
+
+    def _rounds(self, cause: Cause) -> bool:
+        ways = {way for match in self._matches(cause) for way in match.ways.values()}
+        return bool(ways & {"digits", "roundings"})
+
+    def _apart(self, cause: Cause) -> float:
+        """How many bits its errors are larger or smaller than those of the answers, in the mean of these."""
+        matched = self._matches(cause)
+        return sum(match.apart for match in matched) / len(matched)
+
+    def _rivals(self, cause: Cause) -> list[Cause]:
+        """Other mistakes that lose as many digits in as many answers, of which none has these roundings."""
+        if not self._loses(cause):
+            return []
+        told, far = self._told(cause), self._apart(cause) + NEAR
+        others = [c for c in self.order if self._loses(c) and self._told(c) >= told and self._apart(c) <= far]
+        return list({c.id: c for c in reversed(others) if c.id != cause.id}.values())[::-1]
 
     def _rank(self, cause: Cause) -> tuple[object, ...]:
-        """Those first that explain most answers, in full, without a condition, and are simple."""
+        """Those first that explain most answers, in full, without a condition, and are simple. An error of the right
+        size counts for less than the same error."""
         matched = self._matches(cause)
         sized = bool(getattr(cause, "sizes", ()))
+        full = [match for match in matched if not match.left]
+        vague = sum("digits" in match.ways.values() for match in full)
         return (
-            -sum(not match.left for match in matched), -len(matched), cause in self.conditions,
-            max(match.rank for match in matched), sized,
+            vague / 4 - len(full), -len(matched), cause in self.conditions, max(match.rank for match in matched),
+            self._apart(cause) > NEAR, sized,
         )  # fmt: skip
 
     def _matches(self, cause: Cause) -> list[Match]:
@@ -171,12 +199,31 @@ class Chosen:
         if not causes:
             late = "" if self.known.in_time else " that was tried in the time there was (--search)"
             tail = [f"wrong in each case that was compared: {self._tail}"] if self._tail else []
-            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *self._where, *tail, *looked.facts]
+            digits = [f"loses digits{self._bits}"] if looked.bits and not looked.facts else []
+            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *self._where, *tail, *looked.facts, *digits]
         cause = causes[0]
         match = looked.matches[cause]
+        if rivals := self._rivals(cause):
+            return [f"{UNKNOWN} of {looked.sized.operation} alone: {self._lost([cause, *rivals])}", *self._where]
         alike = len({each.id for each in causes if looked.matches[each].rank == match.rank} - {cause.id})
         where = f", {self._tail or looked.where}" if "partly" in match.ways.values() and looked.where else ""
         return [self._line(cause, match, where, alike)]
+
+    def _lost(self, causes: list[Cause]) -> str:
+        """That digits are lost, of what several mistakes lose alike."""
+        ids = ", ".join(cause.id for cause in causes[:LISTED])
+        more = f" and {len(causes) - LISTED} more" if causes[LISTED:] else ""
+        return f"it loses digits{self._bits}, which {len(causes)} known mistakes lose alike ({ids}{more})"
+
+    @property
+    def _bits(self) -> str:
+        """As how many bits, in the middle of the answers that lose digits."""
+        bits = sorted(each.bits for each in self.known.looked.values() if each.bits)
+        if not bits or not math.isfinite(bits[len(bits) // 2]):
+            return ""
+        n = round(bits[len(bits) // 2])
+        kind = {8: " (bfloat16)", 11: " (float16, tf32)"}.get(n, "")
+        return f" as numbers of about {n} bits do{kind}"
 
     @cached_property
     def _tail(self) -> str:
@@ -198,6 +245,9 @@ class Chosen:
             return []
         cause = self.order[0]
         match, condition = self._matches(cause)[0], self.conditions.get(cause)
+        if self._rivals(cause):
+            operation = next(iter(self.known.looked.values())).sized.operation
+            return [f"{UNKNOWN} of {operation} alone: it loses digits{self._bits}"]
         here = self.known.numbers.get(id)
         holds = condition is None or (here is not None and condition.holds(here))
         if not holds or any(cause not in each.matches for each in self.known.looked.values()):
@@ -205,7 +255,7 @@ class Chosen:
         return [self._line(cause, match, " (as are the smaller ones that were compared)", 0)]
 
     def _line(self, cause: Cause, match: Match, where: str, alike: int) -> Explanation:
-        how = "loses digits as" if "digits" in match.ways.values() else "equal to"
+        how = "loses digits as" if {"digits", "roundings"} & set(match.ways.values()) else "equal to"
         named = match.left or (cause.gradients_alone and not isinstance(cause, OfBank))
         of = ", ".join(relations.said(name) for name in match.ways) + ": " if named else ""
         only = self._only(cause)

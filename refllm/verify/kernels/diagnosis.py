@@ -68,7 +68,9 @@ class Recogniser:
                 matches |= looker.search(case.operation, clock, set(known.causes))
                 known.in_time = known.in_time and not clock.is_over
         facts = looker.facts() if len(known.looked) < FACTS else []
-        looked = Looked(sized, axes.numbers(case), matches, looker.where, facts, looker.count, looker.starts)
+        looked = Looked(
+            sized, axes.numbers(case), matches, looker.where, facts, looker.count, looker.starts, looker.bits
+        )
         known.looked[sized.id] = looked
         kept = self._kept.setdefault(case.operation, [])
         for earlier, its in kept:
@@ -116,6 +118,20 @@ class _Looker:
         known = {f"outputs.{n}" for n in case.outputs} | {f"gradients.{n}" for n in case.gradients}
         self.given = Given({n: x for n, x in given.items() if n in known}, text.of, dtype, plan)
         self.text = text
+        self._apart: dict[str, float] = {}  # of the mistake in hand
+
+    @cached_property
+    def loses_digits(self) -> bool:
+        """Whether the errors of a wrong tensor are small beside its numbers."""
+        return any(matching.is_small_error(self.given, name) for name in self.wrong)
+
+    @cached_property
+    def bits(self) -> float:
+        """How many significant bits the first wrong tensor has, where its errors are lost digits; 0 elsewhere."""
+        for name in self.wrong:
+            if matching.is_small_error(self.given, name):
+                return matching.bits_left(self.given.tensors[name], self.given.truth(name).value)
+        return 0.0
 
     @cached_property
     def wrong(self) -> dict[str, Array]:
@@ -189,6 +205,9 @@ class _Looker:
         wrong_gradients = [n for n in gradients if n in self.wrong]
         if cause.gradients_alone and (wrong_outputs or not wrong_gradients):
             return None
+        if getattr(cause, "of_digits", False) and not self.loses_digits:
+            return None
+        self._apart = {}
         ways = {} if cause.gradients_alone else self._ways(cause, self.values, outputs)
         if ways is None:
             return None
@@ -199,7 +218,8 @@ class _Looker:
             ways |= of_gradients or {}
         ways = {n: way for n, way in ways.items() if n in self.wrong}
         left = tuple(n for n in self.wrong if n not in ways)
-        return Match(ways, left) if ways else None
+        apart = max((self._apart.get(n, 0.0) for n, way in ways.items() if way == "digits"), default=0.0)
+        return Match(ways, left, apart) if ways else None
 
     def _ways(self, cause: Cause, case: Case, names: list[str], *, some: bool = False) -> dict[str, str] | None:
         """How it explains each of these tensors; None if one is not explained, unless some are enough."""
@@ -211,8 +231,10 @@ class _Looker:
         for name in names:
             narrows = getattr(cause, "narrows", False)
             way = matching.way(self.given, name, one[name], rough.of, narrows=narrows) if name in one else ""
-            if way:
+            if way and not (way == "digits" and getattr(cause, "pointwise", False)):
                 found[name] = way
+                if way == "digits" and (other := rough.of(name)) is not None:
+                    self._apart[name] = matching.bits_apart(self.given, name, other)
             elif not some and name in (one if name not in self.wrong else names):
                 return None
         return found

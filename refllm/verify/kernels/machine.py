@@ -42,7 +42,8 @@ def narrow(x: Any, dtype: str) -> Any:
     """Numbers rounded to bfloat16, tf32 (by cutting, as hardware does), float16 or float32, in their own dtype."""
     wide = numpy.asarray(x)
     if dtype in ("float16", "float32"):
-        return wide.astype(dtype).astype(wide.dtype)
+        with numpy.errstate(over="ignore"):
+            return wide.astype(dtype).astype(wide.dtype)
     bits = wide.astype("float32").view("uint32")
     if dtype == "tf32":
         kept = bits & numpy.uint32(0xFFFFE000)

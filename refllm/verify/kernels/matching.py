@@ -3,7 +3,8 @@
 equal       every element is that of the mistake, within the spread of a right one
 partly      every wrong element is that of the mistake, and the others are right: it is made on one path alone
 unwritten   as equal, where the mistake leaves memory unwritten and the answer looks like it
-digits      the mistake only loses digits, and the errors are of the size that it predicts, element by element
+roundings   the mistake loses digits, and the errors are its errors, element by element
+digits      the mistake only loses digits, and the errors are of the size that it predicts, in groups of elements
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ GROUPS = 8  # of elements by the size of the predicted error, in each of which t
 CLEAR = 8.0  # times what is allowed that a mistake's answer must be off, so that being equal to it says something
 NEAR = 0.2  # the share of a mistake's own error that an answer may be off for its float32 to be looked at
 FEWEST = 8  # elements that must be written, and be the mistake's, for the others to be called unwritten
-WAYS = ("equal", "partly", "unwritten", "digits", "nothing")
+SAME, MOSTLY = 0.5, 0.75  # the share of an error that may be another, and of the elements of which that must hold
+LONG, UNLIKE = 8, 0.5  # the length of a row whose errors are compared, and by how much what they share may differ
+WAYS = ("equal", "partly", "unwritten", "roundings", "digits", "nothing")
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,15 @@ def way(given: Given, name: str, exact: Array, rough: Callable[[str], Array | No
         lost = lost.max(axis=-1, keepdims=True, initial=0) if lost.ndim else lost
         if found := _equal(given, name, x, exact.astype("float64"), truth, lost):
             return found
-        rounds = not given.wrong(name, exact).any() or (narrows and _is_small(exact, truth))
-        return "digits" if rounds and _loses_alike(given, name, x, other.astype("float64"), truth) else ""
+        return _by_digits(given, name, x, exact, other.astype("float64"), narrows=narrows)
+
+
+def _by_digits(given: Given, name: str, x: Array, exact: Array, other: Array, *, narrows: bool) -> str:
+    truth = given.truth(name)
+    if narrows and _errs_alike(given, name, x, other, truth):
+        return "roundings"
+    rounds = not given.wrong(name, exact).any() or (narrows and _is_small(exact, truth))
+    return "digits" if rounds and _loses_alike(given, name, x, other, truth) else ""
 
 
 def _is_near(x: Array, exact: Array, truth: Expected) -> bool:
@@ -133,6 +143,46 @@ def _unwritten(x: Array, wrong: Array, unwritten: Array) -> str:
     return "unwritten" if same or 4 * unwritten.sum() <= x.size else ""
 
 
+def _errs_alike(given: Given, name: str, x: Array, other: Array, truth: Expected) -> bool:
+    """Whether the errors of an answer are those of a mistake, and not only as large: two that round at other places
+    have nothing in common but their size."""
+    if not numpy.array_equal(numpy.isfinite(x), numpy.isfinite(other)):
+        return False
+    mine, theirs = given.wrong(name), given.wrong(name, other)
+    here = mine & numpy.isfinite(x) & numpy.isfinite(truth.value)
+    if not here.any():
+        return not mine.any() and not theirs.any()
+    left, error = abs(x[here] - other[here]), abs(x[here] - truth.value[here])
+    most = (left <= SAME * error).sum() >= MOSTLY * here.sum()
+    return bool(most and _root(left) <= SAME * _root(error) and (theirs & ~mine).sum() <= max(1, mine.sum() // 4))
+
+
+def is_small_error(given: Given, name: str) -> bool:
+    """Whether the errors of a tensor may be lost digits: small beside its numbers, and none is no number."""
+    x, truth = given.tensors[name].astype("float64"), given.truth(name).value
+    if not numpy.array_equal(numpy.isfinite(x), numpy.isfinite(truth)):
+        return False
+    here = numpy.isfinite(truth)
+    return 0 < _root(x[here] - truth[here]) <= LOSS * _root(truth[here])
+
+
+def bits_apart(given: Given, name: str, other: Array) -> float:
+    """How far the errors of a mistake are from those of an answer in size: the logarithm to base 2 of their ratio."""
+    x, truth = given.tensors[name].astype("float64"), given.truth(name).value
+    here = numpy.isfinite(x) & numpy.isfinite(truth) & numpy.isfinite(other)
+    one, two = _root(x[here] - truth[here]), _root(other[here].astype("float64") - truth[here])
+    return abs(math.log2(one / two)) if one and two else math.inf if one != two else 0.0
+
+
+def bits_left(x: Array, truth: Array) -> float:
+    """How many significant bits numbers have whose roundings are as large as the errors of an answer: of p bits the
+    middle one is 0.35 · 2^-p of its number."""
+    here = numpy.isfinite(x) & numpy.isfinite(truth) & (truth != 0)
+    relative = abs(x[here] - truth[here]) / abs(truth[here])
+    middle = float(numpy.median(relative)) if relative.size else 0.0
+    return -math.log2(middle / 0.35) if middle else math.inf
+
+
 def _loses_alike(given: Given, name: str, x: Array, other: Array, truth: Expected) -> bool:
     """Whether an answer is off where a mistake is that loses digits, by about as much: all in all, in how many places,
     and in groups of elements by the size of their truth."""
@@ -148,13 +198,32 @@ def _loses_alike(given: Given, name: str, x: Array, other: Array, truth: Expecte
     a, b = _root(x[here] - truth.value[here]), _root(other[here] - truth.value[here])
     if not (max(a, b) <= FACTOR * min(a, b) and b < LOSS * size):
         return False
-    order = numpy.argsort(abs(truth.value[here]), kind="stable")
-    errors, others = (x[here] - truth.value[here])[order], (other[here] - truth.value[here])[order]
+    return _is_alike_by_size(x[here], other[here], truth.value[here], a) and all(
+        abs(_common(x, truth, axis) - _common(other, truth, axis)) <= UNLIKE for axis in (-1, -2)
+    )
+
+
+def _is_alike_by_size(x: Array, other: Array, truth: Array, a: float) -> bool:
+    """Whether two have errors alike in groups of elements by the size of their truth; `a` is the error of all."""
+    order = numpy.argsort(abs(truth), kind="stable")
+    errors, others = (x - truth)[order], (other - truth)[order]
     for one, two in zip(numpy.array_split(errors, GROUPS), numpy.array_split(others, GROUPS), strict=True):
         p, q = _root(one), _root(two)
         if len(one) >= 16 and max(p, q) > 2 * FACTOR * min(p, q) and max(p, q) > a / FACTOR:
             return False
     return True
+
+
+def _common(x: Array, truth: Expected, axis: int) -> float:
+    """How much of the relative errors the numbers of a row have in common, or those of a column (axis -2): all of it
+    where the sum of the row is off, next to nothing where each number is."""
+    if x.ndim < -axis or x.shape[axis] < LONG:
+        return 0.0
+    there = numpy.isfinite(x) & numpy.isfinite(truth.value) & (truth.value != 0)
+    relative = numpy.where(there, x - truth.value, 0) / numpy.where(there, truth.value, 1)
+    count = numpy.maximum(there.sum(axis=axis), 1)
+    total = float((relative**2).sum())
+    return float((relative.sum(axis=axis) ** 2 / count).sum()) / total if total else 0.0
 
 
 def _root(x: Array) -> float:

@@ -25,7 +25,7 @@ from refllm.verify.laws.trial import Base, Trial
 from refllm.verify.laws.trying import OVER, TIME, Trying
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.evaluate import expected
-from refllm.verify.sized.judge import EXACT
+from refllm.verify.sized.judge import EXACT, judged
 from refllm.verify.sized.recipes import shape_of
 from refllm.verify.sized.work import work
 from refllm.verify.tolerance import UNIT
@@ -82,16 +82,18 @@ _OVER = Law(TIME, False, OVER)
 
 def _unsteady(trying: Trying, sized: SizedCase, dtype: str, plan: Plan) -> list[Law]:
     """Of a wrong answer: whether further calls with the same inputs give it again."""
-    from refllm.verify.runner import Result, judge, respond
+    from refllm.verify.runner import Result, in_dtype, respond
 
     case = _with_truth(sized.case(), dtype, plan, gradients=bool(sized.cotangents))
     try:
         response = respond(trying.implementation, case, dtype)
     except (UnsupportedError, FaultError):
         return []
+    if trying.casts:
+        response, _ = in_dtype(case, response, dtype)
     if response.gradients is None:
         case = case.values_alone()
-    if not any(verdict.wrong for verdict in judge(case, response, dtype, 1.0)):
+    if judged(sized, case, response, dtype, plan).status != "fail":  # as it was judged when it was wrong
         return [Law(AGAIN, True, RIGHT_NOW)]
     base = Base(Result(case, "fail", ""), response, dtype, 1.0, 0, declares=True)
     for _ in range(CALLS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.products import linear, matmul, product
-from refllm.verify.mutants.bank import edit
+from refllm.verify.mutants.bank import Edits, edit
 
 TERMS = "for terms in tiles(K, TILE):"
 ADDED = "accumulators += left @ right"
@@ -17,6 +17,18 @@ DB = "db += as_rows(dy)[rows].sum(axis=0)"
 PARTS = "for rows in tiles(len(as_rows(dy)), TILE):"
 
 G = "https://github.com/"
+
+
+def _in_slices(ends: str, split: str) -> Edits:
+    """The sum of a slice of the terms is stored in a narrow type where it ends, and these are added up."""
+    return edit(
+        product, TERMS, f"total = 0 * accumulators\n{TERMS}",
+        ADDED, f"{ADDED}\nif ({split}) and ({ends}):\n"
+        '    total, accumulators = total + narrow(accumulators, "bfloat16"), 0 * accumulators',
+        BIAS, f"accumulators = accumulators + total\n{BIAS}",
+    )  # fmt: skip
+
+
 # fmt: off
 MISTAKES = [
     Mistake("matmul/last-terms-lost", "a product that leaves out the terms after the last whole tile of K",
@@ -45,6 +57,13 @@ MISTAKES = [
     Mistake("matmul/float16-tiles-stored", "a product whose partial sums are stored in float16 between two parts of K",
             edit(product, ADDED, "accumulators += left @ right\nif terms.stop == max(K // 2 // TILE, 1) * TILE:\n"
                  '    accumulators = narrow(accumulators, "float16")')),
+    Mistake("matmul/slices-in-bfloat16",
+            "a product in slices of 512 terms, whose sums are bfloat16 before they are added",
+            _in_slices("terms.stop % 512 == 0 or terms.stop == K", "K > 512"),
+            G + "modular/modular/issues/7165"),
+    Mistake("matmul/parts-in-bfloat16",
+            "a product in 2 parts of its terms, whose sums are bfloat16 before they are added",
+            _in_slices("terms.stop % (-(-K // 2 // TILE) * TILE) == 0 or terms.stop == K", "K >= 2 * TILE")),
     Mistake("matmul/last-columns-unwritten", "a product that does not write the columns after the last whole tile",
             edit(product, STORED, "if columns.stop % (2 * TILE) == 0:\n    " + STORED),
             G + "triton-lang/triton/issues/5990"),
