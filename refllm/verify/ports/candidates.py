@@ -44,10 +44,10 @@ class Candidate:
 
     @property
     def lines(self) -> Diff:
-        return self.diff if self.edit is None else [(_whole_place(self.edit), self.edit.diff())]
+        return self.diff if self.edit is None else [(whole_place(self.edit), self.edit.diff())]
 
 
-def _whole_place(edit: Edit) -> str:
+def whole_place(edit: Edit) -> str:
     """refllm/spec/attention.py:24"""
     module = edit.original.__module__.replace(".", "/")
     return f"{module}.py:{edit.line}"

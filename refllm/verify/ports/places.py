@@ -7,7 +7,7 @@ from refllm.verify.ports.program import Program
 # by the last part of a name: the operation that gives it, and what it is
 VALUES: dict[str, tuple[str, str]] = {
     "embedding": ("embedding", "what goes into the first layer"),
-    "embedding_sum": ("embedding", "the sum of tokens, positions and segments"),
+    "embedding_sum": ("embedding", "the sum of tokens, positions, and segments where there are any"),
     "q_mapped": ("map of the queries", "q before it is turned"),
     "k_mapped": ("map of the keys", "k before it is turned"),
     "q_normed": ("norm of the queries", "q after its norm"), "k_normed": ("norm of the keys", "k after its norm"),

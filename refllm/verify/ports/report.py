@@ -16,6 +16,7 @@ from refllm.verify.ports.file_names import Names, mentioned
 from refllm.verify.ports.judged import Judged
 from refllm.verify.ports.port import case_of
 from refllm.verify.ports.program import Program, Step
+from refllm.verify.ports.relation import relation
 from refllm.verify.ports.search import Found, Searched
 from refllm.verify.runner import Result
 from refllm.verify.verdict import Verdict
@@ -128,6 +129,8 @@ def _begins(report: PortReport) -> Iterator[str]:
         yield from _wrapped(f"differs first   {places.in_words(first, report.program)} ({first}{some})", " " * 16)
         agrees = f"{places.in_words(before, report.program)} ({before})" if before else "nothing before it was given"
         yield from _wrapped(f"agrees before   {agrees}", " " * 16)
+    if given := relation(report.answers, first):
+        yield from _wrapped(f"it gave         {given}", " " * 16)
     said = "" if any(answer.unfit for answer in report.answers) else triage(report)
     yield from _wrapped(f"by the inputs   {said}", " " * 16) if said else ()
 
@@ -213,18 +216,23 @@ def extent(one: Found, program: Program) -> str:
     steps = [program.steps[n] for n in one.places]
     layers = [step for step in steps if step.kind.endswith("layer")]
     all_layers = [program.steps[n] for n in one.acting if program.steps[n].kind.endswith("layer")]
-    if layers and len(layers) == len(all_layers) and len(layers) > 1:
+    of_kind = [step for step in program.steps if step.kind in {layer.kind for layer in layers}]
+    if len(layers) == len(all_layers) == len(of_kind) > 1:
         halves = {step.kind.removesuffix("layer").strip() for step in layers}
         of_half = f" of the {halves.pop()}" if len(halves) == 1 and "" not in halves else ""
         return f"every layer{of_half} ({len(layers)})"
-    listed = [places.where(step.place).rstrip(", ") or _part_of_model(step, program) for step in (layers or steps)]
+    listed = (
+        [places.where(step.place).rstrip(", ") for step in layers]
+        if layers else [_part_of_model(step, program) for step in steps]
+    )  # fmt: skip
     more = f" and {len(listed) - MOST_PLACES} more" if listed[MOST_PLACES:] else ""
     alone = " alone" if len(listed) == 1 and len(all_layers) > 1 else ""
     return ("; " if any("," in one for one in listed) else ", ").join(listed[:MOST_PLACES]) + more + alone
 
 
 def _part_of_model(step: Step, program: Program) -> str:
-    return f"the {places.operation(step.place, program)}"
+    half = places.where(step.place).rstrip(", ")
+    return f"the {places.operation(step.place, program)}{f' of the {half}' if half else ''}"
 
 
 def triage(report: PortReport) -> str:
@@ -258,7 +266,7 @@ def as_data(report: PortReport) -> dict[str, Any]:
             **{name: {"status": "skip", "reason": reason, "wrong": []} for name, reason in report.skipped.items()},
         },
         "differs_first": _value(first, report.program), "agrees_before": _value(before, report.program),
-        "by_the_inputs": triage(report),
+        "given_instead": relation(report.answers, first) if first else "", "by_the_inputs": triage(report),
         "mistakes": [_mistake(one, report.program, report.names) for one in report.found.found],
         "explained": report.found.complete, "tried": report.found.tried, "search_ended": report.found.ended,
         "only_digits_missing": report.coarser,

@@ -20,8 +20,9 @@ import numpy
 from refllm.backend import Array
 from refllm.parameters import Tree
 from refllm.verify import bounded
+from refllm.verify.ports import fitted
 from refllm.verify.ports.candidates import Candidate, named, of_the_text, run_by
-from refllm.verify.ports.evaluation import Change
+from refllm.verify.ports.evaluation import NOTHING, Change
 from refllm.verify.ports.judged import Judged
 from refllm.verify.ports.program import Program
 from refllm.verify.ports.trials import SHOWN, Changes, Trials, at
@@ -126,7 +127,8 @@ class _Search:
 
     def _all(self) -> bool:
         """Finds mistakes until they explain everything; whether they do."""
-        self.named = named(self.program, self.p, self.raw)
+        known = [*named(self.program, self.p, self.raw), *fitted.numbers(self.program, self.answers)]
+        self.named = sorted(known, key=lambda one: one.cost)
         while len(self.found) < MISTAKES and self.ended != "interrupted":
             one = self._next()
             if one is None:
@@ -135,6 +137,8 @@ class _Search:
             assert change is not None
             self.trials.known.append((change, one.places))
             self.found.append(one)
+            if one.candidate.edit is None and one.candidate.change is NOTHING:
+                return True  # it is what fits all answers
             if all(self.trials.explained(answer, {}) for answer in self.answers):
                 return True
         return False
@@ -148,18 +152,33 @@ class _Search:
             return None
         low, high = self._range(primary, first)
         ran = run_by(self.program, self.p, primary.truth.input.arrays)
-        phases: list[tuple[Callable[[], Iterable[Candidate]], float]] = [
-            (lambda: self.named, 1.0), (lambda: self._of_text(ran), IN_ALL),
-        ]  # fmt: skip
-        for candidates, share in phases:
-            if self._over(self.end):
-                break
-            best = self._best(self._in_all_steps(primary, low, high, ran, candidates(), share))
-            if best is None and high > low and self.ended != "interrupted":
-                best = self._best(self._in_one_step(primary, low, high, ran, candidates()))
-            if best is not None or self.ended == "interrupted":
-                return best
-        return None
+        best = self._of(primary, low, high, ran, lambda: self.named, 1.0)
+        if best is not None or self.ended == "interrupted":
+            return best
+        head = self._head()
+        if head is not None:  # whatever it is, it is in the output layer
+            low = high = head.places[0]
+        best = None if self._over(self.end) else self._of(primary, low, high, ran, lambda: self._of_text(ran), IN_ALL)
+        return best or head
+
+    def _of(
+        self, primary: Judged, low: int, high: int, ran: frozenset[FunctionType],
+        candidates: Callable[[], Iterable[Candidate]], share: float,
+    ) -> Found | None:  # fmt: skip
+        """The best of these candidates, in all their steps or in one."""
+        best = self._best(self._in_all_steps(primary, low, high, ran, candidates(), share))
+        if best is None and high > low and self.ended != "interrupted":
+            best = self._best(self._in_one_step(primary, low, high, ran, candidates()))
+        return best
+
+    def _head(self) -> Found | None:
+        """That the weights of the output layer are others, where nothing else was found to be wrong."""
+        other = None if self.found else fitted.other_head(self.program, self.p, self.answers)
+        if other is None or any(set(answer.wrong) - {self.program.answer} for answer in self.answers):
+            return None
+        place = self.program.index(self.program.answer)
+        wrong = sum(bool(answer.wrong) for answer in self.answers)
+        return Found(other, (place,), (place,), wrong, wrong, self.program.answer)
 
     def _begin(self) -> tuple[Judged | None, str]:
         """The smallest input that what is known does not explain, and the first value that differs there."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+ROPE = ("queries permuted as of the keys", "keys not permuted")  # with a rotation of neighbours
 _erf = np.vectorize(erf, otypes=["float32"])
 
 
@@ -32,6 +33,14 @@ ACTIVATIONS = {
     "quick": lambda x: x / (1 + np.exp(-np.float32(1.702) * x)),
 }  # fmt: skip
 ACTIVATIONS["gelu_pytorch_tanh"] = ACTIVATIONS["gelu_new"]
+
+
+def stored(x, dtype):
+    """x in 16 bits."""
+    if dtype == "float16":
+        return x.astype("float16").astype("float32")
+    bits = x.astype("float32").view("uint32")
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view("float32")
 
 
 class Port:
@@ -87,6 +96,8 @@ class Port:
             s = s / np.float32(scale) if self.wrong("cap before the scale") else s
             s = np.float32(cap) * np.tanh(s / np.float32(cap))
             s = s * np.float32(scale) if self.wrong("cap before the scale") else s
+        if self.wrong("mask added as 0 and 1"):
+            return softmax(s + seen.astype("float32")) @ v
         if self.wrong("mask after the softmax"):
             return np.where(seen, softmax(s), 0) @ v
         hidden = s - np.float32(10) if self.wrong("mask subtracts 10") else np.float32(-1e30)
@@ -140,6 +151,7 @@ class Port:
                 seen = np.ones((T, T), bool)
             if self.mistake == "causal mask missing, mask obeyed":
                 seen = np.ones((T, T), bool) if mask is None else mask[:, None, None, :]
+            seen = ~seen if self.wrong("causal mask inverted") else seen
             scale = 1.0 if self.wrong("scale missing") else q.shape[-1] ** -0.5
             if self.wrong("scale by width"):
                 scale = c["n_embd"] ** -0.5
@@ -158,6 +170,8 @@ class Port:
             x = self.ln(x, "ln_f", eps)
         self.taps["norm"] = x
         tied = c.get("tie_word_embeddings", True) or self.wrong("tied")
+        if self.wrong("other head"):
+            return x @ np.random.default_rng(7).normal(size=(x.shape[-1], c["vocab_size"])).astype("float32")
         return x @ (self.get("wte.weight") if tied else self.w["lm_head.weight"]).T
 
     # --- Llama, Mistral, Qwen, Gemma ---
@@ -180,11 +194,14 @@ class Port:
             smooth = 1 - smooth if self.wrong("llama 3 shares exchanged") else smooth
             between = (1 - smooth) * f / rope["factor"] + smooth * f
             g = np.where(wavelength > low, f / rope["factor"], np.where(wavelength < high, f, between))
+            if self.wrong("llama 3 with a scaled middle"):
+                g = np.where(wavelength < high, f, f / rope["factor"])
             if self.wrong("llama 3 without its middle"):
                 g = np.where(wavelength > low, f / rope["factor"], f)
             f = g
+        f = stored(f, "float16").astype("float64") if self.wrong("rope frequencies in float16") else f
         a = np.arange(first, T + first)[:, None] * f
-        if self.wrong("rope neighbours"):
+        if self.wrong("rope neighbours") or self.mistake in ROPE:
             y = np.empty_like(x)
             cos, sin = np.cos(a).astype("float32"), np.sin(a).astype("float32")
             y[..., 0::2] = x[..., 0::2] * cos - x[..., 1::2] * sin
@@ -192,10 +209,17 @@ class Port:
             return y
         a = np.repeat(a, 2, -1) if self.wrong("rope angles in pairs") else np.concatenate([a, a], -1)
         cos, sin = np.cos(a).astype("float32"), np.sin(a).astype("float32")
+        if self.wrong("rope tables in bfloat16"):
+            cos, sin = stored(cos, "bfloat16"), stored(sin, "bfloat16")
         half = np.concatenate([-x[..., D // 2 :], x[..., : D // 2]], -1)
         if self.wrong("rope other way"):
             half = -half
         return x * cos + half * sin
+
+    def permuted(self, name, heads):
+        """A map whose rows are put in the order of neighbours."""
+        W = self.get(name + ".weight")
+        return W.reshape(heads, 2, len(W) // heads // 2, -1).swapaxes(1, 2).reshape(W.shape)
 
     def llama(self, ids, mask, segments, source):  # noqa: PLR0912
         c, kind = self.config, self.kind
@@ -213,7 +237,8 @@ class Port:
 
         x = self.get("embed_tokens.weight")[ids]
         if gemma and not self.wrong("embedding not scaled"):
-            x = x * np.float32(4.90625 if self.wrong("embedding scale in bfloat16") else np.sqrt(c["hidden_size"]))
+            others = {"embedding scale in bfloat16": 4.90625, "embedding times 4.9": 4.9, "embedding times 5.5": 5.5}
+            x = x * np.float32(others.get(self.mistake, np.sqrt(c["hidden_size"])))
         self.taps["embedding"] = x
         name = c.get("hidden_activation") or c["hidden_act"]
         act = ACTIVATIONS["gelu" if self.wrong("gelu erf") else name]
@@ -229,6 +254,14 @@ class Port:
             q = self.heads(self.linear(z, h + "self_attn.q_proj", biased), H)
             k = self.heads(self.linear(z, h + "self_attn.k_proj", biased and not self.wrong("key bias missing")), G)
             v = self.heads(self.linear(z, h + "self_attn.v_proj", biased), G)
+            if self.mistake in ROPE:
+                of_keys = self.mistake == "queries permuted as of the keys"
+                q = self.heads(z @ self.permuted(h + "self_attn.q_proj", G if of_keys else H).T, H)
+                k = self.heads(z @ self.permuted(h + "self_attn.k_proj", G).T, G) if of_keys else k
+            b = 0
+            if self.wrong("key bias after the rotation"):
+                b = self.get(h + "self_attn.k_proj.bias").reshape(G, 1, -1)
+            k = k - b
             late = self.wrong("qk norm after rope")
             if late:
                 q, k = self.rope(q, T), self.rope(k, T)
@@ -242,6 +275,7 @@ class Port:
                 if late or self.wrong("keys not turned")
                 else self.rope(k, T, 1 if self.wrong("keys one further") else 0)
             )
+            k = k + b
             self.taps |= {f"layers.{n}.q": q, f"layers.{n}.k": k, f"layers.{n}.v": v}
             if self.wrong("key heads tiled"):
                 k, v = np.tile(k, (1, H // G, 1, 1)), np.tile(v, (1, H // G, 1, 1))
@@ -337,7 +371,8 @@ class Port:
         if "classifier.weight" in self.w:
             first = x[:, -1] if self.wrong("pooled from the last") else x[:, 0]
             z = self.linear(first, "pooler.dense")
-            return self.linear(z if self.wrong("tanh missing") else np.tanh(z), "classifier")
+            y = self.linear(z if self.wrong("tanh missing") else np.tanh(z), "classifier")
+            return y[..., ::-1] if self.wrong("classes the other way round") else y
         return x
 
     # --- T5 ---
@@ -355,7 +390,8 @@ class Port:
         else:
             far = np.maximum(-far, 0)
         exact = n // 2
-        large = exact + (np.log(np.maximum(far, 1) / exact) / np.log(farthest / exact) * (n - exact)).astype(int)
+        large = exact + (np.log(np.maximum(far, 1) / exact) / np.log(farthest / exact) * (n - exact))
+        large = np.ceil(large).astype(int) if self.wrong("buckets rounded up") else large.astype(int)
         bucket += np.where(far < exact, far, np.minimum(large, n - 1))
         return table[bucket].transpose(2, 0, 1)
 
@@ -377,7 +413,8 @@ class Port:
 
         def fed(z, name):
             if gated:
-                f = act(self.linear(z, name + ".wi_0", False)) * self.linear(z, name + ".wi_1", False)
+                gate, up = ("wi_1", "wi_0") if self.wrong("gate and up exchanged in both halves") else ("wi_0", "wi_1")
+                f = act(self.linear(z, f"{name}.{gate}", False)) * self.linear(z, f"{name}.{up}", False)
             else:
                 f = act(self.linear(z, name + ".wi", False))
             f = f * np.float32(0.9) if self.wrong("hidden values times 0.9") else f
@@ -395,6 +432,7 @@ class Port:
                 key = key.replace("decoder", "encoder")
             bias = None if self.wrong("distances missing") else self.bias(T, self.get(key), both)
             padded = np.ones_like(mask) if self.wrong("padding not masked") else mask
+            padded = ~padded if self.wrong("padding mask inverted") else padded
             seen = padded[:, None, None, :] if stack == "encoder" else np.tril(np.ones((T, T), bool))
             self.taps[f"{stack}.embedding"] = x
             for n in range(c["num_layers"] if stack == "encoder" else c["num_decoder_layers"]):

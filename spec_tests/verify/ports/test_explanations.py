@@ -26,6 +26,26 @@ WRONG = [
     Wrong("bert", "mask subtracts 10", "attention mask and softmax", "10 is subtracted from the scores"),
     Wrong("t5", "hidden values times 0.9", "second map of the feed-forward layer", "multiplied by 0.9"),
     Wrong("t5", "half the max distance", "attention scores", "relative_attention_max_distance is 10"),
+    Wrong("llama3", "rope frequencies in float16", "rotary", "the frequencies of the rotation are rounded to float16"),
+    Wrong("mistral", "rope tables in bfloat16", "rotary", "cosines and sines of the rotation are rounded to bfloat16"),
+    Wrong("llama3", "llama 3 with a scaled middle", "rotary", "divided by the factor, where a line is right"),
+    Wrong("qwen2", "key bias after the rotation", "rotary", "bias of the map of keys is added after the rotation"),
+    Wrong("bert", "mask added as 0 and 1", "attention mask and softmax", "added to the scores as 1 and 0"),
+    Wrong("qwen3", "mask added as 0 and 1", "attention mask and softmax", "added to the scores as 1 and 0"),
+    Wrong("gpt2", "causal mask inverted", "attention mask and softmax", "takes the mean of all values"),
+    Wrong("t5", "padding mask inverted", "attention mask and softmax", "mask of padding is inverted"),
+    Wrong("t5", "buckets rounded up", "attention scores", "bucket of a far distance is rounded up"),
+    Wrong("t5 gated", "gate and up exchanged in both halves", "map of the gate", "; and so is decoder.layers"),
+    Wrong("gemma2", "embedding times 4.9", "embedding", "rounded to 1 decimal, 4.9 for 4.89898"),
+]
+# what is seen in the logits, or by the values on the way alone
+SEEN_ONE_WAY = [
+    Wrong("llama3", "queries permuted as of the keys", "map of the queries", "those of 2 heads"),
+    Wrong("mistral", "keys not permuted", "map of the keys", "columns of layers.*.attention.Wk alone"),
+    Wrong("bert classes", "classes the other way round", "output layer", "in another order: the other way round"),
+    Wrong("gemma2", "embedding times 5.5", "embedding", "multiplied by 5.5, where 4.89898 is right", taps=True),
+    Wrong("gpt2 untied", "other head", "output layer", "other weights than those of head"),
+    Wrong("gpt2", "other head", "output layer", "other weights than those of token", taps=True),
 ]
 
 
@@ -35,6 +55,12 @@ def test_what_is_one_thought_is_named_with_its_words(published: Any, wrong: Wron
     named(published, wrong)
     if wrong.mistake != "heads of width over heads":  # whose queries have another shape
         named(published, wrong._replace(taps=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", SEEN_ONE_WAY, ids=lambda w: f"{w.model}, {w.mistake}")
+def test_what_values_on_the_way_hide_or_show_is_named_with_its_words(published: Any, wrong: Wrong) -> None:
+    named(published, wrong)
 
 
 def test_a_mistake_in_some_layers_is_said_to_be_in_these_alone(published: Any) -> None:

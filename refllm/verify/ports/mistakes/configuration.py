@@ -186,11 +186,14 @@ def _windows(program: Program) -> Iterator[Candidate]:
 def _windowed(program: Program, windows: list[int], said: str, lines: Diff | None = None) -> Candidate:
     place = "the windows of the layers, which follow from config.json (0: none)"
     shown = [(place, [f"- {_few(program.config['windows'])}", f"+ {_few(windows)}"])]
-    return Candidate(said, COST, Change(config={"windows": windows}), _everywhere, lines or shown)
+    others = [
+        f"layers.{n}" for n, (one, own) in enumerate(zip(windows, program.config["windows"], strict=True)) if one != own
+    ]
+    return Candidate(said, COST, Change(config={"windows": windows}), lambda step: step.place in others, lines or shown)
 
 
 def _few(windows: Any) -> str:
-    return ", ".join(map(str, windows[:4])) + (" ..." if len(windows) > 4 else "")
+    return ", ".join(map(str, windows[:8])) + (" ..." if len(windows) > 8 else "")
 
 
 def _score_widths(program: Program) -> Iterator[Candidate]:

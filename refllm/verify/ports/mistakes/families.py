@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from refllm.spec import relative
 from refllm.verify.ports.mistakes.habit import Habit
 from refllm.verify.ports.published import llama, parts
 
@@ -59,4 +60,17 @@ def masks_that_are_too_small() -> Iterator[Habit]:
     """What is subtracted from scores that are not seen, in the place of infinity."""
     for size in (1, 10, 100, 1000):
         said = f"{size:,} is subtracted from the scores that are not seen, which leaves them a weight"
+        if size == 1:
+            said = f"the mask is added to the scores as 1 and 0, or {said}"
         yield parts.attended, 'tap("scores", s), float("-inf"))', f'tap("scores", s), s - {size})', said
+
+
+def buckets_of_other_borders() -> Iterator[Habit]:
+    """T5's buckets of far distances: their logarithm is rounded down."""
+    now, lead = "return near + max(steps, default=0)", "the bucket of a far distance is rounded"
+    for way, word in (("to the nearest", "round"), ("up", "math.ceil")):
+        yield relative.bucket, now, f"return bucket_by({word}, n, K, farthest)", f"{lead} {way}, down is right"
+    for part, what in ((4, "a quarter"), (1, "all")):
+        near = f"max(1, K // {part})" if part > 1 else "K - 1"
+        said = f"{what} of the buckets hold{'s' if part > 1 else ''} near distances, one each; half of them is right"
+        yield relative.bucket, "near = K // 2", f"near = {near}", said

@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import FunctionType
 
-from refllm.spec import activation, layer_norm, repeat_heads, rotary, rotary_scaling
+from refllm.spec import activation, layer_norm, repeat_heads, rotary
+from refllm.verify.edits import Edit
 from refllm.verify.plain import PUBLISHED
-from refllm.verify.ports.candidates import Candidate, acting_through, called
-from refllm.verify.ports.evaluation import NOTHING
+from refllm.verify.ports.candidates import Candidate, acting_through, called, whole_place
+from refllm.verify.ports.evaluation import NOTHING, Change
 from refllm.verify.ports.mistakes.after_taps import exchanged_values
 from refllm.verify.ports.mistakes.families import (
+    buckets_of_other_borders,
     dropout_scales,
     masks_that_are_too_small,
     norms_after_the_rotation,
     places_one_too_high,
 )
 from refllm.verify.ports.mistakes.habit import COST, Habit, edited
+from refllm.verify.ports.mistakes.masks import inverted_and_finite, masks_otherwise
 from refllm.verify.ports.mistakes.residuals import RESIDUALS
+from refllm.verify.ports.mistakes.rotation import (
+    biases_after_the_rotation,
+    middles_otherwise,
+    narrow_rotations,
+    rotations_all_in_16_bits,
+)
 from refllm.verify.ports.program import Program
 from refllm.verify.ports.published import bert, encoder_decoder, gpt, llama, parts
 
@@ -89,12 +98,6 @@ HABITS: list[Habit] = [
         "return a * c + b * s, b * c - a * s",
         "the rotation turns the other way",
     ),
-    (
-        rotary_scaling.llama3_frequencies,
-        "where(m > 1, 1, m)",
-        "where(m > 1, 1, 1 - m)",
-        "between the two ends of the scaled rotation the shares of its frequencies are exchanged",
-    ),
     (activation.gelu_erf, "Phi = erfc(-x / sqrt(2)) / 2", "Phi = sigmoid(1.702 * x)", "GELU as x sigmoid(1.702 x)"),
     (activation.gelu_tanh, "s = (1 + t) / 2", "s = sigmoid(1.702 * x)", "GELU as x sigmoid(1.702 x)"),
     (layer_norm.layer_norm, "c = x - mean(x)", "c = x", "the mean is not subtracted: RMS norm for layer norm"),
@@ -150,6 +153,11 @@ HABITS: list[Habit] = [
     *places_one_too_high(),
     *masks_that_are_too_small(),
     *dropout_scales(),
+    *masks_otherwise(),
+    *buckets_of_other_borders(),
+    *narrow_rotations(),
+    *middles_otherwise(),
+    *biases_after_the_rotation(),
     (gpt.gpt_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
     (llama.llama_norm, 'return norm(x, p["norm"], eps=config["eps"])', "return x", "the last norm is left out"),
     (bert.bert_embedding, 'norm(s, p["norm"], eps=config["eps"])', "s", "the norm of the embedding is left out"),
@@ -239,7 +247,17 @@ def mistakes(program: Program) -> Iterator[Candidate]:
         if function in there:
             assert isinstance(function, FunctionType)
             yield Candidate(said, COST, NOTHING, acting_through(function), [], edited(function, old, new, said))
+    for said, edits in (*inverted_and_finite(), *rotations_all_in_16_bits()):
+        if all(edit.original in there for edit in edits):
+            yield _of_several(said, edits)
     for function in there:
         if function.__module__.startswith(PUBLISHED):
             for edit in exchanged_values(function):
                 yield Candidate(edit.said, edit.cost, NOTHING, acting_through(function), [], edit)
+
+
+def _of_several(said: str, edits: list[Edit]) -> Candidate:
+    """One thought that changes several functions of the text."""
+    functions = {edit.original: function for edit in edits if (function := edit.function()) is not None}
+    lines = [(whole_place(edit), edit.diff()) for edit in edits]
+    return Candidate(said, COST, Change(functions=functions), acting_through(edits[0].original), lines)

@@ -57,11 +57,19 @@ def _others(right: float, config: Any) -> Iterator[tuple[float, str]]:
 
 
 def _rounded(right: float) -> Iterator[tuple[float, str]]:
-    """The number in 16 bits, where it is another one there."""
+    """The number in 16 bits, or with few decimals, where it is another one there."""
     one = numpy.asarray(right, "float32")
-    for dtype, x in (("bfloat16", to_bfloat16(one)), ("float16", one.astype("float16"))):
-        if float(x) != float(one):
-            yield float(x), f"a number that is rounded to {dtype}, {float(x):.6g} for {right:.6g}"
+    seen = {float(one), right}
+    cut = (one.view("uint32") & numpy.uint32(0xFFFF0000)).view("float32")
+    ways = [
+        ("rounded to bfloat16", to_bfloat16(one)), ("rounded to float16", one.astype("float16")),
+        ("cut off to bfloat16", cut), ("rounded to a whole number", round(right)), ("rounded down", int(right)),
+        *((f"rounded to {n} decimal{'s' if n > 1 else ''}", round(right, n)) for n in (1, 2, 3)),
+    ]  # fmt: skip
+    for way, x in ways:
+        if float(x) and float(x) not in seen:
+            seen.add(float(x))
+            yield float(x), f"a number that is {way}, {float(x):.6g} for {right:.6g}"
 
 
 def _edited(program: Program, function: Any, old: str, new: str, said: str) -> Iterator[Candidate]:

@@ -18,6 +18,7 @@ from refllm.verify.ports.mistakes.biases import of_parts
 from refllm.verify.ports.mistakes.columns import of_columns, of_pairs
 from refllm.verify.ports.mistakes.exchanged import of_places, of_tables
 from refllm.verify.ports.mistakes.gains import of_several_gains
+from refllm.verify.ports.mistakes.halves import in_both_halves
 from refllm.verify.ports.mistakes.leaves import (
     COST,
     LIKELY,
@@ -28,19 +29,30 @@ from refllm.verify.ports.mistakes.leaves import (
     with_bias,
     with_leaf,
 )
+from refllm.verify.ports.mistakes.outputs import of_outputs
 from refllm.verify.ports.mistakes.read_otherwise import of_leaf
 from refllm.verify.ports.program import Program, Step
 from refllm.verify.words import to_bfloat16
 
 
 def mistakes(program: Program, p: Tree, raw: Mapping[str, Array]) -> Iterator[Candidate]:
-    """Of every kind of step, by its first one; then of all weights."""
+    """Of every kind of step, by its first one, and of both halves; then of all weights."""
+    found = list(_of_each_kind(program, p, raw))
+    yield from found
+    if program.model == "encoder_decoder":
+        yield from in_both_halves(found)
+    yield from of_tables(program, p)
+    yield from _of_all(program)
+
+
+def _of_each_kind(program: Program, p: Tree, raw: Mapping[str, Array]) -> Iterator[Candidate]:
     for step in _kinds(program):
         own = step.parameters(p)
         for path, leaf in leaves_of(step, own):
             for said, cost, lines, read in of_leaf(path, leaf):
                 yield read_otherwise(step, [path], said, cost, lines, read)
-            for said, cost, lines, read in of_columns(program, path.rpartition(".")[2]):
+            columns = (*of_columns(program, path.rpartition(".")[2]), *of_outputs(step, path, leaf))
+            for said, cost, lines, read in columns:
                 yield read_otherwise(step, with_bias(own, path), said, cost, lines, read)
         yield from of_pairs(program, step, own)
         yield from of_parts(step, own)
@@ -49,8 +61,6 @@ def mistakes(program: Program, p: Tree, raw: Mapping[str, Array]) -> Iterator[Ca
             yield Candidate(said, cost, Change(parameters=change), partial(is_kind, step), [("parameters", lines)])
     for path, table in raw.items():
         yield from _with_its_unused_rows(program, path, table)
-    yield from of_tables(program, p)
-    yield from _of_all(program)
 
 
 def _kinds(program: Program) -> Iterator[Step]:
