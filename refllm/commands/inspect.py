@@ -74,6 +74,7 @@ def _published(directory: Path) -> dict[str, Any]:
             folder = open_folder(directory)
             found |= _sizes(folder.config, folder.shapes) | {"output_layer": folder.has_head}
             size = folder.config.vocabulary
+            folder.require_zeros()
         except UserError as error:
             problems.append(str(error))
     try:

@@ -100,6 +100,10 @@ class Folder:
                     f"{self.directory}: {self.names[alias]} differs from {self.names[name]}, with which config.json "
                     "ties it; get the files of one and the same model"
                 )
+        self.require_zeros()
+
+    def require_zeros(self) -> None:
+        """UserError unless the small tensors are zero with which nothing is computed, BART's bias of the logits."""
         for name in self.architecture.zeros(self.config):
             if name in self.names and self.tensor(name).read().any():
                 raise UserError(f"{self.directory}: {self.names[name]} is not zero, which is not supported")
@@ -164,9 +168,13 @@ def open_folder(directory: Path) -> Folder:
 
 def described(directory: Path) -> tuple[Fields, Architecture]:
     """What config.json says, and the architecture that it names."""
+    if directory.is_file():
+        raise UserError(f"{directory} is a file; give the directory of the model, which is {directory.parent}")
     path = directory / CONFIG
     fields = Fields(read_object(path, most=MOST_CONFIG), str(path))
     kind = fields.values.get("model_type")
+    if kind is None:
+        raise UserError(f"{path} has no model_type; get the file again, or write one of {', '.join(ARCHITECTURES)}")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise UserError(f"{path}: the architecture {str(kind)[:40]!r} is not supported; {', '.join(ARCHITECTURES)} are")
     architecture = ARCHITECTURES[kind]

@@ -164,7 +164,8 @@ def _imported(name: str) -> ModuleType:
 def load(path: Path, *, stays: bool = False) -> ModuleType:
     """A Python file as a module; it can import what lies beside it. UserError if it cannot be imported."""
     if not path.is_file() or path.suffix != ".py":
-        raise UserError(f"{path} is no Python file; give the path of a module whose functions are to be verified")
+        why = "" if path.is_file() else ": it is a directory" if path.is_dir() else ": it does not exist"
+        raise UserError(f"{path} is no Python file{why}; give the path of a module whose functions are to be verified")
     name = f"{path.stem}_of_the_adapter" if path.stem in sys.stdlib_module_names else path.stem
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

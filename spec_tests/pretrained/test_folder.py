@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 import pytest
 
+from refllm.cli import main
 from refllm.errors import UserError
 from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.pretrained.export import file_of, tensors_of_folder
@@ -211,7 +212,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "biases in words": ("Llama", {"mlp_bias": "yes"}, "mlp_bias must be true or false"),
     "an architecture": ("Llama", {"model_type": "mamba"}, "'mamba' is not supported"),
     "a class": ("Llama", {"architectures": ["LlamaForSequenceClassification"]}, "is not supported"),
-    "no type": ("Llama", {"model_type": ...}, "'None' is not supported"),
+    "no type": ("Llama", {"model_type": ...}, "has no model_type"),
     "quantised": ("Llama", {"quantization_config": {"bits": 4}}, "quantised"),
     "an eps that is infinite": ("Llama", {"rms_norm_eps": float("inf")}, "rms_norm_eps must be a number"),
     "an eps that is nothing": ("Llama", {"rms_norm_eps": 0.0}, "rms_norm_eps must be"),
@@ -252,6 +253,24 @@ def test_a_config_that_is_no_object_is_one_line(text: str, message: str, tmp_pat
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message):
         open_folder(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_directory_is_one_line(tmp_path: Path) -> None:
+    made("Llama", tmp_path)
+    with pytest.raises(UserError, match="is a file; give the directory of the model"):
+        open_folder(tmp_path / "config.json")
+
+
+def test_a_bias_that_is_not_computed_is_refused_before_the_weights_are_read(tmp_path: Path) -> None:
+    made("BART", tmp_path)
+    tensors = written_tensors(tmp_path)
+    [name] = [name for name in tensors if name.endswith("final_logits_bias")]
+    kind, shape, data = tensors[name]
+    rewrite(tmp_path, {**tensors, name: (kind, shape, numpy.ones(shape, "<f4").tobytes()[: len(data)])})
+    folder = open_folder(tmp_path)
+    with pytest.raises(UserError, match="final_logits_bias is not zero"):
+        folder.require_zeros()
+    assert main(["inspect", str(tmp_path)]) == 1
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

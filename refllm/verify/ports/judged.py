@@ -77,6 +77,8 @@ def _compared(name: str, value: Any, expected: Expected) -> Compared:
     x, own = found
     far = own.far(x)
     problem = "" if numpy.isfinite(x).all() or far <= 1 else f"{name} has entries that are no finite numbers"
+    if x.dtype.kind in "iub" and far > 1:
+        problem = f"{name} is {_kind(x)}, whole numbers; give what is computed before it is rounded or chosen from"
     return Compared(x, own, far, problem)
 
 

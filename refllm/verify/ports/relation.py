@@ -30,7 +30,8 @@ def relation(answers: Sequence[Judged], name: str) -> str:
 
 
 def _each(answers: Sequence[Judged], name: str) -> list[tuple[Compared, Array]]:
-    return [(answer.compared[name], answer.compared[name].given) for answer in answers]
+    both = [(answer.compared[name], answer.compared[name].given) for answer in answers]
+    return [(one, x) for one, x in both if x is not None]
 
 
 def _is(one: Compared, value: Array) -> bool:
@@ -54,13 +55,13 @@ def _other_value(answers: Sequence[Judged], name: str) -> Iterator[str]:
 def _order(answers: Sequence[Judged], name: str) -> Iterator[str]:
     """The same entries in another order of the last axis."""
     direction = numpy.random.default_rng(0)
-    given, right = 0.0, 0.0
+    given = right = numpy.zeros(answers[0].compared[name].expected.value.shape[-1])
     for one, x in _each(answers, name):
         weights = direction.normal(size=(*x.shape[:-1], 1))
         weights = weights if one.expected.counts is None else weights * one.expected.counts
         axes = tuple(range(x.ndim - 1))
         given, right = given + (weights * x).sum(axes), right + (weights * one.expected.value).sum(axes)
-    order = numpy.empty(len(right), int)
+    order = numpy.arange(len(right))
     order[numpy.argsort(given, kind="stable")] = numpy.argsort(right, kind="stable")
     if (order == numpy.arange(len(order))).all():
         return

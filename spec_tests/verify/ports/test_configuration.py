@@ -17,7 +17,11 @@ from spec_tests.verify.ports.models import CONFIGS
 def test_lines_under_config_json_are_entries_of_it(published: Any, name: str) -> None:
     model = published(name)
     held = json.loads((model.folder / "config.json").read_text())
-    places = {"config.json": held, configuration.ROTATION: {**held, **held.get("rope_parameters", {})}}
+    places = {
+        "config.json": held,
+        configuration.OR_TIED: held,
+        configuration.ROTATION: {**held, **held.get("rope_parameters", {})},
+    }
     shown = 0
     for one in configuration.mistakes(model.program):
         for place, lines in one.lines:

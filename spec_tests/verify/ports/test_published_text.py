@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -13,6 +15,7 @@ from refllm.pretrained.architectures import ARCHITECTURES
 from refllm.verify.ports.chosen import inputs
 from refllm.verify.ports.evaluation import evaluated
 from refllm.verify.ports.program import Program, program
+from refllm.verify.ports.published import bert as bert_text
 from spec_tests.pretrained.folders import CONFIGS, random_leaves
 
 
@@ -69,3 +72,12 @@ def test_a_llama_without_a_rotation_has_a_text_too(positions: str) -> None:
     last = evaluated(program("llama", config), p, given, dtype="float64")[-1]
     wanted = llama.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)[0]
     numpy.testing.assert_allclose(last["x"], wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_the_page_names_every_value_of_the_text() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "published.md").read_text()
+    text = "".join(path.read_text() for path in Path(bert_text.__file__).parent.glob("*.py"))
+    names = {name.replace("{number}", str(n)) for name in re.findall(r'tap\(f?"([^"]+)"', text) for n in (1, 2, 3)}
+    assert len(names) > 20
+    for name in names:
+        assert f"`{name.replace('cross.', '.')}`" in page or f"`{name}`" in page, name

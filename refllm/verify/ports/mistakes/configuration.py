@@ -37,8 +37,10 @@ PUBLISHED = {
     "score_width": {"": "query_pre_attn_scalar"}, "windows": {"": "sliding_window"},
     "capacity": {"": "expert_capacity"}, "buckets": {"": "relative_attention_num_buckets"},
     "heads": {"gpt": "n_head", "": "num_attention_heads"},
+    "scaled_embedding": {"": "scale_embedding"}, "scaled_output": {"": "scale_decoder_outputs"},
 }  # fmt: skip
 FORM = "the form of the model, which follows from its model_type"
+OR_TIED = "config.json; where the entry is missing, it is as tie_word_embeddings"
 ROTATION = "config.json, or its rope_parameters (rope_scaling)"
 READ = {"tied": "output", "scaled_output": "output", "logit_cap": "output", "scaled_embedding": "embedding"}
 ACTIVATIONS = {"gelu_erf": "gelu (with erf)", "gelu_tanh": "gelu_new (with tanh)"}  # as config.json calls them
@@ -154,6 +156,9 @@ def _place(program: Program, name: str) -> str:
     if name.startswith("scaling") or name == "base":
         return ROTATION
     relative = program.config.get("positions") == "relative"
+    if name in ("scaled_embedding", "scaled_output"):  # BART has the one in its file, T5 the other
+        held = program.model == "encoder_decoder" and relative == (name == "scaled_output")
+        return FORM if not held else OR_TIED if relative else "config.json"
     of_other_files = program.model == "encoder_decoder" and ((name == "activation") if relative else (name == "eps"))
     return "config.json" if name in PUBLISHED and not of_other_files else FORM
 

@@ -54,8 +54,8 @@ def middles_otherwise() -> Iterator[Habit]:
     llama3, yarn = rotary_scaling.llama3_frequencies, llama.yarn_frequencies
     m, r = "m = where(m < 0, 0, where(m > 1, 1, m))", "r = where(line < 0, 0, where(line > 1, 1, line))"
     for function, now, kept, divided in (
-        (llama3, m, "m = where(m < 0, 0, 1)", "m = where(m > 1, 1, 0)"),
-        (yarn, r, "r = where(line > 1, 1, 0)", "r = where(line < 0, 0, 1)"),
+        (llama3, m, "m = where(m < 0, 0 * m, 0 * m + 1)", "m = where(m > 1, 0 * m + 1, 0 * m)"),
+        (yarn, r, "r = where(line > 1, 0 * line + 1, 0 * line)", "r = where(line < 0, 0 * line, 0 * line + 1)"),
     ):
         yield function, now, kept, f"{between} the frequencies are left as they are, where a line is right"
         yield function, now, divided, f"{between} the frequencies are divided by the factor, where a line is right"

@@ -61,7 +61,7 @@ def _rounded(right: float) -> Iterator[tuple[float, str]]:
     one = numpy.asarray(right, "float32")
     seen = {float(one), right}
     cut = (one.view("uint32") & numpy.uint32(0xFFFF0000)).view("float32")
-    ways = [
+    ways: list[tuple[str, Any]] = [
         ("rounded to bfloat16", to_bfloat16(one)), ("rounded to float16", one.astype("float16")),
         ("cut off to bfloat16", cut), ("rounded to a whole number", round(right)), ("rounded down", int(right)),
         *((f"rounded to {n} decimal{'s' if n > 1 else ''}", round(right, n)) for n in (1, 2, 3)),
