@@ -22,10 +22,11 @@ from refllm.verify.ports import report as ports_report
 from refllm.verify.ports.chosen import Input, context, inputs, of_text
 from refllm.verify.ports.evaluation import evaluated
 from refllm.verify.ports.file_names import names_in_files
+from refllm.verify.ports.found import NOTHING_SOUGHT
 from refllm.verify.ports.judged import Judged, judged
 from refllm.verify.ports.program import Program, program
 from refllm.verify.ports.report import PortReport
-from refllm.verify.ports.search import NOTHING_SOUGHT, SECONDS, searched
+from refllm.verify.ports.search import SECONDS, searched
 from refllm.verify.ports.truth import truth
 
 DESCRIPTION = """Write what a model computes on a text into a file of tensors: ids, embedding, layers.N.q, .k, .v and

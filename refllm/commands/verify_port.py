@@ -24,11 +24,12 @@ from refllm.verify.ports import digits
 from refllm.verify.ports import report as ports_report
 from refllm.verify.ports.chosen import Input, inputs
 from refllm.verify.ports.file_names import names_in_files
+from refllm.verify.ports.found import NOTHING_SOUGHT
 from refllm.verify.ports.judged import Judged, judged
 from refllm.verify.ports.port import IsolatedPort, case_of
 from refllm.verify.ports.program import Program, program
 from refllm.verify.ports.report import PortReport
-from refllm.verify.ports.search import NOTHING_SOUGHT, SECONDS, searched
+from refllm.verify.ports.search import SECONDS, searched
 from refllm.verify.ports.truth import truth
 from refllm.verify.report import Report
 

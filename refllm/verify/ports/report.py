@@ -13,11 +13,11 @@ from refllm.verify.ports import digits, places
 from refllm.verify.ports.candidates import Candidate
 from refllm.verify.ports.chosen import Input, untried
 from refllm.verify.ports.file_names import Names, mentioned
+from refllm.verify.ports.found import Found, Searched
 from refllm.verify.ports.judged import Judged
 from refllm.verify.ports.port import case_of
 from refllm.verify.ports.program import Program, Step
 from refllm.verify.ports.relation import relation
-from refllm.verify.ports.search import Found, Searched
 from refllm.verify.runner import Result
 from refllm.verify.verdict import Verdict
 

@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FunctionType
 
 import numpy
@@ -23,6 +23,7 @@ from refllm.verify import bounded
 from refllm.verify.ports import fitted
 from refllm.verify.ports.candidates import Candidate, named, of_the_text, run_by
 from refllm.verify.ports.evaluation import NOTHING, Change
+from refllm.verify.ports.found import NOTHING_SOUGHT, Found, Searched, unlike
 from refllm.verify.ports.judged import Judged
 from refllm.verify.ports.program import Program
 from refllm.verify.ports.trials import SHOWN, Changes, Trials, at
@@ -36,39 +37,6 @@ ORDERS = 0.2  # the share of the time for layers in another order, of which each
 IN_ALL = 0.6  # the share of the time for candidates that act in all their layers
 NEARLY = 2.0  # how many times as far as the nearest another one may be that gives the same numbers
 MOST_ALIKE = 3  # further candidates that are named
-
-
-@dataclass(frozen=True)
-class Found:
-    """A mistake, the steps that it is in, and others that give the same numbers."""
-
-    candidate: Candidate
-    places: tuple[int, ...]  # numbers of steps
-    acting: tuple[int, ...]  # all that it could be in
-    explains: int  # of how many inputs that are wrong everything is explained
-    wrong: int
-    first: str = ""  # the first value that it changes
-    left: float = 0.0  # how far from the port the text with it still is, in what rounding may do
-    gives: tuple[bytes, ...] = ()  # what the text with it computes on the inputs that it explains, as digests
-    others: tuple[Candidate, ...] = ()
-
-    @property
-    def everywhere(self) -> bool:
-        return set(self.places) == set(self.acting)
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What was found, whether it explains all that was given, and why the search ended before everything was tried:
-    "time", "interrupted", or "" where it did not."""
-
-    found: list[Found]
-    complete: bool
-    tried: int
-    ended: str = ""
-
-
-NOTHING_SOUGHT = Searched([], complete=False, tried=0)
 
 
 def searched(
@@ -309,7 +277,7 @@ class _Search:
         nearest = min(f.left for f in kept)
         kept = [f for f in kept if f.left <= NEARLY * max(nearest, SHOWN)]
         best = min(kept, key=lambda f: (not f.everywhere, f.candidate.cost))
-        alike = _unlike([best, *(f for f in kept if f is not best and f.explains == best.explains)])
+        alike = unlike([best, *(f for f in kept if f is not best and f.explains == best.explains)])
         return replace(best, others=tuple(f.candidate for f in alike[1 : MOST_ALIKE + 1]))
 
     def _of_text(self, ran: frozenset[FunctionType]) -> Iterator[Candidate]:
@@ -341,18 +309,3 @@ class _Search:
         if over:
             self.ended = "time"
         return over
-
-
-def _unlike(found: Sequence[Found]) -> list[Found]:
-    """Each sentence once, and each set of lines; and no edit without words that gives the same bits as one before it,
-    which is the same mistake written otherwise."""
-    kept, told, given = list[Found](), set[tuple[str, ...]](), set[tuple[bytes, ...]]()
-    for one in found:
-        lines = tuple(line for _, held in one.candidate.lines for line in held)
-        said = (one.candidate.said,) if one.candidate.said else lines
-        if told & {lines, said} or (not one.candidate.said and one.gives in given):
-            continue
-        kept.append(one)
-        told |= {lines, said}
-        given.add(one.gives)
-    return kept

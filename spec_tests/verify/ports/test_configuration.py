@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from refllm.verify.ports.found import Found
 from refllm.verify.ports.mistakes import configuration
 from refllm.verify.ports.report import extent
-from refllm.verify.ports.search import Found
 from spec_tests.verify.ports.models import CONFIGS
 
 

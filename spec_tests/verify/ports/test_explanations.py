@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 from refllm.verify.ports import candidates, digits, report, search
+from refllm.verify.ports.found import NOTHING_SOUGHT
 from refllm.verify.ports.judged import Judged, judged
 from refllm.verify.ports.mistakes import scales
 from refllm.verify.ports.search import searched
@@ -158,14 +159,14 @@ def test_whatever_a_port_gives_is_judged(published: Any, value: Any) -> None:
         assert not set(answer.fit.compared) & set(answer.unfit)
         sought = searched(model.program, model.p, {}, [answer], SECONDS)
         assert not sought.found
-        assert (sought == search.NOTHING_SOUGHT) == (model.program.answer in answer.unfit)
+        assert (sought == NOTHING_SOUGHT) == (model.program.answer in answer.unfit)
 
 
 def test_what_is_left_of_an_unfit_answer_is_said(published: Any) -> None:
     model = published("gpt2")
     answers = [judged(model.program, one, {"logits": numpy.zeros((1, 53))}, {}) for one in model.truths]
     told = report.as_text(
-        report.PortReport("port.py", "", "gpt2", model.program, "float32", answers, {}, {}, search.NOTHING_SOUGHT)
+        report.PortReport("port.py", "", "gpt2", model.program, "float32", answers, {}, {}, NOTHING_SOUGHT)
     )
     assert "one place alone, and all are asked for" in told
     assert "no mistake of the model was sought" in " ".join(told.split())

@@ -10,10 +10,11 @@ import pytest
 from refllm.verify.edits import source_of
 from refllm.verify.ports import places
 from refllm.verify.ports.candidates import edits_of
+from refllm.verify.ports.found import Searched
 from refllm.verify.ports.mistakes import habit, habits
 from refllm.verify.ports.published import gpt
 from refllm.verify.ports.report import PortReport, as_text
-from refllm.verify.ports.search import Searched, searched
+from refllm.verify.ports.search import searched
 from refllm.verify.ports.trials import Trials
 from spec_tests.verify.ports.models import CONFIGS
 

@@ -68,7 +68,7 @@ def masks_that_are_too_small() -> Iterator[Habit]:
 def buckets_of_other_borders() -> Iterator[Habit]:
     """T5's buckets of far distances: their logarithm is rounded down."""
     now, lead = "return near + max(steps, default=0)", "the bucket of a far distance is rounded"
-    for way, word in (("to the nearest", "round"), ("up", "math.ceil")):
+    for way, word in (("to the nearest", "round"), ("up", "lambda steps: math.ceil(steps - 1e-8)")):
         yield relative.bucket, now, f"return bucket_by({word}, n, K, farthest)", f"{lead} {way}, down is right"
     for part, what in ((4, "a quarter"), (1, "all")):
         near = f"max(1, K // {part})" if part > 1 else "K - 1"
