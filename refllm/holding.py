@@ -27,13 +27,14 @@ WEIGHTS, MOMENTS, BEST = "weights", ("moment1", "moment2"), "best"
 class Holding:
     """Parameters, gradients, moments and step number, and the workers that share them."""
 
-    def __init__(self, shapes: Tree, settings: Any, workers: Workers) -> None:
+    def __init__(self, shapes: Tree, settings: Any, workers: Workers, *, in_layers: Tree) -> None:
+        """`in_layers` are the same shapes with the layers in lists."""
         self.shapes, self.settings, self.workers = shapes, settings, workers
         xp, size = device_namespace(settings.device), count(shapes)
         if 8 * size > sys.maxsize:
             raise UserError(f"no memory holds a model of {size:,} parameters; lower --width, --hidden or --layers")
         zeros = shared_zeros if settings.device == "cpu" else xp.zeros
-        self.pieces = Pieces(shapes, workers.count)
+        self.pieces = Pieces(in_layers, workers.count)
         kept = workers.kept(self.pieces)
         own = sum(length(run) for run, _ in kept)
         self.cut: CutTree | None = None

@@ -29,6 +29,7 @@ SHARDS = (OPTIMIZER, PARAMETERS)
 AT_A_TIME = 1 << 22  # numbers of a piece that are added up at a time
 EXCHANGING = frozenset({"_made_alike", "_sum_gradients", "_update"})  # the phases of a trainer in which ranks wait
 LAYERED = "_shard"  # and where parameters are cut
+LOST = 9  # the status of a job that has lost a rank
 TASK, PART, VALIDATION, END = "task", "part", "validation", "end"  # what the leader asks for
 
 
@@ -166,6 +167,8 @@ class Ranks(Workers):
         return answer
 
     def _end_all(self, error: Exception) -> None:
+        if type(error).__module__.startswith("mpi4py"):  # another rank is no more: that is why the job ends, not this
+            self.world.Abort(LOST)
         print(f"refllm: rank {self.world.rank}: {error}; what was saved before is whole", file=sys.stderr, flush=True)
         self.world.Abort(2)
 

@@ -106,8 +106,9 @@ class Trainer(Holding):
     def __init__(
         self, *, model: Any, config: Any, objective: Objective, settings: Settings, workers: Workers
     ) -> None:  # of the model: shapes(config) and initial_leaves(config, generator)
-        model = in_layers(model) if workers.layered else model
-        super().__init__(model.shapes(config), settings, workers)
+        layered = in_layers(model)
+        model = layered if workers.layered else model
+        super().__init__(model.shapes(config), settings, workers, in_layers=layered.shapes(config))
         self.model, self.config, self.objective = model, config, objective
         self.norm: Array = device_namespace(settings.device).zeros((), settings.dtype)
 

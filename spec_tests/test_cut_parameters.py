@@ -16,11 +16,12 @@ from refllm.backend import Reservation, can_release, generator
 from refllm.borrowed import Borrowed
 from refllm.cut_parameters import require_layers
 from refllm.errors import UserError
+from refllm.finetune.tuning import everything
 from refllm.models import gpt, nnlm
 from refllm.objectives.causal import Causal
 from refllm.parameters import count
 from refllm.pieces import OUTSIDE, length
-from refllm.ranks import Ranks
+from refllm.ranks import LOST, Ranks
 from refllm.run import measures
 from refllm.train import Trainer, evaluate
 from refllm.workers import Workers
@@ -51,6 +52,15 @@ def _spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cut_parameters_change_no_bit(model: str) -> None:
     """Losses and weights; the norm of the gradient is clipped, and one rank has no row of the last batch."""
     (whole, _), (cut, _) = (together(model, 3, 2, shard=shard, clip=0.05) for shard in (None, "parameters"))
+    assert whole[0].tobytes() == cut[0].tobytes()
+
+
+def test_a_fit_of_a_whole_model_clips_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trainer has the leaves by path, and as a tree where layers are gathered: the norm has the same summands."""
+    model, config, objective, texts = MODELS["encoder_decoder"]
+    tuning = everything(model=model, config=config, parameters=None)
+    monkeypatch.setitem(MODELS, "fit", (tuning.model, config, tuning.wrap(objective), texts))
+    (whole, _), (cut, _) = (together("fit", 3, 2, shard=shard, clip=0.05) for shard in (None, "parameters"))
     assert whole[0].tobytes() == cut[0].tobytes()
 
 
@@ -242,6 +252,25 @@ def test_a_rank_that_fails_at_a_layer_ends_the_job(capsys: pytest.CaptureFixture
     with pytest.raises(Aborted, match="2"):
         on_ranks(2, life, shard="parameters")
     assert "rank 1: division by zero; what was saved before is whole" in capsys.readouterr().err
+
+
+def test_a_rank_that_finds_another_gone_ends_the_job_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """MPI raises then. What has happened to the other is said by `--ranks`."""
+    gone = type("Exception", (RuntimeError,), {"__module__": "mpi4py.MPI"})
+
+    def fails(*arguments: Any) -> Any:
+        raise gone("Other MPI error")
+
+    def life(workers: Ranks) -> Any:
+        with workers:
+            trainer = trainer_of("gpt", workers)
+            if workers.world.rank == 0:
+                trainer._rows = fails  # type: ignore[method-assign, assignment]
+            stepped_together(workers, trainer)
+
+    with pytest.raises(Aborted, match=str(LOST)):
+        on_ranks(2, life, shard="parameters")
+    assert "rank 0" not in capsys.readouterr().err
 
 
 def test_a_rank_that_fails_at_a_measure_ends_the_job(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from refllm import ranks
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands.choices import (
     ARCHITECTURE,
@@ -197,6 +198,8 @@ def _count(values: dict[str, Any], options: argparse.Namespace) -> int:
 
     Raises: UserError for a flag about steps.
     """
+    if ranks.count() > 1:
+        raise UserError("several ranks share the steps of a training, and ngram counts; leave --ranks out")
     for name, how in given(options, add_arguments).items():
         if name in OF_STEPS:
             raise UserError(f"{how} is for models that are trained by steps, and ngram counts; leave it out")

@@ -45,7 +45,7 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
 
 
 def trained(words: list[str], out: Path, *flags: str) -> Path:
-    how = ["--steps", "3", "--reports", "1", "--out", str(out)]
+    how = ["--steps", "3", "--reports", "1", "--clip", "0.05", "--out", str(out)]
     done = carried_out([sys.executable, "-m", "refllm", *words, *how, "--ranks", "2", *flags])
     assert done.returncode == 0, done.stderr
     return out

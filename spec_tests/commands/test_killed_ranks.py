@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +60,13 @@ IN_EVERY_RUN = "optimizer 3"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run that nobody disturbs, and the seconds from its first checkpoint to its last report."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    job = started(folder)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, float]]:
+    """A run with these flags that nobody disturbs, and the seconds from its first checkpoint to its last report."""
+    return cache(lambda *flags: went_through(tmp_path_factory.mktemp("undisturbed"), flags))
+
+
+def went_through(folder: Path, flags: tuple[str, ...]) -> tuple[Path, float]:
+    job = started(folder, *flags)
     first = waited(job, (folder / "run" / "checkpoint" / "state.json").exists)
     last = waited(job, lambda: lines(folder) >= 40)
     _, said = job.communicate(timeout=120)
@@ -156,9 +161,9 @@ def killed(folder: Path, moment: Moment, seconds: float) -> tuple[int, float]:
     [pytest.param(one, id=one.name, marks=() if one.name == IN_EVERY_RUN else pytest.mark.slow) for one in ALL],
 )
 def test_a_rank_that_is_killed_ends_the_job_and_the_run_goes_on_to_the_same_bits(
-    tmp_path: Path, undisturbed: tuple[Path, float], moment: Moment
+    tmp_path: Path, undisturbed: Callable[..., tuple[Path, float]], moment: Moment
 ) -> None:
-    whole, seconds = undisturbed
+    whole, seconds = undisturbed(*(LAYERS if moment.flags == LAYERS else ()))  # which takes longer
     step, took = killed(tmp_path, moment, seconds)
     print(f"{moment}: the job ended in {took:.2f} s, saved were {step} steps")  # shown with -rP
     resumed = ["train", "--resume", str(tmp_path / "run"), "--ranks", str(RANKS), *moment.flags]

@@ -333,6 +333,12 @@ def test_a_model_that_counts_has_nothing_to_go_on_with(tmp_path: Path, refused: 
     assert "r is a run of an n-gram model, which counts once" in refused("train", "--resume", "r")
 
 
+def test_a_model_that_counts_takes_one_rank(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+    monkeypatch.setattr("refllm.ranks.count", lambda: 2)
+    monkeypatch.setattr("refllm.ranks.communicator", lambda: SimpleNamespace(bcast=lambda mine: mine))
+    assert "ngram counts; leave --ranks out" in refused("train", "--model", "ngram")
+
+
 def test_n_grams_of_no_token_are_refused(tmp_path: Path, refused: Refused) -> None:
     how = ["train", "--model", "ngram", "--data", str(tiny.data(tmp_path)), "--out", "r", *WORDS]
     assert "order must be at least 1, got 0" in refused(*how, "--order", "0")
