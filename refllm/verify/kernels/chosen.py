@@ -163,6 +163,9 @@ class Chosen:
         ways = {way for match in self._matches(cause) for way in match.ways.values()}
         return bool(ways & {"digits", "roundings"})
 
+    def _way(self, cause: Cause) -> str:
+        return max((way for match in self._matches(cause) for way in match.ways.values()), key=WAYS.index)
+
     def _apart(self, cause: Cause) -> float:
         """How many bits its errors are larger or smaller than those of the answers, in the mean of these."""
         matched = self._matches(cause)
