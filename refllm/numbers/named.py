@@ -8,7 +8,8 @@ After `P, softmax_back = softmax(s)` stands `P = tap("P", P)`: the text goes on 
 Where right implementations take other steps than the text, whose errors are larger, these stand here in its place
 (`FORMS`). One is everywhere: fused attention forms Σ_s P_ts dP_ts as Σ_e dy_te y_te, for which y is read as it was
 stored. Where the text goes back from y = P v through a softmax, numbers that have a `through_softmax` are asked; where
-a pullback may form a normalised row again, those that have `remembered`.
+a pullback may form a normalised row again, those that have `remembered`; where there are two forms, those that have
+`either`.
 """
 
 from __future__ import annotations
@@ -30,12 +31,20 @@ _LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
 _SHOWN = "_shown"  # the name of `tap` in the text that is made here
 _THROUGH = "_through_softmax"
 _REMEMBERED = "_remembered"
+_EITHER = "_either"
 _Statement = ast.stmt
 
 # By module: a line of the text, and what stands here instead.
 FORMS = {
     # The targets of a row add up to 1. A framework that knows the pullback of log-softmax alone forms the sum.
     "cross_entropy": [("w * exp(log_p) - t", "sum(t) * exp(log_p) - t")],
+    # x - logsumexp(x) is as customary as (x - max) - log Z, and where a row is far from 0 its errors are larger.
+    "softmax": [
+        (
+            "    y = c - log(where(Z == 0, 1, Z))",
+            "    y = _either(c - log(where(Z == 0, 1, Z)), x - (top(x) + log(where(Z == 0, 1, Z))))",
+        ),
+    ],
     # A pullback that is given the mean and 1 / σ of a row forms n again.
     "layer_norm": [
         ("    def layer_norm_back(", "    n = _remembered(n, x, r)\n\n    def layer_norm_back("),
@@ -93,6 +102,7 @@ def _modules() -> dict[str, dict[str, Any]]:
     made = {}
     for name, tree in _sources():
         module: dict[str, Any] = {"__name__": name, _SHOWN: tap, _THROUGH: _through_softmax, _REMEMBERED: _remembered}
+        module[_EITHER] = _either
         shown = ast.fix_missing_locations(_Shown().visit(_Through().visit(tree)))
         exec(compile(shown, f"<shown {name}>", "exec", _LAZY_ANNOTATIONS, dont_inherit=True), module)
         made[name] = module
@@ -227,3 +237,8 @@ def _through_softmax(softmax_back: Callable[[Any], Any], dP: Any, P: Any, dy: An
 def _remembered(n: Any, x: Any, r: Any) -> Any:
     own = getattr(getattr(n, "mathematics", None), "remembered", None)
     return n if own is None else own(n, x, r)
+
+
+def _either(one: Any, other: Any) -> Any:
+    own = getattr(getattr(one, "mathematics", None), "either", None)
+    return one if own is None else own(one, other)

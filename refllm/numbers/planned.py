@@ -158,6 +158,14 @@ class Planned(Arithmetic):
         lost = -r.value * numpy.sqrt(_of_storing(mean, FORMATS[self.means]))
         return Spread(n.value, n.own, self, n.held, {**n.shared, Source(): lost}, n.kinds)
 
+    def either(self, one: Spread, other: Spread) -> Spread:
+        """A number of which there are two customary forms, with the errors of the one that errs more. What the other
+        errs more is the same in the whole row, as what is subtracted from each of its numbers is."""
+        with numpy.errstate(all="ignore"):
+            further = numpy.sqrt(numpy.maximum(other.variance - one.variance, 0))
+        further = numpy.where(numpy.isfinite(further), further, 0)
+        return Spread(one.value, one.own, self, None, {**one.shared, Source(): further}, one.kinds)
+
     def through_softmax(self, ds: Spread, dP: Spread, P: Spread, dy: Spread, y: Spread) -> Spread:
         """ds = P (dP - D), where D = Σ P dP may have been found as Σ dy y from the stored output."""
         D = self.sum(self.times(P, dP), -1, True)

@@ -35,12 +35,14 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         if not names and not _by_convention(r) and r is not failures[0]
         and not (r.response is None and _seen(r) == _seen(failures[0]))
     ]  # fmt: skip
-    lines += _unknown(unknown, len(all_names))
+    count = sum(not names and not _by_convention(r) for r, names in zip(failures, all_names, strict=True))
+    first = not all_names[0] and not _by_convention(failures[0]) if failures else False
+    lines += _unknown(unknown, count, len(all_names), ", the first among them" if first else "")
     return lines
 
 
-def _unknown(unknown: list[tuple[Result, str]], wrong: int) -> list[str]:
-    """How many answers no known mistake explains, and what is seen of most of them."""
+def _unknown(unknown: list[tuple[Result, str]], count: int, wrong: int, among: str) -> list[str]:
+    """How many answers no known mistake explains, and what is seen of most of those that were not yet shown."""
     if not unknown:
         return []
     ids = ", ".join(r.case.id for r, _ in unknown[:3]) + (", …" if unknown[3:] else "")
@@ -48,7 +50,7 @@ def _unknown(unknown: list[tuple[Result, str]], wrong: int) -> list[str]:
     [(seen, times)] = said.most_common(1) or [("", 0)]
     share = "" if times == len(unknown) else f"{times} of them "
     more = f": {share}{seen}" if seen and seen != UNKNOWN else ""
-    return [f"{len(unknown)} of {wrong} wrong answers are explained by no known mistake ({ids}){more}"]
+    return [f"{count} of {wrong} wrong answers are explained by no known mistake{among} ({ids}){more}"]
 
 
 def _seen(result: Result) -> str:

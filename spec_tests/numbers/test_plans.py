@@ -201,3 +201,20 @@ def test_what_is_no_plan_is_one_clear_line(said: Any, problem: str) -> None:
 def test_every_function_of_the_text_shows_what_it_names() -> None:
     assert set(named.functions()) == set(spec.operations())
     assert {"P", "dP", "s", "ds", "n", "Z"} <= named.names()
+
+
+def test_both_customary_forms_of_a_logarithm_of_softmax_are_right_far_from_zero() -> None:
+    """(x - max) - log Z, and x - logsumexp(x), which rounds in units of the maximum; bfloat16 stores neither's sum."""
+    x, dy = drawn(33, 127) * 64 - 900, drawn(33, 127, seed=1)
+    how = plan("eager", "float32")
+    values, gradients = how.evaluate("log_softmax", {"x": x}, {}, {"y": dy})
+    narrow = x.astype("float32")
+    top = narrow.max(axis=-1, keepdims=True)
+    total = top + numpy.log(numpy.exp(narrow - top).sum(axis=-1, keepdims=True))
+    for y in (narrow - total, (narrow - top) - (total - top)):
+        dx = dy.astype("float32") - numpy.exp(y) * dy.astype("float32").sum(axis=-1, keepdims=True)
+        for got, known in ((y, values["y"]), (dx, gradients["x"])):
+            z = abs(got - known.value) / how.deviation(known)
+            assert z.max() < how.limit / 2
+    wrong = numpy.float32(900) + numpy.float32(1) * (narrow - total) - numpy.float32(900.001)
+    assert (abs(wrong - values["y"].value) > how.limit * how.deviation(values["y"])).any()

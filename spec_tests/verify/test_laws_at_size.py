@@ -143,10 +143,12 @@ def test_a_wrong_answer_that_changes_is_said_to_change() -> None:
     assert "called a second time with the same inputs" in failures[0].broken[0].message
 
 
-def test_an_answer_that_is_wrong_in_the_same_way_breaks_no_law() -> None:
+@pytest.mark.parametrize("off", [1, 1e-22])  # the latter is nothing beside the row, and all beside 0
+def test_an_answer_that_is_wrong_in_the_same_way_breaks_no_law(off: float) -> None:
     def relu(x: Any) -> Any:
-        return numpy.maximum(x, 0) + numpy.float32(1)
+        return numpy.maximum(x, 0) + numpy.float32(off)
 
+    assert check(relu, "relu", **HOW).failures
     assert [law for failure in check(relu, "relu", **HOW).failures for law in failure.broken] == []
 
 

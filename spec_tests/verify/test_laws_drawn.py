@@ -12,10 +12,10 @@ import numpy
 import pytest
 
 from refllm.numbers import plans
-from refllm.verify import check, reference
+from refllm.verify import check, plain, reference
 from refllm.verify.adapter import Functions
 from refllm.verify.laws import at_size
-from refllm.verify.laws.drawn import SIZES, drawn, is_of_one_length, other_shapes
+from refllm.verify.laws.drawn import PLACES, SIZES, drawn, is_of_one_length, other_places, other_shapes
 from refllm.verify.laws.fresh import FRESH
 from refllm.verify.laws.trying import Trying
 from refllm.verify.sized.cases import SizedCase, load
@@ -95,6 +95,33 @@ def test_what_is_right_for_stored_cases_alone_breaks_a_law(
     said = [(each.name, each.message) for failure in failures for each in failure.broken]
     assert any(name == law and says in message for name, message in said), said
     assert {failure.status for failure in failures} == {"law"}
+
+
+def test_a_mask_that_is_kept_by_the_number_of_documents_breaks_a_law() -> None:
+    """As an answer is that is kept by shape: in the stored cases no two have as many documents in as many places."""
+    text, kept = plain.operations()["packed_attention"], dict[Any, Any]()
+
+    def packed_attention(q: Any, k: Any, v: Any, *, borders: Any, key_borders: Any, causal: bool) -> Any:
+        both = kept.setdefault((q.shape[-2], len(borders), causal), (borders.copy(), key_borders.copy()))
+        return text(q, k, v, borders=both[0], key_borders=both[1], causal=causal)[0]
+
+    only = ["PACK/kernel-packed-attention-3x129x40-causal"]
+    failures = check(packed_attention, dtype="float32", size="kernel", search=0, values=True, only=only).failures
+    [law] = [law for failure in failures for law in failure.broken]
+    assert law.name == FRESH
+    assert "it is right for the keywords of an earlier call" in law.message
+
+
+def test_other_places_are_others_of_the_same_shape() -> None:
+    placed = [case for case in CASES.values() if any(name in str(case.keywords) for name in PLACES)]
+    assert len(placed) > 10
+    for sized in placed:
+        other = other_places(sized)
+        shapes = [{n: numpy.shape(x) for n, x in each.case().keywords.items()} for each in (sized, other)]
+        assert shapes[0] == shapes[1]
+        if "borders" in sized.keywords:
+            assert other.keywords["borders"]["values"] == other.keywords["key_borders"]["values"]
+            assert other.keywords["borders"] != sized.keywords["borders"] or sized.id.endswith("x1")
 
 
 def of_each_operation() -> list[SizedCase]:

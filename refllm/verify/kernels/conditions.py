@@ -104,6 +104,7 @@ def _conditions(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Iterator[
     yield from (_compared(a, b) for a in sized for b in sized if a != b)
     for name in sized:
         yield from _remainders(name, (*wrong, *right))
+    yield from (condition for name in sized for condition in _above_a_tile(name))
 
 
 def _equal(name: str, wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Iterator[Condition]:
@@ -153,6 +154,13 @@ def _round_number(low: float, high: float) -> float:
 
 def _compared(a: str, b: str) -> Condition:
     return Condition(f"{a} < {b}", lambda each: bool(each[a] < each[b]))
+
+
+def _above_a_tile(name: str) -> Iterator[Condition]:
+    """That a length has a whole tile and a part of one."""
+    for tile in (1024, 512, 2048, 256, 128, 4096, 64, 32):
+        words = f"{name} is above {tile:,} and no multiple of it"
+        yield Condition(words, lambda each, t=tile: bool(each[name] > t and each[name] % t))  # type: ignore[misc]
 
 
 def _remainders(name: str, cases: Iterable[Numbers]) -> Iterator[Condition]:

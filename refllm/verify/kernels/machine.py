@@ -12,6 +12,8 @@ from refllm.backend import Array
 TILE = 32  # rows, columns and terms of a tile
 BLOCK = 256  # columns that a row kernel reads at once
 INFINITY = float("inf")
+UNWRITTEN = numpy.array(0x7FF8DEA000000000, "uint64").view("float64")  # a NaN whose lower bits arithmetic passes on
+_SIGN = numpy.uint64(1 << 63)
 
 
 def tiles(n: int, size: int) -> Iterator[slice]:
@@ -20,8 +22,14 @@ def tiles(n: int, size: int) -> Iterator[slice]:
 
 
 def unwritten(shape: tuple[int, ...], like: Array) -> Array:
-    """Memory that nobody has written. It holds anything; here that is NaN, which no right answer is."""
-    return numpy.full(shape, numpy.nan, like.dtype)
+    """Memory that nobody has written. It holds anything; here that is a NaN, which no right answer is."""
+    return numpy.full(shape, UNWRITTEN.astype(like.dtype), like.dtype)
+
+
+def is_unwritten(x: Array) -> Array:
+    """Where numbers of float64 come from such memory: it is no NaN that arithmetic makes of ∞ - ∞ or 0 / 0."""
+    found: Array = (x.view("uint64") | _SIGN) == (UNWRITTEN.view("uint64") | _SIGN)
+    return found
 
 
 def zeros(shape: tuple[int, ...], like: Array) -> Array:

@@ -18,6 +18,7 @@ from refllm.backend import Array
 from refllm.verify import plain
 from refllm.verify.case import Case, Response
 from refllm.verify.kernels import axes, other_numbers
+from refllm.verify.kernels.machine import UNWRITTEN
 from refllm.verify.kernels.parts import PADDED, PARTS, Part, in_parts
 
 Tensors = dict[str, Array]
@@ -136,7 +137,7 @@ def _taken(case: Case, letter: str, n: int, kept: Array) -> Changed:
             own = names.get(name if group == "outputs" else f"inputs.{rest}", ())
             for axis, each in enumerate(own):
                 if each == letter and x.shape[axis] == len(kept) and n != x.shape[axis]:
-                    x = _spread(x, axis, kept, n, numpy.nan if group == "outputs" else 0.0)
+                    x = _spread(x, axis, kept, n, float(UNWRITTEN) if group == "outputs" else 0.0)
             found[name] = x
         return found
 

@@ -26,13 +26,14 @@ SIZES = "sizes that nobody has stored"
 TRIES = 8  # seeds of which one must leave no choice to rounding
 NEAR = 4.0  # roundings by which scores must differ that decide which experts are chosen
 GROWS = (2, 4, 6, 8)  # by how much axes grow: an even length stays one, as halves of a head must
+NEARBY = 7  # places by which positions that are counted begin earlier
 LISTED = ("listed", "documents")  # profiles whose numbers belong to one length
 Known = Callable[[Case], Case]  # the case with the truth of its tensors
 
 
 def drawn(sized: SizedCase, with_truth: Known, dtype: str, C: float) -> Iterator[Trial]:
     """A trial with other numbers of the same shapes, then one with other shapes; those for which there are any."""
-    if made := _fit(sized, dtype, C):
+    if made := _fit(other_places(sized), dtype, C):
         seed, case = made
         case, done = with_truth(case), f"with other numbers of the same shapes (seed {seed})"
         kept = _of_earlier(case, sized, with_truth, dtype, C)
@@ -87,14 +88,68 @@ def _of_earlier(case: Case, sized: SizedCase, with_truth: Known, dtype: str, C: 
     def said(response: Response) -> str:
         from refllm.verify.runner import is_wrong
 
-        values, earlier = replace(response, gradients=None), sized.case().inputs
-        for words, names in [*((f"the {name}", [name]) for name in earlier), ("what was given", list(earlier))]:
-            inputs = {**case.inputs, **{name: earlier[name] for name in names}}
-            if not is_wrong(with_truth(replace(case, inputs=inputs).values_alone()), values, dtype, C):
+        values, stored = replace(response, gradients=None), sized.case()
+        arrays = [n for n, x in stored.keywords.items() if isinstance(x, numpy.ndarray)]
+        earlier = [*stored.inputs, *arrays]
+        ways = [*((f"the {name}", [name]) for name in earlier), ("the keywords", arrays), ("what was given", earlier)]
+        for words, names in ways:
+            inputs = {**case.inputs, **{n: x for n, x in stored.inputs.items() if n in names}}
+            keywords = {**case.keywords, **{n: x for n, x in stored.keywords.items() if n in names}}
+            if not is_wrong(
+                with_truth(replace(case, inputs=inputs, keywords=keywords).values_alone()), values, dtype, C
+            ):
                 return f"; it is right for {words} of an earlier call: something of that call is kept and used again"
         return ""
 
     return said
+
+
+# --- other borders and lengths of the same shapes ---
+
+
+def other_places(sized: SizedCase) -> SizedCase:
+    """The case with documents that end elsewhere, other lengths, and positions in another order. What is equal stays
+    equal: borders of queries and of keys are drawn together."""
+    rng = numpy.random.default_rng(secrets.randbits(64))
+    drawn: dict[str, list[int]] = {}
+
+    def of(recipe: Any) -> Any:
+        if not _recipe(recipe):
+            return recipe
+        if recipe["profile"] == "count" and recipe.get("start") and "modulus" not in recipe:
+            return {**recipe, "start": recipe["start"] - int(rng.integers(1, min(recipe["start"], NEARBY) + 1))}
+        for name, draw in PLACES.items():
+            values = recipe.get(name)
+            if values and (name != "values" or recipe["profile"] == "listed"):
+                new = drawn.setdefault(f"{name} {values}", draw(rng, list(values)))
+                return {**recipe, name: new}
+        return recipe
+
+    return replace(sized, keywords={name: of(x) for name, x in sized.keywords.items()})
+
+
+def _other_values(rng: numpy.random.Generator, values: list[int]) -> list[int]:
+    """Numbers that rise are borders; others are ids or positions, of which every order is one."""
+    return _other_borders(rng, values) if values == sorted(values) else rng.permutation(values).tolist()
+
+
+def _other_borders(rng: numpy.random.Generator, borders: list[int]) -> list[int]:
+    """As many documents as before, from the same beginning to the same end."""
+    first, *inner, last = borders if len(borders) > 1 else [*borders, *borders]
+    if last - first <= len(inner):
+        return borders
+    drawn = numpy.sort(rng.choice(numpy.arange(first + 1, last), len(inner), replace=False)).tolist()
+    return [first, *drawn, last] if len(borders) > 1 else borders
+
+
+def _other_lengths(rng: numpy.random.Generator, lengths: list[int]) -> list[int]:
+    """None longer than the longest, and none empty that was not."""
+    return [int(rng.integers(1, max(lengths) + 1)) if n else 0 for n in lengths]
+
+
+PLACES: dict[str, Callable[[numpy.random.Generator, list[int]], list[int]]] = {
+    "borders": _other_borders, "lengths": _other_lengths, "values": _other_values,
+}  # fmt: skip
 
 
 # --- other shapes -----------------------------------------------------------------------------------------------------

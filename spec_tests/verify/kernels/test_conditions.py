@@ -52,6 +52,8 @@ def test_a_condition_holds_for_every_wrong_case_and_for_no_right_one(
     [
         ([{"V": 33}, {"V": 50257}], [{"V": 32000}, {"V": 128256}], "V is no multiple of 64 (2 to 256 fit as well)"),
         ([{"V": 96}, {"V": 40}], [{"V": 64}, {"V": 128}], "V is no multiple of 64"),
+        ([{"C": 1025}, {"C": 2049}, {"C": 16383}], [{"C": 33}, {"C": 1023}, {"C": 1024}, {"C": 2048}, {"C": 16384}],
+         "C is above 1,024 and no multiple of it"),
         ([{"F": 344}, {"F": 1025}], [{"F": 33}, {"F": 127}], "F > 256 (right up to 127, wrong from 344)"),
         (
             [{"T": 3, "S": 9, "causal": True}, {"T": 9, "S": 11, "causal": True}],

@@ -68,6 +68,18 @@ def test_what_is_no_known_mistake_is_not_named(function: Callable[..., Any]) -> 
     assert all(lines[0].startswith("explained by no known mistake") for lines in looked_at)
 
 
+def test_a_small_number_is_not_taken_for_one_that_is_none() -> None:
+    """Masked places of 1e-22: mistakes that make NaN of them say nothing of it."""
+
+    def softmax(x: Any) -> Any:
+        y = bank.OPERATIONS["softmax"](x)[0]
+        return numpy.where(numpy.isneginf(x), 1e-22, y).astype(x.dtype)
+
+    found = told(Functions("mine", {"softmax": softmax}, {}, ("float64", "float32")), "softmax", "float32")
+    assert found
+    assert not any("NaN" in line for result in found for line in result.diagnosis)
+
+
 def test_no_time_is_no_explanation() -> None:
     mistake = next(m for m in MISTAKES if m.id == "layer_norm/unbiased")
     found = told(bank.implementation(mistake), "layer_norm", "float32", seconds=0)

@@ -66,6 +66,27 @@ def constant_of_three_digits(x: Array) -> Any:
     return (0.5 * x * (1 + numpy.tanh(0.798 * (x + 0.044715 * x**3)))).astype(x.dtype)
 
 
+@wrong("gelu_tanh", "which is NaN for large z")
+def tanh_of_powers_in_float32(x: Array) -> Any:
+    z = numpy.sqrt(numpy.float32(2 / numpy.pi)) * (x + numpy.float32(0.044715) * x**3)
+    with numpy.errstate(all="ignore"):
+        e = numpy.exp(2 * z)
+        overflows = numpy.isnan((e - 1) / (e + 1))
+    return numpy.where(overflows, numpy.nan, TEXT["gelu_tanh"](x)[0]).astype(x.dtype)
+
+
+@wrong("layer_norm", "as those of a whole one, with blocks of 64 ")
+def blocks_of_64_merged(x: Array, g: Array, b: Array, *, eps: float) -> Any:
+    N = x.shape[-1]
+    count, mean, squares = 0, 0.0, 0.0
+    for first in range(0, N, 64):
+        part, whole = x[..., first : first + 64].astype(float), min(64, N)
+        off = part.mean(-1, keepdims=True) - mean
+        squares = squares + part.var(-1, keepdims=True) * part.shape[-1] + off**2 * count * whole / (count + whole)
+        mean, count = mean + off * whole / (count + whole), count + whole
+    return ((x - mean) / numpy.sqrt(squares / max(N, 1) + eps) * g + b).astype(x.dtype)
+
+
 @wrong("silu", "a function of the number alone")
 def exponential_of_my_own(x: Array) -> Any:
     n = -x * numpy.log2(numpy.e)

@@ -81,6 +81,11 @@ MISTAKES = [
                  "s = numpy.where(flat[..., (row * T + key) % (T * S)], s, -INFINITY)")),
     Mistake("attention/mask-of-first", "attention in which every batch reads the mask of the first",
             edit(scores, MASK, "first = mask.reshape(-1, T, S)[0]\ns = numpy.where(first[rows, keys], s, -INFINITY)")),
+    Mistake("attention/mask-by-remainder",
+            "attention whose batch and head n, counted through, reads the mask n % (the number of masks)",
+            edit(scores, MASK, "flat = mask.reshape(-1, T, S)\n"
+                 "number = numpy.arange(math.prod(q.shape[:-2])) % max(len(flat), 1)\n"
+                 "mask = flat[number].reshape(*q.shape[:-2], T, S)\n" + MASK)),
     Mistake("attention/mask-turned", "attention that forbids what its mask allows",
             edit(scores, MASK, "s = numpy.where(mask[..., rows, keys], -INFINITY, s)")),
     Mistake("attention/mask-added", "attention that adds a boolean mask to its scores as 0 or 1",

@@ -24,6 +24,16 @@ G = "https://github.com/"
 MISTAKES = [
     Mistake("layer_norm/padding-in-variance", "a layer norm whose padding, which is 0, counts in the variance",
             edit(statistics, MEAN, MEAN + "\n" + PADDED), G + "triton-lang/triton/issues/9838"),
+    Mistake("layer_norm/blocks-merged-as-whole",
+            "a layer norm that merges the mean and the squares of its last, partial block as those of a whole one",
+            edit(statistics, MEAN,
+                 "count, mean, merged = 0, zeros(total.shape, rows), zeros(total.shape, rows)\n"
+                 "for columns in tiles(N, BLOCK):\n"
+                 "    own, whole = rows[:, columns].mean(axis=1, keepdims=True), min(BLOCK, N)\n"
+                 "    merged = merged + ((rows[:, columns] - own) ** 2).sum(axis=1, keepdims=True)\n"
+                 "    merged = merged + (own - mean) ** 2 * count * whole / (count + whole)\n"
+                 "    mean = mean + (own - mean) * whole / (count + whole)\n"
+                 "    count += whole", R, "r = 1 / numpy.sqrt(merged / N + eps)")),
     Mistake("layer_norm/padded-width", "a layer norm whose mean divides by the width rounded up to 32",
             edit(statistics, MEAN, "mean = total / (-(-N // 32) * 32)")),
     Mistake("layer_norm/first-columns-alone", "a layer norm that reads and writes the first 1,024 columns",

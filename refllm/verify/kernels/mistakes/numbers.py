@@ -9,6 +9,7 @@ from refllm.verify.mutants.bank import edit
 
 Z = "z = [x[:, t] @ Wx[:, part] + states[t] @ Wh[:, part] + b[part] for part in columns]"
 NEW_C = "new_c[:, block] = numpy.where(there[:, t, None], cell, cells[t][:, block])"
+BITS = "flat, bits, y = x.reshape(-1), keep.reshape(-1), unwritten((x.size,), x)"
 KEPT = "y[block] = numpy.where(bits[block], flat[block] / (1 - rate), 0)"
 KEPT_BACK = "dx[block] = numpy.where(bits[block], given[block] / (1 - rate), 0)"
 GELU = "y[block] = 0.5 * a * (1 + t)"
@@ -57,6 +58,13 @@ MISTAKES = [
     Mistake("dropout/last-word", "a dropout whose mask ends with its last whole word of 32 bits",
             edit(dropout, KEPT, "word = numpy.arange(block.start, block.stop) < x.size // 32 * 32\n"
                  "y[block] = numpy.where(bits[block] & word, flat[block] / (1 - rate), 0)")),
+    Mistake("dropout/mask-rows-padded",
+            "a dropout whose mask has rows of whole words of 32 bits, which are read as if no bits were between them",
+            edit(dropout, BITS, BITS + "\nW = x.shape[-1] if x.ndim and x.size else 1\n"
+                 "held = numpy.zeros((x.size // W, -(-W // 32) * 32), bool)\n"
+                 "held[:, :W] = bits.reshape(-1, W)\n"
+                 "row, column = numpy.divmod(numpy.arange(x.size), W)\n"
+                 "bits = held.reshape(-1, 32)[row * (W // 32) + column // 32, column % 32]")),
     Mistake("dropout/other-mask-backward", "a dropout whose gradient has a mask one place on",
             edit(dropout, KEPT_BACK,
                  "dx[block] = numpy.where(numpy.roll(bits, 1)[block], given[block] / (1 - rate), 0)")),

@@ -19,6 +19,7 @@ V, M = (
     "m_hat = new_m[block] / (1 - beta1**step)",
 )
 NEW_M = "new_m[block] = beta1 * first[block] + (1 - beta1) * gradient[block]"
+FLAT = "parameter, gradient, first, second = (x.reshape(-1) for x in (p, g, m, v))"
 P = "new_p[block] = decayed - lr * (m_hat / (numpy.sqrt(v_hat) + eps))"
 
 G = "https://github.com/"
@@ -26,6 +27,14 @@ G = "https://github.com/"
 MISTAKES = [
     Mistake("embedding/lost-updates", "a gradient that loses updates of a row that occurs twice in a block",
             edit(embedding, ADDED, "dE[index[part]] += given[part]"), G + "tenstorrent/tt-metal/issues/6232"),
+    Mistake("embedding/segment-overwritten",
+            "a gradient of sorted ids in which a row over the border of two blocks of 128 keeps its last part alone",
+            edit(embedding, PARTS, "order = numpy.argsort(index, kind=\"stable\")\n"
+                 "for part in tiles(len(index), 128):\n"
+                 "    held, at = numpy.unique(index[order[part]], return_inverse=True)\n"
+                 "    own = zeros((len(held), C), E)\n"
+                 "    numpy.add.at(own, at.reshape(-1), given[order[part]])\n"
+                 "    dE[held] = own")),
     Mistake("embedding/last-update-alone", "a gradient in which the last occurrence of a row overwrites the others",
             edit(embedding, ADDED, "dE[index[part]] = given[part]"), G + "deeplearning4j/nd4j/issues/2153"),
     Mistake("embedding/stale-numbers", "a gradient whose last block reads the row numbers of the block before",
@@ -88,6 +97,8 @@ MISTAKES = [
             edit(adamw, P, "place = wrapped(block.start // THREADS, 8) * THREADS % (1 << 18)\n"
                  "new_p[place : place + block.stop - block.start] = decayed - lr * "
                  "(m_hat / (numpy.sqrt(v_hat) + eps))")),
+    Mistake("adamw/float32-betas", "an update whose beta1 and beta2 are float32",
+            edit(adamw, FLAT, "beta1, beta2 = float(numpy.float32(beta1)), float(numpy.float32(beta2))\n" + FLAT)),
     Mistake("adamw/float16-squares", "an update whose squares are float16",
             edit(adamw, V, 'new_v[block] = beta2 * second[block] + (1 - beta2) * narrow(gradient[block] ** 2, '
                  '"float16")')),
