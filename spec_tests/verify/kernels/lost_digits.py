@@ -9,8 +9,8 @@ _OF_EAGER = frozenset({
     "layer_norm/one-pass", "layer_norm/fast-root", "layer_norm/gain-gradient-bfloat16", "rms_norm/bfloat16-squares",
     "rms_norm/rounded-before-gain", "attention/float16-weights", "attention/tf32-weights", "attention/bfloat16-output",
     "attention/float16-scores", "attention/fast-exponential", "attention/score-gradient-in-bfloat16",
-    "rotary_halves/bfloat16-table", "adamw/float16-squares", "adamw/bfloat16-moment", "adamw/float32-betas", "lstm/bfloat16-cell",
-    "gelu_tanh/fast-tanh",
+    "rotary_halves/bfloat16-table", "adamw/float16-squares", "adamw/bfloat16-moment", "adamw/float32-betas",
+    "lstm/bfloat16-cell", "gelu_tanh/fast-tanh",
 })  # fmt: skip
 LOST_DIGITS = {
     "eager": _OF_EAGER,
