@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm import narrow
+from refllm import own_threads, widening
 from refllm.backend import Array
 from refllm.finetune.stored import quantised
 from refllm.narrow import Narrow, in_8_bits, in_bfloat16, is_finite, joined
@@ -38,17 +39,25 @@ def kept(form: str, shape: tuple[int, int], *, turned: bool, seed: int = 0) -> t
 
 
 @pytest.fixture(params=["in one", "in blocks", "by two threads"])
-def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if request.param != "in one":
-        monkeypatch.setattr(narrow, "BLOCK", 8)
+        monkeypatch.setattr(widening, "BLOCK", 8)
     if request.param == "by two threads":
-        monkeypatch.setattr(narrow, "SHARED", 1)
-        limited = narrow._machine()[1]
-        monkeypatch.setattr(narrow, "_machine", lambda: (2, limited))
+        monkeypatch.setattr(own_threads, "SHARED", 1)
+        with two_threads():
+            yield
+    else:
+        yield
+
+
+def two_threads() -> Any:
+    """A BLAS of two threads, whatever the machine has; what is shared out goes by what BLAS has."""
+    threadpoolctl: Any = pytest.importorskip("threadpoolctl")
+    return threadpoolctl.threadpool_limits(2, user_api="blas")
 
 
 @pytest.mark.usefixtures("cut")
-@pytest.mark.parametrize("form", narrow.FORMS)
+@pytest.mark.parametrize("form", widening.FORMS)
 def test_every_operation_computes_with_the_numbers_that_the_matrix_stands_for(form: str) -> None:
     generator = numpy.random.default_rng(1)
     for shape in ((1, 1), (1, 6), (6, 1), (8, 6), (7, 5), (20, 4)):
@@ -134,10 +143,9 @@ def test_matrices_side_by_side_are_one() -> None:
 
 
 def test_products_at_the_same_time_leave_blas_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narrow, "SHARED", 1)
+    monkeypatch.setattr(own_threads, "SHARED", 1)
     threadpoolctl: Any = pytest.importorskip("threadpoolctl")
-    limited = narrow._machine()[1]
-    monkeypatch.setattr(narrow, "_machine", lambda: (2, limited))
+    limits = two_threads()
     before = [one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
     W, wide = kept("bfloat16", (64, 32), turned=True)
     x = numpy.ones((3, 32), numpy.float32)
@@ -154,4 +162,5 @@ def test_products_at_the_same_time_leave_blas_its_threads(monkeypatch: pytest.Mo
     for one in threads:
         one.join()
     after = [one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
+    limits.restore_original_limits()
     assert (wrong, after) == ([], before)
