@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from refllm.own_threads import in_parts, part_count
-from refllm.widening import FORMS, blocks, multiply_inputs, multiply_outputs, widened
+from refllm.widening import FORMS, Widener, blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +39,7 @@ class Narrow:
         if form not in FORMS or stored.ndim != 2 or (form == "int8") != (scale is not None):
             raise ValueError(f"Narrow: a matrix of {form} cannot be made of {stored.dtype} {stored.shape}")
         self.stored, self.form, self.turned, self.scale = stored, form, turned, scale
+        self._wideners: dict[tuple[int, int], Widener] = {}
         self.shape: tuple[int, int] = stored.shape[::-1] if turned else stored.shape
 
     def __len__(self) -> int:
@@ -63,7 +64,7 @@ class Narrow:
 
     def widened(self) -> Array:
         """The whole matrix in float32, an array of its own."""
-        wide = widened(self.stored, self.form)
+        wide = Widener(self.stored, self.form).widened()
         if self.scale is not None:
             wide *= self.scale
         return wide.T if self.turned else wide
@@ -79,7 +80,7 @@ class Narrow:
         if self.turned:
             return self.widened()[rows]
         picked = self.stored[rows]
-        wide = widened(picked.reshape(-1, self.stored.shape[1]), self.form)
+        wide = Widener(picked.reshape(-1, self.stored.shape[1]), self.form).widened()
         if self.scale is not None:
             per_row = self.scale.shape[1] == 1 and self.scale.shape[0] == len(self.stored)
             wide *= self.scale[rows].reshape(-1, 1) if per_row else self.scale
@@ -94,33 +95,46 @@ class Narrow:
         scale = self.scale
         if scale is not None and (scale.shape[1] == 1) is not self.turned:  # a scale of each input
             x, scale = x * _flat(scale, x.dtype), None
-        y = (_outputs if self.turned else _inputs)(x, self.stored, self.form)
+        y = (self._outputs if self.turned else self._inputs)(x)
         if scale is not None:
             y *= _flat(scale, y.dtype)
         return y
 
+    def _outputs(self, x: Array) -> Array:
+        """x storedᵀ, some of the outputs by each thread."""
+        y = np.empty((len(self.stored), len(x)), _dtype(x))
+        count = self._count()
+        if count == 1:
+            self._rows(0, len(self.stored)).outputs(x, y)
+        else:
+            in_parts(lambda _, first, last: self._rows(first, last).outputs(x, y[first:last]), len(y), count)
+        return y.reshape(1, -1) if len(x) == 1 else np.ascontiguousarray(y.T)
 
-def _outputs(x: Array, stored: Array, form: str) -> Array:
-    """x storedᵀ, some of the outputs by each thread."""
-    y = np.empty((len(stored), len(x)), np.result_type(x.dtype, np.float32))
+    def _inputs(self, x: Array) -> Array:
+        """x stored, some of the inputs by each thread."""
+        count = self._count()
+        sums = np.empty((count, len(x), self.stored.shape[1]), _dtype(x))
 
-    def multiply(_: int, first: int, last: int) -> None:
-        multiply_outputs(x, stored[first:last], form, y[first:last])
+        def multiply(part: int, first: int, last: int) -> None:
+            self._rows(first, last).inputs(x[:, first:last], sums[part])
 
-    in_parts(multiply, len(stored), part_count(stored.size, len(stored)))
-    return np.ascontiguousarray(y.T)
+        in_parts(multiply, len(self.stored), count)
+        return sums[0] if count == 1 else sums.sum(axis=0)
+
+    def _count(self) -> int:
+        """In how many parts what is stored is multiplied."""
+        return part_count(self.stored.size, len(self.stored))
+
+    def _rows(self, first: int, last: int) -> Widener:
+        found = self._wideners.get((first, last))
+        if found is None:
+            found = self._wideners[first, last] = Widener(self.stored[first:last], self.form)
+        return found
 
 
-def _inputs(x: Array, stored: Array, form: str) -> Array:
-    """x stored, some of the inputs by each thread."""
-    count = part_count(stored.size, len(stored))
-    sums = np.empty((count, len(x), stored.shape[1]), np.result_type(x.dtype, np.float32))
-
-    def multiply(part: int, first: int, last: int) -> None:
-        multiply_inputs(x[:, first:last], stored[first:last], form, sums[part])
-
-    in_parts(multiply, len(stored), count)
-    return sums[0] if count == 1 else sums.sum(axis=0)
+def _dtype(x: Array) -> Any:
+    """Of a product with rows x."""
+    return x.dtype if x.dtype.itemsize > 4 else np.float32
 
 
 def joined(matrices: list[Narrow]) -> Narrow:
@@ -187,7 +201,7 @@ def _source(wide: Narrow | Array) -> tuple[Array, str | None, bool]:
 def _block(source: Array, rows: slice, form: str | None) -> Array:
     """Some rows in float32, an array of their own."""
     block = source[rows]
-    return block.astype(np.float32) if form is None else widened(block, form)
+    return block.astype(np.float32) if form is None else Widener(block, form).widened()
 
 
 def is_finite(stored: Array, form: str) -> bool:

@@ -39,65 +39,72 @@ def blocks(stored: Array) -> Iterator[slice]:
         yield slice(start, min(start + rows, len(stored)))
 
 
-def passes(stored: Array, form: str) -> tuple[Array, tuple[tuple[slice, Any, Any], ...]]:
-    """What is stored, as words if it can be, and how the numbers of some columns come from a block of it.
+class Widener:
+    """The rows of a matrix in float32, a block at a time. What each block is, is found once, not at every product.
 
     `operation(block, constant, room)` puts the bits of float32 into a buffer, for each of the passes. Where two numbers
     are a word, one operation on whole words gives the first of each, another one the second.
     """
-    if form != "int8" and _has_pairs(stored):
-        return stored.view(np.uint32), _PAIRS[form]
-    return stored, _ONE_BY_ONE[form]
 
+    def __init__(self, stored: Array, form: str) -> None:
+        pairs = form != "int8" and _has_pairs(stored)
+        source = stored.view(np.uint32) if pairs else stored
+        self.passes = (_PAIRS if pairs else _ONE_BY_ONE)[form]
+        self.blocks = [(rows, source[rows], _lines(source[rows], form)) for rows in blocks(stored)]
+        self.shape = stored.shape
+        self.largest = self.blocks[0][1].shape if self.blocks else (0, source.shape[1])
 
-def widened(stored: Array, form: str) -> Array:
-    """All numbers in float32 without their scale, an array of their own."""
-    wide = np.empty(stored.shape, np.float32)
-    source, steps = passes(stored, form)
-    for rows in blocks(stored):
-        block = source[rows]
-        room = _room(block.size).reshape(block.shape)
-        for columns, operation, constant in steps:
-            operation(block, constant, room)
-            wide[rows, columns] = room.view(np.float32)
-    return wide
-
-
-def multiply_outputs(x: Array, stored: Array, form: str, y: Array) -> None:
-    """y = stored xᵀ for rows x (N, I) and y (O, N): each row of what is stored is an output."""
-    source, steps = passes(stored, form)
-    vectors = len(x) == 1  # a product with a matrix of one column costs more
-    todo = []
-    for columns, operation, constant in steps:
-        factor = x[0, columns].copy() if vectors else np.ascontiguousarray(x[:, columns].T)
-        total = np.empty_like(y) if todo else y
-        todo.append((operation, constant, factor, total[:, 0] if vectors else total))
-    room: Any = ()
-    # between two blocks the caches of a core have lost Python: each step that is not there saves a microsecond
-    for rows in blocks(stored):
-        block = source[rows]
-        if len(room) != len(block):
+    def widened(self) -> Array:
+        """All numbers without their scale, an array of their own."""
+        wide = np.empty(self.shape, np.float32)
+        for rows, block, _ in self.blocks:
             room = _room(block.size).reshape(block.shape)
-            wide = room.view(np.float32)
-        for operation, constant, factor, total in todo:
-            operation(block, constant, room)
-            np.dot(wide, factor, total[rows])
-    for *_, other in todo[1:]:
-        todo[0][-1][...] += other
+            for columns, operation, constant in self.passes:
+                operation(block, constant, room)
+                wide[rows, columns] = room.view(np.float32)
+        return wide
 
+    def outputs(self, x: Array, y: Array) -> None:
+        """y = W xᵀ for rows x (N, I) and y (O, N): each row of what is stored is an output."""
+        if len(x) == 1:  # vectors: a product with a matrix of one column costs more
+            x, y = x[0], y[:, 0]
+        todo = []
+        for columns, operation, constant in self.passes:
+            todo.append((operation, constant, x.T[columns].copy(), np.empty_like(y) if todo else y))
+        room, wide = self._buffer()
+        # between two blocks a core has lost Python from its cache: each step that is not there saves a microsecond
+        for rows, block, lines in self.blocks:
+            if len(room) != len(block):
+                room, wide = room[: len(block)], wide[: len(block)]
+            if lines is not None:
+                lines.copy()
+            for operation, constant, factor, total in todo:
+                operation(block, constant, room)
+                np.dot(wide, factor, total[rows])
+        for *_, other in todo[1:]:
+            y += other
 
-def multiply_inputs(x: Array, stored: Array, form: str, y: Array) -> None:
-    """y = x stored for rows x (N, I) and y (N, O): each row of what is stored is an input."""
-    source, steps = passes(stored, form)
-    sums = [np.zeros((len(x), y[0:1, columns].shape[1]), y.dtype) for columns, *_ in steps]
-    for rows in blocks(stored):
-        block, some = source[rows], np.ascontiguousarray(x[:, rows])
-        room = _room(block.size).reshape(block.shape)
-        for total, (_, operation, constant) in zip(sums, steps, strict=True):
-            operation(block, constant, room)
-            total += some.dot(room.view(np.float32))
-    for total, (columns, *_) in zip(sums, steps, strict=True):
-        y[:, columns] = total
+    def inputs(self, x: Array, y: Array) -> None:
+        """y = x W for rows x (N, I) and y (N, O): each row of what is stored is an input."""
+        sums = [np.zeros((len(x), y[:1, columns].shape[1]), y.dtype) for columns, *_ in self.passes]
+        room, wide = self._buffer()
+        for rows, block, lines in self.blocks:
+            if len(room) != len(block):
+                room, wide = room[: len(block)], wide[: len(block)]
+            some = np.ascontiguousarray(x[:, rows])
+            if lines is not None:
+                lines.copy()
+            for total, (_, operation, constant) in zip(sums, self.passes, strict=True):
+                operation(block, constant, room)
+                total += some.dot(wide)
+        for total, (columns, *_) in zip(sums, self.passes, strict=True):
+            y[:, columns] = total
+
+    def _buffer(self) -> tuple[Array, Array]:
+        """Room for the largest block, as whole numbers and as float32."""
+        rows, width = self.largest
+        room = _room(rows * width).reshape(rows, width)
+        return room, room.view(np.float32)
 
 
 def _first_float16(words: Array, _: None, room: Array) -> None:
@@ -123,13 +130,10 @@ def _each_number(block: Array, _: None, room: Array) -> None:
     np.copyto(room.view(np.float32), block)
 
 
-def _each_int8(block: Array, _: None, room: Array) -> None:
-    """At first one number of every line is read, all of which then come at the same time: widening 8 bits takes so many
-    instructions that the memory would wait for them, and they for the memory."""
-    if block.flags.c_contiguous:
-        lines = block.reshape(-1)[::LINE]
-        np.copyto(room.reshape(-1).view(np.int8)[: lines.size], lines)
-    np.copyto(room.view(np.float32), block)
+def _lines(block: Array, form: str) -> Array | None:
+    """One number of every line of 8 bits, to be read at first: all lines then come at the same time. Widening takes so
+    many instructions that the memory would wait for them, and they for the memory. 16 bits gain nothing by it."""
+    return block.reshape(-1)[::LINE] if form == "int8" and block.flags.c_contiguous else None
 
 
 _PAIRS: dict[str, tuple[tuple[slice, Any, Any], ...]] = {
@@ -139,7 +143,7 @@ _PAIRS: dict[str, tuple[tuple[slice, Any, Any], ...]] = {
 _ONE_BY_ONE: dict[str, tuple[tuple[slice, Any, Any], ...]] = {
     "bfloat16": ((_ALL, _each_bfloat16, None),),
     "float16": ((_ALL, _each_number, None),),
-    "int8": ((_ALL, _each_int8, None),),
+    "int8": ((_ALL, _each_number, None),),
 }
 
 
@@ -150,8 +154,11 @@ def _has_pairs(stored: Array) -> bool:
 
 
 def _room(size: int) -> Array:
-    """A buffer of this thread for so many words of 32 bits."""
+    """A buffer of this thread for so many words of 32 bits, which begins with a line: a vector that lies across two of
+    them takes twice the time."""
     room: Array | None = getattr(_own, "room", None)
     if room is None or room.size < size:
-        room = _own.room = np.empty(max(size, BLOCK), np.uint32)
+        memory = np.empty(4 * max(size, BLOCK) + LINE, np.uint8)
+        start = -memory.__array_interface__["data"][0] % LINE
+        room = _own.room = memory[start : start + 4 * max(size, BLOCK)].view(np.uint32)
     return room[:size]
