@@ -20,3 +20,7 @@ class UserError(ValueError):
 
 class KindError(UserError, TypeError):
     """A value of another kind than is asked for: a string for a number, a list for an array."""
+
+
+class MissingTokensError(UserError, AttributeError):
+    """A tokenizer lacks the special tokens that are asked for: `hasattr` says no, and who needs them gets the line."""

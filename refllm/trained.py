@@ -69,8 +69,13 @@ def _published(directory: Path, device: str, weights: str) -> Trained:
     }
     if not folder.has_head:
         description["headless"] = True
-    if "classes" in getattr(folder.config, "outputs", ()):
+    outputs = getattr(folder.config, "outputs", ())
+    if "classes" in outputs:
         description |= {"task": "classify", "labels": labels_in(folder.fields, folder.config.labels)}
+    elif "span" in outputs:
+        description["task"] = "span"
+    elif writing is not None:
+        description["task"] = "seq2seq"
     return Trained(
         folder.model, folder.config, from_names(folder.shapes, leaves), tokenizer, description,
         ends_in(directory, folder.fields), writing,

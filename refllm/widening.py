@@ -68,7 +68,7 @@ class Widener:
         """y = W xᵀ for rows x (N, I) and y (O, N): each row of what is stored is an output."""
         if len(x) == 1:  # vectors: a product with a matrix of one column costs more
             x, y = x[0], y[:, 0]
-        todo = []
+        todo: list[tuple[Any, Any, Array, Array]] = []
         for columns, operation, constant in self.passes:
             todo.append((operation, constant, x.T[columns].copy(), np.empty_like(y) if todo else y))
         room, wide = self._buffer()

@@ -22,6 +22,8 @@ from refllm.workers import Workers, available_cores, require_threads
 
 OF_FIT: dict[str, Any] = {"task": "span", "learns": "answers", "by": ("answer fit",)}
 
+RUN = "a run of refllm answer fit, or a published BertForQuestionAnswering"
+
 PREDICT = """Answer questions about a text, a line each: line breaks in an answer become spaces; --json keeps them.
 
 example: refllm answer predict runs/answers --file hall.txt --question "When did it open?" --json"""
@@ -32,7 +34,7 @@ example: refllm answer evaluate runs/answers more_questions.jsonl"""
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_directory", metavar="RUN", help="a run of refllm answer fit")
+    parser.add_argument("run_directory", metavar="RUN", help=RUN)
     text = parser.add_mutually_exclusive_group(required=True)
     text.add_argument("--context", metavar="TEXT", help="the text that the answer stands in")
     text.add_argument("--file", help="a UTF-8 file that holds it")
@@ -42,7 +44,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_directory", metavar="RUN", help="a run of refllm answer fit")
+    parser.add_argument("run_directory", metavar="RUN", help=RUN)
     parser.add_argument("data", metavar="DATA", nargs="+", help="tables of questions with their answers")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     parser.add_argument("--threads", type=int, default=available_cores(), help="batches at a time (default: the cores)")

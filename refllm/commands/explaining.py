@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from refllm.backend import Array, namespace, to_device, to_host
+from refllm.commands.sequences import Search, require_readable, tokens_for
 from refllm.data.classification import by_length, marked_texts
 from refllm.data.pairs import encoded
 from refllm.errors import UserError
@@ -19,7 +20,7 @@ from refllm.explain.explanation import AttentionMap, Explanation, LabelScores
 from refllm.models import bert, encoder_decoder
 from refllm.parameters import Tree, map_leaves
 from refllm.tasks.labels import label_log_probabilities, most_probable
-from refllm.tasks.writing import written
+from refllm.tasks.writing import longest_written, written
 from refllm.tokenizers.pieces import piece_of
 from refllm.tokenizers.vocabulary import SPECIAL
 from refllm.trained import Trained
@@ -144,15 +145,7 @@ def _of_encoder_decoder(p: Tree, trained: Trained, text: str, asked: Asked) -> E
     """The encoder's layers, then of each layer of the decoder its own attention and that to the source."""
     tokenizer: Any = trained.tokenizer
     config = trained.config
-    source = encoded(text, tokenizer=tokenizer)
-    target = asked.target
-    if target is None:
-        with Workers(1) as workers:
-            (target,) = written(
-                p, [text], config=config, tokenizer=tokenizer, beams=1, device=asked.device, workers=workers
-            )
-    end = encoded(target, tokenizer=tokenizer)
-    before = namespace(end).concatenate([[tokenizer.special.cls], end[:-1]])  # what the decoder reads, a place behind
+    source, before = (_published_sides if trained.writing else _sides)(p, trained, text, asked)
     tokens, read = (token_names(ids.tolist(), tokenizer) for ids in (source, before))
     there, ids = (to_device(part, asked.device)[None] for part in (source, before))
     maps = attention_maps(
@@ -163,6 +156,37 @@ def _of_encoder_decoder(p: Tree, trained: Trained, text: str, asked: Asked) -> E
     for i, (own, across) in enumerate(zip(maps[n::2], maps[n + 1 :: 2], strict=True), start=1):
         named += [_map(f"decoder.{i}", own, read, read), _map(f"cross.{i}", across, read, tokens)]
     return Explanation(text, tokens, None, None, named)
+
+
+def _sides(p: Tree, trained: Trained, text: str, asked: Asked) -> tuple[Array, Array]:
+    """What the encoder of a run reads, and what its decoder reads: the target, a place behind."""
+    tokenizer: Any = trained.tokenizer
+    target = asked.target
+    if target is None:
+        with Workers(1) as workers:
+            (target,) = written(
+                p, [text], config=trained.config, tokenizer=tokenizer, beams=1, device=asked.device, workers=workers
+            )
+    end = encoded(target, tokenizer=tokenizer)
+    return encoded(text, tokenizer=tokenizer), namespace(end).concatenate([[tokenizer.special.cls], end[:-1]])
+
+
+def _published_sides(p: Tree, trained: Trained, text: str, asked: Asked) -> tuple[Array, Array]:
+    """The same of a published model, which begins with the token that its files name."""
+    tokenizer: Any = trained.tokenizer
+    source = tokenizer.marked(text)
+    require_readable(source, trained.config.context)
+    if asked.target is None:
+        search = Search(1, None, greedy=True, temperature=1.0, top_k=None, top_p=None, seed=0)
+        in_float64 = replace(trained, parameters=p)
+        after = list(
+            tokens_for(in_float64, source, tokens=longest_written(len(source)), search=search, device=asked.device)
+        )
+    else:
+        after = tokenizer.marked(asked.target).tolist()
+        require_readable(after, trained.config.context)
+    assert trained.writing is not None
+    return source, namespace(source).asarray([trained.writing.start, *after[:-1]])
 
 
 def _map(name: str, weights: Array, queries: list[str], keys: list[str]) -> AttentionMap:

@@ -21,7 +21,7 @@ from refllm.tasks.labels import (
     most_probable,
     sentence_labels,
 )
-from refllm.trained import Trained, load_model
+from refllm.trained import Trained, load_model, require_language_model
 from refllm.workers import Workers
 
 Text: TypeAlias = tuple[str, str]  # and where it comes from
@@ -54,8 +54,9 @@ def labeller_of(options: argparse.Namespace, workers: Workers, *, may_cut: bool)
             raise UserError(f"{given[0]} is for a language model; {options.run_directory} has its labels: leave it out")
         return _classifiers(first, options, workers, may_cut=may_cut)
     if not (options.labels or options.examples):
+        what = "published model" if "published" in first.description else "run"
         raise UserError(
-            f"{options.run_directory} is a run of {first.description['model']}, no classifier; give one of "
+            f"{options.run_directory} is a {what} of {first.description['model']}, no classifier; give one of "
             f"{command('classify', 'fit')}, or --labels if it is a language model"
         )
     return _asked(first, options)
@@ -117,8 +118,10 @@ def _asked(run: Trained, options: argparse.Namespace) -> Labeller:
     kind = run.description.get("task", "language")
     if kind not in ("language", "counting"):
         raise UserError(
-            f"{options.run_directory} is a run of {kind}, no language model; give one of {command('train')}"
+            f"{options.run_directory} has learnt {kind} and is no language model; give one of {command('train')}"
         )
+    if kind == "language":
+        require_language_model(run, Path(options.run_directory))
     if options.others:
         raise UserError("--with is for classifiers; leave it out with a language model")
     shown: list[Example] = []

@@ -42,7 +42,7 @@ from refllm.models import encoder_decoder
 from refllm.run import Run
 from refllm.tasks.seq2seq import Paired, SequencePairs, read_data
 from refllm.tasks.text import learnable
-from refllm.tasks.writing import written
+from refllm.tasks.writing import token_counts, written
 from refllm.tokenizers.bpe import BYTES
 from refllm.tokenizers.marked import MarkedTokenizer
 from refllm.tokenizers.vocabulary import SPECIAL
@@ -147,7 +147,8 @@ def _task(prepared: Run) -> SequencePairs:
 
 def conclude(prepared: Run) -> None:
     task = _task(prepared)
-    held_out = fitting(task.read.validation, tokenizer=task.tokenizer, context=task.config.context)
+    lengths = partial(token_counts, tokenizer=task.tokenizer)
+    held_out = fitting(task.read.validation, lengths, context=task.config.context)
     measured = prepared.evaluate()
     if prepared.trainer.cut is not None:  # no rank has all that would write
         summary = prepared.summarise({})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from refllm.commands import sequences
 from refllm.commands.choices import add_device_arguments
 from refllm.commands.texts import on_one_line, tell_broken, texts_of
 from refllm.commands.verbs import fitted
@@ -18,7 +19,7 @@ from refllm.extras import how_to_install, how_to_install_package
 from refllm.metrics import bleu_and_chrf, bleu_tokenizer, has_sacrebleu, rouge_l
 from refllm.tasks.dictionary import learn_dictionary, word_by_word
 from refllm.tasks.seq2seq import Paired, read_again
-from refllm.tasks.writing import token_counts, written
+from refllm.tasks.writing import longest_written, token_counts, written
 from refllm.trained import Trained
 from refllm.workers import Workers, available_cores, require_threads
 
@@ -37,7 +38,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_directory", metavar="RUN", help="a run of fit")
+    parser.add_argument("run_directory", metavar="RUN", help="a run of fit, or a published encoder-decoder")
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts to write for (default: the standard input)")
     parser.add_argument("--file", help="texts: a line a text, or a table with a column of texts")
     parser.add_argument("--beams", type=int, default=4, help="of the search; 1 is greedy choice (default 4)")
@@ -45,7 +46,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_directory", metavar="RUN", help="a run of fit")
+    parser.add_argument("run_directory", metavar="RUN", help="a run of fit, or a published encoder-decoder")
     parser.add_argument(
         "data", metavar="DATA", nargs="*",
         help="two parallel files, or tables with both texts (default: what the run held out)",
@@ -59,8 +60,8 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(options: argparse.Namespace) -> int:
     _require_beams(options)
     texts = texts_of(options, column=options.source)
-    run = fitted(options.run_directory, options.device, **OF_FIT)
-    lengths = token_counts([text for text, _ in texts], tokenizer=run.tokenizer)
+    run = _run_of(options)
+    lengths = lengths_of([text for text, _ in texts], run)
     for (_, where), length in zip(texts, lengths, strict=True):
         if length > run.config.context:
             raise UserError(
@@ -68,12 +69,9 @@ def predict(options: argparse.Namespace) -> int:
                 "once; shorten it, or give it in parts"
             )
     with _workers(options) as workers:
-        given = written(
-            run.parameters, [text for text, _ in texts], config=run.config, tokenizer=run.tokenizer,
-            beams=options.beams, device=options.device, workers=workers,
-        )  # fmt: skip
+        given = written_by(run, [text for text, _ in texts], options, beams=options.beams, workers=workers)
     for (text, _), answer in zip(texts, given, strict=True):
-        named = {"text": text, NAMES[run.description["command"]]: answer}
+        named = {"text": text, NAMES[options.command]: answer}
         print(json.dumps(named) if options.json else on_one_line(answer))
     sys.stdout.flush()
     tell_broken("".join(given), run.tokenizer)
@@ -84,17 +82,15 @@ def evaluate(options: argparse.Namespace) -> int:
     _require_beams(options)
     if options.examples < 0:
         raise UserError(f"the number of examples must not be negative, got {options.examples}")
-    run = fitted(options.run_directory, options.device, **OF_FIT)
+    run = _run_of(options)
     pairs, train, notes = pairs_of(options, run)
     texts, wanted = [pair.source for pair in pairs], [pair.target for pair in pairs]
     given: dict[str, list[str]] = {}
     with _workers(options) as workers:
         for beams in sorted({1, options.beams}):
-            given["greedy" if beams == 1 else f"{beams} beams"] = written(
-                run.parameters, texts, config=run.config, tokenizer=run.tokenizer, beams=beams, device=options.device,
-                workers=workers,
-            )  # fmt: skip
-    given |= baselines(texts, train, command=run.description["command"])
+            name = "greedy" if beams == 1 else f"{beams} beams"
+            given[name] = written_by(run, texts, options, beams=beams, workers=workers)
+    given |= baselines(texts, train, command=options.command)
     measured = {name: scores(wanted, answers) for name, answers in given.items()}
     shown = [len(pairs) * i // options.examples for i in range(min(options.examples, len(pairs)))]
     if options.json:
@@ -115,22 +111,21 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run_of(options: argparse.Namespace) -> Trained:
+    run = fitted(options.run_directory, options.device, **OF_FIT)
+    if run.writing is not None:
+        sequences.tell_what_is_left_out(run.writing)
+    return run
+
+
 def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], list[Pair] | None, list[str]]:
     """The pairs to measure on, those of the training if they are still there, and notes for people."""
-    description, notes = run.description, []
-    read: Paired | None
-    try:
-        read = read_again(description, remedy="")
-    except UserError as error:
-        if not options.data:
-            raise UserError(f"{error}; give pairs to measure on") from None
-        read = None
-        notes.append(f"(no baseline from the training pairs: {error})")
+    read, notes = _read_by(run, options)
     if read is not None and not options.data:
         pairs = read.validation
     else:
         pairs = read_pairs(options.data, source=options.source, target=options.target)
-    fit = fitting(pairs, tokenizer=run.tokenizer, context=run.config.context)
+    fit = fitting(pairs, lambda texts: lengths_of(texts, run), context=run.config.context)
     if len(fit) < len(pairs):
         left_out = len(pairs) - len(fit)
         notes.append(f"(pairs longer than the context of {run.config.context} tokens, left out: {left_out:,})")
@@ -141,6 +136,47 @@ def pairs_of(options: argparse.Namespace, run: Trained) -> tuple[list[Pair], lis
         if known := sum(folded(pair.source) in learnt for pair in fit):
             notes.append(f"(sources that stand in the training pairs too: {known:,} of {len(fit):,})")
     return fit, None if read is None else read.train, notes + notes_on_bleu([pair.target for pair in fit])
+
+
+def _read_by(run: Trained, options: argparse.Namespace) -> tuple[Paired | None, list[str]]:
+    """The pairs of the training if they are still there, and a note if they are not. A published model has none."""
+    if "published" in run.description:
+        if not options.data:
+            raise UserError(f"{options.run_directory} is a published model without its pairs; give pairs to measure on")
+        return None, []
+    try:
+        return read_again(run.description, remedy=""), []
+    except UserError as error:
+        if not options.data:
+            raise UserError(f"{error}; give pairs to measure on") from None
+        return None, [f"(no baseline from the training pairs: {error})"]
+
+
+def written_by(
+    run: Trained, texts: Sequence[str], options: argparse.Namespace, *, beams: int, workers: Workers
+) -> list[str]:
+    """What the model writes for each text, with so many beams; a published one as its files say."""
+    if run.writing is None:
+        return written(
+            run.parameters, texts, config=run.config, tokenizer=run.tokenizer, beams=beams, device=options.device,
+            workers=workers,
+        )  # fmt: skip
+    search = sequences.Search(beams, None, greedy=True, temperature=1.0, top_k=None, top_p=None, seed=0)
+    lengths = lengths_of(texts, run)
+
+    def one(i: int) -> str:
+        tokens = longest_written(lengths[i])
+        return sequences.answer(run, texts[i], tokens=tokens, search=search, device=options.device)
+
+    return workers.map(one, range(len(texts)))
+
+
+def lengths_of(texts: Sequence[str], run: Trained) -> list[int]:
+    """How many tokens the model reads of each text, the marks with them."""
+    if run.writing is None:
+        return token_counts(texts, tokenizer=run.tokenizer)
+    tokenizer: Any = run.tokenizer
+    return [len(tokenizer.marked(text)) for text in texts]
 
 
 def notes_on_bleu(wanted: Sequence[str]) -> list[str]:
@@ -162,10 +198,9 @@ def cut_for_bleu(wanted: Sequence[str]) -> dict[str, str]:
     return {"bleu_tokenizer": bleu_tokenizer(wanted)[0]} if has_sacrebleu() else {}
 
 
-def fitting(pairs: Sequence[Pair], *, tokenizer: Any, context: int) -> list[Pair]:
+def fitting(pairs: Sequence[Pair], lengths: Callable[[list[str]], list[int]], *, context: int) -> list[Pair]:
     """The pairs of which both sides fit the context."""
-    sources = token_counts([pair.source for pair in pairs], tokenizer=tokenizer)
-    targets = token_counts([pair.target for pair in pairs], tokenizer=tokenizer)
+    sources, targets = lengths([pair.source for pair in pairs]), lengths([pair.target for pair in pairs])
     return [pair for pair, a, b in zip(pairs, sources, targets, strict=True) if max(a, b) <= context]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +34,16 @@ class Search:
 def answer(trained: Trained, text: str, *, tokens: int, search: Search, device: str) -> str:
     """What the model writes for a text, without special tokens. UserError for a text that it cannot read."""
     ids = trained.tokenizer.marked(text)  # type: ignore[attr-defined]
-    context = trained.config.context
-    if not 0 < len(ids) <= context:
-        raise UserError(f"the text has {len(ids):,} tokens; the model reads 1 to {context:,} at once: shorten it")
+    require_readable(ids, trained.config.context)
     written = tokens_for(trained, ids, tokens=tokens, search=search, device=device)
     special = trained.tokenizer.special_tokens | trained.ends  # type: ignore[attr-defined]
     return str(trained.tokenizer.decode([token for token in written if token not in special])).strip()
+
+
+def require_readable(ids: Sequence[int], context: int) -> None:
+    """UserError unless the tokens of a text are some, and no more than the model reads at once."""
+    if not 0 < len(ids) <= context:
+        raise UserError(f"the text has {len(ids):,} tokens; the model reads 1 to {context:,} at once: shorten it")
 
 
 def tokens_for(trained: Trained, ids: Any, *, tokens: int, search: Search, device: str) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ from refllm.errors import UserError
 from refllm.invocation import command, retold
 from refllm.trained import Trained, load_model
 
+PUBLISHED = {"seq2seq": "encoder-decoder (T5, BART, Switch)", "span": "BertForQuestionAnswering"}  # by task
+
 
 class Verb(NamedTuple):
     """A part of a command, with arguments of its own."""
@@ -41,11 +43,13 @@ def run_verb(options: argparse.Namespace) -> int:
 
 
 def fitted(directory: str, device: str, *, task: str, learns: str, by: tuple[str, ...]) -> Trained:
-    """The model of a run of `fit`. UserError for a run of another task."""
+    """The model of a run of `fit`, or a published one that does the same. UserError for one of another task."""
     run = load_model(Path(directory), device)
     if run.description.get("task") != task:
+        what = "published model" if "published" in run.description else "run"
         fits = " or ".join(command(*one.split()) for one in by)
         raise UserError(
-            f"{directory} is a run of {run.description['model']} that has learnt no {learns}; give one of {fits}"
+            f"{directory} is a {what} of {run.description['model']} that has learnt no {learns}; give a run of {fits}, "
+            f"or a published {PUBLISHED[task]}"
         )
     return run

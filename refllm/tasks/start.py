@@ -79,8 +79,9 @@ def _require_model(directory: Path, found: Any, wanted: str | None) -> None:
             f"({', '.join(LANGUAGE_MODELS)})"
         )
     if wanted is not None and found != wanted:
+        what = "published model" if is_folder(directory) else "run"
         raise UserError(
-            f"{directory} is a run of {found}, and this one begins from one of {wanted}; "
+            f"{directory} is a {what} of {found}, and this one begins from one of {wanted}; "
             f"make one by {command('pretrain', '--model', wanted)}"
         )
 

@@ -42,7 +42,7 @@ def written(
     def one(piece: list[int]) -> None:
         batch = denoising_batch([(sources[i], sources[i]) for i in piece], pad=special.pad)
         source, attention_mask = (to_device(batch[name], device) for name in ("source", "attention_mask"))
-        room = min(config.context, 2 * source.shape[1] + 20)
+        room = min(config.context, longest_written(source.shape[1]))
         writer = SequenceWriter(
             p, model=encoder_decoder, config=config, source=source, attention_mask=attention_mask, room=room
         )
@@ -55,6 +55,11 @@ def written(
 
     workers.map(one, by_length([len(source) for source in sources], batch=WRITING_BATCH))
     return [answers[i] for i in range(len(texts))]
+
+
+def longest_written(source: int) -> int:
+    """Most tokens that are written for so many: a model that finds no end is stopped there."""
+    return 2 * source + 20
 
 
 def token_counts(texts: Sequence[str], *, tokenizer: Any) -> list[int]:

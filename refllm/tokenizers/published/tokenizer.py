@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refllm.errors import UserError
+from refllm.errors import MissingTokensError, UserError
 from refllm.tokenizers.checks import checked_ids, refuse_surrogates
 from refllm.tokenizers.published.added import Added, added_tokens, cutter
 from refllm.tokenizers.published.decoders import bytes_of_spelling, decoders
@@ -253,10 +253,11 @@ class PublishedTokenizer:
 
     @cached_property
     def special(self) -> SpecialIds:
-        """The special tokens by what they are for. AttributeError where there are not all."""
+        """The special tokens by what they are for. MissingTokensError where there are not all."""
         found = [next((self.ids[name] for name in names if name in self.ids), None) for names in ROLES]
         if any(i is None for i in found):
-            raise AttributeError("this tokenizer has not all five special tokens")
+            missing = " and ".join(names[0] for names, i in zip(ROLES, found, strict=True) if i is None)
+            raise MissingTokensError(f"the tokenizer has no {missing}; get one that has, or give another model")
         return SpecialIds(*(i for i in found if i is not None))
 
     @property
