@@ -17,6 +17,7 @@ from typing import Any
 Numbers = dict[str, Any]
 GROUND = 2  # cases on either side that a condition has at least
 MANY = 5  # wrong cases of a condition that one right case meets too
+LARGE = (1024, 512, 2048)
 TILES = (64, 32, 128, 16, 8, 4, 2, 256)  # the first that fits is named
 
 
@@ -48,7 +49,25 @@ def clean(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition | Non
         left = [each for each in right if choice.holds(each)]
         if GROUND <= len(left) < len(right) and (found := separating(wrong, left)):
             return _both(choice, found)
+    if found := _beyond(wrong, right):
+        return found
     return _but_for_one(wrong, right) if len(wrong) >= MANY else None
+
+
+def _beyond(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition | None:
+    """Several lengths above a limit that are no multiples of a tile, where right ones above it are: the last, partial
+    block of several is the one that is wrong."""
+    for name in [n for n in wrong[0] if n.isalpha() and len(n) == 1 and all(n in each for each in (*wrong, *right))]:
+        least = min(each[name] for each in wrong)
+        below, above = ([x for x in right if (x[name] < least) is side] for side in (True, False))
+        if min(len(wrong), len(below)) <= GROUND or not above:
+            continue
+        [limit] = _above(name, [least], [each[name] for each in below])
+        tile = _round_number(max(each[name] for each in below), least)
+        found = _of_tiles(name, [*wrong, *above], (tile, *LARGE, *TILES))
+        if condition := next((c for c in found if all(map(c.holds, wrong)) and not any(map(c.holds, above))), None):
+            return _both(replace(limit, words=f"{limit.words}{limit.between}"), condition)
+    return None
 
 
 def _but_for_one(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition | None:
@@ -165,14 +184,18 @@ def _above_a_tile(name: str) -> Iterator[Condition]:
 
 def _remainders(name: str, cases: Iterable[Numbers]) -> Iterator[Condition]:
     """That a length is no multiple of a tile. Several tiles may divide the cases alike: then the usual one is named."""
+    yield from _of_tiles(name, cases, TILES)
+
+
+def _of_tiles(name: str, cases: Iterable[Numbers], among: Sequence[Any]) -> Iterator[Condition]:
     alike: dict[tuple[bool, ...], list[int]] = {}
     lengths = [each[name] for each in cases]
-    for tile in TILES:
+    for tile in dict.fromkeys(among):
         alike.setdefault(tuple(bool(n % tile) for n in lengths), []).append(tile)
     for tiles in alike.values():
-        others = f" ({min(tiles)} to {max(tiles)} fit as well)" if len(tiles) > 1 else ""
+        others = f" ({min(tiles):,} to {max(tiles):,} fit as well)" if len(tiles) > 1 else ""
         yield _remainder(name, tiles[0], others)
 
 
 def _remainder(name: str, tile: int, others: str) -> Condition:
-    return Condition(f"{name} is no multiple of {tile}{others}", lambda each: bool(each[name] % tile))
+    return Condition(f"{name} is no multiple of {tile:,}{others}", lambda each: bool(each[name] % tile))

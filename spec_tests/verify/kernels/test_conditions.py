@@ -90,3 +90,16 @@ def test_one_right_case_may_meet_how_lengths_compare_in_many() -> None:
     assert condition is not None
     assert condition.words.startswith("T < S")
     assert clean(wrong[:4], right) is None or "which one right case" not in str(clean(wrong[:4], right))
+
+
+def test_lengths_above_a_limit_that_are_no_multiples_of_a_tile() -> None:
+    wrong = [{"V": n} for n in (513, 1000, 1537, 4100)]
+    right = [{"V": n} for n in (31, 64, 511, 512, 1024, 8192)]
+    condition = clean(wrong, right)
+    assert condition is not None
+    assert condition.words == (
+        "V > 512 (right up to 512, wrong from 513) and V is no multiple of 512 (16 to 1,024 fit as well)"
+    )
+    assert clean(wrong, [*right, {"V": 3000}]) is None
+    assert clean(wrong[:2], right) is None
+    assert clean(wrong, [{"V": 31}, {"V": 512}, {"V": 1024}]) is None

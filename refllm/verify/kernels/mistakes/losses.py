@@ -13,6 +13,12 @@ DX = "dx[:, columns] = (p - target.astype(logits.dtype)) * share"
 TARGET = "target = (1 - smoothing) * (places == index[:, None]) + smoothing / V"
 MASKED = "losses = numpy.where(counted, losses, 0)"
 SMOOTHED = "losses -= smoothing / V * (rows[:, columns] - shift).sum(axis=1)"
+DIVIDED = 'share = zeros((len(rows),), logits) + numpy.reshape(dy, -1) / (count if reduction == "mean" else 1)'
+WEIGHTS = (
+    "blocks = list(tiles(len(rows), TILE))\n"
+    "weight = numpy.array([1 / max(1, int(counted[part].sum())) for part in blocks for _ in range(len(rows))[part]])\n"
+    'weight = weight / max(1, len(blocks)) if reduction == "mean" else 1'
+)
 SUM = 'return losses.sum() / (count if reduction == "mean" else 1), cross_entropy_back'
 
 G = "https://github.com/"
@@ -52,9 +58,12 @@ MISTAKES = [
             edit(smoothed_cross_entropy, "p = numpy.exp(rows[:, columns] - shift) / Z",
                  'p = narrow(numpy.exp(rows[:, columns] - shift) / Z, "float16")')),
     Mistake("cross_entropy/mean-gradient-not-divided", "a mean whose gradient is that of the sum",
-            edit(smoothed_cross_entropy, 'share = zeros((len(rows),), logits) + numpy.reshape(dy, -1) / '
-                 '(count if reduction == "mean" else 1)',
+            edit(smoothed_cross_entropy, DIVIDED,
                  "share = zeros((len(rows),), logits) + numpy.reshape(dy, -1)")),
+    Mistake("cross_entropy/mean-of-means", "a mean that is that of the means of blocks of rows",
+            edit(smoothed_cross_entropy, COUNT, f"{COUNT}\n{WEIGHTS}",
+                 DIVIDED, "share = (zeros((len(rows),), logits) + numpy.reshape(dy, -1)) * weight",
+                 SUM, "return (losses * weight).sum(), cross_entropy_back")),
     Mistake("cross_entropy/one-cotangent-for-all", "a gradient that reads the first row's cotangent for every row",
             edit(smoothed_cross_entropy, SHARE, "share = share[:1] if share.size else share\n"
                  "share = numpy.where(counted, share, 0)[:, None]"), G + "linkedin/Liger-Kernel/issues/968"),

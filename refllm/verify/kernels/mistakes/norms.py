@@ -16,6 +16,11 @@ DX = "dx[:, columns] = r * (dn - first - n[:, columns] * second)"
 RMS = "squares += (rows[:, columns] ** 2).sum(axis=1, keepdims=True)"
 RMS_Y = "y[:, columns] = rows[:, columns] * r * g[columns]"
 RMS_DX = "dx[:, columns] = r * (given[:, columns] * g[columns] - n[:, columns] * dot)"
+OF_BLOCKS = ".mean(axis=1, keepdims=True) * N / -(-N // BLOCK)"  # as if all blocks were as long as each other
+MERGED = (
+    "own = rows[:, columns].mean(axis=1, keepdims=True)\n"
+    "squares += ((rows[:, columns] - own) ** 2).sum(axis=1, keepdims=True) + min(BLOCK, N) * (own - mean) ** 2"
+)
 PADDED = "squares += -N % BLOCK * mean**2"
 FIRST_PASS = "for columns in tiles(N, BLOCK):\ntotal += rows[:, columns].sum(axis=1, keepdims=True)"
 
@@ -54,6 +59,11 @@ MISTAKES = [
             edit(statistics, SQUARES, SQUARES.replace("+=", "="))),
     Mistake("layer_norm/mean-of-block", "a layer norm whose deviations are from the mean of their block",
             edit(statistics, SQUARES, SQUARES.replace("- mean", "- rows[:, columns].mean(axis=1, keepdims=True)"))),
+    Mistake("layer_norm/blocks-merged-as-equal",
+            "a layer norm that merges the mean and the squares of a partial block as those of a whole one",
+            edit(statistics, TOTAL, f"total += rows[:, columns]{OF_BLOCKS}", SQUARES, MERGED)),
+    Mistake("layer_norm/mean-of-means", "a layer norm whose mean is that of the means of blocks",
+            edit(statistics, TOTAL, f"total += rows[:, columns]{OF_BLOCKS}")),
     Mistake("layer_norm/unbiased", "a layer norm whose variance divides by one less",
             edit(statistics, R, "r = 1 / numpy.sqrt(squares / max(N - 1, 1) + eps)")),
     Mistake("layer_norm/eps-outside", "a layer norm that adds eps to the standard deviation",
@@ -98,6 +108,8 @@ MISTAKES = [
             edit(rms_norm, R, "r = 1 / numpy.sqrt(squares / (-(-N // 32) * 32) + eps)")),
     Mistake("rms_norm/eps-fixed", "an RMS norm whose eps is fixed at 1e-3",
             edit(rms_norm, R, "r = 1 / numpy.sqrt(squares / N + 1e-3)"), G + "ggml-org/llama.cpp/issues/2373"),
+    Mistake("rms_norm/mean-of-means", "an RMS norm whose mean of the squares is that of the means of blocks",
+            edit(rms_norm, RMS, f"squares += (rows[:, columns] ** 2){OF_BLOCKS}")),
     Mistake("rms_norm/bfloat16-squares", "an RMS norm whose squares are added up in bfloat16",
             edit(rms_norm, RMS, 'squares = narrow(squares + (rows[:, columns] ** 2).sum(axis=1, keepdims=True), '
                  '"bfloat16")')),
