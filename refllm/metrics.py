@@ -19,6 +19,9 @@ def perplexity(nll: float, tokens: int) -> float:
     Source:  documents 004 sec. 3.3; Jelinek et al. 1977.
     Special: infinite where a token had probability 0 or the exponential leaves the numbers.
     Raises:  ValueError if no token was predicted.
+
+    >>> round(perplexity(3 * math.log(8), 3), 12)  # as if each of three tokens were one of eight
+    8.0
     """
     if tokens < 1:
         raise ValueError("perplexity: no token was predicted; give a text of at least two tokens")
@@ -34,6 +37,9 @@ def bits_per_character(nll: float, characters: int) -> float:
     Characters, not tokens, so that models with different tokenizers compare; these must give the text back.
     Source:  Shannon 1951 for the unit; documents 004 sec. 3.3 for the loss.
     Raises:  ValueError if there is no character.
+
+    >>> bits_per_character(math.log(8), 6)  # a token of three bits, of six characters
+    0.5
     """
     if characters < 1:
         raise ValueError("bits_per_character: the text is empty")
@@ -44,6 +50,9 @@ def bits_per_token(nll: float, tokens: int) -> float:
     """NLL / (ln 2 · T): log2 of the perplexity; only models of the same tokens compare
 
     Raises:  ValueError if no token was predicted.
+
+    >>> round(bits_per_token(3 * math.log(8), 3), 12)
+    3.0
     """
     if tokens < 1:
         raise ValueError("bits_per_token: no token was predicted; give a text of at least two tokens")
@@ -55,6 +64,9 @@ def accuracy(wanted: Sequence[str], given: Sequence[str]) -> float:
 
     Source:  documents 000 sec. 6; Manning et al. 2008, Introduction to Information Retrieval, sec. 8.3.
     Raises:  ValueError if there is no example, or the two differ in length.
+
+    >>> accuracy(["a", "b", "b", "b"], ["a", "a", "b", "b"])
+    0.75
     """
     _require_examples("accuracy", wanted, given)
     return sum(a == b for a, b in zip(wanted, given, strict=True)) / len(wanted)
@@ -65,6 +77,9 @@ def confusion_matrix(wanted: Sequence[str], given: Sequence[str], labels: Sequen
 
     Source:  Manning et al. 2008 sec. 14.5.
     Raises:  ValueError if there is no example, the two differ in length, or a label is not one of `labels`.
+
+    >>> confusion_matrix(["a", "b", "b"], ["a", "a", "b"], ["a", "b"])
+    [[1, 0], [1, 1]]
     """
     _require_examples("confusion_matrix", wanted, given)
     if strange := sorted({*wanted, *given} - set(labels)):
@@ -93,6 +108,9 @@ def binary_scores(*, hits: int, given: int, wanted: int) -> Scores:
     Source:  van Rijsbergen 1979, Information Retrieval, ch. 7; Manning et al. 2008 sec. 8.3; documents 000 sec. 6.
     Special: a quotient whose divisor is 0 is 0: a label that was never given has no precision, one that no example has
              no recall.
+
+    >>> binary_scores(hits=1, given=2, wanted=1)  # F1 = 2 · 1 / (2 + 1)
+    Scores(precision=0.5, recall=1.0, f1=0.666...)
     """
     return Scores(
         precision=hits / given if given else 0.0,
@@ -103,7 +121,11 @@ def binary_scores(*, hits: int, given: int, wanted: int) -> Scores:
 
 
 def label_scores(confusion: Sequence[Sequence[int]]) -> list[Scores]:
-    """`binary_scores` of each label against all others, from the confusion matrix."""
+    """`binary_scores` of each label against all others, from the confusion matrix.
+
+    >>> [one.recall for one in label_scores([[1, 0], [1, 1]])]  # of the rows
+    [1.0, 0.5]
+    """
     given = [sum(column) for column in zip(*confusion, strict=True)]
     return [binary_scores(hits=row[i], given=given[i], wanted=sum(row)) for i, row in enumerate(confusion)]
 
@@ -113,6 +135,9 @@ def micro_scores(confusion: Sequence[Sequence[int]]) -> Scores:
 
     With one label an example, as here, all three are the accuracy.
     Source:  Manning et al. 2008 sec. 13.6.
+
+    >>> micro_scores([[1, 0], [1, 2]]).f1  # the accuracy, 3 of 4
+    0.75
     """
     total = sum(map(sum, confusion))
     return binary_scores(hits=sum(row[i] for i, row in enumerate(confusion)), given=total, wanted=total)
@@ -124,6 +149,9 @@ def macro_scores(confusion: Sequence[Sequence[int]]) -> Scores:
     The F1 is the mean of the labels' F1, not that of the mean precision and recall.
     Source:  Manning et al. 2008 sec. 13.6; Opitz & Burst 2019 (arXiv:1911.03347) for the two kinds of F1.
     Special: a label that no example has and that was never given is left out; 0 if none is left.
+
+    >>> macro_scores([[1, 0], [1, 1]]).recall  # the mean of 1 and 1/2
+    0.75
     """
     columns = [sum(column) for column in zip(*confusion, strict=True)]
     taking_part = [one for one, given in zip(label_scores(confusion), columns, strict=True) if one.count or given]
@@ -152,6 +180,9 @@ def rouge_l(wanted: str, given: str) -> float:
     Chinese. The F that weighs both alike (β = 1).
     Source:  Lin 2004 (W04-1013) sec. 3.1.
     Special: 0 if one of the texts has no word.
+
+    >>> rouge_l("the cat sat", "the cat")  # P = 2/2, R = 2/3
+    0.8
     """
     a, b = (words_of(text.casefold()) for text in (wanted, given))
     common = longest_common_subsequence(a, b)
@@ -159,7 +190,11 @@ def rouge_l(wanted: str, given: str) -> float:
 
 
 def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """L(i, j) = L(i-1, j-1) + 1 if a_i = b_j, else max(L(i-1, j), L(i, j-1)); its last value, a row at a time."""
+    """L(i, j) = L(i-1, j-1) + 1 if a_i = b_j, else max(L(i-1, j), L(i, j-1)); its last value, a row at a time.
+
+    >>> longest_common_subsequence("banana", "bandana")
+    6
+    """
     row = [0] * (len(b) + 1)
     for one in a:
         before = row
@@ -174,6 +209,9 @@ def normalised_answer(text: str) -> str:
 
     Source:  Rajpurkar et al. 2016 (D16-1264) sec. 6.1; Lewis et al. 2020 (arXiv:1910.07475) for other scripts.
     Special: of a text in a script that puts no space between words all punctuation of Unicode goes, as in 北京。
+
+    >>> normalised_answer("The  Hall!")
+    'hall'
     """
     text = text.lower()
     of_other_scripts = any(map(is_spaceless, text))
@@ -186,7 +224,11 @@ def _is_punctuation(character: str, of_other_scripts: bool) -> bool:
 
 
 def answer_words(text: str) -> list[str]:
-    """The words of a normalised answer; of scripts that put no space between words, their characters."""
+    """The words of a normalised answer; of scripts that put no space between words, their characters.
+
+    >>> answer_words("The red hall."), answer_words("北京。")
+    (['red', 'hall'], ['北', '京'])
+    """
     return [word for piece in normalised_answer(text).split() for word in _split_up(piece)]
 
 
@@ -198,6 +240,9 @@ def exact_match(wanted: str, given: str) -> float:
     """1 if the normalised answers are equal, else 0
 
     Source:  Rajpurkar et al. 2016 sec. 6.1.
+
+    >>> exact_match("The hall.", "hall"), exact_match("hall", "halls")
+    (1.0, 0.0)
     """
     return float(normalised_answer(wanted) == normalised_answer(given))
 
@@ -207,6 +252,9 @@ def token_f1(wanted: str, given: str) -> float:
 
     Source:  Rajpurkar et al. 2016 sec. 6.1; Lewis et al. 2020 for scripts without spaces, whose characters are words.
     Special: 1 if both have no word, 0 if one of them has none.
+
+    >>> token_f1("red hall", "the hall")  # one word in common, of two and one
+    0.666...
     """
     a, b = (Counter(answer_words(text)) for text in (wanted, given))
     if not a or not b:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from refllm.errors import UserError
 from refllm.kinds import settle_fields
@@ -49,6 +49,13 @@ class Plan:
             raise UserError(f"reports must be at least 1, got {self.reports}")
         if self.patience is not None and self.patience < 1:
             raise UserError(f"patience must be at least 1, got {self.patience}")
+
+    def whole(self) -> Plan:
+        """One of the length of all parts together, for another run, which has none behind it."""
+        if self.steps is not None:
+            return replace(self, steps=self.after_steps + self.steps, after_steps=0, after_seconds=0.0)
+        assert self.minutes is not None
+        return replace(self, minutes=self.after_seconds / 60 + self.minutes, after_steps=0, after_seconds=0.0)
 
     def progress(self, step: int, seconds: float) -> float:
         """The share of the training that is done after `step` steps and `seconds` seconds of the plan."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from refllm.verify import corpus
+from spec_tests.written_pages import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,3 +87,44 @@ def test_a_library_answers_what_the_page_says(script: Any, name: str, golden: co
     assert [(x["operation"], x["dtype"], x["case"]) for x in found["limits"]] == [
         (x["operation"], x["dtype"], x["case"]) for x in data["limits"]
     ]
+
+
+# A row asks for every case; here one operation is, whose name the library has.
+ONE = {
+    "torch.nn": "layer_norm", "torch.optim": "adam", "torch": "tanh", "flax.linen": "layer_norm", "optax": "adam",
+    "jax.numpy": "matmul", "keras.layers": "layer_norm", "keras.losses": "cross_entropy",
+    "scripts/adapters/torch_parallel_adapter.py": "column_parallel_linear",
+}  # fmt: skip
+EVERY = {"torch.nn.utils", "keras.optimizers.schedules"}  # who have a few cases
+
+
+def rows() -> dict[str, list[str]]:
+    """The commands of the page without their precision, and the precisions of each."""
+    found: dict[str, list[str]] = {}
+    for line in commands(ROOT / "docs/libraries.md"):
+        command, _, dtype = line.text.partition(" --dtype ")
+        found.setdefault(command, []).append(dtype)
+    return found
+
+
+def test_every_row_of_the_page_has_a_command_that_is_run() -> None:
+    data = json.loads((ROOT / "docs/data/libraries.json").read_text(encoding="utf-8"))
+    assert {found["command"] for found in data.values()} == set(rows())
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("command", rows())
+def test_the_command_of_a_row_works(command: str, script: Any) -> None:
+    [subject] = [one for one in script.SUBJECTS if one.command == command]
+    missing = [name for name in subject.packages if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    words = [word for word in shlex.split(command) if "=" not in word]
+    words += ["--dtype", ",".join(rows()[command]), "--json", "--search", "0"]
+    words += [] if subject.source in EVERY else ["--only", ONE.get(subject.source, "softmax")]
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, env={**os.environ, **subject.environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr[-2000:]  # 1: the library is not right, which the page says
+    assert json.loads(done.stdout)["passed"] > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spec_tests.written_pages import ROOT, blocks
+from spec_tests.written_pages import PAGES, ROOT, commands
 
 ADAPTER = """
 import numpy as np
@@ -94,17 +94,17 @@ def test_a_live_function_has_a_test_a_case(tmp_path: Path) -> None:
     assert "FFN/relu-grid" in said
 
 
-LINES = [line for page in ("conformance", "assistants") for line in (ROOT / f"docs/{page}.md").read_text().splitlines()]
+LINES = [line.text for page in PAGES for line in commands(page) if line.text.startswith("pytest --refllm")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("pytest ")])
+@pytest.mark.every
+@pytest.mark.parametrize("line", LINES)
 def test_the_command_lines_of_the_pages_work(line: str, tmp_path: Path) -> None:
     (tmp_path / "my_adapter.py").write_text(ADAPTER)
     (tmp_path / "my_kernels.py").write_text(
         "ARRAYS = 'numpy'\ndef scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=False):\n    return v\n"
     )
-    status, said = run(tmp_path, *line.split()[1:])
+    status, said = run(tmp_path, *shlex.split(line)[1:])
     assert status == 1, said
     assert "failed" in said
 
@@ -148,17 +148,3 @@ def test_nothing_is_imported_where_the_plugin_is_not_used(tmp_path: Path) -> Non
 def test_the_plugin_is_there_once_the_package_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["pytest11"] == {"refllm.pytest": "refllm.pytest"}
-
-
-@pytest.mark.slow
-def test_the_lines_of_the_page_run(tmp_path: Path) -> None:
-    lines = [line for code in blocks("docs/conformance.md", "") for line in code.splitlines() if line[:7] == "pytest "]
-    assert lines
-    (tmp_path / "my_adapter.py").write_text(ADAPTER)
-    call = "def scaled_dot_product_attention(q, k, v, attn_mask=None, is_causal=False): return v"
-    kernels = f"SIGNATURES, ARRAYS = 'torch', 'numpy'\n\n{call}\n"
-    (tmp_path / "my_kernels.py").write_text(kernels)
-    for line in lines:
-        status, said = run(tmp_path, *shlex.split(line)[1:])
-        assert status in (0, 1), said  # tests were run
-        assert "passed" in said or "failed" in said

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from refllm import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
-    ROOT / name for name in ("README.md", "README.zh.md", "golden/README.md", "CONTRIBUTING.md", "RELEASING.md")
-] + [path for folder in ("", "book", "zh", "decisions") for path in sorted((ROOT / "docs" / folder).glob("*.md"))]
+    *(ROOT / name for name in ("README.md", "README.zh.md", "golden/README.md", "CONTRIBUTING.md", "RELEASING.md")),
+    *(path for folder in ("", "book", "zh", "decisions") for path in sorted((ROOT / "docs" / folder).glob("*.md"))),
+    *sorted((ROOT / "scripts").rglob("README.md")),
+]
+COMMANDS = "docs/commands.md"  # whose examples stand in the help of the commands
 
 
 def text_of(page: str | Path) -> str:
@@ -71,24 +77,79 @@ class Line:
     @property
     def is_form(self) -> bool:
         """Whether words in it stand for others: RUN, TEXT, ..."""
-        return any(re.fullmatch(r"\[?[A-Z][A-Z_]+\]?|\.\.\.", word) for word in self.words)
+        return any(re.fullmatch(r"[A-Z]{2,}|N|L1/NAME|\.\.\.", word) for word in self.words)
+
+    @property
+    def is_name(self) -> bool:
+        """Whether a sentence names a command, with its verb or without, and does not say how to call it."""
+        bare = [word for word in self.words if word != "--json"]
+        return not self.in_block and bare[0] == "refllm" and len(bare) == 2 + self.has_verb and bare[1].islower()
+
+    @property
+    def has_verb(self) -> bool:
+        return len(self.words) > 2 and self.words[2] in ("fit", "predict", "evaluate")
 
 
 _REFLLM = re.compile(r"^(?:\./scripts/refllm|python -m refllm|refllm) ")
-_BEGIN = re.compile(r"(?:\$ )?((?:\./)?scripts/\w+|python scripts/[\w.]+|python -m refllm|refllm)(?: [^ ].*)?$")
+_BEGIN = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:\./[\w./]+|scripts/[\w./]+|python|pytest|pip|cc|c\+\+|nvcc|rustc|cargo|go|node|npm|git|cd|"
+    r"sha256sum|mpiexec|refllm)(?: [^ /=].*| \.{3}.*| \./.*)?$"
+)
 
 
 def commands(page: Path) -> list[Line]:
     """The command lines of a page, in their order; what stands two spaces behind one is said about it."""
     name = page.relative_to(ROOT).as_posix()
-    found = []
+    found = [Line(name, text, True) for text in [*_of_blocks(page), *_indented(page)]]
+    found += [Line(name, text, False) for text in _inline(page)]
+    return found + ([Line(name, text, True) for text in examples_of_the_help()] if name == COMMANDS else [])
+
+
+def _of_blocks(page: Path) -> Iterator[str]:
     for language, code in fenced(page):
         if language in ("", "sh", "bash", "console"):
             for line in code.splitlines():
-                bare = re.split(r" {2,}", line.strip())[0].removeprefix("$ ")
-                if line[:1] != " " and _BEGIN.match(line) and (" " in bare or bare.startswith("./")):
-                    found.append(Line(name, bare, True))
-    for code in inline(page):
-        if _BEGIN.match(code) and " " in code and not re.search(r"[|/] ?(?:it|head)$", code):
-            found.append(Line(name, code, False))
-    return found
+                bare = _bare(line)
+                if line[:1] != " " and _BEGIN.match(bare) and (" " in bare or bare.startswith("./")):
+                    yield bare
+
+
+def _inline(page: Path) -> Iterator[str]:
+    for text in inline(page):
+        if _BEGIN.match(text) and " " in text:
+            yield text.replace("\\|", "|")  # as it stands in a table
+
+
+def _indented(page: Path) -> Iterator[str]:
+    for line in prose(page).splitlines():
+        if line.startswith("    ") and _BEGIN.match(_bare(line)):
+            yield _bare(line)
+
+
+def _bare(line: str) -> str:
+    return re.split(r" {2,}", line.strip())[0].removeprefix("$ ")
+
+
+def examples_of_the_help() -> list[str]:
+    """The examples of every command and verb, which the page of the commands shows."""
+    found = []
+    for name in cli.COMMANDS:
+        parser = parsers(cli.parser(name))[name]
+        for each in (parser, *parsers(parser).values()):
+            examples = (each.description or "").partition("\n\nexample")[2]
+            found += re.findall(r"refllm .*", examples)
+    return [*dict.fromkeys(found)]
+
+
+def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Those within one: of the commands, or of a command's verbs."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def parser_for(words: list[str]) -> argparse.ArgumentParser:
+    """That of a command, and of its verb."""
+    parser = parsers(cli.parser(words[1]))[words[1]]
+    return parsers(parser).get(words[2] if len(words) > 2 else "", parser)

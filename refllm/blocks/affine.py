@@ -28,6 +28,11 @@ def affine(x: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Array], tu
 
     Source:  see `linear` and `matmul`.
     Shapes:  x (..., I); W (I, O); b (O,) -> y (..., O)
+
+    >>> affine(array([[2.0]]), {"W1": array([[3.0]])}, name="1")[0].tolist()
+    [[6.0]]
+    >>> affine(array([[2.0]]), {"W1": array([[3.0]]), "b1": array([1.0])}, name="1")[0].tolist()
+    [[7.0]]
     """
     W, b = f"W{name}", f"b{name}"
     try:
@@ -58,6 +63,10 @@ def project(
     W = p["W" + name] (I, parts*heads*D), b = p["b" + name] (parts*heads*D,).
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
     Shapes:  x (..., T, I) -> y[parts] (..., heads, T, D)
+
+    >>> (q, k), back = project(array([[1.0, 2.0]]), {"Wqk": np.eye(2)}, name="qk", heads=1, parts=2)
+    >>> q.tolist(), k.tolist()
+    ([[[1.0]]], [[[2.0]]])
     """
     y, back_affine = affine(x, p, name=name)
     if y.shape[-1] % (heads * parts):
@@ -74,6 +83,10 @@ def concatenated(a: Array, p: Tree, *, name: str) -> tuple[Array, Callable[[Arra
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.2.2.
     Shapes:  a (..., H, T, D); W (H*D, C); b (C,) -> y (..., T, C)
+
+    >>> a = array([[[1.0]], [[2.0]]])  # two heads of one number
+    >>> concatenated(a, {"Wo": np.eye(2), "bo": zeros(2)}, name="o")[0].tolist()
+    [[1.0, 2.0]]
     """
     y, back_affine = affine(side_by_side([a]), p, name=name)
 

@@ -48,6 +48,12 @@ def cross_attention(
              With a cache, keys and values are computed at the first use and the memory is not read again; then there
              is no pullback.
     Raises:  ValueError if the rows of memory do not divide those of x.
+
+    >>> p = {"Wq": zeros((1, 1)), "Wkv": ones((1, 2)), "Wo": ones((1, 1))}
+    >>> memory = array([[[2.0], [4.0]]])  # queries of zero see all of it alike
+    >>> how = {"heads": 1, "scaled": True, "attention_mask": None, "cache": None}
+    >>> cross_attention(ones((1, 1, 1)), memory, p, **how)[0].tolist()
+    [[[3.0]]]
     """
     B, n = len(memory), len(x) // max(1, len(memory))
     (q,), back_q = project(x, p, name="q", heads=heads, parts=1)  # (n B, H, T, D)

@@ -65,6 +65,16 @@ def decoder_layer(
              cross_attention tree; norm3.g (C,); norm3.b (C,), or None; feed_forward tree -> y (n*B, T, C)
     Draws:   of "attention", "cross_attention" and "feed_forward", bool (n*B, T, C)
     Special: n rows of x after each other share a row of memory. K is T, with a cache the places that it holds.
+
+    >>> attention = {"Wo": zeros((2, 2))}
+    >>> norm = {"g": ones(2), "b": zeros(2)}
+    >>> p = {"norm1": norm, "norm2": norm, "norm3": norm, "attention": {"Wqkv": ones((2, 6)), **attention},
+    ...      "cross_attention": {"Wq": ones((2, 2)), "Wkv": ones((2, 4)), **attention},
+    ...      "feed_forward": {"W1": ones((2, 4)), "W2": zeros((4, 2))}}
+    >>> x, how = array([[[1.0, 3.0]]]), {"norm": "pre", "heads": 1, "scaled": True, "memory_mask": None, "capacity": 1}
+    >>> how |= {"activation": "relu", "eps": 1e-5, "dropout_mask": None, "rate": 0.0, "cache": None}
+    >>> decoder_layer(x, x, None, p, **how)[0].tolist()  # nothing is put out: the residual connections remain
+    [[[1.0, 3.0]]]
     """
     residual = RESIDUALS[norm]
     text_store, memory_store = cache if cache is not None else (None, None)

@@ -39,6 +39,13 @@ def encoder_layer(
              norm1.g (C,); norm1.b (C,), or None; attention tree; norm2.g (C,); norm2.b (C,), or None; feed_forward tree
              -> y (B, S, C)
     Draws:   of "attention" and "feed_forward", bool (B, S, C)
+
+    >>> p = {"norm1": {"g": ones(2)}, "norm2": {"g": ones(2)}, "attention": {"Wqkv": ones((2, 6)), "Wo": zeros((2, 2))},
+    ...      "feed_forward": {"W1": ones((2, 4)), "W2": zeros((4, 2))}}
+    >>> how = {"norm": "pre", "heads": 1, "scaled": True, "attention_mask": None, "activation": "relu", "capacity": 1}
+    >>> how |= {"eps": 1e-5, "dropout_mask": None, "rate": 0.0}
+    >>> encoder_layer(array([[[1.0, 3.0]]]), None, p, **how)[0].tolist()  # nothing is put out: the residual remains
+    [[[1.0, 3.0]]]
     """
     residual = RESIDUALS[norm]
 
@@ -70,6 +77,12 @@ def maybe_gated(
     Source:  see `switch_layer`, `gated_feed_forward`, `feed_forward` and `feed_forward_without_biases`.
     Shapes:  x (..., C) -> y (..., C)
     Special: an expert takes at most `capacity` tokens of a text; the balance of the experts has no part in the loss.
+
+    >>> p = {"W1": ones((1, 1)), "W2": ones((1, 1))}
+    >>> maybe_gated(array([[3.0]]), p, activation="relu", capacity=1)[0].tolist()
+    [[3.0]]
+    >>> maybe_gated(array([[3.0]]), {**p, "Wg": ones((1, 1))}, activation="relu", capacity=1)[0].tolist()  # 3 · 3
+    [[9.0]]
     """
     if "Wr" in p:
         places = max(1, min(capacity, x.shape[-2]))

@@ -26,6 +26,10 @@ def feed_forward(x: Array, p: Tree, *, activation: Activation) -> tuple[Array, C
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.3; documents 002 sec. 3.1 step 3.
     Shapes:  x (..., C); W1 (C, F); b1 (F,); W2 (F, C); b2 (C,) -> y (..., C)
+
+    >>> p = {"W1": array([[1.0, -1.0]]), "b1": zeros(2), "W2": array([[1.0], [1.0]]), "b2": zeros(1)}
+    >>> feed_forward(array([[3.0], [-3.0]]), p, activation="relu")[0].tolist()  # relu(x) + relu(-x) = |x|
+    [[3.0], [3.0]]
     """
     h, back1 = linear(x, p["W1"], p["b1"])
     a, back_f = ACTIVATIONS[activation](h)
@@ -47,6 +51,10 @@ def feed_forward_without_biases(
 
     Source:  Raffel et al. 2020 (arXiv:1910.10683), code (T5).
     Shapes:  x (..., C); W1 (C, F); W2 (F, C) -> y (..., C)
+
+    >>> p = {"W1": array([[1.0, -1.0]]), "W2": array([[1.0], [1.0]])}
+    >>> feed_forward_without_biases(array([[3.0], [-3.0]]), p, activation="relu")[0].tolist()  # |x|
+    [[3.0], [3.0]]
     """
     h, back1 = matmul(x, p["W1"])
     a, back_f = ACTIVATIONS[activation](h)

@@ -30,6 +30,10 @@ def gated_feed_forward(x: Array, p: Tree, *, activation: Gate) -> tuple[Array, C
              2.2 for silu in Llama; T5 1.1 takes gelu_tanh. Biases bg, b1 and b2 are added where p has them.
     Shapes:  x (..., C); Wg (C, F); bg (F,), or None; W1 (C, F); b1 (F,), or None; W2 (F, C); b2 (C,), or None
              -> y (..., C)
+
+    >>> p = {"Wg": ones((1, 1)), "W1": ones((1, 1)), "W2": ones((1, 1))}
+    >>> gated_feed_forward(array([[3.0], [-3.0]]), p, activation="relu")[0].tolist()  # relu(x) x
+    [[9.0], [0.0]]
     """
     g, back_g = affine(x, p, name="g")
     f, back_f = GATES[activation](g)

@@ -69,6 +69,12 @@ def grouped_attention(
              -> y (..., T, C)
     Special: rotation is "rotary" (halves), "rotary_interleaved" or None, and comes after the norms. Keys are cached
              after their rotation, G heads of them, and then rotated never again. Where r is None, so is its gradient.
+
+    >>> p = {"Wq": zeros((1, 2)), "Wk": ones((1, 1)), "Wv": ones((1, 1)), "Wo": array([[1.0], [1.0]])}
+    >>> how = {"heads": 2, "kv_heads": 1, "rotation": None, "positions": arange(2), "base": 1e4, "causal": True}
+    >>> how |= {"attention_mask": None, "cap": None, "stretch": 1.0, "eps": 1e-5, "cache": None}
+    >>> grouped_attention(array([[2.0], [4.0]]), None, p, **how)[0].tolist()  # both heads see the same mean, 2 and 3
+    [[4.0], [6.0]]
     """
     own = positions if positions.ndim < 2 else positions[:, None]  # (T,) or (B, 1, T), beside (B, H, T, D)
     (q,), back_q = project(x, p, name="q", heads=heads, parts=1)

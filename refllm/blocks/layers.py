@@ -22,6 +22,12 @@ def through(x: Array, layers: Sequence[Tree], f: Layer) -> tuple[Array, Callable
     Shapes:  x (..., C) -> y (..., C)
     Back:    from the last layer to the first. Gives dx, of whatever the layers share the sum of their gradients, and
              the list of the layers' gradients.
+
+    >>> f = lambda x, layer, n: (layer * x, lambda dy: (layer * dy, x * dy))  # layer_n(x) = w_n x
+    >>> y, back = through(array([5.0]), [array([2.0]), array([3.0])], f)
+    >>> dx, dw = back(ones(1))
+    >>> y.tolist(), dx.tolist(), [g.tolist() for g in dw]  # 30; 2 · 3; 3 · 5 and 2 · 5
+    ([30.0], [6.0], [[15.0], [10.0]])
     """
     backs = []
     pass_by(x)

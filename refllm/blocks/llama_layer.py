@@ -68,6 +68,14 @@ def llama_layer(
              attention_mask bool broadcast to (..., heads, T, S), or None; norm1 tree; attention tree;
              norm1_after tree, or None; norm2 tree; feed_forward tree; norm2_after tree, or None -> y (..., T, C)
     Draws:   of "attention" and "feed_forward", bool (..., T, C)
+
+    >>> p = {"norm1": {"g": ones(2)}, "norm2": {"g": ones(2)}}
+    >>> p["attention"] = {name: zeros((2, 2)) for name in ("Wq", "Wk", "Wv", "Wo")}
+    >>> p["feed_forward"] = {name: zeros((2, 2)) for name in ("Wg", "W1", "W2")}
+    >>> how = {"heads": 1, "kv_heads": 1, "rotation": "rotary", "positions": arange(1), "base": 1e4, "eps": 1e-5}
+    >>> how |= {"attention_mask": None, "cap": None, "stretch": 1.0, "activation": "silu", "cache": None}
+    >>> llama_layer(array([[1.0, 3.0]]), None, p, dropout_mask=None, rate=0.0, **how)[0].tolist()  # x remains
+    [[1.0, 3.0]]
     """
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:

@@ -25,6 +25,10 @@ def lm_loss(
     Special: rows go through in blocks, and a block's gradient is formed while its logits are there, so that never more
              than a block of logits exists. A use that needs no gradient calls `matmul` and `cross_entropy`. With a cap
              the logits are cap tanh(h W / cap), as in Gemma 2 (CAP).
+
+    >>> y, back = lm_loss(ones((2, 3)), zeros((3, 4)), targets=array([0, -1]), ignore=-1, cap=None)
+    >>> round(float(y / math.log(4)), 12)  # one place counts, and four tokens are as likely
+    1.0
     """
     return smoothed_lm_loss(h, W, targets=targets, ignore=ignore, smoothing=0.0, cap=cap)
 
@@ -40,6 +44,11 @@ def smoothed_lm_loss(
     Shapes:  h (..., C); W (C, V); targets (...) in [0, V) or `ignore` -> y ()
     Back:    dh = dy Σ_v dlogits Wᵀ;  dW = dy hᵀ dlogits
     Special: as `lm_loss`.
+
+    >>> how = {"targets": array([0, 1]), "ignore": None, "cap": None}
+    >>> y, back = smoothed_lm_loss(ones((2, 3)), zeros((3, 4)), smoothing=0.1, **how)
+    >>> round(float(y / math.log(4)), 12)  # where all are as likely, what the targets are does not matter
+    2.0
     """
     xp = namespace(h)
     C, V = W.shape
@@ -72,5 +81,8 @@ def maybe_capped(x: Array, *, cap: float | None) -> tuple[Array, Callable[[Array
 
     Source:  see `soft_cap`.
     Shapes:  x (...) -> y (...)
+
+    >>> maybe_capped(array([1e9]), cap=None)[0].tolist(), maybe_capped(array([1e9]), cap=30.0)[0].tolist()
+    ([1000000000.0], [30.0])
     """
     return (x, lambda dy: dy) if cap is None else soft_cap(x, cap=cap)

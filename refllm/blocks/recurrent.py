@@ -62,6 +62,11 @@ def recurrent(
     Special: G is 1 for the RNN and 4 for the LSTM, its gates. With `state`, a dict of the arrays h (B, N) and for the
              LSTM c (B, N), the layer begins with these and puts its last ones in their place; the pullback then serves
              the new tokens alone, so training uses none.
+
+    >>> p = {"Wx": ones((1, 1)), "Wh": zeros((1, 1)), "b": zeros(1)}
+    >>> y, back = recurrent(array([[[0.0], [1000.0]]]), p, cell="rnn", token_mask=None, state=None)
+    >>> y.tolist()  # tanh, without memory
+    [[[0.0], [1.0]]]
     """
     xp = namespace(x)
     begin = state if state is not None else {name: xp.zeros((len(x), len(p["Wh"])), x.dtype) for name in ("h", "c")}
@@ -94,6 +99,11 @@ def bidirectional(
     Shapes:  x (B, T, I); token_mask bool (B, T), or None; forward tree; backward tree -> y (B, T, 2*N)
     Special: where `token_mask` is false the states pass unchanged, so that texts of unequal length, padded on either
              side, have in both directions the states that each has alone.
+
+    >>> p = {"Wx": ones((1, 1)), "Wh": array([[1000.0]]), "b": zeros(1)}
+    >>> x = array([[[0.0], [1000.0], [0.0]]])  # from left to right only what comes after the 1000 knows of it
+    >>> bidirectional(x, {"forward": p, "backward": p}, cell="rnn", token_mask=None)[0].tolist()
+    [[[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]]
     """
     xp = namespace(x)
     turned = None if token_mask is None else token_mask[:, ::-1]
@@ -127,6 +137,12 @@ def recurrent_layers(
     bidirectional.
     Source:  Zaremba et al. 2014 (arXiv:1409.2329) sec. 3.1; documents 003 sec. 5.2 (two layers).
     Shapes:  x (B, T, I); token_mask bool (B, T), or None; dropout_mask[L] bool (B, T, M), or None -> y (B, T, M)
+
+    >>> p = {"Wx": ones((1, 1)), "Wh": zeros((1, 1)), "b": zeros(1)}
+    >>> how = {"cell": "rnn", "token_mask": None, "states": None, "dropout_mask": None, "rate": 0.0}
+    >>> y, back = recurrent_layers(array([[[1.0]]]), [p, p], **how)
+    >>> float(y[0, 0, 0] - np.tanh(np.tanh(1.0)))
+    0.0
     """
 
     for what, given in (("states", states), ("dropout_mask", dropout_mask)):

@@ -40,6 +40,12 @@ def relative_self_attention(
              attention_mask bool broadcast to (..., heads, T, S), or None -> y (..., T, C)
     Special: no r adds nothing. With a cache the keys are those that it holds, S of them, as in `self_attention`. Where
              r is None, so is its gradient.
+
+    >>> p = {"Wqkv": array([[0.0, 0.0, 1.0]]), "Wo": ones((1, 1))}
+    >>> how = {"heads": 1, "scaled": True, "causal": False, "attention_mask": None, "cache": None}
+    >>> r = array([[-np.inf, -np.inf, 0.0]])  # only the key one place after the query
+    >>> relative_self_attention(array([[2.0], [4.0]]), r, p, **how)[0].tolist()  # the last query has none
+    [[4.0], [0.0]]
     """
     (q, k, v), back_qkv = project(x, p, name="qkv", heads=heads, parts=3)  # 3 x (B, H, T, D)
     if cache is not None:
@@ -65,6 +71,10 @@ def maybe_biased(
     Source:  see `attention` and `biased_attention`.
     Shapes:  q (..., H, T, D); k (..., H, S, D); v (..., H, S, E); r (H, T+S-1), or None;
              attention_mask bool broadcast to (..., H, T, S), or None -> y (..., H, T, E)
+
+    >>> q, v = zeros((1, 1, 2)), array([[[2.0]]])
+    >>> maybe_biased(q, q, v, None, causal=True, attention_mask=None)[1](ones((1, 1, 1)))[3] is None
+    True
     """
     if r is None:
         y, back = attention(q, k, v, causal=causal, attention_mask=attention_mask)

@@ -51,6 +51,11 @@ def normalise(x: Array, p: Tree, *, eps: float) -> tuple[Array, Callable[[Array]
 
     Source:  see `layer_norm` and `rms_norm`.
     Shapes:  x (..., C) -> y (..., C)
+
+    >>> normalise(array([1.0, 3.0]), {"g": ones(2), "b": zeros(2)}, eps=1e-15)[0].round(12).tolist()
+    [-1.0, 1.0]
+    >>> normalise(array([3.0, 3.0]), {"g": ones(2)}, eps=1e-15)[0].round(12).tolist()  # no b: RMS norm
+    [1.0, 1.0]
     """
     try:
         names = _NORMS[frozenset(p)]
@@ -73,7 +78,11 @@ def _unchanged(dy: Array) -> Array:
 
 
 def maybe_dropout(x: Array, *, dropout_mask: Array | None, rate: float) -> tuple[Array, Callable[[Array], Array]]:
-    """DROP where a draw is given; nothing where none is, which is how inference is said."""
+    """DROP where a draw is given; nothing where none is, which is how inference is said.
+
+    >>> maybe_dropout(array([1.0, 2.0]), dropout_mask=None, rate=0.5)[0].tolist()
+    [1.0, 2.0]
+    """
     if dropout_mask is None:
         return x, _unchanged
     return dropout(x, dropout_mask=dropout_mask, rate=rate)
@@ -84,6 +93,11 @@ def pre_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, dropout_mask: Arr
 
     Source:  Xiong et al. 2020 (arXiv:2002.04745) fig. 1; Radford et al. 2019 sec. 2.3 (GPT-2).
     Shapes:  x (..., C) -> y (..., C)
+
+    >>> f = lambda n: (10 * n, lambda dy: (10 * dy,))
+    >>> how = {"eps": 1e-15, "dropout_mask": None, "rate": 0.0}
+    >>> pre_norm(array([1.0, 3.0]), {"g": ones(2), "b": zeros(2)}, f, **how)[0].round(12).tolist()  # x + 10 (-1, 1)
+    [-9.0, 13.0]
     """
     n, back_norm = normalise(x, norm, eps=eps)
     a, back_f = f(n)
@@ -103,6 +117,11 @@ def post_norm(x: Array, norm: Tree, f: Sublayer, *, eps: float, dropout_mask: Ar
 
     Source:  Vaswani et al. 2017 (arXiv:1706.03762) sec. 3.1; documents 002 sec. 3.1 step 4.
     Shapes:  x (..., C) -> y (..., C)
+
+    >>> f = lambda x: (10 * x, lambda dy: (10 * dy,))
+    >>> how = {"eps": 1e-15, "dropout_mask": None, "rate": 0.0}
+    >>> post_norm(array([1.0, 3.0]), {"g": ones(2), "b": zeros(2)}, f, **how)[0].round(12).tolist()  # the norm of 11 x
+    [-1.0, 1.0]
     """
     a, back_f = f(x)
     d, back_drop = maybe_dropout(a, dropout_mask=dropout_mask, rate=rate)

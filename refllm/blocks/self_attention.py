@@ -52,6 +52,11 @@ def self_attention(
     Special: with a cache, k and v are appended to it and the queries attend all that it holds; the pullback then
              serves the new tokens alone, so training uses none. The gradient of the keys' bias is exactly zero:
              it shifts all scores of a query by the same amount.
+
+    >>> p = {"Wqkv": array([[0.0, 0.0, 1.0]]), "bqkv": zeros(3), "Wo": ones((1, 1)), "bo": zeros(1)}
+    >>> x = array([[2.0], [4.0], [9.0]])  # q = k = 0: the mean of what is seen
+    >>> self_attention(x, p, heads=1, causal=True, attention_mask=None, cache=None)[0].tolist()
+    [[2.0], [3.0], [5.0]]
     """
     (q, k, v), back_heads = to_heads(x, p["Wqkv"], p["bqkv"], heads=heads, parts=3)  # 3 x (B, H, T, D)
     if cache is not None:

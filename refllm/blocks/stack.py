@@ -72,6 +72,12 @@ def stack(
     Shapes:  token (V, C); ids (B, T) in [0, V); positions int (T,); dropout_mask bool (B, T, C), or None -> y (B, T, C)
     Back:    gives dtoken, the gradients of what the layers read besides, and those of p. A layer's gives dx, the
              gradients of what it reads besides, dr and those of its p.
+
+    >>> layer = lambda x, r, p, number: (2 * x, lambda dy: (2 * dy, None, {}))  # a layer that doubles
+    >>> how = {"ids": array([[1]]), "positions": arange(1), "keys": 1, "causal": True, "scale": 1.0, "waves": False}
+    >>> how |= {"farthest": 8, "eps": 1e-5, "dropout_mask": None, "rate": 0.0}
+    >>> stack(array([[5.0], [3.0]]), {"layers": [{}, {}]}, layer, **how)[0].tolist()  # row 1, twice doubled
+    [[[12.0]]]
     """
     x, back_embed = stack_embedding(
         token, p, ids=ids, positions=positions, scale=scale, waves=waves, eps=eps, dropout_mask=dropout_mask, rate=rate
@@ -109,6 +115,11 @@ def stack_embedding(
              position (K, C), or None; embedding_norm tree, or None; relative (N, H), or None; layers tree, or None;
              norm tree, or None -> y (B, T, C)
     Back:    gives dtoken and the gradients of "position" and "embedding_norm", where p has them.
+
+    >>> token, p = array([[1.0], [2.0]]), {"position": array([[10.0], [20.0]])}
+    >>> how = {"scale": 3.0, "waves": False, "eps": 1e-5, "dropout_mask": None, "rate": 0.0}
+    >>> stack_embedding(token, p, ids=array([[1, 0]]), positions=arange(2), **how)[0].tolist()  # 3 · 2 + 10, 3 · 1 + 20
+    [[[16.0], [23.0]]]
     """
     words, back_words = embedding(token, ids=ids)
     placed, back_placed = stack_positions(words * scale, p, positions=positions, waves=waves)
@@ -130,6 +141,9 @@ def stack_positions(
 
     Source:  see `add_positions` and `sinusoidal`.
     Shapes:  x (B, T, C); positions int (T,) -> y (B, T, C)
+
+    >>> stack_positions(zeros((1, 1, 2)), {}, positions=arange(1), waves=True)[0].tolist()  # sin 0 and cos 0
+    [[[0.0, 1.0]]]
     """
     if "position" in p:
         y, back_table = add_positions(x, p["position"], positions=positions)
@@ -153,6 +167,10 @@ def distance_bias(
     Shapes:  relative (K, H) -> r (H, T+S-1) or None
     Back:    takes the sum of the gradients of r from all layers, None where there is none, and gives that of
              "relative": the table is shared.
+
+    >>> r, back = distance_bias({"relative": array([[7.0]])}, queries=1, keys=2, causal=True, farthest=2)
+    >>> r.tolist(), distance_bias({}, queries=1, keys=2, causal=True, farthest=2)[0]
+    ([[7.0, 7.0]], None)
     """
     if "relative" not in p:
         return None, lambda dr: {}
@@ -170,6 +188,9 @@ def maybe_norm(x: Array, p: Tree, *, name: str, eps: float) -> tuple[Array, Call
 
     Source:  see `normalise`.
     Shapes:  x (..., C) -> y (..., C)
+
+    >>> maybe_norm(array([2.0, 2.0]), {}, name="norm", eps=1e-5)[0].tolist()
+    [2.0, 2.0]
     """
     if name not in p:
         return x, _without_norm
@@ -194,6 +215,10 @@ def then_norm(
     Source:  see `normalise`.
     Shapes:  y (..., C) -> n (..., C)
     Back:    what `back_y` gives, and after it, where there is a norm, its gradient by its name.
+
+    >>> y, back = then_norm(array([2.0, 2.0]), lambda dy: (dy, {}), {}, name="norm", eps=1e-5)
+    >>> y.tolist()
+    [2.0, 2.0]
     """
     if name not in p:
         return y, back_y

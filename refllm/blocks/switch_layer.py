@@ -40,6 +40,12 @@ def switch_layer(x: Array, p: Tree, *, activation: Activation, capacity: int, to
     Special: where token_mask is false (padding; None: nowhere) a token takes no place, does not count and gets y = 0.
              The tokens of a text compete with each other alone: neither other texts nor later tokens change y.
     Raises:  ValueError if the capacity is zero.
+
+    >>> p = {"Wr": array([[9.0, -9.0]]), "W1": ones((2, 1, 1)), "W2": array([[[1.0]], [[10.0]]])}
+    >>> x = array([[[100.0], [200.0]]])  # both choose expert 0, which has room for one
+    >>> (y, balance), back = switch_layer(x, p, activation="relu", capacity=1, token_mask=None)
+    >>> y.tolist(), balance.tolist()
+    ([[[100.0], [0.0]]], [2.0])
     """
     capacity = min(capacity, max(1, x.shape[-2]))  # more places than a text has tokens are none the more
     scores, back_scores = matmul(x, p["Wr"])
@@ -74,6 +80,10 @@ def expert_feed_forward(
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2; Raffel et al. 2020 (arXiv:1910.10683) sec. 2.1 for no biases.
     Shapes:  x (..., E, K, C); W1 (E, C, F); b1 (E, F), or None; W2 (E, F, C); b2 (E, C), or None;
              Wr (C, E), or None -> y (..., E, K, C)
+
+    >>> p = {"W1": ones((2, 1, 1)), "W2": array([[[1.0]], [[10.0]]])}
+    >>> expert_feed_forward(ones((2, 1, 1)), p, activation="relu")[0].tolist()
+    [[[1.0]], [[10.0]]]
     """
     if ("b1" in p) != ("b2" in p):
         raise UserError("expert_feed_forward: the parameters have one of b1 and b2; give both, or neither")
@@ -124,6 +134,15 @@ def switch_transformer_layer(
              norm2.g (C,); norm2.b (C,); switch tree -> y (B, T, C); balance (B,)
     Draws:   of "attention" and "switch", bool (B, T, C)
     Back:    back(dy, dbalance). The second sublayer is written out, since its pullback takes two gradients.
+
+    >>> norm, one = {"g": ones(1), "b": zeros(1)}, zeros((1, 1))
+    >>> p = {"norm1": norm, "norm2": norm, "switch": {"Wr": one, "W1": zeros((1, 1, 1)), "W2": zeros((1, 1, 1))}}
+    >>> p["attention"] = {"Wqkv": zeros((1, 3)), "bqkv": zeros(3), "Wo": one, "bo": zeros(1)}
+    >>> how = {"heads": 1, "causal": True, "attention_mask": None, "activation": "relu", "capacity": 1}
+    >>> how |= {"token_mask": None, "eps": 1e-5, "dropout_mask": None, "rate": 0.0, "cache": None}
+    >>> (y, balance), back = switch_transformer_layer(array([[[3.0]]]), p, **how)
+    >>> y.tolist(), balance.tolist()  # the residual connections remain; one expert is in balance
+    ([[[3.0]]], [1.0])
     """
 
     def attend(z: Array) -> tuple[Array, Callable[[Array], tuple[Array, Tree]]]:

@@ -44,6 +44,17 @@ def transformer_layer(
              norm1.g (C,); norm1.b (C,); attention tree;
              norm2.g (C,); norm2.b (C,); feed_forward tree -> y (..., T, C)
     Draws:   of "attention" and "feed_forward", bool (..., T, C)
+
+    >>> norm = {"g": ones(2), "b": zeros(2)}
+    >>> p = {"norm1": norm, "norm2": norm}
+    >>> p["feed_forward"] = {"W1": ones((2, 4)), "b1": ones(4), "W2": zeros((4, 2)), "b2": zeros(2)}
+    >>> p["attention"] = {"Wqkv": ones((2, 6)), "bqkv": ones(6), "Wo": zeros((2, 2)), "bo": zeros(2)}
+    >>> how = {"heads": 1, "causal": True, "attention_mask": None, "activation": "relu", "eps": 1e-15}
+    >>> how |= {"dropout_mask": None, "rate": 0.0, "cache": None}
+    >>> transformer_layer(array([[1.0, 3.0]]), p, norm="pre", **how)[0].tolist()  # nothing is put out: x remains
+    [[1.0, 3.0]]
+    >>> transformer_layer(array([[1.0, 3.0]]), p, norm="post", **how)[0].round(12).tolist()  # and here its norm
+    [[-1.0, 1.0]]
     """
     residual = RESIDUALS[norm]
 

@@ -32,7 +32,7 @@ from refllm.tasks.span import AnswerSpans, quality, read_data
 DESCRIPTION = """Learn where in a text the answer to a question stands (fit), answer others (predict), and measure it
 (evaluate).
 
-example: refllm answer fit questions.jsonl --from runs/001 --out runs/answers
+example: refllm answer fit questions.jsonl --from runs/bert --out runs/answers
          refllm answer predict runs/answers --context "The hall opened in 1973." --question "When did it open?"
          refllm answer evaluate runs/answers more_questions.jsonl"""
 
@@ -42,7 +42,7 @@ LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 FIT = """Learn from a table (.csv, .tsv with a header, .jsonl) with the columns context, question, answer and, if an
 answer stands in its context several times, start (its first character, from 0).
 
-example: refllm answer fit questions.jsonl --from runs/001 --out runs/answers"""
+example: refllm answer fit questions.jsonl --from runs/bert --out runs/answers"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ from refllm.tasks.classify import Classify, read_data
 
 DESCRIPTION = """Learn the labels of texts from examples (fit), label other texts (predict), and measure it (evaluate).
 
-example: refllm classify fit reviews.csv --text review --label stars --from runs/001 --out runs/stars
+example: refllm classify fit reviews.csv --text review --label stars --from runs/bert --out runs/stars
          refllm classify predict runs/stars "I read it twice." --json
          refllm classify evaluate runs/stars more_reviews.csv --text review --label stars"""
 
@@ -45,7 +45,7 @@ LESS_MEMORY = "begin a run with a lower --batch, --context, --width or --layers"
 
 FIT = """Learn labels from examples: a table (.csv, .tsv with a header, .jsonl) or a folder with a subfolder a label.
 
-example: refllm classify fit reviews.csv --text review --label stars --from runs/001 --out runs/stars"""
+example: refllm classify fit reviews.csv --text review --label stars --from runs/bert --out runs/stars"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

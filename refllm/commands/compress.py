@@ -220,7 +220,7 @@ def _distil(subject: Subject, out: Path) -> None:
     teacher = Teacher(trained.model, trained.config, trained.parameters, temperature=o.temperature, share=o.share)
     task.objective = distilled(task.objective, teacher)
     unlabelled = 0 if o.unlabelled is None else _learnt_unlabelled(subject, task)
-    plan = replace(Plan(**trained.description["plan"]), patience=None)
+    plan = replace(Plan(**trained.description["plan"]).whole(), patience=None)
     if o.steps is not None or o.minutes is not None:
         plan = replace(plan, steps=o.steps, minutes=o.minutes)
     prepared = Run.begin(out, task=task, settings=settings, plan=plan, workers=Workers(settings.shards))

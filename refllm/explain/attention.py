@@ -29,6 +29,11 @@ def attention_maps(forward: Callable[[], Any]) -> list[Array]:
     """EXPLAIN: the weights (B, H, T, S) of every attention that `forward` computes, in the order of its calls
 
     Source:  documents 000 sec. 9 Q5.
+
+    >>> from refllm.ops.attention import attention
+    >>> x = zeros((1, 1, 2, 3))  # a text, a head, two places that are alike
+    >>> attention_maps(lambda: attention(x, x, x, causal=True, attention_mask=None))[0].tolist()
+    [[[[1.0, 0.0], [0.5, 0.5]]]]
     """
     with watched() as seen:
         forward()

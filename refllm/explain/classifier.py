@@ -19,7 +19,11 @@ ANSWERS = ("log-probability", "logit")
 
 
 def word_vectors(p: Tree, *, ids: Array) -> Array:
-    """The vectors of the tokens before positions and segments are added: ids (T,) -> x (T, C)."""
+    """The vectors of the tokens before positions and segments are added: ids (T,) -> x (T, C).
+
+    >>> word_vectors({"token": array([[1.0], [2.0], [3.0]])}, ids=array([2, 0])).tolist()
+    [[3.0], [1.0]]
+    """
     return p["token"][ids]
 
 
@@ -29,6 +33,11 @@ def baseline_vectors(p: Tree, *, ids: Array, kind: str, special: SpecialIds) -> 
     Source:  Sundararajan, Taly & Yan 2017 (arXiv:1703.01365) sec. 2 and 6.4 (zero vectors for text).
     Shapes:  ids (T,) -> b (T, C)
     Raises:  UserError for a kind that is not one of BASELINES.
+
+    >>> from refllm.tokenizers.vocabulary import SPECIAL, special_ids
+    >>> p, ids = {"token": arange(14.0).reshape(7, 2)}, array([2, 5, 6, 3])  # [CLS], two words, [SEP]
+    >>> baseline_vectors(p, ids=ids, kind="zeros", special=special_ids((*SPECIAL, "a", "b"))).tolist()
+    [[4.0, 5.0], [0.0, 0.0], [0.0, 0.0], [6.0, 7.0]]
     """
     if kind not in BASELINES:
         raise UserError(f"a baseline is one of {', '.join(BASELINES)}; got {kind}")
@@ -48,6 +57,12 @@ def label_answer(p: Tree, *, segments: Array, label: int, answer: str, config: b
     Source:  Devlin et al. 2019 (arXiv:1810.04805) sec. 4.1; documents 000 sec. 4.2, sec. 9 Q5.
     Shapes:  x (N, T, C); segments (T,) -> F (N,)
     Raises:  UserError for an answer that is not one of ANSWERS.
+
+    >>> config = bert.Config(5, context=4, layers=1, heads=1, width=2, hidden=2, outputs=("classes",), labels=4)
+    >>> p, x = map_leaves(zeros, bert.shapes(config)), ones((1, 3, 2))
+    >>> f = label_answer(p, segments=array([0, 0, 0]), label=1, answer="log-probability", config=config)
+    >>> (f(x)[0] / math.log(4)).tolist()  # a model that knows nothing
+    [-1.0]
     """
     if answer not in ANSWERS:
         raise UserError(f"an answer is one of {', '.join(ANSWERS)}; got {answer}")

@@ -61,6 +61,11 @@ def distillation_loss(
     Shapes:  logits (..., V); teacher (..., V); targets (...) in [0, V) -> y (...)
     Back:    dz = dy ((1 - λ) (p - onehot(target)) + λ T (p' - q))
     Special: λ = 0 is `smoothed_cross_entropy`; at λ = 1 the least value, T² times the entropy of q, is where p' = q.
+
+    >>> z, t = zeros((1, 4)), zeros((1, 4))  # both know nothing
+    >>> how = {"targets": array([0]), "smoothing": 0.0, "temperature": 3.0}
+    >>> [(distillation_loss(z, teacher=t, share=λ, **how)[0] / math.log(4)).round(12).tolist() for λ in (0.0, 1.0)]
+    [[1.0], [9.0]]
     """
     hard, back_hard = smoothed_cross_entropy(
         logits, targets=targets, ignore=None, smoothing=smoothing, reduction="none"
@@ -164,6 +169,12 @@ def distilled_lm_loss(
     Shapes:  h (..., C); W (C, V); teacher (..., K); teacher_head (K, V); targets (...) in [0, V) -> y ()
     Back:    dh = dy Σ_v dlogits Wᵀ;  dW = dy hᵀ dlogits
     Special: `teacher` are its hidden states. As in `lm_loss` a block's gradient is formed while its logits are there.
+
+    >>> how = {"targets": array([0, 1]), "temperature": 1.0, "share": 0.5}
+    >>> how |= {"teacher": ones((2, 1)), "teacher_head": zeros((1, 4))}
+    >>> y, back = distilled_lm_loss(ones((2, 3)), zeros((3, 4)), **how)
+    >>> round(float(y / math.log(4)), 12)
+    2.0
     """
     xp = namespace(h)
     C, V = W.shape

@@ -33,6 +33,10 @@ def low_rank(
     Shapes:  W (..., I, O); A (..., I, r); B (..., r, O) -> y (..., I, O)
     Back:    dW = dy;  dA = s dy Bᵀ;  dB = s Aᵀ dy
     Special: B = 0 gives y = W to the bit, and then dA = 0 while dB is not.
+
+    >>> y, back = low_rank(zeros((2, 2)), array([[1.0], [2.0]]), array([[3.0, 4.0]]), scale=10.0)
+    >>> y.tolist()
+    [[30.0, 40.0], [60.0, 80.0]]
     """
     y = W + scale * (A @ B)
 

@@ -21,6 +21,10 @@ def magnitude_masks(p: Tree, *, sparsity: float, scope: str) -> Leaves:
     biases and gains are left alone.
     Source:  Han et al. 2015 (arXiv:1506.02626) sec. 3.
     Raises:  UserError for a sparsity that is not in [0, 1), or another scope.
+
+    >>> p = {"W": array([[1.0, -4.0], [3.0, 2.0]]), "b": array([0.1])}
+    >>> {name: mask.tolist() for name, mask in magnitude_masks(p, sparsity=0.5, scope="tensor").items()}
+    {'W': [[False, True], [True, False]]}
     """
     if not 0 <= sparsity < 1:
         raise UserError(f"sparsity must be at least 0 and below 1, got {sparsity}")
@@ -46,13 +50,23 @@ def _kept(sizes: Array, sparsity: float) -> Array:
 
 
 def pruned(p: Tree, masks: Leaves) -> Tree:
-    """The tree with zeros where a mask is false."""
+    """The tree with zeros where a mask is false.
+
+    >>> p = {"W": array([[1.0, -4.0]]), "b": array([0.1])}
+    >>> q = pruned(p, magnitude_masks(p, sparsity=0.5, scope="tensor"))
+    >>> q["W"].tolist(), q["b"].tolist()
+    ([[0.0, -4.0]], [0.1])
+    """
     paths = iter([path for path, _ in named_leaves(p)])
     return map_leaves(lambda leaf: _masked(leaf, masks.get(next(paths))), p)
 
 
 def sparsity_of(p: Tree) -> float:
-    """The share of zeros among the weights of the matrices."""
+    """The share of zeros among the weights of the matrices.
+
+    >>> sparsity_of({"W": array([[1.0, 0.0, 0.0, 2.0]]), "b": zeros(9)})  # biases do not count
+    0.5
+    """
     matrices = [leaf for _, leaf in named_leaves(p) if is_decayed(leaf.shape)]
     return sum(int((leaf == 0).sum()) for leaf in matrices) / sum(leaf.size for leaf in matrices)
 

@@ -32,6 +32,10 @@ def quantised(W: Array, *, axis: int) -> tuple[Array, Array]:
              sec. 3.1 (a scale a channel); Dettmers et al. 2022 (arXiv:2208.07339) sec. 2 (absmax).
     Shapes:  W (..., I, O) -> q like W, int8; s, with 1 for `axis`, in the dtype of W
     Special: |W - s q| <= s / 2; a channel of zeros gives zeros.
+
+    >>> q, s = quantised(array([[127.0], [-63.5], [0.4]]), axis=0)
+    >>> q.ravel().tolist(), s.tolist()
+    ([127, -64, 0], [[1.0]])
     """
     xp = namespace(W)
     largest = abs(W).max(axis=axis, keepdims=True)
@@ -41,7 +45,11 @@ def quantised(W: Array, *, axis: int) -> tuple[Array, Array]:
 
 
 def dequantised(q: Array, s: Array) -> Array:
-    """W = s q, in float32."""
+    """W = s q, in float32.
+
+    >>> dequantised(array([[127], [-64]], np.int8), array([[0.5]], np.float32)).tolist()
+    [[63.5], [-32.0]]
+    """
     return q.astype("float32") * s
 
 

@@ -53,6 +53,15 @@ def beam_search(
     Special: beams = 1 is greedy choice. Of equal scores the text that was better before comes first, then the lower
              token. In float64, whatever the model's dtype.
     Raises:  UserError if beams < 1, α is negative or not finite, or the writer has no room.
+
+    >>> from refllm.generation.writer import CausalWriter
+    >>> from refllm.models import gpt
+    >>> config = gpt.Config(vocabulary=3, context=8, layers=1, heads=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, gpt.shapes(config))
+    >>> writer = CausalWriter(p, model=gpt, config=config, rows=1, room=8, padding=None)
+    >>> how = {"ids": array([[0]]), "new_tokens": 2, "end": None, "length_penalty": 0.0}
+    >>> [(one.tokens, round(one.score / math.log(3), 12)) for one in beam_search(writer, beams=2, **how)[0]]
+    [((0, 0), -2.0), ((0, 1), -2.0)]
     """
     require_step(writer, ids, new_tokens)
     if beams < 1:

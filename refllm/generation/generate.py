@@ -32,6 +32,13 @@ def last_logits(p: Tree, *, model: Any, ids: Array, config: Any, cache: Any) -> 
 
     The other places of a prompt have hidden states, for what comes later attends them, but no logits.
     Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
+
+    >>> from refllm.models import gpt
+    >>> config = gpt.Config(vocabulary=3, context=8, layers=1, heads=1, width=2, hidden=2)
+    >>> p, ids = gpt.initial(config, np.random.default_rng(0)), array([[0, 1, 2]])
+    >>> whole = gpt.forward(p, ids=ids, config=config, dropout_mask=None, cache=None)[0]
+    >>> bool(np.allclose(last_logits(p, model=gpt, ids=ids, config=config, cache=None), whole[:, -1]))
+    True
     """
     if not hasattr(model, "hidden_states"):  # a table of counts
         y, _ = model.forward(p, ids=ids, config=config, dropout_mask=None, cache=cache)
@@ -41,7 +48,14 @@ def last_logits(p: Tree, *, model: Any, ids: Array, config: Any, cache: Any) -> 
 
 
 def logits_of_last(h: Array, p: Tree, *, model: Any, config: Any) -> Array:
-    """LMHEAD: the logits (B, V) of the last of the places with hidden states h (B, T, C), on the host"""
+    """LMHEAD: the logits (B, V) of the last of the places with hidden states h (B, T, C), on the host
+
+    >>> from refllm.models import gpt
+    >>> config = gpt.Config(vocabulary=3, context=8, layers=1, heads=1, width=1, hidden=2)
+    >>> p = map_leaves(zeros, gpt.shapes(config)) | {"token": array([[1.0], [2.0], [3.0]])}
+    >>> logits_of_last(array([[[5.0], [10.0]]]), p, model=gpt, config=config).tolist()
+    [[10.0, 20.0, 30.0]]
+    """
     y, _ = matmul(h[:, -1], model.head(p, config))
     return to_host(maybe_capped(y, cap=logit_cap(config))[0])
 
@@ -71,6 +85,14 @@ def generate(
     `cache=False` computes every step from scratch.
     Source:  documents 002 sec. 3.2.
     Raises:  ValueError if the prompt is empty or longer than the context of a model that has keys and values.
+
+    >>> from refllm.models import gpt
+    >>> config = gpt.Config(vocabulary=3, context=8, layers=1, heads=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, gpt.shapes(config))
+    >>> how = {"ids": array([[0]]), "new_tokens": 3, "padding": None, "temperature": 1.0, "top_k": None, "top_p": None}
+    >>> draws = array([[0.1, 0.5, 0.9]])  # of three tokens that are as likely
+    >>> [int(t[0]) for t, _ in generate(p, model=gpt, config=config, uniforms=draws, cache=True, **how)]
+    [0, 1, 2]
     """
     limited = hasattr(model, "cache_shape")
     xp, most = namespace(ids), config.context if limited else ids.shape[1] + new_tokens

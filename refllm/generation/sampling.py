@@ -12,7 +12,13 @@ from refllm.ops.softmax import softmax
 
 @declared_kinds
 def check_sampling(*, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """UserError unless the three are what `choose` takes."""
+    """UserError unless the three are what `choose` takes.
+
+    >>> check_sampling(temperature=1.0, top_k=None, top_p=0.9)
+    >>> check_sampling(temperature=0.0, top_k=None, top_p=None)
+    Traceback (most recent call last):
+    refllm.errors.UserError: ...
+    """
     if not temperature > 0:
         raise UserError(f"temperature must be above 0, got {temperature}; for the most probable token use --greedy")
     if top_k is not None and top_k < 1:
@@ -37,6 +43,12 @@ def choose(
              it. The order is that of the logits, so that top_k = 1 and a tiny top_p are greedy even where rounding
              makes probabilities equal.
     Raises:  UserError as `check_sampling`.
+
+    >>> z, how = np.log(array([[0.2, 0.5, 0.3]])), {"temperature": 1.0, "top_k": None, "top_p": None}
+    >>> [choose(z, uniforms=u, **how).tolist() for u in (None, array([0.1]), array([0.6]), array([0.9]))]
+    [[1], [0], [1], [2]]
+    >>> choose(z, uniforms=array([0.1]), temperature=1.0, top_k=None, top_p=0.7).tolist()  # 0.5 and 0.3 are enough
+    [1]
     """
     check_sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     xp = namespace(logits)

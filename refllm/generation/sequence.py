@@ -27,6 +27,15 @@ def write(
     ended.
     Source:  documents 002 sec. 3.2, 004 sec. 4.1.
     Raises:  UserError if the writer has no room for them.
+
+    >>> from refllm.generation.writer import CausalWriter
+    >>> from refllm.models import gpt
+    >>> config = gpt.Config(vocabulary=3, context=8, layers=1, heads=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, gpt.shapes(config))
+    >>> writer = CausalWriter(p, model=gpt, config=config, rows=1, room=8, padding=None)
+    >>> how = {"temperature": 1.0, "top_k": None, "top_p": None, "uniforms": array([[0.1, 0.5, 0.9, 0.1]])}
+    >>> write(writer, ids=array([[0]]), new_tokens=4, end=2, **how)  # token 2 ends it
+    [(0, 1, 2)]
     """
     require_step(writer, ids, new_tokens)
     written: list[tuple[int, ...]] = [() for _ in range(len(ids))]

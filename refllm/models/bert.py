@@ -151,6 +151,14 @@ def encode(
     Special: `attention_mask` is false at the padding. What stands there does not reach the text; the states at the
              padding mean nothing.
     Raises:  UserError if the tokens outgrow the context.
+
+    >>> config = Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p, ids = initial(config, np.random.default_rng(0)), array([[1, 2, 3]])
+    >>> seen = array([[[[True, True, False]]]])
+    >>> how = {"segments": 0 * ids, "attention_mask": seen, "config": config, "dropout_mask": None}
+    >>> y, z = (encode(p, ids=x, **how)[0] for x in (ids, array([[1, 2, 4]])))
+    >>> y.shape, bool((y[:, :2] == z[:, :2]).all())  # padding does not reach the text
+    ((1, 3, 2), True)
     """
     require_parameters("bert", p, config, shapes)
     require_draws("bert", dropout_mask, dropout_widths, config)
@@ -203,6 +211,12 @@ def masked_transform(h: Array, p: Tree, *, config: Config) -> tuple[Array, Calla
     Shapes:  h (..., C); masked.W (C, C); masked.b (C,); masked.norm.g (C,); masked.norm.b (C,); masked.bias (V,)
              -> t (..., C)
     Back:    gives dh and the gradients of W, b and the norm of "masked"; `bias` belongs to the decoder.
+
+    >>> config = Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> p["masked"]["norm"]["b"] = array([1.0, 2.0])  # all else is zero, and the norm's shift remains
+    >>> masked_transform(ones((1, 2)), p, config=config)[0].tolist()
+    [[1.0, 2.0]]
     """
     q = p["masked"]
     z, back_linear = linear(h, q["W"], q["b"])
@@ -225,6 +239,12 @@ def masked_logits(h: Array, p: Tree, *, config: Config) -> tuple[Array, Callable
     Shapes:  h (..., C); p tree; token (V, C); masked.W (C, C); masked.b (C,); masked.norm.g (C,); masked.norm.b (C,);
              masked.bias (V,) -> y (..., V)
     Back:    gives dh and the gradients of "token" and "masked".
+
+    >>> config = Config(vocabulary=3, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> p["masked"]["bias"] = array([1.0, 2.0, 3.0])
+    >>> masked_logits(ones((1, 2)), p, config=config)[0].tolist()
+    [[1.0, 2.0, 3.0]]
     """
     t, back_transform = masked_transform(h, p, config=config)
     y, back_decoder = linear(t, p["token"].T, p["masked"]["bias"])
@@ -244,6 +264,10 @@ def pooled(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array, Tre
     Source:  Devlin et al. 2019 sec. 3 (C, the final state of [CLS]) and code; documents 000 sec. 4.2.
     Shapes:  h (B, T, C); pooler.W (C, C); pooler.b (C,) -> y (B, C)
     Back:    gives dh, zero but at [CLS], and the gradient of "pooler".
+
+    >>> h = array([[[1000.0], [5.0]]])  # the state of [CLS], and another
+    >>> pooled(h, {"pooler": {"W": ones((1, 1)), "b": zeros(1)}})[0].tolist()
+    [[1.0]]
     """
     if not h.shape[1]:
         raise ValueError("pooled: h (B, T, C) needs a place for [CLS], the first token; got T = 0")
@@ -268,6 +292,10 @@ def pair_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array
     Source:  Devlin et al. 2019 sec. 3.1; Lan et al. 2020 (arXiv:1909.11942) sec. 3.1; documents 000 sec. 3.2.
     Shapes:  h (B, T, C); pair.W (C, 2); pair.b (2,) -> y (B, 2)
     Back:    gives dh and the gradients of "pooler" and "pair".
+
+    >>> p = {"pooler": {"W": ones((1, 1)), "b": zeros(1)}, "pair": {"W": array([[3.0, -3.0]]), "b": zeros(2)}}
+    >>> pair_logits(array([[[1000.0], [5.0]]]), p)[0].tolist()
+    [[3.0, -3.0]]
     """
     return _logits_of_pooled(h, p, head="pair", dropout_mask=None, rate=0.0)
 
@@ -282,6 +310,10 @@ def class_logits(
     Shapes:  h (B, T, C); dropout_mask bool (B, C), or None; classes.W (C, labels); classes.b (labels,)
              -> y (B, labels)
     Back:    gives dh and the gradients of "pooler" and "classes".
+
+    >>> p = {"pooler": {"W": ones((1, 1)), "b": zeros(1)}, "classes": {"W": array([[3.0, 2.0, 1.0]]), "b": zeros(3)}}
+    >>> class_logits(array([[[1000.0]]]), p, dropout_mask=None, rate=0.0)[0].tolist()
+    [[3.0, 2.0, 1.0]]
     """
     return _logits_of_pooled(h, p, head="classes", dropout_mask=dropout_mask, rate=rate)
 
@@ -308,6 +340,10 @@ def span_logits(h: Array, p: Tree) -> tuple[Array, Callable[[Array], tuple[Array
     Source:  Devlin et al. 2019 sec. 4.2; documents 000 sec. 6.
     Shapes:  h (B, T, C); span.W (C, 2); span.b (2,) -> y (B, T, 2)
     Back:    gives dh and the gradient of "span".
+
+    >>> p = {"span": {"W": array([[1.0, -1.0]]), "b": zeros(2)}}
+    >>> span_logits(array([[[2.0], [5.0]]]), p)[0].tolist()  # a start and an end for each place
+    [[[2.0, -2.0], [5.0, -5.0]]]
     """
     y, back_linear = linear(h, **p["span"])
 

@@ -206,6 +206,13 @@ def encode(
     Special: `attention_mask` is false at the padding. What stands there does not reach the rest; the memory at the
              padding means nothing.
     Raises:  UserError if the source is longer than the context.
+
+    >>> config = Config(5, context=4, encoder_layers=1, decoder_layers=1, heads=1, head_width=2, width=2, hidden=2)
+    >>> p, seen = initial(config, np.random.default_rng(0)), array([[True, True, False]])
+    >>> how = {"attention_mask": seen, "config": config, "dropout_mask": None}
+    >>> y, z = (encode(p, ids=ids, **how)[0] for ids in (array([[1, 2, 3]]), array([[1, 2, 4]])))
+    >>> y.shape, bool((y[:, :2] == z[:, :2]).all())  # padding does not reach the rest
+    ((1, 3, 2), True)
     """
     require_parameters("encoder_decoder", p, config, shapes)
     require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)["encoder"], config)
@@ -252,6 +259,13 @@ def decode(
     Special: n rows of ids after each other read the same row of memory. With a cache, ids are the tokens after those
              that it holds, and keys and values of the memory are those of its first use.
     Raises:  UserError if the target is longer than the context.
+
+    >>> config = Config(5, context=4, encoder_layers=1, decoder_layers=1, heads=1, head_width=2, width=2, hidden=2)
+    >>> p, memory = initial(config, np.random.default_rng(0)), ones((1, 3, 2))
+    >>> how = {"memory_mask": None, "config": config, "dropout_mask": None, "cache": None}
+    >>> y, z = (decode(p, memory, ids=ids, **how)[0] for ids in (array([[1, 2]]), array([[1, 3]])))
+    >>> bool((y[:, 0] == z[:, 0]).all()), bool((y[:, 1] == z[:, 1]).any())  # the past does not know the future
+    (True, False)
     """
     require_parameters("encoder_decoder", p, config, shapes, cache=cache)
     require_draws("encoder_decoder", dropout_mask, lambda c: dropout_widths(c)["decoder"], config)
@@ -298,6 +312,12 @@ def hidden_states(
     Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, C)
     Draws:   as `dropout_widths` says: those of `encode` in "encoder", those of `decode` in "decoder"
     Back:    back gives no gradient of the head, which is not used here.
+
+    >>> config = Config(5, context=4, encoder_layers=1, decoder_layers=1, heads=1, head_width=2, width=2, hidden=2)
+    >>> how = {"attention_mask": None, "config": config, "dropout_mask": None}
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> hidden_states(p, source=array([[1, 2, 3]]), ids=array([[0, 4]]), **how)[0].tolist()  # a norm with a gain of 0
+    [[[0.0, 0.0], [0.0, 0.0]]]
     """
     require_draws("encoder_decoder", dropout_mask, dropout_widths, config)
     memory, back_encode = encode(
@@ -354,6 +374,12 @@ def forward(
     Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; ids (B, T) in [0, V) -> y (B, T, V)
     Draws:   as in `hidden_states`
     Special: ids begin with the start token.
+
+    >>> config = Config(5, context=4, encoder_layers=1, decoder_layers=1, heads=1, head_width=2, width=2, hidden=2)
+    >>> how = {"attention_mask": None, "config": config, "dropout_mask": None}
+    >>> p = initial(config, np.random.default_rng(0))
+    >>> forward(p, source=array([[1, 2, 3]]), ids=array([[0, 4]]), **how)[0].shape  # for each target place V logits
+    (1, 2, 5)
     """
     h, back_hidden = hidden_states(
         p, source=source, attention_mask=attention_mask, ids=ids, config=config, dropout_mask=dropout_mask

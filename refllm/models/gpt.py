@@ -112,6 +112,12 @@ def hidden_states(
     Draws:   as `dropout_widths` says, bool (B, T, C)
     Back:    the layers' pullbacks in reverse; back gives no gradient of the head, which is not used here.
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
+
+    >>> config = Config(vocabulary=5, context=4, layers=2, heads=1, width=2, hidden=2)
+    >>> p, how = initial(config, np.random.default_rng(0)), {"config": config, "dropout_mask": None, "cache": None}
+    >>> y, z = (hidden_states(p, ids=ids, **how)[0] for ids in (array([[1, 2, 3]]), array([[1, 2, 4]])))
+    >>> bool((y[:, :2] == z[:, :2]).all()), bool((y[:, 2] == z[:, 2]).any())  # the past does not know the future
+    (True, False)
     """
     require_parameters("gpt", p, config, shapes, cache=cache)
     require_draws("gpt", dropout_mask, dropout_widths, config)
@@ -168,6 +174,11 @@ def forward(
 
     Source:  documents 002 sec. 4.2: P(x_{t+1} | x_≤t) = softmax(h_t W).
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+
+    >>> config = Config(vocabulary=3, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> forward(p, ids=array([[1, 2]]), config=config, dropout_mask=None, cache=None)[0].tolist()  # knows nothing
+    [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

@@ -160,6 +160,12 @@ def hidden_states(
     Special: with a cache and a carried state the text goes on from there; the pullback then serves the new tokens
              alone.
     Raises:  UserError if the model is bidirectional; ValueError if the tokens outgrow the context.
+
+    >>> config = Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p, how = initial(config, np.random.default_rng(0)), {"config": config, "dropout_mask": None, "cache": None}
+    >>> y, z = (hidden_states(p, ids=ids, **how)[0] for ids in (array([[1, 2, 3]]), array([[1, 2, 4]])))
+    >>> bool((y[:, :2] == z[:, :2]).all()), bool((y[:, 2] == z[:, 2]).any())  # the past does not know the future
+    (True, False)
     """
     if config.bidirectional:
         raise UserError(
@@ -197,6 +203,13 @@ def encode(
     Special: M = N, bidirectional 2N. Padding, where `attention_mask` is false, on either side, is attended by nothing
              and passes the recurrent states on unchanged. What stands at its places in y means nothing.
     Raises:  ValueError if the tokens outgrow the context.
+
+    >>> config = Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p, seen = initial(config, np.random.default_rng(0)), array([[True, True, False]])
+    >>> how = {"attention_mask": seen, "config": config, "dropout_mask": None}
+    >>> y, z = (encode(p, ids=ids, **how)[0] for ids in (array([[1, 2, 3]]), array([[1, 2, 4]])))
+    >>> y.shape, bool((y[:, :2] == z[:, :2]).all())  # padding does not reach the text
+    ((1, 3, 2), True)
     """
     require_parameters("hybrid", p, config, _shapes_without_head if isinstance(p, dict) and "head" not in p else shapes)
     require_draws("hybrid", dropout_mask, dropout_widths, config)
@@ -280,6 +293,11 @@ def head(p: Tree, config: Config) -> Array:
     """The weights of the output layer
 
     Shapes:  p tree; head (N, V) -> W (N, V)
+
+    >>> config = Config(vocabulary=3, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> head(p, config) is p["head"], p["head"].shape
+    (True, (2, 3))
     """
     return p["head"]
 
@@ -299,6 +317,11 @@ def forward(
     Source:  documents 002 sec. 4.2, 003 sec. 4.3; erratum E9.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     Raises:  UserError if the model is bidirectional; ValueError if the tokens outgrow the context.
+
+    >>> config = Config(vocabulary=3, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> forward(p, ids=array([[1, 2]]), config=config, dropout_mask=None, cache=None)[0].tolist()  # knows nothing
+    [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

@@ -71,6 +71,11 @@ class NGram:
         The vocabulary is not estimated: give that of the text to be scored too, or it meets tokens without a number.
 
         Raises: UserError if n < 0, vocabulary < 1, a token is not in [0, vocabulary), or there are fewer than n.
+
+        >>> model = NGram.fit(array([0, 1, 0, 1, 0, 2]), n=2, vocabulary=3)
+        >>> p = model.probability(array([0]))
+        >>> bool(p[1] > p[2] > p[0] > 0), float(p.sum().round(12))  # 0 1 was seen twice, 0 2 once, 0 0 never
+        (True, 1.0)
         """
         return cls.fit_orders(tokens, orders=[n], vocabulary=vocabulary)[n]
 
@@ -183,7 +188,12 @@ def in_vocabulary(tokens: Tokens, vocabulary: int) -> NDArray[np.int64]:
 
 
 def log_probabilities(model: NGram, before: Tokens, tokens: Tokens) -> NDArray[np.float64]:
-    """log p of each of `tokens`, which follow `before`, (T,)."""
+    """log p of each of `tokens`, which follow `before`, (T,).
+
+    >>> nothing = NGram.fit(array([0, 1]), n=0, vocabulary=4)  # the uniform model
+    >>> (log_probabilities(nothing, array([0]), array([1, 3])) / math.log(4)).tolist()
+    [-1.0, -1.0]
+    """
     past = min(len(before), max(0, model.n - 1))
     return np.log(model.probabilities(np.concatenate([before[len(before) - past :], tokens]))[past:])
 
@@ -252,6 +262,11 @@ def forward(
     Source:  Chen & Goodman 1999; documents 001 ch. 1.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
     Special: nothing here has a gradient; `back` refuses.
+
+    >>> nothing = NGram.fit(array([0, 1]), n=1, vocabulary=2)
+    >>> y, _ = forward(tree_of(nothing), ids=array([[0]]), config=config_of(nothing), dropout_mask=None, cache=None)
+    >>> np.exp(y).round(12).tolist()  # each was seen once
+    [[[0.5, 0.5]]]
     """
     model, past = of_tree(p, config), config.order - 1
     before = np.zeros((len(ids), past), np.int64) if cache is None else cache.layers["last"]

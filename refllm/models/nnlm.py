@@ -96,6 +96,11 @@ def hidden_states(
     Special: M = N + 1, with the direct connections N + (n-1) C + 1. T may have any length.
              With a carried state, which is the vectors of the last n - 2 tokens, the text goes on from there; the
              pullback then serves the new tokens alone. Places of padding hold zeros, as those before the text do.
+
+    >>> config = Config(vocabulary=3, context=4, order=2, width=2, hidden=2)
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> hidden_states(p, ids=array([[1]]), config=config, dropout_mask=None, cache=None)[0].tolist()  # 1: the bias
+    [[[0.0, 0.0, 1.0]]]
     """
     require_parameters("nnlm", p, config, shapes, cache=cache)
     require_draws("nnlm", dropout_mask, dropout_widths, config)
@@ -138,6 +143,10 @@ def head(p: Tree, config: Config) -> Array:
     """The weights of the output layer: U, the direct connections W, and b, which the state's last column of ones meets
 
     Shapes:  p tree; U (N, V); W (K, V), or None; b (V,) -> y (N+K+1, V)
+
+    >>> config = Config(vocabulary=3, context=4, order=2, width=2, hidden=2)
+    >>> head(map_leaves(zeros, shapes(config)), config).shape  # two units and a bias for each token
+    (3, 3)
     """
     parts = [p["U"], p["W"], p["b"][None]] if config.direct else [p["U"], p["b"][None]]
     return namespace(p["U"]).concatenate(parts)
@@ -160,6 +169,12 @@ def forward(
 
     Source:  Bengio et al. 2003 sec. 2, eq. (1); documents 001 ch. 1.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+
+    >>> config = Config(vocabulary=3, context=4, order=2, width=2, hidden=2)
+    >>> p, how = initial(config, np.random.default_rng(0)), {"config": config, "dropout_mask": None, "cache": None}
+    >>> y = forward(p, ids=array([[1, 2, 1, 2]]), **how)[0]
+    >>> bool((y[0, 1] == y[0, 3]).all())  # of order 2 it sees the last token alone
+    True
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

@@ -25,6 +25,11 @@ def logits(
     Shapes:  h (B, T, C); W (C, V) -> y (B, T, V)
     Back:    of all parameters of the model: that of the hidden states at dh = dy Wᵀ, to which the model's
              `add_gradient` (its `add_head_gradient`) adds dW = Σ hᵀ dy.
+
+    >>> h, W = array([[[2.0]]]), array([[1.0, 3.0]])
+    >>> y, back = logits(h, lambda dh: {"of the states": dh}, W, lambda dp, dW, config: {**dp, "head": dW}, None)
+    >>> y.tolist(), {name: g.tolist() for name, g in back(ones((1, 1, 2))).items()}
+    ([[[2.0, 6.0]]], {'of the states': [[[4.0]]], 'head': [[2.0, 2.0]]})
     """
     y, back_head = matmul(h, W)
 
@@ -45,6 +50,10 @@ def head(p: Tree, config: Any) -> Array:
     """The weights of the output layer: the embedding's, transposed, where `config` ties them
 
     Shapes:  p tree; token (V, C), or None; head (C, V), or None -> W (C, V)
+
+    >>> class Tied: tied = True
+    >>> head({"token": array([[1.0], [2.0], [3.0]])}, Tied).tolist()  # the table of the tokens, transposed
+    [[1.0, 2.0, 3.0]]
     """
     return p["token"].T if config.tied else p["head"]
 

@@ -31,13 +31,23 @@ T5_1_1_SIZES = {
 
 
 def gpt2(size: str) -> gpt.Config:
-    """The published configurations of GPT-2; "small" has 124 439 808 parameters."""
+    """The published configurations of GPT-2; "small" has 124 439 808 parameters.
+
+    >>> config = gpt2("small")
+    >>> config.layers, config.heads, config.width, config.hidden // config.width
+    (12, 12, 768, 4)
+    """
     layers, heads, width = GPT2_SIZES[size]
     return gpt.Config(vocabulary=50257, context=1024, layers=layers, heads=heads, width=width, hidden=4 * width)
 
 
 def bert(size: str, *, outputs: tuple[str, ...] = ()) -> bert_file.Config:
-    """The published configurations of BERT; without heads "base" has 109 482 240 parameters and "large" 335 141 888."""
+    """The published configurations of BERT; without heads "base" has 109 482 240 parameters and "large" 335 141 888.
+
+    >>> config = bert("base")
+    >>> config.layers, config.heads, config.width, config.vocabulary
+    (12, 12, 768, 30522)
+    """
     layers, heads, width = BERT_SIZES[size]
     return bert_file.Config(
         vocabulary=30522, context=512, layers=layers, heads=heads, width=width, hidden=4 * width, dropout=0.1,
@@ -46,17 +56,32 @@ def bert(size: str, *, outputs: tuple[str, ...] = ()) -> bert_file.Config:
 
 
 def llama2(size: str) -> llama.Config:
-    """The published configurations of Llama 2; "7b" has 6 738 415 616 parameters."""
+    """The published configurations of Llama 2; "7b" has 6 738 415 616 parameters.
+
+    >>> config = llama2("7b")
+    >>> config.layers, config.heads, config.width, config.vocabulary
+    (32, 32, 4096, 32000)
+    """
     return llama.Config(vocabulary=32000, context=4096, **LLAMA2_SIZES[size])
 
 
 def tinyllama() -> llama.Config:
-    """TinyLlama 1.1B (Zhang et al. 2024, arXiv:2401.02385 sec. 2.2), with 1 100 048 384 parameters."""
+    """TinyLlama 1.1B (Zhang et al. 2024, arXiv:2401.02385 sec. 2.2), with 1 100 048 384 parameters.
+
+    >>> config = tinyllama()
+    >>> config.layers, config.heads, config.kv_heads, config.width
+    (22, 32, 4, 2048)
+    """
     return llama.Config(vocabulary=32000, context=2048, layers=22, heads=32, kv_heads=4, width=2048, hidden=5632)
 
 
 def vaswani(size: str, *, vocabulary: int = 37000) -> encoder_decoder.Config:
-    """The Transformer of 2017, "base" or "big" (its table 3), with its vocabulary of English and German."""
+    """The Transformer of 2017, "base" or "big" (its table 3), with its vocabulary of English and German.
+
+    >>> config = vaswani("base")
+    >>> config.encoder_layers, config.heads, config.width, config.hidden
+    (6, 8, 512, 2048)
+    """
     heads, width, hidden, dropout = VASWANI_SIZES[size]
     return encoder_decoder.Config(
         vocabulary=vocabulary, context=512, encoder_layers=6, decoder_layers=6, heads=heads, head_width=width // heads,
@@ -65,7 +90,12 @@ def vaswani(size: str, *, vocabulary: int = 37000) -> encoder_decoder.Config:
 
 
 def bart(size: str) -> encoder_decoder.Config:
-    """BART, "base" or "large"; "base" has 139 417 344 parameters, 139 420 416 with the unused rows of positions."""
+    """BART, "base" or "large"; "base" has 139 417 344 parameters, 139 420 416 with the unused rows of positions.
+
+    >>> config = bart("base")
+    >>> config.encoder_layers, config.decoder_layers, config.width
+    (6, 6, 768)
+    """
     layers, heads, width = BART_SIZES[size]
     return encoder_decoder.Config(
         vocabulary=50265, context=1024, encoder_layers=layers, decoder_layers=layers, heads=heads,
@@ -75,12 +105,21 @@ def bart(size: str) -> encoder_decoder.Config:
 
 
 def t5(size: str) -> encoder_decoder.Config:
-    """T5 of the paper (version 1.0), "small" to "3b"; "small" has 60 506 624 parameters."""
+    """T5 of the paper (version 1.0), "small" to "3b"; "small" has 60 506 624 parameters.
+
+    >>> config = t5("small")
+    >>> config.encoder_layers, config.heads * config.head_width, config.gated
+    (6, 512, False)
+    """
     return _t5(T5_SIZES[size], scaled_output=True)
 
 
 def t5_1_1(size: str) -> encoder_decoder.Config:
-    """Version 1.1 of T5: a gate in the feed-forward layers, an output layer of its own; "small" has 76 961 152."""
+    """Version 1.1 of T5: a gate in the feed-forward layers, an output layer of its own; "small" has 76 961 152.
+
+    >>> t5_1_1("small").gated, t5_1_1("small").tied
+    (True, False)
+    """
     return _t5(T5_1_1_SIZES[size], activation="gelu_tanh", gated=True, tied=False)
 
 

@@ -119,6 +119,12 @@ def hidden_states(
     Back:    back gives no gradient of the head, which is not used here.
     Special: T may have any length. With a carried state the layers go on from it and leave theirs in it; the pullback
              then serves the new tokens alone. Where the state knows of padding, none of it enters.
+
+    >>> config = Config(vocabulary=5, context=4, layers=1, width=2, hidden=2)
+    >>> p, how = initial(config, np.random.default_rng(0)), {"config": config, "dropout_mask": None, "cache": None}
+    >>> y, z = (hidden_states(p, ids=ids, **how)[0] for ids in (array([[1, 2, 3]]), array([[1, 2, 4]])))
+    >>> bool((y[:, :2] == z[:, :2]).all()), bool((y[:, 2] == z[:, 2]).any())  # the past does not know the future
+    (True, False)
     """
     require_parameters("recurrent_lm", p, config, shapes, cache=cache)
     require_draws("recurrent_lm", dropout_mask, dropout_widths, config)
@@ -161,6 +167,11 @@ def forward(
 
     Source:  documents 002 sec. 4.2, 003 sec. 5.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+
+    >>> config = Config(vocabulary=3, context=4, layers=1, width=2, hidden=2)
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> forward(p, ids=array([[1, 2]]), config=config, dropout_mask=None, cache=None)[0].tolist()  # knows nothing
+    [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

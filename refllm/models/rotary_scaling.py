@@ -40,6 +40,9 @@ def linear_frequencies(*, width: int, base: float, factor: float) -> tuple[float
     """ROPE-SCALE: θ_i = base^(-2i/D) / factor
 
     Source:  Chen et al. 2023 (arXiv:2306.15595) sec. 2.3.
+
+    >>> [round(θ, 12) for θ in linear_frequencies(width=4, base=100.0, factor=2.0)]
+    [0.5, 0.05]
     """
     return tuple(f / factor for f in trained_frequencies(width, base))
 
@@ -49,6 +52,13 @@ def dynamic_frequencies(*, width: int, base: float, factor: float, original: int
     1 + factor · (length / original - 1); up to the trained length they are those of the training
 
     Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.3, and the code of transformers (modeling_rope_utils.py).
+
+    >>> how = {"width": 4, "base": 100.0, "factor": 2.0, "original": 8}
+    >>> dynamic_frequencies(length=8, **how) == trained_frequencies(4, 100.0)
+    True
+    >>> fast, slow = dynamic_frequencies(length=16, **how)  # the factor is 1 + 2 (16 / 8 - 1) = 3
+    >>> fast, round(0.1 / slow, 12)  # the fastest stays, the slowest is divided by the factor
+    (1.0, 3.0)
     """
     stretched = 1 + factor * (max(length, original) / original - 1)
     return trained_frequencies(width, base * stretched ** (width / (width - 2)))
@@ -63,6 +73,11 @@ def yarn_frequencies(
     `rounded`: its ends are the last pair with at least beta_fast turns and the first with at most beta_slow, as in the
     text. Otherwise they lie between pairs, as configurations with `truncate` false ask.
     Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.2, in the form of the authors' code.
+
+    >>> how = {"beta_fast": 32.0, "beta_slow": 1.0, "rounded": True}
+    >>> θ = yarn_frequencies(width=8, base=1e4, factor=4.0, original=64, **how)
+    >>> (array(trained_frequencies(8, 1e4)) / θ).round(12).tolist()[-1]  # the slowest never turns once
+    4.0
     """
     low, high = (
         width * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (beta_fast, beta_slow)
@@ -82,6 +97,9 @@ def yarn_scale(factor: float, mscale: float = 1.0) -> float:
     """ROPE-SCALE: what queries and keys are multiplied by: 0.1 · mscale · ln(factor) + 1, and 1 for a factor up to 1
 
     Source:  Peng et al. 2023 (arXiv:2309.00071) sec. 3.4; mscale is of the code of transformers.
+
+    >>> yarn_scale(1.0), round(yarn_scale(math.e), 12)
+    (1.0, 1.1)
     """
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
@@ -93,6 +111,10 @@ def llama3_frequencies(
     that turns more than high_factor times stays, and between them it is a mixture by the number of turns
 
     Source:  the code of Llama 3.1, which Dubey et al. 2024 (arXiv:2407.21783) describe.
+
+    >>> θ = llama3_frequencies(width=4, base=1e8, factor=8.0, original=8192, low_factor=1.0, high_factor=4.0)
+    >>> [round(a / b, 12) for a, b in zip(trained_frequencies(4, 1e8), θ)]  # 1,304 turns, and less than one
+    [1.0, 8.0]
     """
     found = []
     for f in trained_frequencies(width, base):
@@ -103,5 +125,9 @@ def llama3_frequencies(
 
 
 def trained_frequencies(width: int, base: float) -> tuple[float, ...]:
-    """base^(-2i/D) for every pair i < D/2."""
+    """base^(-2i/D) for every pair i < D/2.
+
+    >>> [round(θ, 12) for θ in trained_frequencies(4, 100.0)]  # 100^0 and 100^(-1/2)
+    [1.0, 0.1]
+    """
     return tuple(math.exp(-2 * i / width * math.log(base)) for i in range(width // 2))

@@ -158,6 +158,12 @@ def balanced_states(p: Tree, *, ids: Array, config: Config, dropout_mask: Tree |
     Back:    back(dy, dbalance). The loss adds config.balance * balance to its mean over the tokens.
     Special: a mean over texts, so that the balances of two shards, weighted by their texts, are that of both together.
     Raises:  UserError if so short a text leaves an expert no place; ValueError if it is longer than the context.
+
+    >>> config = Config(vocabulary=5, context=4, layers=2, heads=1, width=2, hidden=2, experts=2)
+    >>> p = map_leaves(zeros, shapes(config))  # of experts as likely the first takes all: E f P = 2 · 1 · 1/2
+    >>> (y, balance), back = balanced_states(p, ids=array([[1, 2, 3, 4]]), config=config, dropout_mask=None)
+    >>> y.shape, float(balance)
+    ((1, 4, 2), 1.0)
     """
     require_parameters("switch", p, config, shapes)
     require_draws("switch", dropout_mask, dropout_widths, config)
@@ -178,6 +184,12 @@ def hidden_states(
     Shapes:  ids (B, T) in [0, V) -> y (B, T, C)
     Draws:   as `dropout_widths` says, bool (B, T, C)
     Raises:  ValueError if the tokens (with those in the cache) outgrow the context.
+
+    >>> config = Config(vocabulary=5, context=4, layers=2, heads=1, width=2, hidden=2, experts=2)
+    >>> p, how = initial(config, np.random.default_rng(0)), {"config": config, "dropout_mask": None, "cache": None}
+    >>> y, z = (hidden_states(p, ids=ids, **how)[0] for ids in (array([[1, 2, 3]]), array([[1, 2, 4]])))
+    >>> bool((y[:, :2] == z[:, :2]).all()), bool((y[:, 2] == z[:, 2]).any())  # the past does not know the future
+    (True, False)
     """
     require_parameters("switch", p, config, shapes, cache=cache)
     require_draws("switch", dropout_mask, dropout_widths, config)
@@ -215,6 +227,11 @@ def head(p: Tree, config: Config) -> Array:
     """The weights of the output layer
 
     Shapes:  p tree; token (V, C) -> W (C, V)
+
+    >>> config = Config(vocabulary=3, context=4, layers=2, heads=1, width=1, hidden=2)
+    >>> p = map_leaves(zeros, shapes(config)) | {"token": array([[1.0], [2.0], [3.0]])}
+    >>> head(p, config).tolist()  # the table of the tokens, transposed
+    [[1.0, 2.0, 3.0]]
     """
     return p["token"].T
 
@@ -233,6 +250,11 @@ def forward(
 
     Source:  Fedus et al. 2021 (arXiv:2101.03961) sec. 2.1; documents 002 sec. 4.2.
     Shapes:  ids (B, T) in [0, V) -> y (B, T, V)
+
+    >>> config = Config(vocabulary=3, context=4, layers=2, heads=1, width=2, hidden=2, experts=2)
+    >>> p = map_leaves(zeros, shapes(config))
+    >>> forward(p, ids=array([[1, 2]]), config=config, dropout_mask=None, cache=None)[0].tolist()  # knows nothing
+    [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]
     """
     h, back_hidden = hidden_states(p, ids=ids, config=config, dropout_mask=dropout_mask, cache=cache)
     return logits(h, back_hidden, head(p, config), add_head_gradient, config)

@@ -53,6 +53,13 @@ def causal_loss(
     Shapes:  ids (B, T) in [0, V); targets (B, T) in [0, V) or `ignore` -> y ()
     Special: the balance is a mean over texts and N a number of places, so that with experts shards add up only where
              all texts have as many places that count. N is 1 if none does, as in the mean of `cross_entropy`.
+
+    >>> from refllm.models import gpt
+    >>> config = gpt.Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> how = {"ids": array([[1, 2, 3]]), "targets": array([[2, 3, -1]]), "ignore": -1, "dropout_mask": None}
+    >>> p = map_leaves(zeros, gpt.shapes(config))  # a model that knows nothing: log V for each place that counts
+    >>> round(float(causal_loss(p, model=gpt, config=config, **how)[0] / math.log(5)), 12)
+    2.0
     """
     if hasattr(model, "balanced_states"):
         return _balanced_loss(
@@ -129,6 +136,10 @@ def sentence_log_probability(logits: Array, *, ids: Array, ignore: int | None) -
     Source:  documents 002 sec. 4.2; Shannon 1948.
     Shapes:  logits (..., T, V); ids (..., T) in [0, V) or `ignore` -> y (...)
     Special: ids are x_2 ... x_T of a sentence: one fewer than it has.
+
+    >>> y = sentence_log_probability(zeros((2, 3, 4)), ids=array([[0, 1, 2], [3, -1, -1]]), ignore=-1)
+    >>> (y / math.log(4)).round(12).tolist()
+    [-3.0, -1.0]
     """
     nll, _ = cross_entropy(logits, targets=ids, ignore=ignore, reduction="none")
     return -nll.sum(axis=-1)

@@ -35,6 +35,13 @@ def class_nll(
     Shapes:  h (B, T, C); targets (B,) in [0, labels); weights real (B,), or None; dropout_mask bool (B, C), or None
              -> y ()
     Back:    gives dh and the gradients of "pooler" and "classes".
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(5, context=4, layers=1, heads=1, width=2, hidden=2, outputs=("classes",), labels=3)
+    >>> p, h = map_leaves(zeros, bert.shapes(config)), ones((2, 4, 2))
+    >>> how = {"targets": array([0, 2]), "weights": array([1.0, 4.0]), "smoothing": 0.0, "dropout_mask": None}
+    >>> round(float(class_nll(h, p, model=bert, config=config, **how)[0] / math.log(3)), 12)  # of weights 1 and 4
+    5.0
     """
     logits, back_logits = model.class_logits(h, p, dropout_mask=dropout_mask, rate=config.dropout)
     how: dict[str, Any] = {"targets": targets, "ignore": None, "smoothing": smoothing}
@@ -71,6 +78,14 @@ def classification_loss(
     Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
              targets (B,) in [0, labels); weights real (B,), or None -> y ()
     Draws:   those of `encode`, and in "classes" one of bool (B, C) for the pooled state
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(5, context=4, layers=1, heads=1, width=2, hidden=2, outputs=("classes",), labels=3)
+    >>> p, ids = map_leaves(zeros, bert.shapes(config)), array([[1, 2], [3, 4]])
+    >>> how = {"segments": 0 * ids, "attention_mask": None, "targets": array([0, 2]), "weights": None, "smoothing": 0.0}
+    >>> y = classification_loss(p, model=bert, ids=ids, config=config, dropout_mask=None, **how)[0]
+    >>> round(float(y / math.log(3)), 12)  # log 3 for each of two texts
+    2.0
     """
     inside, pooled = apart(dropout_mask)
     h, back_h = model.encode(

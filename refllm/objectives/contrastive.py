@@ -24,6 +24,14 @@ def sentence_vectors(
     Source:  Reimers & Gurevych 2019 (arXiv:1908.10084) sec. 3; documents 002 sec. 3.3.
     Shapes:  ids (N, T) in [0, V); token_mask bool (N, T) -> y (N, C)
     Back:    gives the parameters that the encoder used.
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(5, context=4, layers=1, heads=1, width=2, hidden=2, outputs=())
+    >>> p, how = bert.initial(config, np.random.default_rng(0)), {"model": bert, "config": config, "dropout_mask": None}
+    >>> ids, seen = array([[1, 2, 0], [1, 2, 4]]), array([[True, True, False]] * 2)
+    >>> y = sentence_vectors(p, ids=ids, token_mask=seen, **how)[0]
+    >>> y.shape, bool((y[0] == y[1]).all())  # what is no token does not count
+    ((2, 2), True)
     """
     h, back_encode = model.encode(
         p,
@@ -57,6 +65,13 @@ def contrastive_loss(
     Shapes:  ids (N, 2, T) in [0, V); token_mask bool (N, 2, T) -> y ()
     Draws:   those of `encode` for (2 N, T) tokens, those of a pair after each other
     Raises:  UserError for less than two pairs: there would be nothing to tell them from.
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(5, context=4, layers=1, heads=1, width=2, hidden=2, outputs=())
+    >>> p, ids = bert.initial(config, np.random.default_rng(0)), array([[[1, 2], [1, 2]]] * 4)  # four pairs, all alike
+    >>> how = {"model": bert, "token_mask": ids > 0, "temperature": 0.1, "config": config, "dropout_mask": None}
+    >>> round(float(contrastive_loss(p, ids=ids, **how)[0] / math.log(4)), 9)  # log 4 for each
+    4.0
     """
     N, _, T = ids.shape
     if N < 2:

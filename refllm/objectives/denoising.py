@@ -40,6 +40,15 @@ def denoising_loss(
     Shapes:  source (B, S) in [0, V); attention_mask bool (B, S), or None; ids (B, T) in [0, V); counted bool (B, T) ->
              y ()
     Special: source is x̃, ids are x, counted is m; `attention_mask` and `counted` are false at the padding.
+
+    >>> from refllm.models import encoder_decoder as model
+    >>> sizes = {"heads": 1, "head_width": 2, "width": 2, "hidden": 2}
+    >>> config = model.Config(vocabulary=5, context=4, encoder_layers=1, decoder_layers=1, **sizes)
+    >>> how = {"source": array([[1, 2, 3]]), "attention_mask": None, "config": config, "dropout_mask": None}
+    >>> how |= {"ids": array([[1, 4, 3]]), "counted": array([[True, True, False]]), "start": 0}
+    >>> y = denoising_loss(map_leaves(zeros, model.shapes(config)), model=model, **how)[0]
+    >>> round(float(y / math.log(5)), 12)  # log V for each of two places
+    2.0
     """
     xp = namespace(ids)
     if not 0 <= start < config.vocabulary:

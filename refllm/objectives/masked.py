@@ -30,6 +30,13 @@ def masked_nll(
              p tree; token (V, C); masked tree -> y ()
     Back:    gives dh, zero at the other places, and the gradients of "token" and "masked".
     Raises:  UserError if the batch has no masked position; IndexError if one lies outside the text.
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p, h = map_leaves(zeros, bert.shapes(config)), ones((1, 4, 2))
+    >>> how = {"positions": array([[1, 3]]), "targets": array([[4, -1]]), "ignore": -1, "config": config}
+    >>> round(float(masked_nll(h, p, model=bert, **how)[0] / math.log(5)), 12)  # one place counts
+    1.0
     """
     (B, T, C), M = h.shape, positions.shape[1]
     if M == 0:
@@ -76,6 +83,14 @@ def masked_loss(
              positions (B, M) in [0, T); targets (B, M) in [0, V) or `ignore` -> y ()
     Special: ids are the corrupted text, targets the words that stood at the positions.
     Raises:  UserError if the batch has no masked position.
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p, ids = map_leaves(zeros, bert.shapes(config)), array([[1, 2, 3, 4]])
+    >>> how = {"segments": 0 * ids, "attention_mask": None, "config": config, "dropout_mask": None}
+    >>> y = masked_loss(p, model=bert, ids=ids, positions=array([[1, 3]]), targets=array([[4, 1]]), ignore=-1, **how)[0]
+    >>> round(float(y / math.log(5)), 12)
+    2.0
     """
     h, back_h = model.encode(
         p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask
@@ -95,6 +110,9 @@ def counted(targets: Array, *, ignore: int, what: str) -> int:
     """How many targets count: the divisor of a mean, from host arrays of the WHOLE batch.
 
     Raises:  UserError if none does.
+
+    >>> counted(array([[4, -1], [-1, 2]]), ignore=-1, what="masked positions")
+    2
     """
     count = int((targets != ignore).sum())
     if count == 0:

@@ -37,6 +37,16 @@ def pretraining_loss(
     Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
              positions (B,
              M) in [0, T); targets (B, M) in [0, V) or `ignore`; pair (B,) in [0, 2) or `ignore` -> y[2] ()
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p, ids = map_leaves(zeros, bert.shapes(config)), array([[1, 2, 3, 4]])
+    >>> how = {"segments": 0 * ids, "attention_mask": None, "config": config, "dropout_mask": None, "ignore": -1}
+    >>> (words, pairs), back = pretraining_loss(
+    ...     p, model=bert, ids=ids, positions=array([[1, 3]]), targets=array([[4, 1]]), pair=array([1]), **how
+    ... )
+    >>> round(float(words / math.log(5)), 12), round(float(pairs / math.log(2)), 12)
+    (2.0, 1.0)
     """
     h, back_h = model.encode(
         p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask

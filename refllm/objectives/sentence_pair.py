@@ -20,6 +20,12 @@ def pair_nll(h: Array, p: Tree, *, model: Encoder, targets: Array, ignore: int |
     Shapes:  h (B, T, C); targets (B,) in [0, 2) or `ignore` -> y ()
     Special: 0 is in sequence, 1 is not.
     Back:    gives dh and the gradients of "pooler" and "pair".
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p, h = map_leaves(zeros, bert.shapes(config)), ones((2, 4, 2))
+    >>> round(float(pair_nll(h, p, model=bert, targets=array([0, -1]), ignore=-1)[0] / math.log(2)), 12)
+    1.0
     """
     logits, back_logits = model.pair_logits(h, p)
     y, back_nll = cross_entropy(logits, targets=targets, ignore=ignore, reduction="sum")
@@ -46,6 +52,14 @@ def pair_loss(
     Shapes:  ids (B, T) in [0, V); segments (B, T) in [0, segments); attention_mask bool (B, 1, 1, T), or None;
              targets (B,) in [0, 2) or `ignore` -> y ()
     Special: segments are 0 in [CLS] a [SEP], 1 in b [SEP]; targets 0 in sequence, 1 not.
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(vocabulary=5, context=4, layers=1, heads=1, width=2, hidden=2)
+    >>> p, ids = map_leaves(zeros, bert.shapes(config)), array([[1, 2], [3, 4]])
+    >>> how = {"segments": array([[0, 1], [0, 1]]), "attention_mask": None, "config": config, "dropout_mask": None}
+    >>> y = pair_loss(p, model=bert, ids=ids, targets=array([0, 1]), ignore=None, **how)[0]
+    >>> round(float(y / math.log(2)), 12)
+    2.0
     """
     h, back_h = model.encode(
         p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask

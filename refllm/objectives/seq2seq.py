@@ -32,6 +32,9 @@ def shifted_right(targets: Array, *, start: int, ignore: int) -> Array:
     """What the decoder reads to predict `targets` (B, T): the start token and all of them but the last.
 
     Places of padding, whose target is `ignore`, hold the start token: no counted place comes after them.
+
+    >>> shifted_right(array([[5, 6, 7], [8, -1, -1]]), start=0, ignore=-1).tolist()
+    [[0, 5, 6], [0, 8, 0]]
     """
     xp = namespace(targets)
     before = xp.concatenate([xp.full_like(targets[:, :1], start), targets[:, :-1]], axis=1)
@@ -61,6 +64,15 @@ def seq2seq_loss(
              targets (B, T) in [0, V) or `ignore` -> y ()
     Draws:   those of `encode` in "encoder", those of `decode` in "decoder"
     Special: `attention_mask` is false at the padding; inputs are what `shifted_right` makes of the targets.
+
+    >>> from refllm.models import encoder_decoder as model
+    >>> sizes = {"heads": 1, "head_width": 2, "width": 2, "hidden": 2}
+    >>> config = model.Config(vocabulary=5, context=4, encoder_layers=1, decoder_layers=1, **sizes)
+    >>> how = {"source": array([[1, 2, 3]]), "attention_mask": None, "config": config, "dropout_mask": None}
+    >>> how |= {"inputs": array([[0, 4, 0]]), "targets": array([[4, 3, -1]]), "ignore": -1, "smoothing": 0.0}
+    >>> y = seq2seq_loss(map_leaves(zeros, model.shapes(config)), model=model, **how)[0]
+    >>> round(float(y / math.log(5)), 12)  # log V for each of two places
+    2.0
     """
     h, back_hidden = model.hidden_states(
         p, source=source, attention_mask=attention_mask, ids=inputs, config=config, dropout_mask=dropout_mask

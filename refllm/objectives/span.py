@@ -28,6 +28,13 @@ def span_nll(
     Shapes:  h (B, T, C); answer_mask bool (B, T), or None; targets (B, 2) in [0, T) or `ignore` -> y ()
     Back:    gives dh, zero where answer_mask is false, and the gradient of "span".
     Raises:  UserError if an answer lies where answer_mask is false.
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(5, context=4, layers=1, heads=1, width=2, hidden=2, outputs=("span",))
+    >>> p, h, may = map_leaves(zeros, bert.shapes(config)), ones((1, 4, 2)), array([[False, True, True, True]])
+    >>> y = span_nll(h, p, model=bert, answer_mask=may, targets=array([[1, 2]]), ignore=None)[0]
+    >>> round(float(y / math.log(3)), 12)  # one of three places for the start, and one for the end
+    2.0
     """
     xp = namespace(h)
     logits, back_logits = model.span_logits(h, p)
@@ -68,6 +75,14 @@ def span_loss(
     Special: ids are [CLS] question [SEP] text [SEP]; an answer may lie where `answer_mask` is true; targets are its
              start and its end.
     Raises:  UserError if an answer lies where answer_mask is false.
+
+    >>> from refllm.models import bert
+    >>> config = bert.Config(5, context=4, layers=1, heads=1, width=2, hidden=2, outputs=("span",))
+    >>> p, ids = map_leaves(zeros, bert.shapes(config)), array([[1, 2, 3, 4]])
+    >>> how = {"segments": 0 * ids, "attention_mask": None, "config": config, "dropout_mask": None, "ignore": None}
+    >>> y = span_loss(p, model=bert, ids=ids, answer_mask=None, targets=array([[1, 2]]), **how)[0]
+    >>> round(float(y / math.log(4)), 12)
+    2.0
     """
     h, back_h = model.encode(
         p, ids=ids, segments=segments, attention_mask=attention_mask, config=config, dropout_mask=dropout_mask
@@ -87,6 +102,11 @@ def best_spans(logits: Array, *, answer_mask: Array | None, longest: int) -> Arr
 
     Source:  Devlin et al. 2019 sec. 4.2 (the maximum scoring span with e >= s).
     Shapes:  logits (B, T, 2); answer_mask bool (B, T), or None -> spans int (B, 2)
+
+    >>> start, end = [0.0, 9.0, 0.0, 5.0], [8.0, 0.0, 7.0, 9.0]
+    >>> logits = np.stack([start, end], axis=-1)[None]  # 1 to 3 has the most, 1 to 2 where two places are the most
+    >>> [best_spans(logits, answer_mask=None, longest=n).tolist() for n in (4, 2)]
+    [[[1, 3]], [[1, 2]]]
     """
     xp = namespace(logits)
     T = logits.shape[1]

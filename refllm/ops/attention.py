@@ -41,6 +41,12 @@ def attention(
              finite all the same, padding too: their weight is 0, and 0 times NaN or infinity is NaN. Memory grows with
              T + S: beyond one tile of keys the weights are formed again in `back`.
     Raises:  ValueError for shapes that do not agree or an `attention_mask` that is not boolean or does not broadcast.
+
+    >>> v = array([[0.0], [4.0]])
+    >>> attention(zeros((2, 3)), zeros((2, 3)), v, causal=True, attention_mask=None)[0].tolist()  # first: itself
+    [[0.0], [2.0]]
+    >>> attention(zeros((2, 3)), zeros((2, 3)), v, causal=False, attention_mask=array([False, False]))[0].tolist()
+    [[0.0], [0.0]]
     """
     return _attend(q, k, v, None, cap=None, causal=causal, attention_mask=attention_mask)
 
@@ -64,6 +70,11 @@ def biased_attention(
              maximum must be taken off, a weight below `tiny` of the largest, the least normal number (1e-38 in
              float32), counts as 0. That changes y by at most 2 S tiny max|v|.
     Raises:  as `attention`; ValueError if r is not (H, T+S-1).
+
+    >>> q, v = zeros((1, 1, 3)), array([[[0.0], [4.0]]])
+    >>> r = array([[0.0, math.log(3)]])  # the key before the query, and the query's own: weights 1/4 and 3/4
+    >>> biased_attention(q, zeros((1, 2, 3)), v, r, causal=True, attention_mask=None)[0].round(12).tolist()
+    [[[3.0]]]
     """
     return _attend(q, k, v, r, cap=None, causal=causal, attention_mask=attention_mask)
 

@@ -17,6 +17,10 @@ def mean_pool(h: Array, *, token_mask: Array | None) -> tuple[Array, Callable[[A
     Shapes:  h (..., T, C); token_mask bool (..., T), or None -> y (..., C)
     Back:    dh[t] = dy / (number of these tokens), 0 at the others
     Special: token_mask = None takes every token. A text without a token gives zeros.
+
+    >>> h = array([[[1.0], [3.0], [99.0]]])
+    >>> mean_pool(h, token_mask=array([[True, True, False]]))[0].tolist()
+    [[2.0]]
     """
     xp = namespace(h)
     counts = xp.ones(h.shape[:-1], h.dtype) if token_mask is None else token_mask.astype(h.dtype)
@@ -39,6 +43,10 @@ def info_nce(a: Array, b: Array, *, temperature: float) -> tuple[Array, Callable
              n = a / |a|, m = b / |b|;  da = (dn - n Σ n dn) / |a|;  likewise db
     Special: a row of zeros has no direction: its cosines and its gradient are 0. One pair alone has the loss 0.
     Raises:  ValueError if there is no pair, the shapes differ, or the temperature is not positive.
+
+    >>> y, back = info_nce(ones((4, 2)), ones((4, 2)), temperature=0.1)  # all alike: one of four is guessed
+    >>> round(float(y / math.log(4)), 12)
+    1.0
     """
     N = len(a)
     if N == 0 or not temperature > 0:

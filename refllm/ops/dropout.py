@@ -17,6 +17,9 @@ def dropout(x: Array, *, dropout_mask: Array, rate: float) -> tuple[Array, Calla
     Shapes:  x (...); dropout_mask bool (...) -> y (...)
     Back:    dx = dy m / (1 - rate)
     Raises:  ValueError if rate is not in [0, 1) or dropout_mask is not boolean of x's shape.
+
+    >>> dropout(array([1.0, 2.0, 3.0, 4.0]), dropout_mask=array([True, False, True, False]), rate=0.5)[0].tolist()
+    [2.0, 0.0, 6.0, 0.0]
     """
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate must be at least 0 and below 1, got {rate}")

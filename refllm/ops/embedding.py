@@ -18,6 +18,10 @@ def embedding(E: Array, *, ids: Array) -> tuple[Array, Callable[[Array], Array]]
     Shapes:  E (V, C); ids (...) in [0, V) -> y (..., C)
     Back:    dE[v] = Σ of dy over the places where ids = v; a row that was not used gets zero.
     Raises:  IndexError if an id is not in [0, V). (Not checked on a device, where reading ids would wait for it.)
+
+    >>> y, back = embedding(array([[1.0, 2.0], [3.0, 4.0]]), ids=array([1, 1, 0]))
+    >>> y.tolist(), back(ones((3, 2))).tolist()  # row 1 is used twice
+    ([[3.0, 4.0], [3.0, 4.0], [1.0, 2.0]], [[1.0, 1.0], [2.0, 2.0]])
     """
     require_indices("embedding", ids=(ids, len(E)))
 

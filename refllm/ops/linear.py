@@ -19,6 +19,10 @@ def matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Array, Ar
     Shapes:  x (..., I); W (I, O) -> y (..., O)
     Back:    dx = dy Wᵀ;  dW = Σ over rows of xᵀ dy
     Raises:  ValueError if the width of x is not the height of W.
+
+    >>> y, back = matmul(array([[1.0, 2.0]]), array([[3.0], [4.0]]))
+    >>> y.tolist(), [g.tolist() for g in back(ones((1, 1)))]
+    ([[11.0]], [[[3.0, 4.0]], [[1.0], [2.0]]])
     """
     return _product(x, W)
 
@@ -31,6 +35,10 @@ def linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array], tuple
     Shapes:  x (..., I); W (I, O); b (O,) -> y (..., O)
     Back:    dx = dy Wᵀ;  dW = Σ over rows of xᵀ dy;  db = Σ over rows of dy
     Raises:  ValueError if the width of x is not the height of W, or b is not (O,).
+
+    >>> y, back = linear(array([[1.0, 2.0]]), array([[3.0], [4.0]]), array([5.0]))
+    >>> y.tolist(), back(ones((1, 1)))[2].tolist()
+    ([[16.0]], [1.0])
     """
     return _affine(x, W, b)
 
@@ -46,6 +54,11 @@ def heads(
     Shapes:  x (..., T, I); W (I, parts*heads*D); b (parts*heads*D,) -> y[parts] (..., heads, T, D)
     Back:    that of LINEAR, after the heads are put side by side again.
     Raises:  ValueError if parts * heads does not divide the width of W.
+
+    >>> x = array([[1.0, 2.0, 3.0, 4.0]])
+    >>> (y,), back = heads(x, np.eye(4), zeros(4), parts=1, heads=2)  # a head has two neighbours
+    >>> y.tolist()
+    [[[1.0, 2.0]], [[3.0, 4.0]]]
     """
     y, back_affine = _affine(x, W, b)
 

@@ -17,5 +17,9 @@ def multiply(a: Array, b: Array) -> tuple[Array, Callable[[Array], tuple[Array, 
     Shapes:  a (...); b (...) -> y (...)
     Back:    da = dy b;  db = dy a
     Raises:  ValueError if the shapes differ.
+
+    >>> y, back = multiply(array([2.0, 3.0]), array([5.0, 7.0]))
+    >>> y.tolist(), [g.tolist() for g in back(ones(2))]
+    ([10.0, 21.0], [[5.0, 7.0], [2.0, 3.0]])
     """
     return a * b, lambda dy: (dy * b, dy * a)

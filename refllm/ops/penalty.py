@@ -18,6 +18,10 @@ def l2_penalty(w: Array, *, strength: float) -> tuple[Array, Callable[[Array], A
     Shapes:  w (...) -> y ()
     Back:    dw = dy strength w
     Raises:  ValueError if the strength is negative.
+
+    >>> y, back = l2_penalty(array([3.0, 4.0]), strength=0.5)
+    >>> float(y), back(array(1.0)).tolist()
+    (6.25, [1.5, 2.0])
     """
     if not strength >= 0:
         raise ValueError(f"l2_penalty: strength must be at least 0, got {strength}")

@@ -20,6 +20,12 @@ def sinusoidal(p: Array, *, width: int) -> tuple[Array, Callable[[Array], Array]
     Back:    dp = Σ_i ω_i (dy(2i) cos(p ω_i) - dy(2i + 1) sin(p ω_i)),   ω_i = 10000^(-2i / C)
     Special: an odd width ends with a sine. Angles are formed in float64: at p = 10000 a float32 angle has three digits.
     Raises:  ValueError if p is not floating-point or the width is not positive.
+
+    >>> sinusoidal(array([0.0]), width=4)[0].tolist()
+    [[0.0, 1.0, 0.0, 1.0]]
+    >>> y = sinusoidal(array([3.0, 8.0]), width=4)[0]
+    >>> (y**2).sum(axis=1).round(12).tolist()  # every code has the length √(C/2)
+    [2.0, 2.0]
     """
     xp = namespace(p)
     omega = xp.exp(xp.arange(0, width, 2, dtype="float64") * (-math.log(10000) / width))
@@ -46,6 +52,10 @@ def add_positions(x: Array, P: Array, *, positions: Array) -> tuple[Array, Calla
     Back:    dx = dy;  dP[s] = Σ of dy over the tokens at position s
     Special: positions may lack leading axes of x: (T,) serves every sequence of a batch (B, T, C).
     Raises:  IndexError if a position is not in [0, S).
+
+    >>> y, back = add_positions(zeros((2, 1)), array([[1.0], [2.0], [4.0]]), positions=array([2, 0]))
+    >>> y.tolist(), back(ones((2, 1)))[1].tolist()
+    ([[4.0], [1.0]], [[1.0], [0.0], [1.0]])
     """
     require_indices("add_positions", positions=(positions, len(P)))
     shared = x.ndim - 1 - positions.ndim  # leading axes of x that positions lacks

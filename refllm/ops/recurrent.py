@@ -26,6 +26,11 @@ def rnn(
              dz_t = 0 and dh_t passes to the step before.
     Special: the last state is y_T, also where the last places have no token.
     Raises:  ValueError for shapes that do not agree, or a `token_mask` that is not boolean (B, T).
+
+    >>> W = ones((1, 1))
+    >>> y, back = rnn(zeros((1, 3, 1)), array([[1000.0]]), W, W, zeros(1), token_mask=None)
+    >>> (y.ravel() - [1.0, np.tanh(1.0), np.tanh(np.tanh(1.0))]).round(12).tolist()  # a tanh a step
+    [0.0, 0.0, 0.0]
     """
     (B, T, _), N = x.shape, h.shape[1]
     xp, live = namespace(x), None if token_mask is None else token_mask.T[..., None]  # (T, B, 1)
@@ -70,6 +75,12 @@ def lstm(
              RNN. Where there is no token, dz_t = 0, and dh_t and dc_t pass to the step before.
     Special: σ(z) = 1 / (1 + e^-z) keeps its digits for z → -∞. The last state is y_T and c_T.
     Raises:  ValueError for shapes that do not agree, or a `token_mask` that is not boolean (B, T).
+
+    >>> b = array([-1000.0, 1000.0, 0.0, 1000.0])  # nothing enters, nothing is forgotten, everything is shown
+    >>> none = zeros((1, 4))
+    >>> (y, c), back = lstm(ones((1, 3, 1)), zeros((1, 1)), ones((1, 1)), none, none, b, token_mask=None)
+    >>> c.ravel().tolist(), (y / np.tanh(1.0)).round(12).ravel().tolist()
+    ([1.0], [1.0, 1.0, 1.0])
     """
     (B, T, _), N, G = x.shape, h.shape[1], len(b)
     xp, live = namespace(x), None if token_mask is None else token_mask.T[..., None]  # (T, B, 1)

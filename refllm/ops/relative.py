@@ -26,6 +26,10 @@ def t5_bias_causal(E: Array, *, queries: int, keys: int, farthest: int) -> tuple
     Special: for an odd K the first ⌊K/2⌋ buckets are those of one distance. Borders are found in whole numbers, so
              no rounding moves a distance into its neighbour's bucket.
     Raises:  ValueError if queries or keys is not positive, or farthest is not above K/2.
+
+    >>> E = array([[0.0], [1.0], [2.0], [3.0]])  # the bias is the number of the bucket
+    >>> t5_bias_causal(E, queries=1, keys=10, farthest=8)[0].tolist()  # 9 before, ..., 1 before, and its own
+    [[3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0, 2.0, 1.0, 0.0]]
     """
     before = _buckets("t5_bias_causal", len(E), farthest, length=keys)
     later = slice(keys, queries + keys - 1)  # keys that no causal query sees
@@ -45,6 +49,10 @@ def t5_bias_bidirectional(
     Back:    dE[b] = Σ of dr over the distances of bucket b; a bucket that was not used gets zero.
     Special: row K is not used, for no distance above 0 has n = 0 (unless K = 1).
     Raises:  ValueError if the number of rows is odd; else as `t5_bias_causal`.
+
+    >>> E = array([[0.0], [1.0], [10.0], [11.0]])
+    >>> t5_bias_bidirectional(E, queries=3, keys=3, farthest=8)[0].tolist()  # distances -2 ... 2
+    [[1.0, 1.0, 0.0, 11.0, 11.0]]
     """
     rows = len(E)
     before, after = (
@@ -62,6 +70,9 @@ def alibi(m: Array, *, queries: int, keys: int) -> tuple[Array, Callable[[Array]
     Shapes:  m (H,) -> r (H, queries+keys-1)
     Back:    dm = -Σ dr |distance|
     Raises:  ValueError if queries or keys is not positive.
+
+    >>> alibi(array([0.5, 2.0]), queries=1, keys=3)[0].tolist()  # distances -2, -1, 0
+    [[-1.0, -0.5, -0.0], [-4.0, -2.0, -0.0]]
     """
     distance = abs(namespace(m).arange(1 - keys, queries)).astype(m.dtype)
     return -m[:, None] * distance, lambda dr: -(dr @ distance)

@@ -17,6 +17,10 @@ def repeat_heads(k: Array, *, groups: int) -> tuple[Array, Callable[[Array], Arr
     Shapes:  k (..., G, S, D) -> y (..., G*groups, S, D)
     Back:    dk[g] = Σ of dy over the heads h with h // groups = g
     Raises:  ValueError if groups is not positive.
+
+    >>> y, back = repeat_heads(array([[[1.0]], [[2.0]]]), groups=2)
+    >>> y[:, 0, 0].tolist(), back(ones((4, 1, 1)))[:, 0, 0].tolist()
+    ([1.0, 1.0, 2.0, 2.0], [2.0, 2.0])
     """
     G, S, D = k.shape[-3:]
 

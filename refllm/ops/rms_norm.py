@@ -20,6 +20,10 @@ def rms_norm(x: Array, g: Array, *, eps: float) -> tuple[Array, Callable[[Array]
     Back:    dn = g dy;  dx = r (dn - n mean(dn n)),  r = 1 / sqrt(mean(x²) + eps);  dg = Σ dy n
     Special: a row of zeros gives zeros, never NaN. Values whose squares overflow are scaled first.
     Raises:  ValueError if g is not (C,), C is 0, or eps is not positive.
+
+    >>> y, back = rms_norm(array([5.0, 5.0]), array([1.0, 3.0]), eps=1e-15)  # no mean is taken off
+    >>> y.round(12).tolist()
+    [1.0, 3.0]
     """
     C = x.shape[-1]
     if C == 0 or not eps > 0:

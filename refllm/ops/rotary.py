@@ -25,6 +25,10 @@ def rotary_halves(x: Array, *, positions: Array, base: Frequencies) -> tuple[Arr
              float64: at position 10000 a float32 angle has three digits. In the place of the base may stand the angles
              of position 1, a tuple of I numbers, as models have them whose positions were stretched.
     Raises:  ValueError if D = 2 I is odd, or positions are not integers or do not broadcast.
+
+    >>> y = rotary_halves(array([[1.0, 0.0, 0.0, 0.0]]), positions=array([1]), base=1e4)[0]
+    >>> (y - [[math.cos(1), 0, math.sin(1), 0]]).round(12).tolist()  # turned by 1 into the second half
+    [[0.0, 0.0, 0.0, 0.0]]
     """
     cos, sin = _angles("rotary_halves", x, positions, base)
     return _halves_turned(x, cos, sin), lambda dy: _halves_turned(dy, cos, -sin)
@@ -46,6 +50,10 @@ def rotary_interleaved(x: Array, *, positions: Array, base: Frequencies) -> tupl
     Back:    dx = dy turned by the opposite angles
     Special: as `rotary_halves`.
     Raises:  as `rotary_halves`.
+
+    >>> y = rotary_interleaved(array([[1.0, 0.0, 0.0, 0.0]]), positions=array([1]), base=1e4)[0]
+    >>> (y - [[math.cos(1), math.sin(1), 0, 0]]).round(12).tolist()  # turned by 1 into its neighbour
+    [[0.0, 0.0, 0.0, 0.0]]
     """
     cos, sin = _angles("rotary_interleaved", x, positions, base)
     return _pairs_turned(x, cos, sin), lambda dy: _pairs_turned(dy, cos, -sin)

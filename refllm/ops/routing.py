@@ -24,6 +24,10 @@ def gate(p: Array, *, chosen: Array) -> tuple[Array, Callable[[Array], Array]]:
     Shapes:  p (..., E); chosen (...) in [0, E) -> y (...)
     Back:    dp = dy at the chosen expert, 0 at the others
     Raises:  IndexError if a choice is not in [0, E).
+
+    >>> y, back = gate(array([[0.25, 0.75]]), chosen=array([1]))
+    >>> y.tolist(), back(ones(1)).tolist()
+    ([0.75], [[0.0, 1.0]])
     """
     E = p.shape[-1]
     require_indices("gate", chosen=(chosen, E))
@@ -47,6 +51,11 @@ def load_balance(p: Array, *, chosen: Array, token_mask: Array | None) -> tuple[
     Special: where token_mask is false a token does not count, nor in T; None counts all. A token that overflows counts.
              With no token to count, y is 0.
     Raises:  IndexError if a choice is not in [0, E).
+
+    >>> load_balance(array([[1.0, 0.0], [0.0, 1.0]]), chosen=array([0, 1]), token_mask=None)[0].tolist()
+    1.0
+    >>> load_balance(array([[1.0, 0.0], [1.0, 0.0]]), chosen=array([0, 0]), token_mask=None)[0].tolist()
+    2.0
     """
     E = p.shape[-1]
     require_indices("load_balance", chosen=(chosen, E))
@@ -73,6 +82,10 @@ def dispatch(x: Array, *, slots: Array, experts: int, capacity: int) -> tuple[Ar
     Back:    dx[t] = dy at its slot, 0 for a token that has none
     Special: a slot without a token holds zeros; of several tokens with one slot y holds the sum.
     Raises:  ValueError if the capacity is zero, IndexError if a slot does not exist.
+
+    >>> x = array([[1.0], [2.0], [3.0]])  # places 1 of expert 1, 0 of expert 0, and none
+    >>> dispatch(x, slots=array([3, 0, 4]), experts=2, capacity=2)[0].tolist()
+    [[[2.0], [0.0]], [[0.0], [1.0]]]
     """
     C = x.shape[-1]
     rows = _numbered_through("dispatch", slots, experts * capacity)
@@ -95,6 +108,10 @@ def combine(z: Array, g: Array, *, slots: Array) -> tuple[Array, Callable[[Array
     Back:    dz[e, k] = g[t] dy[t];  dg[t] = Σ_c dy[t] z[e, k]
     Special: a token without a slot gets zeros, and only the residual connection passes it on.
     Raises:  IndexError if a slot does not exist.
+
+    >>> z = array([[[2.0], [0.0]], [[0.0], [1.0]]])
+    >>> combine(z, array([0.5, 1.0, 1.0]), slots=array([3, 0, 4]))[0].tolist()
+    [[0.5], [2.0], [0.0]]
     """
     E, K, C = z.shape[-3:]
     rows = _numbered_through("combine", slots, E * K)
@@ -116,6 +133,9 @@ def expert_matmul(x: Array, W: Array) -> tuple[Array, Callable[[Array], tuple[Ar
     Shapes:  x (..., E, K, I); W (E, I, O) -> y (..., E, K, O)
     Back:    dx[e] = dy[e] W[e]ᵀ;  dW[e] = Σ over rows of x[e]ᵀ dy[e]
     Raises:  ValueError if x and W differ in the number of experts, or the width of x is not the height of W.
+
+    >>> expert_matmul(ones((2, 1, 1)), array([[[3.0]], [[5.0]]]))[0].tolist()
+    [[[3.0]], [[5.0]]]
     """
     rows = _by_expert(x)
 
@@ -135,6 +155,9 @@ def expert_linear(x: Array, W: Array, b: Array) -> tuple[Array, Callable[[Array]
     Back:    dx[e] = dy[e] W[e]ᵀ;  dW[e] = Σ over rows of x[e]ᵀ dy[e];  db[e] = Σ over rows of dy[e]
     Special: a slot without a token gets the bias; `combine` does not read it.
     Raises:  ValueError if x, W and b differ in the number of experts, or their widths do not fit.
+
+    >>> expert_linear(ones((2, 1, 1)), array([[[3.0]], [[5.0]]]), array([[10.0], [20.0]]))[0].tolist()
+    [[[13.0]], [[25.0]]]
     """
     y, back_product = expert_matmul(x, W)
     y += b[:, None, :]

@@ -17,6 +17,10 @@ def soft_cap(x: Array, *, cap: float) -> tuple[Array, Callable[[Array], Array]]:
     Shapes:  x (...) -> y (...)
     Back:    dx = dy (1 - tanh²(x / cap))
     Raises:  ValueError if the cap is not positive.
+
+    >>> y, back = soft_cap(array([0.0, 1e9]), cap=30.0)
+    >>> y.tolist(), back(ones(2)).tolist()
+    ([0.0, 30.0], [1.0, 0.0])
     """
     _require_positive("soft_cap", cap)
     xp = namespace(x)
@@ -41,6 +45,11 @@ def capped_attention(
     Back:    that of `attention`, with that of `soft_cap` between the weights and the product q kᵀ / √D
     Special: those of `attention`. The products are formed again in `back`.
     Raises:  as `attention`; ValueError if the cap is not positive.
+
+    >>> q, k, v = array([[1e9]]), array([[1.0], [-1.0]]), array([[1.0], [0.0]])
+    >>> cap = math.log(3) / 2  # scores of ±cap, however large they were: weights 3/4 and 1/4
+    >>> capped_attention(q, k, v, cap=cap, causal=False, attention_mask=None)[0].round(12).tolist()
+    [[0.75]]
     """
     _require_positive("capped_attention", cap)
     return _attend(q, k, v, None, cap=cap, causal=causal, attention_mask=attention_mask)

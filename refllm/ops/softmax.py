@@ -19,6 +19,10 @@ def softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Special: the row maximum is subtracted first, so that nothing overflows. -inf gives exactly 0; a row of only -inf
              gives zeros, not NaN: there is nothing to choose. +inf has no meaning here and gives NaN.
     Raises:  ValueError if x is not floating-point or the axis is empty.
+
+    >>> y, back = softmax(array([[0.0, np.log(3)], [-np.inf, -np.inf]]))
+    >>> y.round(12).tolist(), back(ones((2, 2))).round(12).tolist()  # to shift a row changes nothing
+    ([[0.25, 0.75], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]])
     """
     xp = namespace(x)
     y = xp.exp(x - _finite_for_nothing(xp, _row_maximum(x, "softmax")))
@@ -42,6 +46,9 @@ def log_softmax(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     Back:    dx = dy - softmax(x) Σ_j dy_j
     Special: shifted by the row maximum; -inf stays -inf, and its gradient is that of the limit, 0 for the others.
     Raises:  ValueError if x is not floating-point or the axis is empty.
+
+    >>> log_softmax(array([[0.0, 1000.0]]))[0].tolist()  # the logarithm of softmax would be -inf
+    [[-1000.0, 0.0]]
     """
     xp = namespace(x)
     y = x - _finite_for_nothing(xp, _row_maximum(x, "log_softmax"))

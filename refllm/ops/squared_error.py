@@ -16,6 +16,10 @@ def mean_squared_error(x: Array, t: Array) -> tuple[Array, Callable[[Array], tup
     Shapes:  x (...); t (...) -> y ()
     Back:    dx = dy 2 (x - t) / N;  dt = -dx
     Raises:  ValueError if the shapes differ or there is no element to average.
+
+    >>> y, back = mean_squared_error(array([1.0, 5.0]), array([0.0, 2.0]))
+    >>> float(y), back(array(1.0))[0].tolist()
+    (5.0, [1.0, 3.0])
     """
     if x.size == 0:
         raise ValueError("mean_squared_error: the mean of no element; give at least one")

@@ -22,6 +22,10 @@ def window(
     Back:    dx_t = Σ_k dy_{t+k}[k],   dy_t[k] being the part of dy_t that stands for x_{t-k}; dpast likewise
     Raises:  ValueError if places is not positive, past does not have places - 1 rows, or token_mask is not boolean
              (B, T).
+
+    >>> x, past = array([[[1.0], [2.0]]]), array([[[9.0]]])
+    >>> window(x, past, places=2, token_mask=None)[0].tolist()  # each with the one before it
+    [[[1.0, 9.0], [2.0, 1.0]]]
     """
     T, C = x.shape[1:]
     xp = namespace(x)

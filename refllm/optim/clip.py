@@ -22,6 +22,10 @@ def clip_factor(gradients: Sequence[Array], *, limit: float) -> tuple[Array, Arr
              that is not finite gives a norm that is not. Gradients whose squares overflow are scaled first.
     Raises:  ValueError without an array, for one that is not of real floating-point numbers, or for a limit that is not
              above 0.
+
+    >>> norm, factor = clip_factor([array([3.0]), array([4.0])], limit=1.0)
+    >>> float(norm), float(factor)
+    (5.0, 0.2)
     """
     if not isinstance(gradients, (list, tuple)):
         raise KindError(f"clip_factor: gradients must be a list of arrays, got {type(gradients).__name__}")
@@ -50,6 +54,10 @@ def factor_of_parts(
     The sums are added in their order. `largest`, the largest absolute number of each, is asked for where squares
     overflow.
     Source:  as `clip_factor`; Shoeybi et al. 2019 (arXiv:1909.08053) sec. 3.
+
+    >>> norm, factor = factor_of_parts(lambda scale: [array(9.0), array(16.0)], lambda: [array(4.0)], limit=1.0)
+    >>> float(norm), float(factor)
+    (5.0, 0.2)
     """
     parts = squares(None)
     xp = namespace(parts[0])
@@ -63,12 +71,20 @@ def factor_of_parts(
 
 
 def square(g: Array, scale: Array | None) -> Array:
-    """Σ (g / scale)² of a vector"""
+    """Σ (g / scale)² of a vector
+
+    >>> float(square(array([3.0, 4.0]), None)), float(square(array([3.0, 4.0]), array(5.0)).round(12))
+    (25.0, 1.0)
+    """
     with overflow_is_expected():
         part = g if scale is None else g / scale
         return part @ part
 
 
 def largest(g: Array) -> Array:
-    """The largest absolute number of a vector, 0 of none"""
+    """The largest absolute number of a vector, 0 of none
+
+    >>> float(largest(array([3.0, -4.0]))), float(largest(zeros(0)))
+    (4.0, 0.0)
+    """
     return abs(g).max() if g.size else namespace(g).zeros((), g.dtype)

@@ -18,6 +18,10 @@ def warmup_cosine(step: float, *, max_lr: float, warmup: float, total: float, mi
     Source:  Loshchilov & Hutter 2017 (arXiv:1608.03983) eq. 5 without restarts; warm-up as Vaswani et al. 2017
              sec. 5.3. Steps count from 1, so that the first step moves.
     Raises:  ValueError for a step that is negative or not a number: the rate would be.
+
+    >>> how = {"max_lr": 1.0, "warmup": 4, "total": 12, "min_lr": 0.0}
+    >>> [round(warmup_cosine(step, **how), 12) for step in (1, 4, 8, 12)]  # a quarter, the top, half of it, the end
+    [0.25, 1.0, 0.5, 0.0]
     """
     if not step >= 0:
         raise ValueError(f"warmup_cosine: steps count from 1; got {step}")

@@ -25,6 +25,10 @@ def sgd(
     μ is the momentum, λ the L2 penalty (`decay`); with μ = 0 this is plain gradient descent.
     Source:  Sutskever et al. 2013, in the form of most frameworks (lr outside the velocity); documents 004 sec. 3.2.
     Shapes:  p (...); g (...); v (...) -> p' (...); v' (...)
+
+    >>> p, v = sgd(array([1.0]), array([2.0]), array([4.0]), lr=0.5, momentum=0.5, decay=0.0)
+    >>> v.tolist(), p.tolist()  # 0.5 · 4 + 2, and 1 - 0.5 · 4
+    ([4.0], [-1.0])
     """
     xp = namespace(p)
     _require_finite("sgd", lr=lr, momentum=momentum, decay=decay)
@@ -59,6 +63,11 @@ def adam(
     Source:  Kingma & Ba 2015 (arXiv:1412.6980) alg. 1: eps outside the root, after the correction; documents 000
              sec. 4.3, 003 sec. 5.2.
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
+
+    >>> how = {"step": 1, "lr": 0.5, "beta1": 0.9, "beta2": 0.99, "eps": 0.0, "decay": 0.0}
+    >>> p, m, v = adam(array([1.0, 1.0]), array([7.0, -1e-3]), zeros(2), zeros(2), **how)
+    >>> p.round(12).tolist()  # the first step is lr in the direction of -sign(g), however large g is
+    [0.5, 1.5]
     """
     _require("adam", step, beta1, beta2, lr=lr, eps=eps, decay=decay)
     gradient = g + decay * p if decay else g
@@ -86,6 +95,10 @@ def adamw(
     Source:  Loshchilov & Hutter 2019 (arXiv:1711.05101) alg. 2, with the schedule's factor inside lr; documents 000
              sec. 5.2 (code).
     Shapes:  p (...); g (...); m (...); v (...) -> p' (...); m' (...); v' (...)
+
+    >>> how = {"step": 1, "lr": 0.5, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "decay": 0.1}
+    >>> adamw(array([2.0]), zeros(1), zeros(1), zeros(1), **how)[0].round(12).tolist()  # (1 - 0.5 · 0.1) · 2
+    [1.9]
     """
     _require("adamw", step, beta1, beta2, lr=lr, eps=eps, decay=decay)
     _require_out("adamw", {"p": p, "m": m, "v": v}, out)

@@ -79,7 +79,11 @@ class Tensor:
 
 
 def widened(flat: Array, dtype: str) -> Array:
-    """Numbers of a file as float32, or float64: both 16-bit types are parts of float32, so nothing is rounded."""
+    """Numbers of a file as float32, or float64: both 16-bit types are parts of float32, so nothing is rounded.
+
+    >>> widened(array([0x3F80, 0xC000], np.uint16), "BF16").tolist()  # the upper half of a float32
+    [1.0, -2.0]
+    """
     if dtype == "BF16":
         bits = flat.astype(np.uint32)
         bits <<= np.uint32(16)
@@ -88,7 +92,11 @@ def widened(flat: Array, dtype: str) -> Array:
 
 
 def narrowed(x: Array, dtype: str) -> bytes | None:
-    """The bytes of an array in a type of a file, None where a number would have to be rounded."""
+    """The bytes of an array in a type of a file, None where a number would have to be rounded.
+
+    >>> narrowed(array([1.0], np.float32), "BF16"), narrowed(array([1.001], np.float32), "BF16")
+    (b'\x80?', None)
+    """
     x = np.ascontiguousarray(x)
     if dtype == "BF16":
         bits = x.astype(np.float32, copy=False).view(np.uint32)

@@ -78,6 +78,10 @@ def load(saved: object) -> Tokenizer:
     """The tokenizer that `to_json` wrote; whatever else the JSON may hold is refused.
 
     Raises: UserError if it is not a tokenizer of a known kind in every detail.
+
+    >>> from refllm.tokenizers.character import CharacterTokenizer
+    >>> load(CharacterTokenizer("abn").to_json()).decode([1, 0, 2])
+    'ban'
     """
     kind = saved.get("kind") if isinstance(saved, dict) else None
     if not isinstance(saved, dict) or not isinstance(kind, str) or kind not in KINDS:

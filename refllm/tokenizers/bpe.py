@@ -83,6 +83,10 @@ class BytePairTokenizer:
         Stops early, with fewer than `vocabulary` tokens, when no pair is left that occurs twice: see `size`.
 
         Raises: UserError if vocabulary < 256, or the text is empty or holds a lone surrogate.
+
+        >>> t = BytePairTokenizer.train("aaab aaab", vocabulary=258)
+        >>> t.merges  # a a occurs most often; then a b and aa a as often, and the smaller ids come first
+        ((97, 97), (97, 98))
         """
         if not BYTES <= vocabulary <= MOST_TOKENS:
             raise UserError(
@@ -114,6 +118,10 @@ class BytePairTokenizer:
         """Text to ids: in each word, join the pair that was learnt first until none is left.
 
         Raises: UserError if the text holds a lone surrogate.
+
+        >>> t = BytePairTokenizer(merges=((97, 97),))
+        >>> t.encode("aab").tolist()
+        [256, 98]
         """
         refuse_surrogates(text)
         known = self._known
@@ -143,6 +151,10 @@ class BytePairTokenizer:
         UnicodeDecodeError instead.
 
         Raises: UserError if an id is not in the vocabulary.
+
+        >>> t = BytePairTokenizer(merges=((97, 97),))
+        >>> t.decode([256, 98]), t.decode(t.encode("déjà 梨"))
+        ('aab', 'déjà 梨')
         """
         return b"".join(self.vocabulary[i] for i in checked_ids(ids, size=self.size)).decode(errors=errors)
 

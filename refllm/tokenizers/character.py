@@ -37,6 +37,9 @@ class CharacterTokenizer:
         """The vocabulary is every character of the text.
 
         Raises: UserError if the text is empty or holds a lone surrogate.
+
+        >>> CharacterTokenizer.train("banana").vocabulary
+        'abn'
         """
         return cls("".join(sorted(set(text))))
 
@@ -52,6 +55,9 @@ class CharacterTokenizer:
         """Text to ids, one a character.
 
         Raises: UserError naming the first character that is not in the vocabulary, and its position.
+
+        >>> CharacterTokenizer("abn").encode("ban").tolist()
+        [1, 0, 2]
         """
         wanted = code_points(text)
         ids = np.searchsorted(self._code_points, wanted)
@@ -67,6 +73,9 @@ class CharacterTokenizer:
         """Ids to text: decode(encode(text)) == text.
 
         Raises: UserError if an id is not in the vocabulary.
+
+        >>> CharacterTokenizer("abn").decode([1, 0, 2])
+        'ban'
         """
         known = self._code_points[checked_ids(ids, size=self.size)]
         return known.astype("<u4").tobytes().decode("utf-32-le")

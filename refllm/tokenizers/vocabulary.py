@@ -73,6 +73,9 @@ def words(text: str, *, lower: bool) -> list[str]:
     off: é is e, and Σ is σ wherever it stands. What is lost (case, accents, how much white space) does not come back.
 
     Raises: UserError if the text holds a lone surrogate.
+
+    >>> words("Don't panic, 梨子!", lower=True)
+    ['don', "'", 't', 'panic', ',', '梨', '子', '!']
     """
     refuse_surrogates(text)
     text = text.translate(_CLEANED)

@@ -40,6 +40,9 @@ class WordTokenizer:
         Fewer if the text has fewer different words: see `size`.
 
         Raises: UserError if there is room for no word, or the text has none.
+
+        >>> WordTokenizer.train("to be or not to be", vocabulary=7, lower=True).vocabulary
+        ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'be', 'to')
         """
         if vocabulary <= len(SPECIAL):
             raise UserError(f"a word vocabulary has {len(SPECIAL)} special tokens; ask for more than that")
@@ -67,6 +70,10 @@ class WordTokenizer:
         """Text to ids, one a word.
 
         Raises: UserError if the text holds a lone surrogate.
+
+        >>> t = WordTokenizer.train("to be or not to be", vocabulary=7, lower=True)
+        >>> t.encode("To be, or not").tolist()  # 1 is [UNK]
+        [6, 5, 1, 1, 1]
         """
         unknown = self.special.unknown
         return np.array([self._ids.get(word, unknown) for word in words(text, lower=self.lower)], np.int64)
@@ -75,6 +82,9 @@ class WordTokenizer:
         """Ids to words with a space between: encode(decode(ids)) == ids for the ids of known words.
 
         Raises: UserError if an id is not in the vocabulary.
+
+        >>> WordTokenizer.train("to be or not to be", vocabulary=7, lower=True).decode([6, 5])
+        'to be'
         """
         return " ".join(self.vocabulary[i] for i in checked_ids(ids, size=self.size))
 

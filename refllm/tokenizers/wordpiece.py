@@ -51,6 +51,10 @@ class WordPieceTokenizer:
         Stops early, with fewer than `vocabulary` tokens, when no pair is left that occurs twice: see `size`.
 
         Raises: UserError if there is no room for all characters, or the text has no word.
+
+        >>> t = WordPieceTokenizer.train("hug hug hugs", vocabulary=100, lower=True)
+        >>> t.decode(t.encode("Hugs hug"))
+        'hugs hug'
         """
         counts = Counter(word for word in words(text, lower=lower) if len(word) <= LONGEST)
         alphabet = sorted({piece for word in counts for piece in characters(word)})
@@ -95,6 +99,11 @@ class WordPieceTokenizer:
         """Text to ids, longest match first; a special token's name in the text is text like any other.
 
         Raises: UserError if the text holds a lone surrogate.
+
+        >>> special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        >>> t = WordPieceTokenizer((*special, "hug", "##s", "h"), lower=True)
+        >>> t.encode("Hugs hug hut").tolist()  # the longest first
+        [5, 6, 5, 1]
         """
         known: dict[str, list[int]] = {}
         ids: list[int] = []
@@ -121,6 +130,10 @@ class WordPieceTokenizer:
         """Ids to text, a space between words: decode(encode(text)) == " ".join(words(text)) if no word was [UNK].
 
         Raises: UserError if an id is not in the vocabulary.
+
+        >>> special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        >>> WordPieceTokenizer((*special, "hug", "##s"), lower=True).decode([5, 6, 5])
+        'hugs hug'
         """
         return "".join(self.stream(checked_ids(ids, size=self.size)))
 

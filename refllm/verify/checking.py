@@ -109,6 +109,12 @@ def check(
     `what` may also be a dictionary of functions by name, or a module. `only` chooses cases, as the flag does; `size` is
     "tiny", "kernel" or "all", and `plan` how a kernel rounds (a name, or a dictionary as `PLAN`); `arrays`,
     `signatures` and `device` are what the page on conformance says of an adapter. UserError if nothing can be checked.
+
+    >>> right, wrong = lambda x: (np.maximum(x, 0), lambda dy: dy * (x > 0)), lambda x: (np.abs(x), lambda dy: dy)
+    >>> check(right, "relu", only="FFN/relu-grid", search=0).passed
+    True
+    >>> check(wrong, "relu", only="FFN/relu-grid", search=0).passed
+    False
     """
     if dtype not in CARRIERS:
         raise UserError(f"dtype is one of {', '.join(CARRIERS)}; got {dtype!r:.40}")

@@ -11,12 +11,16 @@ is sent twice or is divided shows. What the processes run is torch_parallel_laye
 import atexit
 import contextlib
 import functools
+import importlib.util
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
+
+if importlib.util.find_spec("torch") is None:  # which only the processes import
+    raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 DTYPES = ["float64", "float32"]
 TOGETHER = 2  # processes for an operation that is not of one rank

@@ -118,3 +118,24 @@ def test_a_right_page_is_built_without_a_word(tmp_path: Path) -> None:
 def test_every_fault_of_a_page_is_told(tmp_path: Path) -> None:
     said = built(tmp_path, "# A page\n\n" + "\n\n".join(FAULTS))
     assert [words for words in FAULTS.values() if words not in said] == []
+
+
+def test_a_book_that_lacks_something_is_built_as_a_draft_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What ./scripts/docs does with each of its flags, on a book of one page, which lacks the other chapters."""
+    from book import __main__ as book
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/conf.py").write_text(CONF + 'suppress_warnings = ["book.coverage"]\n')
+    (tmp_path / "docs/index.md").write_text("# Index\n\n```{toctree}\npage\n```\n")
+    (tmp_path / "docs/page.md").write_text(RIGHT)
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    assert book.main(["--check"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
+    assert "--draft builds in spite of them" in capsys.readouterr().err
+    assert book.main(["--draft", "--out", str(tmp_path / "draft")]) == 0
+    assert (tmp_path / "draft/page.html").is_file()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine").touch()
+    assert book.main(["--draft", "--out", str(tmp_path / "other")]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -153,6 +154,21 @@ def test_a_student_listens_to_its_teacher(trained: Path, tmp_path: Path, capfd: 
         assert main([*arguments, *TEACH, "--share", share]) == 0
     alone, taught = (load_model(tmp_path / name, "cpu").parameters for name in ("alone", "taught"))
     assert tiny.largest_difference(alone, taught) > 1e-3
+
+
+def test_a_student_of_a_run_that_was_made_longer_begins_at_its_own_first_step(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It learns for as many steps as all parts of the run together, or as many as are asked for."""
+    shutil.copytree(trained, tmp_path / "run")
+    assert main(["train", "--resume", "run", "--steps", "3"]) == 0
+    before = load_model(tmp_path / "run", "cpu").description["plan"]
+    assert before["after_steps"] > 0
+    for name, how in (("as long", TEACH[2:]), ("four", TEACH)):
+        assert main(["compress", "distil", "run", "--out", name, "--threads", "1", *how]) == 0
+    plans = [load_model(tmp_path / name, "cpu").description["plan"] for name in ("as long", "four")]
+    assert [plan["steps"] for plan in plans] == [before["after_steps"] + 3, 4]
+    assert [plan["after_steps"] for plan in plans] == [0, 0]
 
 
 def test_a_student_of_a_model_without_layers_is_narrower(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

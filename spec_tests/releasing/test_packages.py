@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 import tarfile
 import tomllib
 import zipfile
@@ -138,3 +140,5 @@ def test_the_digests_are_those_of_the_files(folder: Path, made: dict[str, bytes]
         name: digest for digest, name in (line.split("  ", 1) for line in inside["SHA256SUMS"].decode().splitlines())
     }
     assert listed == {n: hashlib.sha256(c).hexdigest() for n, c in inside.items() if n != "SHA256SUMS"}
+    if shutil.which("sha256sum"):  # the line of RELEASING.md and of the README of the vectors
+        subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
