@@ -29,6 +29,7 @@ NOT_HERE = {
     "mpiexec -n 4 -hosts a,b": "needs two machines",
     "scripts/measure_scaling.py network": "needs root, for network namespaces",
     "npm publish": "needs the token of a registry",
+    "twine upload": "needs the token of a registry",
     "cargo publish": "needs the token of a registry",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,13 @@ def test_the_chinese_readme_has_the_same_commands_numbers_and_links() -> None:
     assert sorted(inline("README.zh.md")) == sorted(inline("README.md"))
     assert links("README.zh.md") == links("README.md")
     assert figures("README.zh.md") == figures("README.md")
+
+
+def test_no_paragraph_of_the_chinese_readme_is_broken_into_lines() -> None:
+    """A line break shows as a space, which Chinese does not have between words."""
+    lines = prose("README.zh.md").splitlines()
+    broken = [line for before, line in pairwise(lines) if before and line and not line.startswith("* ")]
+    assert broken == []
 
 
 def test_every_link_of_the_readme_leads_to_a_file() -> None:

@@ -93,7 +93,7 @@ class Line:
 _REFLLM = re.compile(r"^(?:\./scripts/refllm|python -m refllm|refllm) ")
 _BEGIN = re.compile(
     r"(?:[A-Z_]+=\S+ )*(?:\./[\w./]+|scripts/[\w./]+|python|pytest|pip|cc|c\+\+|nvcc|rustc|cargo|go|node|npm|git|cd|"
-    r"sha256sum|mpiexec|refllm)(?: [^ /=].*| \.{3}.*| \./.*)?$"
+    r"sha256sum|mpiexec|twine|refllm)(?: [^ /=].*| \.{3}.*| \./.*)?$"
 )
 
 
