@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from refllm import cli
@@ -69,7 +70,7 @@ def _answered(folder: Path) -> None:
     (folder / "hall.txt").write_text("The hall opened in 1973. It is red.\n")
 
 
-def _lines(path: Path, rows: list[dict[str, object]]) -> None:
+def _lines(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
