@@ -92,14 +92,14 @@ def test_one_right_case_may_meet_how_lengths_compare_in_many() -> None:
     assert clean(wrong[:4], right) is None or "which one right case" not in str(clean(wrong[:4], right))
 
 
-def test_lengths_above_a_limit_that_are_no_multiples_of_a_tile() -> None:
-    wrong = [{"V": n} for n in (513, 1000, 1537, 4100)]
-    right = [{"V": n} for n in (31, 64, 511, 512, 1024, 8192)]
+def test_lengths_above_a_limit_that_are_no_multiples_of_another_tile() -> None:
+    wrong = [{"V": n} for n in (1100, 1300, 2100, 4100)]
+    right = [{"V": n} for n in (31, 512, 1000, 1024, 1152, 4096)]
     condition = clean(wrong, right)
     assert condition is not None
     assert condition.words == (
-        "V > 512 (right up to 512, wrong from 513) and V is no multiple of 512 (16 to 1,024 fit as well)"
+        "V > 1,024 (right up to 1,024, wrong from 1,100) and V is no multiple of 64 (8 to 128 fit as well)"
     )
-    assert clean(wrong, [*right, {"V": 3000}]) is None
+    assert clean(wrong, [*right, {"V": 3001}]) is None
     assert clean(wrong[:2], right) is None
-    assert clean(wrong, [{"V": 31}, {"V": 512}, {"V": 1024}]) is None
+    assert clean(wrong, [{"V": 31}, {"V": 1000}, {"V": 1152}]) is None
