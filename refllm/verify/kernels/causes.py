@@ -15,6 +15,7 @@ from refllm.verify.kernels import bank, machine
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.formulas import formulas
 from refllm.verify.kernels.mistakes import MISTAKES
+from refllm.verify.kernels.overwritten import overwritten
 from refllm.verify.kernels.reading import readings
 from refllm.verify.kernels.rounded import roundings
 from refllm.verify.mutants import Edited
@@ -138,6 +139,7 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
     yield from (OfBank(m, of_digits=True) for mistake in of_loops for m in with_other_types(mistake))
     yield from roundings(operation)
+    yield from overwritten(operation)
     yield from (OfBank(m, (("TILE", 1),)) for m in own if "in-place" in m.id)  # a unit a thread
     yield from _in_sizes(own, USUAL)
     yield from readings(operation)

@@ -63,6 +63,7 @@ class Looked:
     count: int  # of wrong elements
     starts: tails.Starts = field(default_factory=dict)
     bits: float = 0.0  # that its numbers have, where digits are lost
+    factors: dict[str, float] = field(default_factory=dict)  # of wrong tensors that are their truth times a number
 
 
 @dataclass
@@ -203,7 +204,14 @@ class Chosen:
             late = "" if self.known.in_time else " that was tried in the time there was (--search)"
             tail = [f"wrong in each case that was compared: {self._tail}"] if self._tail else []
             digits = [f"loses digits{self._bits}"] if looked.bits and not looked.facts else []
-            return [f"{UNKNOWN} of {looked.sized.operation}{late}", *self._where, *tail, *looked.facts, *digits]
+            return [
+                f"{UNKNOWN} of {looked.sized.operation}{late}",
+                *self._where,
+                *tail,
+                *looked.facts,
+                *self._factors,
+                *digits,
+            ]
         cause = causes[0]
         match = looked.matches[cause]
         if rivals := self._rivals(cause):
@@ -227,6 +235,12 @@ class Chosen:
         n = round(bits[len(bits) // 2])
         kind = {8: " (bfloat16)", 11: " (float16, tf32)"}.get(n, "")
         return f" as numbers of about {n} bits do{kind}"
+
+    @cached_property
+    def _factors(self) -> list[str]:
+        """That answers which nothing explains are their truth times a number, where that is another in each case."""
+        unknown = [each for each in self.known.looked.values() if not any(c in each.matches for c in self.order)]
+        return relations.said_of_factors([each.factors for each in unknown])
 
     @cached_property
     def _tail(self) -> str:

@@ -13,6 +13,7 @@ are asked is no matter of time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -39,6 +40,7 @@ VARIED = 4  # mistakes that explain an answer partly, of which other sizes and n
 MORE = 250  # mistakes that are tried after one that explains an answer, and as many as before it
 SMALL, LATER = 300_000, 8  # the work of an answer that is held against what is found later, and of how much of it
 DIGITS = (0, WAYS.index("digits"))  # of a match: everything is explained, as lost digits
+FEWER = 3.0  # bits than the dtype has that an answer has which loses digits
 FACTS = 4  # wrong answers of which it is said what they have in common with the truth
 
 
@@ -69,8 +71,9 @@ class Recogniser:
                 known.in_time = known.in_time and not clock.is_over
         facts = looker.facts() if len(known.looked) < FACTS else []
         looked = Looked(
-            sized, axes.numbers(case), matches, looker.where, facts, looker.count, looker.starts, looker.bits
-        )
+            sized, axes.numbers(case), matches, looker.where, facts, looker.count, looker.starts, looker.bits,
+            looker.factors(),
+        )  # fmt: skip
         known.looked[sized.id] = looked
         kept = self._kept.setdefault(case.operation, [])
         for earlier, its in kept:
@@ -130,7 +133,8 @@ class _Looker:
         """How many significant bits the first wrong tensor has, where its errors are lost digits; 0 elsewhere."""
         for name in self.wrong:
             if matching.is_small_error(self.given, name):
-                return matching.bits_left(self.given.tensors[name], self.given.truth(name).value)
+                bits = matching.bits_left(self.given.tensors[name], self.given.truth(name).value)
+                return bits if bits < -math.log2(UNIT[self.given.dtype]) - FEWER else 0.0
         return 0.0
 
     @cached_property
@@ -156,6 +160,10 @@ class _Looker:
     def count(self) -> int:
         """How many elements are wrong."""
         return sum(int(off.sum()) for off in self.wrong.values())
+
+    def factors(self) -> dict[str, float]:
+        unit = UNIT[self.given.dtype]
+        return relations.factors(self.wrong, self.given.tensors, lambda name: self.text.of(name).value, unit)
 
     def facts(self) -> list[str]:
         truths = {n: self.text.of(n).value for n in self.wrong}

@@ -183,7 +183,7 @@ def bits_apart(given: Given, name: str, other: Array) -> float:
 
 def bits_left(x: Array, truth: Array) -> float:
     """How many significant bits numbers have whose roundings are as large as the errors of an answer: of p bits the
-    middle one is 0.35 · 2^-p of its number."""
+    middle one is 0.35 · 2^-p of its number. Nothing is said of few that are wrong: the middle one is right then."""
     here = numpy.isfinite(x) & numpy.isfinite(truth) & (truth != 0)
     relative = abs(x[here] - truth[here]) / abs(truth[here])
     middle = float(numpy.median(relative)) if relative.size else 0.0

@@ -132,9 +132,19 @@ def _of_keywords() -> Iterator[tuple[str, str, Change]]:
     for base in (10000.0, 500000.0, 100000.0, 1000000.0):
         yield "base-fixed", f"whose base is always {base:,.0f}", _keyword("base", lambda _, __, b=base: b)  # type: ignore[misc]
     for name in ("beta1", "beta2", "lr", "rate", "cap", "decay", "eps", "smoothing", "clip", "base"):
-        for dtype in ("bfloat16", "float16"):
+        for dtype in ("bfloat16", "float16", "float32"):
             yield f"{name}-in-{dtype}", f"whose {name} is {dtype}", _keyword(name, _narrowed(dtype))
+    yield "scalars-in-float32", "whose scalars are all float32", _all_in_float32
     yield "renormalise-unread", "whose weights are not renormalised", _keyword("renormalise", lambda x, _: not x)
+
+
+def _all_in_float32(case: Case) -> Case | None:
+    """All numbers that are keywords in single precision; several, as one alone is another mistake."""
+    held = {n: x for n, x in case.keywords.items() if isinstance(x, float)}
+    made = {n: float(narrow(x, "float32")) for n, x in held.items()}
+    if sum(made[n] != x for n, x in held.items()) < 2:
+        return None
+    return replace(case, inputs=dict(case.inputs), keywords={**case.keywords, **made})
 
 
 def _others(smoothing: float, case: Case) -> float | None:

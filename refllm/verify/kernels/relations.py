@@ -21,6 +21,8 @@ SLACK = 256.0  # roundings that a common factor may be off by
 EXPLAINED = 0.05  # the share of the error that a fit may leave
 APPROXIMATE = 0.5  # the share of the truth that the error of an approximation may be
 ROWS = 8  # wrong rows that are looked for among the right ones
+DIFFERENT = 1e-5  # the share by which factors of cases are others
+LISTED = 4  # factors that are said one by one
 CONSTANTS = {
     1 / math.log(2): "1 / ln 2", math.log(2): "ln 2", math.sqrt(2): "√2", 1 / math.sqrt(2): "1 / √2",
     math.log(10): "ln 10", 1 / math.log(10): "1 / ln 10", math.pi: "π", 2 / math.pi: "2 / π", math.e: "e",
@@ -114,6 +116,33 @@ def _factor(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: 
         if _fits(got, want, slope * want + added, SLACK * unit * (abs(slope) * top + abs(added))):
             return f"{words}: {where} is {slope:.6g} times the truth and {added:.6g} more"
     return ""
+
+
+def factors(
+    wrong: dict[str, Array], given: dict[str, Array], truth: Callable[[str], Array], unit: float
+) -> dict[str, float]:
+    """Of each wrong tensor whose wrong elements are their truth times one number, that number."""
+    found = {}
+    for name, off in wrong.items():
+        got, want = given[name][off].astype("float64"), truth(name)[off]
+        if got.size < 1 or not numpy.isfinite(got).all() or not numpy.isfinite(want).all() or not want.any():
+            continue
+        factor = float(got @ want / (want @ want))
+        if factor and _fits(got, want, factor * want, SLACK * unit * abs(factor) * float(abs(want).max())):
+            found[name] = factor
+    return found
+
+
+def said_of_factors(all_factors: list[dict[str, float]]) -> list[str]:
+    """What several cases have in common whose answers are their truth times a number, each its own."""
+    lines = list[str]()
+    for name in dict.fromkeys(name for each in all_factors for name in each):
+        held = sorted(each[name] for each in all_factors if name in each)
+        if len(held) > 1 and held[-1] - held[0] > DIFFERENT * abs(held[-1]):
+            numbers = ", ".join(f"{x:.6g}" for x in (held if len(held) <= LISTED else [held[0], held[-1]]))
+            of = f"in {len(held)} of {len(all_factors)} cases that were compared the answer is the truth times a number"
+            lines.append(f"{said(name)}: {of}, {'from ' if len(held) > LISTED else ''}{numbers}")
+    return lines
 
 
 def _fits(got: Array, want: Array, fitted: Array, allowed: Array | float) -> bool:

@@ -10,6 +10,7 @@ _OF_EAGER = frozenset({
     "rms_norm/rounded-before-gain", "attention/float16-weights", "attention/tf32-weights", "attention/bfloat16-output",
     "attention/float16-scores", "attention/fast-exponential", "attention/score-gradient-in-bfloat16",
     "rotary_halves/bfloat16-table", "adamw/float16-squares", "adamw/bfloat16-moment", "adamw/float32-betas",
+    "adamw/float32-corrections",
     "lstm/bfloat16-cell", "gelu_tanh/fast-tanh",
 })  # fmt: skip
 LOST_DIGITS = {

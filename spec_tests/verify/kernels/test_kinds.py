@@ -151,6 +151,31 @@ def buffer_of_rows(x: Array, g: Array, b: Array, *, eps: float) -> Any:
     return y, buffer_of_rows_back
 
 
+@wrong("gated_feed_forward", "in whose gradient a stands where h did, which was overwritten")
+def product_in_place(x: Array, p: Any, *, activation: str) -> Any:
+    g, h = x @ p["Wg"], x @ p["W1"]
+    f, activation_back = TEXT[activation](g)
+    h *= f
+
+    def product_in_place_back(dy: Array) -> Any:
+        da, dW2 = dy @ p["W2"].T, h.reshape(-1, h.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])
+        dg, dh, rows = activation_back(da * h), da * f, x.reshape(-1, x.shape[-1]).T
+        dWg, dW1 = rows @ dg.reshape(-1, dg.shape[-1]), rows @ dh.reshape(-1, dh.shape[-1])
+        return dg @ p["Wg"].T + dh @ p["W1"].T, {"Wg": dWg, "W1": dW1, "W2": dW2}
+
+    return h @ p["W2"], product_in_place_back
+
+
+@wrong("softmax", "in whose gradient dp stands where p did, which was overwritten")
+def gradient_in_place(x: Array) -> Any:
+    y, _ = TEXT["softmax"](x)
+
+    def gradient_in_place_back(dp: Array) -> Any:
+        return dp * (dp - (dp * dp).sum(axis=-1, keepdims=True))
+
+    return y, gradient_in_place_back
+
+
 @pytest.mark.one_in(5)
 @pytest.mark.parametrize("name", list(KERNELS))
 def test_a_kind_of_mistake_is_named_with_its_parameter(name: str) -> None:
@@ -194,3 +219,13 @@ def test_digits_that_are_lost_at_random_have_no_cause_and_so_many_bits() -> None
     lines = [line for result in found for line in result.diagnosis]
     assert [line for line in lines if isinstance(line, Explanation)] == []
     assert any("loses digits as numbers of about 11 bits do (float16, tf32)" in line for line in lines), lines
+
+
+@pytest.mark.every
+def test_a_scalar_in_single_precision_is_named_in_double() -> None:
+    def rms_norm(x: Array, g: Array, *, eps: float) -> Any:
+        return TEXT["rms_norm"](x, g, eps=float(numpy.float32(eps)))
+
+    found = told(Functions("single", {"rms_norm": rms_norm}, {}, ("float64",)), "rms_norm", "float64")
+    lines = [line for result in found for line in result.diagnosis]
+    assert any("rms_norm whose eps is float32 (rms_norm/eps-in-float32)" in line for line in lines), lines

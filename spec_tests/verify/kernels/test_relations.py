@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from refllm.backend import Array
-from refllm.verify.kernels.relations import relations
+from refllm.verify.kernels.relations import factors, relations, said_of_factors
 
 GENERATOR = numpy.random.default_rng(0)
 TRUTH = GENERATOR.normal(size=(64, 33))
@@ -62,3 +62,13 @@ def test_rows_that_are_multiples_of_one_row_are_not_said_to_be_multiples_of_thei
     """So is the gradient of keys that one query attends, whatever is wrong with it."""
     weights, query = GENERATOR.normal(size=(2, 64, 1)), GENERATOR.normal(size=33)
     assert "times a number of its own" not in said(weights[0] * query, weights[1] * query)
+
+
+def test_factors_that_differ_between_cases_are_said_together() -> None:
+    wrong = {"outputs.y": numpy.ones(TRUTH.shape, bool)}
+    found = [factors(wrong, {"outputs.y": TRUTH * f}, lambda _: TRUTH, 2.0**-24) for f in (0.9, 0.95, 0.9)]
+    noise = factors(wrong, {"outputs.y": TRUTH + GENERATOR.normal(size=TRUTH.shape)}, lambda _: TRUTH, 2.0**-24)
+    assert noise == {}
+    [line] = said_of_factors([*found, noise])
+    assert line == "output y: in 3 of 4 cases that were compared the answer is the truth times a number, 0.9, 0.9, 0.95"
+    assert said_of_factors([found[0], found[2]]) == []

@@ -99,6 +99,12 @@ MISTAKES = [
                  "(m_hat / (numpy.sqrt(v_hat) + eps))")),
     Mistake("adamw/float32-betas", "an update whose beta1 and beta2 are float32",
             edit(adamw, FLAT, "beta1, beta2 = float(numpy.float32(beta1)), float(numpy.float32(beta2))\n" + FLAT)),
+    Mistake("adamw/float32-corrections", "an update whose beta1 and beta2 and their powers are float32",
+            edit(adamw, FLAT, "beta1, beta2 = numpy.float32(beta1), numpy.float32(beta2)\n"
+                 "first_kept, second_kept = (float(1 - beta ** numpy.float32(step)) for beta in (beta1, beta2))\n"
+                 "beta1, beta2 = float(beta1), float(beta2)\n" + FLAT,
+                 "m_hat = new_m[block] / (1 - beta1**step)", "m_hat = new_m[block] / first_kept",
+                 "v_hat = new_v[block] / (1 - beta2**step)", "v_hat = new_v[block] / second_kept")),
     Mistake("adamw/float16-squares", "an update whose squares are float16",
             edit(adamw, V, 'new_v[block] = beta2 * second[block] + (1 - beta2) * narrow(gradient[block] ** 2, '
                  '"float16")')),
