@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -43,3 +44,15 @@ def test_every_path_that_the_page_on_releasing_names_is_there() -> None:
     named = re.findall(r"`(?:\./|python )?((?:scripts|golden|spec_tests|refllm|docs|\.ci)/[\w./-]+)", page)
     assert len(named) > 8
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_names_on_the_page_on_releasing_have_the_versions_of_today() -> None:
+    page = (ROOT / "RELEASING.md").read_text(encoding="utf-8")
+    specification = json.loads((ROOT / "golden/MANIFEST.json").read_text(encoding="utf-8"))["spec_version"]
+    named = re.findall(r"(?:vectors|CHANGES)-(\d+\.\d+\.\d+)|`v(\d+\.\d+\.\d+)`, or serve", page)
+    assert len(named) == 4
+    assert {one or other for one, other in named} == {f"{specification}.0"}
+    assert f"{specification} is {specification}.0" in page
+    assert set(re.findall(r"refllm-(\d[\d.]*\d)|`v(\d[\d.]*\d)` \(package\)", page)) == {
+        (refllm.__version__, ""), ("", refllm.__version__),
+    }  # fmt: skip
