@@ -49,13 +49,26 @@ def started(count: int, words: Sequence[str]) -> int:
     if program is None:
         raise UserError(f"--ranks needs mpi4py and an MPI with its mpiexec; install them: {how_to_install('mpi')}")
     command = [program, "-n", str(count), sys.executable, "-m", "refllm", *without_ranks(words)]
-    status = subprocess.run(command, check=False).returncode
+    status = carried_out(command)
     if status not in (0, 2, 130):
         raise UserError(
             f"a rank has ended from outside, and the others with it (status {status}); what was saved before is whole: "
             "go on with --resume and the directory of the run"
         )
     return status
+
+
+def carried_out(command: Sequence[str]) -> int:
+    """The exit status of mpiexec. What asks this process to end goes to it as Ctrl-C, which it passes on to the ranks,
+    whose leader saves and ends. By another signal it would kill them all; in a session of its own it gets none."""
+    with subprocess.Popen(command, start_new_session=True) as job:
+        numbers = [n for n in ENDING if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {n: signal.signal(n, lambda *_: job.send_signal(signal.SIGINT)) for n in numbers}
+        try:
+            return job.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def without_ranks(words: Sequence[str]) -> list[str]:

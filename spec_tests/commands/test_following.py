@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,39 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
         assert tiny.metrics(tmp_path / out)[-1]["step"] == 8
     one, other = (arrays(tmp_path / out) for out in ("some", "other"))
     assert {name: x.tobytes() for name, x in one.items()} == {name: x.tobytes() for name, x in other.items()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_asks_to_end_reaches_the_ranks_as_an_interrupt_and_is_waited_for(number: int) -> None:
+    """Here a shell in their place, which takes its time."""
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    timer.start()
+    saving = "trap 'sleep 0.5; exit 130' INT; trap 'exit 1' TERM HUP; while :; do sleep 0.05; done"
+    assert following.carried_out(["sh", "-c", saving]) == 130
+    assert signal.getsignal(number) is before
+
+
+@by_mpi
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("cut", [(), LAYERS])
+def test_a_training_that_is_stopped_is_saved(tmp_path: Path, number: int, cut: tuple[str, ...]) -> None:
+    """The signal goes to the group, as from a terminal, or from `timeout`."""
+    words = command(tmp_path, "run", "--steps", "1000000", "--reports", "100000", "--ranks", "3", *cut)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    job = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    try:
+        assert job.stdout is not None
+        while not job.stdout.readline().startswith("step"):
+            assert job.poll() is None
+        os.killpg(job.pid, number)
+        said, _ = job.communicate(timeout=60)
+    finally:
+        job.kill()
+    assert job.returncode == 130
+    assert f"Stopped at step {load(tmp_path / 'run' / 'checkpoint')[0]['step']:,} and saved" in said
 
 
 def test_without_mpi4py_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
