@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from refllm import ranks
+from refllm.commands.progress import MOMENT
 from refllm.commands.streams import lead_nowhere
 from refllm.errors import UserError
 from refllm.extras import how_to_install
@@ -61,9 +64,18 @@ def started(count: int, words: Sequence[str]) -> int:
 def carried_out(command: Sequence[str]) -> int:
     """The exit status of mpiexec. What asks this process to end goes to it as Ctrl-C, which it passes on to the ranks,
     whose leader saves and ends. By another signal it would kill them all; in a session of its own it gets none."""
+    first = math.inf
+
+    def pass_on(number: int, _: object) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if first == math.inf or (number == signal.SIGINT and now - first > MOMENT):
+            job.send_signal(signal.SIGINT)  # of the second one mpiexec kills the ranks
+        first = min(first, now)
+
     with subprocess.Popen(command, start_new_session=True) as job:
         numbers = [n for n in ENDING if signal.getsignal(n) is not signal.SIG_IGN]
-        before = {n: signal.signal(n, lambda *_: job.send_signal(signal.SIGINT)) for n in numbers}
+        before = {n: signal.signal(n, pass_on) for n in numbers}
         try:
             return job.wait()
         finally:

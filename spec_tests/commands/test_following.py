@@ -94,10 +94,11 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_asks_to_end_reaches_the_ranks_as_an_interrupt_and_is_waited_for(number: int) -> None:
     """Here a shell in their place, which takes its time."""
-    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), number))
+    timers = [threading.Timer(seconds, lambda: os.kill(os.getpid(), number)) for seconds in (0.3, 0.35)]  # as `timeout`
     before = signal.getsignal(number)
-    timer.start()
-    saving = "trap 'sleep 0.5; exit 130' INT; trap 'exit 1' TERM HUP; while :; do sleep 0.05; done"
+    for timer in timers:
+        timer.start()
+    saving = "trap 'trap \"exit 1\" INT; sleep 0.5; exit 130' INT; trap 'exit 1' TERM HUP; while :; do sleep 0.05; done"
     assert following.carried_out(["sh", "-c", saving]) == 130
     assert signal.getsignal(number) is before
 

@@ -149,7 +149,7 @@ def killed(folder: Path, moment: Moment, seconds: float) -> tuple[int, float]:
     finally:
         job.kill()
     assert job.returncode == 2, said
-    assert "a rank has ended from outside, and the others with it" in said.splitlines()[-1]
+    assert "a rank has ended from outside, and the others with it" in said.splitlines()[-1], said
     left = {pid for pid, (birth, _) in of_job.items() if is_left(pid, birth)}
     assert not left
     return load(checkpoint)[0]["step"], took
