@@ -167,10 +167,15 @@ class Ranks(Workers):
         return answer
 
     def _end_all(self, error: Exception) -> None:
-        if type(error).__module__.startswith("mpi4py"):  # another rank is no more: that is why the job ends, not this
-            self.world.Abort(LOST)
-        print(f"refllm: rank {self.world.rank}: {error}; what was saved before is whole", file=sys.stderr, flush=True)
-        self.world.Abort(2)
+        status = 2
+        if type(error).__module__.startswith("mpi4py"):
+            status = LOST  # another rank is no more: that is why the job ends, not this
+        else:
+            print(
+                f"refllm: rank {self.world.rank}: {error}; what was saved before is whole", file=sys.stderr, flush=True
+            )
+        self.world.Abort(status)
+        os._exit(status)  # it comes back where the ranks are being ended already
 
     def sum_shards(self, gradients: list[Array], part: int, shards: int) -> None:
         """Each rank adds up a piece of all gradients, in the order of the ranks, and all get all pieces where all need
