@@ -171,9 +171,8 @@ class Ranks(Workers):
         if type(error).__module__.startswith("mpi4py"):
             status = LOST  # another rank is no more: that is why the job ends, not this
         else:
-            print(
-                f"refllm: rank {self.world.rank}: {error}; what was saved before is whole", file=sys.stderr, flush=True
-            )
+            said = f"refllm: rank {self.world.rank}: {error}; what was saved before is whole"
+            print(said, file=sys.stderr, flush=True)
         self.world.Abort(status)
         os._exit(status)  # it comes back where the ranks are being ended already
 
