@@ -18,9 +18,7 @@ MOST_LEVELS = 64  # values within each other
 def read_bytes(path: Path, *, most: int) -> bytes:
     """The contents of a file of at most so many bytes. A pipe is not waited for."""
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path} is not a file; give the directory of a published model")
+        found = require_file(path)
         if found.st_size > most:
             raise UserError(f"{path} has {found.st_size:,} bytes, more than the {most:,} that such a file may have")
         return path.read_bytes()
@@ -30,6 +28,14 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read ({error}); check the path and its permissions") from None
+
+
+def require_file(path: Path) -> os.stat_result:
+    """What the system says of a file. UserError for a folder, a device, or a pipe, which would be waited for."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is not a file; give the directory of a published model")
+    return found
 
 
 def read_text(path: Path, *, most: int) -> str:

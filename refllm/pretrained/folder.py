@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,10 +135,14 @@ def ends_in(directory: Path, fields: Fields) -> frozenset[int]:
 
 
 def labels_in(fields: Fields, count: int) -> list[str]:
-    """The names of the labels, in the order of the rows of their head."""
+    """The names of the labels, in the order of the rows of their head. UserError for a name of two of them."""
     named = fields.inner("id2label")
     given = {} if named is None else named.values
-    return [str(given.get(str(i), f"LABEL_{i}")) for i in range(count)]
+    labels = [str(given.get(str(i), f"LABEL_{i}")) for i in range(count)]
+    for label, places in Counter(labels).items():
+        if places > 1:
+            raise UserError(f"{fields.path}: id2label gives {places} labels the name {label[:40]!r}; give each its own")
+    return labels
 
 
 def digest_of(directory: Path) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from refllm.backend import Array
 from refllm.errors import UserError
-from refllm.limited_json import parsed_object
+from refllm.limited_json import parsed_object, require_file
 
 MOST_HEADER = 100_000_000  # bytes: as the library of the format has it
 MOST_AXES = 16
@@ -113,6 +113,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     overlap, leave gaps or lie outside, or a size that is not that of its shape.
     """
     try:
+        require_file(path)
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")

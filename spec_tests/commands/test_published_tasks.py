@@ -101,3 +101,10 @@ def test_attention_of_a_published_encoder_decoder_is_shown(
         names = {one["name"] for one in found["attention"]}
         assert names == {"encoder.1", "encoder.2", "decoder.1", "cross.1"}
     assert "shorten it" in refused("explain", str(rewriter), "xyz" * 33)
+
+
+def test_two_labels_of_one_name_are_refused(tmp_path: Path, refused: Refused) -> None:
+    config = bert.Config(**{**SIZES, "vocabulary": len(PIECES)}, outputs=("classes",), labels=3)
+    named = {"0": "good", "1": "bad", "2": "good"}
+    write(tmp_path / "labels", "bert", config, {"vocab.txt": "\n".join(PIECES) + "\n"}, id2label=named)
+    assert "id2label gives 2 labels the name 'good'" in refused("classify", "predict", str(tmp_path / "labels"), "a")

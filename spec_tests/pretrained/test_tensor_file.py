@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,10 @@ def test_a_damaged_file_is_refused_or_read_never_more(place: int, value: int, cu
         for tensor in found.values():
             if tensor.dtype == "F32":
                 assert tensor.read().shape == tensor.shape
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    for odd in (tmp_path / "model.safetensors", tmp_path, Path(os.devnull)):
+        with pytest.raises(UserError, match="is not a file"):
+            tensors_of(odd)
