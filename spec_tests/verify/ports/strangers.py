@@ -155,6 +155,7 @@ class Port:
             scale = 1.0 if self.wrong("scale missing") else q.shape[-1] ** -0.5
             if self.wrong("scale by width"):
                 scale = c["n_embd"] ** -0.5
+            scale = scale / (n + 1) if self.wrong("scores by the number of the layer") else scale
             a = self.flat(self.attention(q, k, v, seen, scale))
             W = self.get(h + "attn.c_proj.weight")
             a = a @ (W.T if self.wrong("output map transposed") else W) + self.get(h + "attn.c_proj.bias")
@@ -162,6 +163,7 @@ class Port:
             z = self.ln(x, h + "ln_2", e)
             f = act(z @ self.get(h + "mlp.c_fc.weight") + self.get(h + "mlp.c_fc.bias"))
             x = z if self.wrong("residuals from the normed") else x
+            f = np.zeros_like(f) if self.wrong("second map not read") else f
             f = f @ self.get(h + "mlp.c_proj.weight") + self.get(h + "mlp.c_proj.bias")
             x = x + f
             self.taps[f"layers.{n}"] = x
@@ -179,6 +181,11 @@ class Port:
     def rope(self, x, T, first=0):
         c = self.config
         D, rope = x.shape[-1], c["rope_parameters"]
+        if self.wrong("half of each head turned"):
+            self.mistake = ""
+            y = np.concatenate([self.rope(x[..., : D // 2], T), x[..., D // 2 :]], -1)
+            self.mistake = "half of each head turned"
+            return y
         W = c["hidden_size"] // c["num_attention_heads"] if self.wrong("head width from the heads") else D
         base = 10000.0 if self.wrong("rope theta 10000") else rope["rope_theta"]
         f = base ** (-np.arange(0, D, 2) / W)
@@ -258,10 +265,14 @@ class Port:
                 of_keys = self.mistake == "queries permuted as of the keys"
                 q = self.heads(z @ self.permuted(h + "self_attn.q_proj", G if of_keys else H).T, H)
                 k = self.heads(z @ self.permuted(h + "self_attn.k_proj", G).T, G) if of_keys else k
-            b = 0
+            b = late_q = 0
+            if self.wrong("query bias after the rotation"):
+                late_q = self.get(h + "self_attn.q_proj.bias").reshape(H, 1, -1)
+            q = q - late_q
             if self.wrong("key bias after the rotation"):
                 b = self.get(h + "self_attn.k_proj.bias").reshape(G, 1, -1)
             k = k - b
+            mapped_q, mapped_k = q, k
             late = self.wrong("qk norm after rope")
             if late:
                 q, k = self.rope(q, T), self.rope(k, T)
@@ -269,13 +280,20 @@ class Port:
                 more = 1 if self.wrong("gain of the qk norms 1 + g") else 0
                 q = self.rms(q, more + self.get(h + "self_attn.q_norm.weight"), eps)
                 k = self.rms(k, more + self.get(h + "self_attn.k_norm.weight"), eps)
+            if self.wrong("qk norm over all heads"):
+                q, k = (
+                    x
+                    / np.sqrt((x * x).mean((1, 3), keepdims=True) + np.float32(eps))
+                    * self.get(h + f"self_attn.{g}_norm.weight")
+                    for x, g in ((mapped_q, "q"), (mapped_k, "k"))
+                )
             q = q if late else self.rope(q, T)
             k = (
                 k
                 if late or self.wrong("keys not turned")
                 else self.rope(k, T, 1 if self.wrong("keys one further") else 0)
             )
-            k = k + b
+            q, k = q + late_q, k + b
             self.taps |= {f"layers.{n}.q": q, f"layers.{n}.k": k, f"layers.{n}.v": v}
             if self.wrong("key heads tiled"):
                 k, v = np.tile(k, (1, H // G, 1, 1)), np.tile(v, (1, H // G, 1, 1))
@@ -283,7 +301,8 @@ class Port:
                 k, v = np.repeat(k, H // G, 1), np.repeat(v, H // G, 1)
             far = np.arange(T)[:, None] - np.arange(T)
             seen = far >= 0
-            if kinds[n] == "sliding_attention" and not self.wrong("window missing"):
+            windowed = kinds[n] == "sliding_attention" and not (self.wrong("window in the even layers") and n % 2)
+            if windowed and not self.wrong("window missing"):
                 seen = seen & (far < c["sliding_window"] + (1 if self.wrong("window one wider") else 0))
             if mask is not None and self.mistake == "mask of padding one off":
                 seen = seen & np.roll(mask, 1, axis=1)[:, None, None, :]
@@ -294,7 +313,8 @@ class Port:
                 width = c["hidden_size"] // H
             if self.wrong("scale by the heads width"):
                 width = q.shape[-1]
-            a = self.flat(self.attention(q, k, v, seen, width**-0.5, cap=c.get("attn_logit_softcapping")))
+            cap = c.get("final_logit_softcapping" if self.wrong("caps exchanged") else "attn_logit_softcapping")
+            a = self.flat(self.attention(q, k, v, seen, width**-0.5, cap=cap))
             a = self.linear(a, h + "self_attn.o_proj", h + "self_attn.o_proj.bias" in self.w)
             over_sums = self.wrong("norms over the sums")
             if kind == "gemma2" and not self.wrong("norms after missing") and not over_sums:
@@ -321,7 +341,8 @@ class Port:
         tied = c.get("tie_word_embeddings", False) or self.wrong("tied")
         y = x @ (self.get("embed_tokens.weight") if tied else self.w["lm_head.weight"]).T
         if c.get("final_logit_softcapping") and not self.wrong("logit cap missing"):
-            y = np.float32(c["final_logit_softcapping"]) * np.tanh(y / np.float32(c["final_logit_softcapping"]))
+            cap = np.float32(c["attn_logit_softcapping" if self.wrong("caps exchanged") else "final_logit_softcapping"])
+            y = cap * np.tanh(y / cap)
         return y
 
     # --- BERT ---

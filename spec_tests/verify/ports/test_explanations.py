@@ -30,13 +30,17 @@ WRONG = [
     Wrong("llama3", "rope frequencies in float16", "rotary", "the frequencies of the rotation are rounded to float16"),
     Wrong("mistral", "rope tables in bfloat16", "rotary", "cosines and sines of the rotation are rounded to bfloat16"),
     Wrong("llama3", "llama 3 with a scaled middle", "rotary", "divided by the factor, where a line is right"),
-    Wrong("qwen2", "key bias after the rotation", "rotary", "bias of the map of keys is added after the rotation"),
+    Wrong("qwen2", "query bias after the rotation", "rotary", "bias of the map of queries is added after the rotation"),
     Wrong("bert", "mask added as 0 and 1", "attention mask and softmax", "added to the scores as 1 and 0"),
     Wrong("qwen3", "mask added as 0 and 1", "attention mask and softmax", "added to the scores as 1 and 0"),
     Wrong("gpt2", "causal mask inverted", "attention mask and softmax", "takes the mean of all values"),
     Wrong("t5", "padding mask inverted", "attention mask and softmax", "mask of padding is inverted"),
     Wrong("t5", "buckets rounded up", "attention scores", "bucket of a far distance is rounded up"),
     Wrong("t5 gated", "gate and up exchanged in both halves", "map of the gate", "; and so is decoder.layers"),
+    Wrong("qwen3", "qk norm over all heads", "norm of the queries", "queries and keys are taken over all heads"),
+    Wrong("mistral", "half of each head turned", "rotary", "half of each head is turned, and the rest is not"),
+    Wrong("mistral", "window in the even layers", "attention mask and softmax", "every second layer, from layer 0 on"),
+    Wrong("gemma2", "caps exchanged", "attention scores", "caps of the scores and of the logits are exchanged"),
     Wrong("gemma2", "embedding times 4.9", "embedding", "rounded to 1 decimal, 4.9 for 4.89898"),
 ]
 # what is seen in the logits, or by the values on the way alone
@@ -45,6 +49,11 @@ SEEN_ONE_WAY = [
     Wrong("mistral", "keys not permuted", "map of the keys", "columns of layers.*.attention.Wk alone"),
     Wrong("bert classes", "classes the other way round", "output layer", "in another order: the other way round"),
     Wrong("gemma2", "embedding times 5.5", "embedding", "multiplied by 5.5, where 4.89898 is right", taps=True),
+    Wrong(
+        "qwen2", "key bias after the rotation", "map of the keys", "bias of the map of keys is added after the rotation"
+    ),
+    Wrong("gpt2", "scores by the number of the layer", "map of the queries", "divided by the number of the layer"),
+    Wrong("gpt2", "second map not read", "second map of the feed-forward layer", "W2 is not read"),
     Wrong("gpt2 untied", "other head", "output layer", "other weights than those of head"),
     Wrong("gpt2", "other head", "output layer", "other weights than those of token", taps=True),
 ]

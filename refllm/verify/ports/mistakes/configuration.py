@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +26,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "activation": ("gelu_erf", "gelu_tanh", "silu", "relu"), "scaling": ("none", "linear"), "positions": ("none",),
     "norm": ("pre", "post"),
 }  # fmt: skip
-FLAGS = ("scaled_embedding", "scaled_output", "scaled", "query_key_norm", "norms_after", "tied")
+FLAGS = ("scaled_embedding", "scaled_output", "scaled", "query_key_norm", "norms_after", "embedding_norm", "tied")
 # as config.json calls it, by the kind of the model
 PUBLISHED = {
     "eps": {"llama": "rms_norm_eps", "bert": "layer_norm_eps", "": "layer_norm_epsilon"}, "base": {"": "rope_theta"},
@@ -42,7 +44,13 @@ PUBLISHED = {
 FORM = "the form of the model, which follows from its model_type"
 OR_TIED = "config.json; where the entry is missing, it is as tie_word_embeddings"
 ROTATION = "config.json, or its rope_parameters (rope_scaling)"
-READ = {"tied": "output", "scaled_output": "output", "logit_cap": "output", "scaled_embedding": "embedding"}
+READ = {
+    "tied": "output",
+    "scaled_output": "output",
+    "logit_cap": "output",
+    "scaled_embedding": "embedding",
+    "embedding_norm": "embedding",
+}
 ACTIVATIONS = {"gelu_erf": "gelu (with erf)", "gelu_tanh": "gelu_new (with tanh)"}  # as config.json calls them
 TEXT = "refllm/verify/ports/published"
 COST, UNLIKELY = 0.5, 0.7  # below every edit of the text
@@ -55,6 +63,7 @@ SAID = {  # where the name alone says little
     ("scaled", False): "the scores are not divided by the root of a head's width",
     ("query_key_norm", False): "the norms of queries and keys are left out",
     ("norms_after", False): "the norms after the sublayers are left out",
+    ("embedding_norm", False): "the norm of the embedding is left out",
     ("tied", True): "the output layer is the embedding, and the files have one of its own",
     ("score_cap", 0.0): "the cap of the scores is left out", ("logit_cap", 0.0): "the cap of the logits is left out",
     ("positions", "none"): "no rotation of queries and keys",
@@ -80,6 +89,7 @@ def mistakes(program: Program) -> Iterator[Candidate]:
     if config.get("tied") is False:
         yield _other(program, "tied", True, COST)
     yield from _windows(program)
+    yield from _caps_exchanged(program)
     yield from _score_widths(program)
     yield from _rotation_widths(program)
     yield from _narrower_heads(program)
@@ -100,6 +110,8 @@ def _near(name: str, value: Any) -> Iterator[Any]:
         yield from (kind(value * 2), kind(value / 2))
     if name == "base":
         yield from (value * 10, value / 10)
+    if name == "scaling_scale":  # on queries alone, or twice
+        yield from (math.sqrt(value), value * value)
 
 
 def _is_there(name: str, config: Any) -> bool:
@@ -182,10 +194,46 @@ def _windows(program: Program) -> Iterator[Candidate]:
     if 0 in windows:
         yield _windowed(program, [widest] * len(windows), "the sliding window is in every layer")
         yield _windowed(program, [0 if w else widest for w in windows], "the layers with a window are the other ones")
+    seen = [windows, [0] * len(windows), [widest] * len(windows), [0 if w else widest for w in windows]]
+    for other, said in _of_other_layers(windows):
+        if other not in seen:
+            seen.append(other)
+            yield replace(_windowed(program, other, said), cost=COST + 0.05)
     for change in (-1, 1):
         said = f"the sliding window has {widest + change} keys; config.json says {widest}"
         lines = [("config.json", [f"- sliding_window: {widest}", f"+ sliding_window: {widest + change}"])]
         yield _windowed(program, [w + change if w else 0 for w in windows], said, lines)
+
+
+def _of_other_layers(windows: list[int]) -> Iterator[tuple[list[int], str]]:
+    """The window in the first or the last layers, or in one of so many, or in all but these."""
+    L, widest = len(windows), max(windows)
+    for n in range(1, L):
+        yield [widest if i < n else 0 for i in range(L)], f"the sliding window is in the first {n} layers"
+        yield [widest if i >= n else 0 for i in range(L)], f"the sliding window is in the layers from {n} on"
+    for step in range(2, min(L, 6) + 1):
+        for first in range(step):
+            there = [i % step == first for i in range(L)]
+            which = f"every {_ordinal(step)} layer, from layer {first} on"
+            yield [widest if one else 0 for one in there], f"the sliding window is in {which}, and in no other"
+            yield [0 if one else widest for one in there], f"the sliding window is in all layers but {which}"
+
+
+def _ordinal(n: int) -> str:
+    return {2: "second", 3: "third", 4: "fourth", 5: "fifth", 6: "sixth"}[n]
+
+
+def _caps_exchanged(program: Program) -> Iterator[Candidate]:
+    """The cap of the scores for that of the logits, and the other way round."""
+    scores, logits = (program.config.get(name) for name in ("score_cap", "logit_cap"))
+    if scores and logits and scores != logits:
+        lines = [
+            ("config.json", [f"- attn_logit_softcapping: {scores:g}", f"+ attn_logit_softcapping: {logits:g}",
+                             f"- final_logit_softcapping: {logits:g}", f"+ final_logit_softcapping: {scores:g}"])
+        ]  # fmt: skip
+        said = "the caps of the scores and of the logits are exchanged"
+        change = Change(config={"score_cap": logits, "logit_cap": scores})
+        yield Candidate(said, COST, change, _everywhere, lines)
 
 
 def _windowed(program: Program, windows: list[int], said: str, lines: Diff | None = None) -> Candidate:

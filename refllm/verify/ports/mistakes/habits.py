@@ -16,13 +16,19 @@ from refllm.verify.ports.mistakes.families import (
     dropout_scales,
     masks_that_are_too_small,
     norms_after_the_rotation,
+    norms_over_all_heads,
+    norms_that_are_not_read,
+    outputs_times_the_root_of_the_width,
+    parts_of_a_head_turned,
     places_one_too_high,
 )
 from refllm.verify.ports.mistakes.habit import COST, Habit, edited
+from refllm.verify.ports.mistakes.leaves import COST as LESS_LIKELY
 from refllm.verify.ports.mistakes.masks import inverted_and_finite, masks_otherwise
 from refllm.verify.ports.mistakes.residuals import RESIDUALS
 from refllm.verify.ports.mistakes.rotation import (
     biases_after_the_rotation,
+    key_bias_after_the_rotation,
     middles_otherwise,
     narrow_rotations,
     rotations_all_in_16_bits,
@@ -155,6 +161,10 @@ HABITS: list[Habit] = [
     *dropout_scales(),
     *masks_otherwise(),
     *buckets_of_other_borders(),
+    *norms_over_all_heads(),
+    *norms_that_are_not_read(),
+    *parts_of_a_head_turned(),
+    *outputs_times_the_root_of_the_width(),
     *narrow_rotations(),
     *middles_otherwise(),
     *biases_after_the_rotation(),
@@ -250,6 +260,9 @@ def mistakes(program: Program) -> Iterator[Candidate]:
     for said, edits in (*inverted_and_finite(), *rotations_all_in_16_bits()):
         if all(edit.original in there for edit in edits):
             yield _of_several(said, edits)
+    late = key_bias_after_the_rotation()
+    if late.original in there:
+        yield Candidate(late.said, LESS_LIKELY, NOTHING, acting_through(late.original), [], late)
     for function in there:
         if function.__module__.startswith(PUBLISHED):
             for edit in exchanged_values(function):

@@ -8,7 +8,7 @@ from functools import partial
 import numpy
 
 from refllm.backend import Array
-from refllm.verify.ports.mistakes.leaves import COST, LIKELY, Way
+from refllm.verify.ports.mistakes.leaves import COST, LIKELY, UNLIKELY, Way
 
 
 def of_leaf(path: str, leaf: Array) -> Iterator[Way]:
@@ -22,6 +22,7 @@ def of_leaf(path: str, leaf: Array) -> Iterator[Way]:
 
 
 def _of_matrix(leaf: Array) -> Iterator[Way]:
+    yield "{} is not read: zeros are in its place", UNLIKELY, ["- x @ {}", "+ 0"], lambda W: W * 0
     if leaf.shape[0] == leaf.shape[1]:
         yield "{} is not transposed, or once too often", LIKELY, ["- {}", "+ {}.T"], lambda W: W.T
         return

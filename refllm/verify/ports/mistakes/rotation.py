@@ -55,15 +55,20 @@ def middles_otherwise() -> Iterator[Habit]:
     m, r = "m = where(m < 0, 0, where(m > 1, 1, m))", "r = where(line < 0, 0, where(line > 1, 1, line))"
     for function, now, kept, divided in (
         (llama3, m, "m = where(m < 0, 0 * m, 0 * m + 1)", "m = where(m > 1, 0 * m + 1, 0 * m)"),
-        (yarn, r, "r = where(line > 1, 0 * line + 1, 0 * line)", "r = where(line < 0, 0 * line, 0 * line + 1)"),
+        (yarn, r, "r = where(line >= 1, 0 * line + 1, 0 * line)", "r = where(line <= 0, 0 * line, 0 * line + 1)"),
     ):
         yield function, now, kept, f"{between} the frequencies are left as they are, where a line is right"
         yield function, now, divided, f"{between} the frequencies are divided by the factor, where a line is right"
     yield llama3, m, "pass", "the shares of the scaled rotation's frequencies are not held between 0 and 1"
     yield yarn, r, "r = line", "the shares of the scaled rotation's frequencies are not held between 0 and 1"
-    exchanged = f"{between} the shares of its frequencies are exchanged"
-    yield llama3, m, "m = where(m < 0, 0, where(m > 1, 1, 1 - m))", exchanged
-    yield yarn, r, "r = where(line < 0, 0, where(line > 1, 1, 1 - line))", exchanged
+    yield (
+        llama3,
+        m,
+        "m = where(m < 0, 0, where(m > 1, 1, 1 - m))",
+        f"{between} the shares of its frequencies are exchanged",
+    )
+    said = "the shares of the scaled rotation's frequencies are exchanged: pairs that turn often have theirs divided"
+    yield yarn, r, "r = 1 - where(line < 0, 0, where(line > 1, 1, line))", said
     line = "(turns - low_factor) / (high_factor - low_factor)"
     in_lengths = "(1 / turns - 1 / low_factor) / (1 / high_factor - 1 / low_factor)"
     yield (
@@ -75,15 +80,26 @@ def middles_otherwise() -> Iterator[Habit]:
 
 
 def biases_after_the_rotation() -> Iterator[Habit]:
-    """Of queries and keys, or of one of them, where they have no norm between."""
-    for which in ("qk", "q", "k"):
-        old = tuple(f'{name} = tap("{name}", turned({name}, config=config))' for name in which)
-        new = tuple(_added_after(name) for name in which)
-        what = " and ".join(BIASED[name][2] for name in which)
-        biases = "biases of the maps" if len(which) == 2 else "bias of the map"
-        verb = "are" if len(which) == 2 else "is"
-        said = f"the {biases} of {what} {verb} added after the rotation, before which is right"
-        yield llama.grouped_attention, old, new, said
+    """Of queries and keys, or of queries alone, where they have no norm between."""
+    for which in ("qk", "q"):
+        yield llama.grouped_attention, *_words_of(which), _said(which)
+
+
+def key_bias_after_the_rotation() -> Edit:
+    """Of keys alone. It adds the same to all scores of a query, so that it cannot be told from a bias that is left out,
+    which is likelier."""
+    return edited(llama.grouped_attention, *_words_of("k"), _said("k"))  # type: ignore[arg-type]
+
+
+def _words_of(which: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    old = tuple(f'{name} = tap("{name}", turned({name}, config=config))' for name in which)
+    return old, tuple(_added_after(name) for name in which)
+
+
+def _said(which: str) -> str:
+    what = " and ".join(BIASED[name][2] for name in which)
+    biases, verb = ("biases of the maps", "are") if len(which) == 2 else ("bias of the map", "is")
+    return f"the {biases} of {what} {verb} added after the rotation, before which is right"
 
 
 def _added_after(name: str) -> str:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy
 
+from refllm.parameters import Tree
 from refllm.verify.ports.candidates import Candidate, acting_through, called
-from refllm.verify.ports.evaluation import NOTHING
+from refllm.verify.ports.evaluation import NOTHING, Change
 from refllm.verify.ports.mistakes.habit import COST, edited
-from refllm.verify.ports.program import Program
+from refllm.verify.ports.mistakes.leaves import UNLIKELY
+from refllm.verify.ports.program import Program, Step
 from refllm.verify.ports.published import encoder_decoder, gpt, llama, parts
 from refllm.verify.words import to_bfloat16
 
@@ -35,6 +37,28 @@ def mistakes(program: Program) -> Iterator[Candidate]:
     for value, what in _rounded(scale):
         said = f"the scores are multiplied by {what}"
         yield from _edited(program, parts.attended, SCORES, f"s = q @ swap(k) * {value!r}", said)
+    yield from _by_the_number_of_the_layer(program)
+
+
+def _by_the_number_of_the_layer(program: Program) -> Iterator[Candidate]:
+    """GPT-2's scale_attn_by_inverse_layer_idx, in queries: it is the same in the scores."""
+    if program.model != "gpt":
+        return
+
+    def change(at: Step, own: Tree, whole: Tree) -> Tree:
+        attention, C = own["attention"], int(program.config["width"])
+        times = numpy.where(numpy.arange(3 * C) < C, 1 / (int(at.own[-1]) + 1), 1).astype("float32")
+        scaled = {name: leaf * times if name.endswith("qkv") else leaf for name, leaf in attention.items()}
+        return {**own, "attention": scaled}
+
+    said = "the scores are divided by the number of the layer too, 1, 2, 3 ..."
+    lines = [("config.json", ["- scale_attn_by_inverse_layer_idx: False", "+ scale_attn_by_inverse_layer_idx: True"])]
+    yield Candidate(said, UNLIKELY, Change(parameters=change), _is_later_layer, lines)
+
+
+def _is_later_layer(step: Step) -> bool:
+    """Whether it is a layer whose number is not 1, by which nothing is divided."""
+    return step.kind == "layer" and int(step.own[-1]) > 0
 
 
 def _scale_of_scores(config: Any) -> float:

@@ -81,13 +81,18 @@ def _with_its_unused_rows(program: Program, path: str, table: Array) -> Iterator
     for step in program.steps:
         if step.kind == f"{own[0]} embedding":
             skipped = table.shape[0] - int(program.config["context"])
+            for first in range(skipped):
+                yield _from_row(step, path, table, first, skipped)
 
-            def change(at: Step, tree: Tree, whole: Tree) -> Tree:
-                return with_leaf(tree, own, lambda E: table[: len(E)])
 
-            lines = [("parameters", [f"- {path}[t + {skipped}]", f"+ {path}[t]"])]
-            said = f"positions begin at the first row of {path}; the first {skipped} rows are not used"
-            yield Candidate(said, LIKELY, Change(parameters=change), partial(is_kind, step), lines)
+def _from_row(step: Step, path: str, table: Array, first: int, skipped: int) -> Candidate:
+    def change(at: Step, tree: Tree, whole: Tree) -> Tree:
+        return with_leaf(tree, path.split("."), lambda E: table[first : first + len(E)])
+
+    lines = [("parameters", [f"- {path}[t + {skipped}]", f"+ {path}[t + {first}]" if first else f"+ {path}[t]"])]
+    which = "the first row" if first == 0 else f"row {first}"
+    said = f"positions begin at {which} of {path}; the first {skipped} rows are not used"
+    return Candidate(said, LIKELY, Change(parameters=change), partial(is_kind, step), lines)
 
 
 def _of_all(program: Program) -> Iterator[Candidate]:
