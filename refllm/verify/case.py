@@ -29,12 +29,14 @@ class Truth:
     """The exact value rounded to float64, and its condition: the first-order error in units of the unit roundoff.
 
     Without a condition the value must be met exactly. `wide` is the condition of what is formed in float64 whatever
-    the dtype of the run, in units of float64's roundoff.
+    the dtype of the run, in units of float64's roundoff. `most` is the largest error that is allowed whatever the
+    condition is, where something is known of it (by_plan.py).
     """
 
     value: Array
     condition: Array | None
     wide: Array | None = None
+    most: Array | None = None
 
 
 @dataclass(frozen=True)

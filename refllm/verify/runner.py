@@ -29,6 +29,7 @@ import numpy
 
 from refllm.backend import Array
 from refllm.verify import intermediates, resume
+from refllm.verify.by_plan import narrowed
 from refllm.verify.case import CARRIERS, Case, FaultError, Response, Truth, UnsupportedError, cast
 from refllm.verify.law import Law
 from refllm.verify.tolerance import LARGEST, SHARE, UNIT, tolerance
@@ -173,6 +174,8 @@ def _result(implementation: Implementation, case: Case, dtype: str, C: float, ca
     if reason := _why_not(implementation, case, chosen, dtype, C):
         return Result(case, "skip", reason)
     assert chosen is not None
+    if chosen.outputs is case.outputs:  # under its own conventions, which are those of the text
+        chosen = narrowed(chosen, dtype)
     try:
         if case.operation == "resume":
             found = resume.verdicts(implementation, case, dtype)

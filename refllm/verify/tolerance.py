@@ -48,6 +48,7 @@ def tolerance(truth: Truth, dtype: str, C: float) -> Array:
     size = numpy.where(finite, numpy.abs(truth.value), 0)  # beside an infinity the numbers keep their own tolerance
     row = size.max(axis=-1, keepdims=True) if size.ndim and size.shape[-1] else size
     allowed = C * SHARE[dtype] * UNIT[dtype] * (condition(truth, dtype) + size + row) + TINY[dtype]
+    allowed = allowed if truth.most is None else numpy.minimum(allowed, truth.most)
     return numpy.where(finite, allowed, 0)
 
 
