@@ -57,8 +57,12 @@ class Manner:
     """How a case is put where the implementation is given arrays; the numbers stay the same."""
 
     layout: str = CONTIGUOUS  # of refllm.verify.layouts
+    alone: str = ""  # the argument that has it, the others do not: "W", or "dy" of a pullback; "" if all have
     poisoned: bool = False  # memory that was freed holds numbers that nobody wrote there
     interleaved: bool = False  # another call comes between the call and its pullback
+
+    def layout_of(self, argument: str) -> str:
+        return self.layout if self.alone in ("", argument) else CONTIGUOUS
 
 
 @dataclass(frozen=True)
@@ -90,25 +94,27 @@ class Case:
 
     def arguments(self, dtype: str) -> list[Tree]:
         """Fresh positional arguments for a call; at L0 the tensor in its own dtype."""
-        leaves = {name: self._laid_out(cast(x, dtype) if self.level else x.copy()) for name, x in self.inputs.items()}
+        fresh = {name: cast(x, dtype) if self.level else x.copy() for name, x in self.inputs.items()}
+        leaves = {name: self._laid_out(x, name) for name, x in fresh.items()}
         return [tree(name, leaves) for name in self.order]
 
     def keyword_arguments(self) -> dict[str, Any]:
         """Fresh keyword arguments for a call."""
         fresh = {n: x.copy() if isinstance(x, numpy.ndarray | dict) else x for n, x in self.keywords.items()}
-        return {name: self._laid_out(x) for name, x in fresh.items()}
+        return {name: self._laid_out(x, name) for name, x in fresh.items()}
 
     def pull(self, dtype: str) -> list[Tree]:
         """What the pullback is called with: a cotangent for every output."""
-        return self.pulled(lambda x: self._laid_out(cast(x, dtype)))
+        leaves = {name: self._laid_out(cast(x, dtype), f"d{name}") for name, x in self.cotangents.items()}
+        return [tree(name, leaves) for name in roots(leaves)]
 
     def pulled(self, made: Callable[[Array], Any]) -> list[Tree]:
         """A cotangent for every output, each as it is made of that of the case."""
         leaves = {name: made(x) for name, x in self.cotangents.items()}
         return [tree(name, leaves) for name in roots(leaves)]
 
-    def _laid_out(self, x: Any) -> Any:
-        return laid_out(x, self.manner.layout)
+    def _laid_out(self, x: Any, argument: str) -> Any:
+        return laid_out(x, self.manner.layout_of(argument))
 
     def flat_outputs(self, y: Tree) -> dict[str, Any]:
         """What an operation returned, by name. Raises MisshapenError if its structure is another."""

@@ -59,9 +59,18 @@ def below(line: str) -> list[str]:
 
 
 ALONE = "alone this case passes: it fails after an earlier call, of which something is left, or by chance"
+OF_CALLS = "depends on what earlier calls left"
 NOTHING_KNOWN = "explained by no known mistake"  # with which a line begins that says so
 
 
 def of_earlier_calls(diagnosis: list[str]) -> list[str]:
     """What explains a failure that its case alone does not have: that, and no word of unknown mistakes."""
     return [ALONE, *(line for line in diagnosis if not line.startswith(NOTHING_KNOWN))]
+
+
+def of_calls(diagnosis: list[str], said: str) -> list[str]:
+    """What is known of a failure of which a law says that earlier calls leave something behind: that first, and no word
+    of unknown mistakes."""
+    if not diagnosis or not diagnosis[0].startswith(NOTHING_KNOWN):
+        return diagnosis
+    return [f"{OF_CALLS}: {said}", *diagnosis[1:]]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from refllm.verify.diagnosis import LINES, ORDER, UNKNOWN
-from refllm.verify.explanation import NOTHING_KNOWN, Explanation
+from refllm.verify.explanation import NOTHING_KNOWN, OF_CALLS, Explanation
 from refllm.verify.runner import Result
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
     unknown = [
         (r, _seen(r)) for r, names in zip(failures, all_names, strict=True)
-        if not names and not _by_convention(r) and r is not failures[0]
+        if not names and not _is_said(r) and r is not failures[0]
         and not (r.response is None and _seen(r) == _seen(failures[0]))
     ]  # fmt: skip
-    count = sum(not names and not _by_convention(r) for r, names in zip(failures, all_names, strict=True))
-    first = not all_names[0] and not _by_convention(failures[0]) if failures else False
+    count = sum(not names and not _is_said(r) for r, names in zip(failures, all_names, strict=True))
+    first = not all_names[0] and not _is_said(failures[0]) if failures else False
     lines += _unknown(unknown, count, len(all_names), ", the first among them" if first else "")
     return lines
 
@@ -59,8 +59,9 @@ def _seen(result: Result) -> str:
     return next((line for line in [*lines, result.reason] if line), "")
 
 
-def _by_convention(result: Result) -> bool:
-    return any(line.startswith("matches the convention ") for line in result.diagnosis)
+def _is_said(result: Result) -> bool:
+    """Whether a diagnosis says what it is that names no mistake: a convention, or what earlier calls left."""
+    return any(line.startswith(("matches the convention ", OF_CALLS)) for line in result.diagnosis)
 
 
 def _names(diagnosis: list[str]) -> set[Cause]:

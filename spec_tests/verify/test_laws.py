@@ -11,11 +11,12 @@ import numpy
 import pytest
 
 from refllm.cli import main
-from refllm.verify import corpus, laws, plain, reference, runner
+from refllm.verify import check, corpus, laws, plain, reference, runner
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, Manner
 from refllm.verify.declared import batch
 from refllm.verify.isolated import Isolated
+from refllm.verify.laws.calls import LAYOUT
 from refllm.verify.laws.fresh import redrawn
 from refllm.verify.laws.neighbours import changed
 from refllm.verify.laws.padding import padding
@@ -386,6 +387,16 @@ def test_what_is_hidden_is_what_a_mask_hides(golden: corpus.Corpus) -> None:
     assert done("CE/ignore-mean")[1].startswith("with NaN in ")
     assert done("FFN/relu-grid") == []  # a negative number has the gradient 0 and is looked at
     assert done("ATT/one-key") == []  # the only key has the weight 1, whatever it is
+
+
+def test_the_argument_whose_layout_is_not_read_is_said() -> None:
+    def matmul(x: Any, W: Any) -> Any:
+        there = W if W.flags["C_CONTIGUOUS"] else numpy.zeros_like(W)
+        return x @ there
+
+    found = check(matmul, dtype="float64")
+    [message] = {law.message.partition("; ")[2] for r in found.failures for law in r.broken if law.name == LAYOUT}
+    assert message == "so it is if W alone is given so"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -21,6 +21,7 @@ from refllm.verify.sized.probes import probes, signs
 from spec_tests.verify.folder import GOLDEN
 
 RIGHT = reference.functions()["softmax"]
+RMS = [name for name, case in load(GOLDEN).items() if case.operation == "rms_norm" and not case.slow]
 Function = Callable[..., Any]
 
 
@@ -182,3 +183,23 @@ def test_an_answer_that_is_wrong_in_every_call_is_not_said_to_depend_on_earlier_
     assert any(result.status == "fail" for result in results)
     assert [law for result in results for law in result.broken] == []
     assert not any(result.alone for result in results)
+
+
+def test_gradients_that_are_added_to_what_earlier_calls_left_are_said_to_be() -> None:
+    total = numpy.zeros(1 << 16)
+
+    def rms_norm(x: Any, g: Any, *, eps: float) -> Any:
+        y, back = reference.functions()["rms_norm"](x, g, eps=eps)
+
+        def rms_norm_back(dy: Any) -> Any:
+            dx, dg = back(dy)
+            total[: dg.size] += dg
+            return dx, total[: dg.size].astype(dg.dtype)
+
+        return y, rms_norm_back
+
+    found = check(rms_norm, dtype="float32", size="kernel", only=RMS[:2])
+    lines = [result.diagnosis[0] for result in found.failures if result.diagnosis]
+    assert any(line.startswith("depends on what earlier calls left: called a second time") for line in lines), lines
+    assert any("each call adds the gradient of g to what the call before left" in line for line in lines), lines
+    assert "no known mistake" not in repr(found)

@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy
+
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, FaultError, Truth, UnsupportedError
 from refllm.verify.law import Law
 from refllm.verify.laws.calls import AGAIN, again, between, layouts, poison
+from refllm.verify.laws.differences import named
 from refllm.verify.laws.drawn import drawn, is_of_one_length
 from refllm.verify.laws.neighbours import neighbours
 from refllm.verify.laws.swallowed import swallowed
@@ -33,6 +36,7 @@ from refllm.verify.tolerance import UNIT
 if TYPE_CHECKING:
     from refllm.verify.runner import Implementation, Result
 
+NEARLY = 1e-4  # the share of an answer by which what a call adds may be another than the right answer
 CALLS = 8  # of a case whose answer was wrong: a race shows in some of them
 BETWEEN_PROBES = "every element"  # of an answer in float64, of which probes and the sum are stored
 RIGHT_NOW = (
@@ -98,8 +102,32 @@ def _unsteady(trying: Trying, sized: SizedCase, dtype: str, plan: Plan) -> list[
     base = Base(Result(case, "fail", ""), response, dtype, 1.0, 0, declares=True)
     for _ in range(CALLS):
         if broken := [law for law in trying.first_of(again(base)) if law.broken]:
-            return broken
+            added = _added(trying, case, dtype)
+            return [replace(law, message=f"{law.message}{added}") for law in broken]
     return []
+
+
+def _added(trying: Trying, case: Case, dtype: str) -> str:
+    """Whether each call adds its answer to what the call before left: their difference is the right answer."""
+    from refllm.verify.runner import respond
+
+    try:
+        one, two = (respond(trying.implementation, case, dtype) for _ in range(2))
+    except (UnsupportedError, FaultError):
+        return ""
+    groups = (("outputs", case.outputs), ("gradients", case.gradients))
+    found = list[str]()
+    for group, name, truth in ((group, name, truth) for group, truths in groups for name, truth in truths.items()):
+        x, y = (numpy.asarray((getattr(each, group) or {}).get(name, 0)) for each in (one, two))
+        if truth.condition is None or x.shape != truth.value.shape or numpy.array_equal(x, y):
+            continue
+        x, y = x.astype("float64"), y.astype("float64")
+        with numpy.errstate(all="ignore"):
+            size = abs(truth.value).max(initial=0) + abs(y).max(initial=0)
+            if not (abs(y - x - truth.value) <= NEARLY * size).all():
+                return ""
+        found.append(named(group, name))
+    return f": each call adds {' and '.join(found)} to what the call before left" if found else ""
 
 
 def _found(trying: Trying, sized: SizedCase, result: Result, dtype: str, plan: Plan) -> list[Law]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy
+
 from refllm.verify.case import Manner
 from refllm.verify.laws.differences import compared
 from refllm.verify.laws.trial import Base, Trial
 from refllm.verify.layouts import LAYOUTS
 
 AGAIN, LAYOUT = "a second call", "layout of memory"
+MOST = 8  # arguments that are tried one by one
 POISON, BETWEEN = "memory that was never written", "calls in between"
 
 
@@ -22,8 +25,15 @@ def layouts(base: Base) -> Iterator[Trial]:
     """One call a layout."""
     if not any(x.size > 1 for x in base.case.inputs.values()):
         return
+    names = [*base.case.inputs, *(n for n, x in base.case.keywords.items() if isinstance(x, numpy.ndarray))]
+    names += [f"d{name}" for name in base.case.cotangents]
     for layout, (_, words) in LAYOUTS.items():
-        yield _put(base, LAYOUT, Manner(layout=layout), f"given {words}", refusable=True, needs="layouts")
+
+        def put(alone: str = "", layout: str = layout, done: str = f"given {words}") -> Trial:
+            return _put(base, LAYOUT, Manner(layout=layout, alone=alone), done, refusable=True, needs="layouts")
+
+        parts = tuple((name, put(name)) for name in names) if 1 < len(names) <= MOST else ()
+        yield replace(put(), parts=parts)
 
 
 def poison(base: Base) -> Iterator[Trial]:

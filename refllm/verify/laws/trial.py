@@ -24,6 +24,7 @@ class Trial:
     refusable: bool = False  # whether it may raise: then that is a note
     about: str = ""  # where it is tried: what is about the same is tried once for an operation
     needs: str = ""  # what an implementation must be seen doing, of its `sees`
+    parts: tuple[tuple[str, Trial], ...] = ()  # the same of one argument alone each, to say which breaks the law
 
 
 @dataclass(frozen=True)

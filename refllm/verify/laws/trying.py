@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy
@@ -107,7 +108,15 @@ class Trying:
             self.lost.add(trial.case.operation)
             return [Law(trial.law, True, f"{trial.done}, {error}")]
         judged = trial.judge(response)
+        if judged is not None and judged.broken and trial.parts:
+            judged = replace(judged, message=f"{judged.message}{self._which(trial)}")
         return [*([judged] if judged is not None else []), *(law for law in response.laws if law.broken)]
+
+    def _which(self, trial: Trial) -> str:
+        """Which arguments alone break the law, if some do and some do not."""
+        broken = {name: any(law.broken for law in self._tried(part)) for name, part in trial.parts}
+        guilty, others = ([name for name, is_so in broken.items() if is_so is side] for side in (True, False))
+        return f"; so it is if {' or '.join(guilty)} alone is given so" if guilty and others else ""
 
 
 def _all_bases(implementation: Implementation, results: list[Result], dtype: str, C: float) -> dict[str, list[Base]]:
@@ -142,8 +151,9 @@ def _by_operation(results: Iterable[Result]) -> dict[str, list[Result]]:
 LEAST = 12  # numbers that a case has at least, if there is such a one: in fewer there is little to get wrong
 
 
-def _size(result: Result) -> tuple[bool, bool, int]:
-    """Smallest first of those that have rows and some numbers."""
+def _size(result: Result) -> tuple[bool, bool, bool, int]:
+    """Smallest first of those that have rows and some numbers, and nothing empty: in what has no row no law shows."""
     arrays = list(result.case.inputs.values())
     numbers = sum(int(numpy.size(x)) for x in arrays)
-    return not any(min(x.shape, default=0) > 1 and x.ndim > 1 for x in arrays), numbers < LEAST, numbers
+    has_rows = any(min(x.shape, default=0) > 1 and x.ndim > 1 for x in arrays)
+    return any(not x.size for x in arrays), not has_rows, numbers < LEAST, numbers

@@ -192,7 +192,7 @@ class _Call:
         return [self._block(x, f"{before}{name}", name) for name, x in group]
 
     def _block(self, x: Array, known: str, name: str) -> _Block:
-        return _Block(x, self._kind(str(x.dtype)), known, name, self.question.manner.layout)
+        return _Block(x, self._kind(str(x.dtype)), known, name, self.question.manner.layout_of(known))
 
     def _kind(self, kind: str) -> str:
         """The dtype in the words of the header: floating-point numbers are in that of the run, if they are carried."""

@@ -66,7 +66,7 @@ class Library(Isolated):
             interface, case.stored or dtype, _grouped(inputs, interface.inputs), dict(case.keywords),
             [[(name, *outputs[name]) for name in names] for names in _leaves(outputs, interface.outputs)],
             _grouped(cotangents, interface.outputs) if cotangents else [],
-            Manner(case.manner.layout, case.manner.poisoned),
+            Manner(case.manner.layout, case.manner.alone, case.manner.poisoned),
         )  # fmt: skip
 
 
