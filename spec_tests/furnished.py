@@ -49,8 +49,8 @@ def _labelled(folder: Path) -> None:
     for n in range(60):
         text = f"I read it {n} times and it was {'good' if n % 2 else 'bad'}"
         rows.append(f"{text},{'good' if n % 2 else 'bad'},{text},{n % 2}")
-    for name in ("reviews.csv", "more.csv", "more_reviews.csv", "train.csv", "test.csv"):
-        (folder / name).write_text("\n".join(["text,label,review,stars", *rows]) + "\n")
+    for name in ("reviews", "more", "more_reviews", "train", "test", "train20", "test20"):
+        (folder / f"{name}.csv").write_text("\n".join(["text,label,review,stars", *rows]) + "\n")
     (folder / "few.csv").write_text("text,label\nso fine,good\nso poor,bad\n")
 
 
@@ -60,6 +60,7 @@ def _paired(folder: Path) -> None:
         (folder / f"{name}.en").write_text("".join(f"{one}\n" for one, _ in pairs))
         (folder / f"{name}.de").write_text("".join(f"{other}\n" for _, other in pairs))
     (folder / "talks.csv").write_text("\n".join(["english,german", *map(",".join, pairs)]) + "\n")
+    (folder / "articles.txt").write_text("one is one\n")
     for name in ("articles", "today", "more"):
         _lines(folder / f"{name}.jsonl", [{"body": f"{one}. {one}.", "headline": one} for one, _ in pairs])
 
@@ -164,7 +165,7 @@ def prepared(line: Line, folder: Path) -> None:
         _made("runs/001")
     if "experiments/" in words and not (folder / "experiments").exists():
         shutil.copytree(folder / "runs", folder / "experiments")
-    if "models/" in line.text and not (folder / "models").exists():
+    if re.search(r"models/|--from scratch", line.text) and not (folder / "models").exists():
         write_models(folder)
     if "my_attention" in line.text:
         (folder / "my_attention.py").write_text("def attention(q, k, v, *, causal, allowed):\n    return v\n")
