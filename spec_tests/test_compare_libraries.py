@@ -113,6 +113,7 @@ def test_every_row_of_the_page_has_a_command_that_is_run() -> None:
     assert {found["command"] for found in data.values()} == set(rows())
 
 
+@pytest.mark.slow  # minutes for all rows
 @pytest.mark.oracle
 @pytest.mark.parametrize("command", rows())
 def test_the_command_of_a_row_works(command: str, script: Any) -> None:

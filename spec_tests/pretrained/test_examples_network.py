@@ -97,6 +97,7 @@ def fortunes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # two trainings of a published model
 def test_what_minilm_has_learnt_makes_a_better_classifier_than_its_architecture_from_scratch(
     minilm: Path, fortunes: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
