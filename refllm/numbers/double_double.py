@@ -28,17 +28,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy
-from mpmath import mp, mpf
+from mpmath import mp
 
 from refllm.backend import Array
-from refllm.numbers import double_exp, slices
+from refllm.numbers import by_mpmath, double_exp, slices
 from refllm.numbers.two_doubles import U2, Pair, add, divide, multiply, square_root
 from refllm.spec import array
 from refllm.spec.array import Floats
 
 WIDER = 1 + 2.0**-30  # what float64 may lose while it adds up at most some thousand bounds
 LEAST = 2.0**-1000  # more than is lost where a low part underflows
-_DIGITS = 40
 
 
 class Double:
@@ -192,22 +191,15 @@ def matmul(a: Double, b: Double) -> Double:
 
 
 def _by_mpmath(f: Callable[[Any], Any], steep: Callable[[Array, Array], Array]) -> Any:
-    """f of every number, to 40 digits; `steep` bounds the slope of f within the radius."""
+    """f of every number; `steep` bounds the slope of f within the radius."""
 
     def of(x: Any) -> Double:
         a = lifted(x)
-        hi, lo = numpy.empty(a.shape), numpy.empty(a.shape)
-        with mp.workdps(_DIGITS), numpy.errstate(all="ignore"):
-            for i in numpy.ndindex(a.shape):
-                hi[i], lo[i] = _as_pair(f(mpf(float(a.hi[i])) + mpf(float(a.lo[i]))))
+        with numpy.errstate(all="ignore"):
+            hi, lo = by_mpmath.of_each(f, a.pair)
             return Double(hi, lo, WIDER * (steep(a.hi, a.radius) * a.radius + U2 * abs(hi)))
 
     return staticmethod(of)
-
-
-def _as_pair(y: Any) -> tuple[float, float]:
-    hi = float(y)
-    return hi, float(y - mpf(hi)) if numpy.isfinite(hi) else 0.0
 
 
 def _least(x: Array, r: Array) -> Array:
@@ -220,9 +212,7 @@ class Pi:
     """π, asked of the class."""
 
     def __get__(self, instance: object, owner: object) -> Double:
-        with mp.workdps(_DIGITS):
-            hi, lo = _as_pair(+mp.pi)
-        return Double(hi, lo, 4 * U2)
+        return Double(*by_mpmath.pi(), 4 * U2)
 
 
 class Mathematics:
@@ -258,18 +248,9 @@ class Mathematics:
 
     @staticmethod
     def power(x: Any, n: Any) -> Double:
-        a, b = numpy.broadcast_arrays(*(numpy.asarray(lifted(z).hi) for z in (x, n)))
-        low = numpy.broadcast_arrays(*(lifted(z).lo for z in (x, n)))
-        far = numpy.broadcast_arrays(*(lifted(z).radius for z in (x, n)))
-        hi, lo, steep = (numpy.empty(a.shape) for _ in range(3))
-        with mp.workdps(_DIGITS):
-            for i in numpy.ndindex(a.shape):
-                base, exponent = mpf(float(a[i])) + mpf(float(low[0][i])), mpf(float(b[i])) + mpf(float(low[1][i]))
-                y = mp.power(base, exponent)
-                hi[i], lo[i] = _as_pair(y)
-                slopes = (exponent * y / base if base else 0, y * mp.log(abs(base)) if base else 0)
-                steep[i] = 2 * float(sum(abs(s) * mpf(float(r[i])) for s, r in zip(slopes, far, strict=True)))
-        return Double(hi, lo, WIDER * (steep + U2 * abs(hi)))
+        a, b = lifted(x), lifted(n)
+        (hi, lo), carried = by_mpmath.powers((a.hi, a.lo, a.radius), (b.hi, b.lo, b.radius))
+        return Double(hi, lo, WIDER * (carried + U2 * abs(hi)))
 
     @staticmethod
     def ratio(a: Any, b: Any) -> Double:

@@ -8,20 +8,15 @@ chosen.said_of_another(id)          those of one that was not
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy
-
-from refllm.backend import Array
 from refllm.numbers.plans import Plan
-from refllm.verify import plain
-from refllm.verify.case import Case
 from refllm.verify.explanation import Explanation
 from refllm.verify.kernels import axes, conditions, relations, tails
 from refllm.verify.kernels.causes import Cause, OfBank, in_other_sizes
-from refllm.verify.kernels.matching import WAYS, tensors
-from refllm.verify.sized import judge
+from refllm.verify.kernels.matching import WAYS
+from refllm.verify.kernels.right import Right
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.work import work
 
@@ -33,7 +28,6 @@ FEW = 64  # elements that one must explain which explains the lesser part of the
 MANY = 4  # answers that a loss of digits must explain to be named with a condition
 NEARLY_ALL = 0.9  # the share of the answers that a loss of digits must explain
 NEAR = 0.75  # bits by which the errors of two mistakes differ that lose as many digits
-MARGIN = 16.0  # times what is allowed that a mistake that loses digits must be off to be contradicted
 LISTED = 3  # mistakes that lose digits alike of which the names are said
 UNKNOWN = "explained by no known mistake"
 
@@ -126,7 +120,7 @@ class Chosen:
         found: dict[Cause, list[conditions.Numbers]] = {cause: [] for cause in causes}
         for sized in self._asked if causes else ():
             case = sized.case()
-            asked = _Right(case, self.dtype, self.plan)
+            asked = Right(case, self.dtype, self.plan)
             for cause in causes:
                 matches = self._matches(cause)
                 in_gradients = all(n.startswith("gradients.") for match in matches for n in match.ways)
@@ -301,59 +295,3 @@ class Chosen:
         if min(told, len(right)) >= conditions.GROUND and not any(map(condition.holds, right)):
             return f", in the cases where {condition.words}"
         return ", in this case alone" if told == 1 else ", in some of the cases in which it would show"
-
-
-class _Right:
-    """A case whose answer is right, of which mistakes are asked whether they get it right."""
-
-    def __init__(self, case: Case, dtype: str, plan: Plan) -> None:
-        self.case, self.values, self.dtype, self.plan = case, case.values_alone(), dtype, plan
-
-    def is_right(self, cause: Cause, *, gradients: bool, digits: bool) -> bool:
-        """Its value, and where it is a mistake of gradients these too."""
-        case = self.case if gradients else self.values
-        found = cause.answer(case, "float32" if digits and self.dtype != "float64" else "float64")
-        if found is None:  # a reading says nothing of what it does not change
-            return not isinstance(cause, OfBank)
-        plainly, text = (self._plain, self._text) if gradients else (self._plain_values, self._text_of_values)
-        if plainly is not None and _alike(tensors(found), plainly):
-            return True
-        margin = MARGIN if digits else 1.0
-        return not any(
-            (judge.deviations(x, text.of(n), self.dtype, self.plan) > margin).any() for n, x in tensors(found).items()
-        )
-
-    @cached_property
-    def _plain(self) -> dict[str, Array] | None:
-        return _plainly(self.case)
-
-    @cached_property
-    def _plain_values(self) -> dict[str, Array] | None:
-        return _plainly(self.values)
-
-    @cached_property
-    def _text(self) -> judge.Text:
-        return judge.Text(self.case, self.plan, gradients=True)
-
-    @cached_property
-    def _text_of_values(self) -> judge.Text:
-        return judge.Text(self.values, self.plan, gradients=False)
-
-
-def _plainly(case: Case) -> dict[str, Array] | None:
-    response = plain.answer(replace(case, inputs=dict(case.inputs)), "float64", {}, traced=False)
-    return tensors(response) if response else None
-
-
-def _alike(one: dict[str, Array], other: dict[str, Array]) -> bool:
-    """Whether two answers are the same but for roundings of float64."""
-    return all(
-        n in other and x.shape == other[n].shape
-        and numpy.allclose(x, other[n], rtol=1e-9, atol=1e-9 * _largest(other[n]), equal_nan=True)
-        for n, x in one.items()
-    )  # fmt: skip
-
-
-def _largest(x: Array) -> float:
-    finite = x[numpy.isfinite(x)]
-    return float(abs(finite).max(initial=0))

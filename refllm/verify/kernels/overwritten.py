@@ -11,50 +11,25 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
-from refllm.verify import plain
-from refllm.verify.case import Case, Response
-from refllm.verify.edits import Edit, source_of
 from refllm.verify.edits.source import Changes, Source
-
-DEEP = 8  # functions that an operation calls whose pullbacks are edited
+from refllm.verify.kernels.in_text import InText, Lines, in_text
 
 
 @dataclass(frozen=True, eq=False)
-class Overwritten:
-    id: str
-    about: str
-    edit: Edit
-    issue: str | None = None
+class Overwritten(InText):
     gradients_alone: bool = True
 
-    @property
-    def diff(self) -> list[tuple[str, list[str]]]:
-        return [(self.edit.place, self.edit.diff())]
 
-    @cached_property
-    def _function(self) -> Any:
-        return self.edit.function()
-
-    def answer(self, case: Case, dtype: str) -> Response | None:
-        if self._function is None:
-            return None
-        functions = {self.edit.original: self._function}
-        return plain.answer(case, dtype, functions, traced=False, values=not case.cotangents)
+def overwritten(operation: str) -> Iterator[InText]:
+    return in_text(operation, _lines, Overwritten, in_pullback=True)
 
 
-def overwritten(operation: str) -> Iterator[Overwritten]:
-    """Those of an operation itself first, then those of what it calls."""
-    if operation not in plain.operations():
-        return
-    for function in plain.called(operation)[:DEEP]:
-        text = Source(source_of(function))
-        of = "" if function.__name__ == operation else f" (of {function.__name__})"
-        for name, other, changes in _of(text):
-            about = f"{operation} in whose gradient {other} stands where {name} did, which was overwritten{of}"
-            yield Overwritten(f"{operation}/{name}-overwritten", about, Edit(function, changes, 0.0, True))
+def _lines(text: Source) -> Iterator[Lines]:
+    for name, other, changes in _of(text):
+        yield Lines(
+            f"in whose gradient {other} stands where {name} did, which was overwritten", f"{name}-overwritten", changes
+        )
 
 
 def _of(text: Source) -> Iterator[tuple[str, str, Changes]]:

@@ -10,55 +10,28 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
-from refllm.verify import plain
-from refllm.verify.case import Case, Response
-from refllm.verify.edits import Edit, source_of
 from refllm.verify.edits.source import Changes, Source
+from refllm.verify.kernels.in_text import InText, Lines, in_text
 
 TYPES = ("float16", "bfloat16", "tf32")
 OF_NUMBERS = ("exp", "tanh", "sigmoid", "sqrt", "log", "erf", "erfc")  # functions that kernels take from tables
-DEEP = 8  # functions that an operation calls whose lines are edited
 
 
 @dataclass(frozen=True, eq=False)
-class Rounded:
-    id: str
-    about: str
-    edit: Edit
-    issue: str | None = None
-    gradients_alone: bool = False
+class Rounded(InText):
     narrows: bool = True
     of_digits: bool = True  # it explains nothing but lost digits
     pointwise: bool = True  # each number is rounded for itself, so that errors of the same size are other ones
 
-    @property
-    def diff(self) -> list[tuple[str, list[str]]]:
-        return [(self.edit.place, self.edit.diff())]
 
-    @cached_property
-    def _function(self) -> Any:
-        return self.edit.function()
-
-    def answer(self, case: Case, dtype: str) -> Response | None:
-        if self._function is None:
-            return None
-        functions = {self.edit.original: self._function}
-        return plain.answer(case, dtype, functions, traced=False, values=not case.cotangents)
+def roundings(operation: str) -> Iterator[InText]:
+    return in_text(operation, _lines, Rounded, in_pullback=False)
 
 
-def roundings(operation: str) -> Iterator[Rounded]:
-    """Those of an operation itself first, then those of what it calls."""
-    if operation not in plain.operations():
-        return
-    for function in plain.called(operation)[:DEEP]:
-        text = Source(source_of(function))
-        of = "" if function.__name__ == operation else f" (of {function.__name__})"
-        for words, name, changes in _of(text):
-            about = f"{operation} whose {words}{of}"
-            yield Rounded(f"{operation}/{name}", about, Edit(function, changes, 0.0, False))
+def _lines(text: Source) -> Iterator[Lines]:
+    for words, name, changes in _of(text):
+        yield Lines(f"whose {words}", name, changes)
 
 
 def _of(text: Source) -> Iterator[tuple[str, str, Changes]]:
