@@ -77,11 +77,22 @@ def right_for_the_stored_numbers() -> Function:
     return silu
 
 
+def answers_kept_by_their_first_numbers() -> Function:
+    kept: dict[Any, Any] = {}
+
+    def tanh(x: Any) -> Any:
+        y, back = RIGHT["tanh"](x)
+        return kept.setdefault((x.shape, x.dtype.str, x.reshape(-1)[:8].tobytes()), y).copy(), back
+
+    return tanh
+
+
 MISTAKES: list[tuple[str, Callable[[], Function], str, str]] = [
     ("matmul", answers_kept_by_shape, FRESH, "it is right for the W of an earlier call"),
     ("softmax", answers_kept_of_large_tensors, FRESH, "it is right for the x of an earlier call"),
     ("gelu_erf", right_for_the_stored_sizes, SIZES, "with x of "),
     ("cross_entropy", right_for_the_stored_rows, SIZES, "with logits of "),
+    ("tanh", answers_kept_by_their_first_numbers, FRESH, "in the last half of those of an earlier call"),
     ("silu", right_for_the_stored_numbers, FRESH, "with other numbers of the same shapes (seed "),
 ]
 

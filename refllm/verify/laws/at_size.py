@@ -156,7 +156,11 @@ def _drawn(trying: Trying, sized: SizedCase, dtype: str, plan: Plan, *, gradient
     def with_truth(case: Case) -> Case:
         return _with_truth(case, dtype, plan, gradients=gradients and bool(case.gradients))
 
-    return [law for trial in drawn(sized, with_truth, dtype, 1.0) for law in trying.first_of([trial])]
+    found = list[Law]()
+    for trial in drawn(sized, with_truth, dtype, 1.0):
+        if not any(law.broken and law.name == trial.law for law in found):  # what is known is not asked again
+            found += trying.first_of([trial])
+    return found
 
 
 def _further(right: list[SizedCase], chosen: Mapping[str, SizedCase]) -> Iterator[SizedCase]:

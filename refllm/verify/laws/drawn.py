@@ -2,6 +2,7 @@
 
 An answer that was stored, that is kept by shape from an earlier call, or that is right for the sizes of the golden
 files alone is wrong for them. Of other numbers it is said whether the answer is that of an argument of an earlier call.
+Numbers that begin as those of the call before and end as others are told apart by nobody who looks at the first alone.
 """
 
 from __future__ import annotations
@@ -32,12 +33,20 @@ Known = Callable[[Case], Case]  # the case with the truth of its tensors
 
 
 def drawn(sized: SizedCase, with_truth: Known, dtype: str, C: float) -> Iterator[Trial]:
-    """A trial with other numbers of the same shapes, then one with other shapes; those for which there are any."""
-    if made := _fit(other_places(sized), dtype, C):
+    """Trials with other numbers of the same shapes, and with others at their end, then one with other shapes; those
+    for which there are any."""
+    moved = other_places(sized)
+    if made := _fit(moved, dtype, C):
         seed, case = made
         case, done = with_truth(case), f"with other numbers of the same shapes (seed {seed})"
         kept = _of_earlier(case, sized, with_truth, dtype, C)
         yield Trial(FRESH, case, done, _judge(case, FRESH, done, dtype, C, kept))
+        if (ended := _with_another_end(case, moved, dtype, C)) is not None:
+            ended, done = (
+                with_truth(ended),
+                f"with other numbers in the last half of those of an earlier call (seed {seed})",
+            )
+            yield Trial(FRESH, ended, done, _judge(ended, FRESH, done, dtype, C))
     if (grown := other_shapes(sized)) and (made := _fit(grown, dtype, C)):
         seed, case = made
         case, done = with_truth(case), f"with {_in_words(grown)} (seed {seed})"
@@ -68,6 +77,24 @@ def _fit(sized: SizedCase, dtype: str, C: float) -> tuple[int, Case] | None:
         if unfit_for(case, dtype, C) is None and _is_decided(case, dtype):
             return seed, case
     return None
+
+
+def _with_another_end(case: Case, sized: SizedCase, dtype: str, C: float) -> Case | None:
+    """The case with the last half of each input from another draw; None if the dtype cannot hold those numbers."""
+    from refllm.verify.runner import unfit_for
+
+    made = _fit(sized, dtype, C)
+    if made is None:
+        return None
+    inputs = {name: _begun_and_ended(x, made[1].inputs[name]) for name, x in case.inputs.items()}
+    ended = replace(case, inputs=inputs)
+    return ended if unfit_for(ended, dtype, C) is None and _is_decided(ended, dtype) else None
+
+
+def _begun_and_ended(one: Any, other: Any) -> Any:
+    x = one.copy()
+    x.reshape(-1)[x.size // 2 :] = other.reshape(-1)[x.size // 2 :]
+    return x
 
 
 def _is_decided(case: Case, dtype: str) -> bool:
