@@ -156,7 +156,8 @@ def configs(module: ModuleType, function: Callable[..., Any]) -> dict[str, Any]:
     """The configs that a function is called with, by name; one None for a function that takes none."""
     room = module.__name__.split(".")[1]
     if room == "models":
-        return {n: c for n, c in CONFIGS.items() if type(c).__module__ == module.__name__}
+        models = [model for model in language_models.MODELS if getattr(model, function.__name__, None) is function]
+        return {n: c for n, c in CONFIGS.items() if language_models.model_of(c) in models}
     if "config" not in inspect.signature(function).parameters:
         return {"bert": BERT} if "model" in inspect.signature(function).parameters else {"": None}
     if function.__name__ in OF_LANGUAGE_MODELS:

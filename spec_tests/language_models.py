@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import Any
 
@@ -10,10 +9,11 @@ import numpy
 
 from refllm.generation.cache import KeyValueCache
 from refllm.generation.state import CacheAndState, CarriedState
-from refllm.models import gpt, hybrid, llama, nnlm, recurrent_lm, switch
+from refllm.models import bert, encoder_decoder, gpt, hybrid, llama, nnlm, recurrent_lm, switch
 from refllm.parameters import Tree, map_leaves
 from spec_tests.gradients import random_tree
 
+MODELS: tuple[Any, ...] = (bert, encoder_decoder, gpt, hybrid, llama, nnlm, recurrent_lm, switch)
 V, S = 7, 8  # vocabulary and context of all of them
 
 
@@ -98,7 +98,8 @@ ALL = {**GPT, **LLAMA, **SWITCH, **WITH_STATE}
 
 
 def model_of(config: Any) -> ModuleType:
-    return importlib.import_module(type(config).__module__)
+    """The model that offers this kind of config, wherever the config is written."""
+    return next(model for model in MODELS if model.Config is type(config))
 
 
 def parameters(config: Any, *, dtype: str = "float64", seed: int = 0) -> Tree:
