@@ -99,7 +99,8 @@ ALL = {**GPT, **LLAMA, **SWITCH, **WITH_STATE}
 
 def model_of(config: Any) -> ModuleType:
     """The model that offers this kind of config, wherever the config is written."""
-    return next(model for model in MODELS if model.Config is type(config))
+    model: ModuleType = next(model for model in MODELS if model.Config is type(config))
+    return model
 
 
 def parameters(config: Any, *, dtype: str = "float64", seed: int = 0) -> Tree:

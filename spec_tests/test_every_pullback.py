@@ -16,6 +16,7 @@ from refllm.parameters import Tree, map_leaves, named_leaves
 from refllm.shapes import Declared
 from spec_tests import examples
 from spec_tests.examples import Example
+from spec_tests.language_models import model_of
 from spec_tests.layouts import LAYOUTS, relaid, relaid_tree
 
 EXAMPLES = list(examples.examples())
@@ -210,11 +211,15 @@ def other_shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         yield shape[::-1]
 
 
+def name_of_model(config: Any) -> str:
+    return model_of(config).__name__.rpartition(".")[2]
+
+
 @pytest.mark.one_in(12)
 @every_whole_model
 def test_parameters_of_another_structure_are_refused(example: Example) -> None:
     p, random = example.arguments["p"], numpy.random.default_rng(0)
-    model = type(example.arguments["config"]).__module__.rpartition(".")[2]
+    model = name_of_model(example.arguments["config"])
     for path, leaf in named_leaves(p):
         for what, wrong in (
             ("missing", without(p, path)),
@@ -241,8 +246,7 @@ def test_parameters_of_another_structure_are_refused(example: Example) -> None:
 def test_a_config_that_the_parameters_were_not_made_with_is_refused(example: Example) -> None:
     """Wherever the config says that there are other parameters."""
     config, p = example.arguments["config"], example.arguments["p"]
-    shapes = __import__(type(config).__module__, fromlist=["shapes"]).shapes
-    model = type(config).__module__.rpartition(".")[2]
+    shapes, model = model_of(config).shapes, name_of_model(config)
     changes = [{"vocabulary": 9}, {"width": 2 * config.width}, {"layers": 3}, {"hidden": 17}, {"norm": "post"}]
     changes += [{"norm": "pre"}, {"tied": not getattr(config, "tied", False)}, {"positions": "learned"}]
     for change in changes:
