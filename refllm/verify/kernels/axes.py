@@ -18,6 +18,7 @@ from refllm.verify.case import Case
 from refllm.verify.keywords import KEYWORDS, own_name
 
 Letters = tuple[str, ...]
+MASKS = ("valid", "allowed", "keep")  # keywords of the golden files that are one, or None
 
 
 @cache
@@ -73,7 +74,23 @@ def numbers(case: Case) -> dict[str, Any]:
     if first.ndim > 2:
         found["the number of leading axes"] = first.ndim - 1
     found["the number of elements"] = first.size
-    return found | {n: x for n, x in case.keywords.items() if x is None or isinstance(x, bool | int | float | str)}
+    found |= {n: x for n, x in case.keywords.items() if x is None or isinstance(x, bool | int | float | str)}
+    return found | there(case)
+
+
+def there(case: Case) -> dict[str, bool]:
+    """What a case may have: places that are masked, rows of a mask without one, targets that do not count."""
+    found = {}
+    for name, value in case.keywords.items():
+        if name in MASKS:
+            mask = value if isinstance(value, numpy.ndarray) and value.dtype.kind == "b" else numpy.ones(1, bool)
+            found[f"there are places with {name} = false"] = not mask.all()
+            if mask.ndim > 1 or value is None:
+                found[f"there are rows of {name} without a true place"] = not mask.any(axis=-1).all()
+    if "targets" in case.keywords and "ignore" in case.keywords:
+        ignored = case.keywords["targets"] == case.keywords["ignore"]
+        found["there are targets that do not count"] = bool(numpy.any(ignored))
+    return found
 
 
 def largest(case: Case) -> dict[str, float]:

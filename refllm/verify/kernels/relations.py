@@ -15,6 +15,7 @@ import numpy
 from refllm.backend import Array
 from refllm.verify.case import Case
 from refllm.verify.kernels import axes
+from refllm.verify.kernels.places import places
 from refllm.verify.tolerance import UNIT
 
 SLACK = 256.0  # roundings that a common factor may be off by
@@ -28,7 +29,7 @@ CONSTANTS = {
     math.log(10): "ln 10", 1 / math.log(10): "1 / ln 10", math.pi: "π", 2 / math.pi: "2 / π", math.e: "e",
     math.sqrt(2 / math.pi): "√(2/π)",
 }  # fmt: skip
-Fact = tuple[str, bool]
+BORDER = "wrong index of axis"
 
 
 def relations(case: Case, name: str, x: Array, truth: Array, wrong: Array, unit: float = UNIT["float32"]) -> list[str]:
@@ -244,9 +245,9 @@ def _border(words: str, wrong: Array) -> list[str]:
         places = numpy.flatnonzero(wrong.any(axis=others))
         n, first, last = wrong.shape[axis], int(places[0]), int(places[-1])
         if n >= 16 and first >= max(4, n // 64) and len(places) > (n - first) // 8 and len(places) > 2:
-            lines.append(f"the first wrong index of axis {axis} is {first:,} of {n:,}{_multiple(first)}")
+            lines.append(f"the first {BORDER} {axis} is {first:,} of {n:,}{_multiple(first)}")
         elif n >= 16 and n - 1 - last >= max(4, n // 64) and len(places) > last // 8 and len(places) > 2:
-            lines.append(f"the last wrong index of axis {axis} is {last:,} of {n:,}{_multiple(last + 1, ' - 1')}")
+            lines.append(f"the last {BORDER} {axis} is {last:,} of {n:,}{_multiple(last + 1, ' - 1')}")
     return [f"{words}: {' and '.join(lines)}"] if lines else []
 
 
@@ -262,4 +263,6 @@ def lines_of(
 ) -> Iterator[str]:
     """The relations of every wrong tensor, the outputs first."""
     for name, off in wrong.items():
-        yield from relations(case, name, given[name], truth(name), off, unit)
+        where = [f"{said(name)}: wrong {words}" for words in places(case, name, off)]
+        found = relations(case, name, given[name], truth(name), off, unit)
+        yield from [line for line in found if not where or BORDER not in line] + where

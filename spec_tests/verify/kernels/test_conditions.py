@@ -60,6 +60,22 @@ def test_a_condition_holds_for_every_wrong_case_and_for_no_right_one(
             [{"T": 3, "S": 9, "causal": False}, {"T": 5, "S": 5, "causal": True}, {"T": 11, "S": 11, "causal": True}],
             "causal = True and T < S",
         ),
+        # the number of keys decides, that no case is near to does not
+        ([{"T": 4097, "D": 20, "S": 300}, {"T": 9001, "D": 8, "S": 450}],
+         [{"T": 129, "D": 3, "S": 200}, {"T": 65, "D": 70, "S": 17}],
+         "S > 256 (right up to 200, wrong from 300)"),
+        ([{"V": 9000, "C": 40}, {"V": 40000, "C": 9}], [{"V": 900, "C": 70}, {"V": 70, "C": 600}],
+         "V · C > 65,536 (right up to 63,000, wrong from 360,000)"),
+        ([{"kv_heads": 5, "T": 9}, {"kv_heads": 3, "T": 5}], [{"kv_heads": 8, "T": 5}, {"kv_heads": 6, "T": 7}],
+         "the number of kv_heads is odd"),
+        ([{"T": 9, "S": 9}, {"T": 20, "S": 20}], [{"T": 8, "S": 8}, {"T": 4, "S": 4}],
+         "T > 8 (right up to 8, wrong from 9), or as well S > 8"),
+        ([{"N": 1025}, {"N": 2049}], [{"N": 1024}, {"N": 32}],
+         "N > 1,024 (right up to 1,024, wrong from 1,025), or as well N is no multiple of 32 (2 to 32 fit as well)"),
+        ([{"there are places with valid = false": True, "T": 9}, {"there are places with valid = false": True, "T": 5}],
+         [{"there are places with valid = false": False, "T": 3}] * 2, "there are places with valid = false"),
+        ([{"there are targets that do not count": False}] * 2, [{"there are targets that do not count": True}] * 2,
+         "there are no targets that do not count"),
         ([{"the largest number of q": 8.0}] * 2, [{"the largest number of q": 3.5}] * 2,
          "the largest number of q > 3.5 (right up to 3.5, wrong from 8.0)"),
     ],
@@ -73,6 +89,22 @@ def test_what_tells_wrong_cases_apart_is_said_with_its_ground(
     assert clean(wrong[:1], right) is None
     assert clean(wrong, right[:1]) is None
     assert clean(wrong, [*right, wrong[0]]) is None
+
+
+def test_a_limit_without_cases_near_it_is_not_said() -> None:
+    wrong, right = [{"V": 32000}, {"V": 50257}], [{"V": 33}, {"V": 1024}]
+    assert clean(wrong, right) is None
+    assert separating(wrong, right) is not None
+
+
+def test_a_limit_of_the_numbers_needs_cases_that_differ_in_them_alone() -> None:
+    """Of shapes of their own each has its largest number, and some limit between them there always is."""
+    wrong = [{"T": 33, "the largest number of c": 2.875}, {"T": 9, "the largest number of c": 3.5}]
+    right = [{"T": 5, "the largest number of c": 2.656}, {"T": 129, "the largest number of c": 2.0}]
+    assert clean(wrong, right) is None
+    found = clean(wrong, [*right, {"T": 33, "the largest number of c": 2.5}])
+    assert found is not None
+    assert found.words.startswith("the largest number of c > 2.656")
 
 
 def test_of_one_place_a_mistake_may_show_nothing() -> None:

@@ -1,0 +1,71 @@
+"""What the places of wrong elements are in the operation: those that a mask leaves out, the last head of several.
+
+lines = places(case, "outputs.y", wrong)      ["at all places where valid is false and at no others"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy
+
+from refllm.backend import Array
+from refllm.verify.case import Case
+from refllm.verify.kernels import axes
+
+MOST = 0.75  # the share of the places of a mask that wrong ones must take for the mask to be named
+
+
+def places(case: Case, name: str, wrong: Array) -> list[str]:
+    """Clauses, the first that hold."""
+    return [*_of_masks(case, wrong), *_of_heads(case, name, wrong)]
+
+
+def _of_masks(case: Case, wrong: Array) -> Iterator[str]:
+    for mask, there, others in _masks(case):
+        before = wrong.shape[: mask.ndim]
+        if mask.ndim == 0 or mask.ndim > wrong.ndim or mask.shape != before or mask.all() or not mask.any():
+            continue
+        here = numpy.asarray(wrong.any(axis=tuple(range(mask.ndim, wrong.ndim))))
+        for side, words in ((~mask, others), (mask, there)):
+            if not here[~side].any() and here.sum() >= MOST * side.sum():
+                yield f"at {'all' if here[side].all() else 'most'} places {words}, and at no others"
+                return
+
+
+def _masks(case: Case) -> Iterator[tuple[Array, str, str]]:
+    """Each with the words for its true places, and for its false ones."""
+    for name, value in case.keywords.items():
+        if isinstance(value, numpy.ndarray) and value.dtype.kind == "b":
+            yield value, f"where {name} is true", f"where {name} is false"
+    if isinstance(case.keywords.get("targets"), numpy.ndarray) and case.keywords.get("ignore") is not None:
+        counted = numpy.asarray(case.keywords["targets"] != case.keywords["ignore"])
+        yield counted, "whose target counts", "whose target does not count"
+
+
+def _of_heads(case: Case, name: str, wrong: Array) -> Iterator[str]:
+    """Which heads are wrong, where they lie beside each other along an axis."""
+    heads, words = _heads(case, name)
+    if heads < 2 or name.startswith("outputs."):
+        return
+    for axis in range(max(0, wrong.ndim - 2), wrong.ndim):
+        n = wrong.shape[axis]
+        if n % heads or n in (heads, axes.sizes(case).get("C")):
+            continue
+        along = numpy.asarray(wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis)))
+        of_heads = along.reshape(heads, -1).any(axis=1)
+        found = numpy.flatnonzero(of_heads)
+        if len(found) == 1:
+            at = int(found[0])
+            which = "the first" if at == 0 else "the last" if at == heads - 1 else f"head {at}"
+            yield f"in {which} of {heads} {words} alone"
+            return
+
+
+def _heads(case: Case, name: str) -> tuple[int, str]:
+    """How many heads a parameter of attention has, and what they are called."""
+    heads, shared = case.keywords.get("heads"), case.keywords.get("kv_heads")
+    of_keys = isinstance(shared, int) and name.endswith(("Wk", "Wv", "bk", "bv"))
+    if not isinstance(heads, int) or isinstance(heads, bool):
+        return 0, ""
+    return (int(shared), "heads of keys") if of_keys and shared else (heads, "heads")
