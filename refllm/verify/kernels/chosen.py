@@ -13,7 +13,7 @@ from functools import cached_property
 
 from refllm.numbers.plans import Plan
 from refllm.verify.explanation import Explanation
-from refllm.verify.kernels import axes, conditions, relations, tails
+from refllm.verify.kernels import axes, conditions, properties, relations, tails
 from refllm.verify.kernels.causes import Cause, OfBank, in_other_sizes
 from refllm.verify.kernels.matching import WAYS
 from refllm.verify.kernels.right import Right
@@ -50,7 +50,7 @@ class Looked:
     """A wrong answer that was looked at."""
 
     sized: SizedCase
-    numbers: conditions.Numbers
+    numbers: properties.Numbers
     matches: dict[Cause, Match]
     where: str
     facts: list[str]
@@ -65,13 +65,13 @@ class Operation:
     """What is known of the answers to an operation."""
 
     looked: dict[str, Looked] = field(default_factory=dict)
-    numbers: dict[str, conditions.Numbers] = field(default_factory=dict)  # of every wrong answer
+    numbers: dict[str, properties.Numbers] = field(default_factory=dict)  # of every wrong answer
     searches: int = 0
     in_time: bool = True
     gradients: bool = True
     right: list[SizedCase] = field(default_factory=list)
-    tell_wrong: list[conditions.Numbers] = field(default_factory=list)  # what the wrong cases differ in, and the right
-    tell_right: list[conditions.Numbers] = field(default_factory=list)
+    tell_wrong: list[properties.Numbers] = field(default_factory=list)  # what the wrong cases differ in, and the right
+    tell_right: list[properties.Numbers] = field(default_factory=list)
 
     @property
     def causes(self) -> dict[Cause, None]:
@@ -83,7 +83,7 @@ class Chosen:
 
     def __init__(self, known: Operation, dtype: str, plan: Plan) -> None:
         self.known, self.dtype, self.plan = known, dtype, plan
-        self.conditions: dict[Cause, conditions.Condition] = {}
+        self.conditions: dict[Cause, properties.Condition] = {}
         self.order = sorted(self._named(), key=self._rank)
 
     def _named(self) -> list[Cause]:
@@ -115,9 +115,9 @@ class Chosen:
             return False  # a size that is chosen to fit, or a few numbers that fit, are chance
         return told == looked or count >= FEWEST
 
-    def _against(self, causes: list[Cause]) -> dict[Cause, list[conditions.Numbers]]:
+    def _against(self, causes: list[Cause]) -> dict[Cause, list[properties.Numbers]]:
         """The right answers that each of these would have got wrong, as what tells cases apart."""
-        found: dict[Cause, list[conditions.Numbers]] = {cause: [] for cause in causes}
+        found: dict[Cause, list[properties.Numbers]] = {cause: [] for cause in causes}
         for sized in self._asked if causes else ():
             case = sized.case()
             asked = Right(case, self.dtype, self.plan)
@@ -292,6 +292,7 @@ class Chosen:
         if condition is None:
             return ""
         right = self.known.tell_right
-        if min(told, len(right)) >= conditions.GROUND and not any(map(condition.holds, right)):
+        ground = min(told, len(right)) >= conditions.GROUND and condition.is_near
+        if ground and not any(map(condition.holds, right)):
             return f", in the cases where {condition.words}"
         return ", in this case alone" if told == 1 else ", in some of the cases in which it would show"

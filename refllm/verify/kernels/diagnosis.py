@@ -21,7 +21,7 @@ from functools import cached_property
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
-from refllm.verify.kernels import axes, conditions, matching, relations, tails
+from refllm.verify.kernels import axes, matching, properties, relations, tails
 from refllm.verify.kernels.causes import Cause, causes, in_other_sizes
 from refllm.verify.kernels.chosen import Chosen, Looked, Match, Operation
 from refllm.verify.kernels.clock import Clock
@@ -85,7 +85,7 @@ class Recogniser:
         self.left -= clock.used()
 
     def explained(
-        self, results: list[Result], right: Iterable[SizedCase], tells: Mapping[str, conditions.Numbers] | None = None
+        self, results: list[Result], right: Iterable[SizedCase], tells: Mapping[str, properties.Numbers] | None = None
     ) -> list[Result]:
         """The results, each wrong one with what explains its operation. `tells`: what cases differ in, by their ids."""
         for sized in right:

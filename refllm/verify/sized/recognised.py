@@ -11,7 +11,7 @@ from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
 from refllm.verify.explanation import of_calls, of_earlier_calls, unexplained
 from refllm.verify.kernels import axes
-from refllm.verify.kernels.conditions import Numbers
+from refllm.verify.kernels.properties import Numbers
 from refllm.verify.laws.calls import AGAIN
 from refllm.verify.runner import Result
 from refllm.verify.sized.cases import SizedCase

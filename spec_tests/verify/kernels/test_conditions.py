@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refllm.verify.kernels.conditions import Numbers, clean, separating
+from refllm.verify.kernels.conditions import clean, separating
+from refllm.verify.kernels.properties import Numbers
 
 NUMBERS = st.fixed_dictionaries(
     {"T": st.integers(1, 5000), "step": st.integers(1, 2000), "causal": st.booleans(), "name": st.sampled_from("ab")}
