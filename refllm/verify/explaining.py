@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from refllm.verify.by_laws import with_laws
 from refllm.verify.explanation import of_earlier_calls, unexplained
 from refllm.verify.runner import Result
 
@@ -39,5 +40,6 @@ def _explained(results: list[Result], dtype: str, C: float, seconds: float) -> l
         lost = noise.recognised(left, dtype, C)
         found = list(diagnosis.diagnosed(evidence, dtype, found=edits, lost=lost))
     found = [replace(r, diagnosis=of_earlier_calls(r.diagnosis)) if r.alone and r.wrong else r for r in found]
+    found = list(with_laws(found))
     by_id = {result.case.id: result for result in found}
     return [by_id.get(result.case.id, result) for result in results]

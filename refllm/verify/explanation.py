@@ -60,6 +60,7 @@ def below(line: str) -> list[str]:
 
 ALONE = "alone this case passes: it fails after an earlier call, of which something is left, or by chance"
 OF_CALLS = "depends on what earlier calls left"
+OF_LAW = "breaks"
 NOTHING_KNOWN = "explained by no known mistake"  # with which a line begins that says so
 
 
@@ -71,6 +72,19 @@ def of_earlier_calls(diagnosis: list[str]) -> list[str]:
 def of_calls(diagnosis: list[str], said: str) -> list[str]:
     """What is known of a failure of which a law says that earlier calls leave something behind: that first, and no word
     of unknown mistakes."""
-    if not diagnosis or not diagnosis[0].startswith(NOTHING_KNOWN):
+    if diagnosis and not diagnosis[0].startswith(NOTHING_KNOWN):
         return diagnosis
     return [f"{OF_CALLS}: {said}", *diagnosis[1:]]
+
+
+def of_law(diagnosis: list[str], broken: list[str]) -> list[str]:
+    """What is known of a failure that breaks laws with these names, where nothing else is."""
+    if diagnosis and not diagnosis[0].startswith(NOTHING_KNOWN):
+        return diagnosis
+    laws = f"a law, {broken[0]}," if len(broken) == 1 else f"the laws {', '.join(broken)},"
+    return [f"{OF_LAW} {laws} which may be the cause; no known mistake gives the same", *diagnosis[1:]]
+
+
+def is_said(diagnosis: list[str]) -> bool:
+    """Whether lines say what a failure is without naming a mistake: a convention, a law, what earlier calls left."""
+    return any(line.startswith(("matches the convention ", OF_CALLS, OF_LAW, ALONE)) for line in diagnosis)

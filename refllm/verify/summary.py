@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from refllm.verify.diagnosis import LINES, ORDER, UNKNOWN
-from refllm.verify.explanation import NOTHING_KNOWN, OF_CALLS, Explanation
+from refllm.verify.diagnosis import LINES, ORDER
+from refllm.verify.explanation import NOTHING_KNOWN, Explanation, is_said
 from refllm.verify.runner import Result
 
 if TYPE_CHECKING:
     from refllm.verify.explanation import Cause
+
+SHOWN = 3  # cases that no known mistake explains whose names are said
 
 
 def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
@@ -30,38 +32,45 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         lines.append(Explanation.of(f"{share} {what}", best))
         left = [names for names in left if best not in names]
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
-    unknown = [
-        (r, _seen(r)) for r, names in zip(failures, all_names, strict=True)
-        if not names and not _is_said(r) and r is not failures[0]
-        and not (r.response is None and _seen(r) == _seen(failures[0]))
-    ]  # fmt: skip
-    count = sum(not names and not _is_said(r) for r, names in zip(failures, all_names, strict=True))
-    first = not all_names[0] and not _is_said(failures[0]) if failures else False
-    lines += _unknown(unknown, count, len(all_names), ", the first among them" if first else "")
-    return lines
+    return [*lines, *_unexplained(failures)]
 
 
-def _unknown(unknown: list[tuple[Result, str]], count: int, wrong: int, among: str) -> list[str]:
-    """How many answers no known mistake explains, and what is seen of most of those that were not yet shown."""
-    if not unknown:
+def _unexplained(failures: list[Result]) -> list[str]:
+    """How many answers no known mistake explains, and what is seen of most of those after the first. One that gave no
+    answer in the way of the first, or that was held against nothing, is not among them."""
+    if not any(result.diagnosis or result.response for result in failures):  # sized ones are without their responses
         return []
-    ids = ", ".join(r.case.id for r, _ in unknown[:3]) + (", …" if unknown[3:] else "")
-    said = Counter(line for _, line in unknown if line)
-    [(seen, times)] = said.most_common(1) or [("", 0)]
-    share = "" if times == len(unknown) else f"{times} of them "
-    more = f": {share}{seen}" if seen and seen != UNKNOWN else ""
-    return [f"{count} of {wrong} wrong answers are explained by no known mistake{among} ({ids}){more}"]
+    first = failures[0]
+    unknown = [r for r in failures if not _names(r.diagnosis) and not is_said(r.diagnosis) and not _fails_as(r, first)]
+    others = [result for result in unknown if result is not first]
+    if not others:
+        return []
+    seen = _most_seen(others, first.diagnosis)
+    if len(unknown) == len(failures):
+        return [f"none of the {len(failures)} wrong answers is explained by a known mistake{seen}"]
+    ids = ", ".join(r.case.id for r in others[:SHOWN]) + (", …" if others[SHOWN:] else "")
+    among = ", the first among them" if first in unknown else ""
+    share = f"{len(unknown)} of {len(failures)} wrong answers are explained by no known mistake"
+    return [f"{share}{among} ({ids}){seen}"]
+
+
+def _fails_as(result: Result, first: Result) -> bool:
+    return result.status == first.status == "fault" and result.reason == first.reason
+
+
+def _most_seen(results: list[Result], said: list[str]) -> str:
+    """What is seen of these that was not said yet, if it is of more than one, or of the only one."""
+    found = Counter(line for result in results if (line := _seen(result)) and line not in said)
+    [(seen, times)] = found.most_common(1) or [("", 0)]
+    if times < min(2, len(results)):
+        return ""
+    return f": {'' if times == len(results) else f'{times} of them '}{seen}"
 
 
 def _seen(result: Result) -> str:
     """What is seen of a failure that no known mistake explains."""
     lines = [line for line in result.diagnosis if not line.startswith(NOTHING_KNOWN)]
     return next((line for line in [*lines, result.reason] if line), "")
-
-
-def _is_said(result: Result) -> bool:
-    """Whether a diagnosis says what it is that names no mistake: a convention, or what earlier calls left."""
-    return any(line.startswith(("matches the convention ", OF_CALLS)) for line in result.diagnosis)
 
 
 def _names(diagnosis: list[str]) -> set[Cause]:

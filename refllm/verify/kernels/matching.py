@@ -124,7 +124,8 @@ def _equal(given: Given, name: str, x: Array, exact: Array, truth: Expected, los
     wrong, mistaken = given.wrong(name), given.wrong(name, exact)
     allowed = given.plan.limit * truth.deviation + DIGITS * UNIT[given.dtype] * abs(exact)
     allowed = allowed + ROUGH * UNIT[given.dtype] / UNIT["float32"] * lost
-    same = (abs(x - exact) <= allowed) | (x == exact) | (numpy.isnan(x) & numpy.isnan(exact))
+    near = numpy.isfinite(exact) & (abs(x - exact) <= allowed)  # an infinity is near to nothing
+    same = near | (x == exact) | (numpy.isnan(x) & numpy.isnan(exact))
     same = same | numpy.isposinf(truth.deviation)
     unwritten = is_unwritten(exact) & numpy.isfinite(truth.value)
     if not wrong.any():

@@ -30,6 +30,7 @@ CONSTANTS = {
     math.sqrt(2 / math.pi): "√(2/π)",
 }  # fmt: skip
 BORDER = "wrong index of axis"
+TILE = 16  # the smallest whose borders are said
 
 
 def relations(case: Case, name: str, x: Array, truth: Array, wrong: Array, unit: float = UNIT["float32"]) -> list[str]:
@@ -236,7 +237,7 @@ def _differs(of: Array, value: Array) -> bool:
 
 
 def _border(words: str, wrong: Array) -> list[str]:
-    """Where the wrong elements begin or end, if right ones stand between them."""
+    """Where the wrong elements begin or end, if that is at the border of a tile: other places say nothing."""
     if wrong.size < 2 or wrong.all() or not wrong.any():
         return []
     lines = []
@@ -244,9 +245,11 @@ def _border(words: str, wrong: Array) -> list[str]:
         others = tuple(a for a in range(wrong.ndim) if a != axis)
         places = numpy.flatnonzero(wrong.any(axis=others))
         n, first, last = wrong.shape[axis], int(places[0]), int(places[-1])
-        if n >= 16 and first >= max(4, n // 64) and len(places) > (n - first) // 8 and len(places) > 2:
+        if n < TILE or len(places) < 3:
+            continue
+        if first >= max(TILE, n // 64) and first % TILE == 0 and len(places) > (n - first) // 8:
             lines.append(f"the first {BORDER} {axis} is {first:,} of {n:,}{_multiple(first)}")
-        elif n >= 16 and n - 1 - last >= max(4, n // 64) and len(places) > last // 8 and len(places) > 2:
+        elif n - 1 - last >= max(4, n // 64) and (last + 1) % TILE == 0 and len(places) > last // 8:
             lines.append(f"the last {BORDER} {axis} is {last:,} of {n:,}{_multiple(last + 1, ' - 1')}")
     return [f"{words}: {' and '.join(lines)}"] if lines else []
 

@@ -3,16 +3,15 @@ the first answer is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from refllm.numbers.plans import Plan
+from refllm.verify.by_laws import with_laws
 from refllm.verify.case import Case, Response
-from refllm.verify.explanation import of_calls, of_earlier_calls, unexplained
+from refllm.verify.explanation import of_earlier_calls, unexplained
 from refllm.verify.kernels import axes
 from refllm.verify.kernels.properties import Numbers
-from refllm.verify.laws.calls import AGAIN
 from refllm.verify.runner import Result
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.other_plans import OtherPlans
@@ -60,26 +59,10 @@ class Recognised:
             self._failed |= {result.case.id: unexplained(error) for result in results if result.wrong}
             found = results
         found = [replace(r, diagnosis=of_earlier_calls(r.diagnosis)) if r.alone and r.wrong else r for r in found]
-        found = list(_of_what_calls_leave(found))
+        found = list(with_laws(found))
         return [
             replace(result, diagnosis=[self._failed[result.case.id]])
             if result.case.id in self._failed and not result.diagnosis
             else result
             for result in found
         ]
-
-
-def _of_what_calls_leave(results: list[Result]) -> Iterator[Result]:
-    """The results, each that nothing explains with what a second call to its operation shows."""
-    left: dict[str, tuple[str, str]] = {}
-    for result in results:
-        for law in result.broken if result.status == "fail" and not result.alone else ():
-            if law.name == AGAIN:
-                left.setdefault(result.case.operation, (result.case.id, law.message))
-    for result in results:
-        id, message = left.get(result.case.operation, ("", ""))
-        if not id or result.status != "fail" or result.alone:
-            yield result
-            continue
-        said = message if id == result.case.id else f"{id}, called a second time, gives other numbers"
-        yield replace(result, diagnosis=of_calls(result.diagnosis, said))

@@ -44,3 +44,14 @@ def test_the_same_roundings_are_told_from_others_as_large(dtype: str) -> None:
 @pytest.mark.parametrize(("dtype", "bits"), [("bfloat16", 8), ("float16", 11)])
 def test_the_bits_that_are_left_are_those_of_the_type(dtype: str, bits: int) -> None:
     assert round(bits_left(narrow(TRUTH, dtype), TRUTH)) == bits
+
+
+@pytest.mark.parametrize("lost", [numpy.nan, numpy.inf, -numpy.inf])
+@pytest.mark.parametrize("number", [0.0, 1e-22, 7.0])
+def test_no_number_is_equal_to_none(lost: float, number: float) -> None:
+    """What a mistake makes NaN or infinite is no finite number, and the other way round, wherever the rest fits."""
+    mistake = numpy.where(numpy.arange(32) % 2, TRUTH * 1.5, TRUTH)
+    one, other = (numpy.where(numpy.arange(32) % 5, mistake, x) for x in (lost, number))
+    assert not way(given(other), "outputs.y", one, lambda _: one)
+    assert not way(given(one), "outputs.y", other, lambda _: other)
+    assert way(given(one), "outputs.y", one, lambda _: one) == "equal"

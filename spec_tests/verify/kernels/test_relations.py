@@ -54,6 +54,16 @@ def test_an_error_that_is_a_function_of_the_number_is_called_an_approximation() 
     assert "a function of the number alone" in said(numpy.tanh(x) + 0.01 * numpy.sin(x) ** 2, numpy.tanh(x), x=x)
 
 
+@pytest.mark.parametrize("rows", [slice(8, 64), slice(0, 3), slice(0, 57), slice(21, 40)])
+def test_where_wrong_rows_begin_and_end_is_said_at_borders_of_tiles_alone(rows: slice) -> None:
+    y = TRUTH.copy()
+    y[rows] += GENERATOR.normal(size=y[rows].shape)
+    assert "wrong index" not in said(y)
+    y[32:] += GENERATOR.normal(size=y[32:].shape)
+    y[:32] = TRUTH[:32]
+    assert "the first wrong index of axis 0 is 32 of 64" in said(y)
+
+
 def test_noise_has_no_relation() -> None:
     assert said(TRUTH + GENERATOR.normal(size=TRUTH.shape)) == ""
 
