@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if missing:
         raise pytest.UsageError(f"--require: this Python has no {', '.join(missing)}")
     hypothesis.settings.load_profile(
-        "slow" if config.getoption("--slow") else "sample" if _is_sampled(config) else "spec"
+        "slow" if config.getoption("--slow") else "sample" if sampling.is_sampled(config) else "spec"
     )
     gradients.EVERY_ELEMENT = config.getoption("--slow")
     corpus.load = _read_once(corpus.load)  # type: ignore[assignment]
@@ -111,19 +111,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if reason is not None and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
-    if _is_sampled(config):
+    if sampling.is_sampled(config):
         left_out = sampling.left_out(items)
         config.stash[_LEFT_OUT] = len(left_out)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     # The kill matrix takes longest: at the beginning one process has it, and none is left alone with it at the end.
     items.sort(key=lambda item: "known" not in getattr(item, "fixturenames", ()))
-
-
-def _is_sampled(config: pytest.Config) -> bool:
-    """Whether dear laws are tried on a sample: all tests are asked for, not some by name, and not each of them."""
-    whole = [Path(config.rootpath, name) for name in config.args] == [config.rootpath / "spec_tests"]
-    return whole and not (config.getoption("--every") or config.getoption("--slow"))
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:

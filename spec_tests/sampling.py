@@ -5,8 +5,15 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
+
+
+def is_sampled(config: pytest.Config) -> bool:
+    """Whether dear laws are tried on a sample: all tests are asked for, not some by name, and not each of them."""
+    whole = [Path(config.rootpath, name) for name in config.args] == [config.rootpath / "spec_tests"]
+    return whole and not (config.getoption("--every") or config.getoption("--slow"))
 
 
 def left_out(items: Iterable[pytest.Item]) -> set[pytest.Item]:

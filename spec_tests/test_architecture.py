@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -78,6 +79,9 @@ HAVE_PULLBACKS = {"spec", "ops", "blocks", "models", "objectives"}
 FORBIDDEN_ROOMS = {"utils", "util", "helpers", "helper", "common", "base", "experimental", "misc"}
 
 
+_parsed = functools.lru_cache(maxsize=None)(ast.parse)
+
+
 def _name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
@@ -89,7 +93,7 @@ def _room(path: Path) -> str:
 
 def _imported_rooms(source: str) -> Iterator[tuple[int, str]]:
     """Rooms of refllm that a source imports, anywhere in it, with the line."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_parsed(source)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports are absolute"
             modules = [node.module or ""]
@@ -154,7 +158,7 @@ def test_rooms_import_each_other_in_no_circle() -> None:
 
 def _names(source: str, library: str) -> list[int]:
     """Lines of code, docstrings and comments apart, that name a library: as an import, a variable or in a string."""
-    tree = ast.parse(source)
+    tree = _parsed(source)
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)

@@ -20,7 +20,7 @@ def measured(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("script", [["context", "memory"], ["bench"]])
 @pytest.mark.parametrize("flag", ["--json", "--plot"])
 def test_figures_are_not_overwritten(tmp_path: Path, script: list[str], flag: str) -> None:

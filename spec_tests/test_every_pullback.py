@@ -57,7 +57,7 @@ def test_every_function_has_an_example() -> None:
     assert len(named) > 50
 
 
-@pytest.mark.one_in(9)
+@pytest.mark.one_in(18)
 @every_example
 def test_memory_layout_does_not_matter(example: Example) -> None:
     """Neither that of the arguments, all of them read-only, nor that of the upstream gradient."""
@@ -72,7 +72,7 @@ def test_memory_layout_does_not_matter(example: Example) -> None:
             numpy.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-11, err_msg=layout)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_example
 def test_the_pullback_is_linear_in_a_random_gradient(example: Example) -> None:
     y, back = example.run()
@@ -157,7 +157,7 @@ def test_arrays_that_do_not_belong_together_are_refused(example: Example) -> Non
                 refused(partial(example.run, **{array.name: longer}), what=what)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @every_example
 def test_indices_of_every_integer_dtype_give_the_same(example: Example) -> None:
     y, back = example.run()
@@ -215,7 +215,7 @@ def name_of_model(config: Any) -> str:
     return model_of(config).__name__.rpartition(".")[2]
 
 
-@pytest.mark.one_in(12)
+@pytest.mark.one_in(24)
 @every_whole_model
 def test_parameters_of_another_structure_are_refused(example: Example) -> None:
     p, random = example.arguments["p"], numpy.random.default_rng(0)

@@ -111,7 +111,7 @@ def disturbed(begin: Begin, directory: Path, fault: Fault) -> BaseException | No
     return None
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_a_kill_at_every_event_loses_nothing(kind: tuple[Begin, list[str], Any], tmp_path: Path) -> None:
     """What is on the disk before an event is what a process leaves that is killed there."""
     begin, seen, whole = kind
@@ -156,7 +156,7 @@ def gone_on_with(begin: Begin, directory: Path) -> None:
         concluded(begin(directory))
 
 
-@pytest.mark.one_in(12)
+@pytest.mark.one_in(24)
 @pytest.mark.parametrize("how", FAULTS)
 @pytest.mark.parametrize(
     "every", [pytest.param(1, marks=pytest.mark.slow, id="every event"), pytest.param(15, id="every fifteenth event")]

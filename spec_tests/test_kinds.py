@@ -95,7 +95,7 @@ def require_refused(call: Callable[[], Any], name: str, value: Any) -> None:
     assert re.fullmatch(rf"\w+: {name} (must be|is a masked) [^\n]*", line), f"{name} = {value!r}: {line}"
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
 @given(data=st.data())
 def test_an_operation_refuses_an_argument_of_another_kind(operation: Operation, data: st.DataObject) -> None:
@@ -105,7 +105,7 @@ def test_an_operation_refuses_an_argument_of_another_kind(operation: Operation, 
     require_refused(lambda: function(**arguments), name, value)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("example", EXAMPLES, ids=repr)
 @given(data=st.data())
 def test_what_stands_above_operations_refuses_an_argument_of_another_kind(
@@ -164,7 +164,7 @@ def numpys(value: Any) -> list[Any]:
     return [kind(value) for kind in SCALARS.get(type(value), ())]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
 @given(data=st.data())
 def test_a_scalar_of_numpy_is_the_number_of_python(operation: Operation, data: st.DataObject) -> None:
@@ -195,7 +195,7 @@ def test_an_optimiser_takes_scalars_of_numpy(function: Callable[..., Any]) -> No
                 numpy.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("config", examples.CONFIGS.values(), ids=examples.CONFIGS)
 @given(data=st.data())
 def test_a_configuration_refuses_a_field_of_another_kind(config: Any, data: st.DataObject) -> None:

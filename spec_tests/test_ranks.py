@@ -120,7 +120,7 @@ def together(
     return on_ranks(count, life, shard=shard)
 
 
-@pytest.mark.one_in(9)
+@pytest.mark.one_in(18)
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_so_many_ranks_train_as_one_process_does(model: str, count: int) -> None:

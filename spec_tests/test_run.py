@@ -34,7 +34,7 @@ def resume(directory: Path) -> Run:
     return Run.resume(directory, Workers)
 
 
-@pytest.mark.one_in(12)
+@pytest.mark.one_in(24)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("stops", [[1], [4], [7], [11], [2, 3, 9]], ids=str)
@@ -247,7 +247,7 @@ UNFIT: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("damage", "says"), UNFIT.values(), ids=UNFIT)
 def test_what_does_not_fit_is_refused_in_one_line_and_nothing_changes(
     tmp_path: Path, damage: Callable[[Path], Any], says: str
@@ -347,7 +347,7 @@ def weights(run: Run) -> dict[str, bytes]:
     return {name: x.tobytes() for name, x in run.trainer.groups()["weights"].items()}
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("patience", "ends", "best"), [(1, 6, 4), (2, 8, 4), (3, 12, 10), (9, 12, 10)])
 def test_a_run_with_patience_ends_when_it_is_over_and_leaves_the_best_reports_weights(
     tmp_path: Path, patience: int, ends: int, best: int
@@ -370,7 +370,7 @@ def test_a_run_with_patience_ends_when_it_is_over_and_leaves_the_best_reports_we
     ]  # fmt: skip
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("stops", [[3], [5], [7], [3, 5, 6]], ids=str)
 def test_a_run_with_patience_is_resumed_bit_for_bit(tmp_path: Path, stops: list[int]) -> None:
     whole = train(with_patience(tmp_path, "whole", 2))

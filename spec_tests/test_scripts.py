@@ -33,7 +33,7 @@ def called(script: Path, *words: str, bare: bool) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.one_in(8)
+@pytest.mark.one_in(16)
 @pytest.mark.parametrize("script", [path for path in SCRIPTS if path.name != "refllm"], ids=lambda path: path.name)
 @pytest.mark.parametrize("bare", [True, False])
 def test_every_script_answers_help(script: Path, bare: bool) -> None:

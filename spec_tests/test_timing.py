@@ -98,7 +98,7 @@ def test_by_default_every_two_lengths_meet() -> None:
     assert met == {pair for each in lengths() for pair in itertools.combinations(enumerate(each.values), 2)}
 
 
-@pytest.mark.one_in(8)
+@pytest.mark.one_in(16)
 @pytest.mark.parametrize(("minutes", "reports", "reading", "examples", "step", "ratio"), list(lengths()))
 def test_a_run_by_minutes_ends_when_they_do_however_much_is_held_out(
     tmp_path: Path, clock: Clock, minutes: float, reports: int, reading: float, examples: int, step: float, ratio: float
@@ -287,7 +287,7 @@ def minutes_run(folder: Path, clock: Clock, *, example: float = 0.001, save: flo
     return by_clock(run, clock, step=2.0, example=example, save=save)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("afterwards", [0.0, 2.0, 1e9])
 @pytest.mark.parametrize("example", [0.0, 0.001, 3.0])
 def test_a_run_whose_time_is_over_is_over_for_who_opens_it_again(

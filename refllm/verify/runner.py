@@ -174,13 +174,13 @@ def _result(implementation: Implementation, case: Case, dtype: str, C: float, ca
     if reason := _why_not(implementation, case, chosen, dtype, C):
         return Result(case, "skip", reason)
     assert chosen is not None
-    if chosen.outputs is case.outputs:  # under its own conventions, which are those of the text
-        chosen = narrowed(chosen, dtype)
     try:
         if case.operation == "resume":
             found = resume.verdicts(implementation, case, dtype)
             return Result(case, "fail" if any(v.wrong for v in found) else "pass", "", found)
         response, noted = respond(implementation, chosen, dtype), list[str]()
+        if chosen.outputs is case.outputs:  # under its own conventions, which are those of the text
+            chosen = narrowed(chosen, dtype)
         if casts and case.level:
             response, noted = in_dtype(chosen, response, dtype)
         return replace(judged(chosen, response, dtype, C), cast=noted)

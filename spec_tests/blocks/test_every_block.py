@@ -335,7 +335,7 @@ def arguments(shapes: Tree, seed: int) -> Tree:
     return tree
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @every_block
 @pytest.mark.parametrize(
     "s", [Sizes(), Sizes(B=1, T=1, H=1, D=3, F=1), Sizes(B=1, T=5, H=3, D=1, F=4)], ids=["odd", "one token", "narrow"]
@@ -351,7 +351,7 @@ def test_arguments_are_only_read_and_back_repeats_itself(case: Callable[[Sizes],
     assert_pure(block, arguments(shapes, seed=1))
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @every_block
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @settings(max_examples=8)

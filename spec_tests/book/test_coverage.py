@@ -11,6 +11,7 @@ from book import coverage, golden, mistakes, text
 from book.coverage import Place, Planned, Record
 from refllm.spec.registers import errata, sources
 
+pytestmark = pytest.mark.every  # the check of the book asks the same of the real one
 HERE = Place("book/all", "here", "all")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -30,7 +31,6 @@ def whole() -> Record:
     return record
 
 
-@pytest.mark.every
 def test_nothing_is_missing_from_a_whole_book() -> None:
     assert list(coverage.holes(whole(), [])) == []
 

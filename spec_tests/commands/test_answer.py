@@ -142,7 +142,7 @@ UNFIT: dict[str, tuple[dict[str, str] | bytes, str]] = {
 }
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("second", "says"), UNFIT.values(), ids=UNFIT)
 def test_bad_questions_are_refused_with_file_and_line(
     learnt: Path, tmp_path: Path, refused: Refused, second: dict[str, str] | bytes, says: str

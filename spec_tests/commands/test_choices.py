@@ -32,7 +32,7 @@ def small(model: str) -> list[str]:
     return [*flags, "--tokenizer", "character", "--batch", "4", "--threads", "2"]
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("model", [name for name in MODELS if name not in WITHOUT_STEPS_OR_TEXT])
 def test_every_model_is_trained_resumed_generated_from_and_scored(
     tmp_path: Path, model: str, capfd: pytest.CaptureFixture[str]

@@ -227,7 +227,7 @@ def test_the_last_table_of_fit_is_that_of_evaluate_on_what_was_held_out(tmp_path
     assert tables[0] == tables[1]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("tune", [["all"], ["upper", "--upper", "1"], ["low-rank", "--rank", "2", "--alpha", "4"]])
 def test_a_pre_trained_bert_is_tuned(tmp_path: Path, capfd: Captured, tune: list[str]) -> None:
     text = "\n\n".join(f"# {a}\n\nThe {a} is here. The {b} is there." for a, b in ROWS)

@@ -43,7 +43,7 @@ def written(folder: Path, name: str) -> list[str]:
     return [str(path)]
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_run_that_reads_a_part_says_so_and_reads_the_same_when_it_goes_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str

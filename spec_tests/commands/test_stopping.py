@@ -88,7 +88,7 @@ ENDS: dict[str, Callable[[int], None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_a_signal_saves_the_step_in_hand_and_leaves_nobody_behind(tmp_path: Path, end: Callable[[int], None]) -> None:
     with begun(words(tmp_path, *ENDLESS)) as process:
@@ -122,7 +122,7 @@ def test_who_ignores_the_end_of_the_terminal_is_not_ended_by_it(tmp_path: Path) 
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("wait", [0.0, 0.1, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_the_training_in_one_line(tmp_path: Path, wait: float) -> None:
     with begun(words(tmp_path, *ENDLESS, threads=3)) as process:
@@ -179,7 +179,7 @@ def test_a_full_disk_behind_the_output_saves_and_says_so(tmp_path: Path) -> None
     assert (tmp_path / "r" / "checkpoint" / "state.json").exists()
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_lead_nowhere(tmp_path: Path, streams: str) -> None:
     done = with_streams(streams, *words(tmp_path, "--steps", "3", "--reports", "3"))
@@ -198,7 +198,7 @@ def test_closed_streams_lead_nowhere(tmp_path: Path, streams: str) -> None:
     assert refused.stderr == "" or "2>&-" not in streams
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("streams", "status"), [(">&-", 0), (">/dev/full", 2), ("> >(true)", 141)])
 def test_what_is_written_to_nobody_has_a_status_and_no_traceback(run: Path, streams: str, status: int) -> None:
     for command in (["generate", str(run), "--tokens", "1000"], ["score", str(run), "--text", "3 times 4 is 12."]):

@@ -247,7 +247,7 @@ def test_an_error_of_the_program_is_not_hidden(tmp_path: Path, monkeypatch: pyte
         main(["train", "--data", str(tiny.data(tmp_path)), "--out", "r", *MODEL])
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_says_how_to_go_on_and_going_on_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:

@@ -217,7 +217,7 @@ LAYER = 3 * 2 * 16 + 2 * 4 * (16 * 16 + 16) + (16 * 64 + 64) + (64 * 16 + 16) + 
 ADAPTERS = 2 * (2 * ((16 + 48) + (16 + 16)) + (16 + 16) + (16 + 32) + (16 + 16))
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize(
     ("tune", "flags", "factor", "trained"),
     [

@@ -49,7 +49,7 @@ def _line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return error
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_refllm_itself_is_right_and_every_case_of_the_manifest_was_run(verified: Report, dtype: str) -> None:
     status, report = verified("--self", "--dtype", dtype)
@@ -86,7 +86,7 @@ def test_functions_that_are_not_there_are_skipped(verified: Report, adapter: Cal
     assert {r["status"] for r in report["results"].values() if r["operation"] != "relu"} == {"skip"}
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("text", ["", "def rellu(x): return x", "DTYPES = ['float16']\n" + RIGHT])
 def test_an_adapter_of_which_nothing_ran_is_2(
     capsys: pytest.CaptureFixture[str], adapter: Callable[[str], str], text: str
@@ -114,7 +114,7 @@ def test_only_is_an_operation_a_specification_or_a_case_and_else_its_beginning(v
     assert chosen("ATT/square", "relu") == {"ATT/square"} | chosen("relu")
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("level", range(7))
 def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level: int) -> None:
     plain, letter = verified("--self", "--level", str(level))[1], verified("--self", "--level", f"L{level}")[1]
@@ -122,7 +122,7 @@ def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level:
     assert {r["level"] for r in plain["results"].values()} == ({0, 1} if level == 0 else {level})
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -45,7 +45,7 @@ def _parameters(dtype: str) -> Any:
     return map_leaves(lambda leaf: leaf.astype(dtype), random_tree(bert.shapes(CONFIG), seed=2))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_device
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("dropout", [False, True])

@@ -50,7 +50,7 @@ def _dropout_mask(config: encoder_decoder.Config) -> Any:
     }
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_device
 @every_variant
 @pytest.mark.parametrize(("dtype", "drop", "padded"), [("float32", True, True), ("float64", False, False)])
@@ -83,7 +83,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_device
 @every_variant
 @pytest.mark.parametrize("way", ["beams", *WAYS])

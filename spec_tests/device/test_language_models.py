@@ -65,7 +65,7 @@ def _draws(config: Any) -> Any:
     return map_leaves(lambda width: RANDOM.random((B, T, width)) < 0.75, model_of(config).dropout_widths(config))
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @every_device
 @every_variant
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -119,7 +119,7 @@ GENERATED = [
 ]
 
 
-@pytest.mark.one_in(9)
+@pytest.mark.one_in(18)
 @every_device
 @pytest.mark.parametrize(("config", "way"), GENERATED)
 def test_generation_writes_what_it_does_on_the_host(device: Device, config: Any, way: str) -> None:

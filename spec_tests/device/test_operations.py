@@ -32,7 +32,7 @@ OPERATIONS = [declared(function) for function in FUNCTIONS.values()]
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 
 
-@pytest.mark.one_in(9)
+@pytest.mark.one_in(18)
 @every_device
 @every_operation
 @given(data=st.data())
@@ -85,7 +85,7 @@ RULES: dict[Callable[..., None], tuple[int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.one_in(12)
+@pytest.mark.one_in(24)
 @every_device
 @every_operation
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

@@ -42,7 +42,7 @@ def settled(way: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return settle
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("shard", [None, "optimizer"])
 @pytest.mark.parametrize("way", WAYS)
 def test_ranks_on_a_device_have_the_bits_of_ranks_on_the_host(

@@ -42,7 +42,7 @@ def _host(x: Any) -> Any:
     return x.get() if hasattr(x, "get") else x
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @every_device
 @pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -79,7 +79,7 @@ def test_an_evaluation_on_a_device_is_the_hosts(device: Device) -> None:
     assert found[1] == (found[0] if device.exact else pytest.approx(found[0], rel=1e-5))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("dropout", "to_device"), [(0.0, 1), (0.3, 2)])
 @pytest.mark.parametrize("shards", [1, 2])
 def test_a_step_takes_its_tokens_and_draws_to_the_device_and_brings_nothing_back(

@@ -10,7 +10,7 @@ from spec_tests.strict_cupy import absent
 
 
 @pytest.mark.slow
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_device
 @pytest.mark.parametrize(
     ("dtype", "more"),

@@ -27,7 +27,7 @@ def tuned(tune: str, family: Family, parameters: Tree | None = None, **more: Any
     return by_name(tune, model=family.model, config=family.config, parameters=given, **{**OPTIONS[tune], **more})
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize(
     ("tune", "name"), [("all", "gpt"), *((tune, name) for tune in ("upper", "low-rank") for name in FAMILIES)]
 )

@@ -108,7 +108,7 @@ def is_small(case: Case) -> bool:
     return sum(np.size(x) for x in given) <= SMALL
 
 
-@pytest.mark.one_in(15)
+@pytest.mark.one_in(30)
 @pytest.mark.parametrize("file", OF_OPERATIONS, ids=lambda file: file.path)
 def test_the_small_cases_are_regenerated_byte_for_byte(file: Any) -> None:
     text, stored = (GOLDEN / file.path).read_text(), records(file.path)
@@ -158,7 +158,7 @@ def last_bit(y: float) -> int:
 NUMBERS = [c for c in COMPUTED if c.operation not in truth.LAWS and not c.id.startswith(("ADAMW/trace", "GEN"))]
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("case", sampled(NUMBERS, 40), ids=lambda case: case.id)
 def test_a_golden_value_is_the_double_nearest_to_the_truth(case: Case) -> None:
     found, stored = truth.answer(case, 600), on_disk(case)
@@ -228,7 +228,7 @@ OF_BITS = ("narrowed", "widened")  # their inputs are patterns of bits, no numbe
 MORE_DIGITS = {"CE/e2-index", "CE/e2-one-hot", "CHAIN/e4", "PPL/e4"}  # they restate printed probabilities
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("path", [path for path in JSON_FILES if not path.startswith("L0")])
 def test_inputs_and_cotangents_are_exact_in_bfloat16(path: str) -> None:
     for case in next(file for file in FILES if file.path == path).cases:
@@ -395,7 +395,7 @@ def schema_of_cases() -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("path", JSON_FILES)
 def test_a_file_obeys_its_schema(path: str) -> None:
     schema_of_cases().validate(json.loads((GOLDEN / path).read_text()))

@@ -32,7 +32,7 @@ def test_the_manifest_lists_every_file_with_its_digest() -> None:
     assert MANIFEST["cases"] == len(KNOWN)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("operation", list(corpus.operations()))
 def test_what_is_asked_is_what_the_generator_of_cases_says(operation: str) -> None:
     asked = [case.record() for case in corpus.cases(operation) if not case.slow]
@@ -48,7 +48,7 @@ def test_every_file_obeys_the_schema() -> None:
         jsonschema.Draft202012Validator(schema).validate(json.loads((SIZED / f"{operation}.json").read_text()))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("operation", FAST)
 def test_the_files_are_made_again_as_they_are(operation: str) -> None:
     made, _, _ = files.contents(operation, kept={}, slow=False)
@@ -89,7 +89,7 @@ def _exact(record: dict[str, Any]) -> dict[str, Any]:
         return {key: x.values() if isinstance(x, exact.Exact) else np.asarray(x) for key, x in found.items()}
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("id", [
     "SMX/kernel-softmax-7x33-peaked", "LN/kernel-layer-norm-7x31-normal", "T5-REL/kernel-rms-norm-33x33-offset",
     "LMHEAD/kernel-matmul-5x32x32-normal", "FFN/kernel-gelu-erf-1025-normal", "ADAMW/kernel-adamw-33-wide-step-2",

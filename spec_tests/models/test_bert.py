@@ -91,7 +91,7 @@ def everything(
     return model
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     "config",
     [

@@ -85,7 +85,7 @@ MINIATURES |= {
 }
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize(("config", "T"), MINIATURES.values(), ids=MINIATURES)
 def test_every_parameters_gradient_agrees_with_differences(config: Any, T: int) -> None:
     model, B = model_of(config), 2 if T > 1 else 1
@@ -111,7 +111,7 @@ def test_the_losss_gradient_is_the_logits_pulled_back(config: Any) -> None:
         numpy.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @every_model
 @given(cut=st.integers(1, 5), ignore=st.none() | st.integers(0, 4))
 @settings(max_examples=10)
@@ -280,7 +280,7 @@ def test_an_untrained_model_with_a_state_finds_every_token_about_equally_probabl
 # --- what a token sees ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @every_model
 @every_dtype
 @given(t=st.integers(1, 7), seed=st.integers(0, 9))
@@ -315,7 +315,7 @@ def test_a_text_does_not_depend_on_its_neighbours_in_the_batch(config: Any) -> N
 # --- piece by piece ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @every_model
 @settings(max_examples=10)
 @given(chunks=st.lists(st.integers(1, 4), min_size=1, max_size=8).filter(lambda c: sum(c) <= 8) | st.just([1] * 8))
@@ -326,7 +326,7 @@ def test_what_is_kept_of_earlier_tokens_replaces_them_whatever_the_chunks(config
     numpy.testing.assert_allclose(numpy.concatenate(pieces, axis=1), logits(p, ids, config), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @every_model
 @settings(max_examples=10)
 @given(padding=st.lists(st.integers(0, 5), min_size=2, max_size=2), cut=st.integers(1, 6), pad=st.integers(0, V - 1))

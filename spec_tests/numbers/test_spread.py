@@ -277,14 +277,14 @@ def assert_predicted(case: str, distances_of_results: list[Array]) -> None:
             assert z.max() < LARGEST, (case, number, z.max())
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", AT_SIZE)
 def test_the_error_of_the_text_in_float32_is_predicted_at_size(case: str) -> None:
     operation, arrays, keywords = AT_SIZE[case]
     assert_predicted(case, z_of(operation, OPERATIONS[operation], arrays, keywords))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", AT_SIZE)
 def test_the_error_of_the_fast_operations_is_predicted_at_size(case: str) -> None:
     operation, arrays, keywords = AT_SIZE[case]

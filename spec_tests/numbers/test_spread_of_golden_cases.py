@@ -46,7 +46,7 @@ def as_spread(x: Any) -> Spread:
     return x if isinstance(x, Spread) else Spread(x, 0.0, FLOAT64)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_the_error_against_the_exact_number_is_predicted(level: int) -> None:
     """Measured: a root mean square of 0.3 to 0.5, and 4.3 the largest of 42,000. The golden number is rounded too.

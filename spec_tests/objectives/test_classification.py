@@ -46,7 +46,7 @@ def log_probabilities(p: Tree) -> list[list[float]]:
     return [[x - math.log(sum(math.exp(z) for z in row)) for x in row] for row in logits.tolist()]
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [None, numpy.array([0.5, 2.0, 1.0])])
 @pytest.mark.parametrize("dropout", [False, True])

@@ -35,7 +35,7 @@ def line_of(run: Implementation, *arrays: Any, what: str, **keywords: Any) -> st
     raise AssertionError(f"{what}: accepted")
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @pytest.mark.host
 @given(data=st.data())
@@ -69,7 +69,7 @@ def _wrong_arrays(case: Case, number: int) -> Iterator[tuple[str, Any]]:
             yield "an axis less", x[0]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @pytest.mark.host
 @given(data=st.data())
@@ -89,7 +89,7 @@ def test_an_array_that_is_not_the_declared_one_is_refused(
                 assert re.match(rf"{operation.name}: {array.name} (must |is )[^\n]*$", line), line
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @pytest.mark.host
 @given(data=st.data())
@@ -122,7 +122,7 @@ def test_a_size_that_two_arrays_share_is_one_size(operation: Operation, subject:
 WITH_PLACES = [op for op in OPERATIONS if {"token_mask", "ignore"} & set(op.keywords)]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("operation", WITH_PLACES, ids=lambda operation: operation.name)
 @pytest.mark.parametrize("nothing", [numpy.nan, numpy.inf, -numpy.inf])
 @given(data=st.data())

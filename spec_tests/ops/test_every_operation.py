@@ -57,42 +57,42 @@ def test_every_module_of_operations_is_searched() -> None:
     assert len({function.__name__ for function in FUNCTIONS}) == len(FUNCTIONS)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @given(data=st.data())
 def test_shapes_and_dtypes_are_kept(operation: Operation, subject: Subject, data: st.DataObject) -> None:
     rules.shapes_and_dtypes_are_kept(subject.operation(operation.name), data.draw(cases(operation)))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @given(data=st.data())
 def test_arguments_are_unchanged(operation: Operation, subject: Subject, data: st.DataObject) -> None:
     rules.arguments_are_unchanged(subject.operation(operation.name), data.draw(cases(operation)))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @given(data=st.data())
 def test_read_only_arguments_are_accepted(operation: Operation, subject: Subject, data: st.DataObject) -> None:
     rules.read_only_arguments_are_accepted(subject.operation(operation.name), data.draw(cases(operation)))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @given(data=st.data())
 def test_results_are_fresh(operation: Operation, subject: Subject, data: st.DataObject) -> None:
     rules.results_are_fresh(subject.operation(operation.name), data.draw(cases(operation)))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @given(data=st.data())
 def test_the_pullback_is_pure(operation: Operation, subject: Subject, data: st.DataObject) -> None:
     rules.pullback_is_pure(subject.operation(operation.name), data.draw(cases(operation)))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @given(data=st.data())
 def test_the_pullback_is_linear(operation: Operation, subject: Subject, data: st.DataObject) -> None:
@@ -100,7 +100,7 @@ def test_the_pullback_is_linear(operation: Operation, subject: Subject, data: st
     rules.pullback_is_linear(subject.operation(operation.name), case)
 
 
-@pytest.mark.one_in(8)
+@pytest.mark.one_in(16)
 @every_operation
 @settings(max_examples=2 * settings().max_examples)
 @given(data=st.data())
@@ -109,7 +109,7 @@ def test_gradients_agree_with_differences(operation: Operation, subject: Subject
     rules.gradients_agree_with_differences(subject.operation(operation.name), case)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @every_operation
 @given(data=st.data())
 def test_memory_layout_does_not_matter(operation: Operation, subject: Subject, data: st.DataObject) -> None:
@@ -117,7 +117,7 @@ def test_memory_layout_does_not_matter(operation: Operation, subject: Subject, d
     rules.memory_layout_does_not_matter(subject.operation(operation.name), case)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @given(data=st.data())
 def test_huge_arguments_give_finite_results(operation: Operation, subject: Subject, data: st.DataObject) -> None:
@@ -125,7 +125,7 @@ def test_huge_arguments_give_finite_results(operation: Operation, subject: Subje
     rules.huge_arguments_give_finite_results(subject.operation(operation.name), case)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @every_operation
 @given(data=st.data())
 def test_constant_arguments_give_finite_results(operation: Operation, subject: Subject, data: st.DataObject) -> None:

@@ -101,7 +101,7 @@ def test_what_is_no_checkout_is_refused(clone: Path, tmp_path: Path) -> None:
     assert "clone the project" in refused(called(clone, "--out", str(tmp_path / "out")))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("said", ["yesterday", "-1", "1e9", ""])
 def test_a_date_that_is_none_is_refused(clone: Path, tmp_path: Path, said: str) -> None:
     line = refused(called(clone, "--out", str(tmp_path / "out"), "--vectors", SOURCE_DATE_EPOCH=said))

@@ -156,7 +156,7 @@ def test_a_norm_and_dropout_of_places(ranks: int) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @by_ranks
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])

@@ -176,7 +176,7 @@ def test_the_head_is_fresh_and_the_seeds(tmp_path: Path, pretrained: Path) -> No
     assert old.tobytes() not in heads
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("tuning", TUNINGS, ids=lambda tuning: tuning["tune"])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_a_classifier_is_resumed_bit_for_bit(

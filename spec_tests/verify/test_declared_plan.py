@@ -40,7 +40,7 @@ def test_a_type_named_dtype_is_that_of_the_run() -> None:
     assert (dict(found.stored), found.factors) == ({"P": "float16"}, "float16")
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("plan", ['"fussed"', "3", '{"chain": -1}', '{"stored": {"probabilitis": "float16"}}'])
 def test_a_wrong_plan_of_a_file_is_one_line(tmp_path: Path, plan: str) -> None:
     path = written(tmp_path, plan)

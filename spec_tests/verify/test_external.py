@@ -269,7 +269,7 @@ def _answer(case: Case, dtype: str, request: Path, response: Path) -> None:
     (response / "response.safetensors").write_bytes(to_safetensors({n: (kinds[n], x) for n, x in arrays.items()}))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("most", [1, pytest.param(10**6, marks=pytest.mark.slow)], ids=["a case each", "all"])
 def test_every_case_but_resuming_can_be_answered_through_files(

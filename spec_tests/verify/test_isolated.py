@@ -69,7 +69,7 @@ def adapter(tmp_path: Path) -> Iterator[Adapter]:
         each.close()
 
 
-@pytest.mark.one_in(12)
+@pytest.mark.one_in(24)
 @pytest.mark.parametrize("text", CRASHES)
 def test_a_crash_is_a_fault_of_its_case_and_the_next_is_answered(
     adapter: Adapter, golden: corpus.Corpus, text: str
@@ -121,7 +121,7 @@ def test_what_a_library_prints_from_c_too_does_not_reach_the_report(
     assert all(words in err for words in ("loading", "from Python", "from C"))
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -162,7 +162,7 @@ def test_what_lies_beside_an_adapter_can_be_imported_when_it_is_called_too(
     assert sys.path == before
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the process group is ended")
 @pytest.mark.parametrize("way", WAYS)
 def test_what_an_adapter_started_ends_with_it(

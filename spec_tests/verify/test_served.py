@@ -116,7 +116,7 @@ def test_one_process_answers_every_case_and_the_laws(program: Program, golden: c
     assert {result.status for result in results} == {"pass"}
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("relu", FAULTS)
 def test_a_fault_is_that_of_its_case_and_the_program_is_started_again(
     program: Program, golden: corpus.Corpus, relu: str
@@ -155,7 +155,7 @@ def test_a_function_that_is_not_there_is_counted_as_one(program: Program, golden
     assert (result.status, result.absent) == ("skip", "tanh")
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "tf32", "float16"])
 def test_a_question_holds_the_case_and_follows_the_schema(golden: corpus.Corpus, dtype: str) -> None:
     schema = json.loads((GOLDEN / "schemas/serve.schema.json").read_text(encoding="utf-8"))

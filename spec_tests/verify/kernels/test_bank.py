@@ -43,7 +43,7 @@ def test_a_mistake_is_python_and_its_report_is_public(mistake: Mistake) -> None:
     assert mistake.issue is None or REPORT.fullmatch(mistake.issue)
 
 
-@pytest.mark.one_in(9)
+@pytest.mark.one_in(18)
 @pytest.mark.parametrize("operation", table.KNOWN)
 def test_some_mistakes_of_every_operation_die(operation: str) -> None:
     found = deaths(operation, "float32", FEW)

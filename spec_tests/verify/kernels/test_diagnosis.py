@@ -31,7 +31,7 @@ def told(implementation: Implementation, operation: str, dtype: str, seconds: fl
     return [result for result in watched.explained(found) if result.wrong]
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", SEARCHED)
 def test_a_mistake_of_the_bank_is_named_with_its_lines(name: str, dtype: str) -> None:

@@ -92,14 +92,14 @@ def test_there_are_twenty_four_kernels() -> None:
     assert len(SAID) == 24
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("kernel", SAID)
 def test_a_faulty_kernel_fails(kernel: str) -> None:
     assert failures(kernel), kernel
     assert {result.status for result in failures(kernel)} == {"fail"}
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.one_in(12)
 @pytest.mark.parametrize("kernel", [kernel for kernel in SAID if kernel not in NOT_NAMED])
 def test_the_fault_is_named_or_located(kernel: str) -> None:
     assert SAID[kernel] in said(kernel)
