@@ -43,8 +43,8 @@ OPERATIONS: Mapping[str, FunctionType] = {
         products.matmul, products.linear, softmaxes.softmax, softmaxes.log_softmax, losses.cross_entropy,
         losses.smoothed_cross_entropy, norms.layer_norm, norms.rms_norm, flash.attention,
         flash.sliding_window_attention, heads.repeat_heads, tables.embedding, turns.rotary_halves,
-        turns.rotary_interleaved, updates.adamw, steps.lstm, elementwise.gelu_tanh, elementwise.silu,
-        elementwise.dropout,
+        turns.rotary_interleaved, updates.adamw, updates.clip_by_global_norm, steps.lstm, elementwise.gelu_tanh,
+        elementwise.silu, elementwise.dropout,
     )
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from refllm.verify.case import Case, FaultError, Response, UnsupportedError
 from refllm.verify.kernels import bank, machine
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.formulas import formulas
+from refllm.verify.kernels.means import means
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.kernels.overwritten import overwritten
 from refllm.verify.kernels.reading import readings
@@ -135,6 +136,7 @@ def _all(operation: str) -> Iterator[Cause]:
     own = [m for m in of_loops if m.operation == operation]
     of_loops = own + [m for m in of_loops if m.operation != operation]
     yield from map(OfBank, of_loops)
+    yield from means(operation)
     yield from formulas(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
     yield from (OfBank(m, of_digits=True) for mistake in of_loops for m in with_other_types(mistake))

@@ -16,9 +16,11 @@ from refllm.verify.explanation import Explanation
 from refllm.verify.kernels import axes, conditions, properties, relations, tails
 from refllm.verify.kernels.causes import Cause, OfBank, in_other_sizes
 from refllm.verify.kernels.matching import WAYS
+from refllm.verify.kernels.ratios import Scaled
 from refllm.verify.kernels.right import Right
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.work import work
+from refllm.verify.tolerance import UNIT
 
 LARGEST = 6_000_000  # the work of the right answers that are asked (sized.work)
 RIGHT = 16  # of them, at most
@@ -39,6 +41,7 @@ class Match:
     ways: dict[str, str]
     left: tuple[str, ...]  # wrong tensors that it does not explain
     apart: float = 0.0  # of lost digits: how many bits the errors are larger or smaller than those of the mistake
+    spared: tuple[str, ...] = ()  # gradients that are right, and that it gets wrong
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -57,7 +60,7 @@ class Looked:
     count: int  # of wrong elements
     starts: tails.Starts = field(default_factory=dict)
     bits: float = 0.0  # that its numbers have, where digits are lost
-    factors: dict[str, float] = field(default_factory=dict)  # of wrong tensors that are their truth times a number
+    factors: dict[str, Scaled] = field(default_factory=dict)  # wrong tensors that are their truth times a number
 
 
 @dataclass
@@ -111,8 +114,9 @@ class Chosen:
         looked, count = len(self.known.looked), sum(each.count for each in held)
         if self._loses(cause) and told < NEARLY_ALL * looked:
             return False
-        if 2 * told < looked and (count < FEW or bool(getattr(cause, "sizes", None))):
-            return False  # a size that is chosen to fit, or a few numbers that fit, are chance
+        partly = all("partly" in each.matches[cause].ways.values() for each in held)
+        if 2 * told < looked and (count < FEW or partly or bool(getattr(cause, "sizes", None))):
+            return False  # a size that is chosen to fit, a few numbers that fit, or parts of few answers are chance
         return told == looked or count >= FEWEST
 
     def _against(self, causes: list[Cause]) -> dict[Cause, list[properties.Numbers]]:
@@ -181,9 +185,10 @@ class Chosen:
         sized = bool(getattr(cause, "sizes", ()))
         full = [match for match in matched if not match.left]
         vague = sum("digits" in match.ways.values() for match in full)
+        spared = any(match.spared for match in matched)
         return (
-            vague / 4 - len(full), -len(matched), cause in self.conditions, max(match.rank for match in matched),
-            self._apart(cause) > NEAR, sized,
+            vague / 4 - len(full), -len(matched), spared, cause in self.conditions,
+            max(match.rank for match in matched), self._apart(cause) > NEAR, sized,
         )  # fmt: skip
 
     def _matches(self, cause: Cause) -> list[Match]:
@@ -210,7 +215,8 @@ class Chosen:
         match = looked.matches[cause]
         if rivals := self._rivals(cause):
             return [f"{UNKNOWN} of {looked.sized.operation} alone: {self._lost([cause, *rivals])}", *self._where]
-        alike = len({each.id for each in causes if looked.matches[each].rank == match.rank} - {cause.id})
+        as_well = {c.id for c in causes if looked.matches[c].rank == match.rank and not looked.matches[c].spared}
+        alike = len(as_well - {cause.id})
         where = f", {self._tail or looked.where}" if "partly" in match.ways.values() and looked.where else ""
         return [self._line(cause, match, where, alike)]
 
@@ -232,9 +238,9 @@ class Chosen:
 
     @cached_property
     def _factors(self) -> list[str]:
-        """That answers which nothing explains are their truth times a number, where that is another in each case."""
+        """That answers which nothing explains are their truth times a number, and by what formula."""
         unknown = [each for each in self.known.looked.values() if not any(c in each.matches for c in self.order)]
-        return relations.said_of_factors([each.factors for each in unknown])
+        return relations.said_of_factors([each.factors for each in unknown], UNIT[self.dtype])
 
     @cached_property
     def _tail(self) -> str:
@@ -267,7 +273,7 @@ class Chosen:
 
     def _line(self, cause: Cause, match: Match, where: str, alike: int) -> Explanation:
         how = "loses digits as" if {"digits", "roundings"} & set(match.ways.values()) else "equal to"
-        named = match.left or (cause.gradients_alone and not isinstance(cause, OfBank))
+        named = match.left or match.spared or (cause.gradients_alone and not isinstance(cause, OfBank))
         of = ", ".join(relations.said(name) for name in match.ways) + ": " if named else ""
         only = self._only(cause)
         others = f"; {alike} other known mistake{'s' if alike > 1 else ''} would give the same" if alike else ""

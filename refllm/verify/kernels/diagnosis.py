@@ -21,11 +21,12 @@ from functools import cached_property
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
-from refllm.verify.kernels import axes, matching, properties, relations, tails
+from refllm.verify.kernels import axes, matching, properties, quantities, relations, tails
 from refllm.verify.kernels.causes import Cause, causes, in_other_sizes
 from refllm.verify.kernels.chosen import Chosen, Looked, Match, Operation
 from refllm.verify.kernels.clock import Clock
 from refllm.verify.kernels.matching import WAYS, Given, tensors
+from refllm.verify.kernels.ratios import Scaled
 from refllm.verify.runner import Result
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
@@ -161,9 +162,10 @@ class _Looker:
         """How many elements are wrong."""
         return sum(int(off.sum()) for off in self.wrong.values())
 
-    def factors(self) -> dict[str, float]:
-        unit = UNIT[self.given.dtype]
-        return relations.factors(self.wrong, self.given.tensors, lambda name: self.text.of(name).value, unit)
+    def factors(self) -> dict[str, Scaled]:
+        unit, has = UNIT[self.given.dtype], quantities.of(self.case)
+        found = relations.factors(self.wrong, self.given.tensors, lambda name: self.text.of(name).value, unit)
+        return {name: Scaled(factor, has, elements) for name, (factor, elements) in found.items()}
 
     def facts(self) -> list[str]:
         truths = {n: self.text.of(n).value for n in self.wrong}
@@ -227,7 +229,19 @@ class _Looker:
         ways = {n: way for n, way in ways.items() if n in self.wrong}
         left = tuple(n for n in self.wrong if n not in ways)
         apart = max((self._apart.get(n, 0.0) for n, way in ways.items() if way == "digits"), default=0.0)
-        return Match(ways, left, apart) if ways else None
+        return Match(ways, left, apart, self._spared(cause, gradients)) if ways else None
+
+    def _spared(self, cause: Cause, gradients: list[str]) -> tuple[str, ...]:
+        """Gradients that are right where all are, and that a mistake of the value gets wrong."""
+        if cause.gradients_alone or not gradients or any(n in self.wrong for n in gradients):
+            return ()
+        found = cause.answer(self.case, "float64")
+        made = tensors(found) if found else {}
+        return tuple(n for n in gradients if n in made and self._is_wrong(n, made[n]))
+
+    def _is_wrong(self, name: str, made: Array) -> bool:
+        same_shape = made.shape == self.given.tensors[name].shape
+        return same_shape and bool(self.given.wrong(name, made.astype("float64")).any())
 
     def _ways(self, cause: Cause, case: Case, names: list[str], *, some: bool = False) -> dict[str, str] | None:
         """How it explains each of these tensors; None if one is not explained, unless some are enough."""

@@ -32,6 +32,7 @@ GROUPS = 8  # of elements by the size of the predicted error, in each of which t
 CLEAR = 8.0  # times what is allowed that a mistake's answer must be off, so that being equal to it says something
 NEAR = 0.2  # the share of a mistake's own error that an answer may be off for its float32 to be looked at
 FEWEST = 8  # elements that must be written, and be the mistake's, for the others to be called unwritten
+LEAST = 32  # elements of which the errors together say something
 SAME, MOSTLY = 0.5, 0.75  # the share of an error that may be another, and of the elements of which that must hold
 LONG, UNLIKE = 8, 0.5  # the length of a row whose errors are compared, and by how much what they share may differ
 WAYS = ("equal", "partly", "unwritten", "roundings", "digits", "nothing")
@@ -134,13 +135,22 @@ def _equal(given: Given, name: str, x: Array, exact: Array, truth: Expected, los
         return "nothing" if (same | unwritten).all() else ""
     clear = mistaken & ~unwritten & ~(abs(exact - truth.value) <= CLEAR * allowed)
     if (same | unwritten).all() and 2 * mistaken.sum() >= wrong.sum():
-        if not unwritten.any():
-            return "equal" if clear.any() or _is_nearer(x[wrong], exact[wrong], truth.value[wrong]) else ""
-        return _unwritten(x, wrong, unwritten)
+        if unwritten.any():
+            return _unwritten(x, wrong, unwritten)
+        nearer = clear.any() or _is_nearer(x[wrong], exact[wrong], truth.value[wrong])
+        return "equal" if nearer or _is_barely(x, exact, truth) else ""
+    if same.all() and not unwritten.any() and _is_barely(x, exact, truth):
+        return "equal"
     told = wrong & same & clear & numpy.isfinite(exact) & (exact != 0)
-    if (same | ~wrong).all() and 2 * told.sum() >= wrong.sum() and not unwritten.any():
-        return "partly"
-    return ""
+    partly = (same | ~wrong).all() and 2 * told.sum() >= wrong.sum() and not unwritten.any()
+    return "partly" if partly else ""
+
+
+def _is_barely(x: Array, exact: Array, truth: Expected) -> bool:
+    """Whether an answer is far nearer to a mistake than to the truth in all of its numbers together, where none is off
+    by much more than is allowed: the mistake's own may be off by less."""
+    here = numpy.isfinite(x) & numpy.isfinite(exact) & numpy.isfinite(truth.value)
+    return bool(here.sum() >= LEAST) and _is_nearer(x[here], exact[here], truth.value[here])
 
 
 def _is_nearer(x: Array, exact: Array, truth: Array) -> bool:

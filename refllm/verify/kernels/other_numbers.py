@@ -16,6 +16,7 @@ import numpy
 
 from refllm.backend import Array
 from refllm.verify.case import Case
+from refllm.verify.kernels import cached_keys
 from refllm.verify.kernels.machine import narrow
 
 Change = Callable[[Case], Any]
@@ -134,6 +135,10 @@ def _of_keywords() -> Iterator[tuple[str, str, Change]]:
     for name in ("beta1", "beta2", "lr", "rate", "cap", "decay", "eps", "smoothing", "clip", "base"):
         for dtype in ("bfloat16", "float16", "float32"):
             yield f"{name}-in-{dtype}", f"whose {name} is {dtype}", _keyword(name, _narrowed(dtype))
+    for bits in (8, 16):
+        for how, of in (("", math.floor), (", rounded", round)):
+            words = f"that keeps 1 - rate in {bits} bits{how}"
+            yield f"kept-in-{bits}-bits", words, _keyword("rate", _fixed_point(bits, of))
     yield "scalars-in-float32", "whose scalars are all float32", _all_in_float32
     yield "renormalise-unread", "whose weights are not renormalised", _keyword("renormalise", lambda x, _: not x)
 
@@ -145,6 +150,16 @@ def _all_in_float32(case: Case) -> Case | None:
     if sum(made[n] != x for n, x in held.items()) < 2:
         return None
     return replace(case, inputs=dict(case.inputs), keywords={**case.keywords, **made})
+
+
+def _fixed_point(bits: int, of: Callable[[float], int]) -> Callable[[Any, Case], Any]:
+    """The rate whose complement is a multiple of 2^-bits."""
+
+    def change(rate: Any, _: Case) -> Any:
+        kept = of((1 - rate) * (1 << bits)) / (1 << bits)
+        return 1 - kept if kept else None
+
+    return change
 
 
 def _others(smoothing: float, case: Case) -> float | None:
@@ -257,6 +272,9 @@ def _of_masks() -> Iterator[tuple[str, str, Change]]:
         "in which all read the mask of the first",
         masks(lambda x: numpy.broadcast_to(x[:1], x.shape)),
     )
+    for rows, keys in cached_keys.TILES:
+        words = f"that counts its tiles of keys without S - T, of {rows:,} queries and {keys:,} keys"
+        yield "tiles-without-offset", words, cached_keys.without_offset(rows, keys)
     yield "mask-one-on", "whose mask is read one place on", masks(lambda x: numpy.roll(x, -1, axis=-1))
 
 

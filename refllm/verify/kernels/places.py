@@ -22,25 +22,23 @@ def places(case: Case, name: str, wrong: Array) -> list[str]:
 
 
 def _of_masks(case: Case, wrong: Array) -> Iterator[str]:
-    for mask, there, others in _masks(case):
-        before = wrong.shape[: mask.ndim]
-        if mask.ndim == 0 or mask.ndim > wrong.ndim or mask.shape != before or mask.all() or not mask.any():
+    for left_out, words in _left_out(case):
+        before = wrong.shape[: left_out.ndim]
+        if left_out.ndim == 0 or left_out.shape != before or left_out.all() or not left_out.any():
             continue
-        here = numpy.asarray(wrong.any(axis=tuple(range(mask.ndim, wrong.ndim))))
-        for side, words in ((~mask, others), (mask, there)):
-            if not here[~side].any() and here.sum() >= MOST * side.sum():
-                yield f"at {'all' if here[side].all() else 'most'} places {words}, and at no others"
-                return
+        here = numpy.asarray(wrong.any(axis=tuple(range(left_out.ndim, wrong.ndim))))
+        if not here[~left_out].any() and here.sum() >= MOST * left_out.sum():
+            yield f"at {'all' if here[left_out].all() else 'most'} places {words}, and at no others"
+            return
 
 
-def _masks(case: Case) -> Iterator[tuple[Array, str, str]]:
-    """Each with the words for its true places, and for its false ones."""
+def _left_out(case: Case) -> Iterator[tuple[Array, str]]:
+    """The places that do not count, by each of what may say so."""
     for name, value in case.keywords.items():
         if isinstance(value, numpy.ndarray) and value.dtype.kind == "b":
-            yield value, f"where {name} is true", f"where {name} is false"
+            yield ~value, f"where {name} is false"
     if isinstance(case.keywords.get("targets"), numpy.ndarray) and case.keywords.get("ignore") is not None:
-        counted = numpy.asarray(case.keywords["targets"] != case.keywords["ignore"])
-        yield counted, "whose target counts", "whose target does not count"
+        yield numpy.asarray(case.keywords["targets"] == case.keywords["ignore"]), "whose target does not count"
 
 
 def _of_heads(case: Case, name: str, wrong: Array) -> Iterator[str]:

@@ -14,8 +14,9 @@ import numpy
 
 from refllm.backend import Array
 from refllm.verify.case import Case
-from refllm.verify.kernels import axes
+from refllm.verify.kernels import axes, ratios
 from refllm.verify.kernels.places import places
+from refllm.verify.kernels.ratios import Scaled
 from refllm.verify.tolerance import UNIT
 
 SLACK = 256.0  # roundings that a common factor may be off by
@@ -122,8 +123,8 @@ def _factor(case: Case, words: str, x: Array, truth: Array, wrong: Array, unit: 
 
 def factors(
     wrong: dict[str, Array], given: dict[str, Array], truth: Callable[[str], Array], unit: float
-) -> dict[str, float]:
-    """Of each wrong tensor whose wrong elements are their truth times one number, that number."""
+) -> dict[str, tuple[float, int]]:
+    """Of each wrong tensor whose wrong elements are their truth times one number, that number, and of how many."""
     found = {}
     for name, off in wrong.items():
         got, want = given[name][off].astype("float64"), truth(name)[off]
@@ -131,19 +132,25 @@ def factors(
             continue
         factor = float(got @ want / (want @ want))
         if factor and _fits(got, want, factor * want, SLACK * unit * abs(factor) * float(abs(want).max())):
-            found[name] = factor
+            found[name] = factor, got.size
     return found
 
 
-def said_of_factors(all_factors: list[dict[str, float]]) -> list[str]:
-    """What several cases have in common whose answers are their truth times a number, each its own."""
+def said_of_factors(all_factors: list[dict[str, Scaled]], unit: float) -> list[str]:
+    """What cases have in common whose answers are their truth times a number: a formula of it, or several numbers."""
     lines = list[str]()
     for name in dict.fromkeys(name for each in all_factors for name in each):
-        held = sorted(each[name] for each in all_factors if name in each)
-        if len(held) > 1 and held[-1] - held[0] > DIFFERENT * abs(held[-1]):
+        cases = [each[name] for each in all_factors if name in each]
+        held = sorted(each.factor for each in cases)
+        several = len(held) > 1 and held[-1] - held[0] > DIFFERENT * abs(held[-1])
+        of = f"in {len(held)} of {len(all_factors)} cases that were compared "
+        if formula := ratios.said(cases, unit):
+            only = of if len(held) < len(all_factors) else ""
+            lines.append(f"{said(name)}: {only}the answer is the truth times {formula}")
+        elif several:
             numbers = ", ".join(f"{x:.6g}" for x in (held if len(held) <= LISTED else [held[0], held[-1]]))
-            of = f"in {len(held)} of {len(all_factors)} cases that were compared the answer is the truth times a number"
-            lines.append(f"{said(name)}: {of}, {'from ' if len(held) > LISTED else ''}{numbers}")
+            between = "from " if len(held) > LISTED else ""
+            lines.append(f"{said(name)}: {of}the answer is the truth times a number, {between}{numbers}")
     return lines
 
 

@@ -87,6 +87,34 @@ def blocks_of_64_merged(x: Array, g: Array, b: Array, *, eps: float) -> Any:
     return ((x - mean) / numpy.sqrt(squares / max(N, 1) + eps) * g + b).astype(x.dtype)
 
 
+@wrong("layer_norm", "that adds eps to the sum before it is divided by the width (layer_norm/eps-in-sum)")
+def eps_in_the_sum(x: Array, g: Array, b: Array, *, eps: float) -> Any:
+    """Hardly more than is allowed where the numbers are large."""
+    c = x.astype("float64") - x.mean(axis=-1, keepdims=True, dtype="float64")
+    N = max(1, x.shape[-1])
+    return (c / numpy.sqrt(((c * c).sum(axis=-1, keepdims=True) + eps) / N) * g + b).astype(x.dtype)
+
+
+@wrong("clip_by_global_norm", "after its last whole block, with blocks of 512 (clip_by_global_norm/tail-lost)")
+def norm_of_whole_blocks(g: list[Array], *, clip: float) -> Any:
+    kept = [x.reshape(-1)[: x.size // 512 * 512].astype(float) for x in g]
+    norm = numpy.sqrt(sum((x * x).sum() for x in kept))
+    scale = clip / norm if norm > clip else 1.0
+    return numpy.asarray(norm, g[0].dtype), [(x * scale).astype(x.dtype) for x in g]
+
+
+@wrong("clip_by_global_norm", "a norm without the first array (clip_by_global_norm/first-array-lost)")
+def norm_of_the_others(g: list[Array], *, clip: float) -> Any:
+    norm = numpy.sqrt(sum((x.astype(float) ** 2).sum() for x in (g[1:] or g)))
+    scale = clip / norm if norm > clip else 1.0
+    return numpy.asarray(norm, g[0].dtype), [(x * scale).astype(x.dtype) for x in g]
+
+
+@wrong("dropout", "that keeps 1 - rate in 16 bits (dropout/kept-in-16-bits)")
+def scale_of_16_bits(x: Array, *, keep: Array, rate: float) -> Any:
+    return TEXT["dropout"](x, keep=keep, rate=1 - int((1 - rate) * 65536) / 65536)
+
+
 @wrong("silu", "a function of the number alone")
 def exponential_of_my_own(x: Array) -> Any:
     n = -x * numpy.log2(numpy.e)

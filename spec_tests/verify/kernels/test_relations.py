@@ -9,8 +9,10 @@ import numpy
 import pytest
 
 from refllm.backend import Array
+from refllm.verify.kernels.ratios import Scaled
 from refllm.verify.kernels.relations import factors, relations, said_of_factors
 
+UNIT = 2.0**-24
 GENERATOR = numpy.random.default_rng(0)
 TRUTH = GENERATOR.normal(size=(64, 33))
 X = GENERATOR.normal(size=(64, 33))
@@ -74,11 +76,15 @@ def test_rows_that_are_multiples_of_one_row_are_not_said_to_be_multiples_of_thei
     assert "times a number of its own" not in said(weights[0] * query, weights[1] * query)
 
 
+def noted(found: dict[str, tuple[float, int]]) -> dict[str, Scaled]:
+    return {name: Scaled(factor, {"rows": 7, "V": 65}, elements) for name, (factor, elements) in found.items()}
+
+
 def test_factors_that_differ_between_cases_are_said_together() -> None:
     wrong = {"outputs.y": numpy.ones(TRUTH.shape, bool)}
-    found = [factors(wrong, {"outputs.y": TRUTH * f}, lambda _: TRUTH, 2.0**-24) for f in (0.9, 0.95, 0.9)]
-    noise = factors(wrong, {"outputs.y": TRUTH + GENERATOR.normal(size=TRUTH.shape)}, lambda _: TRUTH, 2.0**-24)
+    found = [noted(factors(wrong, {"outputs.y": TRUTH * f}, lambda _: TRUTH, UNIT)) for f in (0.9, 0.95, 0.9)]
+    noise = noted(factors(wrong, {"outputs.y": TRUTH + GENERATOR.normal(size=TRUTH.shape)}, lambda _: TRUTH, UNIT))
     assert noise == {}
-    [line] = said_of_factors([*found, noise])
+    [line] = said_of_factors([*found, noise], UNIT)
     assert line == "output y: in 3 of 4 cases that were compared the answer is the truth times a number, 0.9, 0.9, 0.95"
-    assert said_of_factors([found[0], found[2]]) == []
+    assert said_of_factors([found[0], found[2]], UNIT) == []

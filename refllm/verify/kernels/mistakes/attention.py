@@ -12,6 +12,7 @@ Z, SUMS = "Z = Z * rescale + P.sum(axis=-1, keepdims=True)", "sums = sums * resc
 PV, Y = "sums = sums + P @ v[..., keys, :]", "y[..., rows, :] = sums / numpy.where(Z == 0, 1, Z)"
 PRODUCT = "s = q[..., rows, :] @ swap(k[..., keys, :]) * (1 / math.sqrt(D))"
 SKIP = "if causal and keys.start > rows.stop - 1 + S - T:"
+NO_OFFSET = "if causal and keys.start > rows.stop - 1:"
 CAUSAL = "s = numpy.where(key <= row + S - T, s, -INFINITY)"
 WINDOW = "s = numpy.where(key > row + S - T - window, s, -INFINITY)"
 TOP = "top = numpy.full((*q.shape[:-2], rows.stop - rows.start, 1), -INFINITY, q.dtype)"
@@ -46,6 +47,15 @@ MISTAKES = [
     Mistake("attention/offset-in-whole-tiles",
             "causal attention that skips tiles of keys by S - T rounded down to whole tiles",
             edit(forward, SKIP, "if causal and keys.start > rows.start + (S - T) // TILE * TILE:")),
+    Mistake("attention/tiles-without-offset",
+            "causal attention that counts its tiles of keys without S - T, where a cache holds the first keys",
+            edit(forward, SKIP, NO_OFFSET) + edit(backward, SKIP, NO_OFFSET)),
+    Mistake("attention/tiles-without-offset-in-value",
+            "causal attention that counts its tiles of keys without S - T on the way there alone",
+            edit(forward, SKIP, NO_OFFSET)),
+    Mistake("attention/tiles-without-offset-in-gradient",
+            "a causal gradient that counts its tiles of keys without S - T, where a cache holds the first keys",
+            edit(backward, SKIP, NO_OFFSET)),
     Mistake("attention/mask-in-tiles-of-equal-number",
             "causal attention that masks within the tiles of equal number alone, as if T were S",
             edit(scores, "if causal:", "if causal and keys.start == rows.start:")),

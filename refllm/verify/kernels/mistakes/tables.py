@@ -5,7 +5,7 @@ from __future__ import annotations
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.tables import embedding
 from refllm.verify.kernels.turns import rotary_halves, rotary_interleaved, turned
-from refllm.verify.kernels.updates import adamw
+from refllm.verify.kernels.updates import adamw, clip_by_global_norm, sum_of_squares
 from refllm.verify.mutants.bank import edit
 
 ADDED = "numpy.add.at(dE, index[part], given[part])"
@@ -21,6 +21,8 @@ V, M = (
 NEW_M = "new_m[block] = beta1 * first[block] + (1 - beta1) * gradient[block]"
 FLAT = "parameter, gradient, first, second = (x.reshape(-1) for x in (p, g, m, v))"
 P = "new_p[block] = decayed - lr * (m_hat / (numpy.sqrt(v_hat) + eps))"
+ARRAYS, CHUNKS = "for x in g:", "for part in tiles(x.size, BLOCK):"
+SUMMED = "squares = squares + (x[part] ** 2).sum()"
 
 G = "https://github.com/"
 # fmt: off
@@ -56,6 +58,10 @@ MISTAKES = [
     Mistake("embedding/place-overflow", "a table whose places overflow (32 bits there, 16 in this model)",
             edit(embedding, READ, "place = wrapped(index[part][:, None] * C + numpy.arange(C), 16)\n"
                  "y[part] = E.reshape(-1)[place % E.size]"), G + "flagos-ai/FlagGems/pull/4156"),
+    Mistake("embedding/row-begin-overflow",
+            "a table whose row begins are unsigned and overflow (32 bits there, 16 in this model)",
+            edit(embedding, READ, "begin = index[part][:, None] * C % (1 << 16)\n"
+                 "y[part] = E.reshape(-1)[(begin + numpy.arange(C)) % E.size]")),
     Mistake("embedding/columns-cut", "a table of which 32 columns are written",
             edit(embedding, READ, "y[part, :32] = E[index[part], :32]")),
     Mistake("rotary_halves/float32-angles", "rotary positions whose angles are float32",
@@ -118,4 +124,30 @@ MISTAKES = [
     Mistake("adamw/step-of-eight-bits", "an update whose step is an 8-bit number",
             edit(adamw, M, "m_hat = new_m[block] / (1 - beta1 ** (step % 256))",
                  "v_hat = new_v[block] / (1 - beta2**step)", "v_hat = new_v[block] / (1 - beta2 ** (step % 256))")),
+    Mistake("clip_by_global_norm/tail-lost", "a norm without the numbers of each array after its last whole block",
+            edit(sum_of_squares, CHUNKS, "for part in tiles(x.size // BLOCK * BLOCK, BLOCK):")),
+    Mistake("clip_by_global_norm/tail-of-long-lost",
+            "a norm without the numbers after the last whole block of each array that has one",
+            edit(sum_of_squares, CHUNKS,
+                 "for part in tiles(x.size // BLOCK * BLOCK or x.size, BLOCK):")),
+    Mistake("clip_by_global_norm/last-block-alone", "a norm of the last block of each array",
+            edit(sum_of_squares, CHUNKS, "for part in list(tiles(x.size, BLOCK))[-1:]:")),
+    Mistake("clip_by_global_norm/tail-overlaps",
+            "a norm whose last block is moved back to be whole, where the numbers count twice",
+            edit(sum_of_squares, SUMMED, "begin = max(0, part.stop - BLOCK)\n"
+                 "squares = squares + (x[begin : part.stop] ** 2).sum()")),
+    Mistake("clip_by_global_norm/short-arrays-lost", "a norm without the arrays that are shorter than a block",
+            edit(clip_by_global_norm, ARRAYS, "for x in [x for x in g if x.size >= BLOCK]:")),
+    Mistake("clip_by_global_norm/last-array-lost", "a norm without the last array",
+            edit(clip_by_global_norm, ARRAYS, "for x in g[:-1]:")),
+    Mistake("clip_by_global_norm/first-array-lost", "a norm without the first array",
+            edit(clip_by_global_norm, ARRAYS, "for x in g[1:]:")),
+    Mistake("clip_by_global_norm/array-twice", "a norm in which the last array counts twice",
+            edit(clip_by_global_norm, ARRAYS, "for x in [*g, g[-1]]:")),
+    Mistake("clip_by_global_norm/overwritten", "a norm that is that of the last array",
+            edit(clip_by_global_norm, ARRAYS, "for x in g[-1:]:")),
+    Mistake("clip_by_global_norm/joined-with-padding",
+            "a norm of arrays joined in whole blocks, whose padding has the last number of its array",
+            edit(sum_of_squares, SUMMED,
+                 "squares = squares + (x[part] ** 2).sum() + (part.start - part.stop) % BLOCK * x[-1] ** 2")),
 ]
