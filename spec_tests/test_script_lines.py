@@ -20,6 +20,7 @@ from spec_tests.furnished import furnish
 from spec_tests.lines_elsewhere import is_elsewhere
 from spec_tests.releasing.checkout import few as few_sources
 from spec_tests.test_distribution import tracked
+from spec_tests.tools import tool
 from spec_tests.written_pages import PAGES, ROOT, Line, commands
 
 PREPARED = """
@@ -162,8 +163,8 @@ def test_a_line_of_a_page_works(text: str, request: pytest.FixtureRequest) -> No
     one = how(text)
     if one.module and importlib.util.find_spec(one.module) is None:
         pytest.skip(f"{text}: needs {one.module}")
-    if one.program and shutil.which(one.program) is None:
-        pytest.skip(f"{text}: needs {one.program}")
+    if one.program:
+        tool(one.program)
     done = ran(text, request.getfixturevalue("few" if one.few else "checkout"), one)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from spec_tests.consumers import consumer, crafted
 from spec_tests.consumers.consumer import Consumer
+from spec_tests.tools import tool
 
 pytestmark = pytest.mark.tools
 
@@ -36,12 +36,9 @@ MISTAKES = {
 
 
 def compiled(directory: Path, source: Path, *flags: str) -> Consumer:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler: there is no cc on the path")
     program = directory / "consumer"
     done = subprocess.run(
-        [compiler, *STRICT, *flags, "-o", program, source, "-lm"], capture_output=True, text=True, check=False
+        [tool("cc"), *STRICT, *flags, "-o", program, source, "-lm"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return Consumer((str(program),))
@@ -63,8 +60,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Consumer:
     directory = tmp_path_factory.mktemp("sanitized")
     empty = directory / "empty.c"
     empty.write_text("int main(void) { return 0; }\n", encoding="ascii")
-    compiler = shutil.which("cc") or pytest.skip("no C compiler: there is no cc on the path")
-    command = [compiler, *SANITIZERS, "-o", str(directory / "empty"), str(empty)]
+    command = [tool("cc"), *SANITIZERS, "-o", str(directory / "empty"), str(empty)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("this C compiler has no sanitizers")
     return compiled(directory, SOURCE, *SANITIZERS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from spec_tests.consumers import consumer, crafted
 from spec_tests.consumers.consumer import Consumer
+from spec_tests.tools import tool
 
 pytestmark = pytest.mark.tools
 
@@ -34,10 +34,7 @@ MISTAKES = {
 
 
 def running(source: Path) -> Consumer:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no node on the path")
-    return Consumer((node, str(source)))
+    return Consumer((tool("node"), str(source)))
 
 
 @pytest.fixture(scope="module")

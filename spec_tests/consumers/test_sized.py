@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from refllm.verify.sized import generator, probes, profiles
 from spec_tests.consumers.consumer import GOLDEN, SOURCES
+from spec_tests.tools import tool
 
 pytestmark = pytest.mark.tools
 
@@ -32,17 +32,15 @@ def _compiled(language: str, folder: Path) -> list[str]:
     source = (
         SOURCES / language / {"c": "sized.c", "rust": "sized.rs", "go": "sized.go", "javascript": "sized.js"}[language]
     )
-    tool = shutil.which({"c": "cc", "rust": "rustc", "go": "go", "javascript": "node"}[language])
-    if tool is None:
-        pytest.skip(f"no compiler of {language} on the path")
+    compiler = tool({"c": "cc", "rust": "rustc", "go": "go", "javascript": "node"}[language])
     program = folder / "sized"
     build: dict[str, list[str | Path]] = {
-        "c": [tool, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-o", program, source, "-lm"],
-        "rust": [tool, "-D", "warnings", "-o", program, source],
-        "go": [tool, "build", "-o", program, source],
+        "c": [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-o", program, source, "-lm"],
+        "rust": [compiler, "-D", "warnings", "-o", program, source],
+        "go": [compiler, "build", "-o", program, source],
     }  # fmt: skip
     if language not in build:
-        return [tool, str(source)]
+        return [compiler, str(source)]
     environment = {**os.environ, "GOCACHE": str(folder / "cache"), "GO111MODULE": "off"}
     done = subprocess.run(build[language], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 
 from refllm.cli import main
 from refllm.verify.kits import FILES, NAMES
+from spec_tests.tools import tool
 
 pytestmark = pytest.mark.tools
 
@@ -64,8 +64,8 @@ def copied(kit: str, folder: Path, capsys: Any) -> str:
 
 
 def require(kit: str) -> None:
-    if kit in TOOLS and shutil.which(TOOLS[kit]) is None:
-        pytest.skip(f"there is no {TOOLS[kit]} on the path")
+    if kit in TOOLS:
+        tool(TOOLS[kit])
     if kit in LIBRARIES and importlib.util.find_spec(LIBRARIES[kit]) is None:
         pytest.skip(f"{LIBRARIES[kit]} is not installed")
 
@@ -106,16 +106,14 @@ def test_a_mistake_in_a_kit_is_found(kit: str, tmp_path: Path, run: Run, capsys:
 
 @pytest.mark.slow
 def test_the_kit_of_cuda_compiles(tmp_path: Path, run: Run, capsys: Any) -> None:
-    if shutil.which("nvcc") is None:
-        pytest.skip("there is no nvcc on the path")
+    tool("nvcc")
     command = copied("cuda", tmp_path / "mine", capsys).partition(" && ")[0]
     done = run(command, tmp_path / "mine")
     assert done.returncode == 0, done.stderr
 
 
 def test_the_shaders_of_the_kit_stand_in_a_program_that_node_reads(run: Run, tmp_path: Path) -> None:
-    if shutil.which("node") is None:
-        pytest.skip("there is no node on the path")
+    tool("node")
     assert run(f"node --check '{KITS / 'webgpu' / FILES['webgpu']}'", tmp_path).returncode == 0
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from spec_tests.releasing import ROOT
 from spec_tests.releasing.test_packages import MANIFEST, VERSION
+from spec_tests.tools import tool
 
 pytestmark = pytest.mark.tools
 
@@ -32,13 +33,6 @@ def expected() -> list[str]:
     start = 8 + int.from_bytes(content[:8], "little")
     begin, _ = json.loads(content[8:start])[TENSOR]["data_offsets"]
     return [str(MANIFEST["cases"]), str(SIZE), content[start + begin : start + begin + 8].hex()]
-
-
-def tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def ran(words: list[str], folder: Path, **settings: str) -> str:
