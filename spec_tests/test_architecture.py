@@ -79,7 +79,9 @@ HAVE_PULLBACKS = {"spec", "ops", "blocks", "models", "objectives"}
 FORBIDDEN_ROOMS = {"utils", "util", "helpers", "helper", "common", "base", "experimental", "misc"}
 
 
-_parsed = functools.lru_cache(maxsize=None)(ast.parse)
+@functools.cache
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
 def _name(path: Path) -> str:
@@ -91,9 +93,19 @@ def _room(path: Path) -> str:
     return "refllm" if parts == ("__init__",) else parts[0]
 
 
-def _imported_rooms(source: str) -> Iterator[tuple[int, str]]:
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Those of a block and of the blocks in it. Expressions, of which there are far more, are not looked into."""
+    for statement in body:
+        yield statement
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(statement, block, ()))
+
+
+@functools.cache
+def _imported_rooms(source: str) -> list[tuple[int, str]]:
     """Rooms of refllm that a source imports, anywhere in it, with the line."""
-    for node in ast.walk(_parsed(source)):
+    found = []
+    for node in _statements(_parsed(source).body):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports are absolute"
             modules = [node.module or ""]
@@ -107,7 +119,8 @@ def _imported_rooms(source: str) -> Iterator[tuple[int, str]]:
         for module in modules:
             package, *rest = module.split(".")
             if package == "refllm":
-                yield node.lineno, rest[0] if rest else "refllm"
+                found.append((node.lineno, rest[0] if rest else "refllm"))
+    return found
 
 
 def _level(room: str) -> int:
@@ -158,6 +171,9 @@ def test_rooms_import_each_other_in_no_circle() -> None:
 
 def _names(source: str, library: str) -> list[int]:
     """Lines of code, docstrings and comments apart, that name a library: as an import, a variable or in a string."""
+    word, lines = re.compile(rf"\b({library})\b"), []
+    if not word.search(source):
+        return []
     tree = _parsed(source)
     docstrings = {
         id(node.body[0].value)
@@ -166,7 +182,6 @@ def _names(source: str, library: str) -> list[int]:
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    word, lines = re.compile(rf"\b({library})\b"), []
     for node in ast.walk(tree):
         text = ""
         if isinstance(node, ast.Name):

@@ -51,11 +51,13 @@ def test_a_tokenizer_does_not_count_for_an_operation(found: dict[str, laws.Law])
     assert found["test_of_nothing"].uses == frozenset()
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", [name for name, entry in sources().entries.items() if entry.part in "AB"])
 def test_every_id_of_the_documents_has_laws(name: str) -> None:
     assert laws.of_id(name)
 
 
+@pytest.mark.every
 def test_the_laws_of_every_operation_are_tests_that_take_one() -> None:
     for law in laws.of_each("attention"):
         (node,) = (
