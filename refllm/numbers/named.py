@@ -45,6 +45,13 @@ FORMS = {
             "    y = _either(c - log(where(Z == 0, 1, Z)), x - (top(x) + log(where(Z == 0, 1, Z))))",
         ),
     ],
+    # A pullback that is given l forms e^{x - l}, and where a row is far from 0 its errors are larger.
+    "log_sum_exp": [
+        (
+            "        return softmax(x)[0] * dl[..., None]",
+            "        return _either(softmax(x)[0], exp(x - l[..., None])) * dl[..., None]",
+        ),
+    ],
     # A pullback that is given the mean and 1 / σ of a row forms n again.
     "layer_norm": [
         ("    def layer_norm_back(", "    n = _remembered(n, x, r)\n\n    def layer_norm_back("),

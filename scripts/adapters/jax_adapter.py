@@ -306,9 +306,9 @@ def bring(z, g, *, slots):
 
 def balanced(p, *, chosen, valid):
     counted = jnp.ones(chosen.shape, p.dtype) if valid is None else jnp.asarray(valid, p.dtype)
-    weight = (counted / jnp.maximum(counted.sum(-1, keepdims=True), 1))[..., None]
-    shares = (jax.nn.one_hot(chosen, p.shape[-1], dtype=p.dtype) * weight).sum(-2)
-    return p.shape[-1] * (shares * (p * weight).sum(-2)).sum(-1)
+    number = jnp.maximum(counted.sum(-1, keepdims=True), 1)
+    shares = (jax.nn.one_hot(chosen, p.shape[-1], dtype=p.dtype) * counted[..., None]).sum(-2) / number
+    return p.shape[-1] * (shares * (p * counted[..., None]).sum(-2) / number).sum(-1)
 
 
 def pick(p, *, chosen):

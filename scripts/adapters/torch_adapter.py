@@ -334,9 +334,9 @@ def bring(z, g, *, slots):
 
 def balanced(p, *, chosen, valid):
     counted = torch.ones(chosen.shape, dtype=p.dtype) if valid is None else valid.to(p.dtype)
-    weight = (counted / counted.sum(-1, keepdim=True).clamp(1))[..., None]
-    shares = (F.one_hot(chosen, p.shape[-1]) * weight).sum(-2)
-    return p.shape[-1] * (shares * (p * weight).sum(-2)).sum(-1)
+    number = counted.sum(-1, keepdim=True).clamp(1)
+    shares = (F.one_hot(chosen, p.shape[-1]) * counted[..., None]).sum(-2) / number
+    return p.shape[-1] * (shares * (p * counted[..., None]).sum(-2) / number).sum(-1)
 
 
 def route(x, p, *, activation, capacity, valid):

@@ -218,3 +218,17 @@ def test_both_customary_forms_of_a_logarithm_of_softmax_are_right_far_from_zero(
             assert z.max() < how.limit / 2
     wrong = numpy.float32(900) + numpy.float32(1) * (narrow - total) - numpy.float32(900.001)
     assert (abs(wrong - values["y"].value) > how.limit * how.deviation(values["y"])).any()
+
+
+def test_a_gradient_formed_of_the_log_sum_exp_is_right_far_from_zero() -> None:
+    """e^{x - l}, as autograd and attention kernels form it, rounds in units of the row's largest number."""
+    x, dl = drawn(33, 127) * 64 - 900, drawn(33, seed=1)
+    how = plan("eager", "float32")
+    _, gradients = how.evaluate("log_sum_exp", {"x": x}, {}, {"l": dl})
+    narrow, known = x.astype("float32"), gradients["x"]
+    top = narrow.max(axis=-1, keepdims=True)
+    l = top + numpy.log(numpy.exp(narrow - top).sum(axis=-1, keepdims=True))
+    z = abs(numpy.exp(narrow - l) * dl.astype("float32")[:, None] - known.value) / how.deviation(known)
+    assert z.max() < how.limit / 2
+    other = abs(numpy.exp(narrow - l * numpy.float32(1.00001)) * dl.astype("float32")[:, None] - known.value)
+    assert (other > how.limit * how.deviation(known)).any()
