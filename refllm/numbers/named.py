@@ -36,6 +36,14 @@ _Statement = ast.stmt
 
 # By module: a line of the text, and what stands here instead.
 FORMS = {
+    # The derivative of erfc(z) is of e^{-z²}, z = x / √2, which rounds where x² does not.
+    "activation": [
+        (
+            "        phi = exp(-(x * x) / 2) / sqrt(2 * pi())",
+            "        z = x / sqrt(2)\n"
+            "        phi = _either(exp(-(x * x) / 2), exp(-(z * z)), each=True) / sqrt(2 * pi())",
+        ),
+    ],
     # The targets of a row add up to 1. A framework that knows the pullback of log-softmax alone forms the sum.
     "cross_entropy": [("w * exp(log_p) - t", "sum(t) * exp(log_p) - t")],
     # x - logsumexp(x) is as customary as (x - max) - log Z, and where a row is far from 0 its errors are larger.
@@ -49,7 +57,7 @@ FORMS = {
     "log_sum_exp": [
         (
             "        return softmax(x)[0] * dl[..., None]",
-            "        return _either(softmax(x)[0], exp(x - l[..., None])) * dl[..., None]",
+            "        apart = x - l[..., None]\n        return _either(softmax(x)[0], exp(apart)) * dl[..., None]",
         ),
     ],
     # A pullback that is given the mean and 1 / σ of a row forms n again.
@@ -246,6 +254,6 @@ def _remembered(n: Any, x: Any, r: Any) -> Any:
     return n if own is None else own(n, x, r)
 
 
-def _either(one: Any, other: Any) -> Any:
+def _either(one: Any, other: Any, *, each: bool = False) -> Any:
     own = getattr(getattr(one, "mathematics", None), "either", None)
-    return one if own is None else own(one, other)
+    return one if own is None else own(one, other, each=each)

@@ -158,13 +158,15 @@ class Planned(Arithmetic):
         lost = -r.value * numpy.sqrt(_of_storing(mean, FORMATS[self.means]))
         return Spread(n.value, n.own, self, n.held, {**n.shared, Source(): lost}, n.kinds)
 
-    def either(self, one: Spread, other: Spread) -> Spread:
+    def either(self, one: Spread, other: Spread, *, each: bool = False) -> Spread:
         """A number of which there are two customary forms, with the errors of the one that errs more. What the other
-        errs more is the same in the whole row, as what is subtracted from each of its numbers is."""
+        errs more is the same in the whole row, as what is subtracted from each of its numbers is, or `each` its own."""
         with numpy.errstate(all="ignore"):
-            further = numpy.sqrt(numpy.maximum(other.variance - one.variance, 0))
+            further = numpy.maximum(other.variance - one.variance, 0)
         further = numpy.where(numpy.isfinite(further), further, 0)
-        return Spread(one.value, one.own, self, None, {**one.shared, Source(): further}, one.kinds)
+        if each:
+            return Spread(one.value, one.own + further, self, None, one.shared, one.kinds)
+        return Spread(one.value, one.own, self, None, {**one.shared, Source(): numpy.sqrt(further)}, one.kinds)
 
     def through_softmax(self, ds: Spread, dP: Spread, P: Spread, dy: Spread, y: Spread) -> Spread:
         """ds = P (dP - D), where D = Σ P dP may have been found as Σ dy y from the stored output."""

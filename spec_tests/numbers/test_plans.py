@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
@@ -232,3 +233,17 @@ def test_a_gradient_formed_of_the_log_sum_exp_is_right_far_from_zero() -> None:
     assert z.max() < how.limit / 2
     other = abs(numpy.exp(narrow - l * numpy.float32(1.00001)) * dl.astype("float32")[:, None] - known.value)
     assert (other > how.limit * how.deviation(known)).any()
+
+
+def test_a_normal_density_formed_of_the_error_functions_argument_is_right_in_its_tail() -> None:
+    """e^{-z²} of z = x / √2, as the derivative of erfc is formed, rounds where x² is exact."""
+    x = numpy.linspace(-9, -1, 257)[:, None] * numpy.ones((1, 3))
+    how = plan("eager", "float32")
+    _, gradients = how.evaluate("gelu_erf", {"x": x}, {}, {"y": numpy.ones_like(x)})
+    narrow, known = x.astype("float32"), gradients["x"]
+    z = narrow / numpy.sqrt(numpy.float32(2))
+    cumulated = numpy.vectorize(math.erfc)(-x / math.sqrt(2)) / 2
+    density = numpy.exp(-(z * z)) / numpy.sqrt(numpy.float32(2 * math.pi))
+    assert (abs(cumulated + narrow * density - known.value) / how.deviation(known)).max() < how.limit / 2
+    other = cumulated + narrow * density * numpy.float32(1.0001)
+    assert (abs(other - known.value) > how.limit * how.deviation(known)).any()
