@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
-from types import FunctionType
+from functools import cache, cached_property, lru_cache
+from types import CodeType, FunctionType
 from typing import Any, cast
 
 import numpy
@@ -58,10 +58,23 @@ class Mistake:
     about: str
     rewritten: tuple[Rewritten, ...]
     issue: str | None = None
+    within: str = ""  # the pass of attention that it is made in, "forward" or "backward"; both if it says nothing
 
     @property
     def operation(self) -> str:
         return self.id.partition("/")[0]
+
+    @property
+    def gradients_alone(self) -> bool:
+        """Whether the value is right: what is edited is the way back, or the log-sum-exp that nothing else reads."""
+        if self.within == "backward":
+            return True
+        return all(
+            each.edit.in_pullback
+            or each.original is flash.backward
+            or (each.original is flash.forward and all(old.startswith("L[") for old in each.lines[::2]))
+            for each in self.rewritten
+        )
 
     @cached_property
     def functions(self) -> dict[FunctionType, Function]:
@@ -70,30 +83,49 @@ class Mistake:
 
     def with_sizes(self, **sizes: int) -> dict[FunctionType, Function]:
         """The edited functions with tiles or blocks of another size: TILE=64."""
-        return {each.original: _compiled(each, sizes) for each in self.rewritten}
+        return {each.original: _compiled(each, tuple(with_rows(sizes).items())) for each in self.rewritten}
 
     @property
     def diff(self) -> list[tuple[str, list[str]]]:
         """Where the lines stand, what goes, and what comes."""
         return [(each.edit.place, each.edit.diff()) for each in self.rewritten]
 
+    @cached_property
+    def codes(self) -> tuple[CodeType, ...]:
+        return tuple(code(each.original, each.edit.source) for each in self.rewritten)
+
+    def is_of(self, functions: Collection[FunctionType]) -> bool:
+        """Whether nothing but these is edited."""
+        return all(each.original in functions for each in self.rewritten)
+
     def reaches(self, operation: str) -> bool:
         """Whether the text of an operation calls what is edited."""
         return any(each.original in called(operation) for each in self.rewritten)
 
 
-def _compiled(rewritten: Rewritten, sizes: Mapping[str, int]) -> Function:
+def with_rows(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes with that of a tile of queries, which is as large as a tile of keys unless it says another."""
+    return {"ROWS": sizes["TILE"], **sizes} if "TILE" in sizes else dict(sizes)
+
+
+@lru_cache(4096)
+def _compiled(rewritten: Rewritten, sizes: tuple[tuple[str, int], ...]) -> Function:
     """The edited function. It may use every word of `machine`."""
     original = rewritten.original
-    names: dict[str, Any] = {**vars(machine), **original.__globals__, **sizes}
-    exec(compile(rewritten.edit.source, f"<edited {original.__name__}>", "exec"), names)
+    names: dict[str, Any] = {**vars(machine), **original.__globals__, **dict(sizes)}
+    exec(code(original, rewritten.edit.source), names)
     return cast(Function, names[original.__name__])
 
 
-def implementation(mistake: Mistake | None = None, **sizes: int) -> Functions:
+@lru_cache(4096)
+def code(original: FunctionType, source: str) -> CodeType:
+    return compile(source, f"<edited {original.__name__}>", "exec")
+
+
+def implementation(mistake: Mistake | None = None, *, among: Collection[str] = OPERATIONS, **sizes: int) -> Functions:
     """The operations of the text with loops, with a mistake in them, and with tiles or blocks of another size."""
     edited = mistake.with_sizes(**sizes) if mistake else {}
-    made = {name: _with(edited, function, sizes) for name, function in OPERATIONS.items()}
+    made = {name: _with(edited, OPERATIONS[name], sizes) for name in among}
     return Functions("kernels", made, {}, ("float64", "float32"))
 
 
@@ -123,7 +155,7 @@ def exchanged(edited: Mapping[FunctionType, Function], sizes: Mapping[str, int] 
     blocks. For one thread."""
     places: list[tuple[Any, str, Any]] = [(m, name, f) for f in edited for m, name in _places(f)]
     new: list[Any] = [edited[f] for _, _, f in places]
-    for name, size in (sizes or {}).items():
+    for name, size in with_rows(sizes or {}).items():
         held = [module for module in MODULES if hasattr(module, name)]
         places += [(module, name, getattr(module, name)) for module in held]
         new += [size] * len(held)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from refllm.verify import mutants, plain, runner
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
-from refllm.verify.kernels import bank, machine
+from refllm.verify.kernels import bank, loops, machine, tiled
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.formulas import formulas
 from refllm.verify.kernels.means import means
@@ -27,6 +27,11 @@ SIZES = (
     {"BLOCK": 512}, {"TILE": 256}, {"BLOCK": 2048}, {"BLOCK": 4096}, {"TILE": 48}, {"TILE": 80},
     {"TILE": 96}, {"TILE": 512}, {"TILE": 1024}, {"TILE": 8},
 )  # fmt: skip
+PAIRS = tuple(
+    {"TILE": keys, "ROWS": rows}
+    for keys, rows in ((128, 64), (64, 128), (32, 128), (32, 64), (64, 32), (128, 32), (64, 16), (128, 16), (32, 16))
+)
+WINDOWS = "sliding_window_attention"
 USUAL = ({"TILE": 64}, {"TILE": 128}, {"BLOCK": 1024})  # tried first
 DEFAULT = {"TILE": machine.TILE, "BLOCK": machine.BLOCK}
 SMALL, LARGE = (4, 8, 16, 32, 64, 128, 2, 256), (1024, 512, 2048, 4096, 256, 8192, 128, 16384, 32768)
@@ -113,14 +118,19 @@ class OfBank:
     @property
     def gradients_alone(self) -> bool:
         """Whether every edit is one of a pullback."""
+        if isinstance(self.mistake, Mistake):
+            return self.mistake.gradients_alone
         return all(each.edit.in_pullback for each in self.mistake.rewritten)
 
     def answer(self, case: Case, dtype: str) -> Response | None:
         if isinstance(self.mistake, Edited):
             how = {"traced": self.mistake.traced, "values": not case.cotangents}
             return plain.answer(case, dtype, self.mistake.functions, **how)
+        if loops.has(case.operation) and self.mistake.is_of(loops.FUNCTIONS):
+            return loops.answer(self.mistake, self.sizes, case, dtype)
+        among = [case.operation] if case.operation in bank.OPERATIONS else []
         try:
-            return runner.respond(bank.implementation(self.mistake, **dict(self.sizes)), case, dtype)
+            return runner.respond(bank.implementation(self.mistake, among=among, **dict(self.sizes)), case, dtype)
         except (FaultError, UnsupportedError):
             return None
 
@@ -132,10 +142,13 @@ def causes(operation: str) -> tuple[Cause, ...]:
 
 
 def _all(operation: str) -> Iterator[Cause]:
-    of_loops = [m for m in MISTAKES if operation in bank.OPERATIONS and m.reaches(operation)]
+    of_loops = [m for m in MISTAKES if _is_of(m, operation)]
     own = [m for m in of_loops if m.operation == operation]
     of_loops = own + [m for m in of_loops if m.operation != operation]
+    families = [m for m in tiled.edits() if _is_of(m, operation)]
+    in_tiles = [m for m in families if tiled.depends(m)]
     yield from map(OfBank, of_loops)
+    yield from map(OfBank, families)
     yield from means(operation)
     yield from formulas(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
@@ -143,17 +156,28 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from roundings(operation)
     yield from overwritten(operation)
     yield from (OfBank(m, (("TILE", 1),)) for m in own if "in-place" in m.id)  # a unit a thread
-    yield from _in_sizes(own, USUAL)
+    yield from _in_sizes([*own, *in_tiles], USUAL)
+    yield from (OfBank(m, tuple(s.items())) for s in PAIRS for m in in_tiles if tiled.depends(m, on_both=True))
     yield from readings(operation)
     called = set(plain.called(operation)) if operation in plain.operations() else set()
     for mutant in mutants.MUTANTS:
         if isinstance(mutant, Edited) and mutant.dtype == "float64" and set(mutant.originals) <= called:
             yield OfBank(mutant)
     of_others, other_sizes = of_loops[len(own) :], [sizes for sizes in SIZES if sizes not in USUAL]
+    single = [m for m in tiled.single() if _is_of(m, operation)]
+    yield from map(OfBank, single)
+    yield from _in_sizes([m for m in single if tiled.depends(m)], USUAL)
     yield from _in_sizes(of_others, USUAL)
     yield from _in_sizes(of_loops, other_sizes[:1])
     yield from (OfBank(m) for mistake in of_loops if mistake not in own for m in with_other_numbers(mistake))
-    yield from _in_sizes(of_loops, other_sizes[1:])
+    yield from _in_sizes([*of_loops, *in_tiles], other_sizes[1:])
+
+
+def _is_of(mistake: Mistake, operation: str) -> bool:
+    """Whether the text with loops has an operation and calls what is edited, or the plain text has one that does."""
+    if operation in bank.OPERATIONS:
+        return mistake.reaches(operation) and (mistake.operation != WINDOWS or operation == WINDOWS)
+    return mistake.operation != WINDOWS and loops.reaches(mistake, operation)
 
 
 def _in_sizes(mistakes: Sequence[Mistake], sizes: Sequence[dict[str, int]]) -> Iterator[OfBank]:

@@ -8,6 +8,7 @@ chosen.said_of_another(id)          those of one that was not
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -79,6 +80,14 @@ class Operation:
     @property
     def causes(self) -> dict[Cause, None]:
         return {cause: None for each in self.looked.values() for cause in each.matches}
+
+    def likely(self, but: Collection[Cause]) -> list[Cause]:
+        """Those that explain most answers, the most tensors of them, first; without some."""
+        found: dict[Cause, list[tuple[int, int]]] = {}
+        for each in self.looked.values():
+            for cause, match in each.matches.items():
+                found.setdefault(cause, []).append(match.rank)
+        return sorted((c for c in found if c not in but), key=lambda c: (-len(found[c]), max(found[c])))
 
 
 class Chosen:

@@ -22,11 +22,13 @@ from refllm.backend import Array
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
 from refllm.verify.kernels import axes, matching, properties, quantities, relations, tails
-from refllm.verify.kernels.causes import Cause, causes, in_other_sizes
+from refllm.verify.kernels.bank import Mistake
+from refllm.verify.kernels.causes import Cause, OfBank, causes, in_other_sizes
 from refllm.verify.kernels.chosen import Chosen, Looked, Match, Operation
 from refllm.verify.kernels.clock import Clock
 from refllm.verify.kernels.matching import WAYS, Given, tensors
 from refllm.verify.kernels.ratios import Scaled
+from refllm.verify.kernels.screens import Screen
 from refllm.verify.runner import Result
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
@@ -40,6 +42,9 @@ CASES = 12  # wrong answers that are held against what was found
 VARIED = 4  # mistakes that explain an answer partly, of which other sizes and numbers are tried
 MORE = 250  # mistakes that are tried after one that explains an answer, and as many as before it
 SMALL, LATER = 300_000, 8  # the work of an answer that is held against what is found later, and of how much of it
+WAIT, WAITING = 1_000_000, 3  # the work of an answer that waits for a smaller one, and how many do
+MANY, FEW_LEFT = 16, 6  # mistakes that the second answer is held against, and those that follow
+FEW = 3  # mistakes that such an answer is held against
 DIGITS = (0, WAYS.index("digits"))  # of a match: everything is explained, as lost digits
 FEWER = 3.0  # bits than the dtype has that an answer has which loses digits
 FACTS = 4  # wrong answers of which it is said what they have in common with the truth
@@ -50,6 +55,9 @@ class Recogniser:
         self.dtype, self.plan, self.left = dtype, plan, seconds
         self.known: dict[str, Operation] = {}
         self._kept: dict[str, list[tuple[Looked, _Looker]]] = {}  # small answers, for what is found later
+        self._waiting: dict[
+            str, list[tuple[Looked, _Looker]]
+        ] = {}  # large ones, before which smaller ones are searched
 
     def look(self, sized: SizedCase, case: Case, response: Response, result: Result, text: judge.Text) -> None:
         """Holds an answer against the mistakes, while its case has its tensors."""
@@ -60,16 +68,15 @@ class Recogniser:
             return
         if any(v.wrong in ("shape", "missing", "type") for v in result.verdicts):
             return
+        if work(sized) > LARGEST and known.looked:
+            return
         clock, looker = Clock(self.left), _Looker(case, response, text, self.dtype, self.plan)
         known.gradients = response.gradients is not None
-        matches = dict[Cause, Match]()
-        if work(sized) <= LARGEST:
-            matches = looker.matches(known.causes)
-            if not any(match.rank < DIGITS for match in matches.values()) and known.searches < SEARCHES:
-                known.searches += 1
-                clock.seconds = self.left * 0.5
-                matches |= looker.search(case.operation, clock, set(known.causes))
-                known.in_time = known.in_time and not clock.is_over
+        most = MANY if len(known.looked) < 2 else FEW_LEFT
+        matches = looker.matches(known.likely(())[:most]) if work(sized) <= LARGEST else {}
+        waits = WAIT < work(sized) <= LARGEST and len(self._waiting.get(case.operation, ())) < WAITING
+        if work(sized) <= LARGEST and not waits:
+            matches = self._searched(case.operation, looker, matches, clock)
         facts = looker.facts() if len(known.looked) < FACTS else []
         looked = Looked(
             sized, axes.numbers(case), matches, looker.where, facts, looker.count, looker.starts, looker.bits,
@@ -83,12 +90,39 @@ class Recogniser:
             earlier.matches.update(its.matches(new[:LATER]))
         if work(sized) <= SMALL:
             kept.append((looked, looker))
+        if waits:
+            self._waiting.setdefault(case.operation, []).append((looked, looker))
         self.left -= clock.used()
+
+    def _searched(
+        self, operation: str, looker: _Looker, matches: dict[Cause, Match], clock: Clock
+    ) -> dict[Cause, Match]:
+        """What explains an answer, of all mistakes if those that are known do not."""
+        known = self.known[operation]
+        if any(match.rank < DIGITS for match in matches.values()) or known.searches >= SEARCHES:
+            return matches
+        known.searches += 1
+        clock.seconds = self.left * 0.5
+        matches = matches | looker.search(operation, clock, set(known.causes))
+        known.in_time = known.in_time and not clock.is_over
+        return matches
+
+    def _look_again(self) -> None:
+        """Holds the large answers against what smaller ones have shown, or all mistakes where that is nothing."""
+        for operation, waiting in self._waiting.items():
+            for looked, looker in sorted(waiting, key=lambda each: work(each[0].sized)):
+                clock = Clock(self.left)
+                looked.matches.update(looker.matches(self.known[operation].likely(looked.matches)[:FEW]))
+                if self.left > 0:
+                    looked.matches.update(self._searched(operation, looker, looked.matches, clock))
+                self.left -= clock.used()
+        self._waiting.clear()
 
     def explained(
         self, results: list[Result], right: Iterable[SizedCase], tells: Mapping[str, properties.Numbers] | None = None
     ) -> list[Result]:
         """The results, each wrong one with what explains its operation. `tells`: what cases differ in, by their ids."""
+        self._look_again()
         for sized in right:
             if sized.operation in self.known:
                 self.known[sized.operation].right.append(sized)
@@ -144,6 +178,10 @@ class _Looker:
         return {n: off for n, off in found.items() if off.any()}
 
     @cached_property
+    def screen(self) -> Screen:
+        return Screen(self.case, self.given, self.wrong)
+
+    @cached_property
     def where(self) -> str:
         """Where the first wrong tensor is wrong, in words."""
         if not self.wrong:
@@ -188,6 +226,8 @@ class _Looker:
         if full is not None:
             return found | self._in_other_sizes(operation, full, clock, found)
         for other in _variants(partly[:VARIED]):
+            if clock.is_over:
+                break
             if match := self.match(other):
                 found[other] = match
         return found
@@ -217,6 +257,10 @@ class _Looker:
             return None
         if getattr(cause, "of_digits", False) and not self.loses_digits:
             return None
+        if isinstance(cause, OfBank) and isinstance(cause.mistake, Mistake):
+            narrows = cause.narrows and self.loses_digits
+            if not narrows and not self.screen.may(cause.mistake, cause.sizes):
+                return None
         self._apart = {}
         ways = {} if cause.gradients_alone else self._ways(cause, self.values, outputs)
         if ways is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy
 
 from refllm.backend import Array
-from refllm.verify.kernels.machine import INFINITY, TILE, swap, tiles, unwritten, zeros
+from refllm.verify.kernels.machine import INFINITY, ROWS, TILE, swap, tiles, unwritten, zeros
 
 Pullback = Callable[..., tuple[Array, ...]]
 
@@ -38,7 +38,7 @@ def forward(
 ) -> tuple[Array, Array]:
     T, S = q.shape[-2], k.shape[-2]
     y, L = unwritten((*q.shape[:-1], v.shape[-1]), q), unwritten(q.shape[:-1], q)
-    for rows in tiles(T, TILE):
+    for rows in tiles(T, ROWS):
         top = numpy.full((*q.shape[:-2], rows.stop - rows.start, 1), -INFINITY, q.dtype)
         shift, Z, sums = zeros(top.shape, q), zeros(top.shape, q), zeros((*top.shape[:-1], v.shape[-1]), q)
         for keys in tiles(S, TILE):
@@ -67,7 +67,7 @@ def backward(
     delta = (dy * y).sum(axis=-1, keepdims=True)
     for keys in tiles(S, TILE):
         dk_here, dv_here = zeros(k[..., keys, :].shape, k), zeros(v[..., keys, :].shape, v)
-        for rows in tiles(T, TILE):
+        for rows in tiles(T, ROWS):
             if causal and keys.start > rows.stop - 1 + S - T:
                 continue
             P = numpy.exp(scores(q, k, rows, keys, causal, allowed, window) - L[..., rows, None])
@@ -95,3 +95,22 @@ def scores(
         mask = numpy.broadcast_to(allowed, (*allowed.shape[:-2], T, S))
         s = numpy.where(mask[..., rows, keys], s, -INFINITY)
     return s.astype(q.dtype)
+
+
+def in_parts(
+    q: Array, k: Array, v: Array, causal: bool, allowed: Array | None, size: int
+) -> tuple[Array, Array, Array, Array]:
+    """Attention over so many keys at once: the outputs of the parts, their log-sum-exp, their largest scores, and how
+    many keys each query sees there. Merged by w = exp(log-sum-exp), Σ w y / Σ w is attention over all."""
+    T, S = q.shape[-2], k.shape[-2]
+    seen = numpy.tri(T, S, S - T, dtype=bool) if causal else numpy.ones((T, S), bool)
+    seen = seen if allowed is None else seen & allowed
+    Y, M, R, C = [], [], [], []
+    for keys in tiles(S, size):
+        y, L = forward(q, k[..., keys, :], v[..., keys, :], False, seen[..., keys], None)
+        s = q @ swap(k[..., keys, :]) * (1 / math.sqrt(q.shape[-1]))
+        R.append(numpy.where(seen[..., keys], s, -INFINITY).max(axis=-1, keepdims=True))
+        C.append(numpy.broadcast_to(seen[..., keys].sum(axis=-1, keepdims=True), R[-1].shape))
+        Y.append(y)
+        M.append(numpy.where(L == INFINITY, -INFINITY, L)[..., None])
+    return numpy.stack(Y), numpy.stack(M), numpy.stack(R), numpy.stack(C)

@@ -10,6 +10,7 @@ import numpy
 from refllm.backend import Array
 
 TILE = 32  # rows, columns and terms of a tile
+ROWS = TILE  # queries of a tile of attention
 BLOCK = 256  # columns that a row kernel reads at once
 INFINITY = float("inf")
 UNWRITTEN = numpy.array(0x7FF8DEA000000000, "uint64").view("float64")  # a NaN whose lower bits arithmetic passes on
@@ -65,3 +66,13 @@ def wrapped(i: Any, bits: int) -> Any:
     bits; a case of that size would take gigabytes, and so the mistakes here count in 16."""
     half = 1 << (bits - 1)
     return (numpy.asarray(i) + half) % (1 << bits) - half
+
+
+def before(part: slice, size: int) -> slice:
+    """The places of the tile before, or of the tile itself if there is none."""
+    return slice(part.start - size, part.stop - size) if part.start >= size else part
+
+
+def first(part: slice) -> slice:
+    """As many places from the begin on."""
+    return slice(0, part.stop - part.start)
