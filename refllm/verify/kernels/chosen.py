@@ -81,13 +81,15 @@ class Operation:
     def causes(self) -> dict[Cause, None]:
         return {cause: None for each in self.looked.values() for cause in each.matches}
 
-    def likely(self, but: Collection[Cause]) -> list[Cause]:
-        """Those that explain most answers, the most tensors of them, first; without some."""
+    def likely(self, most: int, but: Collection[Cause] = ()) -> list[Cause]:
+        """So many mistakes, in all sizes of tiles, that explain most answers, and most tensors of them; without some."""
         found: dict[Cause, list[tuple[int, int]]] = {}
         for each in self.looked.values():
             for cause, match in each.matches.items():
                 found.setdefault(cause, []).append(match.rank)
-        return sorted((c for c in found if c not in but), key=lambda c: (-len(found[c]), max(found[c])))
+        order = sorted(found, key=lambda c: (-len(found[c]), max(found[c])))
+        best = list(dict.fromkeys(getattr(cause, "mistake", cause) for cause in order))[:most]
+        return [cause for cause in order if getattr(cause, "mistake", cause) in best and cause not in but]
 
 
 class Chosen:

@@ -55,9 +55,7 @@ class Recogniser:
         self.dtype, self.plan, self.left = dtype, plan, seconds
         self.known: dict[str, Operation] = {}
         self._kept: dict[str, list[tuple[Looked, _Looker]]] = {}  # small answers, for what is found later
-        self._waiting: dict[
-            str, list[tuple[Looked, _Looker]]
-        ] = {}  # large ones, before which smaller ones are searched
+        self._waiting: dict[str, list[tuple[Looked, _Looker]]] = {}  # large ones, until small ones are searched
 
     def look(self, sized: SizedCase, case: Case, response: Response, result: Result, text: judge.Text) -> None:
         """Holds an answer against the mistakes, while its case has its tensors."""
@@ -73,7 +71,7 @@ class Recogniser:
         clock, looker = Clock(self.left), _Looker(case, response, text, self.dtype, self.plan)
         known.gradients = response.gradients is not None
         most = MANY if len(known.looked) < 2 else FEW_LEFT
-        matches = looker.matches(known.likely(())[:most]) if work(sized) <= LARGEST else {}
+        matches = looker.matches(known.likely(most)) if work(sized) <= LARGEST else {}
         waits = WAIT < work(sized) <= LARGEST and len(self._waiting.get(case.operation, ())) < WAITING
         if work(sized) <= LARGEST and not waits:
             matches = self._searched(case.operation, looker, matches, clock)
@@ -112,7 +110,7 @@ class Recogniser:
         for operation, waiting in self._waiting.items():
             for looked, looker in sorted(waiting, key=lambda each: work(each[0].sized)):
                 clock = Clock(self.left)
-                looked.matches.update(looker.matches(self.known[operation].likely(looked.matches)[:FEW]))
+                looked.matches.update(looker.matches(self.known[operation].likely(FEW, looked.matches)))
                 if self.left > 0:
                     looked.matches.update(self._searched(operation, looker, looked.matches, clock))
                 self.left -= clock.used()
