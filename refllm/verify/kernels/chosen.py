@@ -82,7 +82,7 @@ class Operation:
         return {cause: None for each in self.looked.values() for cause in each.matches}
 
     def likely(self, most: int, but: Collection[Cause] = ()) -> list[Cause]:
-        """So many mistakes, in all sizes of tiles, that explain most answers, and most tensors of them; without some."""
+        """So many mistakes that explain most answers, and most tensors of them, in all sizes of tiles; without some."""
         found: dict[Cause, list[tuple[int, int]]] = {}
         for each in self.looked.values():
             for cause, match in each.matches.items():
