@@ -62,6 +62,7 @@ class Looked:
     starts: tails.Starts = field(default_factory=dict)
     bits: float = 0.0  # that its numbers have, where digits are lost
     factors: dict[str, Scaled] = field(default_factory=dict)  # wrong tensors that are their truth times a number
+    steps: list[str] = field(default_factory=list)  # of attention, at which it goes wrong
 
 
 @dataclass
@@ -218,6 +219,7 @@ class Chosen:
                 f"{UNKNOWN} of {looked.sized.operation}{late}",
                 *self._where,
                 *tail,
+                *looked.steps,
                 *looked.facts,
                 *self._factors,
                 *digits,

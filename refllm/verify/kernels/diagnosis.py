@@ -21,7 +21,7 @@ from functools import cached_property
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
-from refllm.verify.kernels import axes, matching, properties, quantities, relations, tails
+from refllm.verify.kernels import axes, matching, properties, quantities, relations, stages, tails
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.causes import Cause, OfBank, causes, in_other_sizes
 from refllm.verify.kernels.chosen import Chosen, Looked, Match, Operation
@@ -78,7 +78,7 @@ class Recogniser:
         facts = looker.facts() if len(known.looked) < FACTS else []
         looked = Looked(
             sized, axes.numbers(case), matches, looker.where, facts, looker.count, looker.starts, looker.bits,
-            looker.factors(),
+            looker.factors(), steps=looker.steps() if len(known.looked) < FACTS else [],
         )  # fmt: skip
         known.looked[sized.id] = looked
         kept = self._kept.setdefault(case.operation, [])
@@ -208,6 +208,10 @@ class _Looker:
         given, unit = self.given, UNIT[self.given.dtype]
         found = list(relations.lines_of(self.case, self.wrong, given.tensors, truths.__getitem__, unit))
         return list(dict.fromkeys(found))[:4]
+
+    def steps(self) -> list[str]:
+        """At which step an answer of attention goes wrong."""
+        return list(stages.lines_of(self.case, self.screen, self.given.tensors, self.wrong))
 
     def search(self, operation: str, clock: Clock, tried: set[Cause]) -> dict[Cause, Match]:
         """All mistakes, until one explains everything and as many again were tried, or the time is over."""

@@ -82,8 +82,8 @@ def _rescaled() -> Iterator[tuple[str, str, Edits]]:
         "that rescales all queries of a tile as the first",
         edit(forward, RESCALE, "rescale = numpy.exp(top - shift)[..., :1, :]"),
     )
-    for bound in ("1e-3", "0.5", "0.00390625"):
-        words = f"whose rescaling is at least {bound}"
+    for bound in ("0.5", "0.00390625", "1e-3", "0.000244140625", "1e-4", "1.52587890625e-05", "1e-6", "1e-8"):
+        words = f"whose rescaling is at least {float(bound):.4g}"
         yield (
             "rescale-bounded",
             words,
