@@ -1,5 +1,5 @@
-"""How near is near enough in bfloat16: what the rounding of a right implementation makes of a tiny case, where that is
-less than what its condition allows.
+"""How near is near enough in bfloat16 and float16: what the rounding of a right implementation makes of a tiny case, where
+that is less than what its condition allows.
 
     narrowed(case, "bfloat16")      the case with truths of which each is allowed the least of both
 
@@ -22,7 +22,7 @@ from refllm.verify import plain
 from refllm.verify.case import Case, Truth
 from refllm.verify.tolerance import TINY
 
-DTYPES = ("bfloat16",)
+DTYPES = ("bfloat16", "float16")
 LEVELS = (1, 2, 3)
 IN_THE_DTYPE: dict[str, Any] = {"stored": {"*": "dtype"}, "accumulate": "dtype", "factors": "dtype"}
 PLANS: tuple[str | dict[str, Any], ...] = ("eager", "narrow", IN_THE_DTYPE)

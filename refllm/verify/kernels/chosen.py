@@ -311,7 +311,7 @@ class Chosen:
         if condition is None:
             return ""
         right = self.known.tell_right
-        ground = min(told, len(right)) >= conditions.GROUND and condition.is_near
-        if ground and not any(map(condition.holds, right)):
-            return f", in the cases where {condition.words}"
+        if min(told, len(right)) >= conditions.GROUND and not any(map(condition.holds, right)):
+            between = "" if condition.is_near else condition.between  # no case is near the limit
+            return f", in the cases where {condition.words}{between}"
         return ", in this case alone" if told == 1 else ", in some of the cases in which it would show"

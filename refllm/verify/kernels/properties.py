@@ -145,8 +145,8 @@ def _limits(names: Sequence[str], wrong: Sequence[Numbers], right: Sequence[Numb
 
 
 def _far(limit: Condition) -> float:
-    """How far its cases are from it, in powers of two; a product counts for more."""
-    return math.log2(limit.gap) + PRODUCT * ("·" in limit.of) + PRODUCT / 2 * limit.of.startswith("the number")
+    """How far its cases are from it, in powers of two; a product, or how many there are of it, counts for more."""
+    return math.log2(limit.gap) + PRODUCT * ("·" in limit.of or limit.of.startswith("the number"))
 
 
 def above(
