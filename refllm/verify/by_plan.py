@@ -1,5 +1,5 @@
-"""How near is near enough in bfloat16 and float16: what the rounding of a right implementation makes of a tiny case, where
-that is less than what its condition allows.
+"""How near is near enough in bfloat16 and float16: what the rounding of a right implementation makes of a tiny case,
+where that is less than what its condition allows.
 
     narrowed(case, "bfloat16")      the case with truths of which each is allowed the least of both
 

@@ -1,5 +1,5 @@
-"""In bfloat16 and float16 a tiny case allows the least of its condition and of the widest plan: a right answer passes, and
-one that is off by more than its roundings fails."""
+"""In bfloat16 and float16 a tiny case allows the least of its condition and of the widest plan: a right answer passes,
+and one that is off by more than its roundings fails."""
 
 from __future__ import annotations
 
