@@ -219,7 +219,7 @@ class Chosen:
                 f"{UNKNOWN} of {looked.sized.operation}{late}",
                 *self._where,
                 *tail,
-                *looked.steps,
+                *(looked.steps or self._steps_elsewhere),
                 *looked.facts,
                 *self._factors,
                 *digits,
@@ -232,6 +232,12 @@ class Chosen:
         alike = len(as_well - {cause.id})
         where = f", {self._tail or looked.where}" if "partly" in match.ways.values() and looked.where else ""
         return [self._line(cause, match, where, alike)]
+
+    @cached_property
+    def _steps_elsewhere(self) -> list[str]:
+        """At which step another answer goes wrong that nothing explains, with its case."""
+        unknown = [each for each in self.known.looked.values() if not any(c in each.matches for c in self.order)]
+        return next(([f"{line} ({each.sized.id})" for line in each.steps] for each in unknown if each.steps), [])
 
     def _lost(self, causes: list[Cause]) -> str:
         """That digits are lost, of what several mistakes lose alike."""

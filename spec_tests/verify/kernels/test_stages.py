@@ -16,6 +16,7 @@ from refllm.verify.case import Case, Response
 from refllm.verify.kernels.diagnosis import _Looker
 from refllm.verify.runner import Result
 from refllm.verify.sized import cases, judge
+from refllm.verify.sized.recognised import Recognised
 from spec_tests.verify.kernels.tile_loops import attention_in_tiles
 
 CASE = cases.load(corpus.folder(None))["ATT/kernel-attention-5x33x33x64-normal-causal"]
@@ -96,6 +97,23 @@ SAID: dict[str, tuple[Callable[..., Any], str]] = {
 def test_a_step_that_is_wrong_is_said(name: str) -> None:
     function, said = SAID[name]
     assert any(said in line for line in lines(function)), lines(function)
+
+
+def test_a_step_is_said_with_its_case_where_another_answer_shows_it() -> None:
+    known = cases.load(corpus.folder(None))
+    alone = known["ATT/kernel-attention-3x1x65x65x64-peaked-causal"]  # 65 values of 64 columns tell no weights
+
+    def attention(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> Any:
+        y, back = RIGHT(q, k, v, causal=causal, allowed=allowed)
+        return (y * (1.1 + 0.1 * numpy.cos(numpy.arange(q.shape[-2]))[:, None])).astype(q.dtype), back
+
+    watched = Recognised("float32", PLAN, 2)
+    mine = Functions("mine", {"attention": attention}, {}, ("float32",))
+    with numpy.errstate(all="ignore"):
+        found = watched.explained(list(judge.run(mine, [alone, CASE], "float32", PLAN, seen=watched.look)))
+    first, second = ([line for line in r.diagnosis if "a factor of their query" in line] for r in found)
+    assert second
+    assert first == [f"{line} ({CASE.id})" for line in second]
 
 
 def test_of_a_right_answer_nothing_is_said() -> None:
