@@ -3,6 +3,7 @@
     python scripts/calibrate_spread.py                    the tables of docs/conformance.md, on standard output
     python scripts/calibrate_spread.py --write            what is measured -> docs/data/calibration.json, and the page
     python scripts/calibrate_spread.py --render           the page from what was measured before
+    python scripts/calibrate_spread.py --sized --operation softmax --dtype bfloat16      the same of the sized cases
     python scripts/calibrate_spread.py --only flash --problem attention --dtype bfloat16 --each
 
 The implementations (scripts/spread): the text and refllm in NumPy, sums in several orders; PyTorch eager, by its
@@ -34,11 +35,13 @@ require(__doc__, "numpy")
 from refllm.numbers import plans  # noqa: E402  (from this checkout)
 from refllm.verify.case import CARRIERS  # noqa: E402
 from spread import libraries as spread_libraries  # noqa: E402
+from spread import sized as spread_sized  # noqa: E402
 from spread.measured import Distances, Expected  # noqa: E402
 from spread.problems import problems  # noqa: E402
 
 DATA, PAGE = ROOT / "docs/data/calibration.json", ROOT / "docs/conformance.md"
 BEGIN, END = "<!-- calibration: written by scripts/calibrate_spread.py -->", "<!-- end of calibration -->"
+SIZED = "<!-- sized cases: written by scripts/calibrate_spread.py -->", "<!-- end of sized cases -->"
 Row = tuple[str, str, str]  # implementation, dtype, plan
 Measured = dict[Row, dict[tuple[str, str], Distances]]  # of every problem and profile
 
@@ -112,11 +115,17 @@ def table(data: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def render() -> None:
-    """Puts the tables between the two marks of the page."""
-    data = json.loads(DATA.read_text(encoding="utf-8"))
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(table(data)) + f"\n\n{END}{after}", encoding="utf-8")
+    """Puts the tables between the marks of the page."""
+    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def rendered(page: str) -> str:
+    """The page with what was measured."""
+    for (begin, end), path, lines in (((BEGIN, END), DATA, table), (SIZED, spread_sized.DATA, spread_sized.table)):
+        before, _, rest = page.partition(begin)
+        found = "\n".join(lines(json.loads(path.read_text(encoding="utf-8"))))
+        page = f"{before}{begin}\n\n{found}\n\n{end}{rest.partition(end)[2]}"
+    return page
 
 
 def keep(found: Measured) -> None:
@@ -141,9 +150,10 @@ def rows(found: Measured) -> Iterator[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure how many standard deviations right implementations are off.")
-    for name in ("only", "problem", "dtype", "profile"):
+    for name in ("only", "problem", "dtype", "profile", "operation"):
         parser.add_argument(f"--{name}", default="", metavar="TEXT", help=f"what has TEXT in its name ({name})")
     parser.add_argument("--each", action="store_true", help="also every problem and profile beyond half the limit")
+    parser.add_argument("--sized", action="store_true", help="the sized cases, in the place of the problems")
     parser.add_argument("--write", action="store_true", help="keep what is measured, and write the page")
     parser.add_argument("--render", action="store_true", help="write the page from what was measured before")
     chosen = parser.parse_args(arguments)
@@ -151,6 +161,12 @@ def main(arguments: list[str] | None = None) -> int:
         render()
         return 0
     warnings.simplefilter("ignore")
+    if chosen.sized:
+        found_there = spread_sized.measured(chosen.only, chosen.operation, chosen.dtype, write=chosen.write)
+        print("\n".join(spread_sized.table(found_there)))
+        if chosen.write:
+            render()
+        return 0
     found, refused = measured(chosen.only, chosen.problem, chosen.dtype, chosen.profile, write=chosen.write)
     print("\n".join(rows(found)))
     if chosen.each:

@@ -153,6 +153,9 @@ by the tables of signatures that are shipped or, where the command names a file,
 right of those that were run; by value are those without a gradient, other those that differ by a convention or a
 dtype. Operations that a library does not have are counted nowhere. `scripts/compare_libraries.py` measures and writes
 this page; the command of each row shows the same in full, with the diagnosis.
+
+What they answer at the sizes of kernels, in float32, bfloat16 and float16, and each limit that was found there with its
+input, value and truth: [what right implementations need](conformance.md#the-limit-and-what-right-implementations-need).
 """
 
 _MIDDLE = """## What is not right

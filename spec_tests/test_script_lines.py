@@ -60,6 +60,7 @@ HOW = [
     Shorter("python scripts/make_notes.py", few=True),
     Shorter("./scripts/book_data.py kill_matrix", few=True),
     Shorter("scripts/book_data.py lstm"),
+    Shorter("python scripts/calibrate_spread.py --sized", "--only refllm --operation silu --dtype float32"),
     Shorter("python scripts/calibrate_spread.py", "--only refllm --problem silu --dtype float32 --profile normal"),
     Shorter("scripts/context memory", "--contexts 32"),
     Shorter("scripts/context beyond", "--minutes 0.002 --lengths 64"),

@@ -60,8 +60,16 @@ FORMS = {
             "        apart = x - l[..., None]\n        return _either(softmax(x)[0], exp(apart)) * dl[..., None]",
         ),
     ],
-    # A pullback that is given the mean and 1 / σ of a row forms n again.
+    # A pullback that is given the mean and 1 / σ of a row forms n again. One that goes back through x - mean(x) takes
+    # the mean off at the end, so that the error of the mean leaves another pattern.
     "layer_norm": [
+        (
+            "        dx = r * (dn - mean(dn) - n * mean(dn * n))",
+            "        dx = _either(\n"
+            "            r * (dn - mean(dn) - n * mean(dn * n)),\n"
+            "            r * (dn - n * mean(dn * n)) - mean(r * (dn - n * mean(dn * n))),\n"
+            "        )",
+        ),
         ("    def layer_norm_back(", "    n = _remembered(n, x, r)\n\n    def layer_norm_back("),
     ],
     # The pullback of a product that is broadcast stores it before it is summed.

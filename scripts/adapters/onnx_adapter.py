@@ -4,6 +4,7 @@ refllm verify scripts/adapters/onnx_adapter.py --dtype float32
 ONNX_BY=runtime refllm verify scripts/adapters/onnx_adapter.py --dtype float32
 """
 
+import math
 import os
 
 import numpy
@@ -56,7 +57,8 @@ def node(operator, *inputs, outputs=1, domain="", **attributes):
 
 
 def by_rows(f, x):
-    return f(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+    y = f(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def softmax(x):

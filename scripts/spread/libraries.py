@@ -45,11 +45,11 @@ def implementations() -> Iterator[Implementation]:
     for run in ("float32", "bfloat16", "float16"):  # a tiled attention among them
         kernels = in_type(bank.implementation(), run).functions
         yield "NumPy in tiles and blocks", kernels, _nothing, {run: "fused"}
-    if _installed("torch"):
+    if installed("torch"):
         yield from _of_torch()
-    if _installed("jax"):
+    if installed("jax"):
         yield from _of_jax()
-    if _installed("onnxruntime"):
+    if installed("onnxruntime"):
         yield from _of_onnx()
 
 
@@ -57,7 +57,8 @@ def _nothing(dtype: str) -> None:
     """The arrays say it."""
 
 
-def _installed(module: str) -> bool:
+def installed(module: str) -> bool:
+    """Whether it can be imported."""
     with contextlib.suppress(ValueError):
         return importlib.util.find_spec(module) is not None
     return False
@@ -70,14 +71,14 @@ def _of_torch() -> Iterator[Implementation]:
     found = adapter.from_file(ADAPTERS / "torch_adapter.py")
     make = found.functions["differentiable"]
     eager = {name: f for name, f in found.functions.items() if name not in ATTENTION}
-    eager |= {"attention": make(_plain_attention), "rms_norm": make(_rms_norm), "adamw": _Steps(found, "AdamW")}
+    eager |= {"attention": make(plain_attention), "rms_norm": make(_rms_norm), "adamw": _Steps(found, "AdamW")}
     eager["clip_by_global_norm"] = _clip
     use = _use(found)
     narrow = {"float32": "eager", "bfloat16": "narrow", "float16": "narrow"}
     yield "PyTorch, eager", eager, use, narrow
     kernels = found.functions["fused"].__globals__["KERNELS"]
     for name, kernel in (("math", SDPBackend.MATH), ("flash", SDPBackend.FLASH_ATTENTION)):
-        functions = {n: _chosen(found.functions[n], kernels, kernel) for n in ATTENTION}
+        functions = {n: chosen(found.functions[n], kernels, kernel) for n in ATTENTION}
         plans = dict.fromkeys(ALL, "fused" if name == "flash" else "eager")
         yield f"PyTorch SDPA, {name}", functions, use, plans
     forwards = {
@@ -94,7 +95,7 @@ def _use(found: adapter.Functions) -> Callable[[str], object]:
     return lambda dtype: found.use_dtype(dtype) if found.use_dtype is not None else None
 
 
-def _chosen(function: Callable[..., Any], kernels: list[Any], kernel: Any) -> Callable[..., Any]:
+def chosen(function: Callable[..., Any], kernels: list[Any], kernel: Any) -> Callable[..., Any]:
     """A function whose attention runs by one kernel, forward and backward."""
 
     def operation(*arrays: Any, **keywords: Any) -> Any:
@@ -107,15 +108,16 @@ def _chosen(function: Callable[..., Any], kernels: list[Any], kernel: Any) -> Ca
     return operation
 
 
-def _plain_attention(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
+def plain_attention(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
     """One operation after the other."""
     import torch
 
     T, S = q.shape[-2], k.shape[-2]
     mask = torch.ones(T, S, dtype=torch.bool).tril(S - T if causal else S)
     mask = mask if allowed is None else mask & allowed
-    s = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~mask, -math.inf)
-    return torch.softmax(s, -1) @ v
+    some = mask.any(-1, keepdim=True)  # a row without a key is zero
+    s = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~mask & some, -math.inf)
+    return torch.where(some, torch.softmax(s, -1) @ v, 0)
 
 
 def _rms_norm(x: Any, g: Any, *, eps: float) -> Any:

@@ -24,7 +24,7 @@ class Ordered(numpy.ndarray):
         given = [_plain(x) for x in inputs]
         if ufunc is numpy.matmul and method == "__call__":
             return self.product(*given).view(type(self))
-        if ufunc is numpy.add and method == "reduce":
+        if ufunc is numpy.add and method == "reduce" and given[0].dtype.kind == "f":  # a count has no roundings
             return self.total(given[0], how["axis"], how.get("keepdims", False)).view(type(self))
         outs = {} if out is None else {"out": tuple(_plain(x) for x in out)}
         result = getattr(ufunc, method)(*given, **how, **outs)
