@@ -80,7 +80,8 @@ def _row(truth: dd.Double, deviation: np.ndarray, seed: int, key: str) -> Mappin
 def _deviation(what: str, truth: dd.Double, text: Expected) -> np.ndarray:
     """The spread of float64, and at least what the text itself is off by there: it is right. Where the bound leaves a
     value open that is nothing beside the largest of the tensor, as in a tail, at least a thousand times the bound."""
-    off = abs(np.where(np.isfinite(truth.hi), (truth.hi - text.value) + truth.lo, 0))
+    with np.errstate(invalid="ignore"):  # -∞ from -∞ is not looked at
+        off = abs(np.where(np.isfinite(truth.hi), (truth.hi - text.value) + truth.lo, 0))
     deviation = np.maximum(text.deviation, off)
     settled = truth.settled() | (truth.radius <= NEAR * deviation) | (truth.radius <= NOTHING)
     largest = abs(np.where(np.isfinite(truth.hi), truth.hi, 0)).max(initial=0.0)
