@@ -135,8 +135,8 @@ def keep_compiled(place):
 
 def run(arguments, extras=(), packages=(), place=None):
     """Replaces this process by the environment's Python with `arguments`; the checkout is what it imports."""
+    keep_compiled(place or PLACE)  # first, so that pip compiles what it installs to where it is looked for
     python = prepare(extras, packages, place)
-    keep_compiled(place or PLACE)
     os.environ["PYTHONPATH"] = os.pathsep.join([ROOT] + [p for p in [os.environ.get("PYTHONPATH")] if p])
     sys.stdout.flush()
     if os.name == "nt":  # execv does not wait there
