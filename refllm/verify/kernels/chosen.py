@@ -30,6 +30,8 @@ FEWEST = 4  # elements that a mistake must explain which does not explain every 
 FEW = 64  # elements that one must explain which explains the lesser part of the answers
 MANY = 4  # answers that a loss of digits must explain to be named with a condition
 NEARLY_ALL = 0.9  # the share of the answers that a loss of digits must explain
+FORMAT = 6.0  # bits that the shortest format has of which is spoken
+ALIKE, MOSTLY = 1.0, 0.8  # by how many bits answers may differ that lose as many, and how many of them must
 NEAR = 0.75  # bits by which the errors of two mistakes differ that lose as many digits
 LISTED = 3  # mistakes that lose digits alike of which the names are said
 UNKNOWN = "explained by no known mistake"
@@ -214,7 +216,7 @@ class Chosen:
         if not causes:
             late = "" if self.known.in_time else " that was tried in the time there was (--search)"
             tail = [f"wrong in each case that was compared: {self._tail}"] if self._tail else []
-            digits = [f"loses digits{self._bits}"] if looked.bits and not looked.facts else []
+            digits = [f"loses digits{self._bits}"] if self._all_lose_as_many and not looked.facts else []
             return [
                 f"{UNKNOWN} of {looked.sized.operation}{late}",
                 *self._where,
@@ -254,6 +256,15 @@ class Chosen:
         n = round(bits[len(bits) // 2])
         kind = {8: " (bfloat16)", 11: " (float16, tf32)"}.get(n, "")
         return f" as numbers of about {n} bits do{kind}"
+
+    @cached_property
+    def _all_lose_as_many(self) -> bool:
+        """Whether nearly all that nothing explains has numbers of as many bits, which a format has. An error that is
+        small by chance is of another size in each case."""
+        unknown = [each for each in self.known.looked.values() if not any(c in each.matches for c in self.order)]
+        bits = sorted(each.bits for each in unknown)
+        middle = bits[len(bits) // 2] if bits else 0.0
+        return middle > FORMAT and sum(abs(each - middle) < ALIKE for each in bits) >= MOSTLY * len(bits)
 
     @cached_property
     def _factors(self) -> list[str]:

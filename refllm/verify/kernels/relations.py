@@ -142,15 +142,15 @@ def said_of_factors(all_factors: list[dict[str, Scaled]], unit: float) -> list[s
     for name in dict.fromkeys(name for each in all_factors for name in each):
         cases = [each[name] for each in all_factors if name in each]
         held = sorted(each.factor for each in cases)
-        several = len(held) > 1 and held[-1] - held[0] > DIFFERENT * abs(held[-1])
+        several = held[-1] - held[0] > DIFFERENT * abs(held[-1]) and all(each.elements > 1 for each in cases)
         of = f"in {len(held)} of {len(all_factors)} cases that were compared "
         if formula := ratios.said(cases, unit):
             only = of if len(held) < len(all_factors) else ""
             lines.append(f"{said(name)}: {only}the answer is the truth times {formula}")
         elif several:
-            numbers = ", ".join(f"{x:.6g}" for x in (held if len(held) <= LISTED else [held[0], held[-1]]))
-            between = "from " if len(held) > LISTED else ""
-            lines.append(f"{said(name)}: {of}the answer is the truth times a number, {between}{numbers}")
+            listed = ", ".join(f"{x:.6g}" for x in held)
+            numbers = listed if len(held) <= LISTED else f"from {held[0]:.6g} to {held[-1]:.6g}"
+            lines.append(f"{said(name)}: {of}the answer is the truth times a number, {numbers}")
     return lines
 
 

@@ -13,6 +13,7 @@ from refllm.backend import Array
 
 TILES = (1024, 512, 256, 128, 64, 32, 16, 8, 4)
 PERIODS = (2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
+SHORT = 8  # a tile that must stand more than once for what is left to be its tail
 FEW = 3  # indices that are listed one by one
 
 
@@ -63,7 +64,7 @@ def _one_after_the_other(first: int, last: int, n: int, name: str) -> str:
 
 def _tail(first: int, n: int) -> str:
     """That they are what remains after whole tiles, and of which sizes these may be."""
-    fit = [t for t in TILES if first and first % t == 0 and n - first < t]
+    fit = [t for t in TILES if first and first % t == 0 and n - first < t and (t > SHORT or first > SHORT)]
     smaller = f"{fit[-1]:,} to " if len(fit) > 1 else ""
     return f" (the tail after whole tiles of {smaller}{fit[0]:,})" if fit else ""
 

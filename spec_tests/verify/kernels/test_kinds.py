@@ -250,6 +250,19 @@ def test_digits_that_are_lost_at_random_have_no_cause_and_so_many_bits() -> None
 
 
 @pytest.mark.every
+def test_errors_that_are_of_another_size_in_each_case_are_no_lost_digits() -> None:
+    """Terms are lost whose share of a sum depends on its length."""
+
+    def matmul(x: Array, W: Array) -> Any:
+        kept = numpy.arange(len(W)) % 37 != 5
+        return TEXT["matmul"](x * kept, W)
+
+    found = told(Functions("thinned", {"matmul": matmul}, {}, ("float64", "float32")), "matmul", "float32", seconds=5)
+    assert any("no known mistake" in line for result in found for line in result.diagnosis)
+    assert not any("loses digits" in line for result in found for line in result.diagnosis)
+
+
+@pytest.mark.every
 def test_a_scalar_in_single_precision_is_named_in_double() -> None:
     def rms_norm(x: Array, g: Array, *, eps: float) -> Any:
         return TEXT["rms_norm"](x, g, eps=float(numpy.float32(eps)))

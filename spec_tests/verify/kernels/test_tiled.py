@@ -93,6 +93,19 @@ def test_a_fault_of_loops_is_named_in_every_case_that_it_gets_wrong(name: str) -
     assert all(any(said in line for line in result.diagnosis) for result in found), [r.diagnosis for r in found]
 
 
+@pytest.mark.every
+def test_tiles_before_a_window_that_are_left_out_are_named() -> None:
+    def late(q: Array, k: Array, v: Array, *, window: int, allowed: Array | None) -> Any:
+        T, S = q.shape[-2], k.shape[-2]
+        first = numpy.maximum(numpy.minimum((numpy.arange(T) // 64 + 1) * 64, T) + S - T - window, 0) // 64 * 64
+        read = numpy.arange(S) >= first[:, None]
+        allowed = read if allowed is None else read & allowed
+        return TEXT["sliding_window_attention"](q, k, v, window=window, allowed=allowed)
+
+    found = told("sliding_window_attention", late, ("3x129x129x40-33",))
+    assert [any("skips-by-last-query" in line for line in result.diagnosis) for result in found] == [True]
+
+
 @pytest.mark.parametrize("sizes", [(64, 64), (48, 80)])
 def test_right_loops_pass(sizes: tuple[int, int]) -> None:
     assert told("attention", attention_in_tiles(*sizes), SMALL) == []

@@ -15,8 +15,8 @@ from refllm.verify.kernels.tiled import backward, forward, gradients, lines, mas
 @cache
 def edits() -> tuple[Mistake, ...]:
     return (
-        *gradients.of_shared(), *masks.mistakes(), *masks.skipped(), *backward.mistakes(), *gradients.mistakes(),
-        *forward.mistakes(),
+        *gradients.of_shared(), *masks.mistakes(), *masks.skipped(), *masks.skipped_before_windows(),
+        *backward.mistakes(), *gradients.mistakes(), *forward.mistakes(),
     )  # fmt: skip
 
 

@@ -210,6 +210,27 @@ def _of_scales() -> Iterator[Lines]:
         yield name, words, PRODUCT, PRODUCT.replace(SCALE, scale)
 
 
+def skipped_before_windows() -> Iterator[Mistake]:
+    """Tiles before a window that are left out by the window of another query than the first of a tile."""
+    for name, words, begin in (
+        ("by-last-query", "that begins with the tile of keys in which the window of a tile's last query begins",
+         "max(rows.stop + S - T - window, 0) // TILE * TILE"),
+        ("one-tile-late", "that leaves out the tile of keys in which the window of a tile's first query begins",
+         "(max(rows.start + 1 + S - T - window, 0) // TILE + 1) * TILE * (rows.start + 1 + S - T > window)"),
+        ("rounded-up", "that begins with the first whole tile of keys in the window of a tile's first query",
+         "-(-max(rows.start + 1 + S - T - window, 0) // TILE) * TILE"),
+    ):  # fmt: skip
+        late = f"if window is not None and keys.start < {begin}:\n    continue"
+        there = edit(forward, f"{SKIP}\n    break", f"{SKIP}\n    break\n{late}")
+        back = edit(backward, f"{SKIP}\n    continue", f"{SKIP}\n    continue\n{late}")
+        of = "sliding_window_attention"
+        yield Mistake(f"{of}/skips-{name}", f"a window {words}", there + back)
+        yield Mistake(
+            f"{of}/skips-{name}-in-value", f"a window whose value, and not its gradient, is one {words}", there
+        )
+        yield Mistake(f"{of}/skips-{name}-in-gradient", f"a window whose gradient is one {words}", back)
+
+
 def skipped() -> Iterator[Mistake]:
     """Tiles that are left out as one who takes T for S, or a query of the tile for another, leaves them out."""
     for name, words, condition in (
