@@ -349,6 +349,7 @@ def test_a_checkpoint_reads_no_file_outside_its_directory(tmp_path: Path) -> Non
         checkpoint.load(tmp_path / "checkpoint")[1]("weights")
 
 
+@pytest.mark.every
 def test_every_flipped_bit_of_a_state_is_noticed(tmp_path: Path) -> None:
     save(tmp_path)
     path = tmp_path / "state.json"

@@ -77,6 +77,7 @@ def files(directory: Any) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
+@pytest.mark.every
 def test_a_checkpoint_is_whole_and_the_same_file_whatever_is_cut(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

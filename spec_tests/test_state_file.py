@@ -70,6 +70,7 @@ def opened(directory: Path, how: str) -> str:
     return "refused"
 
 
+@pytest.mark.every
 @pytest.mark.parametrize(
     "every", [pytest.param(1, marks=pytest.mark.slow, id="every change"), pytest.param(23, id="every 23rd change")]
 )

@@ -138,6 +138,7 @@ def test_a_digit_that_is_changed_anywhere_in_a_chinese_page_is_told(path: Path, 
         assert list(languages.differences(english, changed, path.name)) != [], chinese[place - 20 : place + 20]
 
 
+@pytest.mark.every
 def test_a_digit_that_is_changed_in_an_erratum_is_told() -> None:
     translated = languages.translated_errata(DOCS)
     for name, entry in translated.items():

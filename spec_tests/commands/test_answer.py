@@ -40,6 +40,7 @@ def printed(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capfd.readouterr().out
 
 
+@pytest.mark.every
 def test_answers_about_contexts_that_were_held_out_are_found(learnt: Path) -> None:
     summary = json.loads((learnt / "summary.json").read_text())
     assert summary["exact_match"] > 90

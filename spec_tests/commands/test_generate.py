@@ -130,6 +130,7 @@ def test_a_reader_that_leaves_early_causes_no_traceback(trained: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.every
 def test_what_the_terminal_cannot_show_appears_as_its_code(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("".join(f"中文 {n}\n" for n in range(200)), encoding="utf-8")
     flags = ["--layers", "1", "--heads", "1", "--width", "4", "--context", "8", "--batch", "2", "--steps", "1"]

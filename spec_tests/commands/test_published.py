@@ -188,6 +188,7 @@ def test_export_overwrites_nothing(language: Path, refused: Refused) -> None:
     assert "not empty" in refused("export", str(language), "--out", str(language))
 
 
+@pytest.mark.every
 def test_a_training_goes_on_from_a_published_model_and_back(
     language: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_signal_saves_the_step_in_hand_and_leaves_nobody_behind(tmp_path: Path
     assert not (tmp_path / "r" / LOCK).exists()
 
 
+@pytest.mark.every
 def test_who_ignores_the_end_of_the_terminal_is_not_ended_by_it(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, for what it starts
     try:
@@ -152,6 +153,7 @@ def test_a_reader_that_leaves_ends_the_training_and_costs_no_step(tmp_path: Path
     assert step >= last_reported(tmp_path / "r")
 
 
+@pytest.mark.every
 def test_a_reader_that_leaves_at_the_end_costs_no_summary(tmp_path: Path) -> None:
     whole = words(tmp_path, "--steps", "4", "--reports", "1")
     done = subprocess.run(
@@ -179,7 +181,7 @@ def test_a_full_disk_behind_the_output_saves_and_says_so(tmp_path: Path) -> None
     assert (tmp_path / "r" / "checkpoint" / "state.json").exists()
 
 
-@pytest.mark.one_in(6)
+@pytest.mark.every
 @pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_lead_nowhere(tmp_path: Path, streams: str) -> None:
     done = with_streams(streams, *words(tmp_path, "--steps", "3", "--reports", "3"))
@@ -198,7 +200,7 @@ def test_closed_streams_lead_nowhere(tmp_path: Path, streams: str) -> None:
     assert refused.stderr == "" or "2>&-" not in streams
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.every
 @pytest.mark.parametrize(("streams", "status"), [(">&-", 0), (">/dev/full", 2), ("> >(true)", 141)])
 def test_what_is_written_to_nobody_has_a_status_and_no_traceback(run: Path, streams: str, status: int) -> None:
     for command in (["generate", str(run), "--tokens", "1000"], ["score", str(run), "--text", "3 times 4 is 12."]):
@@ -209,6 +211,7 @@ def test_what_is_written_to_nobody_has_a_status_and_no_traceback(run: Path, stre
         assert done.stderr.count("\n") == (1 if status == 2 else 0)
 
 
+@pytest.mark.every
 def test_one_process_at_a_time_writes_a_run_and_all_may_read_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +241,7 @@ def test_one_process_at_a_time_writes_a_run_and_all_may_read_it(
     assert not (tmp_path / "r" / LOCK).exists()
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("rest", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_the_same_command_twice_at_once_makes_one_run(tmp_path: Path, rest: int) -> None:
     arguments = words(tmp_path, "--steps", "30", "--reports", "30")

@@ -17,6 +17,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.every
 def test_a_run_summarises_and_is_measured_beside_the_first_sentence(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], refused: Refused
 ) -> None:

@@ -140,6 +140,7 @@ def test_an_evaluation_shows_examples_that_nobody_chose(learnt: Path, capfd: pyt
     assert has_sacrebleu() or "BLEU and chrF need sacrebleu" in out
 
 
+@pytest.mark.every
 def test_pairs_that_were_learnt_from_are_told(learnt: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     files = written(tmp_path / "same")
     out = printed(capfd, "translate", "evaluate", str(learnt), *files)

@@ -114,7 +114,7 @@ def test_only_is_an_operation_a_specification_or_a_case_and_else_its_beginning(v
     assert chosen("ATT/square", "relu") == {"ATT/square"} | chosen("relu")
 
 
-@pytest.mark.one_in(8)
+@pytest.mark.every
 @pytest.mark.parametrize("level", range(7))
 def test_a_level_is_a_number_with_or_without_its_letter(verified: Report, level: int) -> None:
     plain, letter = verified("--self", "--level", str(level))[1], verified("--self", "--level", f"L{level}")[1]
@@ -185,6 +185,7 @@ def test_the_bank_is_put_to_cases_in_the_precisions_of_refllm(capsys: pytest.Cap
         assert "float64 or float32" in _line(capsys, "--mutants", "--only", "softmax", "--dtype", dtype)
 
 
+@pytest.mark.every
 def test_mistakes_of_kernels_are_put_to_the_sized_cases(capsys: pytest.CaptureFixture[str], verified: Report) -> None:
     flags = ["--mutants", "--size", "kernel", "--dtype", "float32"]
     status, report = verified(*flags, "--only", "dropout")

@@ -81,6 +81,7 @@ def test_the_tests_of_the_operations_run_on_the_double() -> None:
     assert " passed, 2 skipped" in done.stdout
 
 
+@pytest.mark.every
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -60,6 +60,7 @@ def summary(out: Path) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in (*tiny.TIMES, "device")}
 
 
+@pytest.mark.every
 @pytest.mark.usefixtures("double", "real_end")
 def test_a_seed_means_the_same_on_both_devices(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outs, samples = [tmp_path / "cpu", tmp_path / "cuda"], []

@@ -47,6 +47,7 @@ def test_the_check_examines_every_operation_and_writes_its_figures(tmp_path: Pat
     assert max(row["error"] for row in report["gradients"]) > 0
 
 
+@pytest.mark.every
 def test_a_wrong_gradient_on_the_device_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = softmax.log_softmax
 

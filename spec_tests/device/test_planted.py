@@ -95,6 +95,7 @@ def test_a_transfer_or_a_wait_in_every_step_is_found(planted: Callable[[Trainer,
         assert_little_is_transferred(steps, count=6, to_device=1)
 
 
+@pytest.mark.every
 def test_a_display_that_reads_the_loss_now_and_then_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def on_step(self: Display, loss: Any) -> None:
         if self.prepared.trainer.step_number == 3:

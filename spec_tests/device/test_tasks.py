@@ -49,6 +49,7 @@ def test_a_run_means_the_same_on_both_devices(task: str, tmp_path: Path, capsys:
     assert summary(tmp_path / "cpu") == summary(tmp_path / "cuda")
 
 
+@pytest.mark.every
 def test_pre_training_means_the_same_on_both_devices(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("".join(f"{a}. {b}.\n" for a, b in pairs.PAIRS))
     for device in ("cpu", "cuda"):

@@ -50,6 +50,7 @@ def test_it_learns_and_predicts_the_most_probable_class(fitted: TextClassifier) 
     assert fitted.score(TEXTS, LABELS) > 0.95
 
 
+@pytest.mark.every
 def test_labels_of_any_kind_come_back_as_they_were(fitted: TextClassifier) -> None:
     """Also more than ten classes, whose numbers do not sort as their names do."""
     for names in ([30, 4, 5], [True, False, True], numpy.array(["b", "a", "b"], object)):
@@ -126,6 +127,7 @@ def test_a_fit_that_begins_from_a_run_gives_the_bits_of_the_command(
     assert bits(one) == bits(TextClassifier.load(tmp_path / "run"))
 
 
+@pytest.mark.every
 def test_the_seed_says_everything(fitted: TextClassifier) -> None:
     assert bits(made().fit(TEXTS, LABELS)) == bits(fitted)
     two = [made(n_jobs=2, epochs=2).fit(TEXTS, LABELS) for _ in range(2)]

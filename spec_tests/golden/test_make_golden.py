@@ -337,6 +337,7 @@ def test_in_both_directions_the_first_state_of_e9_depends_on_the_last_word() -> 
     assert not same[-1].any()
 
 
+@pytest.mark.every
 def test_the_classifier_of_e13_predicts_once_a_text_and_as_wide_as_its_labels() -> None:
     case = named("CLS/e13-one-prediction")
     logits = truth.measure(case, {})[0]["taps"]["logits"]["value"]

@@ -14,6 +14,7 @@ from releasing import __main__ as release
 from releasing import record, versions
 from spec_tests.releasing import ROOT, checkout
 
+pytestmark = pytest.mark.every  # packages are made, which takes long
 FIXED = {"GIT_AUTHOR_DATE": "2026-01-02T03:04:05Z", "GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z"}
 FEW = checkout.few("L1/softmax.json", "L2/feed_forward.json", "L2/feed_forward.safetensors")
 NOBODY = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false"]

@@ -138,6 +138,7 @@ def test_versions_that_contradict_each_other_are_refused(path: str, old: bytes, 
         versions.of(replace(given, files={**given.files, path: given.files[path].replace(old, new)}))
 
 
+@pytest.mark.every
 def test_this_checkout_can_be_released() -> None:
     """The version says what changed since the last record; else somebody has to raise it."""
     difference.since_the_last_release(checkout.sources())

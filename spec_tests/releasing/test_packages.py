@@ -20,6 +20,7 @@ from releasing import __main__ as release
 from releasing import versions
 from spec_tests.releasing import ROOT, checkout
 
+pytestmark = pytest.mark.every  # packages are made, which takes long
 GOLDEN = {
     path.removeprefix("golden/"): (ROOT / path).read_bytes() for path in checkout.paths() if path.startswith("golden/")
 }

@@ -199,6 +199,7 @@ def has_test(name: str) -> bool:
     return any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body)
 
 
+@pytest.mark.every
 def test_every_erratum_is_named_where_it_matters() -> None:
     """By a docstring, a case or a test."""
     read = [path for path in FILES if path not in (HERE, *ERRATA, SOURCES) and path.suffix in {".py", ".json"}]
@@ -226,6 +227,7 @@ def test_a_citation_of_documents_names_the_place() -> None:
     assert bare == [], "say `documents 001 ch. 1`, not `documents 001`"
 
 
+@pytest.mark.every
 def test_papers_that_nothing_cites_are_not_listed() -> None:
     read = [path for path in FILES if path not in (HERE, SOURCES)]
     texts = [citations.unwrapped((ROOT / path).read_text(encoding="utf-8")) for path in read]

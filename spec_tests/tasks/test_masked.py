@@ -73,6 +73,7 @@ def test_the_shares_that_are_right_are_those_of_the_logits(tmp_path: Path) -> No
     assert 0.5 <= guess["pair_accuracy"] < 0.7
 
 
+@pytest.mark.every
 def test_a_pre_training_is_resumed_bit_for_bit_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = written(tmp_path)
     how = ["train", "--model", "bert", "--data", data, "--batch", "8", "--reports", "2", "--threads", "2", *SMALL]

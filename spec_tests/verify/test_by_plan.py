@@ -26,7 +26,7 @@ def rounded(x: Array, dtype: str) -> Array:
     return numpy.asarray(narrow(x, dtype), carried) if x.dtype.kind == "f" else x
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.every
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_less_is_allowed_than_by_the_condition_and_an_answer_that_is_rounded_once_passes(
     golden: Corpus, dtype: str

@@ -30,6 +30,7 @@ def test_a_function_is_checked_as_its_name_says() -> None:
     assert check(relu, values=True).data["operations"] == check(relu, "relu", values=True).data["operations"]
 
 
+@pytest.mark.every
 def test_a_wrong_function_fails_with_the_report_as_its_message() -> None:
     def my_softmax(x: Any) -> Any:
         e = numpy.exp(x)

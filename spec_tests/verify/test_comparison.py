@@ -28,6 +28,7 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.every
 def test_two_implementations_in_two_precisions_are_one_table(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["right.py", "wrong one.py", "--dtype", "float64,float32", "--no-laws", "--search", "0"]
     assert main(["verify", *words, "--html", "both.html", "--junit", "both.xml"]) == 1

@@ -97,6 +97,7 @@ def test_another_convention_is_named_before_a_mistake(golden: corpus.Corpus) -> 
     assert 'CONVENTIONS = {"sinusoidal_layout": "halves"}' in lines[0]
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)], ids="every {}".format)
 def test_the_truth_is_equal_to_no_mistake(golden: corpus.Corpus, every: int) -> None:
     """Of every operation."""

@@ -314,6 +314,7 @@ def relu(x):
 """
 
 
+@pytest.mark.every
 def test_every_form_of_the_report_says_which_law_was_broken(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.py").write_text(BROKEN)
     words = [str(tmp_path / "mine.py"), "--only", "FFN/relu-matrix"]

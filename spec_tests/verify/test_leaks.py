@@ -67,6 +67,7 @@ COUNTS = {"functions": 1000, "module": 100, "module that crashes": 50, "program"
 QUICK = {"functions": 40, "program": 8}
 
 
+@pytest.mark.every
 @pytest.mark.parametrize(
     ("way", "count"),
     [*QUICK.items(), *(pytest.param(way, n, marks=pytest.mark.slow) for way, n in COUNTS.items())],

@@ -61,7 +61,7 @@ def test_what_a_note_says_of_a_mistake_is_what_the_bank_says() -> None:
     assert said == {name: BANK[name].about for name in said}
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.every
 @pytest.mark.parametrize("seed", range(3))
 def test_mistakes_fail_the_cases_under_which_they_stand_and_no_other(corpus: Corpus, seed: int) -> None:
     """A sample; scripts/make_notes.py makes all. On the lowest level that a mistake fails, the list is whole."""

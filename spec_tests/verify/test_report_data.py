@@ -58,6 +58,7 @@ def damaged(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**data, "results": {**data["results"], case: {**data["results"][case], **change}}}
 
 
+@pytest.mark.every
 def test_the_schema_refuses_what_is_no_report(report: Report) -> None:
     for data in damaged(as_data(report)):
         with pytest.raises(jsonschema.ValidationError):

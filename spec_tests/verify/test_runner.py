@@ -152,6 +152,7 @@ def _says(result: Result, message: str) -> bool:
     return any(re.search(message, line) for line in [result.reason, *(v.message for v in result.verdicts)])
 
 
+@pytest.mark.every
 def test_zeros_are_told_from_other_wrong_values_wherever_a_truth_is_not_zero(
     golden: corpus.Corpus, answers: Remembered
 ) -> None:

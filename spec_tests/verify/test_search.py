@@ -110,7 +110,7 @@ class Clock:
         monkeypatch.setattr(time, "perf_counter", lambda: self.steps * self.STEP)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.every
 @pytest.mark.parametrize(("operation", "seconds"), [("lstm", 2.0), ("gpt", 2.0), ("switch_layer", 0.5)])
 def test_the_work_of_a_whole_search_is_bounded(operation: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing explains these answers: every edit, every pair and all that comes near are tried until the end."""
@@ -135,6 +135,7 @@ class Looks:
         return self.count * self.STEP
 
 
+@pytest.mark.every
 def test_making_the_edits_takes_a_share_of_the_time_and_the_rest_are_made_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,6 +153,7 @@ def test_making_the_edits_takes_a_share_of_the_time_and_the_rest_are_made_later(
     assert [edit.source for edit in proposals.made(first).so_far()] == [edit.source for edit in edits(first)]
 
 
+@pytest.mark.every
 def test_the_search_ends_with_its_time() -> None:
     """In seconds of this process, whatever else the machine does."""
     noise = numpy.random.default_rng(1)

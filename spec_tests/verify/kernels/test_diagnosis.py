@@ -68,6 +68,7 @@ def test_what_is_no_known_mistake_is_not_named(function: Callable[..., Any]) -> 
     assert all(lines[0].startswith("explained by no known mistake") for lines in looked_at)
 
 
+@pytest.mark.every
 def test_a_small_number_is_not_taken_for_one_that_is_none() -> None:
     """Masked places of 1e-22: mistakes that make NaN of them say nothing of it."""
 
@@ -94,6 +95,7 @@ def test_a_right_implementation_loads_no_bank() -> None:
     assert watched._recogniser is None
 
 
+@pytest.mark.every
 def test_what_nothing_explains_is_said_to_be_wrong_where_one_condition_holds() -> None:
     """Softmax that is off, without a pattern, in rows of more than 100 numbers alone."""
 

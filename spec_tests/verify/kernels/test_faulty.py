@@ -105,6 +105,7 @@ def test_the_fault_is_named_or_located(kernel: str) -> None:
     assert SAID[kernel] in said(kernel)
 
 
+@pytest.mark.every
 def test_at_most_one_explanation_is_given_with_its_lines() -> None:
     found = [
         result.diagnosis for kernel in ("softmax_of_one_block", "layer_norm_one_pass") for result in failures(kernel)

@@ -99,6 +99,7 @@ def test_a_step_that_is_wrong_is_said(name: str) -> None:
     assert any(said in line for line in lines(function)), lines(function)
 
 
+@pytest.mark.every
 def test_a_step_is_said_with_its_case_where_another_answer_shows_it() -> None:
     known = cases.load(corpus.folder(None))
     alone = known["ATT/kernel-attention-3x1x65x65x64-peaked-causal"]  # 65 values of 64 columns tell no weights

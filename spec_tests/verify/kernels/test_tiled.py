@@ -84,7 +84,7 @@ def told(operation: str, function: Callable[..., Any], ids: tuple[str, ...]) -> 
     return [result for result in watched.explained(found) if result.wrong]
 
 
-@pytest.mark.one_in(7)
+@pytest.mark.every
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_loops_is_named_in_every_case_that_it_gets_wrong(name: str) -> None:
     function, ids, said = FAULTS[name]
@@ -183,6 +183,7 @@ def equal(mistake: Mistake, arrays: tuple[Array, ...], dy: Array, how: dict[str,
     return all(numpy.allclose(one, other, rtol=1e-9, atol=1e-9) for one, other in pairs)
 
 
+@pytest.mark.every
 def test_the_screen_lets_every_mistake_through_that_explains() -> None:
     """A mistake is asked of a few places of one head first: for its own answer, that says yes."""
     case = KNOWN["ATT/kernel-attention-5x33x33x64-normal-causal"].case()

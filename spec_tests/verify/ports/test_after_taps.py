@@ -11,6 +11,7 @@ from refllm.verify.ports.published import gpt, llama, parts
 from spec_tests.verify.ports.test_search import Wrong, named
 
 
+@pytest.mark.every
 def test_two_right_values_that_are_exchanged_where_they_are_used_are_found(published: Any) -> None:
     named(published, Wrong("qwen3", "gate and up exchanged at the product", "activation", "gate and up", taps=True))
 
