@@ -62,7 +62,7 @@ def test_a_mistake_that_nobody_listed_is_explained_by_a_diff_of_the_specificatio
     if not wrong:  # a convention, which is recognised as one
         assert any(result.status == "convention" for result in held)
         return
-    found = search.explained(held, "float64")[operation]
+    found = search.explained(held, "float64", seconds=60)[operation]
     diff = [line for _, lines in found.diff for line in lines]
     assert any(text in line for text in says for line in diff), diff
     assert found.explained <= wrong
@@ -73,7 +73,7 @@ def test_a_mistake_that_nobody_listed_is_explained_by_a_diff_of_the_specificatio
 def test_a_mistake_is_explained_in_float32_too(name: str) -> None:
     operation, f, says = STRANGERS[name]
     in_float32 = lambda *arrays, **keywords: _as(numpy.float32, f(*arrays, **keywords))
-    found = search.explained(results(operation, in_float32, "float32"), "float32")[operation]
+    found = search.explained(results(operation, in_float32, "float32"), "float32", seconds=60)[operation]
     assert any(text in line for _, lines in found.diff for text in says for line in lines)
 
 
