@@ -236,10 +236,14 @@ class Chosen:
         return [self._line(cause, match, where, alike)]
 
     @cached_property
+    def _unknown(self) -> list[Looked]:
+        """The answers that nothing explains."""
+        return [each for each in self.known.looked.values() if not any(c in each.matches for c in self.order)]
+
+    @cached_property
     def _steps_elsewhere(self) -> list[str]:
         """At which step another answer goes wrong that nothing explains, with its case."""
-        unknown = [each for each in self.known.looked.values() if not any(c in each.matches for c in self.order)]
-        return next(([f"{line} ({each.sized.id})" for line in each.steps] for each in unknown if each.steps), [])
+        return next(([f"{line} ({each.sized.id})" for line in each.steps] for each in self._unknown if each.steps), [])
 
     def _lost(self, causes: list[Cause]) -> str:
         """That digits are lost, of what several mistakes lose alike."""
@@ -261,16 +265,14 @@ class Chosen:
     def _all_lose_as_many(self) -> bool:
         """Whether nearly all that nothing explains has numbers of as many bits, which a format has. An error that is
         small by chance is of another size in each case."""
-        unknown = [each for each in self.known.looked.values() if not any(c in each.matches for c in self.order)]
-        bits = sorted(each.bits for each in unknown)
+        bits = sorted(each.bits for each in self._unknown)
         middle = bits[len(bits) // 2] if bits else 0.0
         return middle > FORMAT and sum(abs(each - middle) < ALIKE for each in bits) >= MOSTLY * len(bits)
 
     @cached_property
     def _factors(self) -> list[str]:
         """That answers which nothing explains are their truth times a number, and by what formula."""
-        unknown = [each for each in self.known.looked.values() if not any(c in each.matches for c in self.order)]
-        return relations.said_of_factors([each.factors for each in unknown], UNIT[self.dtype])
+        return relations.said_of_factors([each.factors for each in self._unknown], UNIT[self.dtype])
 
     @cached_property
     def _tail(self) -> str:

@@ -1,7 +1,7 @@
 """The number by which answers are their truth, as a formula of what their cases have: 19/21, 7/9, … are the targets
 that count over all targets.
 
-    said([Case(19 / 21, {"targets that count": 19, "all targets": 21}), …], unit)
+    said([Scaled(19 / 21, {"targets that count": 19, "all targets": 21}, 65), …], unit)
         "targets that count / all targets (19/21, 7/9): divided by all 21 targets instead of the 19 that count"
 
 A formula is said if it holds for all cases and these have different numbers, or one number of so many digits that

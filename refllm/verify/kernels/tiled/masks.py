@@ -225,10 +225,8 @@ def skipped_before_windows() -> Iterator[Mistake]:
         back = edit(backward, f"{SKIP}\n    continue", f"{SKIP}\n    continue\n{late}")
         of = "sliding_window_attention"
         yield Mistake(f"{of}/skips-{name}", f"a window {words}", there + back)
-        yield Mistake(
-            f"{of}/skips-{name}-in-value", f"a window whose value, and not its gradient, is one {words}", there
-        )
-        yield Mistake(f"{of}/skips-{name}-in-gradient", f"a window whose gradient is one {words}", back)
+        yield Mistake(f"{of}/skips-{name}-in-value", f"a window {words}, in the value alone", there)
+        yield Mistake(f"{of}/skips-{name}-in-gradient", f"a window {words}, in the gradient alone", back)
 
 
 def skipped() -> Iterator[Mistake]:
@@ -276,7 +274,5 @@ def skipped() -> Iterator[Mistake]:
         there = edit(forward, f"{SKIP}\n    break", f"if {condition}:\n    {leave}")
         back = edit(backward, SKIP, f"if {condition}:")
         yield Mistake(f"attention/skips-{name}", f"attention {words}", there + back)
-        yield Mistake(
-            f"attention/skips-{name}-in-value", f"attention whose value, and not its gradient, is one {words}", there
-        )
-        yield Mistake(f"attention/skips-{name}-in-gradient", f"attention whose gradient is one {words}", back)
+        yield Mistake(f"attention/skips-{name}-in-value", f"attention {words}, in the value alone", there)
+        yield Mistake(f"attention/skips-{name}-in-gradient", f"attention {words}, in the gradient alone", back)
