@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from golden.sized.recipe import Asked, bits, by, count, listed, normal, of
+from golden.sized.recipe import Asked, bits, by, count, integers, listed, normal, of
 
 EMPTY, ALIGNED = ("empty_row",), ("causal_alignment",)
 
@@ -28,7 +28,27 @@ SHAPES: list[tuple[tuple[int, ...], int, int, int, bool, str]] = [
     ((3,), 0, 33, 64, False, "normal"), ((1025,), 3, 5, 8, True, "normal"),
     # scores far below 0: about -800 to -1,000
     ((3,), 65, 129, 64, False, "low"), ((1, 3), 129, 129, 40, True, "low"), ((7,), 1, 1025, 64, True, "low"),
+    # more queries than keys, causal: the first queries have no key
+    ((3,), 65, 33, 40, True, "normal"),
 ]  # fmt: skip
+
+
+# texts of unequal length, the second one empty, with more queries than keys
+TEXTS: tuple[tuple[int, ...], int, int] = ((2, 3), 65, 33)
+PADDED = {"profile": "lengths", "shape": [2, 1, 1, 33], "lengths": [29, 0]}
+
+
+def _padded(operation: str, D: int, more: dict[str, Any], how: dict[str, Any], words: str = "") -> Asked:
+    """A variant of attention with a mask, which some rows leave without a key."""
+    lead, T, S = TEXTS
+    return Asked(
+        operation,
+        f"{by(lead)}x{T}x{S}x{D}-padded",
+        f"{_about(T, S, D, False)}{words}, masked: texts of unequal length, one of them empty",
+        {**_inputs(lead, T, S, D), **more},
+        {**how, "causal": False, "allowed": PADDED},
+        meets=EMPTY,
+    )
 
 
 def _about(T: int, S: int, D: int, causal: bool) -> str:
@@ -52,7 +72,7 @@ def attention() -> Iterator[Asked]:
             _about(T, S, D, causal),
             _inputs(lead, T, S, D, profile),
             {"causal": causal, "allowed": None},
-            meets=ALIGNED if causal and T != S else (),
+            meets=(ALIGNED if causal and T != S else ()) + (EMPTY if causal and S < T else ()),
         )
     yield Asked(
         "attention",
@@ -133,6 +153,7 @@ def attention_with_lse() -> Iterator[Asked]:
             {"causal": causal, "allowed": None},
             meets=ALIGNED if T != S else (),
         )
+    yield _padded("attention_with_lse", 40, {}, {})
 
 
 def packed_attention() -> Iterator[Asked]:
@@ -151,6 +172,19 @@ def packed_attention() -> Iterator[Asked]:
             {"borders": listed(*borders), "key_borders": listed(*borders), "causal": causal},
             meets=EMPTY if D == 96 else (),
         )
+    # Documents with other keys than queries: fewer, more by another number in each, none at all.
+    for borders, key_borders, causal in [
+        ((0, 33, 34, 65), (0, 31, 96, 129), True),
+        ((0, 17, 33, 33, 65), (0, 0, 64, 97, 129), False),
+    ]:
+        yield Asked(
+            "packed_attention",
+            f"2x65x129x40-own-borders{'-causal' if causal else ''}",
+            f"{len(borders) - 1} documents, each of its own number of queries and of keys",
+            _inputs((2,), borders[-1], key_borders[-1], 40),
+            {"borders": listed(*borders), "key_borders": listed(*key_borders), "causal": causal},
+            meets=EMPTY,
+        )
 
 
 def sliding_window_attention() -> Iterator[Asked]:
@@ -167,6 +201,15 @@ def sliding_window_attention() -> Iterator[Asked]:
             _inputs(lead, T, S, D),
             {"window": window, "allowed": None},
         )
+    for T, S, allowed in [(33, 65, bits(33, 65)), (65, 33, None)]:
+        yield Asked(
+            "sliding_window_attention",
+            f"2x{T}x{S}x40-9{'-bits' if allowed else ''}",
+            f"{_about(T, S, 40, False)}, a window of 9{', and a mask' if allowed else ''}",
+            _inputs((2,), T, S, 40),
+            {"window": 9, "allowed": allowed},
+            meets=() if allowed else EMPTY,
+        )
 
 
 def relative_attention() -> Iterator[Asked]:
@@ -182,6 +225,7 @@ def relative_attention() -> Iterator[Asked]:
             {**_inputs(lead, T, S, D), "r": normal(lead[-1], T + S - 1)},
             {"causal": causal, "allowed": None},
         )
+    yield _padded("relative_attention", 32, {"r": normal(3, 97)}, {}, ", and a bias")
 
 
 def capped_attention() -> Iterator[Asked]:
@@ -205,6 +249,7 @@ def capped_attention() -> Iterator[Asked]:
         _inputs((3,), 65, 65, 64, "normal"),
         {"cap": 2.0, "causal": True, "allowed": None},
     )
+    yield _padded("capped_attention", 40, {}, {"cap": 3.0}, ", scores below 3")
 
 
 def sink_attention() -> Iterator[Asked]:
@@ -217,6 +262,7 @@ def sink_attention() -> Iterator[Asked]:
             {"causal": True, "allowed": None},
             meets=ALIGNED if T != S else (),
         )
+    yield _padded("sink_attention", 40, {"sink": normal(3, exponent=1)}, {}, ", and a sink")
 
 
 def normed_attention() -> Iterator[Asked]:
@@ -229,6 +275,8 @@ def normed_attention() -> Iterator[Asked]:
             {"eps": 1e-6, "causal": True, "allowed": None},
             meets=ALIGNED if T != S else (),
         )
+    gains = {"gq": of("positive", 40), "gk": of("positive", 40)}
+    yield _padded("normed_attention", 40, gains, {"eps": 0.125}, ", queries and keys normed")
 
 
 def grouped_attention() -> Iterator[Asked]:
@@ -261,6 +309,27 @@ def grouped_attention() -> Iterator[Asked]:
                 "allowed": None,
             },
         )
+    yield Asked(
+        "grouped_attention",
+        "2x33-6-2x16-own-positions",
+        "3 query heads a key head, positions of their own for each text, one of the texts shorter",
+        {
+            "x": normal(2, 33, 17),
+            "p.Wq": normal(17, 96, exponent=-2),
+            "p.Wk": normal(17, 32, exponent=-2),
+            "p.Wv": normal(17, 32, exponent=-2),
+            "p.Wo": normal(96, 17, exponent=-3),
+        },
+        {
+            "heads": 6,
+            "kv_heads": 2,
+            "rotation": "rotary",
+            "positions": integers(2, 33, below=2048),
+            "base": 10000.0,
+            "causal": False,
+            "allowed": {"profile": "lengths", "shape": [2, 1, 1, 33], "lengths": [33, 19]},
+        },
+    )
 
 
 def repeat_heads() -> Iterator[Asked]:

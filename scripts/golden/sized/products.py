@@ -94,6 +94,18 @@ def gated_feed_forward() -> Iterator[Asked]:
             },
             {"activation": "silu"},
         )
+    yield Asked(
+        "gated_feed_forward",
+        "9x33x65-normal-gelu-tanh",
+        "a width of 33, between 65, gated by a GELU",
+        {
+            "x": normal(9, 33),
+            "p.Wg": normal(33, 65, exponent=_scale(33)),
+            "p.W1": normal(33, 65, exponent=_scale(33)),
+            "p.W2": normal(65, 33, exponent=_scale(65)),
+        },
+        {"activation": "gelu_tanh"},
+    )
 
 
 # --- experts ----------------------------------------------------------------------------------------------------------
@@ -140,6 +152,14 @@ def top_experts() -> Iterator[Asked]:
         {"k": 8, "renormalise": False},
         seed=906,  # the last of the experts is chosen by two tokens, and no choice is near
     )
+    for T, E, k, renormalise in [(33, 8, 2, True), (5, 129, 6, False)]:
+        yield Asked(
+            "top_experts",
+            f"{T}x{E}-{k}-ties{'-renormalised' if renormalise else ''}",
+            f"{T} tokens to {k} of {E} experts each, among equal scores",
+            {"scores": of("offset", T, E)},
+            {"k": k, "renormalise": renormalise},
+        )
 
 
 def load_balance() -> Iterator[Asked]:
@@ -150,6 +170,14 @@ def load_balance() -> Iterator[Asked]:
             f"{T:,} tokens, of which some do not count",
             {"p": of("positive", B, T, E)},
             {"chosen": integers(B, T, below=E), "valid": bits(B, T)},
+        )
+    for slug, valid in [("all", None), ("one-text", {"profile": "lengths", "shape": [2, 65], "lengths": [0, 65]})]:
+        yield Asked(
+            "load_balance",
+            f"2x65x8-{slug}",
+            f"65 tokens, {'which all count' if valid is None else 'and a text of which none counts'}",
+            {"p": of("positive", 2, 65, 8)},
+            {"chosen": integers(2, 65, below=8), "valid": valid},
         )
 
 

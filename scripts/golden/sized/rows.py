@@ -98,6 +98,21 @@ def cross_entropy() -> Iterator[Asked]:
             {"logits": of("normal", len(at_edges), V)},
             {"targets": listed(*at_edges), "ignore": None, "reduction": "none"},
         )
+    yield Asked(
+        "cross_entropy",
+        "9x33-normal-mean-ignored-0",
+        "the label 0 does not count",
+        {"logits": normal(9, 33)},
+        {"targets": integers(9, below=33, instead=0), "ignore": 0, "reduction": "mean"},
+    )
+    yield Asked(
+        "cross_entropy",
+        "5x65-normal-mean-nothing",
+        "no place counts",
+        {"logits": normal(5, 65)},
+        {"targets": listed(*[-100] * 5), "ignore": -100, "reduction": "mean"},
+        meets=("empty_mean",),
+    )
 
 
 def smoothed_cross_entropy() -> Iterator[Asked]:
@@ -130,6 +145,13 @@ def smoothed_cross_entropy() -> Iterator[Asked]:
             {"logits": of("normal", len(at_edges), V)},
             {"targets": listed(*at_edges), "ignore": None, "smoothing": 0.125, "reduction": "none"},
         )
+    yield Asked(
+        "smoothed_cross_entropy",
+        "9x65-normal-sum-unsmoothed",
+        "a smoothing of 0; the last label does not count",
+        {"logits": normal(9, 65)},
+        {"targets": integers(9, below=65, instead=64), "ignore": 64, "smoothing": 0.0, "reduction": "sum"},
+    )
 
 
 def layer_norm() -> Iterator[Asked]:
@@ -142,6 +164,13 @@ def layer_norm() -> Iterator[Asked]:
             {"x": of(profile, *shape), "g": of("positive", C), "b": normal(C)},
             {"eps": 1e-5},
         )
+    yield Asked(
+        "layer_norm",
+        "9x65-normal-large-eps",
+        "rows of 65, an eps of 1/4",
+        {"x": normal(9, 65), "g": of("positive", 65), "b": normal(65)},
+        {"eps": 0.25},
+    )
 
 
 def rms_norm() -> Iterator[Asked]:
@@ -155,6 +184,13 @@ def rms_norm() -> Iterator[Asked]:
                 {"x": of(profile, *shape), "g": normal(C)},
                 {"eps": 1e-6},
             )
+    yield Asked(
+        "rms_norm",
+        "9x65-normal-large-eps",
+        "rows of 65, an eps of 1/4",
+        {"x": normal(9, 65), "g": normal(65)},
+        {"eps": 0.25},
+    )
 
 
 def _activation(operation: str, which: list[int]) -> Iterator[Asked]:
@@ -200,3 +236,10 @@ def dropout() -> Iterator[Asked]:
             {"x": of(profile, *shape)},
             {"keep": bits(*shape, chance=chance), "rate": rate},
         )
+    yield Asked(
+        "dropout",
+        "3x129-normal-nothing-dropped",
+        "387 numbers, of which none is dropped",
+        {"x": normal(3, 129)},
+        {"keep": bits(3, 129, chance=256), "rate": 0.0},
+    )

@@ -32,12 +32,31 @@ def _updates(operation: str, which: list[int]) -> Iterator[Asked]:
         )
 
 
+def _of_other_rates(operation: str) -> Asked:
+    """Every number that is a keyword is another one than in the cases above."""
+    return Asked(
+        operation,
+        "129-normal-step-4-other-rates",
+        "129 numbers, step 4, other rates, an eps that is no small number",
+        {
+            "p": normal(129),
+            "g": normal(129, exponent=-3),
+            "m": normal(129, exponent=-5),
+            "v": of("positive", 129, exponent=-8),
+        },
+        {"step": 4, "lr": 0.125, "beta1": 0.75, "beta2": 0.9375, "eps": 0.0625, "decay": 0.0},
+        gradient=False,
+    )
+
+
 def adamw() -> Iterator[Asked]:
-    return _updates("adamw", list(range(len(UPDATES))))
+    yield from _updates("adamw", list(range(len(UPDATES))))
+    yield _of_other_rates("adamw")
 
 
 def adam() -> Iterator[Asked]:
-    return _updates("adam", [1, 3, 4, 6])
+    yield from _updates("adam", [1, 3, 4, 6])
+    yield _of_other_rates("adam")
 
 
 def clip_by_global_norm() -> Iterator[Asked]:
@@ -65,4 +84,12 @@ def clip_by_global_norm() -> Iterator[Asked]:
         {"clip": 1.0},
         gradient=False,
         seed=68533,  # the first that puts the outlier of the row into its last column
+    )
+    yield Asked(
+        "clip_by_global_norm",
+        "65-zeros",
+        "a norm of 0",
+        {"g.0": of("constant", 65, value=0)},
+        {"clip": 1.0},
+        gradient=False,
     )
