@@ -114,3 +114,42 @@ def positions_that_learn_of_the_first_text(x: Array, P: Array, *, positions: Arr
         return right(dy)[0], right(first)[1]
 
     return y, back
+
+
+@stranger("rms_norm", "(g * n)")
+def rms_norm_in_place(x: Array, g: Array, *, eps: float) -> Any:
+    """The gain is multiplied into the buffer of the normalised rows, which the gradient reads."""
+    r = 1 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    n = x * r
+    n *= g
+
+    def rms_norm_in_place_back(dy: Array) -> Any:
+        dn = dy * g
+        dx = r * (dn - n * (dn * n).mean(axis=-1, keepdims=True))
+        return dx, (dy * n).reshape(-1, x.shape[-1]).sum(axis=0)
+
+    return n, rms_norm_in_place_back
+
+
+@stranger("smoothed_cross_entropy", "(V - 1)")
+def smoothing_of_others_in_gradient(logits: Array, *, targets: Array, smoothing: float, **how: Any) -> Any:
+    V = max(logits.shape[-1], 2)
+    y, _ = _right("smoothed_cross_entropy")(logits, targets=targets, smoothing=smoothing, **how)
+    return y, _right("smoothed_cross_entropy")(logits, targets=targets, smoothing=smoothing * V / (V - 1), **how)[1]
+
+
+@stranger("smoothed_cross_entropy", "/ (V - 1)")
+def smoothing_by_one_less_in_gradient(logits: Array, *, targets: Array, smoothing: float, **how: Any) -> Any:
+    """A share of ε / (V - 1) for every label, the target too."""
+    V = logits.shape[-1]
+    y, back = _right("smoothed_cross_entropy")(logits, targets=targets, smoothing=smoothing, **how)
+    if V == 1:
+        return y, back
+
+    def smoothing_by_one_less_in_gradient_back(dy: Array) -> Array:
+        counted = np.ones(targets.shape, bool) if how["ignore"] is None else targets != how["ignore"]
+        share = dy / max(1, counted.sum()) if how["reduction"] == "mean" else dy
+        w = np.where(counted, share, 0)[..., None]
+        return back(dy) - w * smoothing * (1 / (V - 1) - 1 / V)
+
+    return y, smoothing_by_one_less_in_gradient_back

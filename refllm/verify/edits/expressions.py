@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from refllm.verify.edits.rounding import rounded_otherwise
@@ -94,11 +95,31 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
         for array in text.arrays[:2] if left.startswith(("total(", "sum(")) else ():
             yield from ((f"{tight(left)} / {size}", 1.35) for size in (f"len({array})", f"{array}.size"))
     if kind in (ast.Add, ast.Sub):
+        yield from _chosen(text, node)
         yield from _grouped_otherwise(text, node, OPERATORS[kind])
     first = node.left
     if kind in SIGNS and isinstance(first, ast.Call) and len(first.args) == 1 and not first.keywords:
         call, argument = text.segment(first.func), text.segment(first.args[0])
         yield f"{call}({argument} {SIGNS[kind]} {tight(right)})", 1.3  # for f(a) + b
+
+
+def _chosen(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
+    """where(c, a, b) for where(c, a, 0) + b: what all places have, in the others alone, which are one fewer."""
+    first, rest = node.left, text.segment(node.right)
+    if (
+        not isinstance(node.op, ast.Add)
+        or not isinstance(first, ast.Call)
+        or text.segment(first.func) != "where"
+        or len(first.args) != 3
+    ):
+        return
+    mask, a, b = (text.segment(x) for x in first.args)
+    if b != "0":
+        return
+    yield f"where({mask}, {a}, {rest})", 1.2
+    fewer = re.sub(r"\b([A-Z])\b", r"(\1 - 1)", rest)
+    if fewer != rest:
+        yield f"where({mask}, {a}, {fewer})", 1.2
 
 
 def _grouped_otherwise(text: Source, node: ast.BinOp, sign: str) -> Iterator[tuple[str, float]]:
@@ -195,6 +216,8 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
         for array in text.positional[:3]:
             yield from ((f"{array}.shape[{axis}]", 1.4) for axis in (-1, -2, -3))
             yield from ((f"({node.id} * {array}.shape[{axis}])", 1.5) for axis in (-1, -2, -3))
+        if isinstance(parent, ast.BinOp):
+            yield from ((f"({node.id} {change})", 1.25) for change in ("- 1", "+ 1"))
     if isinstance(parent, ast.BinOp):
         yield from ((f"({node.id} {change})", 1.25) for change in ("- 1", "+ 1") if node.id in text.whole)
         for keyword in text.keywords:

@@ -17,6 +17,7 @@ from refllm.verify.edits.earlier import (
 )
 from refllm.verify.edits.factors import scaled_elsewhere
 from refllm.verify.edits.masks import in_one_slice, of_every_place
+from refllm.verify.edits.overwritten import overwritten_in_place
 from refllm.verify.edits.pullbacks import taken_at_another_value
 from refllm.verify.edits.rounding import ranges
 from refllm.verify.edits.source import Habit, Source, calls_of
@@ -46,6 +47,7 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from kept_after_the_work(text)
     yield from scaled_elsewhere(text, function)
     yield from taken_at_another_value(text)
+    yield from overwritten_in_place(text)
     yield from _mask_forgotten(text)
 
 

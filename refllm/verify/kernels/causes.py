@@ -148,13 +148,13 @@ def _all(operation: str) -> Iterator[Cause]:
     families = [m for m in tiled.edits() if _is_of(m, operation)]
     in_tiles = [m for m in families if tiled.depends(m)]
     yield from map(OfBank, of_loops)
+    yield from overwritten(operation)
     yield from map(OfBank, families)
     yield from means(operation)
     yield from formulas(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
     yield from (OfBank(m, of_digits=True) for mistake in of_loops for m in with_other_types(mistake))
     yield from roundings(operation)
-    yield from overwritten(operation)
     yield from (OfBank(m, (("TILE", 1),)) for m in own if "in-place" in m.id)  # a unit a thread
     yield from _in_sizes([*own, *in_tiles], USUAL)
     yield from (OfBank(m, tuple(s.items())) for s in PAIRS for m in in_tiles if tiled.depends(m, on_both=True))

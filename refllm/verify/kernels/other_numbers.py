@@ -23,6 +23,14 @@ Change = Callable[[Case], Any]
 SMALLEST = 2.0**-126  # normal numbers of float32 begin here
 LOG2_E = math.log2(math.e)
 WIDTHS = ((16, "16-bit numbers"), (8, "8-bit numbers"), (32, "32-bit numbers"))
+ORDERS = {  # words, bits of a group, its parts that stand in the reverse order
+    "bits-reversed": ("the bits of each byte in the reverse order", 8, 8),
+    "words-reversed": ("the bits of each 32 in the reverse order", 32, 32),
+    "bytes-reversed": ("the bytes of each 32 bits in the reverse order", 32, 4),
+    "pairs-of-bytes-reversed": ("the bytes of each 16 bits in the reverse order", 16, 2),
+    "long-words-reversed": ("the bits of each 64 in the reverse order", 64, 64),
+    "halves-reversed": ("the four bits of each half of a byte in the other one's place", 8, 2),
+}
 TABLES = (1024, 2048, 4096, 8192, 512, 32768, 65536, 16384)
 
 
@@ -275,7 +283,28 @@ def _of_masks() -> Iterator[tuple[str, str, Change]]:
     for rows, keys in cached_keys.TILES:
         words = f"that counts its tiles of keys without S - T, of {rows:,} queries and {keys:,} keys"
         yield "tiles-without-offset", words, cached_keys.without_offset(rows, keys)
+    for order, (words, group, parts) in ORDERS.items():
+        yield f"mask-{order}", f"whose mask is read with {words}", masks(_in_order(group, parts, by_row=False))
+        yield (
+            f"mask-{order}",
+            f"whose mask is read with {words}, row by row",
+            masks(_in_order(group, parts, by_row=True)),
+        )
     yield "mask-one-on", "whose mask is read one place on", masks(lambda x: numpy.roll(x, -1, axis=-1))
+
+
+def _in_order(group: int, parts: int, *, by_row: bool) -> Callable[[Array], Array | None]:
+    """Bits that are packed in groups, the last one filled with zeros, and whose parts are read in the reverse order."""
+
+    def change(mask: Array) -> Array | None:
+        rows = mask.reshape(-1, mask.shape[-1] if by_row else mask.size) if mask.size else mask.reshape(1, -1)
+        if by_row and len(rows) == 1:
+            return mask
+        padded = numpy.pad(rows, ((0, 0), (0, -rows.shape[1] % group)))
+        turned = padded.reshape(len(rows), -1, parts, group // parts)[:, :, ::-1]
+        return turned.reshape(len(rows), -1)[:, : rows.shape[1]].reshape(mask.shape)
+
+    return change
 
 
 def _of_heads() -> Iterator[tuple[str, str, Change]]:

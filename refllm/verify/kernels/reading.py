@@ -91,12 +91,18 @@ def _all(operation: str) -> Iterator[Reading | Chunks]:
 def _of_other_numbers(operation: str) -> Iterator[Reading]:
     for name, about, change in other_numbers.changes():
         yield Reading(f"{operation}/{name}", f"{operation} {about}", _changing(change))
+    for name, about, change in other_numbers.changes():
+        words = f"{operation} {about}, in the gradient alone"
+        yield Reading(f"{operation}/gradient-{name}", words, _changing(change, in_gradient=True), gradients_alone=True)
 
 
-def _changing(change: Callable[[Case], Any]) -> Callable[[Case], Changed | None]:
+def _changing(change: Callable[[Case], Any], *, in_gradient: bool = False) -> Callable[[Case], Changed | None]:
     def changed(case: Case) -> Changed | None:
-        made = change(case)
-        return None if made is None else Changed(*made) if isinstance(made, tuple) else Changed(made)
+        made = change(case) if case.cotangents or not in_gradient else None
+        if made is None:
+            return None
+        other, after = made if isinstance(made, tuple) else (made, None)
+        return Changed(other, after, tuple(f"gradients.{n}" for n in case.inputs) if in_gradient else None)
 
     return changed
 

@@ -73,6 +73,14 @@ PACKED = [
     Edited("PACK/always-causal", "packed documents that are causal although nobody asks for it", block("past")),
     Edited("PACK/top-left", "packed documents with the causal mask of each aligned top-left",
            edit(packed_attention, PAST, "past = keys <= queries")),
+    *(Edited(f"PACK/offset-of-{name}", f"packed documents whose causal masks are all moved by {words}",
+             edit(packed_attention, PAST, f"past = keys <= queries + {new}"))
+      for name, words, new in (
+          ("longest", "the longest keys less the longest queries",
+           "max(b - a for a, b in pairwise(key_borders)) - max(b - a for a, b in pairwise(borders))"),
+          ("whole", "S - T, not by the lengths of each", "S - T"),
+          ("first", "the lengths of the first", "(key_borders[1] - borders[1])"),
+      )),
     Edited("PACK/whole-row-causal", "packed documents with the causal mask of the whole row",
            edit(packed_attention, PAST, "past = keys + key_first <= queries + first + S - T")),
     Edited("PACK/query-borders", "packed documents with the borders of the queries for the keys too",

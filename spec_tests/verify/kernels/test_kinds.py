@@ -194,6 +194,65 @@ def product_in_place(x: Array, p: Any, *, activation: str) -> Any:
     return h @ p["W2"], product_in_place_back
 
 
+@wrong("normed_attention", "in whose gradient g * n stands where n did, which was overwritten (of rms_norm)")
+def normed_in_place(q: Array, k: Array, v: Array, gq: Array, gk: Array, *, eps: float, **how: Any) -> Any:
+    """The rows take the gain in the buffer of the normalised ones."""
+    made = [(x, g, 1 / numpy.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)) for x, g in ((q, gq), (k, gk))]
+    rows = [x * r * g for x, g, r in made]
+    y, attention_back = TEXT["attention"](*rows, v, **how)
+
+    def normed_in_place_back(dy: Array) -> Any:
+        *given, dv = attention_back(dy)
+        found = []
+        for (_, g, r), n, d in zip(made, rows, given, strict=True):
+            dn = d * g
+            found.append(
+                (r * (dn - n * (dn * n).mean(axis=-1, keepdims=True)), (d * n).reshape(-1, len(g)).sum(axis=0))
+            )
+        (dq, dgq), (dk, dgk) = found
+        return dq, dk, dv, dgq, dgk
+
+    return y, normed_in_place_back
+
+
+@wrong("dropout", "whose mask is read with the bits of each byte in the reverse order, in the gradient alone")
+def mask_of_two_orders(x: Array, *, keep: Array, rate: float) -> Any:
+    bits = numpy.packbits(keep.reshape(-1))
+
+    def mask_of_two_orders_back(dy: Array) -> Array:
+        kept = numpy.unpackbits(bits, bitorder="little")[: dy.size].reshape(dy.shape)
+        return dy * kept / (1 - rate)
+
+    return TEXT["dropout"](x, keep=keep, rate=rate)[0], mask_of_two_orders_back
+
+
+@wrong("attention", "whose mask is read with the bits of each 32 in the reverse order, row by row (")
+def mask_of_words(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> Any:
+    if allowed is not None:
+        S = allowed.shape[-1]
+        words = numpy.pad(allowed, [(0, 0)] * (allowed.ndim - 1) + [(0, -S % 32)]).reshape(*allowed.shape[:-1], -1, 32)
+        allowed = words[..., ::-1].reshape(*allowed.shape[:-1], -1)[..., :S]
+    return TEXT["attention"](q, k, v, causal=causal, allowed=allowed)
+
+
+@wrong("smoothed_cross_entropy", "spread over the other V - 1 labels, in the gradient alone")
+def smoothing_of_others(logits: Array, *, targets: Array, smoothing: float, **how: Any) -> Any:
+    V = logits.shape[-1]
+    y, _ = TEXT["smoothed_cross_entropy"](logits, targets=targets, smoothing=smoothing, **how)
+    _, back = TEXT["smoothed_cross_entropy"](logits, targets=targets, smoothing=smoothing * V / (V - 1), **how)
+    return y, back
+
+
+@wrong("packed_attention", "whose causal masks are all moved by the longest keys less the longest queries")
+def offset_of_the_batch(q: Array, k: Array, v: Array, *, borders: Array, key_borders: Array, causal: bool) -> Any:
+    allowed = numpy.zeros((q.shape[-2], k.shape[-2]), bool)
+    more = int(numpy.diff(key_borders).max() - numpy.diff(borders).max())
+    for first, end, key_first, key_end in zip(borders, borders[1:], key_borders, key_borders[1:], strict=False):
+        shape = end - first, key_end - key_first
+        allowed[first:end, key_first:key_end] = numpy.tri(*shape, more, dtype=bool) if causal else True
+    return TEXT["attention"](q, k, v, causal=False, allowed=allowed)
+
+
 @wrong("softmax", "in whose gradient dp stands where p did, which was overwritten")
 def gradient_in_place(x: Array) -> Any:
     y, _ = TEXT["softmax"](x)

@@ -61,7 +61,7 @@ FAULTS: dict[str, tuple[Callable[..., Any], tuple[str, ...], str]] = {
     "rescaled at every second tile": (attention_in_tiles(rescale=every_second), LONG, "at every second tile of keys, "),
     "rescaled if it rises by 1": (attention_in_tiles(keys=32, rescale=only_if_far), LONG, "rises by more than 1"),
     "gradient with another mask": (
-        attention_in_tiles(allowed_back=aligned_at_first), LONG, "(attention/causal-top-left-in-gradient)",
+        attention_in_tiles(allowed_back=aligned_at_first), LONG, "(attention/causal-top-left-",
     ),
     "gradient without a mask": (
         attention_in_tiles(allowed_back=unmasked), SMALL, "recomputes its weights with no causal mask, in all tiles",

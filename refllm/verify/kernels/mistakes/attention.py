@@ -64,7 +64,8 @@ MISTAKES = [
             edit(forward, SKIP, "if causal and keys.start > rows.start + (S - T) // TILE * TILE:")
             + edit(scores, "if causal:", "if causal and keys.start == rows.start:")),
     Mistake("attention/causal-top-left", "causal attention aligned at the first key, where there are more keys",
-            edit(scores, CAUSAL, "s = numpy.where(key <= row, s, -INFINITY)"),
+            edit(scores, CAUSAL, "s = numpy.where(key <= row, s, -INFINITY)")
+            + edit(forward, SKIP, NO_OFFSET) + edit(backward, SKIP, NO_OFFSET),
             G + "Dao-AILab/flash-attention/issues/282"),
     Mistake("attention/causal-strict", "causal attention whose queries do not see their own key",
             edit(scores, CAUSAL, "s = numpy.where(key < row + S - T, s, -INFINITY)")),
