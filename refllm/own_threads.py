@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
@@ -45,6 +46,22 @@ def in_parts(task: Task, across: int, count: int) -> None:
             failures += [failure for _ in range(1, count) if (failure := helpers.ended()) is not None]
         for failure in failures:
             raise failure
+    finally:
+        _blas().limit(before)
+        _sharing().release()
+
+
+@contextlib.contextmanager
+def one_thread_of_blas() -> Iterator[None]:
+    """In this context BLAS has one thread: where products stand between much other work, the threads of a BLAS wait for
+    the next in a loop, and on a machine that has other work they wait for each other longer than they compute."""
+    if not _sharing().acquire(blocking=False):  # who has it has set the threads
+        yield
+        return
+    before = _blas().threads()
+    try:
+        _blas().limit(1)
+        yield
     finally:
         _blas().limit(before)
         _sharing().release()

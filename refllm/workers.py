@@ -1,4 +1,5 @@
-"""Workers for the shards of a batch, and the memory they work in. The trainer alone uses this.
+"""Workers for the shards of a batch, and the memory they work in. The trainer alone uses this; `refllm verify` at the
+sizes of kernels keeps memory too.
 
 A batch cut into one shard a core, each with single-threaded BLAS, is faster than one shard with threaded BLAS: the
 elementwise work runs in parallel as well. On Linux the workers are forked processes with the trainer's vectors in

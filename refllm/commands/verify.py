@@ -41,6 +41,7 @@ from refllm.verify.report_text import as_text
 from refllm.verify.signatures import TABLES
 from refllm.verify.sized import judge
 from refllm.verify.sized.recognised import Recognised
+from refllm.workers import keep_freed_memory
 
 DESCRIPTION = f"""Check an implementation of attention, layer norm, a GPT, AdamW ... against the golden files.
 
@@ -255,6 +256,8 @@ def _reported(
 ) -> tuple[report.Report, BaseException | None, str]:
     """The report of a run, what interrupted it, and where nothing was run the reason."""
     started = time.monotonic()
+    if cases.sized:
+        keep_freed_memory()  # every step of the text asks for as much again
     with implementation_of(options, golden) as implementation:
         plan = plan_of.chosen(options.plan, implementation, options.dtype)
         running = runner.run(implementation, cases.tiny, options.dtype, golden.C, casts=options.cast)

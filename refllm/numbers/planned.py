@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 
 from refllm.backend import Array
+from refllm.numbers.blockwise import numbers
 from refllm.numbers.formats import FORMATS, Format
 from refllm.numbers.spread import Arithmetic
 from refllm.numbers.spread_value import Source, Spread
@@ -63,7 +64,8 @@ class Planned(Arithmetic):
         """x as a number of that type."""
         if not isinstance(x, Spread) or x.held == dtype or FORMATS[dtype].unit <= self.unit:
             return x
-        return Spread(x.value, x.own + _of_storing(x, FORMATS[dtype]), self, dtype, x.shared, x.kinds)
+        own = numbers(lambda part: part.own + _of_storing(part, FORMATS[dtype]), x)
+        return Spread(x.value, own, self, dtype, x.shared, x.kinds)
 
     def times(self, a: Spread, b: Spread) -> Spread:
         """Of what two factors share, c ξ and d ξ, the product has c d ξ² besides: it may be all that is left where the
@@ -72,10 +74,13 @@ class Planned(Arithmetic):
         common = [source for source in a.shared if source in b.shared and a is not b]
         if not common:
             return y
-        with numpy.errstate(all="ignore"):
+
+        def with_second(y: Spread, a: Spread, b: Spread) -> Array:
             second = sum(a.shared[source] ** 2 * b.shared[source] ** 2 for source in common)
-            own = y.own + numpy.where(numpy.isfinite(y.value), _FOURTH * second, 0)
-        return Spread(y.value, own, self, None, y.shared, y.kinds)
+            return y.own + numpy.where(numpy.isfinite(y.value), _FOURTH * second, 0)
+
+        with numpy.errstate(all="ignore"):
+            return Spread(y.value, numbers(with_second, y, a, b), self, None, y.shared, y.kinds)
 
     def over(self, a: Spread, b: Spread) -> Spread:
         """Of a divisor that may be near to 0 nothing is known, and what it divides may be anything."""
@@ -191,7 +196,8 @@ def _of_storing(x: Spread, format: Format) -> Array:
     """The variance that rounding to the type adds."""
     y = x.value
     with numpy.errstate(all="ignore"):
-        exact = (x.variance == 0) & format.holds(y)
+        exact = x.variance == 0
+        exact = exact & format.holds(y) if exact.any() else exact
         lost = 0.0 if format.gradual else format.smallest**2
         rounding = Arithmetic(unit=format.unit).of_rounding(y * y) + lost
         if format.gradual:  # below the smallest normal number the spacing is that above it, every error being as likely

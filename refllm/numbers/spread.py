@@ -32,7 +32,9 @@ from typing import Any
 import numpy
 
 from refllm.backend import Array
+from refllm.numbers.blockwise import blockwise
 from refllm.numbers.rules import DERIVATIVES
+from refllm.numbers.spread_products import product
 from refllm.numbers.spread_value import Shared, Source, Spread, kinds_in, together, weighted
 from refllm.numbers.unrounded import is_nothing, is_power_of_two, is_short, of_one_type
 from refllm.spec import array
@@ -50,7 +52,10 @@ def _function(name: str) -> Any:
     f, derivative = getattr(Floats, name), DERIVATIVES[name]
 
     def of(self: Arithmetic, x: Any) -> Spread:
-        a = self.lifted(x)
+        return of_one(self, self.lifted(x))
+
+    @blockwise
+    def of_one(self: Arithmetic, a: Spread) -> Spread:
         with numpy.errstate(all="ignore"), array.scalars(array.Scalars):  # how steep it is need not be known so well
             y = f(a.value)
             slope = self.steepness(f, a, derivative(a.value, y))
@@ -108,7 +113,7 @@ class Arithmetic:
         """The result y of operands whose errors give it these, after its own rounding; `exact` says where there is
         none."""
         with numpy.errstate(all="ignore"):
-            rounding = numpy.where(exact, 0, self.of_rounding(y * y) + self.underflow**2)
+            rounding = 0 if exact is True else numpy.where(exact, 0, self.of_rounding(y * y) + self.underflow**2)
             finite = numpy.isfinite(y)
             kept = {source: numpy.where(finite, c, 0) for source, c in (shared or {}).items()}
             return Spread(y, numpy.where(finite, own + rounding, 0), self, None, kept, kinds)
@@ -123,7 +128,10 @@ class Arithmetic:
     # --- of two operands ---------------------------------------------------------------------------------------------
 
     def plus(self, a: Spread, b: Spread) -> Spread:
-        a, b = _repeated(a, b)
+        return self._plus(*_repeated(a, b))
+
+    @blockwise
+    def _plus(self, a: Spread, b: Spread) -> Spread:
         with numpy.errstate(all="ignore"):
             shared = together(a.shared, b.shared)
             return self.rounded(
@@ -134,19 +142,29 @@ class Arithmetic:
         return self.plus(a, -b)
 
     def times(self, a: Spread, b: Spread) -> Spread:
+        return self._square(a) if a is b else self._times(*_repeated(a, b))
+
+    @blockwise
+    def _square(self, a: Spread) -> Spread:
+        """Its error comes twice, and it is the same."""
+        with numpy.errstate(all="ignore"):
+            slope, exact = 2 * a.value, is_power_of_two(a)
+            own, shared = _weighed(slope, a.own), weighted(slope, a.shared)
+            return self.rounded(a.value * a.value, own, exact, shared, a.kinds)
+
+    @blockwise
+    def _times(self, a: Spread, b: Spread) -> Spread:
         exact = is_power_of_two(a) | is_power_of_two(b)
         with numpy.errstate(all="ignore"):
-            if a is b:  # its error comes twice, and it is the same
-                return self.rounded(
-                    a.value * a.value, _weighed(2 * a.value, a.own), exact, weighted(2 * a.value, a.shared), a.kinds
-                )
-            a, b = _repeated(a, b)
             shared = together(weighted(b.value, a.shared), weighted(a.value, b.shared))
             own = _weighed(b.value, a.own) + _weighed(a.value, b.own)
             return self.rounded(a.value * b.value, own, exact, shared, a.kinds * b.kinds)
 
     def over(self, a: Spread, b: Spread) -> Spread:
-        a, b = _repeated(a, b)
+        return self._over(*_repeated(a, b))
+
+    @blockwise
+    def _over(self, a: Spread, b: Spread) -> Spread:
         with numpy.errstate(all="ignore"):
             y = a.value / b.value
             of_a, of_b = 1 / b.value, -y / b.value
@@ -188,16 +206,7 @@ class Arithmetic:
         return y if math.isinf(x.kinds) else _cut_off_alike(y, arrived)
 
     def matmul(self, a: Spread, b: Spread) -> Spread:
-        """Every product is rounded and then added. Fused multiplication saves the first, which weighs little."""
-        with numpy.errstate(all="ignore"):
-            squares = a.value**2 @ b.value**2
-            arrived = a.value**2 @ b.variance + a.own @ b.value**2
-            arrived = arrived + _of_equals(a, b)
-            shared = {source: numpy.broadcast_to(c, a.shape) @ b.value for source, c in a.shared.items()}
-        count = (~is_nothing(a)).astype(float) @ (~is_nothing(b)).astype(float)
-        simple = (~is_power_of_two(a)).astype(float) @ (~is_power_of_two(b)).astype(float) == 0
-        products = numpy.where(simple, 0, self.of_rounding(squares) + count * self.underflow**2)
-        return self._summed(a.value @ b.value, arrived + products, squares, count, a.kinds * b.kinds, shared)
+        return product(self, a, b)
 
     def scatter_add(self, index: Array, x: Spread, size: int) -> Spread:
         def total(terms: Array) -> Array:
@@ -304,16 +313,6 @@ def _over_rows(x: Spread, total: Callable[[Array], Array]) -> Array:
 def _weighed(slope: Array, variance: Array) -> Array:
     """slope² variance, and 0 for what has no error, also where the slope is infinite."""
     return numpy.where(variance == 0, 0, slope * slope * variance)
-
-
-def _of_equals(a: Spread, b: Spread) -> Array:
-    """What equal errors of equal factors add to the variance of a matrix product, above independent ones."""
-    found = numpy.zeros(())
-    if a.kinds < a.shape[-1] and a.own.any():
-        found = found + (numpy.sqrt(a.own) @ b.value) ** 2 / a.kinds
-    if b.kinds < a.shape[-1] and b.own.any():
-        found = found + (a.value @ numpy.sqrt(b.own)) ** 2 / b.kinds
-    return found
 
 
 def _repeated(a: Spread, b: Spread, shape: tuple[int, ...] | None = None) -> tuple[Spread, Spread]:

@@ -48,7 +48,8 @@ class Spread:
     ) -> None:  # fmt: skip
         """`held`: the type that every element is known to be a number of (plans.py)."""
         self.value: Array = numpy.asarray(value, float)
-        self.own: Array = numpy.broadcast_to(own, self.value.shape)
+        fits = isinstance(own, numpy.ndarray) and own.shape == self.value.shape
+        self.own: Array = own if fits else numpy.broadcast_to(own, self.value.shape)
         self.shared: Shared = shared or {}
         self.arithmetic, self.held, self.kinds = arithmetic, held, kinds
         self._in_common: Spread | None = None
@@ -60,9 +61,11 @@ class Spread:
     @property
     def variance(self) -> Array:
         """That of the whole error."""
-        found = self.own
-        for c in self.shared.values():
-            found = found + c * c
+        found, *others = [self.own, *self.shared.values()]
+        if others:
+            found = found + others[0] * others[0]
+        for c in others[1:]:
+            found += c * c
         return found
 
     shape = property(lambda self: self.value.shape)

@@ -31,4 +31,8 @@ def is_nothing(x: Spread) -> Array:
 
 def is_power_of_two(x: Spread) -> Array:
     """Where x is exactly 0 or a power of two: a product with it is not rounded."""
-    return (x.variance == 0) & numpy.isin(numpy.frexp(x.value)[0], (-0.5, 0.0, 0.5))
+    exact: Array = x.variance == 0
+    if not exact.any():
+        return exact
+    mantissa = numpy.abs(numpy.frexp(x.value)[0])
+    return exact & ((mantissa == 0.5) | (mantissa == 0))

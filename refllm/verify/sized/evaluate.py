@@ -10,6 +10,7 @@ from typing import Any
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
 from refllm.numbers.spread import Spread, plain_numbers_round
+from refllm.own_threads import one_thread_of_blas
 from refllm.parameters import Tree
 from refllm.verify import plain
 from refllm.verify.case import Case, roots, tree
@@ -32,7 +33,7 @@ def expected(case: Case, plan: Plan, *, gradients: bool) -> dict[str, Expected]:
     pull: dict[str, Tree] | None = None
     if gradients and case.cotangents:
         pull = {name: tree(name, case.cotangents) for name in roots(case.cotangents)}
-    with _plain_numbers(plan):
+    with _plain_numbers(plan), one_thread_of_blas():
         values, slopes = plan.evaluate(function, inputs, case.keywords, pull, roots(case.outputs))
     found = {f"outputs.{n}": x for n, x in values.items()} | {f"gradients.{n}": x for n, x in slopes.items()}
     return {name: Expected(_value(x), plan.deviation(x)) for name, x in found.items()}

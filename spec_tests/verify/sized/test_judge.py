@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from refllm.numbers import plans
 from refllm.verify import corpus, plain, reference
 from refllm.verify.adapter import Functions
 from refllm.verify.runner import Result
-from refllm.verify.sized import cases, judge
+from refllm.verify.sized import cases, evaluate, judge
 from refllm.verify.sized.probes import probes
+from refllm.verify.sized.work import work
 
 KNOWN = cases.load(corpus.folder(None))
 OWN = Functions("refllm", reference.functions(), {}, reference.DTYPES)
@@ -243,3 +245,26 @@ def test_the_plain_text_itself_passes() -> None:
     few = [id for id in FAST if KNOWN[id].operation in ("softmax", "layer_norm", "lstm", "rotary_halves", "adamw")]
     for dtype in ("float64", "float32"):
         assert [r.case.id for r in results(text, few, dtype) if r.status != "pass"] == []
+
+
+def test_the_text_is_asked_with_one_thread_of_blas_and_gives_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, own = set[int](), evaluate.implementation
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    def watched(operation: str, known: Any) -> Operation:
+        function = own(operation, known)
+
+        def watching(*arguments: Any, **keywords: Any) -> Any:
+            seen.update(threads())
+            return function(*arguments, **keywords)
+
+        return watching
+
+    monkeypatch.setattr(evaluate, "implementation", watched)
+    case = min((case for case in KNOWN.values() if case.operation == "softmax"), key=work).case()
+    with threadpool_limits(2, user_api="blas"):
+        evaluate.expected(case, plans.plan("eager", "float32"), gradients=True)
+        assert threads() == {2}
+    assert seen == {1}
