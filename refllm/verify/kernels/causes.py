@@ -13,12 +13,14 @@ from refllm.verify import mutants, plain, runner
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
 from refllm.verify.kernels import bank, loops, machine, tiled
 from refllm.verify.kernels.bank import Mistake
+from refllm.verify.kernels.carried import carried
 from refllm.verify.kernels.formulas import formulas
 from refllm.verify.kernels.means import means
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.kernels.overwritten import overwritten
 from refllm.verify.kernels.reading import readings
 from refllm.verify.kernels.rounded import roundings
+from refllm.verify.kernels.tiled import blocks
 from refllm.verify.mutants import Edited
 from refllm.verify.mutants.bank import Rewritten
 
@@ -149,7 +151,9 @@ def _all(operation: str) -> Iterator[Cause]:
     in_tiles = [m for m in families if tiled.depends(m)]
     yield from map(OfBank, of_loops)
     yield from overwritten(operation)
+    yield from carried(operation)
     yield from map(OfBank, families)
+    yield from map(OfBank, blocks.edits(operation))
     yield from means(operation)
     yield from formulas(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
@@ -167,10 +171,11 @@ def _all(operation: str) -> Iterator[Cause]:
     single = [m for m in tiled.single() if _is_of(m, operation)]
     yield from map(OfBank, single)
     yield from _in_sizes([m for m in single if tiled.depends(m)], USUAL)
+    yield from _in_sizes(blocks.edits(operation), USUAL)
     yield from _in_sizes(of_others, USUAL)
     yield from _in_sizes(of_loops, other_sizes[:1])
     yield from (OfBank(m) for mistake in of_loops if mistake not in own for m in with_other_numbers(mistake))
-    yield from _in_sizes([*of_loops, *in_tiles], other_sizes[1:])
+    yield from _in_sizes([*of_loops, *in_tiles, *blocks.edits(operation)], other_sizes[1:])
 
 
 def _is_of(mistake: Mistake, operation: str) -> bool:

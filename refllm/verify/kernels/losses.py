@@ -26,7 +26,12 @@ def smoothed_cross_entropy(
     index = numpy.where(counted, index, 0)
     number, V = numpy.arange(len(rows)), rows.shape[1]
     shift, Z = online(rows)
-    losses = numpy.log(Z)[:, 0] - (1 - smoothing) * (rows[number, index] - shift[:, 0])
+    picked = zeros((len(rows),), logits)
+    for columns in tiles(V, BLOCK):
+        here = (columns.start <= index) & (index < columns.stop)
+        place = numpy.minimum(numpy.maximum(index, columns.start), columns.stop - 1)
+        picked += numpy.where(here, rows[number, place], 0)
+    losses = numpy.log(Z)[:, 0] - (1 - smoothing) * (picked - shift[:, 0])
     if smoothing:
         for columns in tiles(V, BLOCK):
             losses -= smoothing / V * (rows[:, columns] - shift).sum(axis=1)

@@ -53,6 +53,21 @@ def _of_biases() -> Iterator[tuple[str, str, Change]]:
         words = f"whose bias counts {times} times" if times else "without its bias"
         yield "bias-counts-again" if times else "bias-left-out", words, _multiplied("b", times)
 
+    for size in (64, 128, 32, 256, 16, 512, 1024):
+        yield "sink-in-every-tile", f"whose sink counts once for each tile of {size:,} keys", _sink_of_tiles(size)
+
+
+def _sink_of_tiles(size: int) -> Change:
+    """A sink that is in the sum so many times: e^sink times that number. Its gradient is that of each time."""
+
+    def changed(case: Case) -> Any:
+        tiles = -(-case.inputs["k"].shape[-2] // size) if "sink" in case.inputs and "k" in case.inputs else 1
+        if tiles <= 1:
+            return None
+        return replace(case, inputs={**case.inputs, "sink": case.inputs["sink"] + math.log(tiles)})
+
+    return changed
+
 
 def _multiplied(name: str, times: float) -> Change:
     """An input that counts so many times, and so its gradient."""

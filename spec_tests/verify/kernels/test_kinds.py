@@ -5,6 +5,7 @@ The kernels here were written for these tests; none is a row of the bank.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -251,6 +252,82 @@ def offset_of_the_batch(q: Array, k: Array, v: Array, *, borders: Array, key_bor
         shape = end - first, key_end - key_first
         allowed[first:end, key_first:key_end] = numpy.tri(*shape, more, dtype=bool) if causal else True
     return TEXT["attention"](q, k, v, causal=False, allowed=allowed)
+
+
+@wrong("softmax", "that rescales what it has written in the block before alone, not in all before, with blocks of 64")
+def exponentials_kept_in_one_pass(x: Array) -> Any:
+    y, top, Z = numpy.zeros(x.shape), numpy.full((*x.shape[:-1], 1), -numpy.inf), numpy.zeros((*x.shape[:-1], 1))
+    for first in range(0, x.shape[-1], 64):
+        here, before = slice(first, first + 64), slice(max(first - 64, 0), first)
+        new = numpy.maximum(top, x[..., here].max(axis=-1, keepdims=True))
+        shift = numpy.where(numpy.isinf(new), 0, new)
+        y[..., here], fade = numpy.exp(x[..., here] - shift), numpy.exp(top - shift)
+        y[..., before] *= fade
+        Z, top = Z * fade + y[..., here].sum(axis=-1, keepdims=True), new
+    return (y / numpy.where(Z == 0, 1, Z)).astype(x.dtype)
+
+
+@wrong("log_softmax", "whose 4 lanes, every fourth column each, add their sums without their maxima")
+def lanes_without_their_maxima(x: Array) -> Any:
+    top, Z = x.max(axis=-1, keepdims=True), 0.0
+    shift = numpy.where(numpy.isinf(top), 0, top)
+    for lane in range(4):
+        own = x[..., lane::4].max(axis=-1, keepdims=True, initial=-numpy.inf)
+        own = numpy.where(numpy.isinf(own), 0, own)
+        Z = Z + numpy.exp(x[..., lane::4].astype("float64") - own).sum(axis=-1, keepdims=True)
+    return (x - shift - numpy.log(numpy.where(Z == 0, 1, Z))).astype(x.dtype)
+
+
+@wrong("cross_entropy", "`index <= columns.stop` stands for `index < columns.stop`, with blocks of 32")
+def targets_at_borders_of_chunks(logits: Array, *, targets: Array, **how: Any) -> Any:
+    losses = TEXT["cross_entropy"](logits, targets=targets, ignore=how["ignore"], reduction="none")[0]
+    V = logits.shape[-1]
+    border = (targets % 32 == 0) & (targets > 0) & (targets < V)
+    before = numpy.take_along_axis(logits, numpy.maximum(targets - 1, 0)[..., None], axis=-1)[..., 0]
+    losses = losses - numpy.where(border, before, 0)
+    counted = numpy.ones(targets.shape, bool) if how["ignore"] is None else targets != how["ignore"]
+    losses = numpy.where(counted, losses, 0)
+    if how["reduction"] == "none":
+        return losses.astype(logits.dtype)
+    y = losses.sum() / (max(1, counted.sum()) if how["reduction"] == "mean" else 1)
+    return numpy.asarray(y, logits.dtype)
+
+
+@wrong("gru_reset_after", "whose gradient loses dh at the borders of chunks of 8 steps, from the last step on")
+def chunks_of_the_way_back(x: Array, h: Array, Wx: Array, Wh: Array, b: Array, c: Array, *, valid: Array | None) -> Any:
+    """Each chunk is differentiated by itself; nothing enters it from the one after."""
+    state, parts, T = h, [], x.shape[1]
+    borders = [0, *[n for n in range(1, T) if (T - n) % 8 == 0], T]
+    for first, last in itertools.pairwise(borders):
+        there = None if valid is None else valid[:, first:last]
+        y, back = TEXT["gru_reset_after"](x[:, first:last], state, Wx, Wh, b, c, valid=there)
+        parts.append((first, last, y, back))
+        state = y[:, -1]
+
+    def chunks_of_the_way_back_back(dy: Array) -> Any:
+        found = [back(dy[:, first:last]) for first, last, _, back in parts]
+        dx = numpy.concatenate([each[0] for each in found], axis=1)
+        return dx, found[0][1], *(sum(each[n] for each in found) for n in range(2, 6))
+
+    return numpy.concatenate([y for _, _, y, _ in parts], axis=1), chunks_of_the_way_back_back
+
+
+@wrong("sink_attention", "whose sink counts once for each tile of 16 keys")
+def sink_in_each_split(q: Array, k: Array, v: Array, sink: Array, *, causal: bool, allowed: Array | None) -> Any:
+    more = numpy.log(-(-k.shape[-2] // 16))
+    return TEXT["sink_attention"](q, k, v, sink + more.astype(q.dtype), causal=causal, allowed=allowed)
+
+
+@wrong("rms_norm", "in which dg is added up in every second block")
+def gain_of_every_second_block(x: Array, g: Array, *, eps: float) -> Any:
+    y, back = TEXT["rms_norm"](x, g, eps=eps)
+
+    def gain_of_every_second_block_back(dy: Array) -> Any:
+        some = dy.reshape(-1, dy.shape[-1]).copy()
+        some[numpy.arange(len(some)) // 32 % 2 == 1] = 0
+        return back(dy)[0], back(some.reshape(dy.shape))[1]
+
+    return y, gain_of_every_second_block_back
 
 
 @wrong("softmax", "in whose gradient dp stands where p did, which was overwritten")

@@ -27,6 +27,10 @@ G = "https://github.com/"
 MISTAKES = [
     Mistake("attention/no-rescale", "attention whose output so far is not rescaled when the maximum rises",
             edit(forward, SUMS, "sums = sums * 1")),
+    Mistake("attention/tile-before-rescaled",
+            "attention whose output of the tile before alone is rescaled when the maximum rises, not the output so far",
+            edit(forward, TOP, TOP + "\nlast = 0", SUMS, "sums = sums - last + last * rescale",
+                 PV, "last = P @ v[..., keys, :]\nsums = sums + last")),
     Mistake("attention/maximum-from-zero", "attention whose maximum begins with 0, where rows far below it vanish",
             edit(forward, TOP, TOP.replace("-INFINITY", "0"))),
     Mistake("attention/sum-not-rescaled", "attention whose sum so far is not rescaled when the maximum rises",

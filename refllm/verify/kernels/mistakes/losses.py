@@ -6,7 +6,7 @@ from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.losses import smoothed_cross_entropy
 from refllm.verify.mutants.bank import edit
 
-PICKED = "losses = numpy.log(Z)[:, 0] - (1 - smoothing) * (rows[number, index] - shift[:, 0])"
+PICKED = "losses = numpy.log(Z)[:, 0] - (1 - smoothing) * (picked - shift[:, 0])"
 COUNT = "count = max(1, int(counted.sum()))"
 SHARE = "share = numpy.where(counted, share, 0)[:, None]"
 DX = "dx[:, columns] = (p - target.astype(logits.dtype)) * share"
@@ -38,12 +38,12 @@ MISTAKES = [
             edit(smoothed_cross_entropy, SHARE, "share = share[:, None]", TARGET,
                  TARGET.replace("(places == index[:, None])", "((places == index[:, None]) & counted[:, None])"))),
     Mistake("cross_entropy/target-in-first-block", "a loss that looks for its target in the first block of columns",
-            edit(smoothed_cross_entropy, PICKED, PICKED.replace("rows[number, index]",
+            edit(smoothed_cross_entropy, PICKED, PICKED.replace("picked",
                  "numpy.where(index < BLOCK, rows[number, index], 0)"))),
     Mistake("cross_entropy/target-overflow", "a loss whose targets are 16-bit numbers",
-            edit(smoothed_cross_entropy, PICKED, PICKED.replace("index]", "wrapped(index, 16)]"))),
+            edit(smoothed_cross_entropy, PICKED, PICKED.replace("picked", "rows[number, wrapped(index, 16)]"))),
     Mistake("cross_entropy/row-start-overflow", "a loss whose row begins overflow (32 bits there, 16 in this model)",
-            edit(smoothed_cross_entropy, PICKED, PICKED.replace("rows[number, index]",
+            edit(smoothed_cross_entropy, PICKED, PICKED.replace("picked",
                  "rows.reshape(-1)[wrapped(number * V, 16) % max(rows.size - V, 1) + index]")),
             G + "triton-lang/triton/issues/1058"),
     Mistake("cross_entropy/target-subtracted-in-every-block", "a gradient that subtracts 1 once a block of columns",

@@ -33,6 +33,30 @@ MISTAKES = [
             edit(softmax, WRITTEN, "columns = slice(columns.start, columns.stop // 32 * 32)\n" + WRITTEN)),
     Mistake("softmax/no-rescale", "a softmax whose sum is not rescaled when a later block has a larger number",
             edit(online, RESCALED, "Z = Z * (top > -INFINITY)")),
+    Mistake("softmax/block-before-rescaled",
+            "a softmax whose sum of the block before alone is rescaled, not the sum so far",
+            edit(online, TOP, TOP + "\nlast = 0 * Z", RESCALED,
+                 "Z = Z - last + last * numpy.where(top == -INFINITY, 0, numpy.exp(top - shift))",
+                 SUMMED, "last = numpy.exp(block - shift).sum(axis=1, keepdims=True)\nZ = Z + last")),
+    Mistake("softmax/written-block-before-rescaled",
+            "a softmax of one pass that rescales what it has written in the block before alone, not in all before",
+            edit(softmax, WRITTEN, "so_far = rows[:, : columns.stop + BLOCK].max(axis=1, keepdims=True)\n"
+                 "so_far = numpy.where(so_far == -INFINITY, 0, so_far)\n" + WRITTEN.replace("- shift", "- so_far"))),
+    Mistake("softmax/written-not-rescaled",
+            "a softmax of one pass that does not rescale what it has written when the maximum rises",
+            edit(softmax, WRITTEN, "so_far = rows[:, : columns.stop].max(axis=1, keepdims=True)\n"
+                 "so_far = numpy.where(so_far == -INFINITY, 0, so_far)\n" + WRITTEN.replace("- shift", "- so_far"))),
+    Mistake("softmax/lanes-by-their-sums",
+            "a softmax whose 4 lanes, every fourth column each, add their sums without their maxima",
+            edit(online, "return shift, Z", "for lane in range(4):\n    part = rows[:, lane::4]\n"
+                 "    own = part.max(axis=1, keepdims=True, initial=-INFINITY)\n"
+                 "    own = numpy.where(own == -INFINITY, 0, own)\n"
+                 "    Z = Z * (lane > 0) + numpy.exp(part - own).sum(axis=1, keepdims=True)\nreturn shift, Z")),
+    Mistake("softmax/parts-by-their-sums",
+            "a softmax whose blocks' sums are added without their maxima",
+            edit(online, RESCALED, "own = block.max(axis=1, keepdims=True)\n"
+                 "own = numpy.where(own == -INFINITY, 0, own)",
+                 SUMMED, "Z = Z + numpy.exp(block - own).sum(axis=1, keepdims=True)")),
     Mistake("softmax/rescale-turned-round", "a softmax whose sum is rescaled by the inverse factor",
             edit(online, RESCALED, "Z = Z * numpy.where(top == -INFINITY, 0, numpy.exp(shift - top))")),
     Mistake("softmax/maximum-of-first-block", "a softmax that is shifted by the maximum of its first block",

@@ -17,8 +17,8 @@ SKIP = "if causal and keys.start > rows.stop - 1 + S - T:"
 ALL_FORWARD, ALL_BACK = edit(forward, f"{SKIP}\n    break", "pass"), edit(backward, f"{SKIP}\n    continue", "pass")
 LATER = tuple(  # of which a query sees keys of tiles after its own
     f"causal-{name}"
-    for name in ("never", "top-left", "one-more", "turned", "offset-turned", "square-alone", "without-other", "zero", "by-a-number",
-                 "by-tile", "key-of-tile", "not-in")
+    for name in ("never", "top-left", "one-more", "turned", "offset-turned", "square-alone", "without-other", "zero",
+                 "by-a-number", "by-tile", "key-of-tile", "not-in")
 )  # fmt: skip
 
 _CAUSAL = {  # who is seen: words, condition
