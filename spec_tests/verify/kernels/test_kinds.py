@@ -169,7 +169,10 @@ def fast_root(x: Array, g: Array, *, eps: float) -> Any:
     return (z / narrow(numpy.sqrt((z * z).mean(axis=-1, keepdims=True) + eps), "float16") * g).astype(x.dtype)
 
 
-@wrong("layer_norm", "gradient of b: equal to layer_norm whose gradients are added up over the first 32 rows alone")
+@wrong(
+    "layer_norm",
+    "gradient of b: equal to layer_norm in which db is added up in the first block alone, with tiles of 32",
+)
 def buffer_of_rows(x: Array, g: Array, b: Array, *, eps: float) -> Any:
     y, back = TEXT["layer_norm"](x, g, b, eps=eps)
 
