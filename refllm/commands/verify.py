@@ -40,6 +40,7 @@ from refllm.verify.report_data import as_data
 from refllm.verify.report_text import as_text
 from refllm.verify.signatures import TABLES
 from refllm.verify.sized import judge
+from refllm.verify.sized.beside import beside_tiny
 from refllm.verify.sized.recognised import Recognised
 from refllm.workers import keep_freed_memory
 
@@ -279,8 +280,14 @@ def _reported(
             large_results = list(held_at_size(
                 implementation, cases.sized, large_results, options.dtype, plan, seconds, casts=options.cast
             ))  # fmt: skip
-    results, interrupted = _explained(results, options.dtype, golden.C, options.search)
-    results += watched.explained(large_results)
+        results, interrupted = _explained(results, options.dtype, golden.C, options.search)
+        large_results = watched.explained(large_results)
+        if tries_laws and options.search and interrupted is None:
+            large_results = beside_tiny(
+                implementation, large_results, golden.cases.values(), options.dtype, golden.C, watched.left,
+                casts=options.cast, values=options.values, done=results,
+            )  # fmt: skip
+    results += large_results
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]
     done = report.Report(
         implementation.name, call_of(options), options.dtype, golden.C, golden.spec_version, results,

@@ -31,6 +31,7 @@ from refllm.verify.report import Report, sentence
 from refllm.verify.runner import Result
 from refllm.verify.sized import cases as sized_cases
 from refllm.verify.sized import judge
+from refllm.verify.sized.beside import beside_tiny
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.recognised import Recognised
 
@@ -135,7 +136,11 @@ def check(
     results = list(trying.held(mine, results, dtype, corpus_.C, LAWS)) if laws else results
     results = explained(results, dtype, corpus_.C, search)
     sized = [case for case in found if isinstance(case, SizedCase)]
-    results += _at_size(mine, sized, dtype, rounding, values=values, laws=laws, search=search)
+    large, left = _at_size(mine, sized, dtype, rounding, values=values, laws=laws, search=search)
+    if search:
+        how = {"values": values, "done": results}
+        large = beside_tiny(mine, large, corpus_.cases.values(), dtype, corpus_.C, left, **how)
+    results += large
     report = Report(
         name, _call(name, operation, dtype, arrays, signatures, size), dtype, corpus_.C, corpus_.spec_version, results,
         golden=golden, declared=declared,
@@ -153,16 +158,17 @@ def sized_of(golden: corpus.Corpus) -> list[SizedCase]:
 
 def _at_size(
     mine: Functions, cases: list[SizedCase], dtype: str, plan: plans.Plan, *, values: bool, laws: bool, search: float
-) -> list[Result]:
-    """What comes out of sized cases, with the laws at their sizes and what explains the wrong ones."""
+) -> tuple[list[Result], float]:
+    """What comes out of sized cases, with the laws at their sizes and what explains the wrong ones; and the seconds
+    that are left of the search."""
     if not cases:
-        return []
+        return [], search
     watched = Recognised(dtype, plan, search)
     seen = watched.look if search else None
     results = list(judge.run(mine, cases, dtype, plan, values=values, seen=seen))
     if laws:
         results = list(held_at_size(mine, cases, results, dtype, plan, LAWS))
-    return watched.explained(results)
+    return watched.explained(results), watched.left
 
 
 def _functions(what: Any, operation: str | None, signatures: str | None) -> tuple[dict[str, Any], str]:

@@ -35,6 +35,16 @@ class Explanation(str):
         return getattr(self.cause, "issue", None)  # what is found by search was reported by nobody
 
 
+class Elsewhere(Explanation):
+    """A line that names what is not the explanation of the answer that it stands below: that of other cases, or one
+    that comes near."""
+
+
+def causes_of(diagnosis: list[str]) -> set[Cause]:
+    """What lines of a diagnosis name as the explanation."""
+    return {line.cause for line in diagnosis if isinstance(line, Explanation) and not isinstance(line, Elsewhere)}
+
+
 def unexplained(error: Exception) -> str:
     """What is said where looking for an explanation failed: a fault of this program, which costs no verdict."""
     first = str(error).partition("\n")[0]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from refllm.verify.diagnosis import LINES, ORDER
-from refllm.verify.explanation import NOTHING_KNOWN, Explanation, is_said
+from refllm.verify.explanation import NOTHING_KNOWN, Explanation, causes_of, is_said
 from refllm.verify.runner import Result
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _seen(result: Result) -> str:
 
 
 def _names(diagnosis: list[str]) -> set[Cause]:
-    return {line.cause for line in diagnosis if isinstance(line, Explanation)}
+    return causes_of(diagnosis)
 
 
 def _count(cause: Cause, names: list[set[Cause]]) -> int:

@@ -167,6 +167,11 @@ class Chosen:
         """How many of the answers that were looked at it explains."""
         return sum(cause in each.matches for each in self.known.looked.values())
 
+    @property
+    def most_told(self) -> int:
+        """How many answers that were looked at the best of them explains."""
+        return self._told(self.order[0]) if self.order else 0
+
     def _loses(self, cause: Cause) -> bool:
         """Whether most of what speaks for it are errors of its size, which others may have too."""
         matched = self._matches(cause)
@@ -309,7 +314,8 @@ class Chosen:
         of = ", ".join(relations.said(name) for name in match.ways) + ": " if named else ""
         only = self._only(cause)
         others = f"; {alike} other known mistake{'s' if alike > 1 else ''} would give the same" if alike else ""
-        return Explanation.of(f"{of}{how} {self._about(cause)} ({cause.id}){where}{only}{others}", cause)
+        name = f" ({cause.id})" if cause.id else ""
+        return Explanation.of(f"{of}{how} {self._about(cause)}{name}{where}{only}{others}", cause)
 
     def _about(self, cause: Cause) -> str:
         """What it is, with the sizes of its tiles or blocks that explain the same as well, unless all do. Where it

@@ -21,7 +21,7 @@ from functools import cached_property
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, Response
-from refllm.verify.kernels import axes, matching, properties, quantities, relations, stages, tails
+from refllm.verify.kernels import axes, matching, properties, quantities, relations, searched, stages, tails
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.causes import Cause, OfBank, causes, in_other_sizes
 from refllm.verify.kernels.chosen import Chosen, Looked, Match, Operation
@@ -48,13 +48,17 @@ FEW = 3  # mistakes that such an answer is held against
 DIGITS = (0, WAYS.index("digits"))  # of a match: everything is explained, as lost digits
 FEWER = 3.0  # bits than the dtype has that an answer has which loses digits
 FACTS = 4  # wrong answers of which it is said what they have in common with the truth
+RESERVED = 0.3  # the share of the time that is kept for edits of the plain text, once all mistakes were tried in vain
 
 
 class Recogniser:
     def __init__(self, dtype: str, plan: Plan, seconds: float) -> None:
         self.dtype, self.plan, self.left = dtype, plan, seconds
+        self._reserved, self._pace = RESERVED * seconds, 1.0
         self.known: dict[str, Operation] = {}
         self._kept: dict[str, list[tuple[Looked, _Looker]]] = {}  # small answers, for what is found later
+        self._all: dict[str, list[tuple[Looked, _Looker]]] = {}  # and those that are held against an edit of the text
+        self._wrong: dict[str, list[Result]] = {}  # those from which such an edit is searched
         self._waiting: dict[str, list[tuple[Looked, _Looker]]] = {}  # large ones, until small ones are searched
 
     def look(self, sized: SizedCase, case: Case, response: Response, result: Result, text: judge.Text) -> None:
@@ -88,6 +92,11 @@ class Recogniser:
             earlier.matches.update(its.matches(new[:LATER]))
         if work(sized) <= SMALL:
             kept.append((looked, looker))
+        if work(sized) <= WAIT or waits:
+            self._all.setdefault(case.operation, []).append((looked, looker))
+        if work(sized) <= searched.LARGEST and len(self._wrong.setdefault(case.operation, [])) < searched.WRONG:
+            own = searched.wrong_answer(case, response, result, text, self.dtype, self.plan)
+            self._wrong[case.operation] += [own] if own is not None else []
         if waits:
             self._waiting.setdefault(case.operation, []).append((looked, looker))
         self.left -= clock.used()
@@ -100,8 +109,9 @@ class Recogniser:
         if any(match.rank < DIGITS for match in matches.values()) or known.searches >= SEARCHES:
             return matches
         known.searches += 1
-        clock.seconds = self.left * 0.5
+        clock.seconds = max(0.0, self.left - (self._reserved if known.searches > 1 else 0.0)) * 0.5
         matches = matches | looker.search(operation, clock, set(known.causes))
+        self._pace = clock.pace
         known.in_time = known.in_time and not clock.is_over
         return matches
 
@@ -115,6 +125,22 @@ class Recogniser:
                     looked.matches.update(self._searched(operation, looker, looked.matches, clock))
                 self.left -= clock.used()
         self._waiting.clear()
+
+    def _search_the_text(self, chosen: dict[str, Chosen]) -> None:
+        """Where known mistakes explain no more than half of the answers to an operation, an edit of its text may."""
+        for operation, wrong in self._wrong.items():
+            known = self.known[operation]
+            if not wrong or self.left <= 0 or 2 * chosen[operation].most_told > len(known.looked):
+                continue
+            clock = Clock(self.left)
+            wrong.sort(key=lambda result: sum(x.size for x in result.case.inputs.values()))
+            seconds = self.left * (1 - RESERVED) * self._pace
+            edit = searched.found(wrong, known.right, self.dtype, self.plan, seconds, gradients=known.gradients)
+            for looked, looker in self._all[operation] if edit is not None else ():
+                looked.matches.update(looker.matches([edit]))
+            if edit is not None:
+                chosen[operation] = Chosen(known, self.dtype, self.plan)
+            self.left -= clock.used()
 
     def explained(
         self, results: list[Result], right: Iterable[SizedCase], tells: Mapping[str, properties.Numbers] | None = None
@@ -131,6 +157,7 @@ class Recogniser:
         chosen = {
             operation: Chosen(known, self.dtype, self.plan) for operation, known in self.known.items() if known.looked
         }
+        self._search_the_text(chosen)
         of_id = {result.case.id: result for result in results}
         for operation, known in self.known.items():
             for id, looked in known.looked.items():

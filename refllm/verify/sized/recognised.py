@@ -49,6 +49,11 @@ class Recognised:
         except Exception as error:  # whatever it is, no report is lost for want of an explanation
             self._failed[sized.id] = unexplained(error)
 
+    @property
+    def left(self) -> float:
+        """Seconds that are left for explanations."""
+        return self._how[2] if self._recogniser is None else max(0.0, self._recogniser.left)
+
     def explained(self, results: list[Result]) -> list[Result]:
         """The results, each wrong one with what explains it."""
         if self._recogniser is None:
