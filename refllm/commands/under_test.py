@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from refllm.errors import UserError
+from refllm.numbers.plans import Plan
 from refllm.verify import adapter, again, corpus, device, external, isolated, library, reference, report, runner, served
 from refllm.verify.plugging import Plug
+from refllm.verify.sized import alone
+from refllm.verify.sized.cases import SizedCase
 
 
 def _conventions(given: list[str] | None, golden: corpus.Corpus) -> dict[str, str]:
@@ -96,15 +99,38 @@ def tried_alone(
     options: argparse.Namespace,
 ) -> list[runner.Result]:
     """Where calls share a process, whether the failures that are shown depend on an earlier call."""
-    if not isinstance(implementation, isolated.Isolated | served.Served) or len(results) <= 1:
+    fresh = _fresh(implementation, options)
+    if fresh is None or len(results) <= 1:
         return results
+    return list(again.tried_alone(results, fresh, options.dtype, golden.C, casts=options.cast))
+
+
+def sized_alone(
+    implementation: runner.Implementation,
+    results: list[runner.Result],
+    cases: list[SizedCase],
+    plan: Plan,
+    options: argparse.Namespace,
+) -> list[runner.Result]:
+    """The same of sized cases."""
+    fresh = _fresh(implementation, options)
+    if fresh is None or len(results) <= 1:
+        return results
+    how = {"casts": options.cast, "values": options.values}
+    return alone.tried_alone(results, cases, fresh, options.dtype, plan, **how)
+
+
+def _fresh(implementation: runner.Implementation, options: argparse.Namespace) -> alone.Fresh | None:
+    """How an implementation is started anew, with a time limit for a case; None where calls share no process."""
+    if not isinstance(implementation, isolated.Isolated | served.Served):
+        return None
 
     def fresh(left: float) -> isolated.Isolated | served.Served:
         found = implementation.fresh(min(left, options.timeout))
         found.conventions = implementation.conventions
         return found
 
-    return list(again.tried_alone(results, fresh, options.dtype, golden.C, casts=options.cast))
+    return fresh
 
 
 def why_nothing(implementation: runner.Implementation, done: report.Report) -> str:

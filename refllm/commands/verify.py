@@ -15,7 +15,7 @@ from typing import TypeVar
 from refllm.backend import allow_tf32, device_namespace
 from refllm.commands import known_mistakes
 from refllm.commands.selection import SIZES, Selection, require_size, selected
-from refllm.commands.under_test import call_of, implementation_of, repeated, tried_alone, why_nothing
+from refllm.commands.under_test import call_of, implementation_of, repeated, sized_alone, tried_alone, why_nothing
 from refllm.directory import require_place
 from refllm.errors import UserError
 from refllm.invocation import command
@@ -280,6 +280,7 @@ def _reported(
             large_results = list(held_at_size(
                 implementation, cases.sized, large_results, options.dtype, plan, seconds, casts=options.cast
             ))  # fmt: skip
+        large_results = sized_alone(implementation, large_results, cases.sized, plan, options)
         results, interrupted = _explained(results, options.dtype, golden.C, options.search)
         large_results = watched.explained(large_results)
         if tries_laws and options.search and interrupted is None:

@@ -138,8 +138,8 @@ def check(
     sized = [case for case in found if isinstance(case, SizedCase)]
     large, left = _at_size(mine, sized, dtype, rounding, values=values, laws=laws, search=search)
     if search:
-        how = {"values": values, "done": results}
-        large = beside_tiny(mine, large, corpus_.cases.values(), dtype, corpus_.C, left, **how)
+        tiny = corpus_.cases.values()
+        large = beside_tiny(mine, large, tiny, dtype, corpus_.C, left, values=values, done=results)
     results += large
     report = Report(
         name, _call(name, operation, dtype, arrays, signatures, size), dtype, corpus_.C, corpus_.spec_version, results,

@@ -68,15 +68,23 @@ def below(line: str) -> list[str]:
     return [*diff_of(line), *([f"as in {issue}"] if issue else [])]
 
 
-ALONE = "alone this case passes: it fails after an earlier call, of which something is left, or by chance"
+PASSES = "alone this case passes"
+ALONE = f"{PASSES}: it fails after an earlier call, of which something is left, or by chance"
 OF_CALLS = "depends on what earlier calls left"
 OF_LAW = "breaks"
+NOT_COMPARED = "not compared with known mistakes"
+NOT_TRIED = "an earlier call may be the cause, as it is of others of the operation: alone this case was not tried"
 NOTHING_KNOWN = "explained by no known mistake"  # with which a line begins that says so
 
 
-def of_earlier_calls(diagnosis: list[str]) -> list[str]:
+def of_earlier_calls(diagnosis: list[str], after: str = "") -> list[str]:
     """What explains a failure that its case alone does not have: that, and no word of unknown mistakes."""
-    return [ALONE, *(line for line in diagnosis if not line.startswith(NOTHING_KNOWN))]
+    return [alone(after), *(line for line in diagnosis if not line.startswith(NOTHING_KNOWN))]
+
+
+def alone(after: str = "") -> str:
+    """That a case passes alone, and after which earlier case it fails, if that is known."""
+    return f"{PASSES}: it fails after {after}, of which something is left" if after else ALONE
 
 
 def of_calls(diagnosis: list[str], said: str) -> list[str]:
@@ -97,4 +105,7 @@ def of_law(diagnosis: list[str], broken: list[str]) -> list[str]:
 
 def is_said(diagnosis: list[str]) -> bool:
     """Whether lines say what a failure is without naming a mistake: a convention, a law, what earlier calls left."""
-    return any(line.startswith(("matches the convention ", OF_CALLS, OF_LAW, ALONE)) for line in diagnosis)
+    return any(
+        line.startswith(("matches the convention ", OF_CALLS, OF_LAW, PASSES, NOT_TRIED, NOT_COMPARED))
+        for line in diagnosis
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from refllm.invocation import typed
-from refllm.verify.explanation import ALONE
+from refllm.verify.explanation import alone
 from refllm.verify.report import Report
 from refllm.verify.runner import Result
 
@@ -19,10 +19,8 @@ def snippet(report: Report, result: Result) -> list[str]:
     dtype = "" if report.dtype == "float64" else f" --dtype {report.dtype}"
     command = f"$ {typed()} verify {report.call}{dtype}{report.flags}"
     if result.alone:
-        return [
-            ALONE,
-            f"{command}{report.chosen}",
-        ]
+        chosen = f" --only {result.after} --only {case.id}" if result.after else report.chosen
+        return [alone(result.after), f"{command}{chosen}"]
     words = shlex.split(report.call) or [""]
     lines = [f"{command} --only {case.id}"]
     if words[0].startswith("--") or case.operation == "resume" or not (words[0].endswith(".py") or words[1:]):

@@ -76,6 +76,7 @@ class Result:
     cast: list[str] = field(default_factory=list)  # what was converted before it was judged: "output y: float64"
     seconds: float = field(default=0.0, compare=False)  # that the answer and its judgement took
     alone: bool | None = None  # whether the case passes if it is the only one; None if that was not tried
+    after: str = ""  # of one that passes alone: an earlier case after which it fails
     laws: list[Law] = field(default_factory=list)  # those that were broken, and notes on others
 
     @property

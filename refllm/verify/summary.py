@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from refllm.verify.diagnosis import LINES, ORDER
-from refllm.verify.explanation import NOTHING_KNOWN, Explanation, causes_of, is_said
+from refllm.verify.explanation import NOT_COMPARED, NOTHING_KNOWN, Explanation, causes_of, is_said
 from refllm.verify.runner import Result
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def summary(failures: Iterable[Result], said: list[str]) -> list[str]:
         lines.append(Explanation.of(f"{share} {what}", best))
         left = [names for names in left if best not in names]
     lines += [f"{len(rest)} more have other causes"] if (rest := [names for names in left if names]) else []
-    return [*lines, *_unexplained(failures)]
+    return [*lines, *_unexplained(failures), *_not_compared(failures)]
 
 
 def _unexplained(failures: list[Result]) -> list[str]:
@@ -52,6 +52,17 @@ def _unexplained(failures: list[Result]) -> list[str]:
     among = ", the first among them" if first in unknown else ""
     share = f"{len(unknown)} of {len(failures)} wrong answers are explained by no known mistake"
     return [f"{share}{among} ({ids}){seen}"]
+
+
+def _not_compared(failures: list[Result]) -> list[str]:
+    """How many answers were held against nothing, as they are large, or others were enough."""
+    left = [result for result in failures if result.diagnosis == [NOT_COMPARED]]
+    if not left:
+        return []
+    ids = ", ".join(r.case.id for r in left[:SHOWN]) + (", …" if left[SHOWN:] else "")
+    return [
+        f"{len(left)} of {len(failures)} wrong answers were not compared, large ones or beyond those that were ({ids})"
+    ]
 
 
 def _fails_as(result: Result, first: Result) -> bool:

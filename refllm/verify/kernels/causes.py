@@ -211,7 +211,7 @@ def _has(mistake: Mistake, name: str) -> bool:
 def with_other_numbers(mistake: Mistake) -> Iterator[Mistake]:
     """A mistake with other numbers in the place of one that its words and its lines name: 512 columns, not 1,024."""
     for n, written in _numbers(mistake.about):
-        family: tuple[int, ...] = next((f for f in (SMALL, LARGE, LARGEST) if n in f), ())
+        family = tuple(dict.fromkeys(other for f in (SMALL, LARGE, LARGEST) if n in f for other in f))
         if "-bit" in mistake.about or not _is_in(mistake, n):
             family = BITS if "-bit" in mistake.about and n in BITS and _is_in(mistake, n) else ()
         for other in family:

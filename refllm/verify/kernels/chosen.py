@@ -8,16 +8,17 @@ chosen.said_of_another(id)          those of one that was not
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from refllm.numbers.plans import Plan
-from refllm.verify.explanation import Explanation
+from refllm.verify.explanation import Elsewhere, Explanation
 from refllm.verify.kernels import axes, conditions, properties, relations, tails
 from refllm.verify.kernels.causes import Cause, OfBank, in_other_sizes
+from refllm.verify.kernels.causes import causes as all_causes
+from refllm.verify.kernels.known import Looked, Match, Operation
 from refllm.verify.kernels.matching import WAYS
-from refllm.verify.kernels.ratios import Scaled
 from refllm.verify.kernels.right import Right
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.work import work
@@ -25,6 +26,7 @@ from refllm.verify.tolerance import UNIT
 
 LARGEST = 6_000_000  # the work of the right answers that are asked (sized.work)
 RIGHT = 16  # of them, at most
+CHECKED = 2  # mistakes with a condition of which all right answers are asked that meet it
 BEST = 16  # mistakes that they are asked about
 FEWEST = 4  # elements that a mistake must explain which does not explain every answer
 FEW = 64  # elements that one must explain which explains the lesser part of the answers
@@ -34,65 +36,8 @@ FORMAT = 6.0  # bits that the shortest format has of which is spoken
 ALIKE, MOSTLY = 1.0, 0.8  # by how many bits answers may differ that lose as many, and how many of them must
 NEAR = 0.75  # bits by which the errors of two mistakes differ that lose as many digits
 LISTED = 3  # mistakes that lose digits alike of which the names are said
+WRITTEN = re.compile(r"\b\d[\d,]*\b")  # a number in words
 UNKNOWN = "explained by no known mistake"
-
-
-@dataclass(frozen=True)
-class Match:
-    """How a mistake explains a case: by tensor, of those that are wrong."""
-
-    ways: dict[str, str]
-    left: tuple[str, ...]  # wrong tensors that it does not explain
-    apart: float = 0.0  # of lost digits: how many bits the errors are larger or smaller than those of the mistake
-    spared: tuple[str, ...] = ()  # gradients that are right, and that it gets wrong
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        return len(self.left), max(WAYS.index(way) for way in self.ways.values())
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A wrong answer that was looked at."""
-
-    sized: SizedCase
-    numbers: properties.Numbers
-    matches: dict[Cause, Match]
-    where: str
-    facts: list[str]
-    count: int  # of wrong elements
-    starts: tails.Starts = field(default_factory=dict)
-    bits: float = 0.0  # that its numbers have, where digits are lost
-    factors: dict[str, Scaled] = field(default_factory=dict)  # wrong tensors that are their truth times a number
-    steps: list[str] = field(default_factory=list)  # of attention, at which it goes wrong
-
-
-@dataclass
-class Operation:
-    """What is known of the answers to an operation."""
-
-    looked: dict[str, Looked] = field(default_factory=dict)
-    numbers: dict[str, properties.Numbers] = field(default_factory=dict)  # of every wrong answer
-    searches: int = 0
-    in_time: bool = True
-    gradients: bool = True
-    right: list[SizedCase] = field(default_factory=list)
-    tell_wrong: list[properties.Numbers] = field(default_factory=list)  # what the wrong cases differ in, and the right
-    tell_right: list[properties.Numbers] = field(default_factory=list)
-
-    @property
-    def causes(self) -> dict[Cause, None]:
-        return {cause: None for each in self.looked.values() for cause in each.matches}
-
-    def likely(self, most: int, but: Collection[Cause] = ()) -> list[Cause]:
-        """So many mistakes that explain most answers, and most tensors of them, in all sizes of tiles; without some."""
-        found: dict[Cause, list[tuple[int, int]]] = {}
-        for each in self.looked.values():
-            for cause, match in each.matches.items():
-                found.setdefault(cause, []).append(match.rank)
-        order = sorted(found, key=lambda c: (-len(found[c]), max(found[c])))
-        best = list(dict.fromkeys(getattr(cause, "mistake", cause) for cause in order))[:most]
-        return [cause for cause in order if getattr(cause, "mistake", cause) in best and cause not in but]
 
 
 class Chosen:
@@ -101,24 +46,54 @@ class Chosen:
     def __init__(self, known: Operation, dtype: str, plan: Plan) -> None:
         self.known, self.dtype, self.plan = known, dtype, plan
         self.conditions: dict[Cause, properties.Condition] = {}
-        self.order = sorted(self._named(), key=self._rank)
+        self._contradicted: dict[Cause, list[str]] = {}  # and the cases whose right answers speak against it
+        self.order = list(self._sound(sorted(self._named(), key=self._rank)))
 
     def _named(self) -> list[Cause]:
         """Those that no right answer contradicts, or that a condition tells apart."""
         likely = [cause for cause in sorted(self.known.causes, key=self._rank) if self._is_evident(cause)][:BEST]
-        against = self._against([cause for cause in likely if not self._is_somewhere(cause)])
+        against = self._against([cause for cause in likely if not self._is_somewhere(cause)], self._asked)
         found = list[Cause]()
         for cause in likely:
-            if numbers := against.get(cause):
+            if right := against.get(cause):
+                self._contradicted[cause] = list(right)
                 own = [each.numbers for each in self.known.looked.values() if cause in each.matches]
-                condition = conditions.separating(own, numbers)
+                condition = conditions.separating(own, list(right.values()))
                 told, all_looked = self._told(cause), len(self.known.looked)
                 few = told < max(MANY, all_looked) if self._loses(cause) else 2 * told < all_looked
-                if condition is None or few:
+                grounded = min(told, len(self.known.tell_right)) >= conditions.GROUND
+                if condition is None or few or not grounded:
                     continue
                 self.conditions[cause] = condition
             found.append(cause)
         return found
+
+    def _sound(self, causes: list[Cause]) -> Iterator[Cause]:
+        """Those without a condition, and those that no right answer which meets theirs contradicts: of the best, those
+        are asked that were not yet."""
+        checked, asked = 0, {sized.id for sized in self._asked}
+        for cause in causes:
+            condition = self.conditions.get(cause)
+            if condition is not None and checked < CHECKED:
+                tells = self.known.tell_right
+                meets = [x for x in self.known.right if x.id not in asked and x.id in tells and work(x) <= LARGEST]
+                against = self._against([cause], [x for x in meets if condition.holds(tells[x.id])][:RIGHT])
+                if against[cause]:
+                    self._contradicted[cause] += list(against[cause])
+                    continue
+                checked += 1
+            yield cause
+
+    @cached_property
+    def _nearly(self) -> list[str]:
+        """The mistake that gives most of the answers, where right ones speak against it."""
+        told = [c for c in self._contradicted if c not in self.order and 2 * self._told(c) >= len(self.known.looked)]
+        if self.order or not told or self._told(cause := min(told, key=self._rank)) < conditions.GROUND:
+            return []
+        right, looked = self._contradicted[cause], len(self.known.looked)
+        gives = f"nearly: {self._told(cause)} of {looked} answers are those of {cause.about} ({cause.id})"
+        count = f"{len(right)} right answers are" if right[1:] else "a right answer is"
+        return [Elsewhere.of(f"{gives}, but {count} not ({right[0]}{', …' if right[1:] else ''})", cause)]
 
     def _is_evident(self, cause: Cause) -> bool:
         """Whether it explains enough: most answers where digits are lost, and more than a number or two."""
@@ -133,10 +108,10 @@ class Chosen:
             return False  # a size that is chosen to fit, a few numbers that fit, or parts of few answers are chance
         return told == looked or count >= FEWEST
 
-    def _against(self, causes: list[Cause]) -> dict[Cause, list[properties.Numbers]]:
-        """The right answers that each of these would have got wrong, as what tells cases apart."""
-        found: dict[Cause, list[properties.Numbers]] = {cause: [] for cause in causes}
-        for sized in self._asked if causes else ():
+    def _against(self, causes: list[Cause], among: Iterable[SizedCase]) -> dict[Cause, dict[str, properties.Numbers]]:
+        """The right answers that each of these would have got wrong, as what tells cases apart, by their ids."""
+        found: dict[Cause, dict[str, properties.Numbers]] = {cause: {} for cause in causes}
+        for sized in among if causes else ():
             case = sized.case()
             asked = Right(case, self.dtype, self.plan)
             for cause in causes:
@@ -144,7 +119,7 @@ class Chosen:
                 in_gradients = all(n.startswith("gradients.") for match in matches for n in match.ways)
                 gradients = in_gradients and self.known.gradients
                 if not asked.is_right(cause, gradients=gradients, digits=self._rounds(cause)):
-                    found[cause].append(axes.numbers(case))
+                    found[cause][sized.id] = axes.numbers(case)
         return found
 
     @cached_property
@@ -171,6 +146,11 @@ class Chosen:
     def most_told(self) -> int:
         """How many answers that were looked at the best of them explains."""
         return self._told(self.order[0]) if self.order else 0
+
+    @property
+    def explains_most(self) -> bool:
+        """Whether something explains more than half of the answers, so that no edit of the text need be searched."""
+        return 2 * self.most_told > len(self.known.looked) or bool(self.by_factor)
 
     def _loses(self, cause: Cause) -> bool:
         """Whether most of what speaks for it are errors of its size, which others may have too."""
@@ -218,8 +198,12 @@ class Chosen:
     def said_of(self, looked: Looked) -> list[str]:
         """The lines of an answer that was looked at."""
         causes = [cause for cause in self.order if cause in looked.matches]
+        if self.most_told < len(self.known.looked) and self.by_factor:
+            return list(self.by_factor)
         if not causes:
-            late = "" if self.known.in_time else " that was tried in the time there was (--search)"
+            late, total = "", len(all_causes(looked.sized.operation))
+            if self.known.tried < total:
+                late = f": {self.known.tried:,} of {total:,} were tried in the time there was (--search)"
             tail = [f"wrong in each case that was compared: {self._tail}"] if self._tail else []
             digits = [f"loses digits{self._bits}"] if self._all_lose_as_many and not looked.facts else []
             return [
@@ -230,6 +214,7 @@ class Chosen:
                 *looked.facts,
                 *self._factors,
                 *digits,
+                *self._nearly,
             ]
         cause = causes[0]
         match = looked.matches[cause]
@@ -280,6 +265,17 @@ class Chosen:
         return relations.said_of_factors([each.factors for each in self._unknown], UNIT[self.dtype])
 
     @cached_property
+    def by_factor(self) -> list[Explanation]:
+        """The formula of the number by which all answers are their truth, if nothing else is wrong with them."""
+        looked = list(self.known.looked.values())
+        if any(sum(x.elements for x in each.factors.values()) != each.count for each in looked):
+            return []
+        return [
+            Explanation.of(line, relations.Factor(line))
+            for line in relations.formulas([each.factors for each in looked], UNIT[self.dtype])
+        ]
+
+    @cached_property
     def _tail(self) -> str:
         """What is wrong after the last whole tile in every case, and how large the tiles are."""
         return tails.words([each.starts for each in self.known.looked.values()])
@@ -287,10 +283,11 @@ class Chosen:
     @cached_property
     def _where(self) -> list[str]:
         """In which cases answers are wrong, where one condition tells them from the right ones."""
-        condition = conditions.clean(self.known.tell_wrong, self.known.tell_right)
+        right = list(self.known.tell_right.values())
+        condition = conditions.clean(list(self.known.tell_wrong.values()), right)
         if condition is None:
             return []
-        no_others = not any(map(condition.holds, self.known.tell_right))
+        no_others = not any(map(condition.holds, right))
         return [f"wrong in the cases where {condition.words}{', and in no others' if no_others else ''}"]
 
     def said_of_another(self, id: str) -> list[str]:
@@ -320,6 +317,8 @@ class Chosen:
     def _about(self, cause: Cause) -> str:
         """What it is, with the sizes of its tiles or blocks that explain the same as well, unless all do. Where it
         explains a part of an answer alone, its tiles are not those of the answer."""
+        if isinstance(cause, OfBank) and not cause.sizes and (numbers := self._in_other_numbers(cause)):
+            return f"{cause.about} ({numbers})"
         if not isinstance(cause, OfBank) or cause.sized is None:
             return cause.about
         if not cause.sizes and self._way(cause) == "partly":
@@ -329,14 +328,22 @@ class Chosen:
         alike = [c for c in others if all(c in of and of[c].rank <= of[cause].rank for of in same) and c in self.order]
         return cause.in_sizes([cause, *alike]) if len(alike) < len(others) else cause.mistake.about
 
+    def _in_other_numbers(self, cause: OfBank) -> str:
+        """Which numbers in the place of that in its words explain the same: an answer may not tell them apart."""
+        same = [each.matches for each in self.known.looked.values() if cause in each.matches]
+        alike = [
+            c for c in self.order
+            if isinstance(c, OfBank) and c.id == cause.id and c.mistake is not cause.mistake and not c.sizes
+            and all(c in of and of[c].rank <= of[cause].rank for of in same)
+        ]  # fmt: skip
+        own = set(WRITTEN.findall(cause.about))
+        numbers = {n for c in alike for n in set(WRITTEN.findall(c.about)) - own}
+        found = sorted(numbers, key=lambda n: int(n.replace(",", "")))
+        return f"{' and '.join(found)} fit{'' if found[1:] else 's'} as well" if found else ""
+
     def _only(self, cause: Cause) -> str:
-        """Where it holds, if right answers speak against it elsewhere: the condition that tells them apart, if it has
-        ground and no other right answer meets it."""
-        condition, told = self.conditions.get(cause), self._told(cause)
+        """Where it holds, if right answers speak against it elsewhere: the condition that tells them apart."""
+        condition = self.conditions.get(cause)
         if condition is None:
             return ""
-        right = self.known.tell_right
-        if min(told, len(right)) >= conditions.GROUND and not any(map(condition.holds, right)):
-            between = "" if condition.is_near else condition.between  # no case is near the limit
-            return f", in the cases where {condition.words}{between}"
-        return ", in this case alone" if told == 1 else ", in some of the cases in which it would show"
+        return f", in the cases where {condition.words}{condition.between if condition.is_near else ''}"

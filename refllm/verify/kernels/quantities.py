@@ -40,7 +40,13 @@ def of(case: Case) -> dict[str, float]:
     first = next(iter(case.inputs.values()), None)
     if first is not None and first.ndim > 1 and first.size:
         found["rows"] = first.size // first.shape[-1]
-    return {name: value for name, value in found.items() if value > 0}
+    return {name: value for name, value in found.items() if value > 0} | _slope(case)
+
+
+def _slope(case: Case) -> dict[str, float]:
+    """What a pullback is called with, where that is one number: of either sign."""
+    given = [float(x) for x in case.cotangents.values() if x.size == 1]
+    return {"dy": given[0]} if len(given) == 1 and given[0] else {}
 
 
 def counted(names: dict[str, float]) -> list[Counted]:

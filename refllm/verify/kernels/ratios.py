@@ -20,6 +20,7 @@ from refllm.verify.kernels.quantities import counted
 NEAR = 64.0  # roundings that a number may be off by which many elements give
 WINDOW, FEW = 100.0, 5  # times as far, and formulas within that, for one number to be no chance
 LISTED = 3  # numbers that are said one by one
+SLOPES = {("", "dy"): "dy is not multiplied", ("dy", ""): "dy is multiplied once more"}
 Quantities = Mapping[str, float]
 
 
@@ -38,8 +39,12 @@ class Formula(NamedTuple):
     below: str = ""
 
 
+def _root(x: float) -> float:
+    return math.sqrt(x) if x > 0 else math.nan
+
+
 ONE: tuple[tuple[str, Callable[[float], float]], ...] = (
-    ("{}", lambda n: n), ("1 / {}", lambda n: 1 / n), ("√{}", math.sqrt), ("1 / √{}", lambda n: 1 / math.sqrt(n)),
+    ("{}", lambda n: n), ("1 / {}", lambda n: 1 / n), ("√{}", _root), ("1 / √{}", lambda n: 1 / _root(n)),
     ("1 - {}", lambda n: 1 - n), ("1 / (1 - {})", lambda n: 1 / (1 - n) if n != 1 else math.nan),
     ("{}²", lambda n: n * n), ("1 / {}²", lambda n: 1 / (n * n)), ("2 {}", lambda n: 2 * n),
     ("{} / 2", lambda n: n / 2), ("({0} - 1) / {0}", lambda n: (n - 1) / n),
@@ -56,7 +61,7 @@ def formulas(names: Sequence[str]) -> Iterator[Formula]:
             yield Formula(words.format(name), lambda q, n=name, f=function: f(q[n]), *parts)  # type: ignore[misc]
     for a, b in itertools.permutations(names, 2):
         yield Formula(f"{a} / {b}", lambda q, a=a, b=b: q[a] / q[b], a, b)  # type: ignore[misc]
-        yield Formula(f"√({a} / {b})", lambda q, a=a, b=b: math.sqrt(q[a] / q[b]))  # type: ignore[misc]
+        yield Formula(f"√({a} / {b})", lambda q, a=a, b=b: _root(q[a] / q[b]))  # type: ignore[misc]
     for a, b in itertools.combinations(names, 2):
         yield Formula(f"{a} · {b}", lambda q, a=a, b=b: q[a] * q[b])  # type: ignore[misc]
         yield Formula(f"1 / ({a} · {b})", lambda q, a=a, b=b: 1 / (q[a] * q[b]))  # type: ignore[misc]
@@ -106,6 +111,8 @@ def _number(formula: Formula, case: Scaled) -> str:
 
 
 def _meaning(formula: Formula, quantities: dict[str, float]) -> str:
+    if (formula.above, formula.below) in SLOPES:
+        return f": {SLOPES[formula.above, formula.below]}"
     for part, whole, what in counted(quantities):
         n, all = quantities[part], quantities[whole]
         meanings = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy
 
@@ -31,6 +32,7 @@ CONSTANTS = {
     math.sqrt(2 / math.pi): "√(2/π)",
 }  # fmt: skip
 BORDER = "wrong index of axis"
+SEVERAL = 2  # cases of which a formula explains all answers
 TILE = 16  # the smallest whose borders are said
 
 
@@ -134,6 +136,35 @@ def factors(
         if factor and _fits(got, want, factor * want, SLACK * unit * abs(factor) * float(abs(want).max())):
             found[name] = factor, got.size
     return found
+
+
+@dataclass(frozen=True)
+class Factor:
+    """That answers are their truth times a number which a formula gives, as a cause."""
+
+    about: str
+    id: str = ""
+    issue: str | None = None
+    gradients_alone: bool = False
+
+    @property
+    def diff(self) -> list[tuple[str, list[str]]]:
+        return []
+
+    def answer(self, case: Case, dtype: str) -> None:
+        return None
+
+
+def formulas(all_factors: list[dict[str, Scaled]], unit: float) -> list[str]:
+    """For each tensor the formula of its number, if there is one for all and they are of several cases."""
+    lines = list[str]()
+    for name in dict.fromkeys(name for each in all_factors for name in each):
+        cases = [each[name] for each in all_factors if name in each]
+        formula = ratios.said(cases, unit)
+        if not formula or len(cases) < SEVERAL:
+            return []
+        lines.append(f"{said(name)}: the answer is the truth times {formula}")
+    return lines
 
 
 def said_of_factors(all_factors: list[dict[str, Scaled]], unit: float) -> list[str]:

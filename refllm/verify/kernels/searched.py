@@ -47,7 +47,8 @@ class BySearch:
         alike = f" ({others} other edit{'s give' if others > 1 else ' gives'} the same)" if others else ""
         inside = self.found.traced or self.gradients_alone or not self.found.gradients
         way = "" if inside else ", in the forward pass alone"
-        return f"the specification with {both}{way}{f': {said}' if said else ''}; found by search, no listed mistake{alike}"
+        what = f"the specification with {both}{way}{f': {said}' if said else ''}"
+        return f"{what}; found by search, no listed mistake{alike}"
 
     @property
     def diff(self) -> list[tuple[str, list[str]]]:
@@ -68,6 +69,8 @@ class BySearch:
 
 def wrong_answer(case: Case, response: Response, result: Result, text: Text, dtype: str, plan: Plan) -> Result | None:
     """A wrong answer as the search takes it; None if there is nothing that it could tell from others."""
+    if any(verdict.wrong == "zeros" for verdict in result.verdicts):  # which many an edit gives
+        return None
     gradients = response.gradients is not None and bool(case.gradients)
     whole = _with_truth(case if gradients else case.values_alone(), text, dtype, plan)
     return None if whole is None else replace(result, case=whole, response=response)
@@ -77,10 +80,12 @@ def found(
     wrong: Sequence[Result], right: Iterable[SizedCase], dtype: str, plan: Plan, seconds: float, *, gradients: bool
 ) -> BySearch | None:
     """The edit that gives these wrong answers to an operation, and that none of the right ones contradicts."""
+    if not wrong:
+        return None
     small = sorted((sized for sized in right if work(sized) <= LARGEST), key=work)
     held = [r for sized in small[:RIGHT] if (r := _right_answer(sized, dtype, plan, gradients=gradients)) is not None]
     edits = search.explained([*wrong[:WRONG], *held], _fine(dtype), seconds)
-    best = edits.get(wrong[0].case.operation) if wrong else None
+    best = edits.get(wrong[0].case.operation)
     return BySearch(best) if best is not None and best.decided else None
 
 

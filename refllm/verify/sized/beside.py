@@ -14,7 +14,7 @@ from dataclasses import replace
 from refllm.verify import runner
 from refllm.verify.case import Case
 from refllm.verify.explaining import explained
-from refllm.verify.explanation import Elsewhere, Explanation, is_said
+from refllm.verify.explanation import NOTHING_KNOWN, Elsewhere, Explanation
 from refllm.verify.runner import Implementation, Result
 
 LONGEST = 5.0  # seconds that the tiny cases of all operations may take
@@ -44,7 +44,7 @@ def _unknown(results: Sequence[Result]) -> set[str]:
     """The operations with wrong answers of which nothing explains any."""
     wrong = [result for result in results if result.status == "fail"]
     named = {r.case.operation for r in wrong if any(isinstance(x, Explanation) for x in r.diagnosis)}
-    return {r.case.operation for r in wrong if not is_said(r.diagnosis) and not r.alone} - named
+    return {r.case.operation for r in wrong if any(x.startswith(NOTHING_KNOWN) for x in r.diagnosis)} - named
 
 
 def _said(results: Sequence[Result], operations: set[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from refllm.numbers.plans import Plan
 from refllm.verify.by_laws import with_laws
 from refllm.verify.case import Case, Response
-from refllm.verify.explanation import of_earlier_calls, unexplained
+from refllm.verify.explanation import NOT_TRIED, Explanation, of_earlier_calls, unexplained
 from refllm.verify.kernels import axes
 from refllm.verify.kernels.properties import Numbers
 from refllm.verify.runner import Result
@@ -59,11 +59,12 @@ class Recognised:
         if self._recogniser is None:
             return results
         try:
+            self._recogniser.leave_out(result.case.id for result in results if result.alone)
             found = self._plans.explained(self._recogniser.explained(results, self._right, self._tells))
         except Exception as error:
             self._failed |= {result.case.id: unexplained(error) for result in results if result.wrong}
             found = results
-        found = [replace(r, diagnosis=of_earlier_calls(r.diagnosis)) if r.alone and r.wrong else r for r in found]
+        found = _of_earlier_calls(found)
         found = list(with_laws(found))
         return [
             replace(result, diagnosis=[self._failed[result.case.id]])
@@ -71,3 +72,18 @@ class Recognised:
             else result
             for result in found
         ]
+
+
+def _of_earlier_calls(results: list[Result]) -> list[Result]:
+    """What does not come again alone is explained by that, and by no mistake; nor are the other wrong answers to the
+    operation that were not tried alone."""
+    changing = {result.case.operation for result in results if result.alone and result.wrong}
+    found = list[Result]()
+    for result in results:
+        said = [line for line in result.diagnosis if not isinstance(line, Explanation)]
+        if result.alone and result.wrong:
+            result = replace(result, diagnosis=of_earlier_calls(said, result.after))
+        elif result.wrong and result.alone is None and result.case.operation in changing:
+            result = replace(result, diagnosis=[NOT_TRIED, *said])
+        found.append(result)
+    return found

@@ -109,3 +109,26 @@ def test_a_mean_of_other_places_is_named_as_it_is(operation: str, function: Any,
     lines = [line for result in found for line in result.diagnosis]
     assert found
     assert any(words in line for line in lines), lines
+
+
+def test_a_gradient_without_what_the_pullback_was_called_with_is_the_truth_over_it() -> None:
+    cases = [Scaled(1 / dy, has(dy=dy), 100) for dy in (-8.0, 0.375, 1.28)]
+    assert said(cases, UNIT).startswith("1 / dy (")
+    assert said(cases, UNIT).endswith(": dy is not multiplied")
+    twice = [Scaled(dy, has(dy=dy), 100) for dy in (-8.0, 0.375, 1.28)]
+    assert said(twice, UNIT).endswith(": dy is multiplied once more")
+
+
+@pytest.mark.every
+def test_a_loss_whose_gradient_forgets_dy_is_explained_by_that_in_all_cases() -> None:
+    def cross_entropy(logits: Any, **how: Any) -> Any:
+        loss, back = TEXT["cross_entropy"](logits, **how)
+        forgets = how["reduction"] != "none"
+        return loss, lambda dy: back(numpy.ones_like(dy) if forgets else dy)
+
+    functions = {"cross_entropy": cross_entropy}
+    found = told(Functions("mine", functions, {}, ("float64", "float32")), "cross_entropy", "float32", seconds=2)
+    assert found
+    for result in found:
+        assert result.diagnosis[0].startswith("gradient of logits: the answer is the truth times 1 / dy (")
+        assert result.diagnosis[0].endswith("dy is not multiplied")

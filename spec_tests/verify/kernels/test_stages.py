@@ -13,7 +13,7 @@ from refllm.numbers import plans
 from refllm.verify import corpus
 from refllm.verify.adapter import Functions
 from refllm.verify.case import Case, Response
-from refllm.verify.kernels.diagnosis import _Looker
+from refllm.verify.kernels.looker import Looker
 from refllm.verify.runner import Result
 from refllm.verify.sized import cases, judge
 from refllm.verify.sized.recognised import Recognised
@@ -29,7 +29,7 @@ def lines(function: Callable[..., Any]) -> list[str]:
     found: list[str] = []
 
     def seen(sized: cases.SizedCase, case: Case, response: Response, result: Result, text: judge.Text) -> None:
-        found.extend(_Looker(case, response, text, "float32", PLAN).steps())
+        found.extend(Looker(case, response, text, "float32", PLAN).steps())
 
     with numpy.errstate(all="ignore"):
         list(

@@ -60,4 +60,5 @@ def test_what_the_tiny_cases_name_is_no_explanation_of_the_sized_ones() -> None:
 
 
 class _Cause:
-    diff = list[Any]()
+    def __init__(self) -> None:
+        self.diff = list[Any]()
