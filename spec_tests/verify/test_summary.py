@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from refllm.verify import corpus, mutants
-from refllm.verify.explanation import ALONE, OF_CALLS, Explanation
+from refllm.verify.explanation import ALONE, NOT_COMPARED, OF_CALLS, Elsewhere, Explanation
 from refllm.verify.runner import Result
 from refllm.verify.summary import summary
 
@@ -59,3 +59,16 @@ def test_what_is_seen_of_one_answer_is_not_said_of_the_others(five: list[Result]
 
 def test_answers_that_were_held_against_nothing_are_not_called_unexplained(five: list[Result]) -> None:
     assert summary([replace(result, diagnosis=[]) for result in five], []) == []
+
+
+def test_answers_that_were_not_compared_are_counted_apart(five: list[Result]) -> None:
+    results = [replace(five[0], diagnosis=[known()]), *(replace(r, diagnosis=[NOT_COMPARED]) for r in five[1:3])]
+    [line] = summary(results, results[0].diagnosis)
+    assert line.startswith("2 of 3 wrong answers were not compared")
+    assert f"({five[1].case.id}, {five[2].case.id})" in line
+
+
+def test_what_comes_near_explains_nothing(five: list[Result]) -> None:
+    near = Elsewhere.of("nearly: another", known().cause)
+    results = [replace(result, diagnosis=[NOTHING, near]) for result in five]
+    assert summary(results, results[0].diagnosis)[0].startswith("none of the 5 wrong answers is explained")
