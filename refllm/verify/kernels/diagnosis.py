@@ -40,13 +40,14 @@ MANY, FEW_LEFT = 16, 6  # mistakes that the second answer is held against, and t
 FEW = 3  # mistakes that such an answer is held against
 DIGITS = (0, WAYS.index("digits"))  # of a match: everything is explained, as lost digits
 FACTS = 4  # wrong answers of which it is said what they have in common with the truth
-RESERVED = 0.3  # the share of the time that is kept for edits of the plain text, once all mistakes were tried in vain
+RESERVED, LITTLE = 0.3, 0.15  # the shares of the time that are kept for edits of the plain text: once all mistakes were
+# tried in vain, and before that
 
 
 class Recogniser:
     def __init__(self, dtype: str, plan: Plan, seconds: float) -> None:
         self.dtype, self.plan, self.left = dtype, plan, seconds
-        self._reserved, self._pace = RESERVED * seconds, 1.0
+        self._seconds, self._pace = seconds, 1.0
         self.known: dict[str, Operation] = {}
         self._kept: dict[str, list[tuple[Looked, Looker]]] = {}  # small answers, for what is found later
         self._all: dict[str, list[tuple[Looked, Looker]]] = {}  # and those that are held against an edit of the text
@@ -101,7 +102,9 @@ class Recogniser:
         if any(match.rank < DIGITS for match in matches.values()) or known.searches >= SEARCHES:
             return matches
         known.searches += 1
-        clock.seconds = max(0.0, self.left - (self._reserved if known.searches > 1 else 0.0)) * 0.5
+        all_tried = known.tried >= len(causes(operation))
+        reserved = (RESERVED if all_tried else LITTLE) * self._seconds if known.searches > 1 else 0.0
+        clock.seconds = max(0.0, self.left - reserved) * 0.5
         found, known.tried = looker.search(operation, clock, set(known.causes), known.tried)
         self._pace = clock.pace
         return matches | found
