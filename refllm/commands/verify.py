@@ -285,8 +285,8 @@ def _reported(
         large_results = watched.explained(large_results)
         if tries_laws and options.search and interrupted is None:
             large_results = beside_tiny(
-                implementation, large_results, golden.cases.values(), options.dtype, golden.C, watched.left,
-                casts=options.cast, values=options.values, done=results,
+                implementation, large_results, golden.cases.values(), options.dtype, golden.C,
+                watched.left, watched.gives, casts=options.cast, values=options.values, done=results,
             )  # fmt: skip
     results += large_results
     chosen = [f" --{name} {shlex.quote(text)}" for name in ("level", "only") for text in getattr(options, name) or []]

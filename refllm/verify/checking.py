@@ -136,10 +136,11 @@ def check(
     results = list(trying.held(mine, results, dtype, corpus_.C, LAWS)) if laws else results
     results = explained(results, dtype, corpus_.C, search)
     sized = [case for case in found if isinstance(case, SizedCase)]
-    large, left = _at_size(mine, sized, dtype, rounding, values=values, laws=laws, search=search)
+    watched = Recognised(dtype, rounding, search)
+    large = _at_size(mine, sized, dtype, rounding, watched if search else None, values=values, laws=laws)
     if search:
-        tiny = corpus_.cases.values()
-        large = beside_tiny(mine, large, tiny, dtype, corpus_.C, left, values=values, done=results)
+        tiny, how = corpus_.cases.values(), (dtype, corpus_.C, watched.left, watched.gives)
+        large = beside_tiny(mine, large, tiny, *how, values=values, done=results)
     results += large
     report = Report(
         name, _call(name, operation, dtype, arrays, signatures, size), dtype, corpus_.C, corpus_.spec_version, results,
@@ -157,18 +158,17 @@ def sized_of(golden: corpus.Corpus) -> list[SizedCase]:
 
 
 def _at_size(
-    mine: Functions, cases: list[SizedCase], dtype: str, plan: plans.Plan, *, values: bool, laws: bool, search: float
-) -> tuple[list[Result], float]:
-    """What comes out of sized cases, with the laws at their sizes and what explains the wrong ones; and the seconds
-    that are left of the search."""
+    mine: Functions, cases: list[SizedCase], dtype: str, plan: plans.Plan, watched: Recognised | None, *,
+    values: bool, laws: bool,
+) -> list[Result]:  # fmt: skip
+    """What comes out of sized cases, with the laws at their sizes and what explains the wrong ones."""
     if not cases:
-        return [], search
-    watched = Recognised(dtype, plan, search)
-    seen = watched.look if search else None
+        return []
+    seen = None if watched is None else watched.look
     results = list(judge.run(mine, cases, dtype, plan, values=values, seen=seen))
     if laws:
         results = list(held_at_size(mine, cases, results, dtype, plan, LAWS))
-    return watched.explained(results), watched.left
+    return results if watched is None else watched.explained(results)
 
 
 def _functions(what: Any, operation: str | None, signatures: str | None) -> tuple[dict[str, Any], str]:

@@ -130,6 +130,14 @@ class Recogniser:
                         each[operation] = [(one, it) for one, it in each.get(operation, ()) if one.sized.id != id]
                 self._wrong[operation] = [r for r in self._wrong.get(operation, ()) if r.case.id != id]
 
+    def gives(self, operation: str, cause: object) -> bool:
+        """Whether what explains the tiny cases of an operation gives most of its wrong answers too, or may do so: none
+        was small enough to be kept."""
+        made = searched.cause_of(cause)
+        kept = sorted(self._all.get(operation, ()), key=lambda each: work(each[0].sized))[:FEW]
+        told = sum(looker.match(made) is not None for _, looker in kept) if made is not None else 0
+        return not kept or 2 * told > len(kept)
+
     def _search_the_text(self, chosen: dict[str, Chosen]) -> None:
         """Where known mistakes explain no more than half of the answers to an operation, an edit of its text may."""
         for operation, wrong in self._wrong.items():
@@ -187,4 +195,4 @@ class Recogniser:
         if result.status != "fail" or chosen is None or result.case.id in chosen.known.looked:
             return result
         said = chosen.said_of_another(result.case.id)
-        return replace(result, diagnosis=said or [NOT_COMPARED] if chosen.order else said)
+        return replace(result, diagnosis=said or ([NOT_COMPARED] if chosen.order or chosen.by_factor else []))

@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refllm.numbers.plans import Plan
 from refllm.verify import plain, search
 from refllm.verify.case import Case, Response, Truth
 from refllm.verify.imitations import SLACK
+from refllm.verify.kernels.causes import Cause, OfBank
+from refllm.verify.mutants import Edited
 from refllm.verify.runner import Result
 from refllm.verify.sized.cases import SizedCase
 from refllm.verify.sized.evaluate import Expected
 from refllm.verify.sized.judge import Text
 from refllm.verify.sized.work import work
 from refllm.verify.tolerance import UNIT
-
-if TYPE_CHECKING:
-    from refllm.verify.search import Found
 
 LARGEST = 1_000_000  # the work of a case that is searched (sized.work)
 WRONG, RIGHT = 6, 8  # cases that edits are held against while it is searched
@@ -35,7 +34,7 @@ FINE = "float32"  # what is allowed beside the plan are roundings of it, in ever
 class BySearch:
     """What the search found, as a cause."""
 
-    found: Found
+    found: search.Found
     id: str = ""
     issue: str | None = None
 
@@ -65,6 +64,13 @@ class BySearch:
     def answer(self, case: Case, dtype: str) -> Response | None:
         traced = self.found.traced and bool(case.cotangents)
         return plain.answer(case, dtype, self._functions, traced=traced, values=not case.cotangents)
+
+
+def cause_of(what: object) -> Cause | None:
+    """What explains tiny cases, as a cause of sized ones; None if it is no edit of the text."""
+    if isinstance(what, search.Found):
+        return BySearch(what)
+    return OfBank(what) if isinstance(what, Edited) else None
 
 
 def wrong_answer(case: Case, response: Response, result: Result, text: Text, dtype: str, plan: Plan) -> Result | None:

@@ -8,7 +8,8 @@ A mistake of the formula shows in a few numbers too, and there the whole of the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from refllm.verify import runner
@@ -17,15 +18,17 @@ from refllm.verify.explaining import explained
 from refllm.verify.explanation import NOTHING_KNOWN, Elsewhere, Explanation
 from refllm.verify.runner import Implementation, Result
 
+Gives = Callable[[str, object], bool]
 LONGEST = 5.0  # seconds that the tiny cases of all operations may take
 
 
 def beside_tiny(
     implementation: Implementation, results: Sequence[Result], tiny: Iterable[Case], dtype: str, C: float,
-    seconds: float, *, casts: bool = False, values: bool = False, done: Sequence[Result] = (),
+    seconds: float, gives: Gives, *, casts: bool = False, values: bool = False, done: Sequence[Result] = (),
 ) -> list[Result]:  # fmt: skip
     """The results of sized cases, those of operations of which nothing is known with what their tiny cases say. `done`
-    are results of tiny cases that are there already; the others are asked for."""
+    are results of tiny cases that are there already; the others are asked for. What explains most of the tiny ones is
+    named if it `gives` the answers to sized ones too."""
     unknown, end = _unknown(results), time.monotonic() + LONGEST
     asked = list[Case]()
     for case in tiny if unknown else ():
@@ -36,7 +39,7 @@ def beside_tiny(
         found.append(result)
         if time.monotonic() > end:
             break
-    said = _said([*done, *explained(runner.settled(found, dtype, C), dtype, C, max(seconds, 0.0))], unknown)
+    said = _said([*done, *explained(runner.settled(found, dtype, C), dtype, C, max(seconds, 0.0))], unknown, gives)
     return [_with(result, said) for result in results]
 
 
@@ -47,7 +50,7 @@ def _unknown(results: Sequence[Result]) -> set[str]:
     return {r.case.operation for r in wrong if any(x.startswith(NOTHING_KNOWN) for x in r.diagnosis)} - named
 
 
-def _said(results: Sequence[Result], operations: set[str]) -> dict[str, str]:
+def _said(results: Sequence[Result], operations: set[str], gives: Gives) -> dict[str, str]:
     """A line for each operation."""
     found = dict[str, str]()
     for operation in operations:
@@ -60,9 +63,17 @@ def _said(results: Sequence[Result], operations: set[str]) -> dict[str, str]:
             found[operation] = f"its {cases} pass{'' if ran[1:] else 'es'}: it is wrong at larger sizes alone"
             continue
         share = f"{len(wrong)} of its {cases} fail{'' if wrong[1:] else 's'} as well (--size all shows them)"
-        line = next((x for r in wrong for x in r.diagnosis if isinstance(x, Explanation)), None)
-        found[operation] = share if line is None else Elsewhere.of(f"{share}: {line}", line.cause)
+        line = _most(wrong)
+        named = line is not None and gives(operation, line.cause)
+        found[operation] = Elsewhere.of(f"{share}: {line}", line.cause) if line is not None and named else share
     return found
+
+
+def _most(wrong: Sequence[Result]) -> Explanation | None:
+    """The line that names what explains more than half of these."""
+    lines = [x for r in wrong for x in r.diagnosis[:1] if isinstance(x, Explanation)]
+    counts = Counter(line.cause for line in lines)
+    return next((line for line in lines if 2 * counts[line.cause] > len(wrong)), None)
 
 
 def _with(result: Result, said: dict[str, str]) -> Result:

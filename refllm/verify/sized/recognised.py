@@ -54,10 +54,14 @@ class Recognised:
         """Seconds that are left for explanations."""
         return self._how[2] if self._recogniser is None else max(0.0, self._recogniser.left)
 
+    def gives(self, operation: str, cause: object) -> bool:
+        """Whether what explains the tiny cases of an operation gives its wrong answers to sized ones too."""
+        return self._recogniser is None or self._recogniser.gives(operation, cause)
+
     def explained(self, results: list[Result]) -> list[Result]:
         """The results, each wrong one with what explains it."""
         if self._recogniser is None:
-            return results
+            return _of_earlier_calls(results)
         try:
             self._recogniser.leave_out(result.case.id for result in results if result.alone)
             found = self._plans.explained(self._recogniser.explained(results, self._right, self._tells))

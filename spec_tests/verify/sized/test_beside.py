@@ -51,7 +51,7 @@ class Never:
 def test_nothing_is_asked_where_all_is_right() -> None:
     case = check(lambda x: x, "relu", only="FFN/relu-grid", search=0, laws=False).report.results[0].case
     right = [Result(case, "pass", "")]
-    assert beside_tiny(Never(), right, [case], "float32", 8.0, 1.0) == right
+    assert beside_tiny(Never(), right, [case], "float32", 8.0, 1.0, lambda *_: True) == right
 
 
 def test_what_the_tiny_cases_name_is_no_explanation_of_the_sized_ones() -> None:
