@@ -1,18 +1,21 @@
 """Measure the tolerance: the worst error that each correct implementation makes, in units of u (S + |t| + max|t|).
 
     python scripts/calibrate.py            prints a table; the factor C of golden/MANIFEST.json must stay above it
-    python scripts/calibrate.py --only SDPA    the implementations whose name holds this
+    python scripts/calibrate.py --only SDPA --dtype float16    the implementations whose name holds this
 
 The implementations: refllm as it is; refllm with every sum in the reverse order; with every sum in a wider type; and,
-where they are installed, PyTorch, JAX and their fused kernels (fused_kernels.py). A correct implementation that is
-worse than the table is a reason to raise C.
+where they are installed, PyTorch, JAX, ONNX Runtime and fused kernels (fused_kernels.py). A correct implementation that
+is worse than the table is a reason to raise C. The units are the same in every precision; what a run allows in bfloat16
+and float16 is less, and the last column has what is wrong in a run.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import numpy  # noqa: E402
 
 import fused_kernels  # noqa: E402  (beside this file)
 from refllm.parameters import map_leaves  # noqa: E402  (from this checkout)
-from refllm.verify import adapter, corpus, reference, runner  # noqa: E402
+from refllm.verify import adapter, corpus, reference, runner, tolerance  # noqa: E402
 from refllm.verify.case import Case  # noqa: E402
 
 
@@ -112,38 +115,60 @@ def implementations() -> Iterator[tuple[str, adapter.Functions, tuple[str, ...]]
     yield "NumPy, sums in a wider type", summing(Wide), reference.DTYPES
     for name, module in (("PyTorch", "torch"), ("JAX", "jax")):
         if fused_kernels.installed(module):
-            found = adapter.from_file(ROOT / "scripts" / "adapters" / f"{module}_adapter.py")
+            found = _in_every_dtype(module)
             yield f"{name} {sys.modules[module].__version__}", found, found.dtypes
             yield from fused_kernels.of_torch(found) if module == "torch" else fused_kernels.of_jax(found)
+    if fused_kernels.installed("onnxruntime"):
+        os.environ["ONNX_BY"] = "runtime"
+        yield "ONNX Runtime", _in_every_dtype("onnx"), ("float32", "float16")
 
 
-def worst(implementation: adapter.Functions, cases: list[Case], dtype: str, C: float) -> tuple[int, int, float, str]:
-    """Cases judged, cases that gave no number, and the worst ratio with C = 1 and its case.
+def _in_every_dtype(name: str) -> adapter.Functions:
+    found = adapter.from_file(ROOT / "scripts" / "adapters" / f"{name}_adapter.py")
+    return adapter.Functions(name, found.functions, found.conventions, fused_kernels.EVERY, found.use_dtype)
+
+
+def worst(implementation: adapter.Functions, cases: list[Case], dtype: str, C: float) -> tuple[int, float, str, str]:
+    """Cases judged, the worst ratio with C = 1 of those that are right in a run with its case, and those that are not.
 
     Which cases a dtype can decide at all depends on C, so it is the manifest's that they are chosen with.
     """
-    judged, broken, largest, where = 0, 0, 0.0, ""
+    judged, largest, where, wrong = 0, 0.0, "", list[str]()
     for result in runner.run(implementation, cases, dtype, C):
-        ratio = result.ratio
-        if result.status == "fault" or (ratio is not None and ratio == float("inf")):
-            broken += 1
-        elif ratio is not None:
+        if result.failed:
+            wrong.append(result.case.id)
+        elif result.response is not None and result.ratio is not None:
             judged += 1
-            largest, where = max((largest, where), (ratio * C, result.case.id))
-    return judged, broken, largest, where
+            largest, where = max((largest, where), (_ratio(result, dtype), result.case.id))
+    return judged, largest, where, ", ".join(wrong)
+
+
+def _ratio(result: runner.Result, dtype: str) -> float:
+    """The worst error of an answer in units of u (S + |t| + max|t|)."""
+    case, response, found = result.case, result.response, [0.0]
+    assert response is not None
+    for truths, given in ((case.outputs, response.outputs), (case.gradients, response.gradients or {})):
+        for name in truths.keys() & given.keys():
+            truth, y = replace(truths[name], most=None), numpy.asarray(given[name])
+            if truth.condition is not None and y.dtype.kind == "f" and y.size:
+                of_all = tolerance.ratios(y, truth, dtype, 1 / tolerance.SHARE[dtype])
+                found.append(float(of_all.max()))
+    return max(found)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure the worst error of correct implementations.")
     parser.add_argument("--only", default="", metavar="TEXT", help="implementations whose name holds TEXT")
+    parser.add_argument("--dtype", default="", help="this precision alone")
     chosen = parser.parse_args(arguments)
     golden = corpus.load(corpus.folder(None))
     cases = [case for case in golden.cases.values() if case.level > 0]
-    print("| implementation | dtype | cases | without a number | worst, C = 1 | its case |\n|---|---|---|---|---|---|")
+    print("| implementation | dtype | cases | worst, C = 1 | its case | wrong in a run |\n|---|---|---|---|---|---|")
     for name, implementation, dtypes in implementations():
         for dtype in dtypes if chosen.only in name else ():
-            judged, broken, ratio, where = worst(implementation, cases, dtype, golden.C)
-            print(f"| {name} | {dtype} | {judged} | {broken} | {ratio:.2f} | {where} |", flush=True)
+            if chosen.dtype in ("", dtype):
+                judged, ratio, where, wrong = worst(implementation, cases, dtype, golden.C)
+                print(f"| {name} | {dtype} | {judged} | {ratio:.2f} | {where} | {wrong} |", flush=True)
     print(f"\nThe manifest has C = {golden.C:g}.")
     return 0
 

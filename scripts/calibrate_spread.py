@@ -66,11 +66,12 @@ def measured(only: str, problem: str, dtype: str, profile: str, *, write: bool =
 def _measure(problem, profile, there, dtype, found, refused) -> None:  # type: ignore[no-untyped-def]
     known: dict[tuple[str, str], Expected] = {}
     for name, functions, use, fits in there:
-        for run, plan in fits.items():
+        for run, said in fits.items():
             if problem.operation not in functions or dtype not in run:
                 continue
+            plan = spread_libraries.in_words(said)
             if (run, plan) not in known:
-                known[run, plan] = Expected(problem, profile, plans.plan(plan, run))
+                known[run, plan] = Expected(problem, profile, plans.plan(said, run))
             try:
                 use(run)
                 z = known[run, plan].distances(functions[problem.operation], CARRIERS[run])

@@ -37,7 +37,7 @@ def of_torch(found: adapter.Functions) -> Kernels:
         yield f"PyTorch SDPA, {name}", adapter.Functions(name, functions, {}, EVERY, _use(found)), EVERY
     chosen.clear()
     functions = {operation: _compiled(found, operation) for operation in COMPILED}
-    yield f"torch.compile {torch.__version__}", adapter.Functions("compiled", functions, {}, EVERY), ("float32",)
+    yield f"torch.compile {torch.__version__}", adapter.Functions("compiled", functions, {}, EVERY, _use(found)), EVERY
 
 
 def _use(found: adapter.Functions) -> Callable[[str], object]:

@@ -61,11 +61,14 @@ class Planned(Arithmetic):
         return found
 
     def stored(self, x: Any, dtype: str) -> Any:
-        """x as a number of that type."""
-        if not isinstance(x, Spread) or x.held == dtype or FORMATS[dtype].unit <= self.unit:
+        """x as a number of that type. One that the arithmetic has rounded itself may still be beyond it."""
+        if not isinstance(x, Spread) or x.held == dtype:
             return x
-        own = numbers(lambda part: part.own + _of_storing(part, FORMATS[dtype]), x)
-        return Spread(x.value, own, self, dtype, x.shared, x.kinds)
+        if FORMATS[dtype].unit > self.unit:
+            own = numbers(lambda part: part.own + _of_storing(part, FORMATS[dtype]), x)
+            return Spread(x.value, own, self, dtype, x.shared, x.kinds)
+        further = numbers(lambda part: numpy.where(_beyond(part, FORMATS[dtype]), math.inf, 0.0), x)
+        return Spread(x.value, x.own + further, self, x.held, x.shared, x.kinds) if further.any() else x
 
     def times(self, a: Spread, b: Spread) -> Spread:
         """Of what two factors share, c ξ and d ξ, the product has c d ξ² besides: it may be all that is left where the
@@ -203,5 +206,12 @@ def _of_storing(x: Spread, format: Format) -> Array:
         if format.gradual:  # below the smallest normal number the spacing is that above it, every error being as likely
             rounding = numpy.where(abs(y) < format.smallest, (format.unit * format.smallest) ** 2 / 3, rounding)
         own = numpy.where(exact, 0, rounding)
-        beyond = numpy.isfinite(y) & (numpy.abs(y) > format.largest * (1 + format.unit / 2))
-        return numpy.where(beyond, math.inf, numpy.where(numpy.isfinite(y), own, 0))
+        return numpy.where(_beyond(x, format), math.inf, numpy.where(numpy.isfinite(y), own, 0))
+
+
+def _beyond(x: Spread, format: Format) -> Array:
+    """Where a finite number overflows the type, or may: what a right implementation has of it is off."""
+    least = format.largest * (1 + format.unit / 2)
+    with numpy.errstate(all="ignore"):
+        found: Array = numpy.isfinite(x.value) & (numpy.abs(x.value) + _REACH * numpy.sqrt(x.variance) > least)
+    return found

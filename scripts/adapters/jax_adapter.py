@@ -53,7 +53,7 @@ def attend(q, k, v, *, causal, allowed):
 
 
 def some_softmax(x, mask=None):
-    mask = x > -jnp.inf if mask is None else mask
+    mask = x != -jnp.inf if mask is None else mask  # which NaN is
     some = mask.any(-1, keepdims=True)  # a row without a number is zero here, NaN in JAX
     return jnp.where(some, jax.nn.softmax(jnp.where(mask, x, jnp.where(some, -jnp.inf, 0))), 0)
 

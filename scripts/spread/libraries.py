@@ -21,9 +21,16 @@ from spread import orders
 ADAPTERS = Path(__file__).resolve().parents[1] / "adapters"
 Functions = Mapping[str, Callable[..., Any]]
 # name, functions, what sets the dtype of a run, and the plans that fit it by dtype
-Implementation = tuple[str, Functions, Callable[[str], object], Mapping[str, str]]
+PlanSaid = str | Mapping[str, Any]
+NARROW: PlanSaid = {"stored": {"*": "dtype"}, "accumulate": "dtype", "factors": "dtype"}
+Implementation = tuple[str, Functions, Callable[[str], object], Mapping[str, PlanSaid]]
 ALL = ("float32", "bfloat16", "float16")
 PACKAGES = {"PyTorch": "torch", "torch": "torch", "JAX": "jax", "jax": "jax", "ONNX": "onnxruntime"}
+
+
+def in_words(plan: PlanSaid) -> str:
+    """What a plan is called in a table."""
+    return plan if isinstance(plan, str) else "all in the dtype"
 
 
 def version(name: str) -> str:
@@ -72,7 +79,7 @@ def _of_torch() -> Iterator[Implementation]:
     make = found.functions["differentiable"]
     eager = {name: f for name, f in found.functions.items() if name not in ATTENTION}
     eager |= {"attention": make(plain_attention), "rms_norm": make(_rms_norm), "adamw": _Steps(found, "AdamW")}
-    eager["clip_by_global_norm"] = _clip
+    eager["clip_by_global_norm"] = clipping(found)
     use = _use(found)
     narrow = {"float32": "eager", "bfloat16": "narrow", "float16": "narrow"}
     yield "PyTorch, eager", eager, use, narrow
@@ -136,14 +143,23 @@ class _Steps:
         return self.update(*arrays, **keywords)
 
 
-def _clip(g: list[Any], *, clip: float) -> Any:
-    import torch
+def clipping(found: adapter.Functions, clip_: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """`clip_grad_norm_` on gradients of the dtype of the run. It divides by the norm plus 1e-6, which is another
+    formula in float64 alone: beside a norm of some size that vanishes."""
+    tensor, array = found.functions["tensor"], found.functions["array"]
 
-    parameters = [torch.nn.Parameter(torch.zeros(x.shape, dtype=torch.float32)) for x in g]
-    for parameter, x in zip(parameters, g, strict=True):
-        parameter.grad = torch.tensor(x, dtype=torch.float32)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
-    return norm.numpy(), [parameter.grad.numpy() for parameter in parameters]
+    def clip_by_global_norm(g: list[Any], *, clip: float) -> Any:
+        import torch
+
+        if any(x.dtype == "float64" for x in g):
+            raise NotImplementedError("clip / (norm + 1e-6)")
+        parameters = [torch.nn.Parameter(torch.zeros_like(tensor(x))) for x in g]
+        for parameter, x in zip(parameters, g, strict=True):
+            parameter.grad = tensor(x)
+        norm = (clip_ or torch.nn.utils.clip_grad_norm_)(parameters, clip)
+        return array(norm), [array(parameter.grad) for parameter in parameters]
+
+    return clip_by_global_norm
 
 
 def _of_jax() -> Iterator[Implementation]:
@@ -152,7 +168,7 @@ def _of_jax() -> Iterator[Implementation]:
     import fused_kernels
 
     found = adapter.from_file(ADAPTERS / "jax_adapter.py")
-    yield "JAX, jit", found.functions, _use(found), dict.fromkeys(ALL, "eager")
+    yield "JAX, jit", found.functions, _use(found), {"float32": "eager", "bfloat16": NARROW, "float16": NARROW}
     for name, kernels, dtypes in fused_kernels.of_jax(found):
         plans = {dtype: "eager" for dtype in dtypes if dtype != "float64"}
         yield name, kernels.functions, _use(found), plans

@@ -15,13 +15,11 @@ from refllm.verify import adapter, plugging, reference
 from refllm.verify.adapter import Functions
 from refllm.verify.kernels import bank
 from refllm.verify.kernels.in_type import in_type
-from spread import libraries, orders
+from spread import composed, libraries, orders
 
-PlanSaid = str | Mapping[str, Any]
-NARROW: PlanSaid = {"stored": {"*": "dtype"}, "accumulate": "dtype", "factors": "dtype"}
-IN_WORDS = "all in the dtype"  # of that plan
 WIDE = ("float64", "float32")
 SLOW = 300_000  # the work of a case for sums that are written out in NumPy
+STEPS = 9  # of a recurrent layer that is compiled
 EVERY = ("float64", *libraries.ALL)
 
 
@@ -31,7 +29,7 @@ class Whole:
 
     name: str
     parts: Callable[[], list[Functions]]
-    fits: Mapping[str, PlanSaid]
+    fits: Mapping[str, libraries.PlanSaid]
     most: int = 1_000_000  # the work of a case that it is given (sized.work)
 
 
@@ -45,7 +43,7 @@ def implementations() -> Iterator[Whole]:
     yield Whole("NumPy in tiles and blocks", lambda: [in_type(kernels, dtype) for dtype in EVERY[1:]] + [kernels],
                 dict.fromkeys(EVERY, "fused"))  # fmt: skip
     eager = dict.fromkeys(EVERY, "eager")
-    by_torch: dict[str, PlanSaid] = {**eager, "bfloat16": "narrow", "float16": "narrow"}
+    by_torch: dict[str, libraries.PlanSaid] = {**eager, "bfloat16": "narrow", "float16": "narrow"}
     if libraries.installed("torch"):
         yield Whole("PyTorch, eager", _eager, by_torch)
         for name in ("math", "flash"):
@@ -53,7 +51,10 @@ def implementations() -> Iterator[Whole]:
             yield Whole(f"PyTorch SDPA, {name}", lambda name=name: _of_sdpa(name), plans)  # type: ignore[misc]
         yield Whole("torch.compile", _compiled, by_torch)
     if libraries.installed("jax"):
-        yield Whole("JAX, jit", _of_jax, {"float32": "eager", "bfloat16": NARROW, "float16": NARROW})
+        narrow: dict[str, libraries.PlanSaid] = dict.fromkeys(("bfloat16", "float16"), libraries.NARROW)
+        in_jax = dict.fromkeys(WIDE, "eager") | narrow
+        yield Whole("JAX, jit", _of_jax, in_jax)
+        yield Whole("jax.nn, Flax, Optax", _jax_tables, in_jax)
     if libraries.installed("onnxruntime"):
         yield Whole("ONNX Runtime", _of_onnx, {"float32": "fused", "float16": "eager"})
 
@@ -76,9 +77,17 @@ def _own(name: str) -> Functions:
 def _eager() -> list[Functions]:
     """PyTorch as it is called, but that attention is one operation after the other."""
     found = _own("torch")
-    plain = found.functions["differentiable"](libraries.plain_attention)
+    make = found.functions["differentiable"]
+    plain = make(libraries.plain_attention)
     tables = _by_table("torch", "torch.nn.functional", "torch", "torch.nn", "torch.optim", "torch.nn.utils")
-    return [_of({"attention": plain}, found.use_dtype), *tables, found]
+    clip = libraries.clipping(found)
+    own = _of({"attention": plain, "clip_by_global_norm": clip}, found.use_dtype)
+    return [own, *tables, found, _of(_composed_in_torch(found, make), found.use_dtype)]
+
+
+def _composed_in_torch(found: Functions, make: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    lines = composed.of_torch(found.functions, libraries.plain_attention)
+    return {name: make(forward) for name, forward in lines.items()}
 
 
 def _of_sdpa(name: str) -> list[Functions]:
@@ -103,7 +112,11 @@ def _compiled() -> list[Functions]:
     make = found.functions["differentiable"]
     forwards = {n: inspect.getclosurevars(f).nonlocals.get("forward") for n, f in found.functions.items()
                 if inspect.isfunction(f)}  # fmt: skip
-    compiled = {n: make(torch.compile(f)) for n, f in forwards.items() if f}
+    compiled = {n: make(torch.compile(_few_steps(n, f))) for n, f in forwards.items() if f}
+    compiled |= _composed_in_torch(found, lambda f: make(torch.compile(f)))
+    for name, rule in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+        compiled[name] = found.functions["optimiser"](_compiled_rule(rule))
+    compiled["clip_by_global_norm"] = libraries.clipping(found, torch.compile(torch.nn.utils.clip_grad_norm_))
     named = {
         "scaled_dot_product_attention": torch.nn.functional.scaled_dot_product_attention,
         "logsumexp": torch.logsumexp, "rms_norm": torch.nn.functional.rms_norm,
@@ -115,14 +128,47 @@ def _compiled() -> list[Functions]:
     return [table, _of(compiled, found.use_dtype)]
 
 
+def _compiled_rule(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """An optimiser whose step is compiled."""
+    import torch
+
+    def made(*parameters: Any, **how: Any) -> Any:
+        chosen = rule(*parameters, **how)
+        chosen.step = torch.compile(chosen.step)
+        return chosen
+
+    return made
+
+
+def _few_steps(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Inductor unrolls the steps of a recurrent layer: it is given those of a few."""
+    if name not in ("rnn", "lstm"):
+        return forward
+
+    def of_few(x: Any, *others: Any, **keywords: Any) -> Any:
+        if x.shape[1] > STEPS:
+            raise NotImplementedError(f"more than {STEPS} steps")
+        return forward(x, *others, **keywords)
+
+    return of_few
+
+
 def _of_jax() -> list[Functions]:
     """The lines of the adapter under jit, and the libraries' own functions for the rest."""
-    return [_own("jax"), *_by_table("jax", "jax.nn", "jax.numpy", "optax", "flax.linen")]
+    found = _own("jax")
+    lines = composed.of_jax(found.functions)
+    make = found.functions["differentiable"]
+    return [found, *_jax_tables(), _of({n: make(f) for n, f in lines.items()}, found.use_dtype)]
+
+
+def _jax_tables() -> list[Functions]:
+    return _by_table("jax", "jax.nn", "flax.linen", "optax", "jax.numpy")
 
 
 def _of_onnx() -> list[Functions]:
     import os
 
     os.environ["ONNX_BY"] = "runtime"
-    operators = adapter.from_file(libraries.ADAPTERS / "onnx_operators.py")
-    return [operators, _own("onnx")]
+    operators, found = adapter.from_file(libraries.ADAPTERS / "onnx_operators.py"), _own("onnx")
+    padded = {name: found.functions[name] for name in ("rnn", "lstm")}  # whose own answer behind the end is zeros
+    return [_of(padded), operators, found]

@@ -60,7 +60,7 @@ def _measure(
             if run not in one.fits or work(sized) > one.most:
                 continue
             said = one.fits[run]
-            plan, name = plans.plan(said, run), said if isinstance(said, str) else parts.IN_WORDS
+            plan, name = plans.plan(said, run), libraries.in_words(said)
             key = f"{one.name} | {run} | {name}"
             response, reason = _answer(made[one.name], case, run)
             if response is None:

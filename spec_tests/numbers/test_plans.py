@@ -13,6 +13,7 @@ from refllm.backend import Array
 from refllm.errors import UserError
 from refllm.numbers import named
 from refllm.numbers.plans import Plan, plan
+from refllm.numbers.spread_value import Spread
 from refllm.verify.kernels import machine
 
 NAMES = ["eager", "fused", "narrow"]
@@ -156,12 +157,22 @@ def test_a_sum_in_blocks_is_as_far_off_as_its_variance_says() -> None:
     assert 0.4 < float((z * z).mean()) < 1.3
 
 
-def test_what_overflows_float16_is_not_judged_and_the_rest_is() -> None:
-    how = plan("fused", "float16")
+@pytest.mark.parametrize("said", ["fused", {"stored": {"*": "dtype"}, "accumulate": "dtype", "factors": "dtype"}])
+def test_what_overflows_float16_is_not_judged_and_the_rest_is(said: Any) -> None:
+    """Also where sums are added up in float16, so that storing rounds nothing."""
+    how = plan(said, "float16")
     x, W = numpy.array([[256.0, 256.0], [1.0, 1.0]]), numpy.array([[256.0, 1.0], [255.0, 1.0]])
     y = how.evaluate("matmul", {"x": x, "W": W}, {})[0]["y"]
     numpy.testing.assert_array_equal(numpy.isinf(how.deviation(y)), [[True, False], [False, False]])
     numpy.testing.assert_array_equal(y.value, x @ W)
+
+
+@pytest.mark.parametrize("said", ["fused", {"accumulate": "dtype"}])
+def test_what_may_overflow_float16_is_not_judged_either(said: Any) -> None:
+    """65,500, which a right implementation has as infinity where it is three deviations of 8 too large."""
+    how = plan(said, "float16")
+    y = how.arithmetic.stored(Spread([65500.0, 65500.0, -65500.0], [64.0, 0.0, 64.0], how.arithmetic), "float16")
+    numpy.testing.assert_array_equal(numpy.isinf(how.deviation(y)), [True, False, True])
 
 
 def test_what_is_below_the_smallest_normal_number_of_float16_keeps_its_absolute_precision() -> None:

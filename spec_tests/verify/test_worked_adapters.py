@@ -11,7 +11,10 @@ import pytest
 
 import refllm
 from refllm.verify import adapter, corpus, diagnosis, noise, runner, search
+from refllm.verify.case import Response
 from refllm.verify.isolated import Isolated
+from refllm.verify.laws.swallowed import swallowed
+from refllm.verify.laws.trial import Base, Trial
 
 ROOT = Path(refllm.__file__).resolve().parents[1]
 ADAPTERS = {"torch": ROOT / "scripts/adapters/torch_adapter.py", "jax": ROOT / "scripts/adapters/jax_adapter.py"}
@@ -33,6 +36,23 @@ def test_a_framework_passes_every_case_that_its_adapter_serves(
     lost = set() if dtype == "bfloat16" else FAULTS.get(framework, set())  # z of e^(-z²) has no digits for a tail there
     assert set(failures) == lost, failures
     assert sum(r.status == "pass" for r in results) > 150
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("framework", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_nan_comes_out_of_every_operation_of_an_adapter(golden: corpus.Corpus, framework: str) -> None:
+    """A run tries this law last, and its time may be over before. Of each operation one case that has rows."""
+    pytest.importorskip(framework)
+    implementation = adapter.from_file(ADAPTERS[framework])
+    chosen: dict[str, Trial] = {}
+    for case in golden.cases.values():
+        has_rows = all(min(x.shape, default=2) > 1 for x in case.inputs.values())
+        if has_rows and case.operation in implementation.operations and case.operation not in chosen:
+            base = Base(runner.Result(case, "pass", ""), Response({}, {}), "float32", golden.C, 0, declares=False)
+            chosen.update((case.operation, trial) for trial in swallowed(base))
+    said = {name: t.judge(runner.respond(implementation, t.case, "float32")) for name, t in chosen.items()}
+    assert {name: law.message for name, law in said.items() if law is not None and law.broken} == {}
+    assert len(said) > 20
 
 
 @pytest.mark.oracle
