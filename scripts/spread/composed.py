@@ -33,21 +33,29 @@ def of(xp: Any, parts: Parts) -> dict[str, Forward]:
     def scores(q: Any, k: Any) -> Any:
         return q @ k.mT / math.sqrt(q.shape[-1])
 
-    def masked(s: Any, causal: bool, allowed: Any) -> Any:
+    def seen(s: Any, causal: bool, allowed: Any) -> Any:
         T, S = s.shape[-2:]
         keys = xp.arange(S) + (T - S if causal else -S)
-        seen = keys <= xp.arange(T)[:, None] if causal else keys < 0
-        return xp.where(seen if allowed is None else seen & allowed, s, -math.inf)
+        past = keys <= xp.arange(T)[:, None] if causal else (keys < 0) & (xp.arange(T)[:, None] >= 0)
+        return past if allowed is None else past & allowed
+
+    def weighed(s: Any, causal: bool, allowed: Any) -> Any:
+        """The scores of what is seen, their softmax, and which rows see anything: of the others the softmax is NaN."""
+        mask = seen(s, causal, allowed)
+        some = mask.any(-1)[..., None]
+        s = xp.where(mask | ~some, s, -math.inf)
+        return s, xp.where(some, parts.softmax(s), 0), some[..., 0]
 
     def attention_with_lse(q: Any, k: Any, v: Any, *, causal: bool, allowed: Any) -> Any:
-        s = masked(scores(q, k), causal, allowed)
-        return parts.softmax(s) @ v, parts.log_sum_exp(s)
+        s, P, some = weighed(scores(q, k), causal, allowed)
+        return P @ v, xp.where(some, parts.log_sum_exp(s), -math.inf)
 
     def capped_attention(q: Any, k: Any, v: Any, *, cap: float, causal: bool, allowed: Any) -> Any:
-        return parts.softmax(masked(cap * xp.tanh(scores(q, k) / cap), causal, allowed)) @ v
+        return weighed(cap * xp.tanh(scores(q, k) / cap), causal, allowed)[1] @ v
 
     def sink_attention(q: Any, k: Any, v: Any, sink: Any, *, causal: bool, allowed: Any) -> Any:
-        s = masked(scores(q, k), causal, allowed)
+        s = scores(q, k)
+        s = xp.where(seen(s, causal, allowed), s, -math.inf)
         beside = xp.broadcast_to(sink[:, None, None], (*s.shape[:-1], 1))
         return parts.softmax(xp.concatenate([s, beside], -1))[..., : s.shape[-1]] @ v
 
