@@ -76,7 +76,7 @@ def _elsewhere(case: Case, words: str, x: Array, truth: Array, wrong: Array, uni
         rows = numpy.flatnonzero(off.any(axis=1))[:ROWS]
         if mine.shape[1] < 3 or len(mine) < 2 or right.size > 1 << 22 or not len(rows):
             continue
-        found = [(int(r), _like(mine[r], right, unit)) for r in rows]
+        found = [(int(r), _like(mine[r], right, int(r), unit)) for r in rows]
         pairs = [(r, other) for r, other in found if other is not None and other != r]
         if len(pairs) < max(1, (len(rows) + 1) // 2):
             continue
@@ -92,11 +92,12 @@ def _elsewhere(case: Case, words: str, x: Array, truth: Array, wrong: Array, uni
     return ""
 
 
-def _like(row: Array, right: Array, unit: float) -> int | None:
-    size = float(abs(row).max())
+def _like(row: Array, right: Array, own: int, unit: float) -> int | None:
+    """The row of the truth that a wrong row is, if it is much nearer to it than to its own."""
+    size, away = float(abs(row).max()), float(abs(right[own] - row).max())
     if not size or not math.isfinite(size) or (row == row[0]).all():
         return None
-    near = (abs(right - row) <= SLACK * unit * size).all(axis=1)
+    near = (abs(right - row) <= min(SLACK * unit * size, EXPLAINED * away)).all(axis=1)
     return int(numpy.argmax(near)) if near.any() else None
 
 

@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 from refllm.backend import Array
+from refllm.verify import tolerance
 from refllm.verify.kernels.ratios import Scaled
 from refllm.verify.kernels.relations import factors, relations, said_of_factors
 
@@ -64,6 +65,19 @@ def test_where_wrong_rows_begin_and_end_is_said_at_borders_of_tiles_alone(rows: 
     y[32:] += GENERATOR.normal(size=y[32:].shape)
     y[:32] = TRUTH[:32]
     assert "the first wrong index of axis 0 is 32 of 64" in said(y)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_row_that_loses_digits_is_no_other_row_even_in_a_narrow_dtype(dtype: str) -> None:
+    truth = X[0] + 0.05 * TRUTH  # rows that are alike, as those that average over many keys
+    y = truth.copy()
+    y[::9] += 8 * tolerance.UNIT[dtype] * GENERATOR.normal(size=y[::9].shape)
+    case: Any = SimpleNamespace(operation="matmul", inputs={"x": X}, keywords={}, outputs={}, cotangents={})
+    found = relations(case, "outputs.y", y.astype("float32"), truth, y != truth, tolerance.UNIT[dtype])
+    assert not [line for line in found if "what belongs" in line]
+    y[20:26] = truth[0]
+    found = relations(case, "outputs.y", y.astype("float32"), truth, y != truth, tolerance.UNIT[dtype])
+    assert [line for line in found if "what belongs" in line]
 
 
 def test_noise_has_no_relation() -> None:
