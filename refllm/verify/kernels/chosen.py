@@ -133,10 +133,11 @@ class Chosen:
         return held if len(held) <= RIGHT else [held[n * (len(held) - 1) // (RIGHT - 1)] for n in range(RIGHT)]
 
     def _is_somewhere(self, cause: Cause) -> bool:
-        """Whether it holds in some rows or columns alone, wherever it is partly so: right cases may have none."""
+        """Whether it holds in some rows or columns alone, in most of the answers that it explains: right cases may have
+        none."""
         held = [each for each in self.known.looked.values() if cause in each.matches]
         partly = [each for each in held if "partly" in each.matches[cause].ways.values()]
-        return bool(partly) and all(each.where for each in partly)
+        return 2 * len(partly) > len(held) and all(each.where for each in partly)
 
     def _told(self, cause: Cause) -> int:
         """How many of the answers that were looked at it explains."""

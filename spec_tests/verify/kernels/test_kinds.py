@@ -333,6 +333,24 @@ def gain_of_every_second_block(x: Array, g: Array, *, eps: float) -> Any:
     return y, gain_of_every_second_block_back
 
 
+@wrong("relative_attention", "whose gradients are added up over the last part of 64 places of T alone")
+def bias_gradient_of_the_last_tile(q: Array, k: Array, v: Array, r: Array, **how: Any) -> Any:
+    """Each tile of queries overwrites the distances that it has: where there are few keys, not all."""
+    y, back = TEXT["relative_attention"](q, k, v, r, **how)
+    T, S = q.shape[-2], k.shape[-2]
+    begin = (T - 1) // 64 * 64
+
+    def bias_gradient_of_the_last_tile_back(dy: Array) -> Any:
+        *others, dr = back(dy)
+        last = numpy.zeros_like(dy)
+        last[..., begin:, :] = dy[..., begin:, :]
+        touched = slice(0, T - 1 - begin + S)
+        dr[:, touched] = back(last)[3][:, touched]
+        return *others, dr
+
+    return y, bias_gradient_of_the_last_tile_back
+
+
 @wrong("softmax", "in whose gradient dp stands where p did, which was overwritten")
 def gradient_in_place(x: Array) -> Any:
     y, _ = TEXT["softmax"](x)
