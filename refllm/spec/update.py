@@ -1,6 +1,6 @@
 """One step of SGD, Adam and AdamW for one array, clipping by the global norm, and the learning rate's schedule."""
 
-from refllm.spec.array import Array, cos, pi, power, ratio, sqrt, total
+from refllm.spec.array import Array, cos, pi, power, ratio, sqrt, total, where
 
 
 def sgd(p: Array, g: Array, v: Array, *, lr: float, momentum: float) -> tuple[Array, Array]:
@@ -65,7 +65,7 @@ def _adam(
 
 
 def clip_by_global_norm(g: list[Array], *, clip: float) -> tuple[Array, list[Array]]:
-    """ADAMW (clipping): norm = √(Σ g² over all arrays);   g' = g min(1, clip / norm)
+    """ADAMW (clipping): norm = √(Σ g² over all arrays);   g' = g min(1, clip / norm), in new arrays
 
     Source:  Pascanu et al. 2013 (arXiv:1211.5063) alg. 1.
     Shapes:  g: any -> norm (); g' as g
@@ -77,7 +77,8 @@ def clip_by_global_norm(g: list[Array], *, clip: float) -> tuple[Array, list[Arr
     for x in g[1:]:
         squares = squares + total(x * x)
     norm = sqrt(squares)
-    return norm, g if norm <= clip else [x * (clip / norm) for x in g]
+    factor = 1 if norm <= clip else clip / norm
+    return norm, [where(norm <= clip, x, x * factor) for x in g]
 
 
 def warmup_cosine(*, step: int, max_lr: float, warmup: int, total: int, min_lr: float) -> float:

@@ -68,12 +68,14 @@ def candidates(
     wrong, right = distance(case, response, truth, dtype)
     places_alone = not is_finite(response) and not wrong_in_numbers(case, response, dtype)
     found = []
-    for mutant in known.relevant(case):
+    with_cache, of_caches = known.of_caches(case)
+    asked = [(mutant, case) for mutant in known.relevant(case)] + [(mutant, with_cache) for mutant in of_caches]
+    for mutant, as_asked in asked:
         if (among is not None and mutant.id not in among) or (3 < case.level < 7 and mutant.id not in _LATE):
             continue
-        far, same = known.distance(case, response, mutant, dtype)
+        far, same = known.distance(as_asked, response, mutant, dtype)
         shared = "places" if places_alone else "numbers"
-        if not same and known.overflows_alike(case, response, mutant, dtype):
+        if not same and known.overflows_alike(as_asked, response, mutant, dtype):
             far, same, shared = 0.0, True, "overflow" if places_alone else "numbers"
         if (same and not right) or (far < NEAR * wrong < numpy.inf):
             empty = nothing_there(case, response) and mutant.id.endswith("if-nothing")

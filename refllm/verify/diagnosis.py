@@ -19,47 +19,54 @@ from refllm.verify import hints, mutants
 from refllm.verify.candidates import Candidate, candidates, comparable, how_near
 from refllm.verify.case import Answers, Case, Response
 from refllm.verify.explanation import Explanation
-from refllm.verify.imitations import Imitations, distance, equal
-from refllm.verify.mutants import Mutant
+from refllm.verify.found import Found
+from refllm.verify.imitations import KNOWN, Imitations, distance, equal
+from refllm.verify.listed import of_which
+from refllm.verify.mutants import Edited, Mutant
 from refllm.verify.noise import Noise
 from refllm.verify.runner import Result, declare
-from refllm.verify.search import Found
 
 if TYPE_CHECKING:
     pass
 
 LINES = 3
 UNKNOWN = "explained by no known mistake and by no single edit of the specification"
-_KNOWN = Imitations()
+TRIED = "; all that is searched for was tried"
+CUT = "; the time of the search was over before all was tried (--search 60 takes longer)"
+PARTS = 3  # known mistakes that explain a part, beside which others are tried
 ORDER = {mutant.id: order for order, mutant in enumerate(mutants.MUTANTS)}
 
 
 def diagnosed(
     results: Iterable[Result],
     dtype: str,
-    known: Imitations = _KNOWN,
+    known: Imitations = KNOWN,
     among: Collection[str] | None = None,
     found: Mapping[str, Found] | None = None,
     lost: Mapping[str, Noise] | None = None,
+    cut: Collection[str] = (),
 ) -> Iterator[Result]:
     """The same results, each wrong answer with its best explanations in words; none if nothing fits.
 
     `among` holds the ids of the mutants that are asked about, if not all are; `found` what the search found for each
-    operation, None if there was none, and `lost` by which form digits are lost.
+    operation, None if there was none, `lost` by which form digits are lost, and `cut` for which the time was over
+    before all was tried.
     """
-    evidence = _Evidence(list(results), dtype, known, among, found, lost or {})
+    evidence = _Evidence(list(results), dtype, known, among, found, lost or {}, cut)
     for result in evidence.results:
         yield replace(result, diagnosis=evidence.lines(result)) if result.failed else result
 
 
-def listed(results: Iterable[Result], dtype: str) -> set[str]:
-    """The operations all of whose wrong answers a known mistake with a diff explains: nothing is left to search for."""
-    evidence = _Evidence(list(results), dtype, _KNOWN, None, None, {})
+def listed(results: Iterable[Result], dtype: str) -> tuple[set[str], dict[str, list[Edited]]]:
+    """The operations all of whose wrong answers a known mistake with a diff explains: nothing is left to search for.
+    And for the others the known mistakes that explain a part, beside which another is looked for."""
+    evidence = _Evidence(list(results), dtype, KNOWN, None, None, {}, ())
     wrong: dict[str, list[Result]] = {}
     for result in evidence.results:
         if result.wrong and result.case.level > 0:
             wrong.setdefault(result.case.operation, []).append(result)
-    return {operation for operation, held in wrong.items() if evidence.is_listed(held)}
+    whole = {operation for operation, held in wrong.items() if evidence.is_listed(held)}
+    return whole, {operation: evidence.partly(held) for operation, held in wrong.items() if operation not in whole}
 
 
 class _Evidence:
@@ -73,9 +80,10 @@ class _Evidence:
         among: Collection[str] | None,
         found: Mapping[str, Found] | None,
         lost: Mapping[str, Noise],
+        cut: Collection[str],
     ) -> None:
         self.results, self.dtype, self.known, self.among = results, dtype, known, among
-        self.found, self.lost = found, lost
+        self.found, self.lost, self.cut = found, lost, cut
         self.wrong = [r for r in results if r.status in ("fail", "convention") and r.response is not None]
         self.right = [r for r in results if r.right]
         self._candidates: dict[str, list[Candidate]] = {}
@@ -90,6 +98,17 @@ class _Evidence:
             return False
         found = [self._weighed(case, candidate) for candidate in self._candidates_of(wrong[0])]
         return any(c.holds and c.mutant.diff and c.explained[0] >= len(wrong) for c in found)
+
+    def partly(self, wrong: list[Result]) -> list[Edited]:
+        """The known mistakes with a diff that explain some of these answers and contradict no right one."""
+        found = dict[Edited, int]()
+        for result in wrong:
+            if result.response is not None and comparable(result.case, result.response):
+                for candidate in self._candidates_of(result):
+                    weighed = self._weighed(result.case, candidate) if isinstance(candidate.mutant, Edited) else None
+                    if weighed is not None and weighed.holds and isinstance(weighed.mutant, Edited):
+                        found[weighed.mutant] = weighed.explained[0]
+        return sorted(found, key=lambda mutant: -found[mutant])[:PARTS]
 
     def lines(self, result: Result) -> list[str]:
         """The best explanations of a wrong answer."""
@@ -107,7 +126,9 @@ class _Evidence:
             return single
         if best or result.status == "convention":
             return best
-        near = [str(s) for s in found if s.shared == "numbers"][: LINES - 1] if self.found is None else [UNKNOWN]
+        near = [str(s) for s in found if s.shared == "numbers"][: LINES - 1]
+        if self.found is not None:
+            near = [f"{UNKNOWN}{CUT if case.operation in self.cut else TRIED}"]
         return [*near, *hints.hints(case, got, self.dtype)]
 
     def _in_single_precision(self, result: Result) -> list[str]:
@@ -142,11 +163,14 @@ class _Evidence:
         """What the answer is equal to: known mistakes, or the edit of the specification that explains more of them. An
         edit that explains as many as a known mistake is its diff."""
         holding = [c for c in _alone(ranked) if c.holds and not _is_by_chance(c, result)]
+        holding = [
+            c for c in holding if c.explained[0] >= holding[0].explained[0]
+        ]  # the others are a part of the first
         edit = (self.found or {}).get(result.case.operation)
         if edit is not None and (not result.wrong or result.case.id not in edit.explained):
             edit = None
         if edit is not None and not edit.decided:
-            undecided, edit = [_by_too_many(edit)], None
+            undecided, edit = [_by_one_answer(edit) if edit.loose else _by_too_many(edit)], None
         else:
             undecided = []
         if edit is not None and not (holding and holding[0].explained[0] >= len(edit.explained)):
@@ -266,7 +290,16 @@ def _by_search(found: Found) -> str:
     gradient += f", only where {found.where}" if found.where else ""
     others = f" ({found.others} other edits give the same)" if found.others > 1 else ""
     said = "".join(f": {words}" for words in [", and ".join(edit.said for edit in found.edits if edit.said)] if words)
-    return f"{share} of the specification with {both}{gradient}{said}; found by search, no listed mistake{others}:"
+    known, more = of_which(found.edits)
+    listed = f"the listed mistake {known[0]} and {'another' if more else 'no other'}" if known else "no listed mistake"
+    listed = f"the listed mistakes {' and '.join(known)} at once" if known[1:] else listed
+    return f"{share} of the specification with {both}{gradient}{said}; found by search, {listed}{others}:"
+
+
+def _by_one_answer(found: Found) -> str:
+    """That an edit fits one answer, and others in its place as well, in a sentence."""
+    lines = "; ".join(line for _, lines in found.diff for line in lines if line[:1] in "+-")
+    return f"{UNKNOWN} that the answers tell from others; one alone fits this, as it does others: {lines}"
 
 
 def _by_too_many(found: Found) -> str:

@@ -33,12 +33,13 @@ def _explained(results: list[Result], dtype: str, C: float, seconds: float) -> l
     if not seconds:
         found = list(diagnosis.diagnosed(evidence, dtype))
     else:
-        listed = diagnosis.listed(evidence, dtype)
-        edits = search.explained([r for r in evidence if r.case.operation not in listed], dtype, seconds)
+        listed, partly = diagnosis.listed(evidence, dtype)
+        left, cut = [r for r in evidence if r.case.operation not in listed], set[str]()
+        edits = search.explained(left, dtype, seconds, partly, cut)
         decided = {operation for operation, edit in edits.items() if edit.decided}
         left = [r for r in evidence if r.case.operation not in decided]
         lost = noise.recognised(left, dtype, C)
-        found = list(diagnosis.diagnosed(evidence, dtype, found=edits, lost=lost))
+        found = list(diagnosis.diagnosed(evidence, dtype, found=edits, lost=lost, cut=cut))
     found = [replace(r, diagnosis=of_earlier_calls(r.diagnosis)) if r.alone and r.wrong else r for r in found]
     found = list(with_laws(found))
     by_id = {result.case.id: result for result in found}

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from refllm.verify.keywords import in_adapters
+
 if TYPE_CHECKING:
+    from refllm.verify.found import Found
     from refllm.verify.kernels.causes import Cause as KernelCause
     from refllm.verify.mutants import Mutant
     from refllm.verify.noise import Noise
-    from refllm.verify.search import Found
 
     Cause: TypeAlias = Mutant | Found | Noise | KernelCause
 
@@ -54,7 +56,8 @@ def unexplained(error: Exception) -> str:
 def diff_of(line: str) -> list[str]:
     """The edit of the specification that a line of a diagnosis speaks of: its place, what goes, what comes."""
     diff = line.diff if isinstance(line, Explanation) else []
-    return [text for place, lines in diff for text in (place, *lines)]
+    changed = [text for _, lines in diff for text in lines if text[:1] in "+-"]
+    return [*(text for place, lines in diff for text in (place, *lines)), *in_adapters(changed)]
 
 
 def issue_of(line: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -53,6 +54,21 @@ class Imitations:
             known = self._relevant[case.id] = (case, own)
         return known[1]
 
+    def of_caches(self, case: Case) -> tuple[Case, list[Mutant]]:
+        """The case as it is asked with a cache, and the mutants that change its answer then alone: an implementation
+        may keep keys and values where nobody asks for it."""
+        if case.keywords.get("cache") is not False:
+            return case, []
+        asked = replace(case, id=f"{case.id} with a cache", keywords={**case.keywords, "cache": True})
+        known = self._relevant.get(asked.id)
+        asked = asked if known is None or known[0].inputs is not case.inputs else known[0]
+        own, truth = self.relevant(case), Answers(case.outputs, case.gradients).response()
+        return asked, [
+            mutant
+            for mutant in self.relevant(asked)
+            if isinstance(mutant, Patch) and (mutant not in own or self.distance(case, truth, mutant, "float64")[1])
+        ]
+
     def response(self, mutant: Mutant, case: Case, dtype: str) -> Response | None:
         """What the mutant answers; None if it raises."""
         key = (mutant.id, case.id, dtype)
@@ -68,6 +84,9 @@ class Imitations:
     def overflows_alike(self, case: Case, got: Response, mutant: Mutant, dtype: str) -> bool:
         """Whether an answer that is not finite is the mutant's in `dtype`, which overflows where float64 may not."""
         return not is_finite(got) and equal(case, got, self.response(mutant, case, CARRIERS[dtype]), dtype)
+
+
+KNOWN = Imitations()  # what is remembered of the cases of a run
 
 
 def _own(mutant: Mutant, dtype: str) -> str:

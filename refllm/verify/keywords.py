@@ -8,7 +8,8 @@ Adapters are called with the words of the golden files, the text (refllm/spec) a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 KEYWORDS = {
@@ -24,6 +25,12 @@ _GOLDEN_KEYWORDS = {own: golden for golden, own in KEYWORDS.items()}
 _GOLDEN_OPERATIONS = {own: golden for golden, own in OPERATIONS.items()}
 
 Function = Callable[..., Any]
+
+
+def in_adapters(lines: Iterable[str]) -> list[str]:
+    """What adapters call the keywords that lines of the text read: ["attention_mask: `allowed` of an adapter"]."""
+    words = set(re.findall(r"\w+", " ".join(lines)))
+    return [f"{own}: `{golden}` of an adapter" for golden, own in KEYWORDS.items() if own in words]
 
 
 def from_golden(keywords: Mapping[str, Any]) -> dict[str, Any]:

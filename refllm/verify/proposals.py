@@ -10,7 +10,7 @@ import heapq
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
@@ -20,6 +20,7 @@ from refllm.verify import bounded, plain
 from refllm.verify.edits import Edit, edits, source_of
 from refllm.verify.edits.parameters import others_read
 from refllm.verify.edits.partial import Partial
+from refllm.verify.listed import of_pairs, with_each
 from refllm.verify.observed import Observed, observed
 from refllm.verify.reach import reach
 from refllm.verify.runner import Result
@@ -64,12 +65,15 @@ class Proposals:
     def __init__(self, result: Result, *, values: bool, right: frozenset[str], end: float = math.inf) -> None:
         self.case, self.values, self.wrong = result.case, values, _wrong_tensors(result, values=values)
         self.reaches: dict[FunctionType, float | None] = {}
+        self.listed: Sequence[Edits] = ()  # known mistakes, whose pairs are tried
         now = time.perf_counter()
         with bounded.until(now + MAKING * (end - now)):
             self.seen: Observed = observed(self.case)
             self.every = self._every(right)
+            self.cut = bounded.is_over()  # whether there was no time for all
         with bounded.until(now + (MAKING + CHOOSING) * (end - now)):
             self.whole = sorted([*self._of_lines_that_run(), *self._of_pullbacks_alone()], key=lambda edit: edit.cost)
+            self.cut = self.cut or bounded.is_over()
 
     def _every(self, right: frozenset[str]) -> list[Edit]:
         """All single edits of what the operation is made of, the likeliest first; what is `right` by itself stays."""
@@ -141,13 +145,13 @@ class Proposals:
             return
         yield from self._of_one_mistake(halves)
         yield from unlikely
+        yield from of_pairs(self.listed)
         yield from self._of_one_statement()
         yield from self._of_two_mistakes([edit for _, edit in sorted(near, key=lambda pair: pair[0])])
 
     def with_one_more(self, edits: Edits) -> Iterator[Edits]:
-        """An edit that explains other cases, and one more, which shows in this one alone."""
-        if len(edits) == 1:
-            yield from _together((edits[0], other) for other in self.whole)
+        """What explains other cases, and one more edit, which shows in this one alone."""
+        yield from with_each(edits, ((other,) for other in self.whole))
 
     def _of_some_calls(self) -> Iterator[Edit]:
         cheap = [edit for edit in self.whole if edit.cost <= CHEAP]

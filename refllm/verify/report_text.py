@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 
 from refllm.verify.explanation import below
@@ -68,7 +69,17 @@ def _summary_of(report: Report, operation: str) -> str:
     for key, words in (("failed", "fail"), ("dtype", "of another dtype"), ("convention", "differ by a convention")):
         if n := found[key]:
             parts.append(f"{n} {words}" if parts else f"{n} of {total} cases {words}")
+            parts[-1] += _how_failed(report, operation) if key == "failed" else ""
     return ", ".join(parts)
+
+
+def _how_failed(report: Report, operation: str) -> str:
+    """How many cases fail without a wrong answer, which are not among those that are counted below: by an exception, or
+    by a law alone."""
+    kinds = Counter(result.status for result in report.results if result.case.operation == operation)
+    found = [(kinds["fail"], "with a wrong answer"), (kinds["fault"], "without an answer"), (kinds["law"], "by a law")]
+    there = [f"{n} {words}" for n, words in found if n]
+    return f" ({', '.join(there)})" if there[1:] else ""
 
 
 def _groups(first: Result, failures: list[Result]) -> Iterator[str]:

@@ -14,18 +14,22 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from refllm.verify import bounded, plain, words
-from refllm.verify.case import Answers, Case, Response
+from refllm.verify import bounded, listed, plain
+from refllm.verify.case import Case, Response
 from refllm.verify.conditions import separating
 from refllm.verify.edits import Edit
-from refllm.verify.imitations import equal, equal_as_far_as_it_reaches, is_finite, nearness
+from refllm.verify.found import Edits, Found, cost, rank
+from refllm.verify.imitations import KNOWN, equal_as_far_as_it_reaches, is_finite, nearness
+from refllm.verify.loose import is_loose
+from refllm.verify.mutants import Edited
 from refllm.verify.proposals import Proposals
 from refllm.verify.rivals import FEW, in_common, meanings
 from refllm.verify.runner import Result
+from refllm.verify.telling import is_off_in_numbers, is_rounding, numbers, telling, values_differ
 
 SECONDS = 10.0  # for a whole report
 PRIMARY = 3  # failing cases that the search begins from
@@ -34,50 +38,22 @@ FURTHER = 0.2  # how much more than what explains all the dearest edit costs tha
 HALF, MOST = 0.5, 0.75  # the share of the wrong answers that one edit must explain, and that two must
 ENOUGH = 4  # numbers that two edits must explain
 CASES = 2  # wrong answers that an edit must explain which holds under a condition alone
+PLAIN = 1.1  # what an edit costs at most that one choice is believed
 AGAINST = 24  # right answers that a candidate is held against
 
-Edits = tuple[Edit, ...]
 
+def explained(
+    results: Iterable[Result],
+    dtype: str,
+    seconds: float = SECONDS,
+    partly: Mapping[str, Sequence[Edited]] | None = None,
+    cut: set[str] | None = None,
+) -> dict[str, Found]:
+    """For every operation with wrong answers that an edit of the text explains: the best.
 
-@dataclass(frozen=True)
-class Found:
-    """An edit, or several, that give the answers that were given."""
-
-    edits: Edits
-    traced: bool  # whether the gradient is the true one of the edited formula; else the pullbacks were left as they are
-    explained: frozenset[str]  # the cases whose wrong answers they are
-    wrong: int  # how many answers to the operation are wrong
-    others: int  # how many more edits give the same answers
-    guarded: int  # right answers where the edited text fails or is not finite, which one may have guarded
-    gradients: bool  # whether gradients were given
-    where: str = ""  # the property of cases without which right answers contradict it
-    rivals: int = 0  # more edits than can be told from each other, which mean different things
-    common: str = ""  # what these have in common
-
-    @property
-    def decided(self) -> bool:
-        """Whether this is an explanation, and not one of too many."""
-        return not self.rivals
-
-    @property
-    def rank(self) -> tuple[bool, int, bool, float]:
-        """The best first."""
-        return (
-            bool(self.where),
-            -len(self.explained),
-            self.guarded > 0,
-            sum(edit.cost for edit in self.edits) + len(self.edits),
-        )
-
-    @property
-    def diff(self) -> list[tuple[str, list[str]]]:
-        found = [(edit.place, edit.diff()) for edit in self.edits]
-        found[-1][1].extend(words.explained([line for _, lines in found for line in lines]))
-        return found
-
-
-def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -> dict[str, Found]:
-    """For every operation with wrong answers that an edit of the text explains: the best."""
+    `partly` has the known mistakes that explain a part of an operation's wrong answers: what explains the rest is
+    looked for beside them. `cut` is added the operations whose search the time ended.
+    """
     by_operation: dict[str, list[Result]] = {}
     for result in results:
         if result.response is not None and result.case.operation in plain.operations():
@@ -90,89 +66,113 @@ def explained(results: Iterable[Result], dtype: str, seconds: float = SECONDS) -
         for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
             share = (end - time.perf_counter()) / left
             known = [f.edits for f in found.values() if f.decided]
-            best = _Search(held, dtype, time.perf_counter() + share, right).best(known)
+            search, operation = _Search(held, dtype, time.perf_counter() + share, right), held[0].case.operation
+            best = search.best(known, (partly or {}).get(operation, ()))
             if best is not None:
-                found[held[0].case.operation] = best
+                found[operation] = best
+            if search.cut and cut is not None:
+                cut.add(operation)
     return found
-
-
-def _values_differ(result: Result) -> bool:
-    """Whether more than a gradient is wrong."""
-    return any(v.wrong and not v.name.startswith("gradient") for v in result.verdicts)
-
-
-def _is_rounding(result: Result, dtype: str) -> bool:
-    """Whether an answer is the truth but for lost digits, which no other formula explains."""
-    truth = Answers(result.case.outputs, result.case.gradients).response()
-    return result.response is not None and equal(result.case, result.response, truth, dtype)
-
-
-def _telling(results: list[Result]) -> Result:
-    """The smallest case that is no degenerate one: a row of one number says little."""
-    return next((r for r in results if all(x.size >= 4 for x in r.case.inputs.values())), results[0])
-
-
-def _cost(candidate: Edits) -> float:
-    return sum(edit.cost for edit in candidate)
-
-
-def _numbers(response: Response) -> int:
-    """How many numbers an answer has that are not whole."""
-    arrays = [*response.outputs.values(), *(response.gradients or {}).values()]
-    return sum(x.size for x in arrays if getattr(x, "dtype", None) is not None and x.dtype.kind == "f")
 
 
 class _Search:
     def __init__(self, results: list[Result], dtype: str, end: float, right: frozenset[str] = frozenset()) -> None:
         self.operation, self.known_right = results[0].case.operation, right
         size = lambda result: sum(x.size for x in result.case.inputs.values())
-        failing = [r for r in results if r.status == "fail" and not _is_rounding(r, dtype)]
+        failing = [r for r in results if r.status == "fail" and not is_rounding(r, dtype)]
         self.wrong = sorted(failing, key=size)
         self.right = sorted((r for r in results if r.right), key=size)[:AGAINST]
         self.dtype, self.end = dtype, end
+        self.cut = False  # whether the time was over before all was tried
         self.values = True  # whether more than gradients is wrong in the case that is searched from
         self.near: list[tuple[float, Edit]] = []  # edits that bring the answer nearer, and how near
         self.far: dict[tuple[str, bool], float | None] = {}
         self.halves: list[Edit] = []  # edits that give the values, and not the gradients
 
-    def best(self, known: Sequence[Edits] = ()) -> Found | None:
-        """What explains most, at first among what explains an operation below this one. The search begins again from a
-        case that the best so far leaves unexplained. None where nothing is wrong but digits."""
+    def best(self, known: Sequence[Edits] = (), partly: Sequence[Edited] = ()) -> Found | None:
+        """What explains most, at first among what explains an operation below this one, then beside what known mistakes
+        explain. The search begins again from a case that the best so far leaves unexplained. None where nothing is
+        wrong but digits."""
         if not self.wrong:
             return None
         of_this = set(plain.called(self.operation))
         below = [edits for edits in known if {edit.original for edit in edits} <= of_this]
-        best = self._among(below, _telling(self.wrong)) if below else None
+        best = self._among(below, telling(self.wrong)) if below else None
         if best is not None and len(best.explained) == best.wrong:
             return best
+        best = self._beside_listed(partly, best)
         for _ in range(PRIMARY):
+            if best is not None and len(best.explained) == best.wrong:
+                break
             left = [r for r in self.wrong if best is None or r.case.id not in best.explained]
             if not left or self._is_over():
                 break
-            found = self._from(_telling(left), best)
+            found = self._from(telling(left), best)
             if found is not None and (best is None or len(found.explained) > len(best.explained)):
                 best = found
             elif best is None or 2 * len(best.explained) >= best.wrong:
                 break
-        return best if best is not None and self._is_convincing(best) else None
+        if best is None or not self._is_convincing(best) or self._is_listed(best):
+            return None
+        return replace(best, loose=self._is_loose(best))
+
+    def _is_listed(self, found: Found) -> bool:
+        """Whether this is one known mistake and nothing more."""
+        names, others = listed.of_which(found.edits)
+        return len(names) == 1 and not others
+
+    def _beside_listed(self, partly: Sequence[Edited], best: Found | None) -> Found | None:
+        """The best of known mistakes that explain a part, and of each together with another known one."""
+        for mutant in partly:
+            edits = listed.as_edits(mutant)
+            here = [self._weighed(edits, traced) for traced in (True, False)]
+            one = min((found for found in here if found is not None and found.explained), key=rank, default=None)
+            if one is None:
+                continue
+            best = min((found for found in (best, one) if found is not None), key=rank)
+            left = [r for r in self.wrong if r.case.id not in one.explained]
+            if not left or self._is_over():
+                continue
+            primary = telling(left)
+            both = self._among(listed.with_each(edits, listed.of_case(primary.case, KNOWN)), primary)
+            if both is not None and len(both.explained) > len(best.explained):
+                best = both
+        return best
+
+    def _is_loose(self, found: Found) -> bool:
+        """Whether one answer alone says so, and that is a choice, which many an edit makes, or says as well that a
+        number was another."""
+        if len(found.explained) > 1 or len(self.right) < CASES:
+            return False
+        explained = [r for r in self.wrong if r.case.id in found.explained]
+        if cost(found.edits) > PLAIN and not any(map(is_off_in_numbers, explained)):
+            return True
+
+        def fits(edits: Edits) -> bool:
+            functions = _functions(edits)
+            return functions is not None and all(self._alike(functions, found.traced, r) for r in explained)
+
+        return is_loose(found.edits, fits)
 
     def _is_convincing(self, found: Found) -> bool:
         """Whether it cannot well be an accident: a few whole numbers, two edits, or an edit under a condition, fit many
         an answer."""
         share = len(found.explained) / found.wrong
         explained = [r for r in self.wrong if r.case.id in found.explained and r.response is not None]
-        numbers = sum(_numbers(r.response) for r in explained if r.response is not None)
+        count = sum(numbers(r.response) for r in explained if r.response is not None)
         if found.where and len(explained) < CASES:
             return False
         if sum(edit.mistakes for edit in found.edits) > 1:
-            return share >= MOST and numbers >= ENOUGH
-        return share >= HALF and (numbers > 0 or share == 1)
+            return share >= MOST and count >= ENOUGH
+        return share >= HALF and (count > 0 or share == 1)
 
     def _from(self, primary: Result, best: Found | None) -> Found | None:
         """The best edit, or pair of edits, that gives the answer to this case; beside the best so far if none explains
         more than that."""
-        self.near, self.halves, self.values = [], [], _values_differ(primary)
+        self.near, self.halves, self.values = [], [], values_differ(primary)
         proposals = Proposals(primary, values=self.values, right=self.known_right, end=self.end)
+        self.cut = self.cut or proposals.cut
+        proposals.listed = listed.of_case(primary.case, KNOWN)
         pairs = best is None or 2 * len(best.explained) < best.wrong
         found = self._among(proposals.all(self.near, self.halves, pairs=pairs), primary)
         if best is None or (found is not None and len(found.explained) > len(best.explained)):
@@ -180,7 +180,9 @@ class _Search:
         return self._among(proposals.with_one_more(best.edits), primary) or found
 
     def _is_over(self, later: float = 0.0) -> bool:
-        return time.perf_counter() > self.end + later
+        over = time.perf_counter() > self.end + later
+        self.cut = self.cut or over
+        return over
 
     def _among(self, candidates: Iterable[Edits], primary: Result) -> Found | None:
         """The best of those that give the answer of this case, and of the others. What costs more than one that
@@ -188,7 +190,7 @@ class _Search:
         found: list[Found] = []
         enough = math.inf
         for candidate in candidates:
-            if self._is_over() or _cost(candidate) > enough:
+            if self._is_over() or cost(candidate) > enough:
                 break
             ways = [self._weighed(candidate, traced) for traced in self._gives(candidate, primary)]
             one = min((found for found in ways if found is not None), key=lambda f: f.rank, default=None)
@@ -196,12 +198,22 @@ class _Search:
                 continue
             found.append(one)
             certain = len(one.explained) == one.wrong and not one.guarded and not one.where
-            enough = min(enough, _cost(candidate) + (FURTHER if certain else 3 * FURTHER))
+            enough = min(enough, cost(candidate) + (FURTHER if certain else 3 * FURTHER))
         if not found:
             return None
-        best = min(found, key=lambda f: f.rank)
+        best = self._without_idle(min(found, key=rank))
         alike = [f for f in found if f.explained == best.explained and f.where == best.where]
         return self._beside_its_rivals(replace(best, others=len(alike) - 1), alike, primary)
+
+    def _without_idle(self, found: Found) -> Found:
+        """The same without what changes nothing of it: of several edits those that are needed."""
+        members = [member for edit in found.edits for member in edit.members]
+        for member in members if len(members) > 1 else ():
+            rest = _put_together([other for other in members if other is not member])
+            fewer = None if rest is None else self._weighed(rest, found.traced)
+            if fewer is not None and fewer.explained >= found.explained and fewer.where == found.where:
+                return self._without_idle(fewer)
+        return found
 
     def _beside_its_rivals(self, best: Found, alike: list[Found], primary: Result) -> Found:
         """What is found, with what it has in common with edits of another meaning, where there are too many."""
@@ -242,7 +254,7 @@ class _Search:
 
     def _note(self, candidate: Edits, case: Case, got: Response, other: Response | None) -> None:
         """Remembers an edit that comes near: fewer tensors are off, or all by less than before."""
-        if len(candidate) > 1 or other is None:
+        if len(candidate) > 1 or candidate[0].mistakes > 1 or other is None:
             return
         off = nearness(case, got, other, self.dtype)
         before = self._before(case, got, gradients=other.gradients is not None)
@@ -302,6 +314,13 @@ class _Search:
         how = {"traced": traced, "values": values}
         answers = (plain.answer(case, d, functions, **how) for d in self._dtypes(got))
         return any(self._equal(case, got, other, functions, **how) for other in answers)
+
+
+def _put_together(members: Sequence[Edit]) -> Edits | None:
+    found: Edits | None = ()
+    for member in members:
+        found = None if found is None else listed.joined(found, (member,))
+    return found
 
 
 def _functions(candidate: Edits) -> dict[Any, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -153,6 +153,20 @@ def reshaped(x: Array, a: int, b: int) -> Array:
     return x.reshape(*shape)
 
 
+def rolled(x: Any, places: int, axis: int = -1) -> Any:
+    """x moved along an axis, what leaves it at one end entering at the other."""
+    return x if x is None else numpy.roll(x, places, axis)
+
+
+def displaced(x: Any, places: int) -> Any:
+    """x moved along its last axis, zeros or false entering."""
+    if x is None:
+        return None
+    moved = numpy.roll(x, places, -1)
+    moved[..., slice(None, places) if places > 0 else slice(places, None)] = 0
+    return moved
+
+
 _sums: list[Any] = []
 _states: dict[str, Array] = {}  # what the recurrence before this one left
 _name: list[str] = []  # of the tensor that `each_named` is at
@@ -263,6 +277,7 @@ WORDS: dict[str, Any] = {
     "carried": carried,
     "carried_apart": carried_apart,
     "columns": columns,
+    "displaced": displaced,
     "down": down,
     "each_named": each_named,
     "erf": erf,
@@ -276,6 +291,7 @@ WORDS: dict[str, Any] = {
     "narrow_mean": narrow_mean,
     "narrow_sum": narrow_sum,
     "reshaped": reshaped,
+    "rolled": rolled,
     "nothing": nothing,
     "right": right,
     "rounded": rounded,
@@ -286,9 +302,13 @@ WORDS: dict[str, Any] = {
 }
 
 
-def explained(lines: Iterable[str]) -> list[str]:
+CALLED = r"\b[a-z_]+(?=\()"  # the words that are called
+
+
+def explained(lines: Sequence[str]) -> list[str]:
     """What these lines say that no line of the text does, each word with what it means."""
-    there = set(re.findall(r"\b[a-z_]+\b", " ".join(line for line in lines if line.startswith("+"))))
+    new, old = (set(re.findall(CALLED, " ".join(x for x in lines if x.startswith(sign)))) for sign in "+-")
+    there = new - old
     places = {__name__, parts.__name__, whole.__name__}
     own = {name: f for name, f in WORDS.items() if getattr(f, "__module__", "") in places}
     meant = {name: " ".join(f.__doc__.split(".")[0].split()) for name, f in own.items() if f.__doc__}

@@ -34,7 +34,7 @@ _RELU, _RELU_BACK = "return where(x > 0, x, 0), relu_back", "return where(x > 0,
 _SOFT = "losses = -sum(targets * where(nothing, 0, log_p), keepdims=False)"
 _SOFT_BACK = "return log_softmax_back(-w * targets), -w * log_p"
 _ADAM = "return corrected_m / (sqrt(corrected_v) + eps), m, v"
-_CLIPPED = "return norm, g if norm <= clip else [x * (clip / norm) for x in g]"
+_CLIPPED = "return norm, [where(norm <= clip, x, x * factor) for x in g]"
 _KEPT = "kept = descending(logits)[:top_k]"
 _SHARES = "p, _ = softmax(logits[kept] / temperature)"
 _CUT = "kept, p = kept[: n + 1], p[: n + 1] / total(p[: n + 1])"
@@ -188,10 +188,9 @@ CONVENTIONS: dict[str, dict[str, Changes]] = {
         "1e-6": _one(
             "update.clip_by_global_norm",
             {
-                _CLIPPED: _lines(
-                    "larger = norm + ratio(1, 10**6)",
-                    "return norm, g if larger <= clip else [x * (clip / larger) for x in g]",
-                )
+                "norm = sqrt(squares)": _lines("norm = sqrt(squares)", "larger = norm + ratio(1, 10**6)"),
+                "factor = 1 if norm <= clip else clip / norm": "factor = 1 if larger <= clip else clip / larger",
+                _CLIPPED: _CLIPPED.replace("norm <=", "larger <="),
             },
         ),
     },

@@ -16,7 +16,13 @@ from refllm.verify.adapter import Functions
 from refllm.verify.edits import edits
 from refllm.verify.explanation import Explanation
 from refllm.verify.imitations import equal
-from spec_tests.verify import distorted, strangers_in_parts, strangers_of_kinds, strangers_of_places
+from spec_tests.verify import (
+    distorted,
+    strangers_in_parts,
+    strangers_of_kinds,
+    strangers_of_places,
+    strangers_of_terms,
+)
 from spec_tests.verify.strangers import STRANGERS
 
 
@@ -40,7 +46,7 @@ DEAR = {  # operations of many evaluations, or of a whole model; and mistakes th
     "train", "span_loss", "pretraining_loss", "yarn_between_places_that_are_not_rounded",
     "layer_norm_unbiased_with_eps_outside",
 }  # fmt: skip
-OF_PARTS = {strangers_in_parts.__name__, strangers_of_kinds.__name__, strangers_of_places.__name__}
+OF_PARTS = {each.__name__ for each in (strangers_in_parts, strangers_of_kinds, strangers_of_places, strangers_of_terms)}
 
 
 def strangers() -> list[Any]:

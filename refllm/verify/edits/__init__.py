@@ -48,6 +48,13 @@ class Edit:
     in_pullback: bool
     mistakes: int = 1  # that would have to be made for it
     said: str = ""  # what it means, where the lines alone do not say so
+    parts: tuple[Edit, ...] = ()  # the edits that it is made of, where there are several
+    listed: str = ""  # the id of the known mistake that it is
+
+    @property
+    def members(self) -> tuple[Edit, ...]:
+        """The edits that it is made of."""
+        return self.parts or (self,)
 
     @property
     def source(self) -> str:
@@ -60,7 +67,8 @@ class Edit:
             return None
         inside = self.in_pullback and other.in_pullback
         mistakes, said = self.mistakes + other.mistakes, ", and ".join(filter(None, (self.said, other.said)))
-        return Edit(self.original, both, self.cost + other.cost + 1, inside, mistakes, said)
+        parts = (*self.members, *other.members)
+        return Edit(self.original, both, self.cost + other.cost + 1, inside, mistakes, said, parts)
 
     def function(self) -> Callable[..., Any] | None:
         """The edited function; None if it is not Python."""

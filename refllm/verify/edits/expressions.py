@@ -249,6 +249,8 @@ def _cotangents(text: Source) -> set[str]:
 
 def _counts(text: Source, node: ast.AST) -> bool:
     """Whether this is a whole number that counts or limits something."""
+    if isinstance(node, ast.Name) and node.id in text.real:
+        return False
     parent = text.parents.get(node)
     while isinstance(parent, ast.BinOp):
         node, parent = parent, text.parents.get(parent)

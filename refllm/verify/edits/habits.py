@@ -9,17 +9,19 @@ from types import FunctionType
 
 from refllm.verify.edits.by_name import by_name
 from refllm.verify.edits.compositions import statements
+from refllm.verify.edits.counted import both_ends, counted_elsewhere, one_place_off
 from refllm.verify.edits.earlier import (
     before_it_is_changed,
     of_what_comes_later,
     one_after_the_other,
     renewed_too_early,
 )
-from refllm.verify.edits.factors import scaled_elsewhere
+from refllm.verify.edits.factors import factors_of_another_term, scaled_elsewhere
 from refllm.verify.edits.masks import in_one_slice, of_every_place
 from refllm.verify.edits.overwritten import overwritten_in_place
 from refllm.verify.edits.pullbacks import taken_at_another_value
 from refllm.verify.edits.rounding import ranges
+from refllm.verify.edits.siblings import filled_otherwise, repeated_in_turn, side_by_side
 from refllm.verify.edits.source import Habit, Source, calls_of
 from refllm.verify.edits.states import carried_on, kept_after_the_work, lost_between_turns
 
@@ -46,6 +48,13 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from _of_each_text(text)
     yield from kept_after_the_work(text)
     yield from scaled_elsewhere(text, function)
+    yield from factors_of_another_term(text, function)
+    yield from side_by_side(text)
+    yield from repeated_in_turn(text)
+    yield from filled_otherwise(text)
+    yield from counted_elsewhere(text)
+    yield from both_ends(text)
+    yield from one_place_off(text)
     yield from taken_at_another_value(text)
     yield from overwritten_in_place(text)
     yield from _mask_forgotten(text)

@@ -129,7 +129,9 @@ class Partial(Edit):
         return (
             None
             if both is None
-            else replace(self, changes=both.changes, cost=both.cost, mistakes=both.mistakes, said=both.said)
+            else replace(
+                self, changes=both.changes, cost=both.cost, mistakes=both.mistakes, said=both.said, parts=both.parts
+            )
         )
 
 

@@ -57,6 +57,7 @@ class Source:
         self.keywords = [a.arg for a in self.definition.args.kwonlyargs]
         given = (*self.definition.args.args, *self.definition.args.kwonlyargs)
         self.whole = {a.arg for a in given if isinstance(a.annotation, ast.Name) and a.annotation.id == "int"}
+        self.real = {a.arg for a in given if isinstance(a.annotation, ast.Name) and a.annotation.id == "float"}
         self.arrays = [name for name in self.positional if name not in ("p", "config")]
 
     # --- the words ---------------------------------------------------------------------------------------------------

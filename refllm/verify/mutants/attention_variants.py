@@ -83,6 +83,8 @@ PACKED = [
       )),
     Edited("PACK/whole-row-causal", "packed documents with the causal mask of the whole row",
            edit(packed_attention, PAST, "past = keys + key_first <= queries + first + S - T")),
+    Edited("PACK/whole-row-top-left", "packed documents with the causal mask of the whole row, aligned top-left",
+           edit(packed_attention, PAST, "past = keys + key_first <= queries + first")),
     Edited("PACK/query-borders", "packed documents with the borders of the queries for the keys too",
            edit(packed_attention, "T, S = q.shape[-2], k.shape[-2]",
                 "T, S = q.shape[-2], k.shape[-2]\nkey_borders = borders")),

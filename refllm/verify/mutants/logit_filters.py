@@ -29,6 +29,8 @@ MUTANTS = [
            where_("logits >= share * top(logits)"), "https://github.com/sgl-project/sglang-jax/pull/1563"),
     Edited("MINP/absolute", "min-p that keeps probabilities of at least the share, whatever the largest is",
            where_("softmax(logits)[0] >= share")),
+    Edited("MINP/absolute-but-one", "min-p that keeps probabilities of at least the share, whatever the largest "
+           "is, and the largest always", where_("(softmax(logits)[0] >= share) | (logits == top(logits))")),
     Edited("MINP/to-zero", "min-p that sets the others to 0 instead of -infinity",
            edit(min_p, KEPT, "return where(relative >= share, logits, 0 * top(logits))"),
            "https://github.com/sgl-project/sglang-jax/pull/1563"),
@@ -48,8 +50,8 @@ MUTANTS = [
            penalised("where(logits < 0, logits / penalty, logits * penalty)")),
     Edited("REP/subtracted", "a penalty that is subtracted", penalised("logits - penalty")),
     Edited("REP/each-time", "a penalty for each time that a token was there",
-           edit(repetition_penalty, PENALISED, "times = penalty ** one_hot(ids, logits.shape[-1]).sum(axis=-2)\n"
-                "return where(logits > 0, logits / times, logits * times)")),
+           seen("one_hot(ids, logits.shape[-1]).any(axis=-2)\n"
+                "penalty = penalty ** one_hot(ids, logits.shape[-1]).sum(axis=-2)")),
     Edited("REP/log-probabilities", "a penalty of log-probabilities instead of logits: no one is positive",
            edit(repetition_penalty, PENALISED, "z = log_softmax(logits)[0]\nreturn where(seen, z * penalty, z)")),
     Edited("REP/last-alone", "a penalty of the last token alone",

@@ -13,6 +13,7 @@ ROWS = "db, dg, dn = rows(dy), rows(dy * n), dy * g"
 DX = "dx = r * (dn - mean(dn) - n * mean(dn * n))"
 SUM, SWITCH_SUM = "y = x + tap(name, a)", 'y = tap("residual2", h + tap("switch", a))'
 BOTH = 'return {"pre": pre_norm, "post": post_norm}[norm](x, p, f"norm{number}", f"residual{number}", name, f, eps=eps)'
+FEED = 'y, feed_back = residual(h, p, 2, "feed_forward", feed, norm=norm, eps=eps)'
 POST_SUM, POST_NORM = "h = tap(whole, x + tap(name, a))", "y, norm_back = normalised(h, p[norm], eps=eps)"
 
 G = "https://github.com/"
@@ -89,8 +90,9 @@ MUTANTS = [
     Edited("LN/back-post-residual-missing", "post-norm with no gradient through the residual",
            edit(post_norm, "return dh + dx, {norm: dnorm, name: df}, *others",
                 "return dx, {norm: dnorm, name: df}, *others")),
+    Edited("LN/parallel", "a pre-norm layer whose feed-forward part reads what attention reads, as in GPT-J",
+           edit(transformer_layer, FEED, FEED.replace("(h, p", '(x if norm == "pre" else h, p')
+                + '\ny = y + h - x if norm == "pre" else y')),
     Edited("LN/one-norm-for-both", "a layer with one norm for both of its parts",
-           edit(transformer_layer, 'y, feed_back = residual(h, p, 2, "feed_forward", feed, norm=norm, eps=eps)',
-                'p = {**p, "norm2": p["norm1"]}\n'
-                'y, feed_back = residual(h, p, 2, "feed_forward", feed, norm=norm, eps=eps)')),
+           edit(transformer_layer, FEED, f'p = {{**p, "norm2": p["norm1"]}}\n{FEED}')),
 ]

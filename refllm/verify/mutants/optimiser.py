@@ -87,6 +87,8 @@ MUTANTS = [
            edit(adamw, WITHOUT, WITH_DECAY, DECAYED, STEP), G + "anhquan0412/basic_model_scratch/issues/2"),
     Edited("ADAMW/decay-not-by-rate", "AdamW with the decay not multiplied by lr",
            decayed("p * (1 - decay) - lr * change"), G + "pytorch/pytorch/pull/4429"),
+    Edited("ADAMW/decay-by-corrected-rate", "AdamW whose decay is multiplied by lr / (1 - β1^step)",
+           decayed("p * (1 - lr / (1 - power(beta1, step)) * decay) - lr * change")),
     Edited("ADAMW/decay-after-step", "AdamW that decays after the step, not before",
            decayed("(p - lr * change) * (1 - lr * decay)"), G + "huggingface/transformers/issues/14539"),
     Edited("ADAMW/decay-ignored", "AdamW without decay", decayed("p - lr * change")),

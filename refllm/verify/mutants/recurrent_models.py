@@ -25,6 +25,7 @@ WINDOW = "return concatenate([seen[:, before - k : before - k + T] for k in rang
 PULLED = "return (dx if token_mask is None else where(token_mask[..., None], dx, 0)), dseen[:, :before]"
 SHIFTS = "for k in range(places):  # what stands for x_{t-k} goes k places back"
 SQUASHED, HIDDEN = "a, tanh_back = tanh(z)", 'z, hidden_back = linear(tap("window", x), p["H"], p["d"])'
+PAST = "past = zeros((ids.shape[0], places - 1, words.shape[-1]), words)"
 OUT = 'y, out_back = linear(tap("hidden", a), p["U"], p["b"])'
 LOGITS = 'return tap("logits", y + straight if direct else y), nnlm_back'
 LAYERS = 'h, layers_back = recurrent_layers(tap("embedding", x), p["layers"], cell=config["cell"], token_mask=None)'
@@ -124,6 +125,8 @@ MUTANTS = [
            edit(window, SHIFTS, "for k in range(1):")),
     Edited("NNLM/back-past", "a window with no gradient to the past",
            edit(window, PULLED, PULLED.replace("dseen[:, :before]", "0 * past"))),
+    Edited("NNLM/token-0-before-text", "a window model that reads token 0 before the text, where zeros belong",
+           edit(nnlm, PAST, f'{PAST} + p["token"][0]')),
     Edited("NNLM/no-tanh", "a window model without its tanh", edit(nnlm, SQUASHED, "a = z")),
     Edited("NNLM/no-hidden-bias", "a window model without the bias of its tanh layer",
            edit(nnlm, HIDDEN, 'z = tap("window", x) @ p["H"]')),

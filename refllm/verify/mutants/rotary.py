@@ -10,10 +10,11 @@ PULLBACK = "return turned(dy, -a)"
 
 
 def _mutants(
-    name: str, f: Function, other: Function, first: str, ends: tuple[str, str], join: str, mixed: str, pairs: str
-) -> list[Edited]:
+    name: str, f: Function, other: Function, first: str, ends: tuple[str, str], join: str, mixed: str, swapped: str,
+    pairs: str,
+) -> list[Edited]:  # fmt: skip
     """The mistakes that both layouts have in common, in the lines of one: `first` makes the angles, `ends` are both of
-    a pair, `join` puts pairs side by side, and `mixed` has the angles of the other layout."""
+    a pair, `join` puts pairs side by side, `mixed` has the angles of the other layout, and `swapped` its partners."""
     result, turning = f"return turned(x, a), rotary_{name}_back", join.format(f"turn({ends[0]}, {ends[1]}, angle)")
 
     def by(angles: str) -> Edits:
@@ -38,6 +39,8 @@ def _mutants(
          to(f"{other.__name__}(x, positions=positions, base=base)[0]")),
         ("mixed-layout", "with the partners of this layout and the angles of the other",
          edit(f, f"return {turning}", mixed)),
+        ("mixed-partners", "with the angles of this layout and the partners of the other",
+         edit(f, f"return {turning}", swapped)),
         ("from-one", "counted from 1", by("angles(positions + 1, x.shape[-1], base)")),
         ("restart", "counted from 0 whatever the positions are", by("angles(arange(x.shape[-2]), x.shape[-1], base)")),
         ("one-for-all", "that give every sentence the positions of the first",
@@ -68,15 +71,22 @@ def _mutants(
     return [Edited(f"LONG/rotary-{name}-{slug}", f"rotary positions ({name}) {about}", e) for slug, about, e in found]
 
 
+OF_INTERLEAVED = (  # the partners i and i + D/2, the angles a, a, b, b
+    "n, wide = z.shape[-1] // 2, angle.repeat(2, axis=-1)\n"
+    "u, v = z[..., :n], z[..., n:]\n"
+    "both = turn(u, v, wide[..., :n])[0], turn(u, v, wide[..., n:])[1]\n"
+    "return concatenate(both, axis=-1)"
+)
+OF_HALVES = (  # the partners 2i and 2i + 1, the angles a, b, a, b
+    "u, v, wide = z[..., 0::2], z[..., 1::2], concatenate([angle, angle], axis=-1)\n"
+    "both = turn(u, v, wide[..., 0::2])[0], turn(u, v, wide[..., 1::2])[1]\n"
+    "return stack(both, axis=-1).reshape(z.shape)"
+)
 MUTANTS = [
     *_mutants("halves", rotary_halves, rotary_interleaved, "half, a = x.shape[-1] // 2, {}",
-              ("z[..., :half]", "z[..., half:]"), "concatenate({}, axis=-1)",
-              "u, v, wide = z[..., :half], z[..., half:], angle.repeat(2, axis=-1)\n"
-              "both = turn(u, v, wide[..., :half])[0], turn(u, v, wide[..., half:])[1]\n"
-              "return concatenate(both, axis=-1)", "2i and 2i + 1"),
+              ("z[..., :half]", "z[..., half:]"), "concatenate({}, axis=-1)", OF_INTERLEAVED, OF_HALVES,
+              "2i and 2i + 1"),
     *_mutants("interleaved", rotary_interleaved, rotary_halves, "a = {}",
-              ("z[..., 0::2]", "z[..., 1::2]"), "stack({}, axis=-1).reshape(z.shape)",
-              "u, v, wide = z[..., 0::2], z[..., 1::2], concatenate([angle, angle], axis=-1)\n"
-              "both = turn(u, v, wide[..., 0::2])[0], turn(u, v, wide[..., 1::2])[1]\n"
-              "return stack(both, axis=-1).reshape(z.shape)", "i and i + D/2"),
+              ("z[..., 0::2]", "z[..., 1::2]"), "stack({}, axis=-1).reshape(z.shape)", OF_HALVES, OF_INTERLEAVED,
+              "i and i + D/2"),
 ]  # fmt: skip

@@ -9,7 +9,8 @@ UP = "return max_lr * step / warmup"
 END = "if step >= total:\n    return min_lr"
 DOWN = "return min_lr + (max_lr - min_lr) * (1 + cos(pi() * ratio(step - warmup, total - warmup))) / 2"
 PART = "(1 + cos(pi() * ratio(step - warmup, total - warmup))) / 2"
-NORM, CLIPPED = "norm = sqrt(squares)", "return norm, g if norm <= clip else [x * (clip / norm) for x in g]"
+NORM = "norm = sqrt(squares)"
+CLIPPED = "factor = 1 if norm <= clip else clip / norm\nreturn norm, [where(norm <= clip, x, x * factor) for x in g]"
 
 
 def warmed_up(new: str) -> Edits:
@@ -37,6 +38,8 @@ MUTANTS = [
     Edited("ADAMW/warmup-one-late", "a warm-up to peak (step + 1) / warmup", warmed_up("max_lr * (step + 1) / warmup")),
     Edited("ADAMW/warmup-over-one-more", "a warm-up to peak step / (warmup + 1)",
            warmed_up("max_lr * step / (warmup + 1)")),
+    Edited("ADAMW/warmup-both-one-more", "a warm-up to peak (step + 1) / (warmup + 1)",
+           warmed_up("max_lr * (step + 1) / (warmup + 1)")),
     Edited("ADAMW/no-warmup", "a schedule without a warm-up", warmed_up("max_lr")),
     Edited("ADAMW/cosine-from-start", "a cosine over all steps, the warm-up among them",
            down("min_lr + (max_lr - min_lr) * (1 + cos(pi() * ratio(step, total))) / 2")),
