@@ -32,7 +32,7 @@ def scaled_elsewhere(text: Source, function: FunctionType) -> Iterator[Habit]:
 
 
 def factors_of_another_term(text: Source, function: FunctionType) -> Iterator[Habit]:
-    """lr * change / (1 - c), and lr * decay   becomes   lr / (1 - c) * decay: what corrects one term corrects another."""
+    """lr * change / (1 - c), lr * decay   becomes   lr / (1 - c) * decay: what corrects one term corrects another."""
     scalars = _numbers(text.definition)
     known = dict.fromkeys(_factors_of_numbers(text.definition, {name: name for name in scalars}))
     for tree, given in _helpers(text, function):
