@@ -9,6 +9,7 @@ from dataclasses import replace
 from refllm.verify.edits import Edit, source_of
 
 FACTOR = re.compile(r"(?<=[*/] )\d+(?:\.\d+)?\b(?! \*\*)|\b\d+(?:\.\d+)?(?= \*)")
+SIGN = re.compile(r" [-+*/] ")
 ABOUT = (0.9, 1.1)  # times the number, what stands in its place
 
 
@@ -19,6 +20,13 @@ def is_loose(edits: tuple[Edit, ...], fits: Callable[[tuple[Edit, ...]], bool]) 
             if fits((*edits[:n], other, *edits[n + 1 :])):
                 return True
     return False
+
+
+def is_invented(edit: Edit) -> bool:
+    """Whether an edit computes what the text does not: it has more sums, products and quotients than what it stands
+    for."""
+    source = source_of(edit.original).encode()
+    return any(len(SIGN.findall(new)) > len(SIGN.findall(source[a:b].decode())) for a, b, new in edit.changes)
 
 
 def _with_other_factors(edit: Edit) -> list[Edit]:

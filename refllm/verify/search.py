@@ -24,7 +24,7 @@ from refllm.verify.conditions import separating
 from refllm.verify.edits import Edit
 from refllm.verify.found import Edits, Found, cost, rank
 from refllm.verify.imitations import KNOWN, equal_as_far_as_it_reaches, is_finite, nearness
-from refllm.verify.loose import is_loose
+from refllm.verify.loose import is_invented, is_loose
 from refllm.verify.mutants import Edited
 from refllm.verify.proposals import Proposals
 from refllm.verify.rivals import FEW, in_common, meanings
@@ -38,7 +38,6 @@ FURTHER = 0.2  # how much more than what explains all the dearest edit costs tha
 HALF, MOST = 0.5, 0.75  # the share of the wrong answers that one edit must explain, and that two must
 ENOUGH = 4  # numbers that two edits must explain
 CASES = 2  # wrong answers that an edit must explain which holds under a condition alone
-PLAIN = 1.1  # what an edit costs at most that one choice is believed
 AGAINST = 24  # right answers that a candidate is held against
 
 
@@ -140,12 +139,12 @@ class _Search:
         return best
 
     def _is_loose(self, found: Found) -> bool:
-        """Whether one answer alone says so, and that is a choice, which many an edit makes, or says as well that a
+        """Whether one answer alone says so, and that is a choice, which many a formula makes, or says as well that a
         number was another."""
         if len(found.explained) > 1 or len(self.right) < CASES:
             return False
         explained = [r for r in self.wrong if r.case.id in found.explained]
-        if cost(found.edits) > PLAIN and not any(map(is_off_in_numbers, explained)):
+        if any(map(is_invented, found.edits)) and not any(map(is_off_in_numbers, explained)):
             return True
 
         def fits(edits: Edits) -> bool:

@@ -31,6 +31,14 @@ def adam_penalty_that_is_corrected_too(
     return p - lr * mh / (np.sqrt(vh) + eps), m, v
 
 
+@stranger("adamw", "p - lr * decay - lr * change")
+def adamw_decay_that_is_the_same_for_all(
+    p: Array, g: Array, m: Array, v: Array, *, lr: float, eps: float, decay: float, **how: Any
+) -> Any:
+    m, v, mh, vh = _adam(p, g, m, v, **how)
+    return p - lr * decay - lr * mh / (np.sqrt(vh) + eps), m, v
+
+
 @stranger("warmup_cosine", "ratio(step - warmup + 1, total - warmup + 1)")
 def cosine_whose_steps_are_counted_from_one(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
     if step < warmup:

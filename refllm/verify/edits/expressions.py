@@ -97,6 +97,8 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
     if kind in (ast.Add, ast.Sub):
         yield from _chosen(text, node)
         yield from _grouped_otherwise(text, node, OPERATORS[kind])
+    if kind in (ast.Mult, ast.Div):
+        yield from _of_one_term(text, node, OPERATORS[kind])
     first = node.left
     if kind in SIGNS and isinstance(first, ast.Call) and len(first.args) == 1 and not first.keywords:
         call, argument = text.segment(first.func), text.segment(first.args[0])
@@ -122,12 +124,32 @@ def _chosen(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
         yield f"where({mask}, {a}, {fewer})", 1.2
 
 
+def _of_one_term(text: Source, node: ast.BinOp, sign: str) -> Iterator[tuple[str, float]]:
+    """a * b + c for a * (b + c): a factor of one term that is one of all."""
+    for whole, factor in ((node.right, node.left), (node.left, node.right)):
+        first, terms = whole, list[tuple[str, ast.expr]]()
+        while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Add | ast.Sub):
+            terms.insert(0, (OPERATORS[type(first.op)], first.right))
+            first = first.left
+        if not terms or (sign == "/" and whole is node.right):
+            continue
+        words = [_term(text, part) for part in (first, *(term for _, term in terms))]
+        by = tight(text.segment(factor))
+        for n, word in enumerate(words):
+            scaled = f"{by} * {tight(word)}" if whole is node.right else f"{tight(word)} {sign} {by}"
+            rest = [scaled if m == n else other for m, other in enumerate(words)]
+            yield rest[0] + "".join(f" {op} {part}" for (op, _), part in zip(terms, rest[1:], strict=True)), 1.25
+
+
+def _term(text: Source, node: ast.expr) -> str:
+    """The words of a term of a sum."""
+    is_product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div)
+    return text.segment(node) if is_product else tight(text.segment(node))
+
+
 def _grouped_otherwise(text: Source, node: ast.BinOp, sign: str) -> Iterator[tuple[str, float]]:
     """(p - c) * d for p * d - c, and (a + b) * c for a + b * c: another order of two steps, other parentheses."""
-    left, right = (
-        text.segment(x) if isinstance(x, ast.BinOp) and isinstance(x.op, ast.Mult | ast.Div) else tight(text.segment(x))
-        for x in (node.left, node.right)
-    )
+    left, right = (_term(text, x) for x in (node.left, node.right))
     for first, rest in ((node.left, right), (node.right, left)):
         if not isinstance(first, ast.BinOp) or not isinstance(first.op, ast.Mult | ast.Div):
             continue

@@ -60,7 +60,7 @@ def repeated_in_turn(text: Source) -> Iterator[Habit]:
         if by in parts:
             other = tight(parts[1 - parts.index(by)])
             sign = "%" if isinstance(node.op, ast.FloorDiv) else "//"
-            yield text.exchanged(node, f"{text.segment(counted)} {sign} {other}"), 1.1, text.in_pullback(node), ""
+            yield text.exchanged(node, f"{text.segment(counted)} {sign} {other}"), 1.0, text.in_pullback(node), ""
 
 
 def filled_otherwise(text: Source) -> Iterator[Habit]:
