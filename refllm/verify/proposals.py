@@ -10,7 +10,7 @@ import heapq
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import combinations, product
@@ -65,7 +65,7 @@ class Proposals:
     def __init__(self, result: Result, *, values: bool, right: frozenset[str], end: float = math.inf) -> None:
         self.case, self.values, self.wrong = result.case, values, _wrong_tensors(result, values=values)
         self.reaches: dict[FunctionType, float | None] = {}
-        self.listed: Sequence[Edits] = ()  # known mistakes, whose pairs are tried
+        self.listed: Callable[[], Sequence[Edits]] = tuple  # known mistakes, whose pairs are tried
         now = time.perf_counter()
         with bounded.until(now + MAKING * (end - now)):
             self.seen: Observed = observed(self.case)
@@ -145,7 +145,7 @@ class Proposals:
             return
         yield from self._of_one_mistake(halves)
         yield from unlikely
-        yield from of_pairs(self.listed)
+        yield from of_pairs(self.listed())
         yield from self._of_one_statement()
         yield from self._of_two_mistakes([edit for _, edit in sorted(near, key=lambda pair: pair[0])])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refllm.verify import corpus, notes
-from refllm.verify.explanation import Explanation
+from refllm.verify.explanation import causes_of
 from refllm.verify.report import Report
 from refllm.verify.runner import Result
 
@@ -12,7 +12,7 @@ COMPARED = ("zeros", "values", "not finite")  # what is wrong in numbers
 
 def reported(report: Report, result: Result) -> list[str]:
     """Public reports of mistakes that fail this case, unless the diagnosis says which mistake it is."""
-    return [] if any(isinstance(line, Explanation) for line in result.diagnosis) else links(report, result)
+    return [] if causes_of(result.diagnosis) else links(report, result)
 
 
 def links(report: Report, result: Result) -> list[str]:

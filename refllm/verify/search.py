@@ -171,7 +171,7 @@ class _Search:
         self.near, self.halves, self.values = [], [], values_differ(primary)
         proposals = Proposals(primary, values=self.values, right=self.known_right, end=self.end)
         self.cut = self.cut or proposals.cut
-        proposals.listed = listed.of_case(primary.case, KNOWN)
+        proposals.listed = lambda: listed.of_case(primary.case, KNOWN)
         pairs = best is None or 2 * len(best.explained) < best.wrong
         found = self._among(proposals.all(self.near, self.halves, pairs=pairs), primary)
         if best is None or (found is not None and len(found.explained) > len(best.explained)):

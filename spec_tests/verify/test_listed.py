@@ -77,11 +77,6 @@ def test_mistakes_of_one_line_stand_together_and_those_that_touch_do_not() -> No
     assert listed.joined(one, third) is None
 
 
-def _edit(operation: str, line: str) -> Edit:
-    function = plain.text()[operation]
-    return next(e for e in edits(function) if any(text == line for text in e.diff()))
-
-
 def _edit(line: str) -> Edit:
     return next(e for e in edits(LAYER_NORM) if line in e.diff())
 

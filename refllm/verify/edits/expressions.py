@@ -97,8 +97,7 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
     if kind in (ast.Add, ast.Sub):
         yield from _chosen(text, node)
         yield from _grouped_otherwise(text, node, OPERATORS[kind])
-    if kind in (ast.Mult, ast.Div):
-        yield from _of_one_term(text, node, OPERATORS[kind])
+    yield from _of_one_term(text, node)
     first = node.left
     if kind in SIGNS and isinstance(first, ast.Call) and len(first.args) == 1 and not first.keywords:
         call, argument = text.segment(first.func), text.segment(first.args[0])
@@ -124,9 +123,10 @@ def _chosen(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
         yield f"where({mask}, {a}, {fewer})", 1.2
 
 
-def _of_one_term(text: Source, node: ast.BinOp, sign: str) -> Iterator[tuple[str, float]]:
+def _of_one_term(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
     """a * b + c for a * (b + c): a factor of one term that is one of all."""
-    for whole, factor in ((node.right, node.left), (node.left, node.right)):
+    sign = OPERATORS.get(type(node.op), "")
+    for whole, factor in ((node.right, node.left), (node.left, node.right)) if sign in ("*", "/") else ():
         first, terms = whole, list[tuple[str, ast.expr]]()
         while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Add | ast.Sub):
             terms.insert(0, (OPERATORS[type(first.op)], first.right))

@@ -15,6 +15,7 @@ from typing import Any
 from refllm.numbers.plans import Plan
 from refllm.verify import plain, search
 from refllm.verify.case import Case, Response, Truth
+from refllm.verify.found import Found
 from refllm.verify.imitations import SLACK
 from refllm.verify.kernels.causes import Cause, OfBank
 from refllm.verify.mutants import Edited
@@ -34,7 +35,7 @@ FINE = "float32"  # what is allowed beside the plan are roundings of it, in ever
 class BySearch:
     """What the search found, as a cause."""
 
-    found: search.Found
+    found: Found
     id: str = ""
     issue: str | None = None
 
@@ -68,7 +69,7 @@ class BySearch:
 
 def cause_of(what: object) -> Cause | None:
     """What explains tiny cases, as a cause of sized ones; None if it is no edit of the text."""
-    if isinstance(what, search.Found):
+    if isinstance(what, Found):
         return BySearch(what)
     return OfBank(what) if isinstance(what, Edited) else None
 
