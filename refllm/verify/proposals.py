@@ -145,8 +145,8 @@ class Proposals:
             return
         yield from self._of_one_mistake(halves)
         yield from unlikely
-        yield from of_pairs(self.listed())
         yield from self._of_one_statement()
+        yield from of_pairs(self.listed())
         yield from self._of_two_mistakes([edit for _, edit in sorted(near, key=lambda pair: pair[0])])
 
     def with_one_more(self, edits: Edits) -> Iterator[Edits]:

@@ -99,7 +99,8 @@ class _Search:
         best = self._among(below, telling(self.wrong)) if below else None
         if best is not None and len(best.explained) == best.wrong:
             return best
-        best = self._beside_listed(partly, best)
+        parts = self._parts(partly)
+        best = self._beside(parts, best)
         for _ in range(PRIMARY):
             if best is not None and len(best.explained) == best.wrong:
                 break
@@ -111,7 +112,8 @@ class _Search:
                 best = found
             elif best is None or 2 * len(best.explained) >= best.wrong:
                 break
-        if best is None or not self._is_convincing(best) or self._is_listed(best):
+        best = self._beside(parts, best, late=True)
+        if best is None or not self._is_convincing(best):
             return None
         return replace(best, loose=self._is_loose(best))
 
@@ -120,21 +122,29 @@ class _Search:
         names, others = listed.of_which(found.edits)
         return len(names) == 1 and not others
 
-    def _beside_listed(self, partly: Sequence[Edited], best: Found | None) -> Found | None:
-        """The best of known mistakes that explain a part, and of each together with another known one."""
-        for mutant in partly:
-            edits = listed.as_edits(mutant)
-            here = [self._weighed(edits, traced) for traced in (True, False)]
-            one = min((found for found in here if found is not None and found.explained), key=rank, default=None)
-            if one is None:
-                continue
-            best = min((found for found in (best, one) if found is not None), key=rank)
-            left = [r for r in self.wrong if r.case.id not in one.explained]
-            if not left or self._is_over():
+    def _parts(self, partly: Sequence[Edited]) -> list[Found]:
+        """Known mistakes, each with the answers that it explains and without the others."""
+        ways = [(self._weighed(listed.as_edits(m), traced) for traced in (True, False)) for m in partly]
+        found = [min((f for f in each if f is not None and f.explained), key=rank, default=None) for each in ways]
+        return [part for part in found if part is not None and len(part.explained) < part.wrong]
+
+    def _beside(self, parts: Sequence[Found], best: Found | None, *, late: bool = False) -> Found | None:
+        """The best of what explains the rest together with a known mistake that explains a part: another known one, or
+        any edit. That is tried late where the part is small."""
+        for part in parts:
+            explained = max(len(part.explained), 0 if best is None else len(best.explained))
+            any_edit = late is (len(part.explained) < HALF * part.wrong)
+            left = [r for r in self.wrong if r.case.id not in part.explained]
+            if explained == part.wrong or self._is_over() or (late and not any_edit):
                 continue
             primary = telling(left)
-            both = self._among(listed.with_each(edits, listed.of_case(primary.case, KNOWN)), primary)
-            if both is not None and len(both.explained) > len(best.explained):
+            others = [] if late else listed.of_case(primary.case, KNOWN)
+            both = self._among(listed.with_each(part.edits, others), primary)
+            if any_edit and (both is None or len(both.explained) < both.wrong):
+                proposals = Proposals(primary, values=values_differ(primary), right=self.known_right, end=self.end)
+                self.values = values_differ(primary)
+                both = self._among(proposals.with_one_more(part.edits), primary) or both
+            if both is not None and len(both.explained) > explained:
                 best = both
         return best
 
@@ -193,7 +203,9 @@ class _Search:
                 break
             ways = [self._weighed(candidate, traced) for traced in self._gives(candidate, primary)]
             one = min((found for found in ways if found is not None), key=lambda f: f.rank, default=None)
-            if one is None:
+            if one is not None and any(member.listed for edit in candidate for member in edit.members):
+                one = self._without_idle(one)
+            if one is None or self._is_listed(one):
                 continue
             found.append(one)
             certain = len(one.explained) == one.wrong and not one.guarded and not one.where

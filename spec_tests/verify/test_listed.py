@@ -12,7 +12,7 @@ import pytest
 from refllm.verify import corpus, diagnosis, explaining, listed, mutants, plain, reference, runner, search
 from refllm.verify.adapter import Functions
 from refllm.verify.edits import Edit, edits, source_of
-from refllm.verify.explanation import NOTHING_KNOWN, Explanation
+from refllm.verify.explanation import NOTHING_KNOWN, Explanation, diff_of
 from refllm.verify.imitations import KNOWN
 from refllm.verify.loose import is_loose
 from refllm.verify.mutants import Edited, planted
@@ -56,6 +56,23 @@ def test_two_known_mistakes_at_once_are_both_named(operation: str, f: Callable[.
     assert 2 * len(shown) > len(found), {result.case.id: result.diagnosis for result in found}
     assert "listed mistake" in shown[0]
     assert "no listed mistake" not in shown[0]
+
+
+def half_and_from_the_start(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
+    """A cosine that is known to be wrong, and a warm-up to half of the peak, which nobody listed."""
+    if step < warmup:
+        return peak * step / warmup / 2
+    if step >= total:
+        return floor
+    return floor + (peak - floor) * (1 + math.cos(math.pi * step / total)) / 2
+
+
+def test_an_edit_that_nobody_listed_is_found_beside_a_known_mistake() -> None:
+    found = told("warmup_cosine", half_and_from_the_start)
+    [line] = {result.diagnosis[0] for result in found}
+    assert f"{len(found)} of {len(found)} wrong answers" in line
+    assert "the listed mistake ADAMW/cosine-from-start and another" in line
+    assert "+ return (max_lr * step / warmup) / 2" in diff_of(line)
 
 
 def test_a_known_mistake_in_few_words_is_the_same_mistake() -> None:
@@ -141,7 +158,7 @@ def test_a_mistake_of_a_cache_is_named_where_nobody_asks_for_a_cache() -> None:
         with planted(mutant):  # type: ignore[arg-type]
             return right(p, cache=True, **how)
 
-    found = told("generate", always)
+    found = told("generate", always, seconds=0)
     unasked = [result for result in found if not result.case.keywords["cache"]]
     assert unasked
     assert all(mutant.id in result.diagnosis[0] for result in unasked)
