@@ -58,21 +58,21 @@ def test_two_known_mistakes_at_once_are_both_named(operation: str, f: Callable[.
     assert "no listed mistake" not in shown[0]
 
 
-def half_and_from_the_start(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
-    """A cosine that is known to be wrong, and a warm-up to half of the peak, which nobody listed."""
+def all_over_all_steps(*, step: int, peak: float, warmup: int, total: int, floor: float) -> float:
+    """A cosine that is known to be wrong, and a warm-up that would take all steps, which nobody listed."""
     if step < warmup:
-        return peak * step / warmup / 2
+        return peak * step / total
     if step >= total:
         return floor
     return floor + (peak - floor) * (1 + math.cos(math.pi * step / total)) / 2
 
 
 def test_an_edit_that_nobody_listed_is_found_beside_a_known_mistake() -> None:
-    found = told("warmup_cosine", half_and_from_the_start)
+    found = told("warmup_cosine", all_over_all_steps)
     [line] = {result.diagnosis[0] for result in found}
     assert f"{len(found)} of {len(found)} wrong answers" in line
     assert "the listed mistake ADAMW/cosine-from-start and another" in line
-    assert "+ return (max_lr * step / warmup) / 2" in diff_of(line)
+    assert "+ return max_lr * step / total" in diff_of(line)
 
 
 def test_a_known_mistake_in_few_words_is_the_same_mistake() -> None:
