@@ -1,4 +1,4 @@
-"""Inputs and keywords that a kernel takes for others: a step that is late, an index of few bits, a subnormal that is 0.
+"""Inputs and keywords that a kernel takes for others: a step that is late, a turned mask, a subnormal that is 0.
 
     changes()      (name, words that follow the operation, what makes another case of a case)
 
@@ -18,11 +18,10 @@ from refllm.backend import Array
 from refllm.verify.case import Case
 from refllm.verify.kernels import cached_keys
 from refllm.verify.kernels.machine import narrow
+from refllm.verify.kernels.other_indices import Change, of_indices
 
-Change = Callable[[Case], Any]
 SMALLEST = 2.0**-126  # normal numbers of float32 begin here
 LOG2_E = math.log2(math.e)
-WIDTHS = ((16, "16-bit numbers"), (8, "8-bit numbers"), (32, "32-bit numbers"))
 ORDERS = {  # words, bits of a group, its parts that stand in the reverse order
     "bits-reversed": ("the bits of each byte in the reverse order", 8, 8),
     "words-reversed": ("the bits of each 32 in the reverse order", 32, 32),
@@ -31,7 +30,6 @@ ORDERS = {  # words, bits of a group, its parts that stand in the reverse order
     "long-words-reversed": ("the bits of each 64 in the reverse order", 64, 64),
     "halves-reversed": ("the four bits of each half of a byte in the other one's place", 8, 2),
 }
-TABLES = (1024, 2048, 4096, 8192, 512, 32768, 65536, 16384)
 
 
 def changes() -> Iterator[tuple[str, str, Change]]:
@@ -39,7 +37,7 @@ def changes() -> Iterator[tuple[str, str, Change]]:
     yield from _of_biases()
     yield from _of_steps()
     yield from _of_keywords()
-    yield from _of_indices()
+    yield from of_indices()
     yield from _of_masks()
     yield from _of_heads()
     for digits in (2, 3, 4, 5, 6):
@@ -195,83 +193,6 @@ def _narrowed(dtype: str) -> Callable[[Any, Case], Any]:
         return float(narrow(value, dtype)) if isinstance(value, float) else None
 
     return change
-
-
-# --- whole numbers ----------------------------------------------------------------------------------------------------
-
-
-def _whole(change: Callable[[Array, Case], Array]) -> Change:
-    """Every array of whole numbers changed, in its own bounds."""
-
-    def changed(case: Case) -> Case | None:
-        made = {n: change(x, case) for n, x in case.keywords.items() if _is_whole(x)}
-        if all(numpy.array_equal(x, case.keywords[n]) for n, x in made.items()):
-            return None
-        return replace(case, inputs=dict(case.inputs), keywords={**case.keywords, **made})
-
-    return changed
-
-
-def _is_whole(x: Any) -> bool:
-    return isinstance(x, numpy.ndarray) and x.dtype.kind in "iu"
-
-
-def _of_indices() -> Iterator[tuple[str, str, Change]]:
-    for bits, words in WIDTHS:
-        yield "index-overflow", f"whose indices are unsigned {words}", _whole(lambda x, _, b=bits: x % (1 << b))  # type: ignore[misc]
-        yield "index-overflow", f"whose indices are {words}", _whole(_signed(bits))
-    for limit in TABLES:
-        yield "index-cut-off", f"whose indices are cut off at {limit - 1:,}", _whole(_below(limit))
-        yield "index-modulo", f"whose indices are taken modulo {limit:,}", _whole(lambda x, _, n=limit: x % n)  # type: ignore[misc]
-    for dtype in ("bfloat16", "float16"):
-        yield f"index-in-{dtype}", f"whose indices pass through {dtype}", _whole(_through(dtype))
-    yield "index-one-less", "whose indices are one too small", _whole(lambda x, _: numpy.maximum(x - 1, 0))
-    yield (
-        "index-one-more",
-        "whose indices are one too large",
-        _whole(lambda x, case: numpy.minimum(x + 1, x.max(initial=0))),
-    )
-    for chosen in ("0", "1", "the last row"):
-        yield "padding-index", f"in which the row of index {chosen} gets no gradient", _unread(chosen)
-
-
-def _signed(bits: int) -> Callable[[Array, Case], Array]:
-    half = 1 << (bits - 1)
-
-    def change(x: Array, case: Case) -> Array:
-        wrapped = (x + half) % (1 << bits) - half
-        n = max((y.shape[0] for y in case.inputs.values() if y.ndim), default=1)
-        made: Array = numpy.where((wrapped < 0) & (x >= 0) & ("positions" not in case.keywords), wrapped % n, wrapped)
-        return made
-
-    return change
-
-
-def _below(limit: int) -> Callable[[Array, Case], Array]:
-    return lambda x, _: numpy.minimum(x, limit - 1)
-
-
-def _through(dtype: str) -> Callable[[Array, Case], Array]:
-    def change(x: Array, _: Case) -> Array:
-        near = narrow(x.astype("float64"), dtype)
-        made: Array = numpy.where(numpy.isfinite(near), near, x).astype(x.dtype)
-        return numpy.minimum(made, x.max(initial=0))
-
-    return change
-
-
-def _unread(chosen: str) -> Change:
-    def changed(case: Case) -> Case | None:
-        ids, table = case.keywords.get("ids"), case.inputs.get("E")
-        if ids is None or table is None or "y" not in case.cotangents:
-            return None
-        row = int(chosen) if chosen.isdigit() else len(table) - 1
-        dy = numpy.where((ids == row)[..., None], 0, case.cotangents["y"])
-        if not (ids == row).any():
-            return None
-        return replace(case, inputs=dict(case.inputs), cotangents={**case.cotangents, "y": dy})
-
-    return changed
 
 
 # --- masks, heads, floats ---------------------------------------------------------------------------------------------
