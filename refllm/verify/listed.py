@@ -13,7 +13,7 @@ from functools import cache
 from itertools import combinations
 
 from refllm.verify import plain
-from refllm.verify.case import Case
+from refllm.verify.case import Case, Response
 from refllm.verify.edits import Edit, source_of
 from refllm.verify.edits.source import Changes
 from refllm.verify.imitations import Imitations
@@ -39,7 +39,10 @@ def as_edits(mutant: Edited) -> Edits:
 def _narrow(old: str, new: str) -> Changes:
     """The words that differ."""
     a, b = _WORD.findall(old), _WORD.findall(new)
-    offsets = [0]
+    before = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    after = next((n for n, (x, y) in enumerate(zip(a[:before:-1], b[:before:-1], strict=False)) if x != y), 0)
+    offsets = [len("".join(a[:before]).encode())]
+    a, b = a[before : len(a) - after], b[before : len(b) - after]
     for word in a:
         offsets.append(offsets[-1] + len(word.encode()))
     found = list[tuple[int, int, str]]()
@@ -75,10 +78,21 @@ def with_each(one: Edits, others: Iterable[Edits]) -> Iterator[Edits]:
 
 def of_case(case: Case, known: Imitations) -> list[Edits]:
     """The known mistakes of what answers a case: those of the operation itself first, then those of what it calls."""
+    return [as_edits(mutant) for mutant in _of_the_text(case, known)]
+
+
+def with_answers(case: Case, known: Imitations) -> Iterator[tuple[Edits, Response]]:
+    """The same, each with what it answers."""
+    for mutant in _of_the_text(case, known):
+        answer = known.response(mutant, case, "float64")
+        if answer is not None:
+            yield as_edits(mutant), answer
+
+
+def _of_the_text(case: Case, known: Imitations) -> list[Edited]:
     order = {f: n for n, f in enumerate(plain.called(case.operation))}
     mutants = [m for m in known.relevant(case) if isinstance(m, Edited) and all(f in order for f in m.originals)]
-    mutants.sort(key=lambda mutant: min(order[f] for f in mutant.originals))
-    return [as_edits(mutant) for mutant in mutants]
+    return sorted(mutants, key=lambda mutant: min(order[f] for f in mutant.originals))
 
 
 def of_pairs(edits: Sequence[Edits]) -> Iterator[Edits]:

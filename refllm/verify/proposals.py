@@ -18,6 +18,7 @@ from types import FunctionType
 
 from refllm.verify import bounded, plain
 from refllm.verify.edits import Edit, edits, source_of
+from refllm.verify.edits.callers import sizes_read
 from refllm.verify.edits.parameters import others_read
 from refllm.verify.edits.partial import Partial
 from refllm.verify.listed import of_pairs, with_each
@@ -66,6 +67,7 @@ class Proposals:
         self.case, self.values, self.wrong = result.case, values, _wrong_tensors(result, values=values)
         self.reaches: dict[FunctionType, float | None] = {}
         self.listed: Callable[[], Sequence[Edits]] = tuple  # known mistakes, whose pairs are tried
+        self.adding_up: Callable[[], Iterator[tuple[Edits, Edits]]] = lambda: iter(())  # what two of them come near
         now = time.perf_counter()
         with bounded.until(now + MAKING * (end - now)):
             self.seen: Observed = observed(self.case)
@@ -87,6 +89,9 @@ class Proposals:
         every = [edit for _, edit in sorted(found, key=lambda pair: pair[0])]
         with_cache = [edit for f in plain.called_with_cache(self.case) for edit in made(f).so_far()]
         every += [replace(edit, cost=edit.cost - WITH_CACHE) for edit in with_cache]
+        every += [
+            edit for edit in sizes_read(tuple(functions), plain.calls_of) if self._reaches(edit.original) is not None
+        ]
         return [*every, *others_read(self.case, plain.called(operation)[0])]
 
     def _of_lines_that_run(self) -> Iterator[Edit]:
@@ -143,11 +148,18 @@ class Proposals:
                 unlikely.append((edit,))
         if not pairs:
             return
+        yield from self._adding_up()
         yield from self._of_one_mistake(halves)
         yield from unlikely
+        yield from self._adding_up()
         yield from self._of_one_statement()
         yield from of_pairs(self.listed())
         yield from self._of_two_mistakes([edit for _, edit in sorted(near, key=lambda pair: pair[0])])
+
+    def _adding_up(self) -> Iterator[Edits]:
+        """Two whose changes add up to what is wrong."""
+        for one, other in self.adding_up():
+            yield from with_each(one, [other])
 
     def with_one_more(self, edits: Edits) -> Iterator[Edits]:
         """What explains other cases, and one more edit, which shows in this one alone."""

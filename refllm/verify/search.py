@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from refllm.verify import bounded, listed, plain
+from refllm.verify.additive import Effects
 from refllm.verify.case import Case, Response
 from refllm.verify.conditions import separating
 from refllm.verify.edits import Edit
@@ -35,6 +36,7 @@ SECONDS = 10.0  # for a whole report
 PRIMARY = 3  # failing cases that the search begins from
 LATER = 0.5  # seconds after the end in which what was found is still held against the other cases
 FURTHER = 0.2  # how much more than what explains all the dearest edit costs that is still tried
+DEARER = 500  # candidates one after the other that cost more, after which no cheaper one is waited for
 HALF, MOST = 0.5, 0.75  # the share of the wrong answers that one edit must explain, and that two must
 ENOUGH = 4  # numbers that two edits must explain
 CASES = 2  # wrong answers that an edit must explain which holds under a condition alone
@@ -86,6 +88,7 @@ class _Search:
         self.values = True  # whether more than gradients is wrong in the case that is searched from
         self.near: list[tuple[float, Edit]] = []  # edits that bring the answer nearer, and how near
         self.far: dict[tuple[str, bool], float | None] = {}
+        self.effects: Effects | None = None  # what edits change by themselves
         self.halves: list[Edit] = []  # edits that give the values, and not the gradients
 
     def best(self, known: Sequence[Edits] = (), partly: Sequence[Edited] = ()) -> Found | None:
@@ -178,15 +181,27 @@ class _Search:
     def _from(self, primary: Result, best: Found | None) -> Found | None:
         """The best edit, or pair of edits, that gives the answer to this case; beside the best so far if none explains
         more than that."""
-        self.near, self.halves, self.values = [], [], values_differ(primary)
+        self.near, self.halves, self.values, self.effects = [], [], values_differ(primary), None
         proposals = Proposals(primary, values=self.values, right=self.known_right, end=self.end)
         self.cut = self.cut or proposals.cut
         proposals.listed = lambda: listed.of_case(primary.case, KNOWN)
+        proposals.adding_up = lambda: self._adding_up(primary)
         pairs = best is None or 2 * len(best.explained) < best.wrong
         found = self._among(proposals.all(self.near, self.halves, pairs=pairs), primary)
         if best is None or (found is not None and len(found.explained) > len(best.explained)):
             return found
         return self._among(proposals.with_one_more(best.edits), primary) or found
+
+    def _adding_up(self, primary: Result) -> Iterator[tuple[Edits, Edits]]:
+        """Two edits whose changes of this answer add up to what is wrong, known mistakes among them."""
+        effects = self.effects
+        if effects is None:
+            return
+        if not effects.listed:
+            for edits, response in listed.with_answers(primary.case, KNOWN):
+                effects.add(edits, response, listed=True)
+        yield from effects.pairs()
+        yield from effects.pairs_of_listed()
 
     def _is_over(self, later: float = 0.0) -> bool:
         over = time.perf_counter() > self.end + later
@@ -197,10 +212,13 @@ class _Search:
         """The best of those that give the answer of this case, and of the others. What costs more than one that
         explains all is not tried."""
         found: list[Found] = []
-        enough = math.inf
+        enough, whole, dearer = math.inf, False, 0
         for candidate in candidates:
-            if self._is_over() or cost(candidate) > enough:
+            if self._is_over() or (whole and cost(candidate) > enough) or dearer > DEARER:
                 break
+            dearer = dearer + 1 if cost(candidate) > enough else 0
+            if dearer:
+                continue
             ways = [self._weighed(candidate, traced) for traced in self._gives(candidate, primary)]
             one = min((found for found in ways if found is not None), key=lambda f: f.rank, default=None)
             if one is not None and any(member.listed for edit in candidate for member in edit.members):
@@ -209,7 +227,7 @@ class _Search:
                 continue
             found.append(one)
             certain = len(one.explained) == one.wrong and not one.guarded and not one.where
-            enough = min(enough, cost(candidate) + (FURTHER if certain else 3 * FURTHER))
+            enough, whole = min(enough, cost(candidate) + (FURTHER if certain else 3 * FURTHER)), whole or certain
         if not found:
             return None
         best = self._without_idle(min(found, key=rank))
@@ -267,6 +285,11 @@ class _Search:
         """Remembers an edit that comes near: fewer tensors are off, or all by less than before."""
         if len(candidate) > 1 or candidate[0].mistakes > 1 or other is None:
             return
+        if self.effects is None:
+            text = plain.answer(case, "float64", {}, traced=False, values=other.gradients is None)
+            self.effects = None if text is None else Effects(case, got, text)
+        if self.effects is not None:
+            self.effects.add(candidate, other)
         off = nearness(case, got, other, self.dtype)
         before = self._before(case, got, gradients=other.gradients is not None)
         if before is not None and off < before:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy
+
 from refllm.verify.case import Answers, Response
 from refllm.verify.imitations import equal
 from refllm.verify.runner import Result
@@ -22,7 +24,20 @@ def is_off_in_numbers(result: Result) -> bool:
     """Whether a real number is wrong, and not only which are there."""
     truths = {**result.case.outputs, **{f"gradient of {n}": t for n, t in result.case.gradients.items()}}
     kinds = {name: truth.value.dtype.kind for name, truth in truths.items()}
-    return any(v.wrong == "values" and kinds.get(v.name.removeprefix("output "), "f") == "f" for v in result.verdicts)
+    wrong = [v for v in result.verdicts if kinds.get(v.name.removeprefix("output "), "f") == "f"]
+    return any(v.wrong == "values" or (v.wrong == "not finite" and _is_nan_in_places(result, v.name)) for v in wrong)
+
+
+def _is_nan_in_places(result: Result, name: str) -> bool:
+    """Whether a tensor of an answer is NaN in some places and finite in others: the places say something. An infinity
+    may be a choice."""
+    if result.response is None:
+        return False
+    kind, _, own = name.removeprefix("gradient ").rpartition(" ")
+    x = (result.response.gradients or {} if kind == "of" else result.response.outputs).get(own)
+    if not isinstance(x, numpy.ndarray) or x.dtype.kind != "f":
+        return False
+    return bool(numpy.isnan(x).any()) and bool(numpy.isfinite(x).any())
 
 
 def telling(results: list[Result]) -> Result:

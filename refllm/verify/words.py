@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -186,6 +187,19 @@ def nothing(tree: Any) -> Any:
     return [nothing(x) for x in tree] if isinstance(tree, list) else 0 * tree
 
 
+_NONE = object()
+
+
+def of_call(function: str, argument: str, otherwise: Any = _NONE) -> Any:
+    """What an argument is in the call of this function that is being made."""
+    frame = sys._getframe(1)
+    while frame is not None and not (frame.f_code.co_name == function and argument in frame.f_locals):
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None and otherwise is _NONE:
+        raise LookupError(f"{function} is not called")
+    return otherwise if frame is None else frame.f_locals[argument]
+
+
 def taken(p: Any, path: str, other: str) -> Any:
     """The parameters with those of one place in the place of others; a star is every layer."""
     names, origin = path.split("."), other.split(".")
@@ -293,6 +307,7 @@ WORDS: dict[str, Any] = {
     "reshaped": reshaped,
     "rolled": rolled,
     "nothing": nothing,
+    "of_call": of_call,
     "right": right,
     "rounded": rounded,
     "taken": taken,

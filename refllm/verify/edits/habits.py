@@ -7,6 +7,7 @@ import ast
 from collections.abc import Iterator
 from types import FunctionType
 
+from refllm.verify.edits.borders import borders_otherwise
 from refllm.verify.edits.by_name import by_name
 from refllm.verify.edits.compositions import statements
 from refllm.verify.edits.counted import both_ends, counted_elsewhere, one_place_off
@@ -17,9 +18,11 @@ from refllm.verify.edits.earlier import (
     renewed_too_early,
 )
 from refllm.verify.edits.factors import factors_of_another_term, scaled_elsewhere
+from refllm.verify.edits.guarded import guarded
 from refllm.verify.edits.masks import in_one_slice, of_every_place
 from refllm.verify.edits.overwritten import overwritten_in_place
 from refllm.verify.edits.pullbacks import taken_at_another_value
+from refllm.verify.edits.recovered import recovered_from_the_output
 from refllm.verify.edits.rounding import ranges
 from refllm.verify.edits.siblings import filled_otherwise, repeated_in_turn, side_by_side
 from refllm.verify.edits.source import Habit, Source, calls_of
@@ -58,6 +61,9 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from taken_at_another_value(text)
     yield from overwritten_in_place(text)
     yield from _mask_forgotten(text)
+    yield from borders_otherwise(text)
+    yield from recovered_from_the_output(text)
+    yield from guarded(text)
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------
