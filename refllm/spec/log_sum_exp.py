@@ -31,7 +31,7 @@ def attention_with_lse(
 
     Natural logarithm, of the scores with their scale. A row with no key left: y = 0, l = -∞.
     Source:  as `log_sum_exp`.
-    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); attention_mask bool (..., T, S) -> y (..., T, E), l (..., T)
+    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); attention_mask bool (..., T, S) -> y (..., T, E); l (..., T)
     Back:    both outputs come from the scores:   ds = softmax_back(dy vᵀ) + P dl;   the rest as in `attention`
 
     >>> q, k, v = array([[0.]]), array([[1.], [2.]]), array([[2.], [4.]])
@@ -60,7 +60,7 @@ def merge_attention(y1: Array, l1: Array, y2: Array, l2: Array) -> tuple[tuple[A
     What attention gives over two sets of keys, from what it gives over each. A part without a key has l = -∞ and counts
     for nothing; two such parts give zeros and -∞.
     Source:  Dao et al. 2022 (arXiv:2205.14135) sec. 3.1; Liu et al. 2023 (arXiv:2310.01889) sec. 3.
-    Shapes:  y1, y2 (..., T, E); l1, l2 (..., T) -> y (..., T, E), l (..., T)
+    Shapes:  y1, y2 (..., T, E); l1, l2 (..., T) -> y (..., T, E); l (..., T)
     Back:    with the weights w = softmax(l1, l2):   dy1 = w1 dy,   dw1 = Σ_e dy_e y1_e,   and from the weights and l
              (dl1, dl2) = softmax_back(dw1, dw2) + w dl
 

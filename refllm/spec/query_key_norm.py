@@ -13,7 +13,8 @@ def normed_attention(
     One gain for the queries of all heads and one for the keys. The scores are still divided by √D; values stay.
     Source:  Henry et al. 2020 (arXiv:2010.04245) sec. 3 for the idea, with a learnt scale; Dehghani et al. 2023
              (arXiv:2302.05442) sec. 2 with layer norm; with RMS norm Gemma 3 and Qwen 3.
-    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); gq, gk (D,); attention_mask bool (..., T, S) -> y (..., T, E)
+    Shapes:  q (..., T, D); k (..., S, D); v (..., S, E); gq (D,); gk (D,); attention_mask bool (..., T, S)
+             -> y (..., T, E)
     Back:    that of `attention`, then that of `rms_norm` for the queries and for the keys
 
     >>> q, k, v = array([[3., 4.]]), array([[30., 40.], [-3., -4.]]), array([[1.], [0.]])

@@ -1,6 +1,6 @@
 """What the axes of a case are called: the letters of the `Shapes:` line of its text.
 
-letters(case)["inputs.W"]      ("I", "O") of a linear map; "" where an axis is a leading one, or no single letter
+letters(case)["inputs.W"]      ("I", "O") of a linear map; "" where an axis is a leading one, "*" where it is a formula
 sizes(case)                    {"I": 1025, "O": 35}
 """
 
@@ -34,7 +34,7 @@ def _declared(operation: str) -> tuple[dict[str, Letters], list[Letters]]:
 
 
 def letters(case: Case) -> dict[str, Letters]:
-    """By "inputs.x", "keywords.ids", "outputs.y": a name for every axis."""
+    """By "inputs.x", "keywords.ids", "outputs.y": a name for every axis, "*" where it is a formula, as T+S-1."""
     inputs, outputs = _declared(case.operation)
     found = {}
     for name, x in case.inputs.items():
@@ -49,7 +49,7 @@ def letters(case: Case) -> dict[str, Letters]:
 
 def _of(shape: tuple[int, ...], dimensions: Letters) -> Letters:
     """The names of the last axes; those before have none."""
-    own = [d if d.isalpha() else "" for d in dimensions if d != "..."][-len(shape) :] if shape else []
+    own = [d if d.isalpha() else "*" for d in dimensions if d != "..."][-len(shape) :] if shape else []
     return tuple([""] * (len(shape) - len(own)) + own)
 
 
@@ -59,7 +59,7 @@ def sizes(case: Case) -> dict[str, int]:
     names = letters(case)
     for name, x in case.inputs.items():
         for letter, n in zip(names[f"inputs.{name}"], x.shape, strict=True):
-            if letter:
+            if letter.isalpha():
                 found.setdefault(letter, n)
     return found
 

@@ -7,22 +7,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from refllm.verify.edits.source import Source
-from refllm.verify.kernels.in_text import InText, Lines, in_text
+from refllm.verify.kernels.in_text import InText, Lines, OfGradient, in_text
 
 CHUNKS = (8, 16, 32, 64, 4, 128, 2, 256)
 BORDERS = {"from the last step on": "(T - 1 - t) % {n} == 0", "from the first step on": "(t + 1) % {n} == 0"}
 
 
-@dataclass(frozen=True, eq=False)
-class Carried(InText):
-    gradients_alone: bool = True
-
-
 def carried(operation: str) -> Iterator[InText]:
-    return in_text(operation, _lines, Carried, in_pullback=True)
+    return in_text(operation, _lines, OfGradient, in_pullback=True)
 
 
 def _lines(text: Source) -> Iterator[Lines]:

@@ -13,13 +13,16 @@ from refllm.verify import mutants, plain, runner
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
 from refllm.verify.kernels import bank, loops, machine, tiled
 from refllm.verify.kernels.bank import Mistake
+from refllm.verify.kernels.branches import branches, branches_of_gradients
 from refllm.verify.kernels.carried import carried
 from refllm.verify.kernels.formulas import formulas
 from refllm.verify.kernels.means import means
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.kernels.overwritten import overwritten
-from refllm.verify.kernels.reading import readings
+from refllm.verify.kernels.partial_sums import partial_sums, partial_sums_of_gradients
+from refllm.verify.kernels.reading import readings, shares
 from refllm.verify.kernels.rounded import roundings
+from refllm.verify.kernels.rounds import rounds
 from refllm.verify.kernels.tiled import blocks
 from refllm.verify.mutants import Edited
 from refllm.verify.mutants.bank import Rewritten
@@ -150,10 +153,14 @@ def _all(operation: str) -> Iterator[Cause]:
     families = [m for m in tiled.edits() if _is_of(m, operation)]
     in_tiles = [m for m in families if tiled.depends(m)]
     yield from map(OfBank, of_loops)
+    yield from shares(operation)
+    yield from map(OfBank, rounds(operation))
     yield from overwritten(operation)
     yield from carried(operation)
     yield from map(OfBank, families)
     yield from map(OfBank, blocks.edits(operation))
+    yield from branches_of_gradients(operation)
+    yield from partial_sums_of_gradients(operation)
     yield from means(operation)
     yield from formulas(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
@@ -163,6 +170,8 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from _in_sizes([*own, *in_tiles], USUAL)
     yield from (OfBank(m, tuple(s.items())) for s in PAIRS for m in in_tiles if tiled.depends(m, on_both=True))
     yield from readings(operation)
+    yield from branches(operation)
+    yield from partial_sums(operation)
     called = set(plain.called(operation)) if operation in plain.operations() else set()
     for mutant in mutants.MUTANTS:
         if isinstance(mutant, Edited) and mutant.dtype == "float64" and set(mutant.originals) <= called:

@@ -104,6 +104,8 @@ class Chosen:
         if self._loses(cause) and told < NEARLY_ALL * looked:
             return False
         partly = all("partly" in each.matches[cause].ways.values() for each in held)
+        if 2 * told <= looked and all(each.matches[cause].spared for each in held):
+            return False  # of few answers, and with right gradients that it gets wrong in each
         if 2 * told < looked and (count < FEW or partly or bool(getattr(cause, "sizes", None))):
             return False  # a size that is chosen to fit, a few numbers that fit, or parts of few answers are chance
         return told == looked or count >= FEWEST
@@ -141,7 +143,7 @@ class Chosen:
 
     def _told(self, cause: Cause) -> int:
         """How many of the answers that were looked at it explains."""
-        return sum(cause in each.matches for each in self.known.looked.values())
+        return len(self._matches(cause))
 
     @property
     def most_told(self) -> int:
@@ -167,8 +169,7 @@ class Chosen:
 
     def _apart(self, cause: Cause) -> float:
         """How many bits its errors are larger or smaller than those of the answers, in the mean of these."""
-        matched = self._matches(cause)
-        return sum(match.apart for match in matched) / len(matched)
+        return sum(match.apart for match in self._matches(cause)) / self._told(cause)
 
     def _rivals(self, cause: Cause) -> list[Cause]:
         """Other mistakes that lose as many digits in as many answers, of which none has these roundings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ class InText:
     edit: Edit
     issue: str | None = None
     gradients_alone: bool = False
+    traced: bool = False  # its gradient is the true one of what it computes, not what its pullback says
 
     @property
     def diff(self) -> list[tuple[str, list[str]]]:
@@ -43,7 +44,20 @@ class InText:
         if self._function is None:
             return None
         functions = {self.edit.original: self._function}
-        return plain.answer(case, dtype, functions, traced=False, values=not case.cotangents)
+        traced = self.traced and bool(case.cotangents)
+        return plain.answer(case, dtype, functions, traced=traced, values=not case.cotangents)
+
+    @cached_property
+    def with_true_gradient(self) -> InText:
+        """The same mistake made on both ways: the gradient is that of the wrong value."""
+        return replace(self, about=f"{self.about}, and whose gradient is that of it", traced=True)
+
+
+@dataclass(frozen=True, eq=False)
+class OfGradient(InText):
+    """One of a pullback."""
+
+    gradients_alone: bool = True
 
 
 def in_text(

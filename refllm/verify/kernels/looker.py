@@ -36,6 +36,7 @@ class Looker:
         self.given = Given({n: x for n, x in given.items() if n in known}, text.of, dtype, plan)
         self.text = text
         self._apart: dict[str, float] = {}  # of the mistake in hand
+        self._lost: dict[str, None] = {}  # and the right gradients that it gets wrong
 
     @cached_property
     def loses_digits(self) -> bool:
@@ -106,6 +107,7 @@ class Looker:
                 break
             reached = max(reached, min(start + number + 1, len(everything)))
             if cause not in tried and (match := self.match(cause)):
+                cause, match = self._on_both_ways(cause, match)
                 found[cause] = match
                 partly += [cause] if "partly" in match.ways.values() else []
                 if full is None and match.rank == (0, 0):
@@ -118,6 +120,14 @@ class Looker:
             if match := self.match(other):
                 found[other] = match
         return found, reached
+
+    def _on_both_ways(self, cause: Cause, match: Match) -> tuple[Cause, Match]:
+        """A mistake of the value, with the gradient of what it computes where that explains more."""
+        other = getattr(cause, "with_true_gradient", None)
+        if match.left and other is not None and not cause.gradients_alone and not getattr(cause, "of_digits", False):
+            found = self.match(other)
+            return (other, found) if found is not None and len(found.left) < len(match.left) else (cause, match)
+        return cause, match
 
     def _in_other_sizes(
         self, operation: str, full: Cause, clock: Clock, found: dict[Cause, Match]
@@ -148,7 +158,7 @@ class Looker:
             narrows = cause.narrows and self.loses_digits
             if not narrows and not self.screen.may(cause.mistake, cause.sizes):
                 return None
-        self._apart = {}
+        self._apart, self._lost = {}, {}
         ways = {} if cause.gradients_alone else self._ways(cause, self.values, outputs)
         if ways is None:
             return None
@@ -160,7 +170,7 @@ class Looker:
         ways = {n: way for n, way in ways.items() if n in self.wrong}
         left = tuple(n for n in self.wrong if n not in ways)
         apart = max((self._apart.get(n, 0.0) for n, way in ways.items() if way == "digits"), default=0.0)
-        return Match(ways, left, apart, self._spared(cause, gradients)) if ways else None
+        return Match(ways, left, apart, (*self._lost, *self._spared(cause, gradients))) if ways else None
 
     def _spared(self, cause: Cause, gradients: list[str]) -> tuple[str, ...]:
         """Gradients that are right where all are, and that a mistake of the value gets wrong."""
@@ -190,6 +200,8 @@ class Looker:
                     self._apart[name] = matching.bits_apart(self.given, name, other)
             elif not some and name in (one if name not in self.wrong else names):
                 return None
+            elif name in one and name not in self.wrong:
+                self._lost[name] = None
         return found
 
 

@@ -47,10 +47,18 @@ def changes() -> Iterator[tuple[str, str, Change]]:
 
 
 def _of_biases() -> Iterator[tuple[str, str, Change]]:
-    for times in (2, 4, 8, 3, 16, 5, 6, 7, 0):
-        words = f"whose bias counts {times} times" if times else "without its bias"
-        yield "bias-counts-again" if times else "bias-left-out", words, _multiplied("b", times)
+    for again in (2, 4, 8, 3, 16, 5, 6, 7, 0):
+        words = f"whose bias counts {again} times" if again else "without its bias"
+        yield "bias-counts-again" if again else "bias-left-out", words, _multiplied("b", again)
 
+    for name, of in (("sink", "sink"), ("r", "bias")):
+        for words, id, times in (
+            ("in units of log 2, as if its power were of 2, not of e", "to-base-2", math.log(2)),
+            ("times log₂ e, as if its power were of e, not of 2", "from-base-2", LOG2_E),
+        ):
+            yield f"{of}-{id}", f"whose {of} is {words}", _multiplied(name, times)
+        yield f"{of}-scaled", f"whose {of} is divided by √D, as the scores are", _scaled_as_scores(name)
+        yield f"{of}-left-out", f"without its {of}", _multiplied(name, 0)
     for size in (64, 128, 32, 256, 16, 512, 1024):
         yield "sink-in-every-tile", f"whose sink counts once for each tile of {size:,} keys", _sink_of_tiles(size)
 
@@ -65,6 +73,10 @@ def _sink_of_tiles(size: int) -> Change:
         return replace(case, inputs={**case.inputs, "sink": case.inputs["sink"] + math.log(tiles)})
 
     return changed
+
+
+def _scaled_as_scores(name: str) -> Change:
+    return lambda case: _multiplied(name, case.inputs["q"].shape[-1] ** -0.5)(case) if "q" in case.inputs else None
 
 
 def _multiplied(name: str, times: float) -> Change:
@@ -226,6 +238,14 @@ def _of_masks() -> Iterator[tuple[str, str, Change]]:
             f"whose mask is read with {words}, row by row",
             masks(_in_order(group, parts, by_row=True)),
         )
+    for multiple in (8, 32, 64, 16, 128, 4):
+        padded = f"rows that are padded to multiples of {multiple}"
+        yield (
+            "mask-in-padded-rows",
+            f"whose mask has {padded}, and is read as if nothing were between them",
+            masks(_without_padding(multiple)),
+        )
+        yield "mask-as-if-padded", f"whose mask is read as if it had {padded}", masks(_as_if_padded(multiple))
     yield "mask-one-on", "whose mask is read one place on", masks(lambda x: numpy.roll(x, -1, axis=-1))
 
 
@@ -239,6 +259,34 @@ def _in_order(group: int, parts: int, *, by_row: bool) -> Callable[[Array], Arra
         padded = numpy.pad(rows, ((0, 0), (0, -rows.shape[1] % group)))
         turned = padded.reshape(len(rows), -1, parts, group // parts)[:, :, ::-1]
         return turned.reshape(len(rows), -1)[:, : rows.shape[1]].reshape(mask.shape)
+
+    return change
+
+
+def _without_padding(multiple: int) -> Callable[[Array], Array]:
+    """Rows that have zeros behind them in memory, read one after the other."""
+
+    def change(mask: Array) -> Array:
+        if mask.ndim < 2 or not mask.size:
+            return mask
+        padded = numpy.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, -mask.shape[-1] % multiple)])
+        return padded.reshape(-1)[: mask.size].reshape(mask.shape)
+
+    return change
+
+
+def _as_if_padded(multiple: int) -> Callable[[Array], Array]:
+    """Rows one after the other in memory, of which each is read where it would begin with zeros behind those before;
+    behind the end of all there are zeros."""
+
+    def change(mask: Array) -> Array:
+        if mask.ndim < 2 or not mask.size:
+            return mask
+        n = mask.shape[-1]
+        rows = numpy.arange(mask.size // n)[:, None] * (-(-n // multiple) * multiple)
+        place = rows + numpy.arange(n)
+        there = mask.reshape(-1)[numpy.minimum(place, mask.size - 1)] & (place < mask.size)
+        return there.reshape(mask.shape)
 
     return change
 

@@ -9,20 +9,14 @@ Which values are kept, and what may stand in their place, follows from the lines
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from refllm.verify.edits.overwritten import kept_and_overwritten
 from refllm.verify.edits.source import Source
-from refllm.verify.kernels.in_text import InText, Lines, in_text
-
-
-@dataclass(frozen=True, eq=False)
-class Overwritten(InText):
-    gradients_alone: bool = True
+from refllm.verify.kernels.in_text import InText, Lines, OfGradient, in_text
 
 
 def overwritten(operation: str) -> Iterator[InText]:
-    return in_text(operation, _lines, Overwritten, in_pullback=True)
+    return in_text(operation, _lines, OfGradient, in_pullback=True)
 
 
 def _lines(text: Source) -> Iterator[Lines]:

@@ -69,13 +69,16 @@ def readings(operation: str) -> tuple[Reading | Chunks, ...]:
     return tuple(_all(operation))
 
 
+@cache
+def shares(operation: str) -> tuple[Reading, ...]:
+    """Gradients that are those of one share alone of what they are added up over."""
+    return tuple(_of_one_index(operation, what, last=last) for last in (True, False) for what in OF_WHAT)
+
+
 def _all(operation: str) -> Iterator[Reading | Chunks]:
     held, _ = axes._declared(operation)
     named = dict.fromkeys(d for dims in held.values() for d in dims if d.isalpha())
     yield from _of_other_numbers(operation)
-    for last in (True, False):
-        for whole in (True, False):
-            yield _of_one_index(operation, last=last, whole=whole)
     for part in PARTS:
         yield from (_taking(operation, letter, part) for letter in named)
         yield _of_rows(operation, None, part)
@@ -184,27 +187,36 @@ def _of_rows(operation: str, letter: str | None, part: Part) -> Reading:
     return Reading(id, f"{operation} whose gradients are added up over {where}", change, gradients_alone=True)
 
 
-def _of_one_index(operation: str, *, last: bool, whole: bool) -> Reading:
-    """Gradients of one matrix of rows, or of one index of the first axis, where several are to be added up."""
+OF_WHAT: dict[str, Callable[[Array, axes.Letters], tuple[int, ...]]] = {  # over which axes a gradient is to be added up
+    "matrix of rows": lambda dy, _: tuple(range(dy.ndim - 2)),
+    "index of the first axis": lambda dy, _: (0,),
+    "index of the second axis": lambda dy, _: (1,) if dy.ndim > 3 else (),
+    "entry of the batch": lambda _, own: tuple(a for a, letter in enumerate(own) if letter == ""),
+}
+
+
+def _of_one_index(operation: str, what: str, *, last: bool) -> Reading:
+    """Gradients of one matrix of rows, or of one index of an axis, where several are to be added up: each of them
+    overwrites the one before, or finds that there is one."""
 
     def change(case: Case) -> Changed | None:
         names, cotangents = axes.letters(case), dict[str, Array]()
         for name, dy in case.cotangents.items():
-            kept = dy.shape[-2:] if whole else dy.shape[1:]
-            if dy.ndim > 2 and dy.size > math.prod(kept):
-                made = numpy.zeros_like(dy)
-                at = -1 if last else 0
-                made.reshape(-1, *kept)[at] = dy.reshape(-1, *kept)[at]
-                cotangents[name] = made
+            axis_of = OF_WHAT[what](dy, names.get(f"outputs.{name}", ())) if dy.ndim > 2 else ()
+            over = [a for a in axis_of if dy.shape[a] > 1]
+            if dy.size and over:
+                kept: Any = tuple((-1 if last else 0) if a in over else slice(None) for a in range(dy.ndim))
+                cotangents[name] = made = numpy.zeros_like(dy)
+                made[kept] = dy[kept]
         summed = [n for n, x in case.inputs.items() if _is_summed(names[f"inputs.{n}"], x, None)]
         if not cotangents or not summed:
             return None
         made_case = replace(case, inputs=dict(case.inputs), cotangents={**case.cotangents, **cotangents})
         return Changed(made_case, alone=tuple(f"gradients.{n}" for n in summed))
 
-    which = f"the {'last' if last else 'first'} {'matrix of rows' if whole else 'index of the first axis'} alone"
-    id = f"{operation}/gradient-{'last' if last else 'first'}-{'matrix' if whole else 'index'}-alone"
-    return Reading(id, f"{operation} whose gradients are those of {which}", change, gradients_alone=True)
+    which, name = "last" if last else "first", what.partition(" ")[0]
+    about = f"{operation} whose gradients are those of the {which} {what} alone"
+    return Reading(f"{operation}/gradient-{which}-{name}-alone", about, change, gradients_alone=True)
 
 
 def _is_summed(own: axes.Letters, x: Array, letter: str | None) -> bool:

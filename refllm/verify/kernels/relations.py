@@ -16,6 +16,7 @@ import numpy
 from refllm.backend import Array
 from refllm.verify.case import Case
 from refllm.verify.kernels import axes, ratios
+from refllm.verify.kernels.growth import growth
 from refllm.verify.kernels.places import places
 from refllm.verify.kernels.ratios import Scaled
 from refllm.verify.tolerance import UNIT
@@ -43,7 +44,8 @@ def relations(case: Case, name: str, x: Array, truth: Array, wrong: Array, unit:
         for find in (_contents, _elsewhere, _factor, _of_rows, _of_the_input):
             if line := find(case, words, x, truth, wrong, unit):
                 return [line, *_border(words, wrong)]
-    return _border(words, wrong)
+        line = growth(words, x, truth, unit)
+    return [line] * bool(line) + _border(words, wrong)
 
 
 def said(name: str) -> str:

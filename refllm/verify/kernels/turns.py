@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy
 
 from refllm.backend import Array
-from refllm.verify.kernels.machine import TILE, tiles, unwritten
+from refllm.verify.kernels.machine import TILE, narrow, tiles, unwritten
 
 Pullback = Callable[[Array], Array]
 
@@ -39,3 +39,15 @@ def turned(x: Array, positions: Array, base: float, one: slice, other: slice, si
         y[..., rows, one] = a * c - b * s
         y[..., rows, other] = b * c + a * s
     return y
+
+
+def turned_on(positions: Array, frequencies: Array, dtype: str) -> tuple[Array, Array]:
+    """The cosines and sines of positions that follow each other, each of them that before turned once more, in a narrow
+    type: the roundings of all before are in them."""
+    angles = positions[:, None] * frequencies
+    c, s, u, w = (narrow(f(a), dtype) for a in (angles, frequencies) for f in (numpy.cos, numpy.sin))
+    for t in range(1, len(positions)):
+        if positions[t] == positions[t - 1] + 1:
+            c[t] = narrow(narrow(c[t - 1] * u, dtype) - narrow(s[t - 1] * w, dtype), dtype)
+            s[t] = narrow(narrow(s[t - 1] * u, dtype) + narrow(c[t - 1] * w, dtype), dtype)
+    return c, s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.norms import layer_norm, rms_norm, statistics
-from refllm.verify.mutants.bank import edit
+from refllm.verify.mutants.bank import Edits, edit
 
 SQUARES = "squares += ((rows[:, columns] - mean) ** 2).sum(axis=1, keepdims=True)"
 TOTAL = "total += rows[:, columns].sum(axis=1, keepdims=True)"
@@ -24,21 +24,51 @@ MERGED = (
 PADDED = "squares += -N % BLOCK * mean**2"
 FIRST_PASS = "for columns in tiles(N, BLOCK):\ntotal += rows[:, columns].sum(axis=1, keepdims=True)"
 
+WHOLE = "min(BLOCK, N)"  # places that a partial block is taken to have
+MERGES = (  # of blocks: by how much of its distance the mean moves, and how much the square of that counts
+    ("blocks-merged-as-whole", "the mean and the squares of its last, partial block as those of a whole one",
+     f"{WHOLE} / (count + {WHOLE})", f"count * {WHOLE} / (count + {WHOLE})"),
+    ("squares-merged-as-whole", "blocks in whose squares the last, partial one counts as a whole one",
+     "n / (count + n)", f"count * {WHOLE} / (count + {WHOLE})"),
+    ("means-merged-as-whole", "blocks in whose mean the last, partial one counts as a whole one; the squares are right",
+     f"{WHOLE} / (count + {WHOLE})", "count * n / (count + n)"),
+    ("distance-from-new-mean", "blocks with the distance from the mean that the block is already in", "n / (count + n)",
+     "count * n / (count + n) * (count / (count + n)) ** 2"),
+    ("distance-by-own-length", "blocks with the distance of the means by the length of the block", "n / (count + n)",
+     "n * (count > 0)"),
+    ("distance-by-all", "blocks with the distance of the means by the lengths of both over that of the row",
+     "n / (count + n)", "count * n / N"),
+    ("distance-as-half", "blocks as if all before were as long as the block", "n / (count + n)", "n / 2 * (count > 0)"),
+    ("means-exchanged", "blocks whose mean moves by the share of those before", "count / (count + n) if count else 1",
+     "count * n / (count + n)"),
+    ("means-averaged", "blocks whose mean is each time half of that so far and half of the block's",
+     "0.5 if count else 1", "count * n / (count + n)"),
+)  # fmt: skip
+
+
+def _merged(moves: str, counts: str) -> Edits:
+    """The mean of each block and the squares around it, merged with those before."""
+    return edit(
+        statistics, MEAN,
+        "count, mean, merged = 0, zeros(total.shape, rows), zeros(total.shape, rows)\n"
+        "for columns in tiles(N, BLOCK):\n"
+        "    own, n = rows[:, columns].mean(axis=1, keepdims=True), columns.stop - columns.start\n"
+        "    squares_here = ((rows[:, columns] - own) ** 2).sum(axis=1, keepdims=True)\n"
+        f"    merged = merged + squares_here + (own - mean) ** 2 * ({counts})\n"
+        f"    mean = mean + (own - mean) * ({moves})\n"
+        "    count += n", R, "r = 1 / numpy.sqrt(merged / N + eps)",
+    )  # fmt: skip
+
+
 G = "https://github.com/"
 # fmt: off
 MISTAKES = [
     Mistake("layer_norm/padding-in-variance", "a layer norm whose padding, which is 0, counts in the variance",
             edit(statistics, MEAN, MEAN + "\n" + PADDED), G + "triton-lang/triton/issues/9838"),
-    Mistake("layer_norm/blocks-merged-as-whole",
-            "a layer norm that merges the mean and the squares of its last, partial block as those of a whole one",
-            edit(statistics, MEAN,
-                 "count, mean, merged = 0, zeros(total.shape, rows), zeros(total.shape, rows)\n"
-                 "for columns in tiles(N, BLOCK):\n"
-                 "    own, whole = rows[:, columns].mean(axis=1, keepdims=True), min(BLOCK, N)\n"
-                 "    merged = merged + ((rows[:, columns] - own) ** 2).sum(axis=1, keepdims=True)\n"
-                 "    merged = merged + (own - mean) ** 2 * count * whole / (count + whole)\n"
-                 "    mean = mean + (own - mean) * whole / (count + whole)\n"
-                 "    count += whole", R, "r = 1 / numpy.sqrt(merged / N + eps)")),
+    *(
+        Mistake(f"layer_norm/{name}", f"a layer norm that merges {words}", _merged(*of))
+        for name, words, *of in MERGES
+    ),
     Mistake("layer_norm/padded-width", "a layer norm whose mean divides by the width rounded up to 32",
             edit(statistics, MEAN, "mean = total / (-(-N // 32) * 32)")),
     Mistake("layer_norm/first-columns-alone", "a layer norm that reads and writes the first 1,024 columns",

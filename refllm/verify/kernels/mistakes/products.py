@@ -10,6 +10,7 @@ TERMS = "for terms in tiles(K, TILE):"
 ADDED = "accumulators += left @ right"
 STORED = "y[rows, columns] = accumulators"
 COPIED = "left[:, :width], right[:width] = a[rows, terms], c[terms, columns]"
+BUFFERS = "left, right = zeros((len(accumulators), TILE), a), zeros((TILE, accumulators.shape[1]), a)"
 BIAS = "if bias is not None:\n    accumulators += bias[columns]"
 DW = "dW = product(swap(as_rows(x)), as_rows(dy))"
 DX = "dx = product(as_rows(dy), swap(W))"
@@ -39,6 +40,15 @@ MISTAKES = [
             edit(product, TERMS, "for terms in tiles(min(K, 1024), TILE):")),
     Mistake("matmul/stale-tile", "a product whose last, partial tile of K still holds the numbers of the tile before",
             edit(product, "left[:, width:] = 0", "")),
+    *(
+        Mistake(f"matmul/stale-tile-of-{stages}-stages",
+                f"a product with {stages} tiles of K in shared memory in turn, whose last, partial one still holds the "
+                f"numbers of {stages} tiles before",
+                edit(product, BUFFERS, f"stages = [({BUFFERS.partition(' = ')[2]}) for _ in range({stages})]",
+                     COPIED, f"left, right = stages[terms.start // TILE % {stages}]\n{COPIED}",
+                     "left[:, width:] = 0", ""))
+        for stages in (2, 3, 4)
+    ),
     Mistake("matmul/terms-twice", "a product whose last tile of K is moved back to be whole, so that terms count twice",
             edit(product, COPIED, "first = max(min(terms.start, K - TILE), 0)\nwidth = min(TILE, K)\n"
                  "left[:, :width], right[:width] = a[rows, first : first + width], c[first : first + width, columns]")),

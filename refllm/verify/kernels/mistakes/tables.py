@@ -76,6 +76,14 @@ MISTAKES = [
             G + "KellerJordan/modded-nanogpt/issues/39"),
     Mistake("rotary_halves/float16-positions", "rotary positions that are float16 numbers",
             edit(turned, ANGLES, 'angles = narrow(1.0 * positions[rows, None], "float16") * frequencies')),
+    *(
+        Mistake(f"rotary_halves/recurrence-in-{dtype}",
+                f"rotary positions of which each is that before turned once more, in {dtype}",
+                edit(turned, FREQUENCIES,
+                     f'{FREQUENCIES}\ncosines, sines = turned_on(positions, frequencies, "{dtype}")',
+                     TABLE, "c, s = cosines[rows].astype(x.dtype), (sign * sines[rows]).astype(x.dtype)"))
+        for dtype in ("float32", "float16", "bfloat16")
+    ),
     Mistake("rotary_halves/short-table", "rotary positions that are taken modulo a table of 2,048",
             edit(turned, ANGLES, "angles = positions[rows, None] % 2048 * frequencies")),
     Mistake("rotary_halves/position-overflow", "rotary positions that are 16-bit numbers",
