@@ -8,7 +8,7 @@ A pair is only proposed here; whether it gives the answer is found out by evalua
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -31,16 +31,18 @@ class Effects:
 
     def __init__(self, case: Case, got: Response, text: Response) -> None:
         self.case, self.text, self.gradients = case, text, text.gradients is not None
-        self.scales = dict[str, float]()
-        wrong = dict[str, Array]()
-        for name, x in self._tensors(text):
-            y = dict(self._tensors(got)).get(name)
-            if y is not None and y.shape == x.shape and numpy.isfinite(x).all() and numpy.isfinite(y).all():
-                wrong[name] = y - x
-                largest = float(abs(x).max(initial=0))
-                self.scales[name] = max(float(abs(wrong[name]).max(initial=0)), SMALL * largest, 1e-300)
-        self.chosen = self._chosen(sum(x.size for x in wrong.values()))
-        self.wrong = self._vector(wrong)
+        tensors, answered = dict(self._tensors(text)), dict(self._tensors(got))
+        self.shapes = {
+            name: x.shape for name, x in tensors.items()
+            if name in answered and answered[name].shape == x.shape
+            and numpy.isfinite(x).all() and numpy.isfinite(answered[name]).all()
+        }  # fmt: skip
+        self.before, after = _joined(tensors, self.shapes), _joined(answered, self.shapes)
+        scales = [_scale(tensors[name], answered[name]) for name in self.shapes]
+        sizes = [tensors[name].size for name in self.shapes]
+        self.scales = numpy.repeat(scales, sizes) if sizes else numpy.zeros(0)
+        self.chosen = self._chosen(sum(sizes))
+        self.wrong = self._vector(after)
         self.vectors, self.edits = list[Array](), list[Edits]()
         self.listed = list[int]()  # which of them are known mistakes
         self.times, self.tried = dict[bytes, int](), set[tuple[int, int]]()
@@ -54,15 +56,10 @@ class Effects:
         """An edit, or a known mistake, that gives this answer by itself."""
         if not self.is_useful or (len(self.edits) >= MOST and not listed):
             return
-        changed, known = dict[str, Array](), dict(self._tensors(self.text))
-        for name, y in self._tensors(answer):
-            if name in self.scales:
-                if y.shape != known[name].shape:
-                    return
-                changed[name] = y - known[name]
-        if changed.keys() != self.scales.keys():
+        answered = dict(self._tensors(answer))
+        if any(name not in answered or answered[name].shape != shape for name, shape in self.shapes.items()):
             return
-        vector = self._vector(changed)
+        vector = self._vector(_joined(answered, self.shapes))
         if not numpy.isfinite(vector).all() or not vector.any() or abs(vector).max() > LARGE:
             return
         key = numpy.round(vector, 9).tobytes()
@@ -115,7 +112,20 @@ class Effects:
             return None
         return numpy.sort(numpy.random.default_rng(size).permutation(size)[:NUMBERS])
 
-    def _vector(self, tensors: dict[str, Array]) -> Array:
-        parts = [(tensors[name] / self.scales[name]).reshape(-1) for name in self.scales if name in tensors]
-        whole = numpy.concatenate(parts) if parts else numpy.zeros(0)
-        return whole if self.chosen is None else whole[self.chosen]
+    def _vector(self, tensors: Array) -> Array:
+        """By how much this is beside the text, in units of what is wrong."""
+        with numpy.errstate(all="ignore"):
+            changed = (tensors - self.before) / self.scales
+        return changed if self.chosen is None else changed[self.chosen]
+
+
+def _joined(tensors: dict[str, Array], names: Iterable[str]) -> Array:
+    """The numbers of these tensors, one after the other."""
+    parts = [tensors[name].reshape(-1) for name in names]
+    return numpy.concatenate(parts) if parts else numpy.zeros(0)
+
+
+def _scale(text: Array, answered: Array) -> float:
+    """What is wrong of a tensor at most; of one that is right hardly anything."""
+    wrong, largest = float(abs(answered - text).max(initial=0)), float(abs(text).max(initial=0))
+    return max(wrong, SMALL * largest, 1e-300)

@@ -89,6 +89,7 @@ class _Evidence:
         self._candidates: dict[str, list[Candidate]] = {}
         self._weights: dict[tuple[str, str], dict[str, Any]] = {}
         self._in_single: dict[str, int] = {}
+        self._right_digits: dict[str, int] = {}
         self._ties: dict[tuple[str, int], tuple[int, bool, int]] = {}
 
     def is_listed(self, wrong: list[Result]) -> bool:
@@ -136,7 +137,7 @@ class _Evidence:
         case, got = result.case, result.response
         if self.dtype != "float64" or result.status != "fail" or got is None:
             return []
-        if single := hints.single_precision(result.verdicts, got, self.dtype):
+        if single := hints.single_precision(result.verdicts, got, self.dtype, self._digits(case.operation)):
             return single
         for key, answers in case.alternatives.items():
             if equal(case, got, answers.response(), "float32"):
@@ -150,6 +151,13 @@ class _Evidence:
             wrong = [r for r in self.wrong if r.case.operation == operation]
             self._in_single[operation] = sum(bool(self._in_single_precision(r)) for r in wrong)
         return self._in_single[operation]
+
+    def _digits(self, operation: str) -> int:
+        """How many digits of all wrong answers to the operation are right."""
+        if operation not in self._right_digits:
+            wrong = [hints.right_digits(r.verdicts) for r in self.wrong if r.case.operation == operation and r.wrong]
+            self._right_digits[operation] = min(wrong, default=0)
+        return self._right_digits[operation]
 
     def _explains(self, line: str) -> int:
         """How many wrong answers to its operation a cause explains."""
@@ -285,6 +293,7 @@ def _by_search(found: Found) -> str:
     both = "this edit" if sum(edit.mistakes for edit in found.edits) == 1 else "these two edits"
     inside = all(edit.in_pullback for edit in found.edits)
     gradient = "" if found.traced or inside or not found.gradients else ", in the forward pass alone"
+    gradient = ", in their values; not all gradients are those of the edit" if found.values else gradient
     count = f"{len(found.explained)} of {found.wrong} wrong answers are those"
     share = "the wrong answer is that" if found.wrong == 1 else count
     gradient += f", only where {found.where}" if found.where else ""

@@ -24,6 +24,7 @@ class Found:
     where: str = ""  # the property of cases without which right answers contradict it
     rivals: int = 0  # more edits than can be told from each other, which mean different things
     common: str = ""  # what these have in common
+    values: bool = False  # whether they give the values alone, and the gradient is neither theirs nor the text's
     loose: bool = False  # whether it is known of one answer alone, to which others lead as well
 
     @property

@@ -13,6 +13,7 @@ from refllm.verify.case import Case, Response
 from refllm.verify.tolerance import LARGEST, UNIT
 from refllm.verify.verdict import Verdict
 
+FLOAT32_DIGITS = 8  # of which arithmetic in float32 keeps fewer
 SLACK = 64  # roundings of the largest number that a common factor or a common difference may be off by
 
 
@@ -42,8 +43,9 @@ def nothing_there(case: Case, response: Response) -> bool:
     return found
 
 
-def single_precision(verdicts: list[Verdict], response: Response, dtype: str) -> list[str]:
-    """A line if every number is right as far as float32 can hold it, in a run of float64, whatever dtype it has."""
+def single_precision(verdicts: list[Verdict], response: Response, dtype: str, digits: int = 0) -> list[str]:
+    """A line if every number is right as far as float32 can hold it, in a run of float64, whatever dtype it has. The
+    digits are those that are right in all answers to the operation."""
     share = UNIT["float64"] / UNIT["float32"]
     wrong = [v for v in verdicts if v.wrong == "values"]
     others = any(v.wrong not in ("", "values", "dtype") for v in verdicts)
@@ -54,10 +56,25 @@ def single_precision(verdicts: list[Verdict], response: Response, dtype: str) ->
          **{f"gradient of {n}": x for n, x in (response.gradients or {}).items()}}.get(name)  # fmt: skip
     if isinstance(y, numpy.ndarray) and numpy.array_equal(y, y.astype("float32"), equal_nan=True):
         return [f"{name} holds numbers of float32, and is right as far as that reaches"]
+    if digits >= FLOAT32_DIGITS:
+        return [
+            f"{name} is right to {digits} digits, which is more than float32 has: a constant is written with about as "
+            "many, or a function is that precise"
+        ]
     return [
         f"{name} is right as far as float32 reaches, not float64: is a part of it in float32, or a small constant "
         "(an eps) another?"
     ]
+
+
+def right_digits(verdicts: list[Verdict]) -> int:
+    """How many digits of the worst elements are right, of each tensor that is wrong."""
+    wrong = [verdict for verdict in verdicts if verdict.wrong]
+    worst = [verdict.worst for verdict in wrong if verdict.worst is not None]
+    if not worst or len(worst) < len(wrong) or not all(w.truth for w in worst):
+        return 0
+    share = max(abs(w.got / w.truth - 1) for w in worst)
+    return int(-math.log10(share)) if 0 < share < 1 else 0
 
 
 def hints(case: Case, response: Response, dtype: str) -> list[str]:

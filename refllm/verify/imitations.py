@@ -20,6 +20,8 @@ from refllm.verify.runner import respond as answer
 from refllm.verify.tolerance import UNIT, condition
 
 NEAR = 1e-4  # how near answers must be, as a share of the largest number, for their rounding to be looked at
+MANY = 4  # tensors of an answer from which on they are compared in one go
+LATELY = 64  # answers whose tensors are kept in one piece
 SLACK = 32  # how many roundings of the largest number two equal answers may differ by
 _SITES: frozenset[Site] = frozenset((m.original, m.within) for m in mutants.MUTANTS if isinstance(m, Patch))
 _LINES = frozenset(f for m in mutants.MUTANTS if isinstance(m, Edited) for f in m.originals)  # of the text
@@ -163,11 +165,16 @@ def equal_as_far_as_it_reaches(
 ) -> bool:
     """Whether two answers differ by no more than rounding, of which a mistaken formula may make more than the right
     one: how much is seen from its answer in float32, asked for where the two are near."""
-    if other is None or equal(case, got, other, dtype):
-        return other is not None
-    apart = list(_tensors(case, got, other, dtype))
-    if any(error > NEAR * size for error, size, _ in apart):
+    if other is None:
         return False
+    apart, same, far = list[tuple[float, float, float]](), True, False
+    for error, size, allowed in _tensors(case, got, other, dtype):
+        same, far = same and error <= allowed, far or error > NEAR * size
+        if far and not same:
+            return False
+        apart.append((error, size, allowed))
+    if same:
+        return True
     single = in_single()
     if single is None:
         return False
@@ -215,11 +222,41 @@ def _tensors(case: Case, got: Response, other: Response, dtype: str) -> Iterator
         (got.outputs, other.outputs, case.outputs),
         (got.gradients or {}, other.gradients or {}, case.gradients),
     ):
-        for name, value in given.items():
-            if name in truths and name in values:
-                error, size = _apart(value, values[name])
-                hard = _hard(truths[name], dtype)
-                yield error, size or hard or 1e-300, SLACK * UNIT[dtype] * (hard + 2 * size)
+        names = [name for name in given if name in truths and name in values]
+        found = _all_apart(given, values, names) if len(names) >= MANY else None
+        for n, name in enumerate(names):
+            error, size = _apart(given[name], values[name]) if found is None else found[n]
+            hard = _hard(truths[name], dtype)
+            yield error, size or hard or 1e-300, SLACK * UNIT[dtype] * (hard + 2 * size)
+
+
+def _all_apart(given: dict[str, Any], values: dict[str, Any], names: list[str]) -> list[tuple[float, float]] | None:
+    """The same as `_apart` of every tensor, in one go; None where one of them is no array of finite numbers."""
+    known = _together.get(id(given))
+    if known is None or known[0] is not given or known[1] != names:
+        if len(_together) > LATELY:
+            _together.clear()
+        arrays = [given[name] for name in names]
+        plain = all(isinstance(x, numpy.ndarray) and x.dtype.kind == "f" and x.size for x in arrays)
+        joint = numpy.concatenate([x.reshape(-1) for x in arrays], dtype="float64") if plain else None
+        first = numpy.cumsum([0, *(x.size for x in arrays[:-1])]) if plain else None
+        known = _together[id(given)] = (given, names, joint, first, [x.shape for x in arrays] if plain else [])
+    _, _, joint, first, shapes = known
+    if joint is None or first is None:
+        return None
+    others = [values[name] for name in names]
+    for x, shape in zip(others, shapes, strict=True):
+        if not isinstance(x, numpy.ndarray) or x.shape != shape or x.dtype.kind != "f":
+            return None
+    whole = numpy.concatenate([x.reshape(-1) for x in others], dtype="float64")
+    with numpy.errstate(all="ignore"):
+        errors = numpy.maximum.reduceat(abs(joint - whole), first)
+    if not numpy.isfinite(errors).all():
+        return None
+    return list(zip(errors.tolist(), numpy.maximum.reduceat(abs(whole), first).tolist(), strict=True))
+
+
+_together: dict[int, tuple[dict[str, Any], list[str], Array | None, Array | None, list[Any]]] = {}
 
 
 _conditions: dict[tuple[int, str], tuple[Truth, float]] = {}

@@ -15,32 +15,29 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any
 
 from refllm.verify import bounded, listed, plain
 from refllm.verify.additive import Effects
 from refllm.verify.case import Case, Response
-from refllm.verify.conditions import separating
 from refllm.verify.edits import Edit
 from refllm.verify.found import Edits, Found, cost, rank
-from refllm.verify.imitations import KNOWN, equal_as_far_as_it_reaches, is_finite, nearness
+from refllm.verify.imitations import KNOWN, nearness
 from refllm.verify.loose import is_invented, is_loose
 from refllm.verify.mutants import Edited
 from refllm.verify.proposals import Proposals
 from refllm.verify.rivals import FEW, in_common, meanings
 from refllm.verify.runner import Result
-from refllm.verify.telling import is_off_in_numbers, is_rounding, numbers, telling, values_differ
+from refllm.verify.telling import is_off_in_numbers, numbers, telling, values_differ
+from refllm.verify.weighing import LATER, Weighing, functions_of
 
 SECONDS = 10.0  # for a whole report
 PRIMARY = 3  # failing cases that the search begins from
-LATER = 0.5  # seconds after the end in which what was found is still held against the other cases
 FURTHER = 0.2  # how much more than what explains all the dearest edit costs that is still tried
+HALVES = 12  # edits that give the values alone, of which one may be told
 DEARER = 500  # candidates one after the other that cost more, after which no cheaper one is waited for
 HALF, MOST = 0.5, 0.75  # the share of the wrong answers that one edit must explain, and that two must
 ENOUGH = 4  # numbers that two edits must explain
 CASES = 2  # wrong answers that an edit must explain which holds under a condition alone
-AGAINST = 24  # right answers that a candidate is held against
 
 
 def explained(
@@ -76,20 +73,16 @@ def explained(
     return found
 
 
-class _Search:
+class _Search(Weighing):
     def __init__(self, results: list[Result], dtype: str, end: float, right: frozenset[str] = frozenset()) -> None:
-        self.operation, self.known_right = results[0].case.operation, right
-        size = lambda result: sum(x.size for x in result.case.inputs.values())
-        failing = [r for r in results if r.status == "fail" and not is_rounding(r, dtype)]
-        self.wrong = sorted(failing, key=size)
-        self.right = sorted((r for r in results if r.right), key=size)[:AGAINST]
-        self.dtype, self.end = dtype, end
-        self.cut = False  # whether the time was over before all was tried
+        super().__init__(results, dtype, end)
+        self.known_right = right
         self.values = True  # whether more than gradients is wrong in the case that is searched from
         self.near: list[tuple[float, Edit]] = []  # edits that bring the answer nearer, and how near
         self.far: dict[tuple[str, bool], float | None] = {}
         self.effects: Effects | None = None  # what edits change by themselves
         self.halves: list[Edit] = []  # edits that give the values, and not the gradients
+        self.of_values: list[Edit] = []  # the same of every case that was searched from
 
     def best(self, known: Sequence[Edits] = (), partly: Sequence[Edited] = ()) -> Found | None:
         """What explains most, at first among what explains an operation below this one, then beside what known mistakes
@@ -116,9 +109,28 @@ class _Search:
             elif best is None or 2 * len(best.explained) >= best.wrong:
                 break
         best = self._beside(parts, best, late=True)
+        best = self._of_values(best) or best
         if best is None or not self._is_convincing(best):
             return None
         return replace(best, loose=self._is_loose(best))
+
+    def _of_values(self, best: Found | None) -> Found | None:
+        """An edit that gives the values of the wrong answers, where it does not give their gradients too, nor does
+        any other; or gives those of fewer."""
+        candidates = self.of_values[:HALVES] if best is None else [e for e in self.of_values if best.edits == (e,)][:1]
+        for edit in candidates:
+            functions = functions_of((edit,))
+            if functions is None or self._is_over(LATER):
+                continue
+            others = [r for r in self.right if not self._alike(functions, False, r, values=True)]
+            if any(not self._fails(functions, False, r.case) for r in others):
+                continue
+            alike = [r for r in self.wrong if self._alike(functions, False, r, values=True)]
+            explained = frozenset(r.case.id for r in alike)
+            more = best is None or best.explained < explained
+            if more and len(alike) >= MOST * len(self.wrong) and any(map(is_off_in_numbers, alike)):
+                return Found((edit,), False, explained, len(self.wrong), 0, len(others), True, values=True)
+        return None
 
     def _is_listed(self, found: Found) -> bool:
         """Whether this is one known mistake and nothing more."""
@@ -161,7 +173,7 @@ class _Search:
             return True
 
         def fits(edits: Edits) -> bool:
-            functions = _functions(edits)
+            functions = functions_of(edits)
             return functions is not None and all(self._alike(functions, found.traced, r) for r in explained)
 
         return is_loose(found.edits, fits)
@@ -202,11 +214,6 @@ class _Search:
                 effects.add(edits, response, listed=True)
         yield from effects.pairs()
         yield from effects.pairs_of_listed()
-
-    def _is_over(self, later: float = 0.0) -> bool:
-        over = time.perf_counter() > self.end + later
-        self.cut = self.cut or over
-        return over
 
     def _among(self, candidates: Iterable[Edits], primary: Result) -> Found | None:
         """The best of those that give the answer of this case, and of the others. What costs more than one that
@@ -249,12 +256,12 @@ class _Search:
         if len(alike) <= FEW:
             return best
         with bounded.until(time.perf_counter() + LATER):
-            count = meanings(primary.case, [(f.edits, f.traced) for f in alike], _functions)
+            count = meanings(primary.case, [(f.edits, f.traced) for f in alike], functions_of)
         return best if count <= FEW else replace(best, rivals=count, common=in_common(f.edits for f in alike))
 
     def _gives(self, candidate: Edits, result: Result) -> list[bool]:
         """In which ways an edit gives this answer: traced or not."""
-        functions = _functions(candidate)
+        functions = functions_of(candidate)
         case, got = result.case, result.response
         if functions is None or got is None:
             return []
@@ -277,6 +284,7 @@ class _Search:
                 return ways
             if not inside and self.values and len(candidate) == 1:
                 self.halves.append(candidate[0])
+                self.of_values += [candidate[0]] if candidate[0].mistakes == 1 else []
             elif inside or not self.values:
                 self._note(candidate, case, got, gradients)
         return []
@@ -303,66 +311,9 @@ class _Search:
             self.far[key] = None if other is None else nearness(case, got, other, self.dtype)
         return self.far[key]
 
-    def _dtypes(self, got: Response) -> tuple[str, ...]:
-        """Float64, and where an answer is not finite the dtype of the run, in which a formula may overflow."""
-        own = self.dtype if self.dtype in ("float32", "float64") else "float32"
-        return ("float64",) if own == "float64" or is_finite(got) else ("float64", own)
-
-    def _equal(
-        self, case: Case, got: Response, other: Response | None, functions: Mapping[Any, Any], **how: bool
-    ) -> bool:
-        in_single = lambda: plain.answer(case, "float32", functions, **how)
-        return equal_as_far_as_it_reaches(case, got, other, in_single, self.dtype)
-
-    def _weighed(self, candidate: Edits, traced: bool) -> Found | None:
-        """What a candidate explains; None if a right answer contradicts it that no property tells from those."""
-        functions = _functions(candidate)
-        assert functions is not None
-        if self._is_over(LATER):
-            return None
-        others = [r for r in self.right if not self._alike(functions, traced, r)]
-        against = [r for r in others if not self._fails(functions, traced, r.case)]
-        alike = [r for r in self.wrong if self._alike(functions, traced, r)]
-        where = ""
-        if against:
-            found = separating([r.case for r in alike], [r.case for r in against]) if alike else None
-            if found is None or 2 * len(alike) < len(self.wrong):
-                return None
-            where = found
-        if self._is_over(LATER):  # what was asked last may have been cut short
-            return None
-        gradients = any(r.response is not None and r.response.gradients is not None for r in self.wrong)
-        explained, guarded = frozenset(r.case.id for r in alike), len(others) - len(against)
-        return Found(candidate, traced, explained, len(self.wrong), 0, guarded, gradients, where)
-
-    def _fails(self, functions: Mapping[Any, Any], traced: bool, case: Case) -> bool:
-        """Whether the edited text raises, or gives 0 / 0."""
-        other = plain.answer(case, "float64", functions, traced=traced, values=not case.gradients)
-        return other is None or not is_finite(other)
-
-    def _alike(self, functions: Mapping[Any, Any], traced: bool, result: Result) -> bool:
-        got, case = result.response, result.case
-        if got is None:
-            return False
-        values = got.gradients is None or not case.gradients
-        how = {"traced": traced, "values": values}
-        answers = (plain.answer(case, d, functions, **how) for d in self._dtypes(got))
-        return any(self._equal(case, got, other, functions, **how) for other in answers)
-
 
 def _put_together(members: Sequence[Edit]) -> Edits | None:
     found: Edits | None = ()
     for member in members:
         found = None if found is None else listed.joined(found, (member,))
     return found
-
-
-def _functions(candidate: Edits) -> dict[Any, Any] | None:
-    """The edited functions; None if one of them is not Python."""
-    found = {edit.original: _compiled(edit) for edit in candidate}
-    return None if None in found.values() else found
-
-
-@cache
-def _compiled(edit: Edit) -> Any:
-    return edit.function()

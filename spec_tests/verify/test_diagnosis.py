@@ -365,3 +365,24 @@ def test_a_loss_of_float32_with_a_gradient_of_float64_is_in_single_precision(gol
     result = runner.judged(case, replace(truth, outputs=narrow, gradients=rounded), "float64", golden.C)
     [explained] = diagnosis.diagnosed([result], "float64")
     assert explained.diagnosis == ["gradient of logits holds numbers of float32, and is right as far as that reaches"]
+
+
+@pytest.mark.parametrize(("digits", "said"), [(9, "right to 9 digits, which is more than float32 has"), (5, "")])
+def test_a_number_of_more_digits_than_float32_is_told_from_float32(
+    digits: int, said: str, golden: corpus.Corpus
+) -> None:
+    """Everything is off by the same share, as by a constant that somebody copied."""
+    case = golden.cases["FFN/gelu-erf-matrix"]
+    truth = _truth(case)
+    off = Response({n: x * (1 + 0.7 * 10.0**-digits) for n, x in truth.outputs.items()}, truth.gradients)
+    [result] = diagnosis.diagnosed([runner.judged(case, off, "float64", golden.C)], "float64")
+    assert any(said in line and "digits" in line for line in result.diagnosis) is bool(said)
+
+
+def test_numbers_that_float32_computed_are_said_to_be_of_float32(golden: corpus.Corpus) -> None:
+    case = golden.cases["FFN/gelu-erf-matrix"]
+    truth, draw = _truth(case), numpy.random.default_rng(2)
+    noise = {n: 1 + 6e-8 * draw.normal(size=x.shape) for n, x in truth.outputs.items()}
+    off = Response({n: x * noise[n] for n, x in truth.outputs.items()}, truth.gradients)
+    [result] = diagnosis.diagnosed([runner.judged(case, off, "float64", golden.C)], "float64")
+    assert any("is right as far as float32 reaches, not float64" in line for line in result.diagnosis)

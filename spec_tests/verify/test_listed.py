@@ -146,6 +146,21 @@ def test_a_factor_is_told_by_real_numbers_and_not_by_choices() -> None:
     assert not is_loose((Edit(text, ((0, 0, "# share\n"),), 1.0, False),), lambda edits: True)
 
 
+def silu_of_another_slope(x: Any) -> Any:
+    """A gate of 2 x, whose gradient is that of nothing: a product with another constant."""
+    s = 1 / (1 + numpy.exp(-2 * x))
+    return x * s, lambda dy: dy * (s + 1.702 * x * s * (1 - s))
+
+
+def test_an_edit_that_gives_the_values_alone_is_told_as_that() -> None:
+    found = told("silu", silu_of_another_slope)
+    assert found
+    for result in found:
+        assert f"{len(found)} of {len(found)} wrong answers" in result.diagnosis[0]
+        assert "in their values; not all gradients are those of the edit" in result.diagnosis[0]
+        assert any("2" in line for line in diff_of(result.diagnosis[0]) if line.startswith("+"))
+
+
 # --- caches ----------------------------------------------------------------------------------------------------------
 
 

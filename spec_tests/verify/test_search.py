@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import pytest
 
-from refllm.verify import bounded, corpus, diagnosis, plain, proposals, reference, runner, search
+from refllm.verify import bounded, corpus, diagnosis, plain, proposals, reference, runner, search, weighing
 from refllm.verify.adapter import Functions
 from refllm.verify.edits import edits
 from refllm.verify.explanation import Explanation
@@ -126,7 +126,7 @@ def test_the_work_of_a_whole_search_is_bounded(operation: str, seconds: float, m
     assert any(result.wrong for result in held)
     clock = Clock(monkeypatch)
     search.explained(held, "float64", seconds)
-    assert seconds / 2 < clock.steps * Clock.STEP < seconds + search.LATER + 1
+    assert seconds / 2 < clock.steps * Clock.STEP < seconds + weighing.LATER + 1
 
 
 class Looks:
@@ -168,7 +168,7 @@ def test_the_search_ends_with_its_time() -> None:
     held = results("lstm", lambda x, h, c, *_, **__: (noise.normal(size=(*x.shape[:2], h.shape[-1])), c))
     start = time.process_time()
     search.explained(held, "float64", seconds=0.5)
-    assert time.process_time() - start < 0.5 + search.LATER + 0.5  # an evaluation ends at its next step
+    assert time.process_time() - start < 0.5 + weighing.LATER + 0.5  # an evaluation ends at its next step
 
 
 @pytest.mark.one_in(16)

@@ -7,6 +7,7 @@ from typing import Any
 from refllm.backend import Array
 from refllm.models import encoder_decoder as model
 from refllm.parameters import Tree
+from refllm.spec.cross_attention import cross_attention
 from refllm.spec.encoder_decoder import (
     bottom,
     decoder,
@@ -49,6 +50,10 @@ GOES_ON = "while len(tokens) < new_tokens and end not in tokens:"
 NEXT = "last = next_logits(p, encoder_decoder, [start, *tokens], **reading, config=config)"
 LAST_ALONE = "{0} if p is last or {0} is None else constant({0})"
 
+CROSS = (
+    "a, attention_back = attention(q_cut, cut(k, heads), cut(v, heads), causal=False, attention_mask=attention_mask)"
+)
+
 _decode = model.decode  # refllm's, not what is planted
 
 
@@ -71,6 +76,21 @@ def loss(new: str) -> Edits:
 
 def counting(new: str) -> Edits:
     return edit(denoising_loss, COUNTED, COUNTED.replace("counted, ids", f"{new}, ids"))
+
+
+def biased_reading(bias: str, *, from_the_start: bool = False) -> Edits:
+    """Cross-attention with a bias by distance too, from the decoder's table; the queries are the last of the places of
+    the source, or the first."""
+    near = "T, S = x.shape[-2], memory.shape[-2]\nN = max(T, S)\n" if from_the_start else ""
+    sizes = "queries=N, keys=N" if from_the_start else "queries=x.shape[-2], keys=memory.shape[-2]"
+    part = "[:, N - T : N + S - 1]" if from_the_start else ""
+    return edit(
+        cross_attention, CROSS,
+        'E = of_call("decoder", "p", {}).get("relative")\nfarthest = of_call("decoder", "config", {}).get("farthest")\n'
+        f"{near}r = None if E is None else {bias}(E, {sizes}, farthest=farthest)[0]{part}\n"
+        "a, attention_back = maybe_biased(q_cut, cut(k, heads), cut(v, heads), r, causal=False, "
+        "attention_mask=attention_mask)",
+    )  # fmt: skip
 
 
 def _mask_forgotten(p: Tree, memory: Array, *, cache: Any, memory_mask: Array | None, **how: Any) -> Any:
@@ -113,6 +133,14 @@ MUTANTS = [
            edit(decoder, BIAS_CAUSAL, BIAS_BOTH)),
     Edited("ENCDEC/t5-encoder-causal", "T5's encoder with the buckets of its decoder",
            edit(encoder, BIAS_BOTH, BIAS_CAUSAL)),
+    Edited("ENCDEC/t5-bias-in-cross-attention", "T5 whose bias by distance is in cross-attention too",
+           biased_reading("t5_bias_causal", from_the_start=True)),
+    Edited("ENCDEC/t5-bias-in-cross-attention-from-the-end",
+           "T5 whose bias by distance is in cross-attention too, the queries being the last places of the source",
+           biased_reading("t5_bias_causal")),
+    Edited("ENCDEC/t5-bias-in-cross-attention-both-ways",
+           "T5 whose bias by distance, in both directions, is in cross-attention too",
+           biased_reading("t5_bias_bidirectional", from_the_start=True)),
     Edited("ENCDEC/back-bias-of-first-layer", "T5 whose bias by distance has the gradient of one layer alone",
            edit(encoder, BIAS_BOTH, f'{BIAS_BOTH}\nlast = p["layers"][-1]',
                 ENCODER_LAYER, ENCODER_LAYER.replace("p, r,", f"p, {LAST_ALONE.format('r')},"))

@@ -19,6 +19,14 @@ def _positions_of_places(cache: KeyValueCache, tokens: int) -> Any:
     return (own if seen is None else namespace(seen).arange(cache.length - tokens, cache.length)), seen
 
 
+def _positions_of_places_later(cache: KeyValueCache, tokens: int) -> Any:
+    return _advance(cache, tokens) if not cache.length else _positions_of_places(cache, tokens)
+
+
+def _positions_of_places_at_first(cache: KeyValueCache, tokens: int) -> Any:
+    return _advance(cache, tokens) if cache.length else _positions_of_places(cache, tokens)
+
+
 def _padding_seen(cache: KeyValueCache, tokens: int) -> Any:
     return _advance(cache, tokens)[0], None
 
@@ -26,6 +34,11 @@ def _padding_seen(cache: KeyValueCache, tokens: int) -> Any:
 def _padding_seen_later(cache: KeyValueCache, tokens: int) -> Any:
     own, seen = _advance(cache, tokens)
     return own, (seen if cache.length == tokens else None)
+
+
+def _padding_seen_at_first(cache: KeyValueCache, tokens: int) -> Any:
+    own, seen = _advance(cache, tokens)
+    return own, (None if cache.length == tokens else seen)
 
 
 # fmt: off
@@ -49,4 +62,13 @@ MUTANTS = [
           _padding_seen),
     Patch("GEN/padded-seen-later", KeyValueCache.advance,
           "generation that hides the padding from the prompt and not from the words that follow", _padding_seen_later),
+    Patch("GEN/padded-seen-at-first", KeyValueCache.advance,
+          "generation that hides the padding from the words that follow and not from the prompt",
+          _padding_seen_at_first),
+    Patch("GEN/padded-positions-of-places-later", KeyValueCache.advance,
+          "generation that counts the positions of the words that follow, and not those of the prompt, from the first "
+          "place, padding or not", _positions_of_places_later),
+    Patch("GEN/padded-positions-of-places-at-first", KeyValueCache.advance,
+          "generation that counts the positions of the prompt, and not those of the words that follow, from the first "
+          "place, padding or not", _positions_of_places_at_first),
 ]

@@ -110,6 +110,17 @@ LONGER = [
            edit(yarn_frequencies, LOW, "low = int((turns >= beta_fast).sum())")),
     Edited("ROPE-SCALE/yarn-high-rounded-down", "YaRN whose second border is rounded down",
            edit(yarn_frequencies, HIGH, "high = max(0, int((turns > beta_slow).sum()) - 1)")),
+    Edited("ROPE-SCALE/yarn-high-at-the-last-pair",
+           "YaRN whose second border is cut off at the last pair, D/2 - 1, instead of D - 1",
+           edit(yarn_frequencies, HIGH, f"{HIGH}\nhigh = min(high, width // 2 - 1)")),
+    Edited("ROPE-SCALE/yarn-high-not-cut-off", "YaRN whose second border is not cut off at D - 1",
+           edit(yarn_frequencies, HIGH,
+                "far = original * power(base, -ratio(2 * arange(64 * width), width)) / (2 * pi())\n"
+                "high = int((far > beta_slow).sum())")),
+    Edited("ROPE-SCALE/yarn-low-not-cut-off", "YaRN whose first border is not cut off at pair 0",
+           edit(yarn_frequencies, LOW,
+                "near = original * power(base, ratio(2 * arange(1, 64 * width), width)) / (2 * pi())\n"
+                "low = int((turns >= beta_fast).sum()) - 1 - int((near < beta_fast).sum()) * (turns[0] < beta_fast)")),
     Edited("ROPE-SCALE/yarn-extended-length", "YaRN with the extended length in the place of the trained one",
            edit(yarn_frequencies, LOW, f"turns = turns * factor\n{LOW}")),
     Edited("ROPE-SCALE/yarn-no-two-pi", "YaRN that counts radians for turns",

@@ -166,11 +166,12 @@ def losses() -> list[Case]:
 
 
 def translate() -> list[Case]:
-    def case(slug: str, about: str, config: dict[str, Any], name: str, end: int | None, *, cache: bool) -> Case:
+    def case(slug: str, about: str, config: dict[str, Any], name: str, end: int | None, *, cache: bool,
+             padded: bool = True) -> Case:  # fmt: skip
         """`name` names the drawn model and sources, chosen so that words vary and no decision is near a tie."""
         keywords = {
             "source": Draw(f"{name} source").integers(2, 4, high=config["vocabulary"]),
-            "allowed": np.array([[True] * 4, [True, True, True, False]]),
+            "allowed": np.array([[True] * 4, [True, True, True, False]]) if padded else None,
             "start": 1,
             "end": end,
             "new_tokens": 5,
@@ -186,6 +187,8 @@ def translate() -> list[Case]:
              cache=False),
         case("translate-cache", "the same with a cache, of the target and of what is read of the sources", UNTIED,
              untied, None, cache=True),
+        case("translate-whole", "two sources without padding, and no mask", UNTIED, untied, None, cache=False,
+             padded=False),
         case("translate-t5-cache", "distances go on counting in the cache", T5, f"{t5}54", None, cache=True),
         case("translate-end", "each row ends with its own end token 0; nothing stands behind it", T5, f"{t5}52", 0,
              cache=True),

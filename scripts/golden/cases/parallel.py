@@ -179,14 +179,15 @@ def of_experts_and_layers() -> list[Case]:
 
 
 def of_the_batch() -> list[Case]:
-    def loss(slug: str, about: str, shape: tuple[int, ...], counts: Any, ranks: int, rank: int) -> Case:
+    def loss(slug: str, about: str, shape: tuple[int, ...], counts: Any, ranks: int, rank: int,
+             ignore: int | None = -100) -> Case:  # fmt: skip
         """`counts`: how many targets of each text count; the rest is padding."""
         id = f"PAR/data-{slug}"
         draw = Draw(id)
         logits, targets = draw.normal(*shape, scale=2.0), draw.integers(*shape[:-1], high=shape[-1])
         for row, count in zip(targets, counts, strict=True):
             row[count:] = -100
-        keywords = {"targets": targets, "ignore": -100, "ranks": ranks, "rank": rank}
+        keywords = {"targets": targets, "ignore": ignore, "ranks": ranks, "rank": rank}
         return Case(id, "data_parallel_cross_entropy", about, {"logits": logits}, keywords)
 
     def squares(slug: str, about: str, cut: list[bool], ranks: int, rank: int) -> Case:
@@ -217,6 +218,7 @@ def of_the_batch() -> list[Case]:
         loss("last", "the share of the short texts", (3, 3, 3), [3, 2, 1], 2, 1),
         loss("padding", "a rank without a target adds nothing, and does not divide by it", (2, 2, 4), [1, 0], 2, 1),
         loss("even", "equal counts: the mean of the means would be the same", (2, 2, 3), [2, 2], 2, 0),
+        loss("all", "no target is ignored: divided by all of them", (3, 2, 3), [2, 2, 2], 2, 1, None),
         squares("first", "what all ranks have is counted on the first", [True, False, True], 2, 0),
         squares("last", "and not on the last", [False, True, True], 2, 1),
         squares("whole", "nothing is cut: a rank after the first sends 0, one before it all", [False, False], 3, 0),

@@ -86,6 +86,12 @@ def yarn_frequencies() -> list[Case]:
         case("none-fast", "trained on 64 places: no pair makes 32 turns, the first border is 0", 16, 10000.0, 4.0, 64),
         case("all-stay", "trained on 2^21 places: every pair makes more than 32 turns and stays", 8, 10000.0, 4.0,
              2**21),
+        case("beyond-the-last", "every pair makes more than one turn: the line would end at pair 6, and there are "
+             "four", 8, 100.0, 4.0, 4096),
+        case("beyond-the-width", "the line would end at pair 12 and ends at 7, the width less 1", 8, 10.0, 4.0, 4096,
+             128.0),
+        case("none-slow", "trained on 6 places: no pair makes a turn, and all but the first are divided", 16, 10000.0,
+             4.0, 6),
         case("one", "a factor of 1: as trained, scale 1", 16, 10000.0, 1.0, 2048),
         case("below-one", "a factor of 1/2: the scale stays 1", 16, 10000.0, 0.5, 2048),
         case("base-500000", "another base", 32, 500000.0, 8.0, 8192),
