@@ -141,6 +141,7 @@ class Proposals:
         """Single edits, such pairs as are one mistake, unlikely single edits, and pairs of what came near. `near` and
         `halves` may grow as long as edits are tried."""
         unlikely = list[Edits]()
+        yield from self._known_in_the_pullback()
         for edit in heapq.merge(self.whole, self._of_some_calls(), key=lambda edit: edit.cost):
             if edit.cost <= LIKELY_COST:
                 yield (edit,)
@@ -155,6 +156,12 @@ class Proposals:
         yield from self._of_one_statement()
         yield from of_pairs(self.listed())
         yield from self._of_two_mistakes([edit for _, edit in sorted(near, key=lambda pair: pair[0])])
+
+    def _known_in_the_pullback(self) -> Iterator[Edits]:
+        """Known mistakes of a formula that are made in the gradient alone."""
+        for known in self.listed() if not self.values else ():
+            if len(known) == 1 and _may_have_own_pullback(known[0]):
+                yield (Partial.of(known[0], OWN_PULLBACK, backward=True, in_pullback=True),)
 
     def _adding_up(self) -> Iterator[Edits]:
         """Two whose changes add up to what is wrong."""

@@ -19,9 +19,11 @@ FACTOR = 1.37  # any number: what is multiplied with it is another
 
 def reach(case: Case, function: FunctionType, *, values: bool) -> frozenset[str] | None:
     """The names of the outputs, or of the gradients, that change; None if that cannot be told."""
+    calls, numbers = list[int](), list[Any]()
     before = plain.answer(case, "float64", {}, traced=False, values=values)
-    after = plain.answer(case, "float64", {function: _changed(function, values)}, traced=False, values=values)
-    if before is None or after is None:
+    changed = _changed(function, values, calls, numbers)
+    after = plain.answer(case, "float64", {function: changed}, traced=False, values=values)
+    if before is None or after is None or (calls and not numbers):  # ids and masks alone cannot be changed by a factor
         return None
     return differing(before, after, values=values)
 
@@ -37,26 +39,29 @@ def _same(x: Any, y: Any) -> bool:
     return bool(numpy.allclose(x, y, rtol=1e-9, atol=0, equal_nan=True))
 
 
-def _changed(function: FunctionType, values: bool) -> Callable[..., Any]:
+def _changed(function: FunctionType, values: bool, calls: list[int], numbers: list[Any]) -> Callable[..., Any]:
+    """The function with other numbers. `calls` and `numbers` are added its calls, and the numbers as they were."""
+
+    def scaled(x: Any) -> Any:
+        """Every number of a tree multiplied."""
+        if isinstance(x, dict):
+            return {name: scaled(branch) for name, branch in x.items()}
+        if isinstance(x, list | tuple):
+            return type(x)(map(scaled, x)) if type(x) in (list, tuple) else x
+        if isinstance(x, numpy.ndarray | float) and getattr(x, "dtype", numpy.dtype(float)).kind == "f":
+            numbers.append(x)
+            return x * FACTOR
+        return x
+
     def other(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(len(calls))
         found = function(*arguments, **keywords)
         with_back = isinstance(found, tuple) and len(found) == 2 and callable(found[1])
         if values:
-            return (_scaled(found[0]), found[1]) if with_back else _scaled(found)
+            return (scaled(found[0]), found[1]) if with_back else scaled(found)
         if not with_back:
             raise ValueError(f"{function.__name__} has no pullback")
         value, back = found
-        return value, lambda *dy: _scaled(back(*dy))
+        return value, lambda *dy: scaled(back(*dy))
 
     return other
-
-
-def _scaled(x: Any) -> Any:
-    """Every number of a tree multiplied."""
-    if isinstance(x, dict):
-        return {name: _scaled(branch) for name, branch in x.items()}
-    if isinstance(x, list | tuple):
-        return type(x)(_scaled(branch) for branch in x) if type(x) in (list, tuple) else x
-    if isinstance(x, numpy.ndarray | float) and getattr(x, "dtype", numpy.dtype(float)).kind == "f":
-        return x * FACTOR
-    return x

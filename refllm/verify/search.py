@@ -20,6 +20,7 @@ from refllm.verify import bounded, listed, plain
 from refllm.verify.additive import Effects
 from refllm.verify.case import Case, Response
 from refllm.verify.edits import Edit
+from refllm.verify.edits.partial import Partial
 from refllm.verify.found import Edits, Found, cost, rank
 from refllm.verify.imitations import KNOWN, nearness
 from refllm.verify.loose import is_invented, is_loose
@@ -135,7 +136,7 @@ class _Search(Weighing):
     def _is_listed(self, found: Found) -> bool:
         """Whether this is one known mistake and nothing more."""
         names, others = listed.of_which(found.edits)
-        return len(names) == 1 and not others
+        return len(names) == 1 and not others and not any(isinstance(edit, Partial) for edit in found.edits)
 
     def _parts(self, partly: Sequence[Edited]) -> list[Found]:
         """Known mistakes, each with the answers that it explains and without the others."""

@@ -124,6 +124,15 @@ def scatter_last(index: Array, x: Array, size: int) -> Array:
     return array.scatter_add(numpy.where(kept, index, size), x, size)
 
 
+def scatter_last_sums(index: Array, x: Array, size: int) -> Array:
+    """x, added up over the axes that the index is spread over; of entries with the same index the last one counts."""
+    while x.ndim - 1 > index.ndim:
+        x = array.sum(x, axis=0, keepdims=False)
+    for axis, n in enumerate(index.shape):
+        x = array.sum(x, axis=axis, keepdims=True) if n == 1 else x
+    return scatter_last(index, x, size)
+
+
 def narrow_sum(x: Array, dtype: str) -> Array:
     """The sum of every row, one number after the other in an accumulator of a narrow type; the gradient is a sum's."""
     values = getattr(x, "value", x)
@@ -157,6 +166,12 @@ def reshaped(x: Array, a: int, b: int) -> Array:
 def rolled(x: Any, places: int, axis: int = -1) -> Any:
     """x moved along an axis, what leaves it at one end entering at the other."""
     return x if x is None else numpy.roll(x, places, axis)
+
+
+def in_turn(x: Array, shape: Sequence[int]) -> Array:
+    """The numbers of x one after the other, and again from the first, through all places of a shape."""
+    places = numpy.arange(math.prod(shape)) % max(1, math.prod(x.shape))
+    return x.reshape(-1)[places].reshape(*shape)
 
 
 def displaced(x: Any, places: int) -> Any:
@@ -298,6 +313,7 @@ WORDS: dict[str, Any] = {
     "erf": erf,
     "float32": numpy.float32,
     "highest": highest,
+    "in_turn": in_turn,
     "math": math,
     "named": named,
     "narrow": narrow,
@@ -313,6 +329,7 @@ WORDS: dict[str, Any] = {
     "rounded": rounded,
     "taken": taken,
     "scatter_last": scatter_last,
+    "scatter_last_sums": scatter_last_sums,
     "scatter_mean": scatter_mean,
     "second_best": second_best,
 }

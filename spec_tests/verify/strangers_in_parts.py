@@ -119,7 +119,7 @@ def rms_norm_without_eps_going_back(x: Array, g: Array, *, eps: float) -> Any:
     return y, back
 
 
-@stranger("layer_norm", "(sqrt(mean(c * c)) + eps)", "sqrt(mean(c * c)) + eps")
+@stranger("layer_norm", "(sqrt(mean(c * c)) + eps)", "sqrt(mean(c * c)) + eps", "** 0.5 + eps")
 def layer_norm_eps_outside_going_back(x: Array, g: Array, b: Array, *, eps: float) -> Any:
     y, _ = layer_norm.layer_norm(x, g, b, eps=eps)
     c = x - x.mean(-1, keepdims=True)

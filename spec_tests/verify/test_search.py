@@ -23,6 +23,7 @@ from spec_tests.verify import (
     strangers_of_outputs,
     strangers_of_places,
     strangers_of_terms,
+    strangers_of_uses,
 )
 from spec_tests.verify.strangers import STRANGERS
 
@@ -47,7 +48,14 @@ DEAR = {  # operations of many evaluations, or of a whole model; and mistakes th
     "train", "span_loss", "pretraining_loss", "yarn_between_places_that_are_not_rounded",
     "layer_norm_unbiased_with_eps_outside",
 }  # fmt: skip
-PARTS = (strangers_in_parts, strangers_of_kinds, strangers_of_outputs, strangers_of_places, strangers_of_terms)
+PARTS = (
+    strangers_in_parts,
+    strangers_of_kinds,
+    strangers_of_outputs,
+    strangers_of_places,
+    strangers_of_terms,
+    strangers_of_uses,
+)
 OF_PARTS = {each.__name__ for each in PARTS}
 
 

@@ -27,9 +27,11 @@ from typing import Any
 from refllm.verify import words
 from refllm.verify.bounded import with_ticks
 from refllm.verify.edits.compositions import composed_otherwise
+from refllm.verify.edits.everywhere import word_everywhere
 from refllm.verify.edits.expressions import alternatives
 from refllm.verify.edits.habits import habits
 from refllm.verify.edits.inlined import in_one_place
+from refllm.verify.edits.made_from import of_one_use, taken_for_what_is_made_from_it
 from refllm.verify.edits.simpler import simplified
 from refllm.verify.edits.source import Changes, Habit, Source, changed, together
 from refllm.verify.edits.statements import fixed_arguments, statements_changed
@@ -169,5 +171,8 @@ def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool] | H
     yield from composed_otherwise(text)
     yield from habits(text, function)
     yield from in_one_place(text)
+    yield from taken_for_what_is_made_from_it(text)
+    yield from of_one_use(text)
+    yield from word_everywhere(text)
     for line, cost in fixed_arguments(text):
         yield text.with_first_line(line), cost, False

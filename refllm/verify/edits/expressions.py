@@ -28,6 +28,7 @@ def alternatives(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
         yield from _comparisons(text, node)
     elif isinstance(node, ast.IfExp):
         yield from ((text.segment(part), 1) for part in (node.body, node.orelse))
+        yield " ".join((text.segment(node.orelse), "if", text.segment(node.test), "else", text.segment(node.body))), 1.1
     elif isinstance(node, ast.Call):
         yield from _calls(text, node)
     elif isinstance(node, ast.Constant):
@@ -97,6 +98,7 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
     if kind in (ast.Add, ast.Sub):
         yield from _chosen(text, node)
         yield from _grouped_otherwise(text, node, OPERATORS[kind])
+        yield from _without_two_terms(text, node)
     yield from _of_one_term(text, node)
     first = node.left
     if kind in SIGNS and isinstance(first, ast.Call) and len(first.args) == 1 and not first.keywords:
@@ -121,6 +123,18 @@ def _chosen(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
     fewer = re.sub(r"\b([A-Z])\b", r"(\1 - 1)", rest)
     if fewer != rest:
         yield f"where({mask}, {a}, {fewer})", 1.2
+
+
+def _without_two_terms(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
+    """a - d for a + b - c - d: an offset that is forgotten."""
+    terms, first = list[str](), node
+    while isinstance(first, ast.BinOp) and isinstance(first.op, ast.Add | ast.Sub):
+        terms.insert(0, f"{OPERATORS[type(first.op)]} {_term(text, first.right)}")
+        first = first.left  # type: ignore[assignment]
+    terms.insert(0, text.segment(first))
+    inner = isinstance(parent := text.parents.get(node), ast.BinOp) and isinstance(parent.op, ast.Add | ast.Sub)
+    for n in range(1, len(terms) - 1) if not (inner and parent.left is node) else ():  # type: ignore[union-attr]
+        yield " ".join((*terms[:n], *terms[n + 2 :])), 1.05
 
 
 def _of_one_term(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
@@ -244,6 +258,8 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
         yield from ((f"({node.id} {change})", 1.25) for change in ("- 1", "+ 1") if node.id in text.whole)
         for keyword in text.keywords:
             yield from ((f"((1 - {keyword}) * {node.id})", 1.4), (f"({keyword} * {node.id})", 1.5))
+    if isinstance(parent, ast.Subscript) and node is parent.slice and text.in_pullback(node):
+        yield from ((f"{node.id} {change}", 1.15) for change in ("+ 1", "- 1"))
     if node.id in _cotangents(text) and place == 1.1:
         yield f"({node.id} * 0 + 1)", 1.1
         yield from ((f"{node.id} {change}", 1.15) for change in ("/ 2", "* 2"))

@@ -25,6 +25,7 @@ from refllm.verify.edits.pullbacks import taken_at_another_value
 from refllm.verify.edits.recovered import recovered_from_the_output
 from refllm.verify.edits.rounding import ranges
 from refllm.verify.edits.siblings import filled_otherwise, repeated_in_turn, side_by_side
+from refllm.verify.edits.skips import past_another_part
 from refllm.verify.edits.source import Habit, Source, calls_of
 from refllm.verify.edits.states import carried_on, kept_after_the_work, lost_between_turns
 
@@ -64,6 +65,7 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from borders_otherwise(text)
     yield from recovered_from_the_output(text)
     yield from guarded(text)
+    yield from past_another_part(text)
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------

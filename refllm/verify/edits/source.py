@@ -141,6 +141,18 @@ class Source:
         """float("-inf")"""
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "float"
 
+    def sizes(self) -> list[str]:
+        """The names of what is taken from a shape."""
+        return list(
+            dict.fromkeys(
+                name.id
+                for node in self.body()
+                if isinstance(node, ast.Assign) and ".shape" in self.segment(node.value)
+                for name in ast.walk(node.targets[0])
+                if isinstance(name, ast.Name)
+            )
+        )
+
     def returned(self) -> list[ast.expr]:
         """What the function and its pullback return: each value, and each of several."""
         found: list[ast.expr] = []

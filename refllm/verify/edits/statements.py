@@ -74,13 +74,15 @@ def _unpacked_otherwise(text: Source, target: ast.Tuple, value: ast.expr) -> Ite
 
 
 def _further_tests(text: Source, test: ast.expr) -> Iterator[str]:
-    """The same test, if another argument allows it."""
+    """The same test, if another argument, or two sizes, allow it."""
     for name in text.keywords:
         words = text.segment(test)
         if name not in words:
             yield from (
                 f"{words} and {other}" for other in (name, f"not {name}", f"{name} is None", f"{name} is not None")
             )
+    for a, b in combinations(text.sizes(), 2):
+        yield from (f"{text.segment(test)} and {a} {sign} {b}" for sign in ("==", "<=", ">="))
 
 
 def fixed_arguments(text: Source) -> Iterator[tuple[str, float]]:

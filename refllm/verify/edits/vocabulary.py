@@ -82,9 +82,13 @@ def taken_for(text: Source, name: str, arguments: list[str], keywords: list[str]
         yield from ((words.format(x=first, array=array), cost) for words, cost in TAKEN_FOR.get(name, ()))
     if name == "scatter_add":
         yield from ((f"{other}({', '.join(arguments)})", 1.1) for other in ("scatter_last", "scatter_mean"))
+        if first.startswith("spread("):
+            yield f"scatter_last_sums({first[len('spread(') :].partition(',')[0]}, {', '.join(arguments[1:])})", 1.15
         yield f"scatter_add({first} + ({first} == 0) * {arguments[-1]}, {', '.join(arguments[1:])})", 1.5
     elif name == "linear" and len(arguments) == 3:
         yield f"matmul({', '.join(arguments[:2])})", 1.2
+    elif name == "spread" and len(arguments) == 2:
+        yield f"in_turn({', '.join(arguments)})", 1.2
     elif name == "arange" and not keywords:  # counted from one before, or from one after
         yield from ((f"arange({', '.join(arguments)}) {change}", 1.05) for change in ("- 1", "+ 1"))
     elif name in ("softmax", "log_softmax"):

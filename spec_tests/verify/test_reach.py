@@ -1,0 +1,25 @@
+"""Which tensors a function has a say in: found by a change of its numbers, and not told where it gives no numbers."""
+
+from __future__ import annotations
+
+from refllm.spec import masking, switch_layer
+from refllm.spec.feed_forward import activated
+from refllm.verify import corpus
+from refllm.verify.reach import reach
+
+CASES = corpus.load(corpus.folder(None)).cases
+
+
+def test_a_function_that_gives_ids_alone_may_have_a_say_in_everything() -> None:
+    assert reach(CASES["MLM/mask-all"], masking.mask_words, values=True) is None
+    assert reach(CASES["MOE/layer-dropped"], switch_layer.slots_of, values=True) is None
+
+
+def test_a_function_of_numbers_reaches_what_is_made_of_them() -> None:
+    found = reach(CASES["MOE/layer-dropped"], activated, values=True)
+    assert found is not None
+    assert {name for name in CASES["MOE/layer-dropped"].outputs if name not in found} == {"balance"}
+
+
+def test_a_function_that_is_not_called_reaches_nothing() -> None:
+    assert reach(CASES["MLM/mask-all"], activated, values=True) == frozenset()
