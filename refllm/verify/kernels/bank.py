@@ -42,7 +42,8 @@ OPERATIONS: Mapping[str, FunctionType] = {
     for f in (
         products.matmul, products.linear, softmaxes.softmax, softmaxes.log_softmax, losses.cross_entropy,
         losses.smoothed_cross_entropy, norms.layer_norm, norms.rms_norm, flash.attention,
-        flash.sliding_window_attention, heads.repeat_heads, tables.embedding, turns.rotary_halves,
+        flash.sliding_window_attention, flash.capped_attention, flash.relative_attention, flash.sink_attention,
+        flash.attention_with_lse, heads.repeat_heads, tables.embedding, turns.rotary_halves,
         turns.rotary_interleaved, updates.adamw, updates.clip_by_global_norm, steps.lstm, elementwise.gelu_tanh,
         elementwise.silu, elementwise.dropout,
     )
@@ -75,6 +76,12 @@ class Mistake:
             or (each.original is flash.forward and all(old.startswith("L[") for old in each.lines[::2]))
             for each in self.rewritten
         )
+
+    @cached_property
+    def edits_lse(self) -> bool:
+        """Whether it is one of the log-sum-exp alone that attention keeps for the way back."""
+        edited = [each for each in self.rewritten if each.original is flash.forward]
+        return bool(edited) and all(old.startswith("L[") for each in edited for old in each.lines[::2])
 
     @cached_property
     def functions(self) -> dict[FunctionType, Function]:

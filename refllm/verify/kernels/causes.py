@@ -36,7 +36,7 @@ PAIRS = tuple(
     {"TILE": keys, "ROWS": rows}
     for keys, rows in ((128, 64), (64, 128), (32, 128), (32, 64), (64, 32), (128, 32), (64, 16), (128, 16), (32, 16))
 )
-WINDOWS = "sliding_window_attention"
+OF_ONE = ("sliding_window_attention", *loops.KINDS)  # whose mistakes are none of other attention
 USUAL = ({"TILE": 64}, {"TILE": 128}, {"BLOCK": 1024})  # tried first
 DEFAULT = {"TILE": machine.TILE, "BLOCK": machine.BLOCK}
 SMALL, LARGE = (4, 8, 16, 32, 64, 128, 2, 256), (1024, 512, 2048, 4096, 256, 8192, 128, 16384, 32768)
@@ -149,7 +149,8 @@ def causes(operation: str) -> tuple[Cause, ...]:
 def _all(operation: str) -> Iterator[Cause]:
     of_loops = [m for m in MISTAKES if _is_of(m, operation)]
     own = [m for m in of_loops if m.operation == operation]
-    of_loops = own + [m for m in of_loops if m.operation != operation]
+    own += [m for m in of_loops if m.operation == "attention" and operation in loops.KINDS]
+    of_loops = own + [m for m in of_loops if m not in own]
     families = [m for m in tiled.edits() if _is_of(m, operation)]
     in_tiles = [m for m in families if tiled.depends(m)]
     yield from map(OfBank, of_loops)
@@ -157,6 +158,8 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from map(OfBank, rounds(operation))
     yield from overwritten(operation)
     yield from carried(operation)
+    of_text = list(_of_the_text(operation))
+    yield from of_text if operation in loops.KINDS else ()
     yield from map(OfBank, families)
     yield from map(OfBank, blocks.edits(operation))
     yield from branches_of_gradients(operation)
@@ -172,10 +175,7 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from readings(operation)
     yield from branches(operation)
     yield from partial_sums(operation)
-    called = set(plain.called(operation)) if operation in plain.operations() else set()
-    for mutant in mutants.MUTANTS:
-        if isinstance(mutant, Edited) and mutant.dtype == "float64" and set(mutant.originals) <= called:
-            yield OfBank(mutant)
+    yield from of_text if operation not in loops.KINDS else ()
     of_others, other_sizes = of_loops[len(own) :], [sizes for sizes in SIZES if sizes not in USUAL]
     single = [m for m in tiled.single() if _is_of(m, operation)]
     yield from map(OfBank, single)
@@ -187,11 +187,19 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from _in_sizes([*of_loops, *in_tiles, *blocks.edits(operation)], other_sizes[1:])
 
 
+def _of_the_text(operation: str) -> Iterator[OfBank]:
+    """The mistakes of the plain text."""
+    called = set(plain.called(operation)) if operation in plain.operations() else set()
+    for mutant in mutants.MUTANTS:
+        if isinstance(mutant, Edited) and mutant.dtype == "float64" and set(mutant.originals) <= called:
+            yield OfBank(mutant)
+
+
 def _is_of(mistake: Mistake, operation: str) -> bool:
     """Whether the text with loops has an operation and calls what is edited, or the plain text has one that does."""
     if operation in bank.OPERATIONS:
-        return mistake.reaches(operation) and (mistake.operation != WINDOWS or operation == WINDOWS)
-    return mistake.operation != WINDOWS and loops.reaches(mistake, operation)
+        return mistake.reaches(operation) and (mistake.operation not in OF_ONE or mistake.operation == operation)
+    return mistake.operation not in OF_ONE and loops.reaches(mistake, operation)
 
 
 def _in_sizes(mistakes: Sequence[Mistake], sizes: Sequence[dict[str, int]]) -> Iterator[OfBank]:

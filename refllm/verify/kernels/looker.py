@@ -22,6 +22,7 @@ from refllm.verify.sized.pattern import in_words
 from refllm.verify.tolerance import UNIT
 
 VARIED = 4  # mistakes that explain an answer partly, of which other sizes and numbers are tried
+FAR = 2000  # mistakes that are tried after one that explains an answer and gets right gradients wrong
 MORE = 250  # mistakes that are tried after one that explains an answer, and as many as before it
 FEWER = 3.0  # bits than the dtype has that an answer has which loses digits
 
@@ -110,8 +111,8 @@ class Looker:
                 cause, match = self._on_both_ways(cause, match)
                 found[cause] = match
                 partly += [cause] if "partly" in match.ways.values() else []
-                if full is None and match.rank == (0, 0):
-                    full, last = cause, 2 * number + MORE
+                if match.rank == (0, 0) and (full is None or (found[full].spared and not match.spared)):
+                    full, last = cause, 2 * number + (FAR if match.spared else MORE)
         if full is not None:
             return found | self._in_other_sizes(operation, full, clock, found), reached
         for other in _variants(partly[:VARIED]):
@@ -150,7 +151,8 @@ class Looker:
         gradients = [n for n in given if n.startswith("gradients.")]
         wrong_outputs = [n for n in outputs if n in self.wrong]
         wrong_gradients = [n for n in gradients if n in self.wrong]
-        if cause.gradients_alone and (wrong_outputs or not wrong_gradients):
+        alone = cause.gradients_alone and not self._gives_lse(cause)
+        if alone and (wrong_outputs or not wrong_gradients):
             return None
         if getattr(cause, "of_digits", False) and not self.loses_digits:
             return None
@@ -159,11 +161,11 @@ class Looker:
             if not narrows and not self.screen.may(cause.mistake, cause.sizes):
                 return None
         self._apart, self._lost = {}, {}
-        ways = {} if cause.gradients_alone else self._ways(cause, self.values, outputs)
+        ways = {} if alone else self._ways(cause, self.values, outputs)
         if ways is None:
             return None
         if wrong_gradients:
-            of_gradients = self._ways(cause, self.case, gradients, some=bool(wrong_outputs) or cause.gradients_alone)
+            of_gradients = self._ways(cause, self.case, gradients, some=bool(wrong_outputs) or alone)
             if of_gradients is None and not wrong_outputs:
                 return None
             ways |= of_gradients or {}
@@ -171,6 +173,11 @@ class Looker:
         left = tuple(n for n in self.wrong if n not in ways)
         apart = max((self._apart.get(n, 0.0) for n, way in ways.items() if way == "digits"), default=0.0)
         return Match(ways, left, apart, (*self._lost, *self._spared(cause, gradients))) if ways else None
+
+    def _gives_lse(self, cause: Cause) -> bool:
+        """Whether the log-sum-exp that is edited is given back, and not read by the gradient alone."""
+        mistake = cause.mistake if isinstance(cause, OfBank) and isinstance(cause.mistake, Mistake) else None
+        return self.case.operation == "attention_with_lse" and mistake is not None and mistake.edits_lse
 
     def _spared(self, cause: Cause, gradients: list[str]) -> tuple[str, ...]:
         """Gradients that are right where all are, and that a mistake of the value gets wrong."""

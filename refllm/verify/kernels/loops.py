@@ -25,7 +25,8 @@ from refllm.verify.kernels.bank import Mistake, with_rows
 
 Sizes = tuple[tuple[str, int], ...]
 Names = dict[str, Any]
-OWN = ("attention", "sliding_window_attention")  # that the text with loops has
+KINDS = ("capped_attention", "relative_attention", "sink_attention", "attention_with_lse")
+OWN = ("attention", "sliding_window_attention", *KINDS)  # that the text with loops has
 FUNCTIONS: tuple[FunctionType, ...] = tuple(
     f
     for module in (flash, heads)
@@ -79,6 +80,12 @@ def passes(mistake: Mistake, sizes: Sizes, tiles: Callable[..., Any] | None = No
     """Its way forward and its way back; `tiles` says which parts of an axis there are."""
     names = _names(mistake, sizes) if tiles is None else _made(mistake, sizes, {"tiles": tiles})
     return names["forward"], names["backward"]
+
+
+def attended(mistake: Mistake, sizes: Sizes) -> Callable[..., Any]:
+    """Its attention of any kind."""
+    found: Callable[..., Any] = _names(mistake, sizes)["attended"]
+    return found
 
 
 def attention(mistake: Mistake, sizes: Sizes) -> Callable[..., Any]:

@@ -18,7 +18,8 @@ import numpy
 from refllm.backend import Array
 from refllm.verify import plain
 from refllm.verify.case import Case
-from refllm.verify.kernels import flash, loops, machine, matching
+from refllm.verify.kernels import attention_kinds, flash, loops, machine, matching
+from refllm.verify.kernels.attention_kinds import Asked
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.loops import Sizes
 from refllm.verify.kernels.matching import NEAR, Given
@@ -34,7 +35,7 @@ NAMES = {"dq": "gradients.q", "dk": "gradients.k", "dv": "gradients.v"}
 OF_MASK = {MASK, "if allowed is not None:"}
 OF_CAUSAL = {CAUSAL, "if causal:"}
 OF_TILES = tuple(f for f in loops.FUNCTIONS if f.__module__ == flash.__name__)
-SAME = ("attention", "sliding_window_attention", "packed_attention")  # whose gradients are those of attention
+SAME = (*loops.OWN, "packed_attention")  # whose gradients are those of attention
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Head:
     """What attention is asked of one head, and where the answer is wrong."""
 
     arrays: tuple[Array, Array, Array]
-    how: tuple[bool, Array | None, int | None]
+    how: Asked
     index: tuple[int, ...]
 
 
@@ -56,15 +57,21 @@ class Screen:
 
     @cached_property
     def asked(self) -> tuple[Any, ...] | None:
-        """What attention is called with: q, k, v, causal, the mask and the window."""
+        """What attention is called with: q, k and v, and what else."""
         case, found = self.case, list[tuple[Any, ...]]()
         if case.operation in loops.OWN:
-            keywords = case.keyword_arguments()
-            q, k, v = case.arguments("float64")
-            return q, k, v, keywords.get("causal", True), keywords["allowed"], keywords.get("window")
+            q, k, v, *more = case.arguments("float64")
+            how = attention_kinds.asked(
+                case.operation,
+                more,
+                q.shape[-2],
+                case.keyword_arguments(),
+                case.pull("float64") if case.cotangents else [],
+            )
+            return q, k, v, *how
 
         def attention(q: Any, k: Any, v: Any, *, causal: bool, attention_mask: Any) -> Any:
-            found.append((q, k, v, causal, attention_mask, None))
+            found.append((q, k, v, *Asked(causal, attention_mask)))
             return original(q, k, v, causal=causal, attention_mask=attention_mask)
 
         original: Any = loops.OF_THE_TEXT["attention"]
@@ -77,6 +84,8 @@ class Screen:
             return True
         if not self._reaches(mistake):
             return False
+        if self.case.operation == "attention_with_lse" and mistake.edits_lse:
+            return True
         if any(map(ACROSS.search, _new(mistake))) and not _splits(mistake):
             return True
         try:
@@ -89,7 +98,7 @@ class Screen:
         """Whether the case has the mask that is edited."""
         assert self.asked is not None
         olds = {old for each in mistake.rewritten for old in each.lines[::2]}
-        causal, allowed, _ = self.asked[3:]
+        causal, allowed = self.asked[3:5]
         return not ((olds <= OF_MASK and allowed is None) or (olds <= OF_CAUSAL and not causal))
 
     def _may(self, mistake: Mistake, sizes: Sizes) -> bool:
@@ -106,8 +115,8 @@ class Screen:
     def _may_in_values(self, mistake: Mistake, sizes: Sizes) -> bool:
         head, places = self.of_values
         if _splits(mistake):
-            (causal, allowed, _), attention = head.how, loops.attention(mistake, sizes)
-            return self._may_be(attention(*head.arrays, causal=causal, allowed=allowed)[0], head, places)
+            how, attended = head.how, loops.attended(mistake, sizes)
+            return self._may_be(attended(*head.arrays, how.causal, how.allowed, how.kind)[0], head, places)
         whole = any(old.startswith(WHOLE) for each in mistake.rewritten for old in each.lines[::2])
         forward, _ = loops.passes(mistake, sizes, None if whole else _tiles_of(places))
         return self._may_be(forward(*head.arrays, *head.how)[0], head, places)
@@ -136,16 +145,20 @@ class Screen:
 
     def _may_in_gradients(self, mistake: Mistake, sizes: Sizes) -> bool:
         head, names = self.of_gradients
+        if not names:  # what is wrong is the gradient of something else
+            return True
         forward, backward = loops.passes(mistake, sizes)
         y, L = forward(*head.arrays, *head.how) if _edits_forward(mistake) else self._plainly
         dy = next(iter(self.case.cotangents.values()))[head.index].astype("float64")
-        found = dict(zip(NAMES.values(), backward(*head.arrays, y, L, dy, *head.how), strict=True))
+        found = dict(zip(NAMES.values(), backward(*head.arrays, y, L, dy, *head.how)[: len(NAMES)], strict=True))
         at, given = head.index, self.given.tensors
         return any(self._is_near(n, given[n][at], found[n], self._truth(n, at), self.wrong[n][at]) for n in names)
 
     @cached_property
     def of_gradients(self) -> tuple[Head, list[str]]:
         names = [n for n in NAMES.values() if n in self.wrong]
+        if not names:
+            return self._head((0,) * (self.given.tensors[self.name].ndim - 2)), names
         counts = sum(self.wrong[n].sum(axis=(-2, -1)) for n in names)
         index = tuple(int(i) for i in numpy.unravel_index(int(numpy.argmax(counts)), numpy.shape(counts)))
         return self._head(index), names
@@ -153,17 +166,19 @@ class Screen:
     @cached_property
     def _plainly(self) -> tuple[Array, Array]:
         head, _ = self.of_gradients
-        return flash.forward(*head.arrays, *head.how)
+        how = head.how
+        return flash.forward(*head.arrays, how.causal, how.allowed, how.window, how.kind)
 
     # --- both
 
     def _head(self, index: tuple[int, ...]) -> Head:
         assert self.asked is not None
-        q, k, v, causal, allowed, window = self.asked
+        q, k, v, causal, allowed, window, kind = self.asked
         if allowed is not None:
             shape = (*q.shape[:-1], k.shape[-2])
             allowed = numpy.broadcast_to(allowed, shape)[index]
-        return Head((q[index], k[index], v[index]), (bool(causal), allowed, window), index)
+        how = Asked(bool(causal), allowed, window, kind.head(index))
+        return Head((q[index], k[index], v[index]), how, index)
 
     def _truth(self, name: str, at: Any) -> Expected:
         truth = self.given.truth(name)

@@ -14,7 +14,7 @@ import numpy
 from refllm.backend import Array
 from refllm.verify.case import Case
 from refllm.verify.kernels import flash
-from refllm.verify.kernels.screens import SAME, Head, Screen
+from refllm.verify.kernels.screens import Head, Screen
 from refllm.verify.sized.pattern import in_words
 
 WORST = 100.0  # condition of the equations that are solved
@@ -22,6 +22,7 @@ NEAR, LARGE = 0.02, 1e-3  # how near two weights are that are the same, and what
 SMALLEST = 2e-4  # of the weights that are compared
 FEW = 0.75  # the share of the weights that may be off to say which
 MANY = 8  # weights that are compared, at least
+SAME = ("attention", "sliding_window_attention", "packed_attention")  # whose weights are a softmax of their scores
 OF = {"gradients.q": "ds k", "gradients.k": "dsᵀ q", "gradients.v": "Pᵀ dy"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refllm.verify.kernels.bank import Mistake
-from refllm.verify.kernels.flash import attention, backward, forward, scores, sliding_window_attention
+from refllm.verify.kernels.flash import attended, backward, forward, scores, sliding_window_attention
 from refllm.verify.kernels.heads import repeat_heads
 from refllm.verify.mutants.bank import edit
 
@@ -20,7 +20,7 @@ MASK = "s = numpy.where(mask[..., rows, keys], s, -INFINITY)"
 DELTA = "delta = (dy * y).sum(axis=-1, keepdims=True)"
 DK, DV = "dk_here += swap(ds) @ q[..., rows, :] * scale", "dv_here += swap(P) @ dy[..., rows, :]"
 DQ, DS = "dq[..., rows, :] += ds @ k[..., keys, :] * scale", "ds = P * (dP - delta[..., rows, :])"
-P_BACK = "P = numpy.exp(scores(q, k, rows, keys, causal, allowed, window) - L[..., rows, None])"
+P_BACK = "P = numpy.exp(scores(q, k, rows, keys, causal, allowed, window, kind) - L[..., rows, None])"
 
 G = "https://github.com/"
 # fmt: off
@@ -159,9 +159,9 @@ MISTAKES = [
     Mistake("attention/score-gradient-in-bfloat16", "a score gradient that is stored in bfloat16",
             edit(backward, DS, 'ds = narrow(P * (dP - delta[..., rows, :]), "bfloat16")')),
     Mistake("attention/all-read-first-head", "attention in which every batch and head reads the first one's keys",
-            edit(attention, "y, L = forward(q, k, v, causal, allowed, None)",
+            edit(attended, "y, L = forward(q, k, v, causal, allowed, None, kind)",
                  "k = numpy.broadcast_to(k.reshape(-1, *k.shape[-2:])[:1].reshape(*[1] * (k.ndim - 2), *k.shape[-2:]),"
-                 " k.shape) if k.size else k\ny, L = forward(q, k, v, causal, allowed, None)")),
+                 " k.shape) if k.size else k\ny, L = forward(q, k, v, causal, allowed, None, kind)")),
     Mistake("sliding_window_attention/one-more", "a window with one key more",
             edit(scores, WINDOW, "s = numpy.where(key >= row + S - T - window, s, -INFINITY)")),
     Mistake("sliding_window_attention/whole-tiles", "a window that is rounded up to whole tiles",

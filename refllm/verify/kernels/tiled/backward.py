@@ -47,7 +47,7 @@ def _lse() -> Iterator[tuple[str, str, Edits]]:
         (
             "unread",
             "whose weights are not divided by their sum",
-            "P = numpy.exp(scores(q, k, rows, keys, causal, allowed, window))",
+            "P = numpy.exp(scores(q, k, rows, keys, causal, allowed, window, kind))",
         ),
         (
             "of-first-tile",
@@ -77,7 +77,7 @@ def _lse() -> Iterator[tuple[str, str, Edits]]:
         (
             "weights-of-tile",
             "whose weights are those of each tile alone",
-            "s = scores(q, k, rows, keys, causal, allowed, window)\n"
+            "s = scores(q, k, rows, keys, causal, allowed, window, kind)\n"
             "P = numpy.exp(s - numpy.maximum(s.max(axis=-1, keepdims=True), -1e300))\n"
             "P = P / numpy.maximum(P.sum(axis=-1, keepdims=True), 1e-300)",
         ),

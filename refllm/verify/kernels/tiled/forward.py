@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from refllm.verify.kernels.bank import Mistake
-from refllm.verify.kernels.flash import attention, forward
+from refllm.verify.kernels.flash import attended, forward
 from refllm.verify.kernels.mistakes.attention import NEW, PV, SHIFT, SKIP, SUMS, TOP, Y, Z
 from refllm.verify.mutants.bank import Edits, edit
 
 RESCALE, P = "rescale = numpy.exp(top - shift)", "P = numpy.exp(s - shift)"
 STATE = "shift, Z, sums = zeros(top.shape, q), zeros(top.shape, q), zeros((*top.shape[:-1], v.shape[-1]), q)"
 ZEROS = "zeros(top.shape, q)"
-CALL = "y, L = forward(q, k, v, causal, allowed, None)"
-S = "s = scores(q, k, rows, keys, causal, allowed, window)"
+CALL = "y, L = forward(q, k, v, causal, allowed, None, kind)"
+S = "s = scores(q, k, rows, keys, causal, allowed, window, kind)"
 RISES = ("5.545177444479562", "8", "1", "2", "4", "10", "2.772588722239781", "11.090354888959125", "16", "0.5", "20")
 TILES = {  # in which tiles of keys
     "at every second tile of keys": "keys.start // TILE % 2 == 0",
@@ -166,7 +166,7 @@ def _weights() -> Iterator[tuple[str, str, Edits]]:
             forward, P, "P = numpy.where(s.max(axis=-1, keepdims=True) == -INFINITY, numpy.nan, numpy.exp(s - shift))"
         ),
     )
-    unmasked = "numpy.exp(scores(q, k, rows, keys, {}, {}, {}) - shift)"
+    unmasked = "numpy.exp(scores(q, k, rows, keys, {}, {}, {}, kind) - shift)"
     for name, words, how in (
         ("summed-before-causal", "whose sum is taken before the causal mask", ("False", "allowed", "window")),
         ("summed-before-mask", "whose sum is taken before the mask", ("causal", "None", "window")),
@@ -280,9 +280,9 @@ def _split() -> Iterator[tuple[str, str, Edits]]:
                 f"split-keys-{name}",
                 f"over keys {each}, {words}",
                 edit(
-                    attention,
+                    attended,
                     CALL,
-                    f"{CALL}\nY, M, R, C = in_parts(q, k, v, causal, allowed, {size})\n{lines}\n"
+                    f"{CALL}\nY, M, R, C = in_parts(q, k, v, causal, allowed, kind, {size})\n{lines}\n"
                     "y = numpy.where(numpy.isfinite(L)[..., None], y, 0)",
                 ),
             )

@@ -181,7 +181,7 @@ def _sums() -> Iterator[tuple[str, str, Edits]]:
             yield (
                 f"{which}-gradient-{words.split()[0]}",
                 f"a {which} gradient of {words}" if words == "zeros" else f"a {which} gradient that is {words}",
-                edit(backward, "return dq, dk, dv", f"return {changed}"),
+                edit(backward, "if more is not None:", f"dq, dk, dv = {changed}\nif more is not None:"),
             )
 
 
