@@ -23,7 +23,7 @@ from refllm.verify.tolerance import UNIT
 
 VARIED = 4  # mistakes that explain an answer partly, of which other sizes and numbers are tried
 FAR = 2000  # mistakes that are tried after one that explains an answer and gets right gradients wrong
-MORE = 250  # mistakes that are tried after one that explains an answer, and as many as before it
+MORE = 250  # mistakes that are tried after one that explains an answer, and a quarter of those before it
 FEWER = 3.0  # bits than the dtype has that an answer has which loses digits
 
 
@@ -97,7 +97,7 @@ class Looker:
         return list(stages.lines_of(self.case, self.screen, self.given.tensors, self.wrong))
 
     def search(self, operation: str, clock: Clock, tried: set[Cause], start: int = 0) -> tuple[dict[Cause, Match], int]:
-        """All mistakes, until one explains everything and as many again were tried, or the time is over; and how many
+        """All mistakes, until one explains everything and some more were tried, or the time is over; and how many
         have been tried so far. It begins where that of another answer stopped for want of time."""
         found, partly, last = dict[Cause, Match](), list[Cause](), 1 << 30
         full: Cause | None = None
@@ -112,7 +112,7 @@ class Looker:
                 found[cause] = match
                 partly += [cause] if "partly" in match.ways.values() else []
                 if match.rank == (0, 0) and (full is None or (found[full].spared and not match.spared)):
-                    full, last = cause, 2 * number + (FAR if match.spared else MORE)
+                    full, last = cause, number + number // 4 + (FAR if match.spared else MORE)
         if full is not None:
             return found | self._in_other_sizes(operation, full, clock, found), reached
         for other in _variants(partly[:VARIED]):

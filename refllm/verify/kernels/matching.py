@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy
 
@@ -28,6 +28,7 @@ DIGITS = 64.0  # roundings of an element that may differ between two implementat
 ROUGH = 8.0  # times what a mistake loses in float32 that an answer may lose
 LOSS = 0.1  # the share of the truth that errors may be which are lost digits
 FACTOR = 4.0  # how far apart the errors of two that lose the same digits may be
+SOME = 256  # places of which is asked whether it may be a mistake
 GROUPS = 8  # of elements by the size of the predicted error, in each of which that is looked at
 CLEAR = 8.0  # times what is allowed that a mistake's answer must be off, so that being equal to it says something
 NEAR = 0.2  # the share of a mistake's own error that an answer may be off for its float32 to be looked at
@@ -46,10 +47,23 @@ class Given:
     truth: Callable[[str], Expected]
     dtype: str
     plan: Plan
+    _wrong: Tensors = field(default_factory=dict)
+    _places: Tensors = field(default_factory=dict)
 
     def wrong(self, name: str, x: Array | None = None) -> Array:
-        x = self.tensors[name] if x is None else x
+        if x is None:
+            if name not in self._wrong:
+                self._wrong[name] = self.wrong(name, self.tensors[name])
+            return self._wrong[name]
         return judge.deviations(x, self.truth(name), self.dtype, self.plan) > 1
+
+    def places(self, name: str) -> Array:
+        """Some places of a tensor, of those that are wrong if there are any."""
+        if name not in self._places:
+            off = self.wrong(name)
+            there = numpy.flatnonzero(off) if off.any() else numpy.arange(off.size)
+            self._places[name] = there[numpy.unique(numpy.linspace(0, max(len(there) - 1, 0), SOME, dtype=int))][:SOME]
+        return self._places[name]
 
 
 def tensors(response: Response) -> Tensors:
@@ -106,12 +120,13 @@ def _overflown(exact: Array, other: Array) -> Array:
 
 def _is_near(x: Array, exact: Array, truth: Expected) -> bool:
     """Whether an answer may be that of the mistake with other roundings."""
-    here = numpy.isfinite(x) & numpy.isfinite(exact) & numpy.isfinite(truth.value)
+    value, here = truth.value, numpy.isfinite(x) & numpy.isfinite(exact) & numpy.isfinite(truth.value)
     if not here.any():
         return True
-    between, own = x[here] - exact[here], exact[here] - truth.value[here]
-    far = float((between**2).mean())
-    return far <= NEAR**2 * float((own**2).mean()) or far <= LOSS**2 * float((truth.value[here] ** 2).mean())
+    if not here.all():
+        x, exact, value = x[here], exact[here], value[here]
+    far = _squares(x - exact)
+    return far <= NEAR**2 * _squares(exact - value) or far <= LOSS**2 * _squares(value)
 
 
 def _is_small(exact: Array, truth: Expected) -> bool:
@@ -122,12 +137,14 @@ def _is_small(exact: Array, truth: Expected) -> bool:
 
 
 def _equal(given: Given, name: str, x: Array, exact: Array, truth: Expected, lost: Array) -> str:
+    if x.size > 2 * SOME and not _is_same_somewhere(given, name, x, exact, truth, lost):
+        return ""
+    return _equal_everywhere(given, name, x, exact, truth, lost)
+
+
+def _equal_everywhere(given: Given, name: str, x: Array, exact: Array, truth: Expected, lost: Array) -> str:
     wrong, mistaken = given.wrong(name), given.wrong(name, exact)
-    allowed = given.plan.limit * truth.deviation + DIGITS * UNIT[given.dtype] * abs(exact)
-    allowed = allowed + ROUGH * UNIT[given.dtype] / UNIT["float32"] * lost
-    near = numpy.isfinite(exact) & (abs(x - exact) <= allowed)  # an infinity is near to nothing
-    same = near | (x == exact) | (numpy.isnan(x) & numpy.isnan(exact))
-    same = same | numpy.isposinf(truth.deviation)
+    allowed, same = _same(given, x, exact, truth.deviation, lost)
     unwritten = is_unwritten(exact) & numpy.isfinite(truth.value)
     if not wrong.any():
         return "equal" if same.all() else ""
@@ -144,6 +161,25 @@ def _equal(given: Given, name: str, x: Array, exact: Array, truth: Expected, los
     told = wrong & same & clear & numpy.isfinite(exact) & (exact != 0)
     partly = (same | ~wrong).all() and 2 * told.sum() >= wrong.sum() and not unwritten.any()
     return "partly" if partly else ""
+
+
+def _same(given: Given, x: Array, exact: Array, deviation: Array, lost: Array) -> tuple[Array, Array]:
+    """By how much an answer may differ from that of a mistake, and where it is the same."""
+    allowed = given.plan.limit * deviation + DIGITS * UNIT[given.dtype] * abs(exact)
+    allowed = allowed + ROUGH * UNIT[given.dtype] / UNIT["float32"] * lost
+    near = numpy.isfinite(exact) & (abs(x - exact) <= allowed)  # an infinity is near to nothing
+    same = near | (x == exact) | (numpy.isnan(x) & numpy.isnan(exact))
+    return allowed, same | numpy.isposinf(deviation)
+
+
+def _is_same_somewhere(given: Given, name: str, x: Array, exact: Array, truth: Expected, lost: Array) -> bool:
+    """Whether it is the same at some places, or not written there, as it must be wherever the answer is wrong."""
+    at = given.places(name)
+    one, other, deviation, off = (
+        numpy.broadcast_to(z, x.shape).reshape(-1)[at] for z in (x, exact, truth.deviation, lost)
+    )
+    _, same = _same(given, one, other, deviation, off)
+    return bool((same | is_unwritten(other)).all())
 
 
 def _is_barely(x: Array, exact: Array, truth: Expected) -> bool:
@@ -252,6 +288,10 @@ def _common(x: Array, truth: Expected, axis: int) -> float:
     count = numpy.maximum(there.sum(axis=axis), 1)
     total = float((relative**2).sum())
     return float((relative.sum(axis=axis) ** 2 / count).sum()) / total if total else 0.0
+
+
+def _squares(x: Array) -> float:
+    return float(numpy.vdot(x, x))
 
 
 def _root(x: Array) -> float:
