@@ -249,7 +249,7 @@ def ties_that_go_with_the_chosen(scores: Array, *, k: int, renormalise: bool) ->
     return p / p.sum(axis=-1, keepdims=True) if renormalise else p
 
 
-@wrong("sink_attention", "whose sink is divided by √D, as the scores are")
+@wrong("sink_attention", "a sink that is divided by √d_k like the scores (SINK/scaled)")
 def sink_beside_the_scores(q: Array, k: Array, v: Array, sink: Array, **how: Any) -> Any:
     y, _ = TEXT["sink_attention"](q, k, v, sink / numpy.sqrt(numpy.float32(q.shape[-1])), **how)
     return y
