@@ -3,6 +3,7 @@
     with at_most(1000) as work: ...     EndlessError at step 1001; work.steps is how many there were
 
 A step is a word of the text (refllm/spec/array.py), or a turn of a loop of edited source, which says `_tick()` first.
+A turn of a comprehension of edited source is less: `_turn()`, and there may be many. No power is taken that is huge.
 Steps are the same on every machine, which seconds are not. Who searches for so many seconds says so, `until(end)`:
 from then on every evaluation ends at its next step.
 """
@@ -20,6 +21,9 @@ from refllm.spec import array
 
 TIMES = 8  # as much work as the unedited text, which an edit may cost
 MORE = 1000  # steps beyond that
+TURNS = 500_000  # of the comprehensions of one evaluation
+LOOK = 64  # turns between two looks at the clock
+LARGEST = 4096  # exponent of a whole number
 
 
 class EndlessError(Exception):
@@ -30,13 +34,20 @@ class Work:
     """Steps so far, and how many there may be."""
 
     def __init__(self, limit: float) -> None:
-        self.steps, self.limit = 0, limit
+        self.steps, self.limit, self.turns = 0, limit, 0
 
     def step(self) -> None:
         self.steps += 1
         if self.steps > self.limit:
             raise EndlessError(f"more than {self.limit:.0f} steps")
         if is_over():
+            raise EndlessError("the time for all evaluations is over")
+
+    def turn(self) -> None:
+        self.turns += 1
+        if self.turns > TURNS:
+            raise EndlessError(f"more than {TURNS} turns")
+        if self.turns % LOOK == 0 and is_over():
             raise EndlessError("the time for all evaluations is over")
 
 
@@ -65,6 +76,20 @@ def tick() -> None:
         _running[-1].step()
 
 
+def turn() -> bool:
+    """One turn of a comprehension; always true."""
+    if _running:
+        _running[-1].turn()
+    return True
+
+
+def power(x: Any, n: Any) -> Any:
+    """x ** n, but for whole numbers of a size that takes for ever."""
+    if isinstance(x, int) and isinstance(n, int) and n > LARGEST and abs(x) > 1:
+        raise EndlessError(f"a power of {n}")
+    return x**n
+
+
 @contextmanager
 def at_most(limit: float = math.inf) -> Iterator[Work]:
     """In this context every step counts. For one thread."""
@@ -89,10 +114,22 @@ def allowed(steps: int) -> int:
 
 
 def with_ticks(tree: ast.Module) -> ast.Module:
-    """The same source, each turn of its loops a step."""
-    for node in ast.walk(tree):
+    """The same source, each turn of its loops a step, each turn of its comprehensions counted, its powers bounded."""
+    _Ticks().visit(tree)
+    return ast.fix_missing_locations(tree)
+
+
+class _Ticks(ast.NodeTransformer):
+    def visit(self, node: ast.AST) -> ast.AST:
+        self.generic_visit(node)
         if isinstance(node, ast.For | ast.While):
-            word = ast.copy_location(ast.Name("_tick", ast.Load()), node)
-            call = ast.copy_location(ast.Call(word, [], []), node)
-            node.body.insert(0, ast.copy_location(ast.Expr(call), node))
-    return tree
+            node.body.insert(0, ast.Expr(_call("_tick")))
+        elif isinstance(node, ast.comprehension):
+            node.ifs.insert(0, _call("_turn"))
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+            return ast.copy_location(_call("_power", node.left, node.right), node)
+        return node
+
+
+def _call(name: str, *arguments: ast.expr) -> ast.expr:
+    return ast.Call(ast.Name(name, ast.Load()), list(arguments), [])

@@ -188,6 +188,7 @@ class Proposals:
             yield from _together(product(halves[:4], inside))
         yield from self._parallel()
         yield from self._alike("reshaped(")
+        yield from self._alike("highest(")
         for dtype in ("float16", "bfloat16", "float32"):
             yield from self._alike(f'"{dtype}")')
 

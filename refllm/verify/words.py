@@ -15,7 +15,7 @@ from refllm.backend import Array
 from refllm.spec import array
 from refllm.spec.tree import plus
 from refllm.verify import parts, sums, whole
-from refllm.verify.bounded import tick
+from refllm.verify.bounded import power, tick, turn
 
 
 def columns(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +88,9 @@ def highest(x: Array) -> Array:
 def rounded(x: Array, dtype: str) -> Array:
     """x as it is after it was stored in a type of lower precision; the gradient passes."""
     values = getattr(x, "value", x)
-    return x + (_stored(values, dtype) - values)
+    with numpy.errstate(invalid="ignore"):
+        change = _stored(values, dtype) - values
+    return x + numpy.where(numpy.isfinite(values), change, 0)
 
 
 def _stored(x: Array, dtype: str) -> Array:
@@ -166,6 +168,11 @@ def reshaped(x: Array, a: int, b: int) -> Array:
 def rolled(x: Any, places: int, axis: int = -1) -> Any:
     """x moved along an axis, what leaves it at one end entering at the other."""
     return x if x is None else numpy.roll(x, places, axis)
+
+
+def mean_of_all(x: Array) -> Array:
+    """The mean of all numbers of x in the place of each."""
+    return 0 * x + array.total(x) / max(1, math.prod(x.shape))
 
 
 def in_turn(x: Array, shape: Sequence[int]) -> Array:
@@ -301,7 +308,9 @@ WORDS: dict[str, Any] = {
     **parts.WORDS,
     **sums.WORDS,
     **whole.WORDS,
+    "_power": power,
     "_tick": tick,
+    "_turn": turn,
     "accumulated": accumulated,
     "bucket_by": bucket_by,
     "carried": carried,
@@ -315,6 +324,7 @@ WORDS: dict[str, Any] = {
     "highest": highest,
     "in_turn": in_turn,
     "math": math,
+    "mean_of_all": mean_of_all,
     "named": named,
     "narrow": narrow,
     "narrow_angles": narrow_angles,

@@ -19,9 +19,13 @@ def _right(operation: str) -> Any:
     return plain.operations()[operation]
 
 
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
 @stranger("low_rank_linear", "dz = alpha", "dz = (alpha")
 def adapter_with_another_scale_in_one_gradient(x: Array, W: Array, A: Array, B: Array, *, alpha: float) -> Any:
-    rank, rows = A.shape[1], lambda a: a.reshape(-1, a.shape[-1])
+    rank, rows = A.shape[1], _rows
 
     def back(dy: Array) -> Any:
         dz = alpha * dy @ B.T
@@ -56,7 +60,7 @@ def gru_whose_pullback_reads_the_state_after_the_step(
             a = np.concatenate([du * late * r * (1 - r), dh * (late - n) * z * (1 - z)], -1)
             ds[:, t] = np.where(here, np.concatenate([a, dn], -1), 0)
             dh = np.where(here, dh * z + du * r + a @ G.T, dh)
-        before, flat = np.stack(states[:-1], 1), lambda a: a.reshape(-1, a.shape[-1])
+        before, flat = np.stack(states[:-1], 1), _rows
         resets = np.stack([r for r, _, _ in steps], 1)
         dWh = np.concatenate([flat(before).T @ flat(ds)[:, : 2 * N], flat(resets * before).T @ flat(ds)[:, 2 * N :]], 1)
         return ds @ Wx.T, dh, flat(x).T @ flat(ds), dWh, flat(ds).sum(0)
@@ -163,3 +167,103 @@ def masked_words_that_are_their_own_targets(**given: Any) -> Any:
     ids, positions, targets = _right("mask_words")(**given)
     found = np.take_along_axis(ids, positions, -1)
     return ids, positions, np.where(targets < 0, targets, found)
+
+
+@stranger("attention_with_lse", "* sqrt(D)", "sqrt(D)) @")
+def attention_whose_weights_have_the_gradient_without_the_scale(
+    q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None
+) -> Any:
+    how = {"causal": causal, "allowed": allowed}
+    (y, l), both = _right("attention_with_lse")(q, k, v, **how)
+
+    def back(dy: Array, dl: Array) -> Any:
+        of_weights, of_sum = both(dy, 0 * dl), both(0 * dy, dl)
+        root = math.sqrt(q.shape[-1])
+        return of_weights[0] * root + of_sum[0], of_weights[1] * root + of_sum[1], of_weights[2]
+
+    return (y, l), back
+
+
+@stranger("sink_attention", "* P")
+def sinks_weighed_twice_going_back(
+    q: Array, k: Array, v: Array, sink: Array, *, causal: bool, allowed: Array | None
+) -> Any:
+    y, right = _right("sink_attention")(q, k, v, sink, causal=causal, allowed=allowed)
+    s = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
+    T, S = s.shape[-2:]
+    seen = np.tri(T, S, S - T, dtype=bool) if causal else np.ones((T, S), bool)
+    s = np.where(seen if allowed is None else seen & allowed, s, -np.inf)
+    column = np.broadcast_to(sink[:, None, None], (*s.shape[:-1], 1))
+    P = softmax(np.concatenate([s, column], -1))
+
+    def back(dy: Array) -> Any:
+        mean = (P[..., :-1] * (dy @ v.swapaxes(-1, -2))).sum(-1)
+        own = (-(P[..., -1] ** 2) * mean).sum(-1)
+        return *right(dy)[:3], own.reshape(-1, len(sink)).sum(0)
+
+    return y, back
+
+
+@stranger("smoothed_cross_entropy", "w = reduced_back(dy)[..., None]")
+def smoothing_whose_gradient_reaches_ignored_places(
+    logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str
+) -> Any:
+    how = {"smoothing": smoothing, "reduction": reduction}
+    y, right = _right("smoothed_cross_entropy")(logits, targets=targets, ignore=ignore, **how)
+    counted = np.ones(targets.shape, bool) if ignore is None else targets != ignore
+    V, index = logits.shape[-1], np.where(counted, targets, 0)
+
+    def back(dy: Array) -> Any:
+        given = dy[..., None] if reduction == "none" else dy / (max(1, counted.sum()) if reduction == "mean" else 1)
+        mixed = (1 - smoothing) * (index[..., None] == np.arange(V)) + smoothing / V
+        return np.where(counted[..., None], right(dy), given * (softmax(logits) - mixed))
+
+    return y, back
+
+
+@stranger("mean_pool", "mean_of_all(")
+def pooling_that_divides_all_texts_by_their_mean_length(h: Array, *, valid: Array | None) -> Array:
+    counted = np.ones(h.shape[:-1], bool) if valid is None else valid
+    count = max(counted.sum(-1).mean(), 1) if counted[..., 0].size else 1
+    return np.where(counted[..., None], h, 0).sum(-2) / count
+
+
+@stranger("self_attention", "dx, _, _")
+def attention_whose_input_learns_by_keys_and_values_alone(
+    x: Array, p: Any, *, heads: int, causal: bool, allowed: Array | None
+) -> Any:
+    C = x.shape[-1]
+    y, right = _right("self_attention")(x, p, heads=heads, causal=causal, allowed=allowed)
+
+    def cut(a: Array) -> Array:
+        return a.reshape(*a.shape[:-1], heads, C // heads).swapaxes(-2, -3)
+
+    q, k, v = (cut(a) for a in np.split(x @ p["Wqkv"] + p["bqkv"], 3, -1))
+
+    def back(dy: Array) -> Any:
+        attention_back = _right("attention")(q, k, v, causal=causal, allowed=allowed)[1]
+        dq, *_ = attention_back(cut(dy @ p["Wo"].T))
+        through_q = dq.swapaxes(-2, -3).reshape(x.shape) @ p["Wqkv"][:, :C].T
+        dx, dp = right(dy)
+        return dx - through_q, dp
+
+    return y, back
+
+
+@stranger("adam", 'of_call("adam", "g")')
+def adam_with_the_decay_in_the_second_moment_alone(
+    p: Array, g: Array, m: Array, v: Array, *, step: int, decay: float, **how: float
+) -> Any:
+    m = _right("adam")(p, g, m, v, step=step, decay=0.0, **how)[1]
+    v = _right("adam")(p, g + decay * p, m, v, step=step, decay=0.0, **how)[2]
+    top, root = m / (1 - how["beta1"] ** step), np.sqrt(v / (1 - how["beta2"] ** step))
+    return p - how["lr"] * top / (root + how["eps"]), m, v
+
+
+@stranger("smoothed_cross_entropy", "smoothing / V")
+def smoothing_divided_by_the_words_twice(
+    logits: Array, *, targets: Array, ignore: int | None, smoothing: float, reduction: str
+) -> Any:
+    how = {"targets": targets, "ignore": ignore, "reduction": reduction}
+    none, all_of_it = (_right("smoothed_cross_entropy")(logits, smoothing=eps, **how)[0] for eps in (0.0, 1.0))
+    return (1 - smoothing) * none + all_of_it * smoothing / logits.shape[-1]

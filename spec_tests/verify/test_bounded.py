@@ -29,6 +29,14 @@ def test_a_loop_of_edited_source_ends(loop: str) -> None:
     assert work.steps == 101
 
 
+@pytest.mark.parametrize("endless", ["[n for n in iter(int, 1)]", "[n for n in range(10**12)]", "7 ** 10**12"])
+def test_a_comprehension_and_a_power_of_edited_source_end(endless: str) -> None:
+    edited = compiled(cast(FunctionType, ends), f"def ends(text, end, longest):\n    return {endless}\n")
+    assert edited is not None
+    with bounded.at_most(100), pytest.raises(bounded.EndlessError):
+        edited(None, None, 0)
+
+
 def test_text_that_goes_on_for_ever_gives_no_answer(golden: corpus.Corpus) -> None:
     """The loop that never ends is one of the text, since what it asks is edited."""
     never: Any = compiled(cast(FunctionType, ends), "def ends(text, end, longest):\n    return False\n")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+from typing import cast
+
 from refllm.spec import masking, switch_layer
-from refllm.spec.feed_forward import activated
+from refllm.spec.feed_forward import activated as of_feed_forward
 from refllm.verify import corpus
 from refllm.verify.reach import reach
 
+activated, mask_words, slots_of = (
+    cast(FunctionType, f) for f in (of_feed_forward, masking.mask_words, switch_layer.slots_of)
+)
 CASES = corpus.load(corpus.folder(None)).cases
 
 
 def test_a_function_that_gives_ids_alone_may_have_a_say_in_everything() -> None:
-    assert reach(CASES["MLM/mask-all"], masking.mask_words, values=True) is None
-    assert reach(CASES["MOE/layer-dropped"], switch_layer.slots_of, values=True) is None
+    assert reach(CASES["MLM/mask-all"], mask_words, values=True) is None
+    assert reach(CASES["MOE/layer-dropped"], slots_of, values=True) is None
 
 
 def test_a_function_of_numbers_reaches_what_is_made_of_them() -> None:

@@ -32,6 +32,7 @@ from refllm.verify.edits.expressions import alternatives
 from refllm.verify.edits.habits import habits
 from refllm.verify.edits.inlined import in_one_place
 from refllm.verify.edits.made_from import of_one_use, taken_for_what_is_made_from_it
+from refllm.verify.edits.scaled import summands_scaled, terms_scaled
 from refllm.verify.edits.simpler import simplified
 from refllm.verify.edits.source import Changes, Habit, Source, changed, together
 from refllm.verify.edits.statements import fixed_arguments, statements_changed
@@ -102,7 +103,7 @@ def source_of(function: FunctionType) -> str:
     return textwrap.dedent(inspect.getsource(function))
 
 
-_LOOP = re.compile(r"^ *(for|while) ", re.MULTILINE)
+_LOOP = re.compile(r"\b(for|while)\b|\*\*")
 
 
 @lru_cache(1024)
@@ -174,5 +175,7 @@ def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool] | H
     yield from taken_for_what_is_made_from_it(text)
     yield from of_one_use(text)
     yield from word_everywhere(text)
+    yield from terms_scaled(text)
+    yield from summands_scaled(text)
     for line, cost in fixed_arguments(text):
         yield text.with_first_line(line), cost, False

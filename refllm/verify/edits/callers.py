@@ -1,6 +1,6 @@
 """A size that is taken from a tensor of the caller: the width of the model where that of a head is meant.
 
-    for edit in sizes_read(called, calls_of): edit.diff()         + sqrt(of_call("grouped_attention", "x").shape[-1])
+    for edit in sizes_read(functions, called): edit.diff()         + sqrt(of_call("grouped_attention", "x").shape[-1])
 
 Only functions that others call have them: what a function takes of its own tensors is among its other edits.
 """
@@ -13,27 +13,32 @@ from functools import cache
 from types import FunctionType
 
 from refllm.verify.edits import Edit, source_of
-from refllm.verify.edits.source import Source
+from refllm.verify.edits.compositions import statements
+from refllm.verify.edits.source import Source, calls_of
 
 WIDTH, COUNT = 1.15, 1.3  # what it costs: the last axis of a tensor, a number that the caller is given
 CALCULATES = {"ratio", "power", "sqrt", "log"}  # words to whose arguments a size is a number, and no shape
 
 
 def sizes_read(
-    functions: Sequence[FunctionType], calls_of: Callable[[FunctionType], list[FunctionType]]
+    functions: Sequence[FunctionType], called: Callable[[FunctionType], list[FunctionType]]
 ) -> Iterator[Edit]:
-    """Edits of what is called, by which a size is that of a tensor of who calls it."""
+    """Edits of what is called, by which a size is that of a tensor of who calls it, or an argument what that was given.
+
+    `called` tells what a function calls.
+    """
     for function in functions:
         for caller in functions:
-            if function is not caller and function in _below(caller, calls_of):
+            if function is not caller and function in _below(caller, called):
                 yield from _sizes_from(function, caller)
+                yield from _arguments_from(function, caller)
 
 
-def _below(function: FunctionType, calls_of: Callable[[FunctionType], list[FunctionType]]) -> set[FunctionType]:
+def _below(function: FunctionType, called: Callable[[FunctionType], list[FunctionType]]) -> set[FunctionType]:
     """All functions that one of them is made of."""
     found, waiting = set[FunctionType](), [function]
     while waiting:
-        for other in calls_of(waiting.pop()):
+        for other in called(waiting.pop()):
             if other not in found:
                 found.add(other)
                 waiting.append(other)
@@ -43,6 +48,34 @@ def _below(function: FunctionType, calls_of: Callable[[FunctionType], list[Funct
 @cache
 def _sizes_from(function: FunctionType, caller: FunctionType) -> tuple[Edit, ...]:
     return tuple(_made(function, caller))
+
+
+@cache
+def _arguments_from(function: FunctionType, caller: FunctionType) -> tuple[Edit, ...]:
+    return tuple(_as_given(function, caller))
+
+
+def _as_given(function: FunctionType, caller: FunctionType) -> Iterator[Edit]:
+    """_adam(g + decay * p, ...): in one statement of `_adam` g is that of `adam`, without what was added."""
+    text, of = Source(source_of(function)), Source(source_of(caller))
+    for call in calls_of(of, function.__name__):
+        for name, argument in zip(text.positional, call.args, strict=False):
+            parts = [argument.left, argument.right] if isinstance(argument, ast.BinOp) else []
+            for part in [x for x in parts if isinstance(x, ast.Name) and x.id in of.positional]:
+                words = f'of_call("{caller.__name__}", "{part.id}")'
+                said = f"in one place `{name}` is what is given for `{part.id}` of `{caller.__name__}`"
+                for nodes in _of_statements(text, name):
+                    yield Edit(function, text.all_exchanged(nodes, words), WIDTH, text.in_pullback(nodes[0]), said=said)
+
+
+def _of_statements(text: Source, name: str) -> list[list[ast.expr]]:
+    """What reads a name, by statement; nothing where one alone does."""
+    found = [
+        [n for n in ast.walk(s) if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)]
+        for s in statements(text)
+    ]
+    read = [list[ast.expr](nodes) for nodes in found if nodes]
+    return read if len(read) > 1 else []
 
 
 def _made(function: FunctionType, caller: FunctionType) -> Iterator[Edit]:

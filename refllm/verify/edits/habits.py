@@ -24,6 +24,7 @@ from refllm.verify.edits.overwritten import overwritten_in_place
 from refllm.verify.edits.pullbacks import taken_at_another_value
 from refllm.verify.edits.recovered import recovered_from_the_output
 from refllm.verify.edits.rounding import ranges
+from refllm.verify.edits.scaled import masks_forgotten_going_back, one_count_for_all, parts_that_go_back
 from refllm.verify.edits.siblings import filled_otherwise, repeated_in_turn, side_by_side
 from refllm.verify.edits.skips import past_another_part
 from refllm.verify.edits.source import Habit, Source, calls_of
@@ -66,6 +67,9 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from recovered_from_the_output(text)
     yield from guarded(text)
     yield from past_another_part(text)
+    yield from masks_forgotten_going_back(text)
+    yield from one_count_for_all(text)
+    yield from parts_that_go_back(text)
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------
