@@ -23,6 +23,8 @@ ENOUGH, WORST, IS_OVER = (
     "return bool(bound <= worst)",
 )
 FOUND = "return finished[:beams]"
+AFTER = "return log_softmax(next_logits(p, model, [*prompt, *tokens], **reading))[0]"
+START = "going, finished = [Text([], [])], list[Text]()"
 
 
 def penalised(new: str) -> Edits:
@@ -60,6 +62,17 @@ MUTANTS = [
     Edited("GEN/beam-length-with-prompt", "beam search that counts the prompt in the length",
            scored("len(prompt)", "self.sum / power(n + len(self.tokens), α)", "going[0].sum / power(n + longest, α)"),
            "https://github.com/huggingface/transformers/issues/26624"),
+    Edited("GEN/beam-length-one-more", "beam search that counts the start of the text in its length",
+           scored("1", "self.sum / power(n + len(self.tokens), α)", "going[0].sum / power(n + longest, α)")),
+    Edited("GEN/beam-unended-unpenalised", "beam search whose texts that do not end have no length penalty",
+           scored("end", "self.sum / power(len(self.tokens) if self.tokens[-1] == n else 1, α)",
+                  "going[0].sum / power(longest, α)"), "https://github.com/awslabs/sockeye/issues/545"),
+    Edited("GEN/beam-of-logits", "beam search that adds up logits instead of log probabilities",
+           edit(beam_search, AFTER, "return next_logits(p, model, [*prompt, *tokens], **reading)")),
+    Edited("GEN/beam-of-probabilities", "beam search that adds up probabilities instead of their logarithms",
+           edit(beam_search, AFTER, AFTER.replace("return ", "return exp(") + ")")),
+    Edited("GEN/beam-equal-starts", "beam search that begins with as many equal texts as beams",
+           edit(search, START, START.replace("[Text([], [])]", "[Text([], [])] * beams"))),
     Edited("GEN/beam-end-ignored", "beam search that never ends a text",
            edit(beam_search, SEARCH, SEARCH.replace("end=end", "end=None"))),
     Edited("GEN/beam-finished-go-on", "beam search that goes on with texts that have ended",

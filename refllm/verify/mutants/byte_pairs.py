@@ -25,6 +25,11 @@ MUTANTS = [
            edit(learn_merges, "times[pair] = times.get(pair, 0) + int(count)", "times[pair] = times.get(pair, 0) + 1")),
     Edited("DATA/merges-pair-once-a-word", "byte pairs that count a pair once a word",
            edit(learn_merges, "for pair in pairwise(text):", "for pair in dict.fromkeys(pairwise(text)):")),
+    Edited("DATA/merges-overlap-uncounted", "byte pairs that count a pair of a row of equal ones once for two of them",
+           edit(learn_merges, "for pair in pairwise(text):",
+                "apart = [*pairwise(text)]\nlast = None\nfor n, pair in enumerate(apart):\n"
+                "    last = None if n and pair == apart[n - 1] == last else pair\n    if last is None:\n"
+                "        continue")),
     Edited("DATA/merges-once-too", "byte pairs that join a pair that occurs once",
            edit(learn_merges, "if best is None or times[best] < 2:", "if best is None:")),
     Edited("DATA/merges-not-replaced", "byte pairs that do not write the words anew: the same pair over and over",

@@ -13,6 +13,7 @@ TOLD, EVERY, MEAN = (
     "sum(where(nothing, 0, log_p), keepdims=False)",
     "mean(where(nothing, 0, log_p))[..., 0]",
 )
+FIRST = "where(nothing, 0, log_p)[..., 0]"
 REDUCED = "y, reduced_back = reduced(where(counted, losses, 0), reduction, int(counted.sum()))"
 T, SMOOTHED_BACK = (
     "t = where(one_hot(index, V), w * (1 - smoothing), 0) + w * smoothing / V",
@@ -51,6 +52,12 @@ MUTANTS = [
            smoothed(f"(1 - smoothing) * {TOLD} + smoothing / max(1, V - 1) * ({EVERY} - {TOLD})")),
     Edited("CE/smoothed-too-much", "label smoothing with eps/(V - 1) for every class",
            smoothed(f"(1 - smoothing) * {TOLD} + smoothing / max(1, V - 1) * {EVERY}")),
+    Edited("CE/smoothed-others-but-one", "label smoothing by eps/(V - 2) to the other classes, as if one were padding",
+           smoothed(f"(1 - smoothing) * {TOLD} + smoothing / max(1, V - 2) * ({EVERY} - {TOLD})"),
+           "https://github.com/OpenNMT/OpenNMT-py/issues/1463"),
+    Edited("CE/smoothed-first-is-padding", "label smoothing by eps/(V - 2) to the other classes but class 0, taken for "
+           "padding", smoothed(f"((1 - smoothing) * {TOLD} + smoothing / max(1, V - 2) * ({EVERY} - {TOLD} - {FIRST}))"
+           " * (index != 0)"), "https://github.com/harvardnlp/annotated-transformer/issues/39"),
     Edited("CE/smoothed-not-shared", "label smoothing with eps, not eps/V, for every class",
            smoothed(f"(1 - smoothing) * {TOLD} + smoothing * {EVERY}")),
     Edited("CE/smoothed-target-whole", "label smoothing that leaves the target its whole weight",

@@ -116,6 +116,7 @@ MUTANTS = [
     Edited("ENCDEC/no-embedding-norm", "BART without the norm after its embedding",
            edit(bottom, EMBEDDING_NORM, "x = e")),
     Edited("ENCDEC/no-encoder-norm", "a pre-norm encoder without its last norm", edit(encoder, LAST_NORM, "h = y")),
+    Edited("ENCDEC/no-decoder-norm", "a pre-norm decoder without its last norm", edit(decoder, LAST_NORM, "h = y")),
     Edited("ENCDEC/no-last-norms", "a pre-norm encoder-decoder without the last norm of both halves",
            edit(encoder, LAST_NORM, "h = y") + edit(decoder, LAST_NORM, "h = y")),
     Edited("ENCDEC/positions-from-one", "an encoder-decoder whose positions count from 1",

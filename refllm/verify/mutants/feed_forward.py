@@ -105,4 +105,6 @@ MUTANTS = [
     Edited("DROP/back-no-mask", "dropout whose gradient is not masked",
            edit(dropout, DROP_BACK, "return dy / (1 - rate)")),
     Edited("DROP/back-identity", "dropout whose gradient passes unchanged", edit(dropout, DROP_BACK, "return dy")),
+    Edited("DROP/back-quotient", "dropout whose gradient is dy times output / input: 0 / 0 where the input is 0",
+           edit(dropout, DROP_BACK, "return dy * (where(dropout_mask, x / (1 - rate), 0) / x)")),
 ]

@@ -22,11 +22,14 @@ def loss(new: str) -> Edits:
     return edit(distillation_loss, LOSS, f"y = {new}")
 
 
+G = "https://github.com/"
 # fmt: off
 MUTANTS = [
     # low-rank adapters
-    Edited("FINETUNE/low-rank-alpha-alone", "an adapter scaled by alpha instead of alpha / r", scale("alpha")),
-    Edited("FINETUNE/low-rank-no-scale", "an adapter that is not scaled", scale("1.0")),
+    Edited("FINETUNE/low-rank-alpha-alone", "an adapter scaled by alpha instead of alpha / r", scale("alpha"),
+           G + "rasbt/LLMs-from-scratch/issues/821"),
+    Edited("FINETUNE/low-rank-no-scale", "an adapter that is not scaled", scale("1.0"),
+           G + "hao-ai-lab/FastVideo/pull/870"),
     Edited("FINETUNE/low-rank-root", "an adapter scaled by alpha / √r, as rank-stabilised adapters are",
            scale("alpha / A.shape[-1] ** 0.5")),
     Edited("FINETUNE/low-rank-whole-numbers", "an adapter scaled by alpha // r: whole numbers are divided",
@@ -35,6 +38,8 @@ MUTANTS = [
            scale("alpha / A.shape[0]")),
     Edited("FINETUNE/low-rank-scales-both", "an adapter whose scale goes over the trained matrix too",
            edit(low_rank_linear, "y = x @ W + scale * (z @ B)", "y = scale * (x @ W + z @ B)")),
+    Edited("FINETUNE/low-rank-twice", "an adapter that is added twice: beside a matrix into which it was merged",
+           edit(low_rank_linear, SCALE, "scale = 2 * alpha / A.shape[-1]"), G + "EricLBuehler/candle-lora/issues/26"),
     Edited("FINETUNE/low-rank-alone", "an adapter in the place of the trained matrix instead of beside it",
            edit(low_rank_linear, "y = x @ W + scale * (z @ B)", "y = scale * (z @ B)")),
     Edited("FINETUNE/low-rank-gradient-unscaled-a", "an adapter whose gradient of A lacks the scale",
@@ -54,6 +59,25 @@ MUTANTS = [
            loss("temperature**2 * ((1 - share) * hard + share * soft)")),
     Edited("COMPRESS/distil-added", "distillation that adds the teacher's part to the whole of the labels'",
            loss("hard + share * temperature**2 * soft")),
+    Edited("COMPRESS/distil-mean-over-classes", "distillation with the mean over the classes instead of their sum",
+           loss("(1 - share) * hard + share * temperature**2 * soft / logits.shape[-1]"), G + "HikariTJU/LD/issues/74"),
+    Edited("COMPRESS/distil-divergence-over-classes", "distillation by the divergence from the teacher, averaged over "
+           "the classes too", loss("(1 - share) * hard + share * temperature**2 / logits.shape[-1] * (soft + "
+           "sum(q * log(where(q == 0, 1, q)), keepdims=False))"), G + "facebookresearch/deit/issues/61"),
+    Edited("COMPRESS/distil-not-the-logarithm", "distillation by q (log q - p'), with the student's probabilities in "
+           "the place of their logarithms", loss("(1 - share) * hard + share * temperature**2 * "
+           "sum(q * (log(where(q == 0, 1, q)) - softmax(logits / temperature)[0]), keepdims=False)")),
+    Edited("COMPRESS/distil-reversed", "distillation by the divergence from the student instead of from the teacher",
+           loss("(1 - share) * hard + share * temperature**2 * (soft_cross_entropy(log(where(q == 0, 1, q)), "
+           "softmax(logits / temperature)[0], reduction='none')[0] + sum(softmax(logits / temperature)[0] * "
+           "log_softmax(logits / temperature)[0], keepdims=False))")),
+    Edited("COMPRESS/distil-teacher-twice", "distillation that holds the teacher against itself",
+           edit(distillation_loss, 'soft, soft_back = soft_cross_entropy(logits / temperature, q, reduction="none")',
+                'soft, soft_back = soft_cross_entropy(like(teacher, logits) / temperature, q, reduction="none")'),
+           G + "labmlai/annotated_deep_learning_paper_implementations/issues/66"),
+    Edited("COMPRESS/distil-labels-softened", "distillation that softens the student for the labels too",
+           edit(distillation_loss, "logits, targets=targets, ignore=None, smoothing=smoothing, reduction=\"none\"",
+                "logits / temperature, targets=targets, ignore=None, smoothing=smoothing, reduction=\"none\"")),
     Edited("COMPRESS/distil-teacher-not-softened", "distillation that softens the student alone",
            edit(distillation_loss, "q, _ = softmax(like(teacher, logits) / temperature)",
                 "q, _ = softmax(like(teacher, logits))")),
@@ -75,6 +99,21 @@ MUTANTS = [
            edit(quantised, "return nearest(W / s), s", "return integers((W / s).tolist()), s")),
     Edited("COMPRESS/int8-128", "8-bit weights with max|W| / 128 as their scale",
            edit(quantised, "s = largest / LARGEST + is_zero(largest)", "s = largest / 128 + is_zero(largest)")),
+    Edited("COMPRESS/int8-128-wraps", "8-bit weights with max|W| / 128 as their scale, whose 128 becomes -128",
+           edit(quantised, "s = largest / LARGEST + is_zero(largest)", "s = largest / 128 + is_zero(largest)",
+                "return nearest(W / s), s", "return where(nearest(W / s) > 127, -128, nearest(W / s)), s")),
+    Edited("COMPRESS/int8-of-rows", "8-bit weights with a scale of every input instead of every output",
+           edit(quantised, LARGEST, "largest = top(where(W < 0, -W, W))",
+                "return nearest(W / s), s", "return nearest(W / s), s[:, 0]")),
+    Edited("COMPRESS/int8-scale-not-divided", "8-bit weights that give max|W| for their scale, not max|W| / 127",
+           edit(quantised, "return nearest(W / s), s", "return nearest(W / s), largest + is_zero(largest)")),
+    Edited("COMPRESS/int8-scale-inverse", "8-bit weights that give 127 / max|W| for their scale",
+           edit(quantised, "return nearest(W / s), s", "return nearest(W / s), 1 / s")),
+    Edited("COMPRESS/int8-range", "8-bit weights whose scale is (max W - min W) / 255",
+           edit(quantised, LARGEST, "largest = (top(swap(where(W > 0, W, 0))) + top(swap(where(W < 0, -W, 0))))[:, 0]",
+                "s = largest / LARGEST + is_zero(largest)", "s = largest / 255 + is_zero(largest)",
+                "return nearest(W / s), s", "q = nearest(W / s)\n"
+                "return where(q > 127, 127, where(q < -128, -128, q)), s")),
     Edited("COMPRESS/int8-one-scale", "8-bit weights with one scale for the matrix",
            edit(quantised, "s = largest / LARGEST + is_zero(largest)",
                 "s = spread(top(largest), largest.shape) / LARGEST + is_zero(largest)")),

@@ -49,6 +49,8 @@ MUTANTS = [
            edit(layer_norm, C, "c = x - down(mean, x)", R, "r = 1 / sqrt(down(mean, c * c) + eps)")),
     Edited("LN/over-everything", "layer norm over all entries at once",
            edit(layer_norm, C, "c = x - total(x) / x.size", R, "r = 1 / sqrt(total(c * c) / x.size + eps)")),
+    Edited("LN/over-tokens-and-features", "layer norm over tokens and features together",
+           edit(layer_norm, C, "c = x - down(mean, mean(x))", R, "r = 1 / sqrt(down(mean, mean(c * c)) + eps)")),
     Edited("LN/no-bias", "layer norm without its bias", edit(layer_norm, Y, "y = g * n")),
     Edited("LN/no-gain", "layer norm without its gain", edit(layer_norm, Y, "y = n + b")),
     Edited("LN/gain-bias-swapped", "layer norm with gain and bias swapped", edit(layer_norm, Y, "y = b * n + g")),

@@ -28,6 +28,8 @@ MUTANTS = [
            "https://github.com/ggml-org/llama.cpp/issues/2373"),
     Edited("T5-REL/rms-not-root", "RMS norm divided by the mean square instead of its root",
            root("(mean(x * x) + eps)")),
+    Edited("T5-REL/rms-square-of-mean", "RMS norm with the square of the mean instead of the mean of the squares",
+           root("sqrt(mean(x) * mean(x) + eps)")),
     Edited("T5-REL/rms-sum", "RMS norm with the sum of the squares instead of their mean: the length",
            root("sqrt(sum(x * x) + eps)")),
     Edited("T5-REL/rms-unbiased", "RMS norm with the sum of the squares divided by C - 1",

@@ -89,6 +89,14 @@ MUTANTS = [
                 NUCLEUS, "kept, p = kept[n:], p[n:] / total(p[n:])")),
     Edited("GEN/top-p-threshold", "sampling that keeps tokens of probability above 1 - top_p",
            up_to("max(0, len([x for x in p if x > 1 - top_p]) - 1)")),
+    Edited("GEN/top-p-after-what-was-cut", "sampling whose top_p counts what top_k cut away, as if it stood first",
+           edit(choose, MASS, "every = softmax(logits / temperature)[0][descending(logits)]\n"
+                "cut, p = total(every[len(kept) :]), every[: len(kept)]\n"
+                "n = first(running(p), lambda s: cut + s >= top_p)"), "https://github.com/ml-explore/mlx-lm/pull/388"),
+    Edited("GEN/temperature-last", "sampling whose top_p is of the distribution before the temperature",
+           edit(choose, MASS, "n = first(running(softmax(logits[kept])[0]), lambda s: s >= top_p)")),
+    Edited("GEN/rank-for-token", "sampling that gives the rank of the token in the order of size, not the token",
+           edit(choose, DRAWN, "return first(running(p), lambda s: s > uniform)")),
     Edited("GEN/top-p-not-renormalised", "sampling that does not divide by the mass that top_p left",
            edit(choose, NUCLEUS, "kept, p = kept[: n + 1], p[: n + 1]")),
     Edited("GEN/top-p-before-top-k", "sampling with top_p applied before top_k",

@@ -36,6 +36,8 @@ def learn_merges() -> list[Case]:
         case("overlap", "a pair is counted at every place: 7 of a a in a row of 8, and merged from the left",
              {"aaaaaaaa": 2, "aab": 3}, 4),
         case("overlap-odd", "five in a row: two pairs and one that is left over", {"aaaaa": 2, "xaaa": 1}, 3),
+        case("overlap-and-others", "a a a has two pairs a a, and x y z x y two pairs x y: both count",
+             {"aaa": 2, "xyzxy": 2, "bcd": 3}, 3),
         case("recounted", "what a merge takes away is no longer counted: first 12 times t h, then 7",
              {word: n for n, word in enumerate(LONGEST, start=2)}, 6),
         case("ends-early", "a pair that occurs once is not merged: fewer tokens than asked for",

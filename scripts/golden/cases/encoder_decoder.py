@@ -62,6 +62,16 @@ T5_GATED = {
     "tied": False,
     "scaled_output": False,
 }
+PRE = {
+    **VASWANI,
+    "vocabulary": 5,
+    "heads": 1,
+    "width": 3,
+    "hidden": 2,
+    "norm": "pre",
+    "biases": False,
+}
+PRE_LEARNED = {**PRE, "context": 5, "positions": "learned", "embedding_norm": True}
 UNTIED = {**VASWANI, "context": 8, "tied": False}
 SHORTER = [[True] * 5, [True] * 3 + [False] * 2]  # the second source ends after three tokens
 
@@ -112,11 +122,11 @@ def _texts(id: str, config: dict[str, Any], T: int, padded: bool) -> dict[str, A
 def encoder_decoder() -> list[Case]:
     """The gradients are with the losses."""
 
-    def case(slug: str, about: str, config: dict[str, Any], T: int, *, padded: bool = False) -> Case:
+    def case(slug: str, about: str, config: dict[str, Any], T: int, *, padded: bool = False, taps: bool = True) -> Case:
         id = f"ENCDEC/{slug}"
         keywords = {**_texts(id, config, T, padded), "config": config}
         drawn = parameters(Draw(id), shapes(config))
-        return Case(id, "encoder_decoder", about, drawn, keywords, gradient=False, taps=True)
+        return Case(id, "encoder_decoder", about, drawn, keywords, gradient=False, taps=taps)
 
     return [
         case("vaswani", "2017: post-norm, sinusoidal, embedding times sqrt(C), head tied to it; a padded source",
@@ -125,6 +135,10 @@ def encoder_decoder() -> list[Case]:
         case("t5", "RMS norm, a bias by distance, no biases of maps, attention unscaled, heads wider than the model, "
              "the tied head divided by sqrt(C); a padded source", T5, 5, padded=True),
         case("t5-gated", "gated feed-forward, a head of its own; T = 1", T5_GATED, 1),
+        case("pre-norm", "pre-norm and sinusoidal: layer norm at the end of either half", PRE, 2, padded=True,
+             taps=False),
+        case("mbart", "pre-norm and learned positions: norms after the embedding and at the end", PRE_LEARNED, 2,
+             taps=False),
     ]  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def muon() -> list[Case]:
         case("small", "gradients of 1e-6: beside them 1e-7 is not nothing", (2, 2), scale=2.0**-20, start=0.0),
         case("zero", "no gradient: no step, not 0 / 0", (2, 2), start=0.0, scale=0.0),
         case("decay", "weight decay 0.5 times lr, of the parameter alone", (2, 3), decay=0.5),
+        case("decay-tall", "the decay is not multiplied by the scale of a tall matrix", (4, 2), decay=0.75),
         case("no-momentum", "a momentum of 0: the gradient alone", (2, 3), momentum=0.0),
         case("orthogonal", "a gradient that is orthogonal stays so, but for its size", (2, 2), start=0.0,
              given={"g": [[3.0, -4.0], [4.0, 3.0]]}),

@@ -316,6 +316,14 @@ def sample() -> list[Case]:
             top_k=3,
             top_p=0.6875,
         ),
+        case(
+            "top-k-cuts-much",
+            "what top_k cut away is not counted by top_p: neither first nor last",
+            [[1.0, 2.0, 1.0, 1.5, 1.25, 1.0]] * 4,
+            [0.25, 0.5625, 0.6875, 0.875],
+            top_k=3,
+            top_p=0.5625,
+        ),
     ]
 
 
