@@ -16,6 +16,11 @@ def without_tail(x: Array, size: int, axis: int = -1) -> Array:
     return _kept(x, numpy.arange(n) < n // size * size, axis)
 
 
+def without_tail_of_long(x: Array, size: int, axis: int = -1) -> Array:
+    """x with 0 after the last whole part of so many places, where there is one."""
+    return without_tail(x, size, axis) if x.shape[axis] >= size else x
+
+
 def first_alone(x: Array, size: int, axis: int = -1) -> Array:
     """x with 0 after the first so many places."""
     return _kept(x, numpy.arange(x.shape[axis]) < size, axis)
@@ -81,4 +86,5 @@ WORDS: dict[str, Any] = {
     "with_stale_tail": with_stale_tail,
     "without_last_part": without_last_part,
     "without_tail": without_tail,
+    "without_tail_of_long": without_tail_of_long,
 }

@@ -203,3 +203,19 @@ def test_gradients_that_are_added_to_what_earlier_calls_left_are_said_to_be() ->
     assert any(line.startswith("depends on what earlier calls left: called a second time") for line in lines), lines
     assert any("each call adds the gradient of g to what the call before left" in line for line in lines), lines
     assert "no known mistake" not in repr(found)
+
+
+def test_an_answer_that_other_shapes_change_depends_on_memory_that_was_not_written() -> None:
+    """Of eight partial sums those alone are written that have a row, in a workspace that is kept."""
+    kept = numpy.zeros(8 << 16)
+
+    def relu(x: Any) -> Any:
+        y = numpy.maximum(x, 0)
+        rows = y.reshape(-1, y.shape[-1])
+        partial = kept[: 8 * rows.shape[1]].reshape(8, -1)
+        partial[: len(rows)] = rows[:8]
+        return (y + partial.sum(axis=0)).astype(x.dtype)
+
+    found = check(relu, "relu", **HOW)
+    said = [law.message for failure in found.failures for law in failure.broken if law.name == AGAIN]
+    assert any("after another call" in line and "memory that the call did not write" in line for line in said), said

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from refllm.verify import mutants, plain, runner
 from refllm.verify.case import Case, FaultError, Response, UnsupportedError
-from refllm.verify.kernels import bank, loops, machine, tiled
+from refllm.verify.kernels import addressed, bank, loops, machine, tiled
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.branches import branches, branches_of_gradients
 from refllm.verify.kernels.carried import carried
@@ -19,10 +19,13 @@ from refllm.verify.kernels.formulas import formulas
 from refllm.verify.kernels.means import means
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.kernels.overwritten import overwritten
+from refllm.verify.kernels.partial_products import parts_of_products, tails_of_products
 from refllm.verify.kernels.partial_sums import partial_sums, partial_sums_of_gradients
 from refllm.verify.kernels.reading import readings, shares
 from refllm.verify.kernels.rounded import roundings
 from refllm.verify.kernels.rounds import rounds
+from refllm.verify.kernels.siblings import siblings
+from refllm.verify.kernels.table_rows import table_rows
 from refllm.verify.kernels.tiled import blocks
 from refllm.verify.mutants import Edited
 from refllm.verify.mutants.bank import Rewritten
@@ -36,6 +39,7 @@ PAIRS = tuple(
     {"TILE": keys, "ROWS": rows}
     for keys, rows in ((128, 64), (64, 128), (32, 128), (32, 64), (64, 32), (128, 32), (64, 16), (128, 16), (32, 16))
 )
+MAKE_NAN = ("nothing-minus-nothing", "nothing-by-nothing", "empty-tile-nan")
 OF_ONE = ("sliding_window_attention", *loops.KINDS)  # whose mistakes are none of other attention
 USUAL = ({"TILE": 64}, {"TILE": 128}, {"BLOCK": 1024})  # tried first
 DEFAULT = {"TILE": machine.TILE, "BLOCK": machine.BLOCK}
@@ -70,6 +74,7 @@ class OfBank:
     mistake: Mistake | Edited
     sizes: tuple[tuple[str, int], ...] = ()
     of_digits: bool = False  # one of many numbers or types, which explains nothing but lost digits
+    of_nan: bool = False  # one of many sizes, which explains nothing but what is no number
 
     @property
     def id(self) -> str:
@@ -149,15 +154,19 @@ def causes(operation: str) -> tuple[Cause, ...]:
 def _all(operation: str) -> Iterator[Cause]:
     of_loops = [m for m in MISTAKES if _is_of(m, operation)]
     own = [m for m in of_loops if m.operation == operation]
-    own += [m for m in of_loops if m.operation == "attention" and operation in loops.KINDS]
+    own += [m for m in of_loops if m.operation == "attention" and operation != "attention"]
     of_loops = own + [m for m in of_loops if m not in own]
     families = [m for m in tiled.edits() if _is_of(m, operation)]
     in_tiles = [m for m in families if tiled.depends(m)]
     yield from map(OfBank, of_loops)
+    yield from _of_nan(of_loops, [m for m in families if _is_of(m, operation)])
     yield from shares(operation)
     yield from map(OfBank, rounds(operation))
     yield from overwritten(operation)
     yield from carried(operation)
+    yield from addressed.scatters(operation)
+    of_products = [] if loops.has(operation) else list(tails_of_products(operation))
+    yield from of_products
     of_text = list(_of_the_text(operation))
     yield from of_text if operation in loops.KINDS else ()
     yield from map(OfBank, families)
@@ -165,7 +174,10 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from branches_of_gradients(operation)
     yield from partial_sums_of_gradients(operation)
     yield from means(operation)
+    yield from addressed.narrow(operation)
     yield from formulas(operation)
+    yield from siblings(operation)
+    yield from table_rows(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
     yield from (OfBank(m, of_digits=True) for mistake in of_loops for m in with_other_types(mistake))
     yield from roundings(operation)
@@ -175,6 +187,8 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from readings(operation)
     yield from branches(operation)
     yield from partial_sums(operation)
+    yield from () if of_products else tails_of_products(operation)
+    yield from parts_of_products(operation)
     yield from of_text if operation not in loops.KINDS else ()
     of_others, other_sizes = of_loops[len(own) :], [sizes for sizes in SIZES if sizes not in USUAL]
     single = [m for m in tiled.single() if _is_of(m, operation)]
@@ -185,6 +199,14 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from _in_sizes(of_loops, other_sizes[:1])
     yield from (OfBank(m) for mistake in of_loops if mistake not in own for m in with_other_numbers(mistake))
     yield from _in_sizes([*of_loops, *in_tiles, *blocks.edits(operation)], other_sizes[1:])
+
+
+def _of_nan(of_loops: Sequence[Mistake], families: Sequence[Mistake]) -> Iterator[OfBank]:
+    """What makes NaN of a tile without a key, in tiles of every size: the commonest mistake of attention with masks."""
+    for mistake in (*of_loops, *families):
+        if mistake.id.partition("/")[2] in MAKE_NAN and mistake.operation == "attention":
+            for sizes in ({}, *(s for s in (*SIZES, *PAIRS) if "TILE" in s)):
+                yield OfBank(mistake, tuple(sizes.items()), of_nan=True)
 
 
 def _of_the_text(operation: str) -> Iterator[OfBank]:
@@ -222,7 +244,7 @@ def _times(mistake: Mistake | Edited, name: str) -> int:
 
 def _has(mistake: Mistake, name: str) -> bool:
     """Whether the mistaken lines, or those around them, depend on a size."""
-    return any(name in each.edit.source for each in mistake.rewritten)
+    return any(name in each.edit.source for each in mistake.rewritten) or (name == "TILE" and tiled.is_by_tile(mistake))
 
 
 def with_other_numbers(mistake: Mistake) -> Iterator[Mistake]:

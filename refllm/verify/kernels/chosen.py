@@ -14,7 +14,7 @@ from functools import cached_property
 
 from refllm.numbers.plans import Plan
 from refllm.verify.explanation import Elsewhere, Explanation
-from refllm.verify.kernels import axes, conditions, properties, relations, tails
+from refllm.verify.kernels import axes, conditions, one_case, properties, relations, tails
 from refllm.verify.kernels.causes import Cause, OfBank, in_other_sizes
 from refllm.verify.kernels.causes import causes as all_causes
 from refllm.verify.kernels.known import Looked, Match, Operation
@@ -29,6 +29,7 @@ RIGHT = 16  # of them, at most
 CHECKED = 2  # mistakes with a condition of which all right answers are asked that meet it
 BEST = 16  # mistakes that they are asked about
 FEWEST = 4  # elements that a mistake must explain which does not explain every answer
+SEVERAL = 3  # answers that are enough where what is wrong is a tail in every one
 FEW = 64  # elements that one must explain which explains the lesser part of the answers
 MANY = 4  # answers that a loss of digits must explain to be named with a condition
 NEARLY_ALL = 0.9  # the share of the answers that a loss of digits must explain
@@ -66,6 +67,9 @@ class Chosen:
                     continue
                 self.conditions[cause] = condition
             found.append(cause)
+        if not found and len(self.known.tell_wrong) <= 1:
+            self.conditions |= one_case.named(self.known, likely, self._contradicted)
+            found = [cause for cause in likely if cause in self.conditions]
         return found
 
     def _sound(self, causes: list[Cause]) -> Iterator[Cause]:
@@ -108,7 +112,7 @@ class Chosen:
             return False  # of few answers, and with right gradients that it gets wrong in each
         if 2 * told < looked and (count < FEW or partly or bool(getattr(cause, "sizes", None))):
             return False  # a size that is chosen to fit, a few numbers that fit, or parts of few answers are chance
-        return told == looked or count >= FEWEST
+        return told == looked or count >= FEWEST or (told >= SEVERAL and bool(self._tail))
 
     def _against(self, causes: list[Cause], among: Iterable[SizedCase]) -> dict[Cause, dict[str, properties.Numbers]]:
         """The right answers that each of these would have got wrong, as what tells cases apart, by their ids."""
@@ -321,6 +325,8 @@ class Chosen:
         explains a part of an answer alone, its tiles are not those of the answer."""
         if isinstance(cause, OfBank) and not cause.sizes and (numbers := self._in_other_numbers(cause)):
             return f"{cause.about} ({numbers})"
+        if not isinstance(cause, OfBank) and (numbers := self._in_other_numbers(cause)):
+            return f"{cause.about} ({numbers})"
         if not isinstance(cause, OfBank) or cause.sized is None:
             return cause.about
         if not cause.sizes and self._way(cause) == "partly":
@@ -330,12 +336,14 @@ class Chosen:
         alike = [c for c in others if all(c in of and of[c].rank <= of[cause].rank for of in same) and c in self.order]
         return cause.in_sizes([cause, *alike]) if len(alike) < len(others) else cause.mistake.about
 
-    def _in_other_numbers(self, cause: OfBank) -> str:
+    def _in_other_numbers(self, cause: Cause) -> str:
         """Which numbers in the place of that in its words explain the same: an answer may not tell them apart."""
         same = [each.matches for each in self.known.looked.values() if cause in each.matches]
         alike = [
             c for c in self.order
-            if isinstance(c, OfBank) and c.id == cause.id and c.mistake is not cause.mistake and not c.sizes
+            if c.id == cause.id and c not in self.conditions and not getattr(c, "sizes", None)
+            and _without_numbers(c) == _without_numbers(cause)
+            and getattr(c, "mistake", c) is not getattr(cause, "mistake", cause)
             and all(c in of and of[c].rank <= of[cause].rank for of in same)
         ]  # fmt: skip
         own = set(WRITTEN.findall(cause.about))
@@ -348,4 +356,10 @@ class Chosen:
         condition = self.conditions.get(cause)
         if condition is None:
             return ""
+        if len(self.known.looked) == 1:
+            return one_case.where(condition, self._contradicted.get(cause, []))
         return f", in the cases where {condition.words}{condition.between if condition.is_near else ''}"
+
+
+def _without_numbers(cause: Cause) -> str:
+    return WRITTEN.sub("", cause.about)

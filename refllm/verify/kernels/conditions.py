@@ -26,6 +26,11 @@ def separating(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Condition 
     return next(_separating(wrong, right), None)
 
 
+def alone(numbers: Numbers) -> Condition:
+    """That of one case, of which nothing is known that tells it from others."""
+    return Condition("", lambda each: each == numbers)
+
+
 def _separating(wrong: Sequence[Numbers], right: Sequence[Numbers]) -> Iterator[Condition]:
     for condition in properties.conditions(wrong, right) if wrong and right else ():
         if all(map(condition.holds, wrong)) and not any(map(condition.holds, right)):

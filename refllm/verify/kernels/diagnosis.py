@@ -13,7 +13,7 @@ are asked is no matter of time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from refllm.numbers.plans import Plan
@@ -26,6 +26,7 @@ from refllm.verify.kernels.clock import Clock
 from refllm.verify.kernels.known import Looked, Match, Operation
 from refllm.verify.kernels.looker import Looker
 from refllm.verify.kernels.matching import WAYS
+from refllm.verify.kernels.right import Right
 from refllm.verify.runner import Result
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase
@@ -37,6 +38,7 @@ CASES = 12  # wrong answers that are held against what was found
 SMALL, LATER = 300_000, 8  # the work of an answer that is held against what is found later, and of how much of it
 WAIT, WAITING = 1_000_000, 3  # the work of an answer that waits for a smaller one, and how many do
 MANY, FEW_LEFT = 16, 6  # mistakes that the second answer is held against, and those that follow
+LEAST = 3  # right answers that are asked while mistakes are tried
 FEW = 3  # mistakes that such an answer is held against
 DIGITS = (0, WAYS.index("digits"))  # of a match: everything is explained, as lost digits
 FACTS = 4  # wrong answers of which it is said what they have in common with the truth
@@ -45,7 +47,9 @@ RESERVED, LITTLE = 0.3, 0.15  # the shares of the time that are kept for edits o
 
 
 class Recogniser:
-    def __init__(self, dtype: str, plan: Plan, seconds: float) -> None:
+    def __init__(self, dtype: str, plan: Plan, seconds: float, right: Sequence[SizedCase] = ()) -> None:
+        self._right = right  # cases that were answered rightly so far, of all operations
+        self._asked: dict[str, list[Right]] = {}
         self.dtype, self.plan, self.left = dtype, plan, seconds
         self._seconds, self._pace = seconds, 1.0
         self.known: dict[str, Operation] = {}
@@ -75,12 +79,12 @@ class Recogniser:
         facts = looker.facts() if len(known.looked) < FACTS else []
         looked = Looked(
             sized, axes.numbers(case), matches, looker.where, facts, looker.count, looker.starts, looker.bits,
-            looker.factors(), steps=looker.steps() if len(known.looked) < FACTS else [],
+            looker.factors(), zeros=looker.is_zero, steps=looker.steps() if len(known.looked) < FACTS else [],
         )  # fmt: skip
         known.looked[sized.id] = looked
         kept = self._kept.setdefault(case.operation, [])
         for earlier, its in kept:
-            best = sorted(matches, key=lambda cause: matches[cause].rank)
+            best = sorted(matches, key=lambda cause: (matches[cause].rank, cause in known.doubted))
             new = [cause for cause in best if cause not in earlier.matches]
             earlier.matches.update(its.matches(new[:LATER]))
         if work(sized) <= SMALL:
@@ -105,9 +109,23 @@ class Recogniser:
         all_tried = known.tried >= len(causes(operation))
         reserved = (RESERVED if all_tried else LITTLE) * self._seconds if known.searches > 1 else 0.0
         clock.seconds = max(0.0, self.left - reserved) * 0.5
-        found, known.tried = looker.search(operation, clock, set(known.causes), known.tried)
+        found, known.tried = looker.search(
+            operation, clock, set(known.causes), known.tried, lambda cause: self._is_contradicted(operation, cause)
+        )
         self._pace = clock.pace
         return matches | found
+
+    def _is_contradicted(self, operation: str, cause: Cause) -> bool:
+        """Whether it would have got one of the smallest cases wrong whose answers are right so far."""
+        if operation not in self._asked:
+            right = sorted((x for x in self._right if x.operation == operation and work(x) <= SMALL), key=work)
+            kept = [right[n * (len(right) - 1) // max(1, LEAST - 1)] for n in range(min(LEAST, len(right)))]
+            self._asked[operation] = [Right(sized.case(), self.dtype, self.plan) for sized in kept]
+        gradients = cause.gradients_alone and self.known[operation].gradients
+        if all(each.is_right(cause, gradients=gradients, digits=False) for each in self._asked[operation]):
+            return False
+        self.known[operation].doubted.add(cause)
+        return True
 
     def _look_again(self) -> None:
         """Holds the large answers against what smaller ones have shown, or all mistakes where that is nothing."""

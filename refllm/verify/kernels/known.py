@@ -39,6 +39,7 @@ class Looked:
     starts: tails.Starts = field(default_factory=dict)
     bits: float = 0.0  # that its numbers have, where digits are lost
     factors: dict[str, Scaled] = field(default_factory=dict)  # wrong tensors that are their truth times a number
+    zeros: bool = False  # whether all wrong numbers are 0
     steps: list[str] = field(default_factory=list)  # of attention, at which it goes wrong
 
 
@@ -50,6 +51,7 @@ class Operation:
     numbers: dict[str, properties.Numbers] = field(default_factory=dict)  # of every wrong answer
     searches: int = 0
     tried: int = 0  # mistakes, in the order in which they are
+    doubted: set[Cause] = field(default_factory=set)  # that would have got right answers wrong
     gradients: bool = True
     right: list[SizedCase] = field(default_factory=list)
     tell_wrong: dict[str, properties.Numbers] = field(default_factory=dict)  # what the wrong cases differ in, by id
@@ -65,6 +67,6 @@ class Operation:
         for each in self.looked.values():
             for cause, match in each.matches.items():
                 found.setdefault(cause, []).append(match.rank)
-        order = sorted(found, key=lambda c: (-len(found[c]), max(found[c])))
+        order = sorted(found, key=lambda c: (-len(found[c]), max(found[c]), c in self.doubted))
         best = list(dict.fromkeys(getattr(cause, "mistake", cause) for cause in order))[:most]
         return [cause for cause in order if getattr(cause, "mistake", cause) in best and cause not in but]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+
+import numpy
 
 from refllm.backend import Array
 from refllm.numbers.plans import Plan
@@ -22,6 +24,7 @@ from refllm.verify.sized.pattern import in_words
 from refllm.verify.tolerance import UNIT
 
 VARIED = 4  # mistakes that explain an answer partly, of which other sizes and numbers are tried
+DOUBTED = 1000  # mistakes that are tried after one that right answers contradict
 FAR = 2000  # mistakes that are tried after one that explains an answer and gets right gradients wrong
 MORE = 250  # mistakes that are tried after one that explains an answer, and a quarter of those before it
 FEWER = 3.0  # bits than the dtype has that an answer has which loses digits
@@ -43,6 +46,16 @@ class Looker:
     def loses_digits(self) -> bool:
         """Whether the errors of a wrong tensor are small beside its numbers."""
         return any(matching.is_small_error(self.given, name) for name in self.wrong)
+
+    @cached_property
+    def has_nan(self) -> bool:
+        """Whether there is NaN among the wrong numbers."""
+        return any(bool(numpy.isnan(self.given.tensors[name][off]).any()) for name, off in self.wrong.items())
+
+    @cached_property
+    def is_zero(self) -> bool:
+        """Whether all wrong numbers are 0."""
+        return not any(self.given.tensors[name][off].any() for name, off in self.wrong.items())
 
     @cached_property
     def bits(self) -> float:
@@ -96,11 +109,16 @@ class Looker:
         """At which step an answer of attention goes wrong."""
         return list(stages.lines_of(self.case, self.screen, self.given.tensors, self.wrong))
 
-    def search(self, operation: str, clock: Clock, tried: set[Cause], start: int = 0) -> tuple[dict[Cause, Match], int]:
+    def search(
+        self, operation: str, clock: Clock, tried: set[Cause], start: int = 0,
+        contradicted: Callable[[Cause], bool] = lambda cause: False,
+    ) -> tuple[dict[Cause, Match], int]:  # fmt: skip
         """All mistakes, until one explains everything and some more were tried, or the time is over; and how many
-        have been tried so far. It begins where that of another answer stopped for want of time."""
+        have been tried so far. It begins where that of another answer stopped for want of time. One that right answers
+        contradict may hold under a condition alone: then many more are tried."""
         found, partly, last = dict[Cause, Match](), list[Cause](), 1 << 30
         full: Cause | None = None
+        doubtful = False  # whether right answers speak against it
         everything, reached = causes(operation), start
         start = start if start < len(everything) else 0
         for number, cause in enumerate(everything[start:] + everything[:start]):
@@ -111,8 +129,11 @@ class Looker:
                 cause, match = self._on_both_ways(cause, match)
                 found[cause] = match
                 partly += [cause] if "partly" in match.ways.values() else []
-                if match.rank == (0, 0) and (full is None or (found[full].spared and not match.spared)):
-                    full, last = cause, number + number // 4 + (FAR if match.spared else MORE)
+                if match.rank == (0, 0):
+                    doubts = contradicted(cause)
+                    more = FAR if match.spared else DOUBTED if doubts else MORE
+                    if full is None or (doubtful and more == MORE):
+                        full, doubtful, last = cause, more > MORE, number + number // 4 + more
         if full is not None:
             return found | self._in_other_sizes(operation, full, clock, found), reached
         for other in _variants(partly[:VARIED]):
@@ -154,7 +175,9 @@ class Looker:
         alone = cause.gradients_alone and not self._gives_lse(cause)
         if alone and (wrong_outputs or not wrong_gradients):
             return None
-        if getattr(cause, "of_digits", False) and not self.loses_digits:
+        if (getattr(cause, "of_digits", False) and not self.loses_digits) or (
+            getattr(cause, "of_nan", False) and not self.has_nan
+        ):
             return None
         if isinstance(cause, OfBank) and isinstance(cause.mistake, Mistake):
             narrows = cause.narrows and self.loses_digits

@@ -33,6 +33,27 @@ def is_unwritten(x: Array) -> Array:
     return found
 
 
+def first_seen(allowed: Array, start: int, stop: int, which: str) -> int:
+    """The first key that a mask allows to a query of a tile: to the first or the last of them that has one, or to the
+    middle one."""
+    return _seen(allowed, start, stop, which)[0]
+
+
+def last_seen(allowed: Array, start: int, stop: int, which: str) -> int:
+    """The key after the last one that a mask allows to such a query."""
+    return _seen(allowed, start, stop, which)[1]
+
+
+def _seen(allowed: Array, start: int, stop: int, which: str) -> tuple[int, int]:
+    mask: Array = numpy.asarray(allowed.reshape(-1, *allowed.shape[-2:]).any(axis=0))
+    rows = numpy.flatnonzero(mask[start:stop].any(axis=1)) + start
+    if not len(rows):
+        return 0, mask.shape[1]
+    row = {"first": rows[0], "last": rows[-1], "middle": rows[len(rows) // 2]}[which]
+    keys = numpy.flatnonzero(mask[row])
+    return int(keys[0]), int(keys[-1]) + 1
+
+
 def zeros(shape: tuple[int, ...], like: Array) -> Array:
     return numpy.zeros(shape, like.dtype)
 

@@ -151,6 +151,7 @@ def _equal_everywhere(given: Given, name: str, x: Array, exact: Array, truth: Ex
     if not x.any() and exact.any():  # an answer of zeros may be that of anything
         return "nothing" if (same | unwritten).all() else ""
     clear = mistaken & ~unwritten & ~(abs(exact - truth.value) <= CLEAR * allowed)
+    clear = clear | (mistaken & numpy.isinf(exact) & (exact != truth.value))
     if (same | unwritten).all() and 2 * mistaken.sum() >= wrong.sum():
         if unwritten.any():
             return _unwritten(x, wrong, unwritten)

@@ -20,6 +20,7 @@ Word = Callable[[str, str, str, str], str]  # of a name, its argument, what else
 LANES = (8, 4, 32, 16, 64, 2, 128, 256, 512, 1024)
 CHUNKS = (1024, 256, 128, 64, 512, 32, 2048, 4096, 16)
 LIMITS = (1024, 64, 128, 32, 256, 512, 2048, 4096)
+OF_ALL = (65536, 32768, 16384, 8192, 4096, 131072, 262144, 524288, 1 << 20)  # numbers of a whole array that are added
 
 
 def _of_some(word: str) -> Word:
@@ -70,6 +71,7 @@ def partial_sums_of_gradients(operation: str) -> Iterator[InText]:
 
 
 def _lines(text: Source, *, in_pullback: bool) -> Iterator[Lines]:
+    yield from _of_totals(text, in_pullback=in_pullback)
     calls = [each for each in _sums(text) if text.in_pullback(each) is in_pullback]
     whose = "whose gradient takes" if in_pullback else "that takes"
     for several in (*([call] for call in calls), *([calls] if calls[1:] else [])):
@@ -84,6 +86,27 @@ def _lines(text: Source, *, in_pullback: bool) -> Iterator[Lines]:
         for n in PADDED if len(means) == len(several) else ():
             changes = tuple(c for call in means for c in text.exchanged(call, _new(text, call, _of_some_mean(n))))
             yield Lines(f"{whose} {said} divided by the length rounded up to {n:,}", "mean-of-padded-length", changes)
+
+
+def _of_totals(text: Source, *, in_pullback: bool) -> Iterator[Lines]:
+    """Sums of all numbers of an array, which kernels form in blocks and then of the blocks."""
+    calls = [each for each in calls_of(text, "total") if text.in_pullback(each) is in_pullback and len(each.args) == 1]
+    whose = "whose gradient takes" if in_pullback else "that takes"
+    for several in (*([calls] if calls[1:] else []), *([call] for call in calls)):
+        said = " and ".join(dict.fromkeys(text.segment(call) for call in several))
+        for kind, words, sizes, word, along in KINDS:
+            wide = (
+                tuple(dict.fromkeys((*OF_ALL, *sizes)))
+                if kind in ("first-alone", "last-part-alone", "last-part-lost")
+                else sizes
+            )
+            for n in wide if along else ():
+                changes = tuple(c for call in several for c in text.exchanged(call, _of_flat(text, call, word(n))))
+                yield Lines(f"{whose} {said} {words.format(n=f'{n:,}')}", f"sum-{kind}", changes)
+
+
+def _of_flat(text: Source, call: ast.Call, word: Word) -> str:
+    return word("total", f"{_tight(text.segment(call.args[0]))}.reshape(-1)", "", "")
 
 
 def _by_padded_lengths(text: Source) -> Iterator[Lines]:

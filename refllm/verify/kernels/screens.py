@@ -119,7 +119,22 @@ class Screen:
             return self._may_be(attended(*head.arrays, how.causal, how.allowed, how.kind)[0], head, places)
         whole = any(old.startswith(WHOLE) for each in mistake.rewritten for old in each.lines[::2])
         forward, _ = loops.passes(mistake, sizes, None if whole else _tiles_of(places))
-        return self._may_be(forward(*head.arrays, *head.how)[0], head, places)
+        y = forward(*head.arrays, *head.how)[0]
+        if self._has_nan_elsewhere(y, head, places):  # it may be one that overflows in float32
+            rough = forward(*(x.astype("float32") for x in head.arrays), *head.how)[0]
+            y = numpy.where(numpy.isfinite(y) & ~numpy.isfinite(rough), rough.astype(y.dtype), y)
+            if self._has_nan_elsewhere(y, head, places):
+                return False
+        return self._may_be(y, head, places)
+
+    def _has_nan_elsewhere(self, y: Array, head: Head, places: tuple[int, ...]) -> bool:
+        """Whether most of what is no number in the answer is one here, and was written."""
+        if self.name not in self.wrong:
+            return False
+        at: Any = (*head.index, list(places))
+        made = y[list(places)]
+        off = self.wrong[self.name][at] & ~numpy.isfinite(self.given.tensors[self.name][at])
+        return bool(off.any()) and 2 * int((off & numpy.isfinite(made)).sum()) > int(off.sum())
 
     def _may_be(self, y: Array, head: Head, places: tuple[int, ...]) -> bool:
         at: Any = (*head.index, list(places))

@@ -14,6 +14,7 @@ from refllm.backend import Array
 
 SIZES = (2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512, 1024, 2048)
 MOST = 3  # sizes that are named where several fit
+ALL = "number of the whole array"  # counted through all of its axes
 Starts = Mapping[str, tuple[int, int]]
 
 
@@ -25,6 +26,9 @@ def starts(wrong: Array, axes: Sequence[str]) -> Starts:
         places = numpy.flatnonzero(here)
         if len(places) and places[0] == len(here) - len(places):
             found[name] = len(here), int(places[0])
+    flat = numpy.flatnonzero(wrong)
+    if wrong.ndim > 1 and len(flat) and wrong.size - flat[0] < wrong.shape[-1]:  # a tail within the last row
+        found[ALL] = wrong.size, int(flat[0])
     return found
 
 
@@ -38,11 +42,18 @@ def words(of_cases: Sequence[Starts]) -> str:
     """What begins to be wrong after the last whole tile in every case, and of what size these are; "" if none fits."""
     if len(of_cases) < 2:
         return ""
-    for axis in of_cases[0]:
+    alone = [{ALL: next(iter(each.values()))} if len(each) == 1 else each for each in of_cases]  # of a vector
+    for axis in (*of_cases[0], ALL):
+        of_cases = alone if axis == ALL else of_cases
         pairs = {each[axis] for each in of_cases if axis in each}
         fit = [size for size in SIZES if _fits(size, pairs)]
+        exact = [size for size in fit if all(first == n - n % size for n, first in pairs)]
+        fit = exact if axis == ALL else fit
         tails = sum(first > 0 for _, first in pairs)  # the others are shorter than a tile
         if all(axis in each for each in of_cases) and tails > 1 and 0 < len(fit) <= MOST:
+            if axis == ALL:
+                sizes = " or ".join(f"{size:,}" for size in fit)
+                return f"the numbers after the last whole group of {sizes} of the whole array, all axes counted through"
             several = axis.removesuffix("index") + "indices" if axis.endswith("index") else f"{axis}s"
             return f"the {several} after the last whole tile of {' or '.join(f'{size:,}' for size in fit)}"
     return ""

@@ -8,6 +8,7 @@ drawn anew, with other numbers and in other shapes (drawn.py).
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 NEARLY = 1e-4  # the share of an answer by which what a call adds may be another than the right answer
 CALLS = 8  # of a case whose answer was wrong: a race shows in some of them
 BETWEEN_PROBES = "every element"  # of an answer in float64, of which probes and the sum are stored
+OTHERS = 3  # calls of other shapes after which a wrong answer is asked for again
+AFTER_OTHERS = ("called a second time with the same inputs", "called again with the same inputs after another call")
 RIGHT_NOW = (
     "the case was answered wrongly, and called again with the same inputs rightly: it depends on "
     "earlier calls, or on chance"
@@ -67,7 +70,9 @@ def held_at_size(
     wrong = {result.case.id for result in results if result.status == "fail"}
     suspect = {case.operation: case for case in reversed(cases) if case.id in wrong}  # the first, which a report shows
     for case in suspect.values():
-        found[case.id] = _unsteady(trying, case, dtype, plan)
+        others = [each for each in cases if each.operation == case.operation and each.id != case.id]
+        others = sorted((each for each in others if work(each) <= LARGEST), key=work)
+        found[case.id] = _unsteady(trying, case, (*others[-1:], *others[: OTHERS - 1]), dtype, plan)
     for case in chosen.values():
         found[case.id] = _found(trying, case, right[case.id], dtype, plan) if time.monotonic() < until else [_OVER]
     sound = {name: case for name, case in chosen.items() if name not in suspect}
@@ -84,8 +89,10 @@ def held_at_size(
 _OVER = Law(TIME, False, OVER)
 
 
-def _unsteady(trying: Trying, sized: SizedCase, dtype: str, plan: Plan) -> list[Law]:
-    """Of a wrong answer: whether further calls with the same inputs give it again."""
+def _unsteady(
+    trying: Trying, sized: SizedCase, others: Iterable[SizedCase], dtype: str, plan: Plan
+) -> list[Law]:  # fmt: skip
+    """Of a wrong answer: whether further calls with the same inputs give it again, and after calls of other shapes."""
     from refllm.verify.runner import Result, in_dtype, respond
 
     case = _with_truth(sized.case(), dtype, plan, gradients=bool(sized.cotangents))
@@ -104,6 +111,20 @@ def _unsteady(trying: Trying, sized: SizedCase, dtype: str, plan: Plan) -> list[
         if broken := [law for law in trying.first_of(again(base)) if law.broken]:
             added = _added(trying, case, dtype)
             return [replace(law, message=f"{law.message}{added}") for law in broken]
+    return _after_others(trying, base, others, dtype)
+
+
+def _after_others(trying: Trying, base: Base, others: Iterable[SizedCase], dtype: str) -> list[Law]:
+    """Whether calls of other shapes change the answer: what it did not write itself is what they have left there."""
+    from refllm.verify.runner import respond
+
+    for other in others:
+        with contextlib.suppress(UnsupportedError, FaultError):
+            respond(trying.implementation, other.case(), dtype)
+        for law in trying.first_of(again(base)):
+            if law.broken:
+                said = law.message.replace(*AFTER_OTHERS)
+                return [replace(law, message=f"{said}: it depends on memory that the call did not write")]
     return []
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from refllm.numbers.plans import Plan
+from refllm.own_threads import one_thread_of_blas
 from refllm.verify.by_laws import with_laws
 from refllm.verify.case import Case, Response
 from refllm.verify.explanation import NOT_TRIED, Explanation, of_earlier_calls, unexplained
@@ -42,10 +43,11 @@ class Recognised:
         if self._recogniser is None:
             from refllm.verify.kernels.diagnosis import Recogniser
 
-            self._recogniser = Recogniser(*self._how)
+            self._recogniser = Recogniser(*self._how, right=self._right)
         try:
-            self._recogniser.look(sized, case, response, result, text)
-            self._plans.look(sized, case, response, result, text)
+            with one_thread_of_blas():
+                self._recogniser.look(sized, case, response, result, text)
+                self._plans.look(sized, case, response, result, text)
         except Exception as error:  # whatever it is, no report is lost for want of an explanation
             self._failed[sized.id] = unexplained(error)
 
@@ -63,8 +65,9 @@ class Recognised:
         if self._recogniser is None:
             return _of_earlier_calls(results)
         try:
-            self._recogniser.leave_out(result.case.id for result in results if result.alone)
-            found = self._plans.explained(self._recogniser.explained(results, self._right, self._tells))
+            with one_thread_of_blas():
+                self._recogniser.leave_out(result.case.id for result in results if result.alone)
+                found = self._plans.explained(self._recogniser.explained(results, self._right, self._tells))
         except Exception as error:
             self._failed |= {result.case.id: unexplained(error) for result in results if result.wrong}
             found = results

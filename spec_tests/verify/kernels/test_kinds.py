@@ -31,7 +31,7 @@ def wrong(operation: str, said: str) -> Callable[[Callable[..., Any]], Callable[
     return noted
 
 
-@wrong("matmul", "after the last whole tile of K, with tiles of 16")
+@wrong("matmul", "takes x @ W without the terms after whole parts of 16 (matmul/product-tail-lost)")
 def vectors_of_sixteen(x: Array, W: Array) -> Any:
     K = len(W) // 16 * 16
     return x[..., :K] @ W[:K]

@@ -167,7 +167,10 @@ def test_nearly_every_edit_of_a_family_changes_an_answer() -> None:
         q, k, v, dy = (generator.normal(size=(2, 3, n, 72)) * size for n in (T, S, S, T))
         mask = generator.random((2, 1, T, S)) < 0.6
         mask[0, :, T // 2, :] = mask[1, :, :, :9] = False
-        asked += [((q, k, v), dy, {"causal": c, "allowed": m}) for c in (True, False) for m in (None, mask)]
+        packed = numpy.arange(T)[:, None] // 9 == numpy.arange(S) // 9
+        asked += [((q, k, v), dy, {"causal": c, "allowed": m}) for c in (True, False) for m in (None, mask, packed)]
+    q, k, v, dy = (generator.normal(size=(1, 1, n, 72)) for n in (3, 1100, 1100, 3))  # for parts of up to 1,024 keys
+    asked.append(((q, k, v), dy, {"causal": False, "allowed": None}))
     same = []
     for mistake in tiled.edits():
         if mistake.operation == "attention" and all(equal(mistake, *each) for each in asked):

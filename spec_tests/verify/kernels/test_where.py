@@ -39,7 +39,7 @@ def found(operation: str, function: Callable[..., Any]) -> list[Result]:
 def test_where_a_condition_separates_the_cases_it_is_said_with_its_limits() -> None:
     for result in found("matmul", without_tail(lambda x, W: len(W) > 100)):
         line = result.diagnosis[0]
-        assert "matmul/tail-lost-i), in the cases where I > " in line
+        assert "matmul/product-tail-of-long-lost), in the cases where I > " in line
         assert "some of the cases" not in line
 
 

@@ -65,6 +65,12 @@ MISTAKES = [
     Mistake("attention_with_lse/to-base-2", "a log-sum-exp to the base 2",
             edit(attention_with_lse, LSE, LSE.replace(", L)", ", L / math.log(2))"))),
     Mistake("attention_with_lse/empty-rows-turned", "a log-sum-exp of +∞ where no key is left",
-            edit(attention_with_lse, LSE, "l = L")),
+            edit(attention_with_lse, LSE, "l = L"), "https://github.com/Dao-AILab/flash-attention/pull/978"),
+    Mistake("attention_with_lse/empty-rows-zero", "a log-sum-exp of 0 where no key is left",
+            edit(attention_with_lse, LSE, "l = numpy.where(L == INFINITY, 0, L)")),
+    Mistake("attention_with_lse/empty-rows-finite", "a log-sum-exp that is a large number below 0 where no key is left",
+            edit(attention_with_lse, LSE, "l = numpy.where(L == INFINITY, -1e30, L)")),
+    Mistake("attention_with_lse/empty-rows-nan", "a log-sum-exp of NaN where no key is left",
+            edit(attention_with_lse, LSE, "l = numpy.where(L == INFINITY, numpy.nan, L)")),
 ]
 # fmt: on

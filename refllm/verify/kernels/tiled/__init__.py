@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from refllm.verify.kernels import flash
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.tiled import backward, forward, gradients, lines, masks
 
@@ -15,7 +16,7 @@ from refllm.verify.kernels.tiled import backward, forward, gradients, lines, mas
 @cache
 def edits() -> tuple[Mistake, ...]:
     return (
-        *gradients.of_shared(), *masks.mistakes(), *masks.skipped(), *masks.skipped_before_windows(),
+        *gradients.of_shared(), *masks.mistakes(), *masks.skipped(), *masks.bounded(), *masks.skipped_before_windows(),
         *backward.mistakes(), *gradients.mistakes(), *forward.mistakes(),
     )  # fmt: skip
 
@@ -29,7 +30,18 @@ def single() -> tuple[Mistake, ...]:
 TILED = re.compile(
     r"\b(rows|keys)\.st(art|op)|TILE|ROWS|\b(before|first)\(|\brescale\b|\b(top|shift|old|carried|last)\b"
 )
+PLACES = re.compile(r"\b(rows|keys)\.st(art|op)")
 BOTH = re.compile(r"\brows\.st.*\bkeys\.st|\bkeys\.st.*\brows\.st|ROWS.*TILE|TILE.*ROWS")
+
+
+@cache
+def is_by_tile(mistake: Mistake) -> bool:
+    """Whether it reads where a tile of attention begins or ends, whose size its own lines need not name."""
+    return any(
+        each.original in (flash.forward, flash.backward, flash.scores) and PLACES.search(new)
+        for each in mistake.rewritten
+        for new in each.lines[1::2]
+    )
 
 
 @cache

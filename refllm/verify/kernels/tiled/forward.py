@@ -243,6 +243,7 @@ def _split() -> Iterator[tuple[str, str, Edits]]:
     for each, size in (
         ("in parts of a tile", "TILE"),
         *((f"in {n} parts", f"-(-k.shape[-2] // {n})") for n in (2, 4, 8, 3)),
+        *((f"in parts of {n:,}", str(n)) for n in (512, 256, 128, 1024)),
     ):
         for name, words, lines in (
             ("mean", "whose outputs are averaged, without their log-sum-exp", "y = Y.mean(axis=0)"),
@@ -268,6 +269,11 @@ def _split() -> Iterator[tuple[str, str, Edits]]:
                 "to-base-2",
                 "weighted by 2 to the power of their log-sum-exp",
                 "w = numpy.exp2(M - M.max(axis=0))\ny = (Y * w).sum(axis=0) / w.sum(axis=0)",
+            ),
+            (
+                "from-base-2",
+                "weighted by e to the power of their log-sum-exp to the base 2",
+                "w = numpy.exp((M - M.max(axis=0)) / math.log(2))\ny = (Y * w).sum(axis=0) / w.sum(axis=0)",
             ),
             ("by-counts", "weighted by how many keys they see", "w = C / C.sum(axis=0)\ny = (Y * w).sum(axis=0)"),
             (

@@ -42,6 +42,14 @@ _ONLY = {  # when there is a mask at all: words, condition
     "never": ("no causal mask", "False"),
     "not-in-last-tile": ("a causal mask that the last tile of keys has not", "causal and keys.stop < S"),
     "last-tile-alone": ("a causal mask that the last tile of keys alone has", "causal and keys.stop == S"),
+    "last-of-each-alone": (
+        "a causal mask that the last tile of keys of each tile of queries alone has, though the diagonal crosses two",
+        "causal and keys.stop >= min(S, rows.stop + S - T)",
+    ),
+    "first-crossed-alone": (
+        "a causal mask that the first tile of keys alone has which the diagonal of a tile of queries crosses",
+        "causal and keys.start <= rows.start + S - T + 1 <= keys.stop",
+    ),
     "not-in-first-tile": ("a causal mask that the first tile of keys has not", "causal and keys.start > 0"),
     "not-in-last-queries": ("a causal mask that the last tile of queries has not", "causal and rows.stop < T"),
     "square-alone": ("no causal mask where T is not S", "causal and T == S"),
@@ -227,6 +235,43 @@ def skipped_before_windows() -> Iterator[Mistake]:
         yield Mistake(f"{of}/skips-{name}", f"a window {words}", there + back)
         yield Mistake(f"{of}/skips-{name}-in-value", f"a window {words}, in the value alone", there)
         yield Mistake(f"{of}/skips-{name}-in-gradient", f"a window {words}, in the gradient alone", back)
+
+
+def bounded() -> Iterator[Mistake]:
+    """Walks over keys, or over queries in the gradient, whose begin or end is that of one query of a tile, of several
+    documents or masks: tiles of keys are left out that another query of the tile sees."""
+    seen = "{of}(allowed, rows.start, rows.stop, '{which}')"
+    for name, which, words, condition in (
+        ("begin-of-last", "last", "begins with the first key", f"keys.stop <= {seen}"),
+        ("begin-of-last-exactly", "last", "begins with the first key itself, not with its tile,", ""),
+        ("begin-of-middle", "middle", "begins with the first key", f"keys.stop <= {seen}"),
+        ("begin-of-first-rounded-up", "first", "begins with the first whole tile of keys", f"keys.start < {seen}"),
+        ("begin-of-last-rounded-up", "last", "begins with the first whole tile of keys", f"keys.start < {seen}"),
+        ("end-of-first", "first", "ends with the last key", f"keys.start >= {seen}"),
+        ("end-of-first-exactly", "first", "ends with the last key itself, not with its tile,", ""),
+        ("end-of-middle", "middle", "ends with the last key", f"keys.start >= {seen}"),
+        ("end-of-last-rounded-down", "last", "ends with the last whole tile of keys", f"keys.stop > {seen}"),
+        ("end-of-first-rounded-down", "first", "ends with the last whole tile of keys", f"keys.stop > {seen}"),
+    ):
+        bound = "first_seen" if name.startswith("begin") else "last_seen"
+        if condition:
+            out = f"if allowed is not None and {condition.format(of=bound, which=which)}:\n    continue"
+            there, back = (
+                edit(forward, f"{SKIP}\n    break", f"{SKIP}\n    break\n{out}"),
+                edit(backward, f"{SKIP}\n    continue", f"{SKIP}\n    continue\n{out}"),
+            )
+        else:
+            sign = ">=" if bound == "first_seen" else "<"
+            there = edit(scores, MASK, f"{MASK}\ns = numpy.where(key {sign} {seen.format(of=bound, which=which)}, s, "
+                         "-INFINITY)")  # fmt: skip
+            back = there
+        about = f"a walk over keys that {words} that the mask allows to the {which} query of a tile"
+        id = f"attention/walk-{name}"
+        both = there + tuple(each for each in back if each not in there)
+        yield Mistake(id, f"attention with {about}", both)
+        yield Mistake(f"{id}-in-value", f"attention whose value, and not its gradient, has {about}", there,
+                      within="forward")  # fmt: skip
+        yield Mistake(f"{id}-in-gradient", f"attention whose gradient has {about}", back, within="backward")
 
 
 def skipped() -> Iterator[Mistake]:
