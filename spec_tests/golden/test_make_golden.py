@@ -145,7 +145,9 @@ def sampled(cases: list[Case], count: int) -> list[Case]:
 
 def nearest_double(x: Any) -> float:
     """Found by comparison, not by the conversion that made the files: no neighbour is nearer to x, and of two that are
-    as near the last bit is 0."""
+    as near the last bit is 0. An infinite x is itself."""
+    if not mp.isfinite(x):
+        return float(x)
     guess = float(x)
     neighbours = [np.nextafter(guess, -np.inf), guess, np.nextafter(guess, np.inf)]
     return float(min(neighbours, key=lambda y: (abs(mpf(float(y)) - x), last_bit(float(y)))))

@@ -46,6 +46,8 @@ SMOOTHED, NLL = (
 )
 CORRUPTED = "p, source=source, attention_mask=attention_mask, ids=shifted(ids, start), config=config"
 COUNTED = 'y, cross_entropy_back = cross_entropy(logits, targets=where(counted, ids, -1), ignore=-1, reduction="mean")'
+ATTENDING = 'h, attend_back = residual(x, p, 1, "attention", attend, norm=norm, eps=eps)'
+READING = 'c, read_back = residual(h, p, 2, "cross_attention", read, norm=norm, eps=eps)'
 GOES_ON = "while len(tokens) < new_tokens and end not in tokens:"
 NEXT = "last = next_logits(p, encoder_decoder, [start, *tokens], **reading, config=config)"
 LAST_ALONE = "{0} if p is last or {0} is None else constant({0})"
@@ -117,6 +119,19 @@ MUTANTS = [
            edit(bottom, EMBEDDING_NORM, "x = e")),
     Edited("ENCDEC/no-encoder-norm", "a pre-norm encoder without its last norm", edit(encoder, LAST_NORM, "h = y")),
     Edited("ENCDEC/no-decoder-norm", "a pre-norm decoder without its last norm", edit(decoder, LAST_NORM, "h = y")),
+    Edited("ENCDEC/cross-attention-first", "a decoder that reads the source before its own text",
+           edit(decoder_layer, ATTENDING, "o = residual(x, p, 2, \"cross_attention\", read, norm=norm, eps=eps)[0]\n"
+                "h = residual(o, p, 1, \"attention\", attend, norm=norm, eps=eps)[0]", READING, "c = h")),
+    Edited("ENCDEC/cross-attention-alone", "a decoder without the residual around cross-attention",
+           edit(decoder_layer, READING, "n = normalised(h, p[\"norm2\"], eps=eps)[0] if norm == \"pre\" else h\n"
+                "a = read(n, p[\"cross_attention\"])[0]\n"
+                "c = a if norm == \"pre\" else normalised(a, p[\"norm2\"], eps=eps)[0]")),
+    Edited("ENCDEC/memory-normed", "a pre-norm decoder that norms the memory as it norms its queries",
+           edit(decoder_layer, ATTENDING,
+                "memory = normalised(memory, p[\"norm2\"], eps=eps)[0] if norm == \"pre\" else "
+                f"memory\n{ATTENDING}")),
+    Edited("ENCDEC/memory-of-embedding", "a decoder that reads the embedding of the source, not what the encoder made",
+           edit(encoder, THROUGH, "y = x")),
     Edited("ENCDEC/no-last-norms", "a pre-norm encoder-decoder without the last norm of both halves",
            edit(encoder, LAST_NORM, "h = y") + edit(decoder, LAST_NORM, "h = y")),
     Edited("ENCDEC/positions-from-one", "an encoder-decoder whose positions count from 1",

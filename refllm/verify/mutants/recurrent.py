@@ -128,6 +128,8 @@ MUTANTS = [
     Edited("LSTM/no-input-gate", "an LSTM without its input gate", cell("f * cells[t] + g")),
     Edited("LSTM/no-output-gate", "an LSTM without its output gate", out("tanh(new)")),
     Edited("LSTM/output-of-plain-cell", "an LSTM without tanh over the cell at the output", out("o * new")),
+    Edited("LSTM/output-of-old-cell", "an LSTM whose output is made of the cell before the step",
+           out("o * tanh(cells[t])")),
     Edited("LSTM/candidate-sigmoid", "an LSTM with a sigmoid over what enters the cell",
            edit(_gates, GATES, GATES.replace("tanh(", "sigmoid("))),
     Edited("LSTM/candidate-plain", "an LSTM without tanh over what enters the cell",

@@ -8,6 +8,7 @@ from refllm.verify.mutants.bank import Edited, Edits, edit
 
 SCORES, P = 'scores, scores_back = matmul(x, p["Wr"])', 'P, softmax_back = softmax(tap("scores", scores))'
 CHOSEN = "E, chosen = P.shape[-1], most_probable(scores)"
+SENT = "z, dispatch_back = dispatch(x, slots=slots, experts=E, capacity=capacity)"
 SLOTS = "slots = slots_of(chosen, experts=E, capacity=capacity, token_mask=token_mask)"
 GATE, Y = "g, gate_back = gate(P, chosen=chosen)", "return (y, balance), switch_layer_back"
 BALANCE = "balance, balance_back = load_balance(P, chosen=chosen, token_mask=token_mask)"
@@ -36,6 +37,11 @@ def loss(new: str) -> Edits:
 MUTANTS = [
     Edited("MOE/not-weighed", "a switch layer that does not multiply by the probability",
            edit(switch_layer, GATE, "g = 0 * pick(P, chosen) + 1")),
+    Edited("MOE/input-weighed", "a switch layer that multiplies what the expert reads by the probability, not what it "
+           "makes", edit(switch_layer, SENT, SENT.replace("(x,", "(pick(P, chosen)[..., None] * x,"),
+                         GATE, "g = 0 * pick(P, chosen) + 1")),
+    Edited("MOE/loss-balance-mean-of-layers", "a switch model whose balance is the mean over its layers, not the sum",
+           loss('nll + config["balance"] * balance / max(1, config["layers"] // config["every"])')),
     Edited("MOE/second-best", "a switch layer that takes the second-best expert",
            chosen("second_best(P, most_probable(scores))")),
     Edited("MOE/least", "a switch layer that takes the least probable expert", chosen("most_probable(-scores)")),
@@ -69,6 +75,10 @@ MUTANTS = [
            edit(switch, IN_USE, f"T = ids.shape[-1]\n{ROOM}\n{IN_USE.replace('ids.shape[-1]', 'min(room, T)')}")),
     Edited("MOE/capacity-rounded-up", "an expert's capacity rounded up",
            edit(switch_loss, ROOM, ROOM.replace("math.floor", "math.ceil"))),
+    Edited("MOE/capacity-rounded", "an expert's capacity rounded to the nearest number",
+           edit(switch_loss, ROOM, ROOM.replace("math.floor", "round"))),
+    Edited("MOE/capacity-at-least-four", "an expert's capacity of at least 4 tokens",
+           edit(switch_loss, ROOM, f"{ROOM.partition('  #')[0]}\nroom = max(4, room)")),
     Edited("MOE/capacity-factor-ignored", "an expert's capacity without its factor: T / E",
            edit(switch_loss, ROOM, 'room = max(1, T // config["experts"])')),
     Edited("MOE/loss-no-balance", "a switch model trained without its balance", loss("nll")),

@@ -33,6 +33,11 @@ MUTANTS = [
            "https://github.com/sgl-project/sglang/pull/35160"),
     Edited("TOPK/softmax-twice", "a softmax of the chosen probabilities instead of their share of the sum",
            weights('softmax(where(chosen, P, float("-inf")))[0] if renormalise else K')),
+    Edited("TOPK/over-tokens-for-one", "the weight of one chosen expert divided by the sum over all tokens",
+           weights("K / (s if k > 1 else total(K)) if renormalise else K"),
+           "https://github.com/databricks/megablocks/pull/87"),
+    Edited("TOPK/sigmoid", "sigmoids of the scores instead of their softmax",
+           edit(top_experts, "P, softmax_back = softmax(scores)", "P = sigmoid(scores)")),
     Edited("TOPK/even", "chosen experts with one weight each", weights("where(chosen, 0 * K + s / chosen.sum(axis=-1)"
            "[..., None], 0) / (s if renormalise else 1)")),
     Edited("TOPK/one-more", "k + 1 experts", edit(among_largest, KEPT, "return larger.sum(axis=-1) <= k")),

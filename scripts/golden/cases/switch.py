@@ -162,6 +162,7 @@ SWITCH: dict[str, Any] = {
 }
 EVERY = {**SWITCH, "every": 1, "experts": 2, "capacity_factor": 1.0, "balance": 0.25, "activation": "relu"}
 ONE = {**EVERY, "layers": 1}
+NARROW = {**ONE, "vocabulary": 4, "context": 3, "heads": 1, "width": 3, "hidden": 2, "capacity_factor": 1.25}
 
 
 def _ids(name: str, config: dict[str, Any], *shape: int) -> np.ndarray:
@@ -204,6 +205,7 @@ def switch_loss() -> list[Case]:
             4,
             ignored=((0, 0), (0, 3), (1, 1)),
         ),
+        case("rounded-down", "room for 1.25 * 3 / 2 = 1.875, that is one, token", NARROW, 3),
     ]
 
 
