@@ -79,8 +79,8 @@ def mean_of_nothing(h: Array, *, valid: Array | None) -> Array:
 
 
 def later_of_equals(logits: Array, *, top_p: float | None, **how: Any) -> Array:
-    """The tokens in reverse, and the uniform numbers from the other end, where top_p decides."""
-    ties = top_p is not None and len(numpy.unique(logits[0])) < logits.shape[-1]
+    """The tokens in reverse, and the uniform numbers from the other end, where top_p alone decides."""
+    ties = top_p is not None and how["top_k"] is None and len(numpy.unique(logits[0])) < logits.shape[-1]
     if not ties:
         return numpy.asarray(reference.functions()["sample"](logits, top_p=top_p, **how))
     e = numpy.exp(logits - logits.max(axis=-1, keepdims=True))

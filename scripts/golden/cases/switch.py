@@ -205,7 +205,7 @@ def switch_loss() -> list[Case]:
             4,
             ignored=((0, 0), (0, 3), (1, 1)),
         ),
-        case("rounded-down", "room for 1.25 * 3 / 2 = 1.875, that is one, token", NARROW, 3),
+        case("rounded-down", "room for 1.25 * 3 / 2 = 1.875, that is one, token", NARROW, 1, 3),
     ]
 
 
