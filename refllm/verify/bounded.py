@@ -5,7 +5,8 @@
 A step is a word of the text (refllm/spec/array.py), or a turn of a loop of edited source, which says `_tick()` first.
 A turn of a comprehension of edited source is less: `_turn()`, and there may be many. No power is taken that is huge.
 Steps are the same on every machine, which seconds are not. Who searches for so many seconds says so, `until(end)`:
-from then on every evaluation ends at its next step.
+from then on every evaluation ends at its next step. These are seconds of work, so that a report explains as much where
+others use the machine too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import ast
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +24,7 @@ TIMES = 8  # as much work as the unedited text, which an edit may cost
 MORE = 1000  # steps beyond that
 TURNS = 500_000  # of the comprehensions of one evaluation
 LOOK = 64  # turns between two looks at the clock
+SLOWER = 2  # times as long as its seconds of work a search may take where others use the machine too
 LARGEST = 4096  # exponent of a whole number
 
 
@@ -51,14 +53,29 @@ class Work:
             raise EndlessError("the time for all evaluations is over")
 
 
+_begun = [0.0, 0.0]  # by the clock on the wall, and by that of the work
+
+
+def begin() -> None:
+    """From now on `now` counts."""
+    _begun[:] = time.perf_counter(), time.process_time()
+
+
+def now() -> float:
+    """Seconds of work since `begin`. Where others use the machine too that is less than what has passed, of which half
+    counts if it is more."""
+    passed = time.perf_counter() - _begun[0]
+    return max(time.process_time() - _begun[1], passed / SLOWER)
+
+
 _running: list[Work] = []
-_ends: list[float] = []
+_ends: list[tuple[float, Callable[[], float] | None]] = []
 
 
 @contextmanager
-def until(end: float) -> Iterator[None]:
-    """In this context no evaluation goes on after `end`, by `time.perf_counter`."""
-    _ends.append(end)
+def until(end: float, clock: Callable[[], float] | None = None) -> Iterator[None]:
+    """In this context no evaluation goes on after `end`, by this clock: None is `time.perf_counter`."""
+    _ends.append((end, clock))
     try:
         yield
     finally:
@@ -67,7 +84,8 @@ def until(end: float) -> Iterator[None]:
 
 def is_over() -> bool:
     """Whether the time is over, for whoever makes what is evaluated."""
-    return bool(_ends) and time.perf_counter() > _ends[-1]
+    end, clock = _ends[-1] if _ends else (math.inf, None)
+    return (time.perf_counter() if clock is None else clock()) > end
 
 
 def tick() -> None:

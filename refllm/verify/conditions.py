@@ -43,6 +43,7 @@ def properties(case: Case) -> Iterator[Property]:
             yield f"{own} has a batch", value.ndim > 1
     yield from _comparisons(case)
     yield from _sizes(case)
+    yield from _rows_without_a_key(case)
     for part in sorted({part for name in case.inputs for part in name.split(".")[1:] if not part.isdigit()}):
         yield f"p has {part}", True
 
@@ -70,6 +71,16 @@ def _sizes(case: Case) -> Iterator[Property]:
             yield f"{name} has a batch", x.ndim > 2 and x.shape[0] > 1
             yield f"{name} has leading axes", x.ndim > 2
             yield f"the width of {name} is odd", bool(x.ndim and x.shape[-1] % 2)
+
+
+def _rows_without_a_key(case: Case) -> Iterator[Property]:
+    """Whether each query may attend some key, where a case has queries, keys and masks."""
+    if not {"q", "k"} <= case.inputs.keys() or not {"causal", "allowed"} <= case.keywords.keys():
+        return
+    T, S = case.inputs["q"].shape[-2], case.inputs["k"].shape[-2]
+    seen = numpy.tri(T, S, S - T, dtype=bool) if case.keywords["causal"] else numpy.ones((T, S), bool)
+    allowed = case.keywords["allowed"]
+    yield "each query has a key", bool((seen if allowed is None else seen & numpy.asarray(allowed)).any(axis=-1).all())
 
 
 def _words(name: str, value: Any) -> str:

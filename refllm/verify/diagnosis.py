@@ -101,13 +101,14 @@ class _Evidence:
         return any(c.holds and c.mutant.diff and c.explained[0] >= len(wrong) for c in found)
 
     def partly(self, wrong: list[Result]) -> list[Edited]:
-        """The known mistakes with a diff that explain some of these answers and contradict no right one."""
+        """The known mistakes with a diff that explain some of these answers. Right ones may contradict them, if a condition
+        tells these apart."""
         found = dict[Edited, int]()
         for result in wrong:
             if result.response is not None and comparable(result.case, result.response):
                 for candidate in self._candidates_of(result):
                     weighed = self._weighed(result.case, candidate) if isinstance(candidate.mutant, Edited) else None
-                    if weighed is not None and weighed.holds and isinstance(weighed.mutant, Edited):
+                    if weighed is not None and weighed.equal and weighed.sure and isinstance(weighed.mutant, Edited):
                         found[weighed.mutant] = weighed.explained[0]
         return sorted(found, key=lambda mutant: -found[mutant])[:PARTS]
 

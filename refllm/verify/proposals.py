@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import math
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -68,12 +67,12 @@ class Proposals:
         self.reaches: dict[FunctionType, float | None] = {}
         self.listed: Callable[[], Sequence[Edits]] = tuple  # known mistakes, whose pairs are tried
         self.adding_up: Callable[[], Iterator[tuple[Edits, Edits]]] = lambda: iter(())  # what two of them come near
-        now = time.perf_counter()
-        with bounded.until(now + MAKING * (end - now)):
+        now = bounded.now()
+        with bounded.until(now + MAKING * (end - now), bounded.now):
             self.seen: Observed = observed(self.case)
             self.every = self._every(right)
             self.cut = bounded.is_over()  # whether there was no time for all
-        with bounded.until(now + (MAKING + CHOOSING) * (end - now)):
+        with bounded.until(now + (MAKING + CHOOSING) * (end - now), bounded.now):
             self.whole = sorted([*self._of_lines_that_run(), *self._of_pullbacks_alone()], key=lambda edit: edit.cost)
             self.cut = self.cut or bounded.is_over()
 

@@ -11,7 +11,6 @@ the likeliest are tried until the time is over.
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -60,12 +59,16 @@ def explained(
     failing = [held for held in by_operation.values() if any(r.status == "fail" for r in held)]
     failing.sort(key=lambda held: held[0].case.level)
     right = frozenset(name for name, held in by_operation.items() if all(r.status in ("pass", "law") for r in held))
-    end, found = time.perf_counter() + seconds, dict[str, Found]()
-    with warnings.catch_warnings(action="ignore"), bounded.until(end + LATER):  # warnings of what edits do to numbers
+    bounded.begin()
+    end, found = bounded.now() + seconds, dict[str, Found]()
+    with (
+        warnings.catch_warnings(action="ignore"),
+        bounded.until(end + LATER, bounded.now),
+    ):  # warnings of what edits do to numbers
         for left, held in zip(range(len(failing), 0, -1), failing, strict=True):
-            share = (end - time.perf_counter()) / left
+            share = (end - bounded.now()) / left
             known = [f.edits for f in found.values() if f.decided]
-            search, operation = _Search(held, dtype, time.perf_counter() + share, right), held[0].case.operation
+            search, operation = _Search(held, dtype, bounded.now() + share, right), held[0].case.operation
             best = search.best(known, (partly or {}).get(operation, ()))
             if best is not None:
                 found[operation] = best
@@ -96,7 +99,8 @@ class _Search(Weighing):
         best = self._among(below, telling(self.wrong)) if below else None
         if best is not None and len(best.explained) == best.wrong:
             return best
-        parts = self._parts(partly)
+        known_in_part = self._parts(partly)
+        parts, conditional = ([p for p in known_in_part if bool(p.where) is where] for where in (False, True))
         best = self._beside(parts, best)
         for _ in range(PRIMARY):
             if best is not None and len(best.explained) == best.wrong:
@@ -111,6 +115,9 @@ class _Search(Weighing):
                 break
         best = self._beside(parts, best, late=True)
         best = self._of_values(best) or best
+        most = max(conditional, key=lambda part: len(part.explained), default=None)
+        if most is not None and (best is None or len(best.explained) < len(most.explained)):
+            best = most  # a known mistake that is made under a condition
         if best is None or not self._is_convincing(best):
             return None
         return replace(best, loose=self._is_loose(best))
@@ -142,7 +149,7 @@ class _Search(Weighing):
         """Known mistakes, each with the answers that it explains and without the others."""
         ways = [(self._weighed(listed.as_edits(m), traced) for traced in (True, False)) for m in partly]
         found = [min((f for f in each if f is not None and f.explained), key=rank, default=None) for each in ways]
-        return [part for part in found if part is not None and len(part.explained) < part.wrong]
+        return [part for part in found if part is not None and (part.where or len(part.explained) < part.wrong)]
 
     def _beside(self, parts: Sequence[Found], best: Found | None, *, late: bool = False) -> Found | None:
         """The best of what explains the rest together with a known mistake that explains a part: another known one, or
@@ -231,7 +238,7 @@ class _Search(Weighing):
             one = min((found for found in ways if found is not None), key=lambda f: f.rank, default=None)
             if one is not None and any(member.listed for edit in candidate for member in edit.members):
                 one = self._without_idle(one)
-            if one is None or self._is_listed(one):
+            if one is None or (self._is_listed(one) and not one.where):
                 continue
             found.append(one)
             certain = len(one.explained) == one.wrong and not one.guarded and not one.where
@@ -256,7 +263,7 @@ class _Search(Weighing):
         """What is found, with what it has in common with edits of another meaning, where there are too many."""
         if len(alike) <= FEW:
             return best
-        with bounded.until(time.perf_counter() + LATER):
+        with bounded.until(bounded.now() + LATER, bounded.now):
             count = meanings(primary.case, [(f.edits, f.traced) for f in alike], functions_of)
         return best if count <= FEW else replace(best, rivals=count, common=in_common(f.edits for f in alike))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from refllm.verify import plain
+from refllm.verify import bounded, plain
 from refllm.verify.case import Case, Response
 from refllm.verify.conditions import separating
 from refllm.verify.edits import Edit
@@ -33,7 +32,7 @@ class Weighing:
         self.cut = False  # whether the time was over before all was tried
 
     def _is_over(self, later: float = 0.0) -> bool:
-        over = time.perf_counter() > self.end + later
+        over = bounded.now() > self.end + later
         self.cut = self.cut or over
         return over
 

@@ -123,7 +123,8 @@ class Clock:
             original(work)
 
         monkeypatch.setattr(bounded.Work, "step", step)
-        monkeypatch.setattr(time, "perf_counter", lambda: self.steps * self.STEP)
+        for clock in ("perf_counter", "process_time"):
+            monkeypatch.setattr(time, clock, lambda: self.steps * self.STEP)
 
 
 @pytest.mark.every
@@ -145,6 +146,7 @@ class Looks:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         monkeypatch.setattr(time, "perf_counter", self.look)
+        monkeypatch.setattr(time, "process_time", lambda: self.count * self.STEP)
 
     def look(self) -> float:
         self.count += 1
