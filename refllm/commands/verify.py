@@ -113,8 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--timeout", type=float, default=60, help="seconds that a case may take (default 60)")
     chosen.add_argument(
         "--search", type=float, default=None, metavar="SECONDS",
-        help="how many seconds of the processor edits of the specification are tried on what is wrong (default 10, in at "
-        "most 20; --model: 60; 0: not at all)",
+        help="how many seconds of the processor edits of the specification are tried on what is wrong (default 10, in "
+        "at most 20; --model: 60; 0: not at all)",
     )  # fmt: skip
     chosen.add_argument(
         "--no-laws", action="store_false", dest="laws",

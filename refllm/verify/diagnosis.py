@@ -101,8 +101,8 @@ class _Evidence:
         return any(c.holds and c.mutant.diff and c.explained[0] >= len(wrong) for c in found)
 
     def partly(self, wrong: list[Result]) -> list[Edited]:
-        """The known mistakes with a diff that explain some of these answers. Right ones may contradict them, if a condition
-        tells these apart."""
+        """The known mistakes with a diff that explain some of these answers. Right ones may contradict them, where a
+        condition tells these apart."""
         found = dict[Edited, int]()
         for result in wrong:
             if result.response is not None and comparable(result.case, result.response):

@@ -53,7 +53,10 @@ TAKEN_FOR = {
     "swap": (("reshaped({x}, -1, -2)", 1.3),),
     "flat": (("flat({x})[-1:]", 1.4),),
     "rows": (("flat({x})[-1]", 1.4), ("flat({x})[0]", 1.4), ("rows({x}) / len(flat({x}))", 1.2)),
-    "top": (("0", 1.1), ("highest({x})", 1.2)),
+    "top": (
+        ("0", 1.1), ("highest({x})", 1.2),
+        *((f"where(top({{x}}) < {least}, {least}, top({{x}}))", 1.25) for least in ("0", "-1e4", "-5e4", "-65504.0")),
+    ),
 }  # fmt: skip
 # words that choose between two values by a mask
 MASKED = ("where", "kept")

@@ -48,6 +48,9 @@ def _not_moved(self: KeyValueCache, sources: Any, targets: Any) -> None:
 
 # fmt: off
 MUTANTS = [
+    Edited("GEN/beam-bound-by-present-length", "beam search that stops by the score that a text has at its length now",
+           edit(over, BOUND, "bound = going[0].sum / power(len(going[0].tokens), penalty)"),
+           "https://github.com/huggingface/transformers/issues/20901"),
     Edited("GEN/beam-no-length-penalty", "beam search without a length penalty", penalised("0")),
     Edited("GEN/beam-length-mean", "beam search by the mean of the log probabilities, whatever the penalty",
            penalised("1")),

@@ -190,6 +190,10 @@ MUTANTS = [
            edit(ring_attention, SEEN, "own_size = own.stop - own.start\n"
                 "seen = arange(T) % own_size <= arange(T)[:, None] % own_size if causal else everywhere((T, T))"),
            "https://github.com/zhuzilin/ring-flash-attention/issues/54"),
+    Edited("PAR/ring-triangle-in-earlier-blocks", "ring attention that sees of earlier ranks' blocks a triangle alone",
+           edit(ring_attention, SEEN, "n = max(1, -(-T // ranks))\nplaces = arange(T)\n"
+                "earlier = places // n <= (places // n)[:, None]\n"
+                "seen = earlier & (places % n <= (places % n)[:, None]) if causal else everywhere((T, T))")),
     Edited("PAR/ring-not-causal", "ring attention that ignores `causal`",
            edit(ring_attention, SEEN, "seen = everywhere((T, T))")),
     Edited("PAR/ring-averaged", "ring attention that averages what the turns give",

@@ -99,6 +99,10 @@ LONGER = [
            ntk("trained_frequencies(width, base * power(factor, ratio(width, width - 2))) / factor")),
     Edited("ROPE-SCALE/ntk-ignored", "NTK-aware frequencies that are those of training",
            ntk("trained_frequencies(width, base)")),
+    Edited("ROPE-SCALE/yarn-stretched-base", "YaRN whose fast pairs have the frequencies of the NTK-aware base",
+           edit(yarn_frequencies, MIXED, "kept = ntk_frequencies(width=width, base=base, factor=factor)\n"
+                "return (1 - r) * kept + r * f / factor, scale"),
+           G + "paiml/aprender/issues/2161"),
     Edited("ROPE-SCALE/yarn-ramp-turned", "YaRN that divides the fast pairs and keeps the slow ones",
            edit(yarn_frequencies, MIXED, "return r * f + (1 - r) * f / factor, scale")),
     Edited("ROPE-SCALE/yarn-paper", "YaRN with a line in the number of turns, as its paper has it and its code not",

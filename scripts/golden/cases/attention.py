@@ -96,6 +96,18 @@ def attention() -> list[Case]:
             E=1,
             given={"q": [[1.5], [-1.0]], "k": bfloat16(np.linspace(0.5, 4.0, 520))[:, None]},
         ),
+        _case(
+            "ATT/far-below-zero",
+            "all scores far below 0: a running maximum that begins at a large negative number leaves nothing",
+            T=1,
+            S=3,
+            D=4,
+            E=2,
+            given={
+                "q": [[300.0, 300.0, 300.0, 0.5]],
+                "k": [[-300.0, -300.0, -300.0, 0.0], [-300.0, -300.0, -300.0, 2.0], [-300.0, -300.0, -300.0, -4.0]],
+            },
+        ),
         _case("ATT-MASK/causal-square", "causal: query t sees keys 0..t", T=4, S=4, D=3, E=2, causal=True),
         _case(
             "ATT-MASK/causal-longer-keys",

@@ -216,6 +216,12 @@ def expert_matmul() -> Iterator[Asked]:
             f"{E} experts, sums of {C:,}",
             {"x": normal(E, K, C), "W": normal(E, C, N, exponent=_scale(C))},
         )
+    yield Asked(
+        "expert_matmul",
+        "2x3x33x17x9",
+        "2 texts, whose shares of the gradient of W are added up",
+        {"x": normal(2, 3, 33, 17), "W": normal(3, 17, 9, exponent=_scale(17))},
+    )
 
 
 def expert_linear() -> Iterator[Asked]:
@@ -226,6 +232,12 @@ def expert_linear() -> Iterator[Asked]:
             f"{E} experts, sums of {C:,}, and a bias",
             {"x": normal(E, K, C), "W": normal(E, C, N, exponent=_scale(C)), "b": normal(E, N)},
         )
+    yield Asked(
+        "expert_linear",
+        "2x3x33x17x9",
+        "2 texts, whose shares of the gradients of W and b are added up",
+        {"x": normal(2, 3, 33, 17), "W": normal(3, 17, 9, exponent=_scale(17)), "b": normal(3, 9)},
+    )
 
 
 # --- tables of rows ---------------------------------------------------------------------------------------------------
