@@ -332,7 +332,8 @@ class Chosen:
         if not cause.sizes and self._way(cause) == "partly":
             return cause.mistake.about
         same = [each.matches for each in self.known.looked.values() if cause in each.matches]
-        others = in_other_sizes(next(iter(self.known.looked.values())).sized.operation, cause)
+        made = in_other_sizes(next(iter(self.known.looked.values())).sized.operation, cause)
+        others = [c for c in made if c.sized is not None and c.sized[0] == cause.sized[0]]  # of tiles, or of blocks
         alike = [c for c in others if all(c in of and of[c].rank <= of[cause].rank for of in same) and c in self.order]
         return cause.in_sizes([cause, *alike]) if len(alike) < len(others) else cause.mistake.about
 
