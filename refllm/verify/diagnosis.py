@@ -103,14 +103,14 @@ class _Evidence:
     def partly(self, wrong: list[Result]) -> list[Edited]:
         """The known mistakes with a diff that explain some of these answers. Right ones may contradict them, where a
         condition tells these apart."""
-        found = dict[Edited, int]()
+        found: dict[bool, dict[Edited, int]] = {True: {}, False: {}}  # those that hold, and those that some contradict
         for result in wrong:
             if result.response is not None and comparable(result.case, result.response):
                 for candidate in self._candidates_of(result):
                     weighed = self._weighed(result.case, candidate) if isinstance(candidate.mutant, Edited) else None
                     if weighed is not None and weighed.equal and weighed.sure and isinstance(weighed.mutant, Edited):
-                        found[weighed.mutant] = weighed.explained[0]
-        return sorted(found, key=lambda mutant: -found[mutant])[:PARTS]
+                        found[weighed.holds][weighed.mutant] = weighed.explained[0]
+        return [m for those in found.values() for m in sorted(those, key=lambda m: -those[m])[:PARTS]]
 
     def lines(self, result: Result) -> list[str]:
         """The best explanations of a wrong answer."""

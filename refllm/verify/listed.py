@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
+from types import FunctionType
 
 from refllm.verify import plain
 from refllm.verify.case import Case, Response
 from refllm.verify.edits import Edit, source_of
 from refllm.verify.edits.source import Changes
 from refllm.verify.imitations import Imitations
-from refllm.verify.mutants import Edited
+from refllm.verify.mutants import MUTANTS, Edited
 
 MOST = 40  # known mistakes whose pairs are tried: 780 of them
 Edits = tuple[Edit, ...]
@@ -101,8 +102,15 @@ def of_pairs(edits: Sequence[Edits]) -> Iterator[Edits]:
         yield from with_each(one, [other])
 
 
+@cache
+def _of_lines() -> dict[tuple[FunctionType | str, ...], str]:
+    """The known mistakes of one function, by the lines that go and come: a search may come upon one by itself."""
+    alone = [m for m in MUTANTS if isinstance(m, Edited) and len(m.rewritten) == 1]
+    return {(m.originals[0], *m.rewritten[0].edit.diff()): m.id for m in alone}
+
+
 def of_which(found: Edits) -> tuple[list[str], int]:
     """The ids of the known mistakes among edits, and how many others there are."""
     members = [member for edit in found for member in edit.members if member.mistakes]
-    ids = [member.listed for member in members if member.listed]
+    ids = [id for member in members if (id := member.listed or _of_lines().get((member.original, *member.diff()), ""))]
     return ids, len(members) - len(ids)
