@@ -21,7 +21,7 @@ from refllm.verify.case import Answers, Case, Response
 from refllm.verify.explanation import Explanation
 from refllm.verify.found import Found
 from refllm.verify.imitations import KNOWN, Imitations, distance, equal
-from refllm.verify.listed import of_which
+from refllm.verify.listed import recognised
 from refllm.verify.mutants import Edited, Mutant
 from refllm.verify.noise import Noise
 from refllm.verify.runner import Result, declare
@@ -300,7 +300,7 @@ def _by_search(found: Found) -> str:
     gradient += f", only where {found.where}" if found.where else ""
     others = f" ({found.others} other edits give the same)" if found.others > 1 else ""
     said = "".join(f": {words}" for words in [", and ".join(edit.said for edit in found.edits if edit.said)] if words)
-    known, more = of_which(found.edits)
+    known, more = recognised(found.edits)
     listed = f"the listed mistake {known[0]} and {'another' if more else 'no other'}" if known else "no listed mistake"
     listed = f"the listed mistakes {' and '.join(known)} at once" if known[1:] else listed
     return f"{share} of the specification with {both}{gradient}{said}; found by search, {listed}{others}:"

@@ -112,5 +112,12 @@ def _of_lines() -> dict[tuple[FunctionType | str, ...], str]:
 def of_which(found: Edits) -> tuple[list[str], int]:
     """The ids of the known mistakes among edits, and how many others there are."""
     members = [member for edit in found for member in edit.members if member.mistakes]
+    ids = [member.listed for member in members if member.listed]
+    return ids, len(members) - len(ids)
+
+
+def recognised(found: Edits) -> tuple[list[str], int]:
+    """The same, those too that the search came upon by itself."""
+    members = [member for edit in found for member in edit.members if member.mistakes]
     ids = [id for member in members if (id := member.listed or _of_lines().get((member.original, *member.diff()), ""))]
     return ids, len(members) - len(ids)
