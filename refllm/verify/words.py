@@ -14,7 +14,7 @@ import numpy
 from refllm.backend import Array
 from refllm.spec import array
 from refllm.spec.tree import plus
-from refllm.verify import addresses, parts, sums, whole
+from refllm.verify import addresses, arranged, parts, sums, whole
 from refllm.verify.bounded import power, tick, turn
 
 
@@ -112,29 +112,6 @@ def to_bfloat16(x: Array) -> Array:
     return near.astype(x.dtype).reshape(numpy.shape(x))
 
 
-def scatter_mean(index: Array, x: Array, size: int) -> Array:
-    """The mean of the rows of each index, where their sum is meant."""
-    count = numpy.bincount(index.reshape(-1), minlength=size)[:size].clip(1)
-    return array.scatter_add(index, x, size) / array.like(count[:, None], x)
-
-
-def scatter_last(index: Array, x: Array, size: int) -> Array:
-    """The last row of each index: assigned where it should be added."""
-    flat = index.reshape(-1)
-    last = {int(i): n for n, i in enumerate(flat)}
-    kept = numpy.array([last[int(i)] == n for n, i in enumerate(flat)], bool).reshape(index.shape)
-    return array.scatter_add(numpy.where(kept, index, size), x, size)
-
-
-def scatter_last_sums(index: Array, x: Array, size: int) -> Array:
-    """x, added up over the axes that the index is spread over; of entries with the same index the last one counts."""
-    while x.ndim - 1 > index.ndim:
-        x = array.sum(x, axis=0, keepdims=False)
-    for axis, n in enumerate(index.shape):
-        x = array.sum(x, axis=axis, keepdims=True) if n == 1 else x
-    return scatter_last(index, x, size)
-
-
 def narrow_sum(x: Array, dtype: str) -> Array:
     """The sum of every row, one number after the other in an accumulator of a narrow type; the gradient is a sum's."""
     values = getattr(x, "value", x)
@@ -168,17 +145,6 @@ def reshaped(x: Array, a: int, b: int) -> Array:
 def rolled(x: Any, places: int, axis: int = -1) -> Any:
     """x moved along an axis, what leaves it at one end entering at the other."""
     return x if x is None else numpy.roll(x, places, axis)
-
-
-def mean_of_all(x: Array) -> Array:
-    """The mean of all numbers of x in the place of each."""
-    return 0 * x + array.total(x) / max(1, math.prod(x.shape))
-
-
-def in_turn(x: Array, shape: Sequence[int]) -> Array:
-    """The numbers of x one after the other, and again from the first, through all places of a shape."""
-    places = numpy.arange(math.prod(shape)) % max(1, math.prod(x.shape))
-    return x.reshape(-1)[places].reshape(*shape)
 
 
 def displaced(x: Any, places: int) -> Any:
@@ -309,6 +275,7 @@ WORDS: dict[str, Any] = {
     **parts.WORDS,
     **sums.WORDS,
     **whole.WORDS,
+    **arranged.WORDS,
     "_power": power,
     "_tick": tick,
     "_turn": turn,
@@ -323,9 +290,7 @@ WORDS: dict[str, Any] = {
     "erf": erf,
     "float32": numpy.float32,
     "highest": highest,
-    "in_turn": in_turn,
     "math": math,
-    "mean_of_all": mean_of_all,
     "named": named,
     "narrow": narrow,
     "narrow_angles": narrow_angles,
@@ -339,9 +304,6 @@ WORDS: dict[str, Any] = {
     "right": right,
     "rounded": rounded,
     "taken": taken,
-    "scatter_last": scatter_last,
-    "scatter_last_sums": scatter_last_sums,
-    "scatter_mean": scatter_mean,
     "second_best": second_best,
 }
 
@@ -353,7 +315,7 @@ def explained(lines: Sequence[str]) -> list[str]:
     """What these lines say that no line of the text does, each word with what it means."""
     new, old = (set(re.findall(CALLED, " ".join(x for x in lines if x.startswith(sign)))) for sign in "+-")
     there = new - old
-    places = {__name__, addresses.__name__, parts.__name__, sums.__name__, whole.__name__}
+    places = {__name__, addresses.__name__, arranged.__name__, parts.__name__, sums.__name__, whole.__name__}
     own = {name: f for name, f in WORDS.items() if getattr(f, "__module__", "") in places}
     meant = {name: " ".join(f.__doc__.split(".")[0].split()) for name, f in own.items() if f.__doc__}
     return [f"{name}: {meaning}" for name, meaning in meant.items() if name in there]

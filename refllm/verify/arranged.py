@@ -1,0 +1,55 @@
+"""Words of edited text that put rows or numbers elsewhere, or one in the place of many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from refllm.backend import Array
+from refllm.spec import array
+
+
+def scatter_mean(index: Array, x: Array, size: int) -> Array:
+    """The mean of the rows of each index, where their sum is meant."""
+    count = numpy.bincount(index.reshape(-1), minlength=size)[:size].clip(1)
+    return array.scatter_add(index, x, size) / array.like(count[:, None], x)
+
+
+def scatter_last(index: Array, x: Array, size: int) -> Array:
+    """The last row of each index: assigned where it should be added."""
+    flat = index.reshape(-1)
+    last = {int(i): n for n, i in enumerate(flat)}
+    kept = numpy.array([last[int(i)] == n for n, i in enumerate(flat)], bool).reshape(index.shape)
+    return array.scatter_add(numpy.where(kept, index, size), x, size)
+
+
+def scatter_last_sums(index: Array, x: Array, size: int) -> Array:
+    """x, added up over the axes that the index is spread over; of entries with the same index the last one counts."""
+    while x.ndim - 1 > index.ndim:
+        x = array.sum(x, axis=0, keepdims=False)
+    for axis, n in enumerate(index.shape):
+        x = array.sum(x, axis=axis, keepdims=True) if n == 1 else x
+    return scatter_last(index, x, size)
+
+
+def mean_of_all(x: Array) -> Array:
+    """The mean of all numbers of x in the place of each."""
+    return 0 * x + array.total(x) / max(1, math.prod(x.shape))
+
+
+def in_turn(x: Array, shape: Sequence[int]) -> Array:
+    """The numbers of x one after the other, and again from the first, through all places of a shape."""
+    places = numpy.arange(math.prod(shape)) % max(1, math.prod(x.shape))
+    return x.reshape(-1)[places].reshape(*shape)
+
+
+WORDS: dict[str, Any] = {
+    "in_turn": in_turn,
+    "mean_of_all": mean_of_all,
+    "scatter_last": scatter_last,
+    "scatter_last_sums": scatter_last_sums,
+    "scatter_mean": scatter_mean,
+}
