@@ -70,7 +70,7 @@ def clip_each_by_its_own_norm(g: list[Array], *, clip: float) -> Any:
 # --- some cases, some calls ------------------------------------------------------------------------------------------
 
 
-@stranger("cross_attention", "D * q.shape[-3]", "x.shape[-1]", '"x").shape[-1]')
+@stranger("cross_attention", "D * q.shape[-3]", "x.shape[-1]", '"x").shape[-1]', "q.shape[-3]")
 def cross_attention_scaled_by_the_width_of_all_heads(
     x: Array, memory: Array, p: Any, *, heads: int, scaled: bool, allowed: Array | None
 ) -> Array:
