@@ -6,7 +6,7 @@ import math
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from book.examples import Session, agree
@@ -21,6 +21,7 @@ def test_a_number_rounded_to_any_digits_agrees(x: float, digits: int) -> None:
 
 @given(NUMBERS, st.integers(1, 8), st.sampled_from([-1, 1]))
 def test_a_number_that_is_off_by_one_in_its_last_digit_does_not(x: float, digits: int, sign: int) -> None:
+    assume(abs(x * 10.0**digits % 1 - 0.5) > 1e-3)  # half way between two, both may be written
     assert not agree(f"{round(x, digits) + sign * 1.01 * 10.0**-digits:.{digits}f}", f"{x:.12f}")
 
 
