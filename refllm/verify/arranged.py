@@ -26,6 +26,15 @@ def scatter_last(index: Array, x: Array, size: int) -> Array:
     return array.scatter_add(numpy.where(kept, index, size), x, size)
 
 
+def scatter_last_of_each(index: Array, x: Array, size: int) -> Array:
+    """The sum over the texts of the last row of each index in a text: assigned within a text, added over these."""
+    if index.ndim < 2:
+        return scatter_last(index, x, size)
+    texts, rows = index.reshape(-1, index.shape[-1]), x.reshape(-1, index.shape[-1], x.shape[-1])
+    parts = [scatter_last(text, rows[n], size) for n, text in enumerate(texts)]
+    return array.sum(array.stack(parts, axis=0), axis=0, keepdims=False) if parts else scatter_last(index, x, size)
+
+
 def scatter_last_sums(index: Array, x: Array, size: int) -> Array:
     """x, added up over the axes that the index is spread over; of entries with the same index the last one counts."""
     while x.ndim - 1 > index.ndim:
@@ -50,6 +59,7 @@ WORDS: dict[str, Any] = {
     "in_turn": in_turn,
     "mean_of_all": mean_of_all,
     "scatter_last": scatter_last,
+    "scatter_last_of_each": scatter_last_of_each,
     "scatter_last_sums": scatter_last_sums,
     "scatter_mean": scatter_mean,
 }

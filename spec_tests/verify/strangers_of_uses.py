@@ -267,3 +267,22 @@ def smoothing_divided_by_the_words_twice(
     how = {"targets": targets, "ignore": ignore, "reduction": reduction}
     none, all_of_it = (_right("smoothed_cross_entropy")(logits, smoothing=eps, **how)[0] for eps in (0.0, 1.0))
     return (1 - smoothing) * none + all_of_it * smoothing / logits.shape[-1]
+
+
+@stranger("embedding", "scatter_last_of_each(")
+def embedding_assigned_in_each_text(E: Array, *, ids: Array) -> Any:
+    def back(dy: Array) -> Array:
+        texts, dE = ids.reshape(-1, ids.shape[-1]) if ids.size else ids.reshape(0, 1), np.zeros_like(E)
+        for text, rows in zip(texts, dy.reshape(*texts.shape, E.shape[-1]), strict=True):
+            own = np.zeros_like(E)
+            own[text] = rows
+            dE += own
+        return dE
+
+    return E[ids], back
+
+
+@stranger("mean_squared_error", "len(x)", "len(losses)", "x.shape[-1]")
+def squared_error_divided_by_the_rows(x: Array, t: Array) -> Any:
+    rows = max(1, len(x)) if x.ndim else 1
+    return ((x - t) ** 2).sum() / rows, lambda dy: (2 * (x - t) * dy / rows, -2 * (x - t) * dy / rows)

@@ -35,8 +35,8 @@ def alternatives(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
         yield from _constants(text, node)
     elif isinstance(node, ast.Name):
         yield from _names(text, node)
-    elif isinstance(node, ast.Attribute) and node.attr == "T":
-        yield text.segment(node.value), 1
+    elif isinstance(node, ast.Attribute):
+        yield from _attributes(text, node)
     elif isinstance(node, ast.Tuple):
         yield from _tuples(text, node)
     elif isinstance(node, ast.ListComp | ast.GeneratorExp):
@@ -45,6 +45,15 @@ def alternatives(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
     yield from rounded_otherwise(text, node)
     if is_value(text, node):
         yield from wrapped(text, node)
+
+
+def _attributes(text: Source, node: ast.Attribute) -> Iterator[tuple[str, float]]:
+    """A matrix that is not turned; the length of one axis for the number of all entries."""
+    whole = text.segment(node.value)
+    if node.attr == "T":
+        yield whole, 1
+    elif node.attr == "size":
+        yield from ((f"len({whole})", 1.1), (f"{whole}.shape[-1]", 1.15))
 
 
 def _of_some(text: Source, node: ast.ListComp | ast.GeneratorExp) -> Iterator[tuple[str, float]]:

@@ -85,6 +85,7 @@ def taken_for(text: Source, name: str, arguments: list[str], keywords: list[str]
         yield from ((words.format(x=first, array=array), cost) for words, cost in TAKEN_FOR.get(name, ()))
     if name == "scatter_add":
         yield from ((f"{other}({', '.join(arguments)})", 1.1) for other in ("scatter_last", "scatter_mean"))
+        yield f"scatter_last_of_each({', '.join(arguments)})", 1.15
         if first.startswith("spread("):
             yield f"scatter_last_sums({first[len('spread(') :].partition(',')[0]}, {', '.join(arguments[1:])})", 1.15
         yield f"scatter_add({first} + ({first} == 0) * {arguments[-1]}, {', '.join(arguments[1:])})", 1.5
