@@ -8,14 +8,13 @@ chosen.said_of_another(id)          those of one that was not
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from refllm.numbers.plans import Plan
 from refllm.verify.explanation import Elsewhere, Explanation
-from refllm.verify.kernels import axes, conditions, one_case, properties, relations, tails
-from refllm.verify.kernels.causes import Cause, OfBank, in_other_sizes
+from refllm.verify.kernels import axes, conditions, fitting, one_case, properties, relations, tails
+from refllm.verify.kernels.causes import Cause, OfBank
 from refllm.verify.kernels.causes import causes as all_causes
 from refllm.verify.kernels.known import Looked, Match, Operation
 from refllm.verify.kernels.matching import WAYS
@@ -37,7 +36,6 @@ FORMAT = 6.0  # bits that the shortest format has of which is spoken
 ALIKE, MOSTLY = 1.0, 0.8  # by how many bits answers may differ that lose as many, and how many of them must
 NEAR = 0.75  # bits by which the errors of two mistakes differ that lose as many digits
 LISTED = 3  # mistakes that lose digits alike of which the names are said
-WRITTEN = re.compile(r"\b\d[\d,]*\b")  # a number in words
 UNKNOWN = "explained by no known mistake"
 
 
@@ -321,36 +319,7 @@ class Chosen:
         return Explanation.of(f"{of}{how} {self._about(cause)}{name}{where}{only}{others}", cause)
 
     def _about(self, cause: Cause) -> str:
-        """What it is, with the sizes of its tiles or blocks that explain the same as well, unless all do. Where it
-        explains a part of an answer alone, its tiles are not those of the answer."""
-        if isinstance(cause, OfBank) and not cause.sizes and (numbers := self._in_other_numbers(cause)):
-            return f"{cause.about} ({numbers})"
-        if not isinstance(cause, OfBank) and (numbers := self._in_other_numbers(cause)):
-            return f"{cause.about} ({numbers})"
-        if not isinstance(cause, OfBank) or cause.sized is None:
-            return cause.about
-        if not cause.sizes and self._way(cause) == "partly":
-            return cause.mistake.about
-        same = [each.matches for each in self.known.looked.values() if cause in each.matches]
-        made = in_other_sizes(next(iter(self.known.looked.values())).sized.operation, cause)
-        others = [c for c in made if c.sized is not None and c.sized[0] == cause.sized[0]]  # of tiles, or of blocks
-        alike = [c for c in others if all(c in of and of[c].rank <= of[cause].rank for of in same) and c in self.order]
-        return cause.in_sizes([cause, *alike]) if len(alike) < len(others) else cause.mistake.about
-
-    def _in_other_numbers(self, cause: Cause) -> str:
-        """Which numbers in the place of that in its words explain the same: an answer may not tell them apart."""
-        same = [each.matches for each in self.known.looked.values() if cause in each.matches]
-        alike = [
-            c for c in self.order
-            if c.id == cause.id and c not in self.conditions and not getattr(c, "sizes", None)
-            and _without_numbers(c) == _without_numbers(cause)
-            and getattr(c, "mistake", c) is not getattr(cause, "mistake", cause)
-            and all(c in of and of[c].rank <= of[cause].rank for of in same)
-        ]  # fmt: skip
-        own = set(WRITTEN.findall(cause.about))
-        numbers = {n for c in alike for n in set(WRITTEN.findall(c.about)) - own}
-        found = sorted(numbers, key=lambda n: int(n.replace(",", "")))
-        return f"{' and '.join(found)} fit{'' if found[1:] else 's'} as well" if found else ""
+        return fitting.about(cause, list(self.known.looked.values()), self.order, self.conditions, self._way(cause))
 
     def _only(self, cause: Cause) -> str:
         """Where it holds, if right answers speak against it elsewhere: the condition that tells them apart."""
@@ -360,7 +329,3 @@ class Chosen:
         if len(self.known.looked) == 1:
             return one_case.where(condition, self._contradicted.get(cause, []))
         return f", in the cases where {condition.words}{condition.between if condition.is_near else ''}"
-
-
-def _without_numbers(cause: Cause) -> str:
-    return WRITTEN.sub("", cause.about)

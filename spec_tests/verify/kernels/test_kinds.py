@@ -6,7 +6,6 @@ The kernels here were written for these tests; none is a row of the bank.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -17,18 +16,12 @@ from refllm.verify import plain
 from refllm.verify.adapter import Functions
 from refllm.verify.explanation import Explanation
 from refllm.verify.kernels.machine import narrow
+from spec_tests.verify.kernels.noted import Noted
 from spec_tests.verify.kernels.test_diagnosis import told
 
 TEXT = plain.operations()
-KERNELS: dict[str, tuple[str, Callable[..., Any], str]] = {}
-
-
-def wrong(operation: str, said: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[function.__name__] = operation, function, said
-        return function
-
-    return noted
+KERNELS = Noted()
+wrong = KERNELS.wrong
 
 
 @wrong("matmul", "takes x @ W without the terms after whole parts of 16 (matmul/product-tail-lost)")
@@ -364,10 +357,7 @@ def gradient_in_place(x: Array) -> Any:
 @pytest.mark.one_in(10)
 @pytest.mark.parametrize("name", list(KERNELS))
 def test_a_kind_of_mistake_is_named_with_its_parameter(name: str) -> None:
-    operation, function, said = KERNELS[name]
-    found = told(Functions(name, {operation: function}, {}, ("float64", "float32")), operation, "float32")
-    lines = [line for result in found for line in result.diagnosis]
-    assert any(said in line for line in lines), lines
+    KERNELS.is_named(name)
 
 
 @wrong("adamw", "")
@@ -385,8 +375,7 @@ def sometimes_off(logits: Array, *, targets: Array, ignore: int | None, reductio
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", [name for name, (_, _, said) in KERNELS.items() if not said])
 def test_numbers_that_are_far_off_are_no_lost_digits(name: str) -> None:
-    operation, function, _ = KERNELS[name]
-    found = told(Functions(name, {operation: function}, {}, ("float64", "float32")), operation, "float32")
+    found = KERNELS.found(name)
     assert found
     assert [line for result in found for line in result.diagnosis if isinstance(line, Explanation)] == []
 

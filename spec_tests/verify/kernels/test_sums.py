@@ -14,22 +14,13 @@ import pytest
 
 from refllm.backend import Array
 from refllm.verify import plain
-from refllm.verify.adapter import Functions
-from refllm.verify.explanation import Explanation
 from refllm.verify.kernels import branches, partial_sums
 from refllm.verify.kernels.in_text import InText
-from spec_tests.verify.kernels.test_diagnosis import told
+from spec_tests.verify.kernels.noted import Noted
 
 TEXT = plain.operations()
-KERNELS: dict[str, tuple[str, Callable[..., Any], str]] = {}
-
-
-def wrong(operation: str, said: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[function.__name__] = operation, function, said
-        return function
-
-    return noted
+KERNELS = Noted()
+wrong = KERNELS.wrong
 
 
 def chunks(n: int, size: int) -> list[slice]:
@@ -258,13 +249,7 @@ def sink_beside_the_scores(q: Array, k: Array, v: Array, sink: Array, **how: Any
 @pytest.mark.one_in(6)
 @pytest.mark.parametrize("name", list(KERNELS))
 def test_a_kind_of_mistake_is_named_first(name: str) -> None:
-    operation, function, said = KERNELS[name]
-    found = told(Functions(name, {operation: function}, {}, ("float64", "float32")), operation, "float32")
-    lines = [line for result in found for line in result.diagnosis]
-    assert any(said in line for line in lines), lines
-    assert all(said in line for result in found for line in result.diagnosis[:1] if isinstance(line, Explanation)), (
-        lines
-    )
+    KERNELS.is_named_first(name)
 
 
 OF_TEXT: dict[str, Callable[[str], Any]] = {
