@@ -80,10 +80,35 @@ def scatter_in_bits(index: Array, x: Array, size: int, dtype: str) -> Array:
     return array.scatter_add(place.reshape(-1), values, size * columns).reshape(size, columns)
 
 
+def other_slots(slots: Array, size: int, places: int, how: str) -> Array:
+    """The slots of all groups numbered through, where those of some tokens are others than their own."""
+    groups = slots.size // max(1, slots.shape[-1])
+    offset = (size * numpy.arange(groups)).reshape(*slots.shape[:-1], 1)
+    there, experts = slots < size, size // max(1, places)
+    index = numpy.where(there, slots + offset, groups * size)
+    other, where = {
+        "last": (offset + size - 1, ~there),
+        "first": (offset, ~there),
+        "last of all": (groups * size - 1, ~there),
+        "next": ((offset + size) % max(1, groups * size), ~there),
+        "less": (groups * size, there & (slots % max(1, places) == places - 1)),
+        "first place": (groups * size, there & (slots % max(1, places) == 0)),
+        "after": (offset + numpy.minimum(slots + 1, size - 1), there),
+        "before": (offset + numpy.maximum(slots - 1, 0), there),
+        "last expert": (groups * size, there & (slots >= size - places)),
+        "first text": (slots, there),
+        "places first": (offset + slots % max(1, places) * experts + slots // max(1, places), there),
+        "experts first": (offset + slots % max(1, experts) * places + slots // max(1, experts), there),
+    }[how]
+    found: Array = numpy.where(where, other, index) if size else index
+    return found
+
+
 WORDS: dict[str, Any] = {
     "at_most": at_most,
     "in_bits": in_bits,
     "one_hot_in_bits": one_hot_in_bits,
+    "other_slots": other_slots,
     "pick_in_bits": pick_in_bits,
     "rows_in_bits": rows_in_bits,
     "scatter_in_bits": scatter_in_bits,

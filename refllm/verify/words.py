@@ -14,7 +14,7 @@ import numpy
 from refllm.backend import Array
 from refllm.spec import array
 from refllm.spec.tree import plus
-from refllm.verify import addresses, arranged, parts, sums, whole
+from refllm.verify import addresses, arranged, parts, stored, sums, whole
 from refllm.verify.bounded import power, tick, turn
 
 
@@ -273,6 +273,7 @@ WORDS: dict[str, Any] = {
     **{name: value for name, value in vars(array).items() if not name.startswith("_")},
     **addresses.WORDS,
     **parts.WORDS,
+    **stored.WORDS,
     **sums.WORDS,
     **whole.WORDS,
     **arranged.WORDS,
@@ -315,7 +316,7 @@ def explained(lines: Sequence[str]) -> list[str]:
     """What these lines say that no line of the text does, each word with what it means."""
     new, old = (set(re.findall(CALLED, " ".join(x for x in lines if x.startswith(sign)))) for sign in "+-")
     there = new - old
-    places = {__name__, addresses.__name__, arranged.__name__, parts.__name__, sums.__name__, whole.__name__}
+    places = {__name__, *(each.__name__ for each in (addresses, arranged, parts, stored, sums, whole))}
     own = {name: f for name, f in WORDS.items() if getattr(f, "__module__", "") in places}
     meant = {name: " ".join(f.__doc__.split(".")[0].split()) for name, f in own.items() if f.__doc__}
     return [f"{name}: {meaning}" for name, meaning in meant.items() if name in there]

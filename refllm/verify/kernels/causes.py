@@ -14,17 +14,21 @@ from refllm.verify.case import Case, FaultError, Response, UnsupportedError
 from refllm.verify.kernels import addressed, bank, loops, machine, tiled
 from refllm.verify.kernels.bank import Mistake
 from refllm.verify.kernels.branches import branches, branches_of_gradients
+from refllm.verify.kernels.calls import calls_of_gradients, calls_of_values
 from refllm.verify.kernels.carried import carried
 from refllm.verify.kernels.formulas import formulas
 from refllm.verify.kernels.means import means
 from refllm.verify.kernels.mistakes import MISTAKES
+from refllm.verify.kernels.narrow_sums import narrow_sums, overflows
 from refllm.verify.kernels.overwritten import overwritten
 from refllm.verify.kernels.partial_products import parts_of_products, tails_of_products
 from refllm.verify.kernels.partial_sums import partial_sums, partial_sums_of_gradients
 from refllm.verify.kernels.reading import readings, shares
 from refllm.verify.kernels.rounded import roundings
 from refllm.verify.kernels.rounds import rounds
+from refllm.verify.kernels.segments import segments
 from refllm.verify.kernels.siblings import siblings
+from refllm.verify.kernels.slots import slots
 from refllm.verify.kernels.table_rows import table_rows
 from refllm.verify.kernels.tiled import blocks
 from refllm.verify.mutants import Edited
@@ -160,6 +164,8 @@ def _all(operation: str) -> Iterator[Cause]:
     in_tiles = [m for m in families if tiled.depends(m)]
     yield from map(OfBank, of_loops)
     yield from _of_nan(of_loops, [m for m in families if _is_of(m, operation)])
+    yield from segments(operation)
+    yield from slots(operation)
     yield from shares(operation)
     yield from map(OfBank, rounds(operation))
     yield from overwritten(operation)
@@ -172,6 +178,7 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from map(OfBank, families)
     yield from map(OfBank, blocks.edits(operation))
     yield from branches_of_gradients(operation)
+    yield from calls_of_gradients(operation)
     yield from partial_sums_of_gradients(operation)
     yield from means(operation)
     yield from addressed.narrow(operation)
@@ -180,12 +187,15 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from table_rows(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
     yield from (OfBank(m, of_digits=True) for mistake in of_loops for m in with_other_types(mistake))
+    yield from overflows(operation)
     yield from roundings(operation)
+    yield from narrow_sums(operation)
     yield from (OfBank(m, (("TILE", 1),)) for m in own if "in-place" in m.id)  # a unit a thread
     yield from _in_sizes([*own, *in_tiles], USUAL)
     yield from (OfBank(m, tuple(s.items())) for s in PAIRS for m in in_tiles if tiled.depends(m, on_both=True))
     yield from readings(operation)
     yield from branches(operation)
+    yield from calls_of_values(operation)
     yield from partial_sums(operation)
     yield from () if of_products else tails_of_products(operation)
     yield from parts_of_products(operation)

@@ -203,7 +203,8 @@ class Chosen:
         """The lines of an answer that was looked at."""
         causes = [cause for cause in self.order if cause in looked.matches]
         if self.most_told < len(self.known.looked) and self.by_factor:
-            return list(self.by_factor)
+            place = f", {self._tail}" if self._tail else ""
+            return [Explanation.of(f"{line}{place}", relations.Factor(line)) for line in self.by_factor]
         if not causes:
             late, total = "", len(all_causes(looked.sized.operation))
             if self.known.tried < total:
@@ -226,8 +227,20 @@ class Chosen:
             return [f"{UNKNOWN} of {looked.sized.operation} alone: {self._lost([cause, *rivals])}", *self._where]
         as_well = {c.id for c in causes if looked.matches[c].rank == match.rank and not looked.matches[c].spared}
         alike = len(as_well - {cause.id})
-        where = f", {self._tail or looked.where}" if "partly" in match.ways.values() and looked.where else ""
+        where = self._place(cause, looked)
         return [self._line(cause, match, where, alike)]
+
+    def _place(self, cause: Cause, looked: Looked) -> str:
+        """Where in an answer it holds, if it does so in some places alone, in this answer or in another one."""
+        held = [each for each in self.known.looked.values() if cause in each.matches]
+        partly = [each for each in held if "partly" in each.matches[cause].ways.values() and each.where]
+        if not partly:
+            return ""
+        if self._tail:
+            return f", {self._tail}"
+        if looked in partly:
+            return f", {looked.where}"
+        return f", and in {partly[0].sized.id} {partly[0].where}"
 
     @cached_property
     def _unknown(self) -> list[Looked]:

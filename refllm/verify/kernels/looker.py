@@ -175,14 +175,8 @@ class Looker:
         alone = cause.gradients_alone and not self._gives_lse(cause)
         if alone and (wrong_outputs or not wrong_gradients):
             return None
-        if (getattr(cause, "of_digits", False) and not self.loses_digits) or (
-            getattr(cause, "of_nan", False) and not self.has_nan
-        ):
+        if not self._may(cause):
             return None
-        if isinstance(cause, OfBank) and isinstance(cause.mistake, Mistake):
-            narrows = cause.narrows and self.loses_digits
-            if not narrows and not self.screen.may(cause.mistake, cause.sizes):
-                return None
         self._apart, self._lost = {}, {}
         ways = {} if alone else self._ways(cause, self.values, outputs)
         if ways is None:
@@ -196,6 +190,17 @@ class Looker:
         left = tuple(n for n in self.wrong if n not in ways)
         apart = max((self._apart.get(n, 0.0) for n, way in ways.items() if way == "digits"), default=0.0)
         return Match(ways, left, apart, (*self._lost, *self._spared(cause, gradients))) if ways else None
+
+    def _may(self, cause: Cause) -> bool:
+        """Whether a mistake may explain the answer, as far as can be said before it is evaluated."""
+        if getattr(cause, "of_digits", False) and not self.loses_digits:
+            return False
+        if getattr(cause, "of_nan", False) and not self.has_nan:
+            return False
+        if isinstance(cause, OfBank) and isinstance(cause.mistake, Mistake):
+            return (cause.narrows and self.loses_digits) or self.screen.may(cause.mistake, cause.sizes)
+        may = getattr(cause, "may", None)
+        return may is None or bool(may(self.case, self.wrong))
 
     def _gives_lse(self, cause: Cause) -> bool:
         """Whether the log-sum-exp that is edited is given back, and not read by the gradient alone."""

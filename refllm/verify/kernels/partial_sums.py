@@ -40,6 +40,8 @@ def _tight(x: str) -> str:
 KINDS: tuple[tuple[str, str, tuple[int, ...], Callable[[int], Word], bool], ...] = (
     ("tail-lost", "without the places after whole parts of {n}", LANES,
      lambda n: _of_some(f"without_tail({{x}}, {n}{{axis}})"), True),
+    ("tail-of-long-lost", "without the places after whole parts of {n}, where there is such a part", LANES,
+     lambda n: _of_some(f"without_tail_of_long({{x}}, {n}{{axis}})"), True),
     ("running", "as far as it has come in chunks of {n} places, each of which reads it at once", CHUNKS,
      lambda n: _of_parts(f"running_sum({{x}}, {n})"), False),
     ("of-own-part", "of each chunk of {n} places alone", CHUNKS,

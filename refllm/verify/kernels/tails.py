@@ -42,18 +42,23 @@ def words(of_cases: Sequence[Starts]) -> str:
     """What begins to be wrong after the last whole tile in every case, and of what size these are; "" if none fits."""
     if len(of_cases) < 2:
         return ""
+    given = of_cases
     alone = [{ALL: next(iter(each.values()))} if len(each) == 1 else each for each in of_cases]  # of a vector
-    for axis in (*of_cases[0], ALL):
+    vectors = all(len(each) == 1 and "index" in each for each in given)
+    for axis in (ALL,) if vectors else (*of_cases[0], ALL):
         of_cases = alone if axis == ALL else of_cases
         pairs = {each[axis] for each in of_cases if axis in each}
         fit = [size for size in SIZES if _fits(size, pairs)]
         exact = [size for size in fit if all(first == n - n % size for n, first in pairs)]
-        fit = exact if axis == ALL else fit
+        fit = exact or (fit if len(pairs) > MOST else []) if axis == ALL else fit
         tails = sum(first > 0 for _, first in pairs)  # the others are shorter than a tile
         if all(axis in each for each in of_cases) and tails > 1 and 0 < len(fit) <= MOST:
             if axis == ALL:
-                sizes = " or ".join(f"{size:,}" for size in fit)
-                return f"the numbers after the last whole group of {sizes} of the whole array, all axes counted through"
+                last = " or ".join(f"n % {size:,}" for size in fit)
+                through = (
+                    "" if all(len(each) == 1 and ALL not in each for each in given) else ", all axes counted through"
+                )
+                return f"in the last {last} of the n elements alone{through}"
             several = axis.removesuffix("index") + "indices" if axis.endswith("index") else f"{axis}s"
             return f"the {several} after the last whole tile of {' or '.join(f'{size:,}' for size in fit)}"
     return ""

@@ -35,7 +35,7 @@ SAID = {
     "softmax_of_one_block": "softmax/first-columns-alone",
     "softmax_without_rescaling": "softmax/no-rescale",
     "matmul_whole_tiles_of_k": "matmul/last-terms-lost",
-    "matmul_narrow_accumulator": "matmul/float16",
+    "matmul_narrow_accumulator": "matmul/product-in-float16",
     "matmul_columns_left": "matmul/last-columns-unwritten",
     "linear_bias_each_tile": "linear/bias-in-every-tile",
     "linear_reads_w_by_rows": "matmul/strides-unread",

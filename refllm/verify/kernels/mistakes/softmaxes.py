@@ -38,6 +38,10 @@ MISTAKES = [
             edit(online, TOP, TOP + "\nlast = 0 * Z", RESCALED,
                  "Z = Z - last + last * numpy.where(top == -INFINITY, 0, numpy.exp(top - shift))",
                  SUMMED, "last = numpy.exp(block - shift).sum(axis=1, keepdims=True)\nZ = Z + last")),
+    Mistake("softmax/rescaled-from-last-block",
+            "a softmax whose sum is rescaled from the maximum of the block before, not from that of all before",
+            edit(online, TOP, TOP + "\nlast = top", RESCALED, "Z = Z * numpy.exp(last - shift)",
+                 "top = new", "last, top = block.max(axis=1, keepdims=True), new")),
     Mistake("softmax/written-block-before-rescaled",
             "a softmax of one pass that rescales what it has written in the block before alone, not in all before",
             edit(softmax, WRITTEN, "so_far = rows[:, : columns.stop + BLOCK].max(axis=1, keepdims=True)\n"

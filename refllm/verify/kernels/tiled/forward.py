@@ -72,6 +72,22 @@ def _rescaled() -> Iterator[tuple[str, str, Edits]]:
         "whose output so far is rescaled by the factor of the tile before",
         edit(forward, STATE, f"{STATE}\nold = 1", SUMS, "sums, old = sums * old, rescale"),
     )
+    from_last = "numpy.exp(last - shift)"
+    for what, old in (("sum and output so far are", RESCALE), ("sum so far is", Z), ("output so far is", SUMS)):
+        new = f"rescale = {from_last}" if old == RESCALE else old.replace("rescale", from_last)
+        yield (
+            "rescale-from-last-tile",
+            f"whose {what} rescaled from the maximum of the tile before, not from that of all before",
+            edit(
+                forward,
+                TOP,
+                f"{TOP}\nlast = top",
+                old,
+                new,
+                "top = new",
+                "last, top = s.max(axis=-1, keepdims=True), new",
+            ),
+        )
     yield (
         "rescale-to-base-2",
         "whose rescaling is to the base 2",
