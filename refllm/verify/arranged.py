@@ -55,7 +55,27 @@ def in_turn(x: Array, shape: Sequence[int]) -> Array:
     return x.reshape(-1)[places].reshape(*shape)
 
 
+def at_targets(targets: Array, x: Array, other: Array) -> Array:
+    """x at the target of every row, and the other elsewhere."""
+    return array.where(array.one_hot(targets, x.shape[-1]), x, other)
+
+
+def once_for_each_block(x: Array, others: Array, size: int) -> Array:
+    """The logarithm of a share that counts as often as there are blocks of so many others in its row."""
+    return x + math.log(max(1, -(-others.shape[-1] // size)))
+
+
+def once_for_each_seen_block(x: Array, others: Array, size: int) -> Array:
+    """The same, of the blocks in which something is not masked alone."""
+    seen = numpy.asarray(getattr(others, "value", others)) > -numpy.inf
+    count = sum(seen[..., n : n + size].any(axis=-1, keepdims=True).astype(int) for n in range(0, seen.shape[-1], size))
+    return x + numpy.log(numpy.maximum(count, 1))
+
+
 WORDS: dict[str, Any] = {
+    "at_targets": at_targets,
+    "once_for_each_block": once_for_each_block,
+    "once_for_each_seen_block": once_for_each_seen_block,
     "in_turn": in_turn,
     "mean_of_all": mean_of_all,
     "scatter_last": scatter_last,

@@ -18,7 +18,7 @@ from refllm.verify import cached as with_cache
 from refllm.verify import plain
 from refllm.verify.case import Case
 from refllm.verify.edits import Edit, source_of
-from refllm.verify.edits.partial import Call, Where, facts, simple
+from refllm.verify.edits.partial import LAYER, Call, Where, facts, simple
 from refllm.verify.keywords import golden_name
 
 MOST = 4  # different values of one fact, beyond which it tells nothing
@@ -49,6 +49,10 @@ class Observed:
         old = source_of(edit.original).encode()[first:last].decode()
         kinds = self.kinds.get(edit.original.__code__, {})
         return old not in kinds or new not in kinds or kinds[old] == kinds[new]
+
+    def is_in_layers(self, function: FunctionType) -> bool:
+        """Whether a function is called in layers that have numbers."""
+        return any(LAYER.search(call.place) for call in self.calls.get(function.__code__, []))
 
     def wheres(self, function: FunctionType) -> Iterator[Where]:
         """What tells some calls of a function from the others."""

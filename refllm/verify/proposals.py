@@ -16,7 +16,7 @@ from itertools import combinations, product
 from types import FunctionType
 
 from refllm.verify import bounded, plain
-from refllm.verify.edits import Edit, edits, source_of
+from refllm.verify.edits import Edit, edits, layered, source_of
 from refllm.verify.edits.callers import sizes_read
 from refllm.verify.edits.parameters import others_read
 from refllm.verify.edits.partial import Partial
@@ -35,6 +35,7 @@ CHEAP = 1.3  # edits that are tried in some of the calls
 NEAR = 25  # edits that bring the answer nearer, whose pairs are tried
 BESIDE = 2000  # edits that are tried beside them
 MAKING, CHOOSING = 0.3, 0.2  # the shares of the time that there is, which making the edits and weighing them may take
+SOLVING = 0.1  # the share that solving for numbers of the text may take
 LIKELY = 300  # edits whose pairs are tried at last
 Edits = tuple[Edit, ...]
 _NAME = re.compile(r"[A-Za-z]\w*")
@@ -67,6 +68,8 @@ class Proposals:
         self.reaches: dict[FunctionType, float | None] = {}
         self.listed: Callable[[], Sequence[Edits]] = tuple  # known mistakes, whose pairs are tried
         self.adding_up: Callable[[], Iterator[tuple[Edits, Edits]]] = lambda: iter(())  # what two of them come near
+        self.solved: Callable[[Sequence[FunctionType]], Iterator[Edit]] = lambda functions: iter(())
+        self.right, self.end = right, end
         now = bounded.now()
         with bounded.until(now + MAKING * (end - now), bounded.now):
             self.seen: Observed = observed(self.case)
@@ -129,6 +132,8 @@ class Proposals:
         return replace(edit, cost=edit.cost + more) if more else edit
 
     def _fits(self, edit: Edit) -> bool:
+        if layered.WORD in edit.changes[0][2] and not self.seen.is_in_layers(edit.original):
+            return False
         forward = self.seen.runs(edit, backward=False)
         if self.values:
             return forward and not edit.in_pullback
@@ -141,6 +146,7 @@ class Proposals:
         `halves` may grow as long as edits are tried."""
         unlikely = list[Edits]()
         yield from self._known_in_the_pullback()
+        yield from ((edit,) for edit in self._numbers())
         for edit in heapq.merge(self.whole, self._of_some_calls(), key=lambda edit: edit.cost):
             if edit.cost <= LIKELY_COST:
                 yield (edit,)
@@ -161,6 +167,14 @@ class Proposals:
         for known in self.listed() if not self.values else ():
             if len(known) == 1 and _may_have_own_pullback(known[0]):
                 yield (Partial.of(known[0], OWN_PULLBACK, backward=True, in_pullback=True),)
+
+    def _numbers(self) -> list[Edit]:
+        """Numbers of the text that are others, which the answer tells; those that a share of the time finds."""
+        functions = [f for f in plain.called(self.case.operation) if self._reaches(f) is not None]
+        own = [f for f in functions if f.__name__ not in self.right or f.__name__ == self.case.operation]
+        now = bounded.now()
+        with bounded.until(now + SOLVING * (self.end - now), bounded.now):
+            return [edit for edit in self.solved(own) if self._fits(edit)]
 
     def _adding_up(self) -> Iterator[Edits]:
         """Two whose changes add up to what is wrong."""

@@ -27,6 +27,7 @@ from refllm.verify.mutants import Edited
 from refllm.verify.proposals import Proposals
 from refllm.verify.rivals import FEW, in_common, meanings
 from refllm.verify.runner import Result
+from refllm.verify.solved import numbers_solved
 from refllm.verify.telling import is_off_in_numbers, numbers, telling, values_differ
 from refllm.verify.weighing import LATER, Weighing, functions_of
 
@@ -37,6 +38,7 @@ HALVES = 12  # edits that give the values alone, of which one may be told
 DEARER = 500  # candidates one after the other that cost more, after which no cheaper one is waited for
 HALF, MOST = 0.5, 0.75  # the share of the wrong answers that one edit must explain, and that two must
 ENOUGH = 4  # numbers that two edits must explain
+LIKELIEST = 1.15  # what an edit may cost that is tried in the place of two known mistakes
 CASES = 2  # wrong answers that an edit must explain which holds under a condition alone
 
 
@@ -101,7 +103,7 @@ class _Search(Weighing):
             return best
         known_in_part = self._parts(partly)
         parts, conditional = ([p for p in known_in_part if bool(p.where) is where] for where in (False, True))
-        best = self._beside(parts, best)
+        best = self._simpler(self._beside(parts, best))
         for _ in range(PRIMARY):
             if best is not None and len(best.explained) == best.wrong:
                 break
@@ -171,6 +173,18 @@ class _Search(Weighing):
                 best = both
         return best
 
+    def _simpler(self, best: Found | None) -> Found | None:
+        """One likely edit in the place of two known mistakes, if it explains as much: what a caller does not hand on,
+        two of those that it calls do without."""
+        if best is None or sum(edit.mistakes for edit in best.edits) < 2:
+            return best
+        primary = telling(self.wrong)
+        self.values = values_differ(primary)
+        proposals = Proposals(primary, values=self.values, right=self.known_right, end=self.end)
+        likely = ((edit,) for edit in proposals.whole if edit.cost <= LIKELIEST)
+        one = self._among(likely, primary)
+        return one if one is not None and not one.where and one.explained >= best.explained else best
+
     def _is_loose(self, found: Found) -> bool:
         """Whether one answer alone says so, and that is a choice, which many a formula makes, or says as well that a
         number was another."""
@@ -206,6 +220,7 @@ class _Search(Weighing):
         self.cut = self.cut or proposals.cut
         proposals.listed = lambda: listed.of_case(primary.case, KNOWN)
         proposals.adding_up = lambda: self._adding_up(primary)
+        proposals.solved = lambda functions: numbers_solved(primary, functions, values=self.values, dtype=self.dtype)
         pairs = best is None or 2 * len(best.explained) < best.wrong
         found = self._among(proposals.all(self.near, self.halves, pairs=pairs), primary)
         if best is None or (found is not None and len(found.explained) > len(best.explained)):

@@ -14,7 +14,7 @@ import numpy
 from refllm.backend import Array
 from refllm.spec import array
 from refllm.spec.tree import plus
-from refllm.verify import addresses, arranged, parts, stored, sums, whole
+from refllm.verify import addresses, arranged, numbered, parts, reduced, stored, sums, whole
 from refllm.verify.bounded import power, tick, turn
 
 
@@ -166,6 +166,7 @@ def begin() -> None:
     _sums.clear()
     _states.clear()
     _name.clear()
+    numbered.begin()
 
 
 def nothing(tree: Any) -> Any:
@@ -277,6 +278,8 @@ WORDS: dict[str, Any] = {
     **sums.WORDS,
     **whole.WORDS,
     **arranged.WORDS,
+    **numbered.WORDS,
+    **reduced.WORDS,
     "_power": power,
     "_tick": tick,
     "_turn": turn,
@@ -316,7 +319,8 @@ def explained(lines: Sequence[str]) -> list[str]:
     """What these lines say that no line of the text does, each word with what it means."""
     new, old = (set(re.findall(CALLED, " ".join(x for x in lines if x.startswith(sign)))) for sign in "+-")
     there = new - old
-    places = {__name__, *(each.__name__ for each in (addresses, arranged, parts, stored, sums, whole))}
+    own_modules = (addresses, arranged, numbered, parts, reduced, stored, sums, whole)
+    places = {__name__, *(each.__name__ for each in own_modules)}
     own = {name: f for name, f in WORDS.items() if getattr(f, "__module__", "") in places}
     meant = {name: " ".join(f.__doc__.split(".")[0].split()) for name, f in own.items() if f.__doc__}
     return [f"{name}: {meaning}" for name, meaning in meant.items() if name in there]

@@ -24,6 +24,7 @@ from spec_tests.verify import (
     strangers_of_places,
     strangers_of_terms,
     strangers_of_uses,
+    strangers_of_ways,
 )
 from spec_tests.verify.strangers import STRANGERS
 
@@ -55,6 +56,7 @@ PARTS = (
     strangers_of_places,
     strangers_of_terms,
     strangers_of_uses,
+    strangers_of_ways,
 )
 OF_PARTS = {each.__name__ for each in PARTS}
 

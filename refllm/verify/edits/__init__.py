@@ -27,16 +27,20 @@ from typing import Any
 from refllm.verify import words
 from refllm.verify.bounded import with_ticks
 from refllm.verify.edits.compositions import composed_otherwise
+from refllm.verify.edits.detached import detached
 from refllm.verify.edits.everywhere import word_everywhere
 from refllm.verify.edits.expressions import alternatives
 from refllm.verify.edits.habits import habits
 from refllm.verify.edits.inlined import in_one_place
+from refllm.verify.edits.layered import scaled_by_layer
 from refllm.verify.edits.made_from import of_one_use, taken_for_what_is_made_from_it
+from refllm.verify.edits.reductions import reduced_otherwise
 from refllm.verify.edits.scaled import summands_scaled, terms_scaled
 from refllm.verify.edits.simpler import simplified
 from refllm.verify.edits.source import Changes, Habit, Source, changed, together
 from refllm.verify.edits.statements import fixed_arguments, statements_changed
 from refllm.verify.edits.unstable import unstable
+from refllm.verify.edits.within import factors_within
 
 _LAZY_ANNOTATIONS = __future__.annotations.compiler_flag
 
@@ -177,5 +181,9 @@ def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool] | H
     yield from word_everywhere(text)
     yield from terms_scaled(text)
     yield from summands_scaled(text)
+    yield from factors_within(text)
+    yield from reduced_otherwise(text)
+    yield from detached(text)
+    yield from scaled_by_layer(text)
     for line, cost in fixed_arguments(text):
         yield text.with_first_line(line), cost, False

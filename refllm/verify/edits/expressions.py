@@ -108,11 +108,19 @@ def _operations(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
         yield from _chosen(text, node)
         yield from _grouped_otherwise(text, node, OPERATORS[kind])
         yield from _without_two_terms(text, node)
+        yield from _of_one_variance(text, node)
     yield from _of_one_term(text, node)
     first = node.left
     if kind in SIGNS and isinstance(first, ast.Call) and len(first.args) == 1 and not first.keywords:
         call, argument = text.segment(first.func), text.segment(first.args[0])
         yield f"{call}({argument} {SIGNS[kind]} {tight(right)})", 1.3  # for f(a) + b
+
+
+def _of_one_variance(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:
+    """x + f(x)   becomes   (x + f(x)) / sqrt(2), whose variance is that of its terms."""
+    is_residual = isinstance(node.left, ast.Name) and isinstance(node.right, ast.Name | ast.Call)
+    if isinstance(node.op, ast.Add) and is_residual and not text.in_pullback(node):
+        yield f"({text.segment(node)}) / sqrt(2)", 1.2
 
 
 def _chosen(text: Source, node: ast.BinOp) -> Iterator[tuple[str, float]]:

@@ -11,6 +11,7 @@ from refllm.verify.edits.borders import borders_otherwise
 from refllm.verify.edits.by_name import by_name
 from refllm.verify.edits.compositions import statements
 from refllm.verify.edits.counted import both_ends, counted_elsewhere, one_place_off
+from refllm.verify.edits.counted_again import once_for_each_block
 from refllm.verify.edits.earlier import (
     before_it_is_changed,
     of_what_comes_later,
@@ -18,14 +19,16 @@ from refllm.verify.edits.earlier import (
     renewed_too_early,
 )
 from refllm.verify.edits.factors import factors_of_another_term, scaled_elsewhere
+from refllm.verify.edits.foreign import nearest_of_the_own
 from refllm.verify.edits.guarded import guarded
 from refllm.verify.edits.masks import in_one_slice, of_every_place
 from refllm.verify.edits.overwritten import overwritten_in_place
+from refllm.verify.edits.passed import scaled_on_its_way
 from refllm.verify.edits.pullbacks import taken_at_another_value
 from refllm.verify.edits.recovered import recovered_from_the_output
 from refllm.verify.edits.rounding import ranges
 from refllm.verify.edits.scaled import masks_forgotten_going_back, one_count_for_all, parts_that_go_back
-from refllm.verify.edits.siblings import filled_otherwise, repeated_in_turn, side_by_side
+from refllm.verify.edits.siblings import filled_otherwise, repeated_in_turn, side_by_side, taken_twice
 from refllm.verify.edits.skips import past_another_part
 from refllm.verify.edits.source import Habit, Source, calls_of
 from refllm.verify.edits.states import carried_on, kept_after_the_work, lost_between_turns
@@ -56,6 +59,7 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from factors_of_another_term(text, function)
     yield from side_by_side(text)
     yield from repeated_in_turn(text)
+    yield from taken_twice(text)
     yield from filled_otherwise(text)
     yield from counted_elsewhere(text)
     yield from both_ends(text)
@@ -70,6 +74,9 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from masks_forgotten_going_back(text)
     yield from one_count_for_all(text)
     yield from parts_that_go_back(text)
+    yield from scaled_on_its_way(text)
+    yield from nearest_of_the_own(text)
+    yield from once_for_each_block(text)
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------

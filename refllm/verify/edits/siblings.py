@@ -1,15 +1,17 @@
 """Two things of one kind, done otherwise: branches that follow each other and begin at the same input, entries that
-are repeated in turn and not each by itself, and what stands where there is nothing."""
+are repeated in turn and not each by itself, one of two parts taken twice, and what stands where there is nothing."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 from refllm.verify.edits.source import Habit, Source, calls_of, tight
 
 PARALLEL = "both branches begin at the same input, side by side"
+TWICE = "`{}` stands in the place of `{}` too"
+MOST = 4  # parts side by side, of which one may stand for another
 FILLED = "where zeros stand for what is not there, {} stands"
 
 
@@ -43,6 +45,18 @@ def _branch(text: Source, statement: ast.stmt) -> tuple[str, str, ast.expr | Non
     if not isinstance(first, ast.Name) or not isinstance(name, ast.Name) or text.in_pullback(statement):
         return "", "", None
     return first.id, name.id, first
+
+
+def taken_twice(text: Source) -> Iterator[Habit]:
+    """concatenate([a, b])   becomes   concatenate([a, a]): one part in the place of another of its shape."""
+    for call in calls_of(text, "concatenate", "stack"):
+        parts = call.args[0].elts if call.args and isinstance(call.args[0], ast.List) else []
+        if not 2 <= len(parts) <= MOST:
+            continue
+        for part, other in permutations(parts, 2):
+            taken, left = text.segment(other), text.segment(part)
+            said = TWICE.format(taken, left)
+            yield text.exchanged(part, taken), 1.15, text.in_pullback(part), said
 
 
 def repeated_in_turn(text: Source) -> Iterator[Habit]:

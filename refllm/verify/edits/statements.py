@@ -104,6 +104,9 @@ def fixed_arguments(text: Source) -> Iterator[tuple[str, float]]:
         yield f"return {other}({arguments})", 1.0
     for a, b in combinations(text.positional, 2):
         yield f"{a}, {b} = {b}, {a}", 1.3
+    for kind in (text.real, text.whole):
+        for a, b in combinations([name for name in text.keywords if name in kind], 2):
+            yield f"{a}, {b} = {b}, {a}", 1.0
 
 
 def _of_parts(text: Source) -> Iterator[tuple[str, float]]:

@@ -40,6 +40,16 @@ FIXED = {
     "farthest": ("128",),
     "beta1": ("0.9", "beta2"),
     "beta2": ("0.999", "beta1"),
+    "end": ("None",),
+    "uniforms": ("None",),
+    "weights": ("None",),
+    "clip": ("None",),
+    "rotation": ("None",),
+    "answer_mask": ("None",),
+    "r": ("None",),
+    "scaled": ("True", "False"),
+    "norm": ('"pre"', '"post"'),
+    "activation": ('"relu"', '"gelu_erf"', '"gelu_tanh"', '"silu"'),
 }  # fmt: skip
 # what is taken for a word of the text without further arguments, of its first argument x
 TAKEN_FOR = {
@@ -49,7 +59,7 @@ TAKEN_FOR = {
     ),
     "sum": (("sum({x}, axis=-2)", 1.1), ("sum({x}, axis=0)", 1.3), ("total({x})", 1.3)),
     "exp": (("power(2, {x})", 1.3),),
-    "log": (("log({x}) / log(2)", 1.2),),
+    "log": (("log({x}) / log(2)", 1.2), ("log({x}) / log(10)", 1.2)),
     "swap": (("reshaped({x}, -1, -2)", 1.3),),
     "flat": (("flat({x})[-1:]", 1.4),),
     "rows": (("flat({x})[-1]", 1.4), ("flat({x})[0]", 1.4), ("rows({x}) / len(flat({x}))", 1.2)),
@@ -74,7 +84,7 @@ def keyword_values(name: str, value: str) -> Iterator[str]:
     if name == "axis":
         yield from (x for x in ("-1", "-2", "-3", "0", "1") if x != value)
     elif name in FIXED:
-        yield from (x for x in FIXED[name] if x != value and x.replace(".", "").lstrip("-").isalnum())
+        yield from (x for x in FIXED[name] if x != value and x.replace(".", "").replace("_", "").strip('-"').isalnum())
 
 
 def taken_for(text: Source, name: str, arguments: list[str], keywords: list[str]) -> Iterator[tuple[str, float]]:

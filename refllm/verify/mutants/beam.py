@@ -9,6 +9,7 @@ from refllm.spec.beam_search import Text, beam_search, over, search
 from refllm.verify.mutants.bank import Edited, Edits, Patch, edit
 
 SEARCH = "texts = search(after, end=end, longest=new_tokens, beams=beams, penalty=length_penalty)"
+GIVEN = "found.append([text.tokens + [NOTHING] * (new_tokens - len(text.tokens)) for text in texts])"
 SCORES = "scores.append(stack([text.score(length_penalty) for text in texts], axis=0))"
 SCORE = "return self.sum / power(len(self.tokens), penalty)"
 BOUND = "bound = going[0].sum / power(longest, penalty)  # log P falls with every token"
@@ -70,6 +71,21 @@ MUTANTS = [
     Edited("GEN/beam-unended-unpenalised", "beam search whose texts that do not end have no length penalty",
            scored("end", "self.sum / power(len(self.tokens) if self.tokens[-1] == n else 1, α)",
                   "going[0].sum / power(longest, α)"), "https://github.com/awslabs/sockeye/issues/545"),
+    Edited("GEN/beam-length-one-less", "beam search that counts the steps before a token in its length",
+           scored("1", "self.sum / power(max(1, len(self.tokens) - n), α)",
+                  "going[0].sum / power(max(1, longest - n), α)"),
+           "https://github.com/awslabs/sockeye/issues/483"),
+    Edited("GEN/beam-length-of-the-search", "beam search whose penalty is that of its present step, not of a text's "
+           "own length",
+           edit(Text.score, SCORE, "α, steps = penalty\nreturn self.sum / power(max(steps), α)")
+           + edit(over, BOUND, "bound = going[0].sum / power(longest, penalty[0])")
+           + edit(search, SORTED, f"{SORTED}\npenalty[1].append(len(every[0].tokens))")
+           + edit(beam_search, SEARCH, "steps = [1]\n" + SEARCH.replace("=length_penalty", "=(length_penalty, steps)"),
+                  SCORES, SCORES.replace("length_penalty", "(length_penalty, steps)")),
+           "https://github.com/OpenNMT/OpenNMT-tf/pull/456"),
+    Edited("GEN/beam-end-not-given", "beam search whose texts are given without their end token",
+           edit(beam_search, GIVEN, "own = [[token for token in text.tokens if token != end] for text in texts]\n"
+                "found.append([tokens + [NOTHING] * (new_tokens - len(tokens)) for tokens in own])")),
     Edited("GEN/beam-of-logits", "beam search that adds up logits instead of log probabilities",
            edit(beam_search, AFTER, "return next_logits(p, model, [*prompt, *tokens], **reading)")),
     Edited("GEN/beam-of-probabilities", "beam search that adds up probabilities instead of their logarithms",

@@ -112,6 +112,13 @@ MUTANTS = [
            loss("y = -total(pick(s, arange(len(a)))) / len(a)")),
     Edited("CTR/back-lengths-constant", "InfoNCE whose gradient takes the lengths for constants",
            edit(direction, "return where(squares == 0, 0, (dn - n * sum(n * dn)) / size)", "return dn / size")),
+    Edited("CTR/own-batch-too", "InfoNCE with the other rows of a among the negatives",
+           edit(info_nce, S, f'{S}\nsame = one_hot(arange(len(a)), len(a))\n'
+                'own = where(same, float("-inf"), n @ swap(n) / temperature)\ns = concatenate([s, own], axis=-1)')),
+    Edited("CTR/both-batches", "InfoNCE over the rows of both batches, each with all the others as negatives",
+           edit(info_nce, S, "N, z = len(a), concatenate([n, m], axis=0)\n"
+                'own = one_hot(arange(2 * N), 2 * N)\ns = where(own, float("-inf"), z @ swap(z) / temperature)',
+                LOSS, LOSS.replace("arange(len(a))", "(arange(2 * N) + N) % (2 * N)"))),
     Edited("CTR/back-one-side", "InfoNCE with no gradient for b",
            edit(info_nce, "return n_back(ds @ m), m_back(swap(ds) @ n)", "return n_back(ds @ m), 0 * b")),
     Edited("L2/not-halved", "the L2 penalty without the factor 1/2", penalty("strength * total(w * w)")),

@@ -19,6 +19,7 @@ from refllm.spec.encoder_decoder import (
     t5_bias,
 )
 from refllm.spec.generate import translate
+from refllm.spec.layers import through
 from refllm.spec.transformer_layer import decoder_layer, encoder_layer
 from refllm.verify.mutants.bank import Edited, Edits, Patch, edit
 
@@ -48,6 +49,7 @@ CORRUPTED = "p, source=source, attention_mask=attention_mask, ids=shifted(ids, s
 COUNTED = 'y, cross_entropy_back = cross_entropy(logits, targets=where(counted, ids, -1), ignore=-1, reduction="mean")'
 ATTENDING = 'h, attend_back = residual(x, p, 1, "attention", attend, norm=norm, eps=eps)'
 READING = 'c, read_back = residual(h, p, 2, "cross_attention", read, norm=norm, eps=eps)'
+MISSING = "missing = new_tokens - len(tokens)"
 GOES_ON = "while len(tokens) < new_tokens and end not in tokens:"
 NEXT = "last = next_logits(p, encoder_decoder, [start, *tokens], **reading, config=config)"
 LAST_ALONE = "{0} if p is last or {0} is None else constant({0})"
@@ -189,8 +191,14 @@ MUTANTS = [
     Edited("DAE/counts-the-others", "denoising that counts the places that were not corrupted", counting("~counted")),
     Patch("GEN/memory-mask-forgotten", model.decode, "translating without the mask of the source", _mask_forgotten,
           "https://github.com/speechbrain/speechbrain/issues/1107"),
+    Edited("ENCDEC/memory-by-layer", "a decoder whose layers each read the encoder's layer of the same number",
+           edit(through, "x, layer_back = f(x, layer)", "x, layer_back = f(x, layer)\nx = noted(x)")
+           + edit(decoder, DECODER_LAYER, DECODER_LAYER.replace("memory,", 'of_same_number("encoder", memory),')),
+           "https://github.com/jadore801120/attention-is-all-you-need-pytorch/issues/27"),
     Edited("GEN/end-ignored", "writing that goes on behind the end token",
            edit(translate, GOES_ON, "while len(tokens) < new_tokens:")),
+    Edited("GEN/end-not-given", "writing whose end token is not given: no token and no logits stand in its place",
+           edit(translate, MISSING, f"if end in tokens:\n    tokens, seen = tokens[:-1], seen[:-1]\n{MISSING}")),
     Edited("GEN/starts-with-zero", "translating that begins with token 0 instead of the start token",
            edit(translate, NEXT, NEXT.replace("[start,", "[0,"))),
 ]

@@ -49,6 +49,14 @@ def ordered(i: int, f: int, g: int, o: int) -> Edits:
     return edit(_gates, GATES, "return sigmoid({}), sigmoid({}), tanh({}), sigmoid({})".format(*quarters))
 
 
+def peepholes(names: str, *further: str) -> Edits:
+    """The cell before the step in the sums of these gates."""
+    parts = {"i": "z[:, :N]", "f": "z[:, N : 2 * N]", "g": "z[:, 2 * N : 3 * N]", "o": "z[:, 3 * N :]"}
+    seen = ", ".join(f"{part} + cells[t]" if name in names else part for name, part in parts.items())
+    return edit(lstm, STEP, "z, N = x[:, t] @ Wx + states[t] @ Wh + b, h.shape[-1]\n"
+                f"i, f, g, o = gate = _gates(concatenate([{seen}], axis=-1))", *further)  # fmt: skip
+
+
 def cell(new: str) -> Edits:
     return edit(lstm, CELL, f"new = {new}")
 
@@ -136,6 +144,11 @@ MUTANTS = [
            edit(_gates, GATES, GATES.replace("tanh(z[:, 2 * N : 3 * N])", "z[:, 2 * N : 3 * N]"))),
     Edited("LSTM/hard-sigmoid", "an LSTM with a clipped line for the sigmoid of its gates",
            gates("where(z < -2.5, 0, where(z > 2.5, 1, 0.2 * z + 0.5))")),
+    Edited("LSTM/peepholes", "an LSTM whose gates see the cell too, as in peepholes of weight 1",
+           peepholes("if", CELL, f"{CELL}\no = sigmoid(z[:, 3 * N :] + new)\ngate = i, f, g, o")),
+    Edited("LSTM/peepholes-before", "an LSTM whose three gates see the cell before the step too",
+           peepholes("ifo")),
+    Edited("LSTM/peepholes-but-output", "an LSTM whose input and forget gates see the cell too", peepholes("if")),
     Edited("LSTM/gates-see-cell", "an LSTM whose gates look at the cell instead of the state",
            of_gates("states[t]", "cells[t]")),
     Edited("LSTM/sigmoid-overflows", "an LSTM whose sigmoid is e^x / (1 + e^x): it overflows",

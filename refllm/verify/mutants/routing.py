@@ -32,6 +32,12 @@ def balanced(new: str) -> Edits:
     return edit(load_balance, BALANCE, f"return {new}, load_balance_back")
 
 
+def variation(x: str) -> str:
+    """The squared deviation of all experts by their squared mean; 0 for nothing."""
+    apart = f"({x} - mean({x}))"
+    return f"mean({apart} * {apart}) / (mean({x}) * mean({x}) + is_zero(mean({x})))"
+
+
 def products(new: str) -> Edits:
     return edit(expert_matmul, MATMUL, f"return {new}, expert_matmul_back")
 
@@ -66,6 +72,12 @@ MUTANTS = [
            edit(load_balance, COUNTED, "counted = everywhere(chosen.shape)[..., None]")),
     Edited("MOE/balance-squared-excess", "the load balance as the squared distance from 1 / E",
            balanced("E * sum((P - 1 / E) * (P - 1 / E), keepdims=False)")),
+    Edited("MOE/balance-variation", "the load balance as the squared coefficient of variation of P",
+           balanced(f"({variation('P')})[..., 0]")),
+    Edited("MOE/balance-variation-unbiased", "the load balance as the squared coefficient of variation of P with the "
+           "variance divided by E - 1", balanced(f"({variation('P')} * E / max(1, E - 1))[..., 0]")),
+    Edited("MOE/balance-variation-of-both", "the load balance as the squared coefficients of variation of P and f",
+           balanced(f"({variation('P')} + {variation('f')})[..., 0]")),
     Edited("MOE/back-balance-none", "the load balance with no gradient",
            edit(load_balance, BALANCE_BACK, "return 0 * p")),
     Edited("MOE/back-balance-sum", "the load balance whose gradient is not divided by the tokens",
