@@ -275,7 +275,7 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
         yield from ((f"({node.id} {change})", 1.25) for change in ("- 1", "+ 1") if node.id in text.whole)
         dimensions = [name for name in text.in_scope(node) if len(name) == 1 and name.isupper()]
         for size in dimensions[:2] if node.id in text.real else ():
-            yield from ((f"({node.id} {sign} {size})", 1.3) for sign in "/*")
+            yield from ((f"({node.id} {sign} {size})", 1.31) for sign in "/*")
         for keyword in text.keywords:
             yield from ((f"((1 - {keyword}) * {node.id})", 1.4), (f"({keyword} * {node.id})", 1.5))
     if isinstance(parent, ast.Subscript) and node is parent.slice and text.in_pullback(node):
