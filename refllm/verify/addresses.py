@@ -21,6 +21,14 @@ def scatter_in_chunks(index: Array, x: Array, size: int, n: int, by: str = "plac
     return array.scatter_add(numpy.where(kept.reshape(index.shape), index, size), x, size)
 
 
+def scatter_of_one_chunk(index: Array, x: Array, size: int, n: int, which: str) -> Array:
+    """As scatter_add, but of the chunks of n places that have an index the last alone counts, or the first."""
+    chunk, at = numpy.arange(index.size) // n, numpy.minimum(index.reshape(-1), size)
+    chosen = numpy.full(size + 1, -1 if which == "last" else index.size)
+    (numpy.maximum if which == "last" else numpy.minimum).at(chosen, at, chunk)
+    return array.scatter_add(numpy.where(chosen[at] == chunk, at, size).reshape(index.shape), x, size)
+
+
 def _chunks(shape: tuple[int, ...], n: int, by: str) -> Array:
     """The number of the chunk that each place is in."""
     places = numpy.arange(int(numpy.prod(shape))).reshape(shape)
@@ -113,4 +121,5 @@ WORDS: dict[str, Any] = {
     "rows_in_bits": rows_in_bits,
     "scatter_in_bits": scatter_in_bits,
     "scatter_in_chunks": scatter_in_chunks,
+    "scatter_of_one_chunk": scatter_of_one_chunk,
 }

@@ -16,6 +16,7 @@ from refllm.verify.edits.source import Changes, Source, calls_of
 from refllm.verify.kernels.in_text import InText, Lines, OfGradient, in_text
 
 CHUNKS = (2, 4, 8, 16, 32, 64, 128, 256, 1024, 3)
+TILES = (256, 128, 64, 32, 16, 8, 512, 1024)  # of places whose sum by index is stored, not added
 BY = {"places": "places", "rows": "rows of places", "columns": "columns of places"}
 TYPES = {
     "uint16": "an unsigned 16-bit number", "int16": "a 16-bit number",
@@ -51,6 +52,13 @@ def _chunks(text: Source, *, in_pullback: bool) -> Iterator[Lines]:
                 about = f"{whose} {said} of {n:,} {words} at once, in which the last alone counts of one index"
                 new = f'scatter_in_chunks({arguments}, {n}, "{by}")'
                 yield Lines(about, "scatter-loses-those-of-one-index", text.exchanged(call, new))
+        for n in TILES:
+            for which in ("last", "first"):
+                about = (
+                    f"{whose} {said}, in which of the tiles of {n:,} places that have an index the {which} alone counts"
+                )
+                new = f'scatter_of_one_chunk({arguments}, {n}, "{which}")'
+                yield Lines(about, f"scatter-of-{which}-tile", text.exchanged(call, new))
 
 
 def _narrow(text: Source, *, in_pullback: bool) -> Iterator[Lines]:

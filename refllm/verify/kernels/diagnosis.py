@@ -23,6 +23,7 @@ from refllm.verify.kernels import axes, properties, searched
 from refllm.verify.kernels.causes import Cause, causes
 from refllm.verify.kernels.chosen import Chosen
 from refllm.verify.kernels.clock import Clock
+from refllm.verify.kernels.cut import cut
 from refllm.verify.kernels.known import Looked, Match, Operation
 from refllm.verify.kernels.looker import Looker
 from refllm.verify.kernels.matching import WAYS
@@ -56,6 +57,7 @@ class Recogniser:
         self._kept: dict[str, list[tuple[Looked, Looker]]] = {}  # small answers, for what is found later
         self._all: dict[str, list[tuple[Looked, Looker]]] = {}  # and those that are held against an edit of the text
         self._wrong: dict[str, list[Result]] = {}  # those from which such an edit is searched
+        self._cut: dict[str, list[Result]] = {}  # and these of the rows alone that are wrong
         self._waiting: dict[str, list[tuple[Looked, Looker]]] = {}  # large ones, until small ones are searched
 
     def look(self, sized: SizedCase, case: Case, response: Response, result: Result, text: judge.Text) -> None:
@@ -94,6 +96,8 @@ class Recogniser:
         if work(sized) <= searched.LARGEST and len(self._wrong.setdefault(case.operation, [])) < searched.WRONG:
             own = searched.wrong_answer(case, response, result, text, self.dtype, self.plan)
             self._wrong[case.operation] += [own] if own is not None else []
+            part = cut(own, looker.wrong) if own is not None else None
+            self._cut.setdefault(case.operation, []).extend([part] if part is not None else [])
         if waits:
             self._waiting.setdefault(case.operation, []).append((looked, looker))
         self.left -= clock.used()
@@ -146,7 +150,8 @@ class Recogniser:
                     held = (self._kept, self._waiting, self._all)
                     for each in held:
                         each[operation] = [(one, it) for one, it in each.get(operation, ()) if one.sized.id != id]
-                self._wrong[operation] = [r for r in self._wrong.get(operation, ()) if r.case.id != id]
+                for results in (self._wrong, self._cut):
+                    results[operation] = [r for r in results.get(operation, ()) if r.case.id != id]
 
     def gives(self, operation: str, cause: object) -> bool:
         """Whether what explains the tiny cases of an operation gives most of its wrong answers too, or may do so: none
@@ -165,7 +170,12 @@ class Recogniser:
             clock = Clock(self.left)
             wrong.sort(key=lambda result: sum(x.size for x in result.case.inputs.values()))
             seconds = self.left * (1 - RESERVED) * self._pace
-            edit = searched.found(wrong, known.right, self.dtype, self.plan, seconds, gradients=known.gradients)
+            cuts = self._cut.get(operation, [])
+            share = 2 if 2 * len(cuts) > len(wrong) else 1  # of the time, where most are wrong in some rows alone
+            how = {"gradients": known.gradients}
+            edit = searched.found(wrong, known.right, self.dtype, self.plan, seconds / share, **how)
+            if edit is None and share > 1:
+                edit = searched.found(cuts, (), self.dtype, self.plan, seconds / share, gradients=False)
             all_kept = self._all.get(operation, [])
             for answer, looker in all_kept if edit is not None else ():
                 answer.matches.update(looker.matches([edit] if edit is not None else []))

@@ -35,6 +35,11 @@ def of_indices() -> Iterator[tuple[str, str, Change]]:
         "whose indices are one too large",
         _whole(lambda x, case: numpy.minimum(x + 1, x.max(initial=0))),
     )
+    for n in (1024, 256, 128, 64, 32, 512, 2048, 4096):
+        words = f"whose indices are one too small where they are the first of a block of {n:,}"
+        yield "index-of-block-before", words, _whole(lambda x, _, n=n: x - ((x > 0) & (x % n == 0)))  # type: ignore[misc]
+        words = f"whose indices are one too large where they are the last of a block of {n:,}"
+        yield "index-of-block-after", words, _whole(_after_block(n))
     for chosen in ("0", "1", "the last row"):
         yield "padding-index", f"in which the row of index {chosen} gets no gradient", _unread(chosen)
 
@@ -53,6 +58,10 @@ def _whole(change: Callable[[Array, Case], Array]) -> Change:
 
 def _is_whole(x: Any) -> bool:
     return isinstance(x, numpy.ndarray) and x.dtype.kind in "iu"
+
+
+def _after_block(n: int) -> Callable[[Array, Case], Array]:
+    return lambda x, _: numpy.minimum(x + ((x >= 0) & (x % n == n - 1)), x.max(initial=0))
 
 
 def _signed(bits: int) -> Callable[[Array, Case], Array]:

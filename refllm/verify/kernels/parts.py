@@ -91,6 +91,15 @@ def _multiple(m: int) -> Part:
     return Part("padding", f"a multiple of {m:,}", size=lambda n: -(-n // m) * m)
 
 
+def _last_parts(k: int, m: int) -> Part:
+    words = f"the last {k} parts of {m:,} places{{of}} alone, each of which overwrites an older one"
+    return Part("last-parts-alone", words, lambda n: numpy.arange(max(0, -(-n // m) - k) * m, n))
+
+
+RINGS: tuple[Part, ...] = tuple(
+    _last_parts(k, m) for k in (8, 4, 2, 16) for m in (32, 64, 16, 128, 256)
+)  # sums in slots
+
 PADDED: tuple[Part, ...] = (
     Part("padding", "a power of two", size=lambda n: 1 << max(n - 1, 0).bit_length()),
     *map(_multiple, (32, 64, 1024, 128, 16, 8, 256, 512, 4)),

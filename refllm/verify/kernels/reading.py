@@ -19,7 +19,7 @@ from refllm.verify import plain
 from refllm.verify.case import Case, Response
 from refllm.verify.kernels import axes, other_numbers
 from refllm.verify.kernels.machine import UNWRITTEN
-from refllm.verify.kernels.parts import PADDED, PARTS, Part, in_parts
+from refllm.verify.kernels.parts import PADDED, PARTS, RINGS, Part, in_parts
 
 Tensors = dict[str, Array]
 
@@ -83,6 +83,7 @@ def _all(operation: str) -> Iterator[Reading | Chunks]:
         yield from (_taking(operation, letter, part) for letter in named)
         yield _of_rows(operation, None, part)
         yield from (_of_rows(operation, letter, part) for letter in named if letter == "T")
+    yield from (_of_rows(operation, None, part) for part in RINGS)
     for padded in PADDED:
         yield from (_padding(operation, letter, padded) for letter in named)
     if "T" in named and "h" in held:

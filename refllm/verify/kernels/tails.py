@@ -14,6 +14,7 @@ from refllm.backend import Array
 
 SIZES = (2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512, 1024, 2048)
 MOST = 3  # sizes that are named where several fit
+VECTOR = ("index", "element")  # what the only axis of an array is called
 ALL = "number of the whole array"  # counted through all of its axes
 Starts = Mapping[str, tuple[int, int]]
 
@@ -44,7 +45,7 @@ def words(of_cases: Sequence[Starts]) -> str:
         return ""
     given = of_cases
     alone = [{ALL: next(iter(each.values()))} if len(each) == 1 else each for each in of_cases]  # of a vector
-    vectors = all(len(each) == 1 and "index" in each for each in given)
+    vectors = all(len(each) == 1 and next(iter(each)) in VECTOR for each in given)
     for axis in (ALL,) if vectors else (*of_cases[0], ALL):
         of_cases = alone if axis == ALL else of_cases
         pairs = {each[axis] for each in of_cases if axis in each}

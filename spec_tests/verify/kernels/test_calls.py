@@ -140,6 +140,61 @@ def update_gate_lost(x: Array, h: Array, Wx: Array, Wh: Array, b: Array, c: Arra
     return y, back
 
 
+@wrong("embedding", "in which of the tiles of 32 places that have an index the last alone counts")
+def sums_of_tiles_stored(E: Array, *, ids: Array) -> Any:
+    def back(dy: Array) -> Array:
+        dE, flat, given = numpy.zeros_like(E), ids.reshape(-1), dy.reshape(-1, E.shape[-1])
+        for first in range(0, len(flat), 32):
+            tile = flat[first : first + 32]
+            for row in numpy.unique(tile):
+                dE[row] = given[first : first + 32][tile == row].sum(axis=0)
+        return dE
+
+    return E[ids], back
+
+
+@wrong("linear", "added up over the last 2 parts of 16 rows alone, each of which overwrites an older one")
+def sums_in_two_slots(x: Array, W: Array, b: Array) -> Any:
+    y, right = TEXT["linear"](x, W, b)
+
+    def back(dy: Array) -> Any:
+        slots, rows = numpy.zeros((2, len(b)), b.dtype), dy.reshape(-1, len(b))
+        for tile in range(0, len(rows), 16):
+            slots[tile // 16 % 2] = rows[tile : tile + 16].sum(axis=0)
+        return *right(dy)[:2], slots.sum(axis=0)
+
+    return y, back
+
+
+@wrong("cross_entropy", "whose indices are one too small where they are the first of a block of 32")
+def owner_of_a_border(logits: Array, *, targets: Array, ignore: int | None, reduction: str) -> Any:
+    moved = numpy.where((targets > 0) & (targets % 32 == 0) & (targets != ignore), targets - 1, targets)
+    return TEXT["cross_entropy"](logits, targets=moved, ignore=ignore, reduction=reduction)
+
+
+@wrong("attention", "come from the first 32 columns of a head, as the gradient recomputes them")
+def scores_of_32_columns(q: Array, k: Array, v: Array, *, causal: bool, allowed: Array | None) -> Any:
+    D, T, S = q.shape[-1], q.shape[-2], k.shape[-2]
+    y, _ = TEXT["attention"](q, k, v, causal=causal, allowed=allowed)
+    seen = numpy.tri(T, S, S - T, dtype=bool) if causal else numpy.ones((T, S), bool)
+    seen = seen if allowed is None else seen & allowed
+
+    def softmaxed(n: int) -> tuple[Array, Array]:
+        s = numpy.where(seen, q[..., :n] @ k[..., :n].swapaxes(-1, -2) / numpy.sqrt(D), -numpy.inf).astype(q.dtype)
+        top = s.max(axis=-1, keepdims=True)
+        return s, numpy.where(numpy.isinf(top), 0, top)
+
+    def back(dy: Array) -> Any:
+        whole, top = softmaxed(D)
+        Z = numpy.exp(whole - top).sum(axis=-1, keepdims=True)
+        P = numpy.exp(softmaxed(32)[0] - top) / numpy.where(Z == 0, 1, Z)
+        ds = P * (dy @ v.swapaxes(-1, -2) - (dy * y).sum(axis=-1, keepdims=True)) / numpy.sqrt(D)
+        dq, dk = ds @ k, ds.swapaxes(-1, -2) @ q
+        return dq.astype(q.dtype), dk.astype(q.dtype), P.swapaxes(-1, -2) @ dy
+
+    return y, back
+
+
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_share_of_some_tiles_and_a_border_of_chunks_are_named(name: str) -> None:

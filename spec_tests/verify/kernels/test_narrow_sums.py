@@ -46,7 +46,7 @@ def wide(*arrays: Array) -> list[Array]:
 def product_in_float16(x: Array) -> Any:
     y, _ = TEXT["softmax"](x)
 
-    def back(dy: Array) -> Array:
+    def back(dy: Array) -> Any:
         dot = added(numpy.moveaxis(y * dy, -1, 0), "float16", 8)
         return y * (dy - dot[..., None])
 

@@ -171,6 +171,8 @@ def test_nearly_every_edit_of_a_family_changes_an_answer() -> None:
         asked += [((q, k, v), dy, {"causal": c, "allowed": m}) for c in (True, False) for m in (None, mask, packed)]
     q, k, v, dy = (generator.normal(size=(1, 1, n, 72)) for n in (3, 1100, 1100, 3))  # for parts of up to 1,024 keys
     asked.append(((q, k, v), dy, {"causal": False, "allowed": None}))
+    q, k, v, dy = (generator.normal(size=(1, 1, 4, 260)) for _ in range(4))  # and for heads of more than 256
+    asked.append(((q, k, v), dy, {"causal": False, "allowed": None}))
     same = []
     for mistake in tiled.edits():
         if mistake.operation == "attention" and all(equal(mistake, *each) for each in asked):

@@ -16,7 +16,8 @@ from refllm.verify.kernels.tiled import backward, forward, gradients, lines, mas
 @cache
 def edits() -> tuple[Mistake, ...]:
     return (
-        *gradients.of_shared(), *masks.mistakes(), *masks.skipped(), *masks.bounded(), *masks.skipped_before_windows(),
+        *gradients.of_shared(), *backward.of_widths(),
+        *masks.mistakes(), *masks.skipped(), *masks.bounded(), *masks.skipped_before_windows(),
         *backward.mistakes(), *gradients.mistakes(), *forward.mistakes(),
     )  # fmt: skip
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from refllm.verify.kernels.bank import Mistake
-from refllm.verify.kernels.flash import backward, forward
-from refllm.verify.kernels.mistakes.attention import DELTA, DS, P_BACK
+from refllm.verify.kernels.flash import backward, forward, scores
+from refllm.verify.kernels.mistakes.attention import DELTA, DS, P_BACK, PRODUCT
 from refllm.verify.mutants.bank import Edits, edit
 
 LSE = "L[..., rows] = numpy.where(Z == 0, INFINITY, shift + numpy.log(numpy.where(Z == 0, 1, Z)))[..., 0]"
@@ -17,6 +17,17 @@ SUM = "numpy.where(L < INFINITY, numpy.exp(numpy.minimum(L, 700)), 0)"  # of the
 def mistakes() -> Iterator[Mistake]:
     for name, words, edits in (*_lse(), *_deltas(), *_score_gradients()):
         yield Mistake(f"attention/{name}", words, edits)
+
+
+def of_widths() -> Iterator[Mistake]:
+    """Scores, or products with values, of the first columns of a head, in the gradient alone."""
+    for n in (128, 64, 256, 32):
+        cut = PRODUCT.replace("rows, :]", f"rows, :{n}]").replace("keys, :]", f"keys, :{n}]")
+        words = f"attention whose scores come from the first {n} columns of a head, as the gradient recomputes them"
+        yield Mistake("attention/width-cut-in-gradient", words, edit(scores, PRODUCT, cut), within="backward")
+        cut = DP.replace("rows, :]", f"rows, :{n}]").replace("keys, :]", f"keys, :{n}]")
+        words = f"attention with a score gradient whose dy vᵀ takes the first {n} columns of a head"
+        yield Mistake("attention/score-gradient-width-cut", words, edit(backward, DP, cut))
 
 
 def _lse() -> Iterator[tuple[str, str, Edits]]:
@@ -171,11 +182,6 @@ def _score_gradients() -> Iterator[tuple[str, str, Edits]]:
             "first-dy",
             "a score gradient whose tiles of queries all read dy of the first",
             DP.replace("dy[..., rows, :]", "dy[..., : rows.stop - rows.start, :]"),
-        ),
-        (
-            "dp-of-64-columns",
-            "a score gradient whose dy vᵀ takes the first 64 columns",
-            DP.replace("rows, :]", "rows, :64]").replace("keys, :]", "keys, :64]"),
         ),
     ):
         yield f"score-gradient-{name}", words, edit(backward, DP, new)
