@@ -49,6 +49,11 @@ def mean_of_all(x: Array) -> Array:
     return 0 * x + array.total(x) / max(1, math.prod(x.shape))
 
 
+def first_of_all(x: Array) -> Array:
+    """The first number of x in the place of each."""
+    return 0 * x + x.reshape(-1)[0] if math.prod(x.shape) else x
+
+
 def in_turn(x: Array, shape: Sequence[int]) -> Array:
     """The numbers of x one after the other, and again from the first, through all places of a shape."""
     places = numpy.arange(math.prod(shape)) % max(1, math.prod(x.shape))
@@ -76,6 +81,7 @@ WORDS: dict[str, Any] = {
     "at_targets": at_targets,
     "once_for_each_block": once_for_each_block,
     "once_for_each_seen_block": once_for_each_seen_block,
+    "first_of_all": first_of_all,
     "in_turn": in_turn,
     "mean_of_all": mean_of_all,
     "scatter_last": scatter_last,

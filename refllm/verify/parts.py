@@ -76,6 +76,28 @@ def last_text(x: Array) -> Array:
     return _one_text(x, len(x) - 1)
 
 
+def mean_text(x: Array) -> Array:
+    """x as a share of the texts of a batch."""
+    return x if len(x.shape) < 3 else x / max(1, len(x))
+
+
+def of_heads_first(mask: Array | None, heads: int) -> Array | None:
+    """The mask of each text as often as there are heads, for scores that begin with the texts of the first head."""
+    return _reordered(mask, heads, lambda text, head, texts: (head * texts + text) // heads)
+
+
+def of_texts_first(mask: Array | None, heads: int) -> Array | None:
+    """The masks of all texts once for each head, for scores that begin with the heads of the first text."""
+    return _reordered(mask, heads, lambda text, head, texts: (text * heads + head) % texts)
+
+
+def _reordered(mask: Array | None, heads: int, which: Callable[[Array, Array, int], Array]) -> Array | None:
+    if mask is None or mask.ndim != 4 or mask.shape[1] != 1:
+        return mask
+    texts = len(mask)
+    return mask[:, 0][which(numpy.arange(texts)[:, None], numpy.arange(heads), texts)]
+
+
 def _one_text(x: Array, which: int) -> Array:
     chosen = numpy.arange(len(x)) == which
     return x if len(x.shape) < 3 else array.where(chosen.reshape(-1, *(1 for _ in x.shape[1:])), x, 0)
@@ -96,5 +118,8 @@ WORDS: dict[str, Any] = {
     "first_text": first_text,
     "in_slice": in_slice,
     "last_text": last_text,
+    "mean_text": mean_text,
+    "of_heads_first": of_heads_first,
+    "of_texts_first": of_texts_first,
     "separately": separately,
 }

@@ -20,6 +20,7 @@ from spec_tests.verify import (
     distorted,
     strangers_in_parts,
     strangers_of_kinds,
+    strangers_of_numbers,
     strangers_of_outputs,
     strangers_of_places,
     strangers_of_terms,
@@ -52,6 +53,7 @@ DEAR = {  # operations of many evaluations, or of a whole model; and mistakes th
 PARTS = (
     strangers_in_parts,
     strangers_of_kinds,
+    strangers_of_numbers,
     strangers_of_outputs,
     strangers_of_places,
     strangers_of_terms,

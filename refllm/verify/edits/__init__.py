@@ -34,8 +34,9 @@ from refllm.verify.edits.habits import habits
 from refllm.verify.edits.inlined import in_one_place
 from refllm.verify.edits.layered import scaled_by_layer
 from refllm.verify.edits.made_from import of_one_use, taken_for_what_is_made_from_it
+from refllm.verify.edits.masked_too import summed_with_its_factor
 from refllm.verify.edits.reductions import reduced_otherwise
-from refllm.verify.edits.scaled import summands_scaled, terms_scaled
+from refllm.verify.edits.scaled import scaled_by_numbers, summands_scaled, terms_scaled
 from refllm.verify.edits.simpler import simplified
 from refllm.verify.edits.source import Changes, Habit, Source, changed, together
 from refllm.verify.edits.statements import fixed_arguments, statements_changed
@@ -180,6 +181,8 @@ def _changes(function: FunctionType) -> Iterator[tuple[Changes, float, bool] | H
     yield from of_one_use(text)
     yield from word_everywhere(text)
     yield from terms_scaled(text)
+    yield from scaled_by_numbers(text)
+    yield from summed_with_its_factor(text)
     yield from summands_scaled(text)
     yield from factors_within(text)
     yield from reduced_otherwise(text)

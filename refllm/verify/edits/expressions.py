@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from refllm.verify.edits.rounding import rounded_otherwise
 from refllm.verify.edits.source import Source, tight, two_exchanged
@@ -13,34 +14,22 @@ from refllm.verify.edits.wrapped import is_value, wrapped
 
 OPERATORS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 SIGNS: dict[type[ast.operator], str] = {**OPERATORS, ast.MatMult: "@"}
+FLAGS = ("tied", "scaled_output", "bidirectional", "direct", "scaled_embedding")  # choices of a configuration
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 
 
 def alternatives(text: Source, node: ast.expr) -> Iterator[tuple[str, float]]:
     """What may stand in the place of an expression, and what that costs."""
-    if isinstance(node, ast.BinOp):
-        yield from _operations(text, node)
-    elif isinstance(node, ast.UnaryOp):
+    for kind, of_kind in OF_KINDS:
+        if isinstance(node, kind):
+            yield from of_kind(text, node)
+    if isinstance(node, ast.UnaryOp):
         yield text.segment(node.operand), 1
     elif isinstance(node, ast.BoolOp):
         yield from ((text.segment(value), 1) for value in node.values)
-    elif isinstance(node, ast.Compare):
-        yield from _comparisons(text, node)
     elif isinstance(node, ast.IfExp):
         yield from ((text.segment(part), 1) for part in (node.body, node.orelse))
         yield " ".join((text.segment(node.orelse), "if", text.segment(node.test), "else", text.segment(node.body))), 1.1
-    elif isinstance(node, ast.Call):
-        yield from _calls(text, node)
-    elif isinstance(node, ast.Constant):
-        yield from _constants(text, node)
-    elif isinstance(node, ast.Name):
-        yield from _names(text, node)
-    elif isinstance(node, ast.Attribute):
-        yield from _attributes(text, node)
-    elif isinstance(node, ast.Tuple):
-        yield from _tuples(text, node)
-    elif isinstance(node, ast.ListComp | ast.GeneratorExp):
-        yield from _of_some(text, node)
     yield from _with_few_digits(text, node)
     yield from rounded_otherwise(text, node)
     if is_value(text, node):
@@ -54,6 +43,16 @@ def _attributes(text: Source, node: ast.Attribute) -> Iterator[tuple[str, float]
         yield whole, 1
     elif node.attr == "size":
         yield from ((f"len({whole})", 1.1), (f"{whole}.shape[-1]", 1.15))
+
+
+def _flags(text: Source, node: ast.Subscript) -> Iterator[tuple[str, float]]:
+    """Of a configuration: the opposite of a choice, another choice, or the opposite of that."""
+    key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+    if text.segment(node.value) == "config" and key in FLAGS:
+        yield f'not config["{key}"]', 1.1
+        for other in FLAGS:
+            if other != key:
+                yield from ((f'{sign}config.get("{other}", False)', 1.2) for sign in ("", "not "))
 
 
 def _of_some(text: Source, node: ast.ListComp | ast.GeneratorExp) -> Iterator[tuple[str, float]]:
@@ -254,7 +253,17 @@ def _constants(text: Source, node: ast.Constant) -> Iterator[tuple[str, float]]:
     elif isinstance(value, int | float):
         others = [value + 1, value - 1, -value, 2 * value, 0, 1, 10 * value, value / 10]
         others += [value / 2] if isinstance(value, float) or value % 2 else [value // 2]
+        if _is_place(text, node):
+            others = [value + 1, value - 1, -value, 2 * value, 0, 1]
         yield from ((repr(x), 1.1) for x in others if x != value)
+
+
+def _is_place(text: Source, node: ast.AST) -> bool:
+    """Whether a number is an axis, or a place or a border of a list."""
+    parent = text.parents.get(node)
+    while isinstance(parent, ast.UnaryOp | ast.Tuple | ast.BinOp):
+        parent = text.parents.get(parent)
+    return isinstance(parent, ast.Subscript | ast.Slice) or (isinstance(parent, ast.keyword) and parent.arg == "axis")
 
 
 def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
@@ -282,6 +291,7 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
         yield from ((f"{node.id} {change}", 1.15) for change in ("+ 1", "- 1"))
     if node.id in _cotangents(text) and place == 1.1:
         yield f"({node.id} * 0 + 1)", 1.1
+        yield from ((f"{word}({node.id})", 1.2) for word in ("first_of_all", "mean_of_all"))
         yield from ((f"{node.id} {change}", 1.15) for change in ("/ 2", "* 2"))
     if _counts(text, node):
         yield from ((f"{node.id} {change}", 1.1) for change in ("+ 1", "- 1", "+ 2", "- 2", "// 2", "* 2"))
@@ -316,3 +326,17 @@ def _counts(text: Source, node: ast.AST) -> bool:
         return isinstance(parent.func, ast.Name) and parent.func.id in ("arange", "range", "ratio", "power")
     words = [x for x in ast.walk(parent) if isinstance(x, ast.Constant) and isinstance(x.value, str)] if parent else []
     return isinstance(parent, ast.Slice | ast.Compare) and not words
+
+
+OF_KINDS: tuple[tuple[type[ast.expr], Callable[[Source, Any], Iterator[tuple[str, float]]]], ...] = (
+    (ast.BinOp, _operations),
+    (ast.Compare, _comparisons),
+    (ast.Call, _calls),
+    (ast.Constant, _constants),
+    (ast.Name, _names),
+    (ast.Attribute, _attributes),
+    (ast.Subscript, _flags),
+    (ast.Tuple, _tuples),
+    (ast.ListComp, _of_some),
+    (ast.GeneratorExp, _of_some),
+)

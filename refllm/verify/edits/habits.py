@@ -21,7 +21,10 @@ from refllm.verify.edits.earlier import (
 from refllm.verify.edits.factors import factors_of_another_term, scaled_elsewhere
 from refllm.verify.edits.foreign import nearest_of_the_own
 from refllm.verify.edits.guarded import guarded
+from refllm.verify.edits.hoisted import done_once
+from refllm.verify.edits.masked_too import masked_too
 from refllm.verify.edits.masks import in_one_slice, of_every_place
+from refllm.verify.edits.of_callees import taken_unfinished
 from refllm.verify.edits.overwritten import overwritten_in_place
 from refllm.verify.edits.passed import scaled_on_its_way
 from refllm.verify.edits.pullbacks import taken_at_another_value
@@ -35,6 +38,7 @@ from refllm.verify.edits.states import carried_on, kept_after_the_work, lost_bet
 
 OVER_ROWS = ("rows", "flat", "scatter_add", "sum", "total")  # words that add up over the texts of a batch
 UNMASKED = "the pullback goes through a padded step as if it had been taken"
+OTHER_HEADS = "texts and heads are counted in another order in the mask than in the scores"
 MEANS = "the mean over the texts of each text's own mean, not the mean over all places"
 PLACED = "what is counted is counted after the filter: of the tokens that found a place alone"
 
@@ -77,6 +81,10 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from scaled_on_its_way(text)
     yield from nearest_of_the_own(text)
     yield from once_for_each_block(text)
+    yield from done_once(text)
+    yield from masked_too(text)
+    yield from _mask_of_other_heads(text)
+    yield from taken_unfinished(text, function)
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------
@@ -110,6 +118,8 @@ def _of_one_text(text: Source) -> Iterator[Habit]:
                 for which in ("first", "last"):
                     said = f"the gradient is that of the {which} text of the batch alone, not the sum over all"
                     yield text.exchanged(argument, f"{which}_text({argument.id})"), 1.1, True, said
+                said = "the gradient is the mean over the texts of the batch, not the sum over all"
+                yield text.exchanged(argument, f"mean_text({argument.id})"), 1.15, True, said
 
 
 def _of_each_text(text: Source) -> Iterator[Habit]:
@@ -127,6 +137,13 @@ def _gives_a_mean(text: Source) -> bool:
     """Whether a function returns a sum over all places by their number."""
     found = [node for node in text.returned() if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)]
     return any("total(" in text.segment(node.left) for node in found)
+
+
+def _mask_of_other_heads(text: Source) -> Iterator[Habit]:
+    """The mask of every text in turn, where heads stand before the texts, or the texts before the heads."""
+    if "heads" in text.keywords and "attention_mask" in text.keywords:
+        for word in ("of_heads_first", "of_texts_first"):
+            yield text.with_first_line(f"attention_mask = {word}(attention_mask, heads)"), 1.1, False, OTHER_HEADS
 
 
 # --- masks of steps --------------------------------------------------------------------------------------------------

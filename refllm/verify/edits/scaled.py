@@ -10,7 +10,23 @@ from refllm.verify.edits.source import Changes, Habit, Source, calls_of, tight
 
 OF_SUMS = ("sum", "rows", "total", "mean")
 UNMASKED = "the gradient also goes to places that `{}` leaves out"
+OVER_ALL = "the sum over all stands for `{}`, the sum of each"
 ONE_FOR_ALL = "the mean of `{}` over all stands for that of each"
+
+
+def scaled_by_numbers(text: Source) -> Iterator[tuple[Changes, float, bool]]:
+    """dB = scale * u   becomes   dB = scale * u * scale: a number of the text once more, or once too few."""
+    numbers = text.numbers()
+    real = [f"(1 - {name})" for name in numbers if name in text.real]
+    for node in text.expressions() if numbers else ():
+        parent = text.parents.get(node)
+        is_gradient = isinstance(parent, ast.Assign) and text.in_pullback(node)
+        if isinstance(node, ast.Tuple) or not (is_gradient or node in text.returned()):
+            continue
+        for name in (*numbers, *real):
+            words = tight(text.segment(node))
+            yield text.exchanged(node, f"{words} * {name}"), 1.3, text.in_pullback(node)
+            yield text.exchanged(node, f"{words} / {name}"), 1.35, text.in_pullback(node)
 
 
 def terms_scaled(text: Source) -> Iterator[tuple[Changes, float, bool]]:
@@ -106,3 +122,5 @@ def one_count_for_all(text: Source) -> Iterator[Habit]:
         if isinstance(node, ast.Call) and counts and [k.arg for k in node.keywords] == ["axis"]:
             words = text.segment(node)
             yield text.exchanged(node, f"mean_of_all({words})"), 1.2, text.in_pullback(node), ONE_FOR_ALL.format(words)
+            everything = f"{text.segment(node.func)}()"
+            yield text.exchanged(node, everything), 1.1, text.in_pullback(node), OVER_ALL.format(words)

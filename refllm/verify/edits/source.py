@@ -153,6 +153,17 @@ class Source:
             )
         )
 
+    def numbers(self) -> list[str]:
+        """The names of single numbers: of arguments, and of what is computed from these and from shapes alone."""
+        known = [name for name in (*self.keywords, *self.positional) if name in self.real]
+        for node in self.body():
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                shapes = re.sub(r"\b\w+\.shape\[[^]]*\]|\blen\(\w+\)", "1", self.segment(node.value))
+                names = set(re.findall(r"\b[^\W\d]\w*", shapes))
+                if names <= {*known, *self.whole, *self.sizes(), "sqrt", "ratio", "max", "min", "log", "pi"}:
+                    known.append(node.targets[0].id)
+        return known
+
     def returned(self) -> list[ast.expr]:
         """What the function and its pullback return: each value, and each of several."""
         found: list[ast.expr] = []

@@ -89,6 +89,10 @@ MUTANTS = [
     Edited("ATT-MASK/after-softmax", "attention with the mask applied after the softmax",
            weights(f"where({FORBIDDEN}, 0, softmax(q @ swap(k) / sqrt(D))[0])"),
            G + "huggingface/pytorch-image-models/pull/2236"),
+    Edited("ATT-MASK/allowed-multiplied", "attention whose weights are multiplied by `allowed` after the softmax, and "
+           "are no longer 1 together",
+           edit(attention, ALLOWED, "pass", WEIGHTS, "P, softmax_back = softmax(s)\n"
+                "P = P if attention_mask is None else where(attention_mask, P, 0)")),
     Edited("ATT-MASK/zero-scores", "attention with forbidden scores set to 0 instead of -infinity",
            weights(f"softmax(where({FORBIDDEN}, 0, s))[0]")),
     Edited("ATT-MASK/added", "attention with the boolean mask added to the scores, as 0 and 1",

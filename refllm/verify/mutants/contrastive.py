@@ -52,6 +52,14 @@ MUTANTS = [
            smoothed(f"(1 - smoothing) * {TOLD} + smoothing / max(1, V - 1) * ({EVERY} - {TOLD})")),
     Edited("CE/smoothed-too-much", "label smoothing with eps/(V - 1) for every class",
            smoothed(f"(1 - smoothing) * {TOLD} + smoothing / max(1, V - 1) * {EVERY}")),
+    Edited("CE/smoothed-uniform-over-all", "label smoothing whose uniform part is divided by all places, ignored ones "
+           "too, and its other part by those that count",
+           edit(smoothed_cross_entropy, REDUCED,
+                "told, _ = reduced(where(counted, -(1 - smoothing) * pick(log_p, index), 0), reduction, "
+                "int(counted.sum()))\n"
+                "every, _ = reduced(where(counted, -smoothing * mean(where(nothing, 0, log_p))[..., 0], 0), reduction, "
+                "losses.size)\ny = told + every"),
+           "https://github.com/pytorch/pytorch/pull/69511"),
     Edited("CE/smoothed-others-but-one", "label smoothing by eps/(V - 2) to the other classes, as if one were padding",
            smoothed(f"(1 - smoothing) * {TOLD} + smoothing / max(1, V - 2) * ({EVERY} - {TOLD})"),
            "https://github.com/OpenNMT/OpenNMT-py/issues/1463"),
@@ -89,6 +97,12 @@ MUTANTS = [
     Edited("CTR/no-temperature", "InfoNCE without the temperature", similarity("n @ swap(m)")),
     Edited("CTR/temperature-multiplied", "InfoNCE with the similarity multiplied by the temperature",
            similarity("n @ swap(m) * temperature")),
+    Edited("CTR/temperature-of-negatives", "InfoNCE that divides the negatives alone by the temperature, not the "
+           "positives",
+           similarity("where(one_hot(arange(len(a)), len(a)), n @ swap(m), n @ swap(m) / temperature)"),
+           "https://github.com/RElbers/info-nce-pytorch/issues/17"),
+    Edited("CTR/temperature-of-positives", "InfoNCE that divides the positives alone by the temperature",
+           similarity("where(one_hot(arange(len(a)), len(a)), n @ swap(m) / temperature, n @ swap(m))")),
     Edited("CTR/temperature-root", "InfoNCE divided by the root of the temperature",
            similarity("n @ swap(m) / sqrt(temperature)")),
     Edited("CTR/not-normalised", "InfoNCE of products, not of cosines", edit(info_nce, DIRECTIONS, "n, m = a, b")),

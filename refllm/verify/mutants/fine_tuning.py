@@ -119,6 +119,16 @@ MUTANTS = [
                 "s = spread(top(largest), largest.shape) / LARGEST + is_zero(largest)")),
     Edited("COMPRESS/int8-signed-largest", "8-bit weights whose scale is the largest weight, not the largest size",
            edit(quantised, LARGEST, "largest = top(swap(W))[:, 0]")),
+    Edited("COMPRESS/int8-signed-largest-cut-off", "8-bit weights whose scale is the largest weight, not the largest "
+           "size, cut off at -127 and 127",
+           edit(quantised, LARGEST, "largest = top(swap(W))[:, 0]",
+                "return nearest(W / s), s", "q = nearest(W / s)\n"
+                "return where(q > 127, 127, where(q < -127, -127, q)), s"),
+           "https://github.com/siliconflow/onediff/pull/893"),
+    *(Edited(f"COMPRESS/int8-at-least-{small}", f"8-bit weights with max|W| of at least {small}",
+             edit(quantised, "s = largest / LARGEST + is_zero(largest)",
+                  f"s = where(largest < {small}, {small}, largest) / LARGEST"))
+      for small in ("1e-5", "1e-8", "1e-12")),
     Edited("COMPRESS/int8-zeros", "8-bit weights with 0 / 0 in a channel of zeros",
            edit(quantised, "s = largest / LARGEST + is_zero(largest)", "s = largest / LARGEST")),
     Edited("COMPRESS/int8-small-eps", "8-bit weights with a scale of at least 1e-5",

@@ -21,6 +21,11 @@ G = "https://github.com/"
 MUTANTS = [
     Edited("LN/eps-outside", "layer norm with eps added to the deviation, outside the root",
            edit(layer_norm, R, "r = 1 / (mean(c * c) ** 0.5 + eps)")),
+    Edited("LN/post-second-residual-of-the-sum", "post-norm whose second residual adds the sum before the first norm",
+           edit(transformer_layer, FEED,
+                'y, feed_back = residual(h, p, 2, "feed_forward", feed, norm=norm, eps=eps)\n'
+                'if norm == "post":\n    first = x + attend(x, p["attention"])[0]\n'
+                '    y = normalised(first + feed(h, p["feed_forward"])[0], p["norm2"], eps=eps)[0]')),
     Edited("LN/no-eps", "layer norm without eps", edit(layer_norm, R, "r = 1 / sqrt(mean(c * c))")),
     Edited("LN/eps-squared", "layer norm with eps² inside the root",
            edit(layer_norm, R, "r = 1 / sqrt(mean(c * c) + eps * eps)")),

@@ -218,6 +218,16 @@ def generate() -> list[Case]:
             uniforms=[0.1875, 0.5625, 0.75, 0.9375],
             cache=True,
         ),
+        going_on(
+            "top-p-after-temperature",
+            "the shortest prefix that reaches a half, of the distribution that temperature 2 has left",
+            4,
+            "GEN/sampled 48",
+            untied,
+            temperature=2.0,
+            top_p=0.5,
+            uniforms=[0.5625, 0.8125, 0.9375, 0.6875],
+        ),
     ]
 
 
@@ -240,6 +250,12 @@ def sample() -> list[Case]:
         ),
         case(
             "uniform-zero", "u = 0 takes the first token that is possible at all", [[-1000.0, 0.0, 1.0]], [0.0], top_k=2
+        ),
+        case(
+            "first-impossible",
+            "u = 0 where a filter has taken the first token out: the first that is left, not the first of all",
+            [[-np.inf, 0.0, 1.0]],
+            [0.0],
         ),
         case(
             "temperature",
