@@ -121,7 +121,8 @@ def of_draw(
         found += gaps(mpf(number(top_p)), sums[:-1]) + gaps(p[count - 1], p)
         kept, p = kept[:count], [x / sums[count - 1] for x in p[:count]]
     by_number = sorted(range(len(kept)), key=kept.__getitem__)
-    return found + [abs(s - mpf(uniform)) for s in running([p[n] for n in by_number])]
+    sums = running([p[n] for n in by_number])  # of what is impossible: 0 in every precision
+    return found + [abs(s - mpf(uniform)) for s in sums if s > 0 or uniform > 0]
 
 
 def by_size(tokens: Iterable[int], z: Any, ties: str) -> list[int]:

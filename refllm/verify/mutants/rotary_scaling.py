@@ -95,8 +95,8 @@ LONGER = [
            ntk("trained_frequencies(width, base * power(factor, ratio(width - 2, width)))")),
     Edited("ROPE-SCALE/ntk-pairs", "NTK-aware frequencies with the number of pairs for D in the exponent",
            ntk("trained_frequencies(width, base * power(factor, ratio(width // 2, max(1, width // 2 - 2))))")),
-    Edited("ROPE-SCALE/ntk-dynamic", "NTK-aware frequencies whose base is stretched by factor² - (factor - 1), the rule "
-           "of the dynamic form for a text as long as the factor allows, where the factor itself should stand",
+    Edited("ROPE-SCALE/ntk-dynamic", "NTK-aware frequencies whose base is stretched by factor² - (factor - 1), the "
+           "rule of the dynamic form for a text as long as the factor allows, where the factor itself should stand",
            ntk("trained_frequencies(width, base * power(factor * factor - (factor - 1), ratio(width, width - 2)))"),
            G + "vllm-project/vllm/issues/41236"),
     Edited("ROPE-SCALE/ntk-divided-too", "NTK-aware frequencies that are divided by the factor too",

@@ -222,7 +222,7 @@ def generate() -> list[Case]:
             "top-p-after-temperature",
             "the shortest prefix that reaches a half, of the distribution that temperature 2 has left",
             4,
-            "GEN/sampled 48",
+            "GEN/sampled 184",
             untied,
             temperature=2.0,
             top_p=0.5,
