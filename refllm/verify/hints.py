@@ -19,13 +19,16 @@ SLACK = 64  # roundings of the largest number that a common factor or a common d
 
 def without_numbers(case: Case, response: Response, dtype: str) -> list[str]:
     """A line for every output that is zero because the squares of the inputs are beyond the dtype: x / inf."""
-    sizes = [float(abs(x).max(initial=0)) for x in case.inputs.values() if x.dtype.kind == "f"]
+    finite = [x[numpy.isfinite(x)] for x in case.inputs.values() if x.dtype.kind == "f"]
+    sizes = [float(abs(x).max(initial=0)) for x in finite]
     if max(sizes, default=0.0) ** 2 <= LARGEST[dtype]:
         return []
     lines = []
     for name, truth in case.outputs.items():
         y = response.outputs.get(name)
-        if isinstance(y, numpy.ndarray) and y.shape == truth.value.shape and truth.value.any() and not y.any():
+        if not isinstance(y, numpy.ndarray) or truth.value.dtype.kind != "f":
+            continue
+        if y.shape == truth.value.shape and truth.value.any() and not y.any():
             lines.append(f"output {name} is zero as x / inf is: the squares of the inputs overflow in {dtype}")
     return lines
 
