@@ -283,7 +283,8 @@ def _names(text: Source, node: ast.Name) -> Iterator[tuple[str, float]]:
     if isinstance(parent, ast.BinOp):
         yield from ((f"({node.id} {change})", 1.25) for change in ("- 1", "+ 1") if node.id in text.whole)
         dimensions = [name for name in text.in_scope(node) if len(name) == 1 and name.isupper()]
-        for size in dimensions[:2] if node.id in text.real else ():
+        sizes = dimensions[:2] or [f"{array}.shape[-1]" for array in text.arrays[:1]]
+        for size in sizes if node.id in text.real else ():
             yield from ((f"({node.id} {sign} {size})", 1.31) for sign in "/*")
         for keyword in text.keywords:
             yield from ((f"((1 - {keyword}) * {node.id})", 1.4), (f"({keyword} * {node.id})", 1.5))

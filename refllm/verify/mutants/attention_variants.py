@@ -89,7 +89,7 @@ PACKED = [
            edit(packed_attention, PAST, "past = keys + key_first <= queries + first")),
     Edited("PACK/query-borders", "packed documents with the borders of the queries for the keys too",
            edit(packed_attention, "T, S = q.shape[-2], k.shape[-2]",
-                "T, S = q.shape[-2], k.shape[-2]\nkey_borders = borders")),
+                "T, S = q.shape[-2], k.shape[-2]\nkey_borders = borders.clip(0, S)")),
     Edited("PACK/last-missing", "packed documents without the last one: the last border is not the end of one",
            edit(packed_attention,
                 "for (first, end), (key_first, key_end) in zip(pairwise(borders), pairwise(key_borders), strict=True):",

@@ -37,7 +37,7 @@ MUTANTS = [
            G + "meta-pytorch/torchtune/issues/2010"),
     Edited("ADAMW/warmup-times-cosine", "a warm-up that is multiplied by a cosine which has run from the first step on",
            edit(warmup_cosine, f"if step < warmup:\n    {UP}",
-                "share = (1 + cos(pi() * ratio(min(step, total), total))) / 2\n"
+                "share = (1 + cos(pi() * ratio(min(step, total), max(1, total)))) / 2\n"
                 "share = min_lr + (max_lr - min_lr) * share\n"
                 "return share * ratio(step, warmup) if step < warmup else share"),
            G + "facebookresearch/fairchem/pull/1967"),
