@@ -60,6 +60,12 @@ def in_turn(x: Array, shape: Sequence[int]) -> Array:
     return x.reshape(-1)[places].reshape(*shape)
 
 
+def in_parts(x: Array, order: Sequence[int]) -> Array:
+    """x, cut into parts side by side, each of which is the part of that number."""
+    n = x.shape[-1] // len(order)
+    return array.concatenate([x[..., n * part : n * (part + 1)] for part in order], axis=-1)
+
+
 def at_targets(targets: Array, x: Array, other: Array) -> Array:
     """x at the target of every row, and the other elsewhere."""
     return array.where(array.one_hot(targets, x.shape[-1]), x, other)
@@ -82,6 +88,7 @@ WORDS: dict[str, Any] = {
     "once_for_each_block": once_for_each_block,
     "once_for_each_seen_block": once_for_each_seen_block,
     "first_of_all": first_of_all,
+    "in_parts": in_parts,
     "in_turn": in_turn,
     "mean_of_all": mean_of_all,
     "scatter_last": scatter_last,

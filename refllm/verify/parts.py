@@ -55,11 +55,43 @@ def _mean_of_texts(f: Callable[..., Any], asked: Callable[[dict[str, Any]], bool
     return of_texts
 
 
+def by_chunks(f: Callable[..., Any], size: int, *, alike: bool) -> Callable[..., Any]:
+    """The mean of what an operation gives for chunks of so many rows, where it is meant for all: a chunk counts by its
+    rows, or all chunks are alike."""
+    f = OPERATIONS.get(f.__name__, f)
+
+    def of_chunks(x: Array, **keywords: Any) -> Any:
+        rows = x.reshape(-1, x.shape[-1]) if len(x.shape) > 1 else x
+        count = len(rows)
+        if len(x.shape) < 2 or count <= size or keywords.get("reduction", "mean") != "mean":
+            return f(x, **keywords)
+        parts = [slice(n, min(n + size, count)) for n in range(0, count, size)]
+        flat = {
+            k: v.reshape(-1) if isinstance(v, numpy.ndarray) and v.size == count else v for k, v in keywords.items()
+        }
+        given = [{k: v[part] if isinstance(v, numpy.ndarray) else v for k, v in flat.items()} for part in parts]
+        found = [f(rows[part], **each) for part, each in zip(parts, given, strict=True)]
+        weights = [1 / len(parts) if alike else (part.stop - part.start) / count for part in parts]
+        values = array.stack([weight * value for weight, (value, _) in zip(weights, found, strict=True)], axis=0)
+
+        def of_chunks_back(dy: Array) -> Array:
+            shares = [back(dy * weight) for weight, (_, back) in zip(weights, found, strict=True)]
+            return array.concatenate(shares, axis=0).reshape(x.shape)
+
+        return array.total(values), of_chunks_back
+
+    return of_chunks
+
+
 def _counts(text: dict[str, Any]) -> bool:
     """Whether a text has a place that counts: a target that is not ignored, a token that is there."""
     targets, ignore, mask = text.get("targets"), text.get("ignore"), text.get("token_mask")
     has_target = targets is None or ignore is None or bool((targets != ignore).any())
     return has_target and (mask is None or bool(mask.any()))
+
+
+def _of_rows(x: Any, part: slice) -> Any:
+    return x[part] if isinstance(x, numpy.ndarray) else x
 
 
 def _of_text(x: Any, b: int) -> Any:
@@ -113,6 +145,7 @@ def in_slice(mask: Array, x: Array, axis: int, place: int) -> Array:
 
 
 WORDS: dict[str, Any] = {
+    "by_chunks": by_chunks,
     "by_text": by_text,
     "by_text_with_any": by_text_with_any,
     "first_text": first_text,

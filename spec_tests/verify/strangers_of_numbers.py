@@ -119,3 +119,37 @@ def norm_whose_bias_has_the_mean_of_the_texts(x: Array, g: Array, b: Array, *, e
 @stranger("llama3_frequencies", "factor = 8.0")
 def frequencies_for_one_factor(**how: Any) -> Any:
     return _right("llama3_frequencies")(**{**how, "factor": 8.0})
+
+
+@stranger("cross_entropy", "by_chunks(cross_entropy, 3, alike=False)")
+def loss_of_chunks_of_three_weighed_by_their_rows(logits: Array, **how: Any) -> Any:
+    whole, rows = _right("cross_entropy"), _rows(logits)
+    if how["reduction"] != "mean" or len(rows) <= 3:
+        return whole(logits, **how)
+    targets, cuts = how["targets"].reshape(-1), range(0, len(rows), 3)
+    each = [whole(rows[n : n + 3], **{**how, "targets": targets[n : n + 3]}) for n in cuts]
+    shares = [len(rows[n : n + 3]) / len(rows) for n in cuts]
+
+    def back(dy: Array) -> Array:
+        return np.concatenate([b(dy * w) for w, (_, b) in zip(shares, each, strict=True)]).reshape(logits.shape)
+
+    return sum(w * y for w, (y, _) in zip(shares, each, strict=True)), back
+
+
+@stranger("gru_reset_before", "in_parts(db, (1, 0, 2))")
+def gru_whose_bias_has_its_gates_exchanged(x: Array, *given: Any, **how: Any) -> Any:
+    y, back = _right("gru_reset_before")(x, *given, token_mask=how["valid"])
+
+    def other(dy: Array) -> Any:
+        *rest, db = back(dy)
+        r, z, n = np.split(db, 3)
+        return *rest, np.concatenate([z, r, n])
+
+    return y, other
+
+
+@stranger("normed_attention", "(eps / x.shape[-1])")
+def norms_of_queries_and_keys_by_their_lengths(q: Array, k: Array, v: Array, *given: Any, **how: Any) -> Any:
+    eps = how.pop("eps") / q.shape[-1]
+    how["attention_mask"] = how.pop("allowed", None)
+    return _right("normed_attention")(q, k, v, *given, eps=eps, **how)

@@ -7,6 +7,7 @@ import ast
 from collections.abc import Iterator
 from types import FunctionType
 
+from refllm.verify.edits.blocks import parts_for_others
 from refllm.verify.edits.borders import borders_otherwise
 from refllm.verify.edits.by_name import by_name
 from refllm.verify.edits.compositions import statements
@@ -39,6 +40,8 @@ from refllm.verify.edits.states import carried_on, kept_after_the_work, lost_bet
 OVER_ROWS = ("rows", "flat", "scatter_add", "sum", "total")  # words that add up over the texts of a batch
 UNMASKED = "the pullback goes through a padded step as if it had been taken"
 OTHER_HEADS = "texts and heads are counted in another order in the mask than in the scores"
+OF_CHUNKS = "the mean of the means of chunks of {} rows, {}, not the mean over all that count"
+CHUNKS = (1, 2, 3, 4, 8)
 MEANS = "the mean over the texts of each text's own mean, not the mean over all places"
 PLACED = "what is counted is counted after the filter: of the tokens that found a place alone"
 
@@ -82,6 +85,7 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from nearest_of_the_own(text)
     yield from once_for_each_block(text)
     yield from done_once(text)
+    yield from parts_for_others(text)
     yield from masked_too(text)
     yield from _mask_of_other_heads(text)
     yield from taken_unfinished(text, function)
@@ -131,6 +135,11 @@ def _of_each_text(text: Source) -> Iterator[Habit]:
     for word, cost in (("by_text", 1.1), ("by_text_with_any", 1.12)):
         line = f"return {word}({name})({arguments[0]}{keywords})"
         yield text.with_first_line(line), cost, False, MEANS
+    for size in CHUNKS:
+        for alike in (False, True):
+            line = f"return by_chunks({name}, {size}, alike={alike})({arguments[0]}{keywords})"
+            weight = "each as heavy as the next" if alike else "each by the number of its rows"
+            yield text.with_first_line(line), 1.2, False, OF_CHUNKS.format(size, weight)
 
 
 def _gives_a_mean(text: Source) -> bool:
