@@ -25,7 +25,13 @@ def reach(case: Case, function: FunctionType, *, values: bool) -> frozenset[str]
     after = plain.answer(case, "float64", {function: changed}, traced=False, values=values)
     if before is None or after is None or (calls and not numbers):  # ids and masks alone cannot be changed by a factor
         return None
-    return differing(before, after, values=values)
+    return differing(before, after, values=values) | _of_zeros(before, values=values)
+
+
+def _of_zeros(response: Response, *, values: bool) -> frozenset[str]:
+    """What a factor does not change, whoever makes it: zeros throughout."""
+    held = response.outputs if values else response.gradients or {}
+    return frozenset(name for name, x in held.items() if isinstance(x, numpy.ndarray) and x.size and not x.any())
 
 
 def differing(one: Response, other: Response, *, values: bool) -> frozenset[str]:
