@@ -17,6 +17,8 @@ from refllm.verify.kernels.branches import branches, branches_of_gradients
 from refllm.verify.kernels.calls import calls_of_gradients, calls_of_values
 from refllm.verify.kernels.carried import carried
 from refllm.verify.kernels.formulas import formulas
+from refllm.verify.kernels.grouped import grouped
+from refllm.verify.kernels.inner import inner
 from refllm.verify.kernels.means import means
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.kernels.narrow_sums import narrow_sums, overflows
@@ -166,6 +168,7 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from _of_nan(of_loops, [m for m in families if _is_of(m, operation)])
     yield from segments(operation)
     yield from slots(operation)
+    yield from grouped(operation)
     yield from shares(operation)
     yield from map(OfBank, rounds(operation))
     yield from overwritten(operation)
@@ -184,6 +187,7 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from addressed.narrow(operation)
     yield from formulas(operation)
     yield from siblings(operation)
+    yield from inner(operation)
     yield from table_rows(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
     yield from (OfBank(m, of_digits=True) for mistake in of_loops for m in with_other_types(mistake))
