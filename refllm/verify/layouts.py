@@ -62,6 +62,17 @@ def laid_out(x: Any, layout: str) -> Any:
     return LAYOUTS[layout][0](x)
 
 
+def read_as_contiguous(x: Array, layout: str) -> Array | None:
+    """The numbers that lie behind each other in memory where such an array begins: what it is to who ignores strides.
+    None where the memory ends before."""
+    root = placed = laid_out(x, layout)
+    while isinstance(root.base, numpy.ndarray):
+        root = root.base
+    first = (placed.ctypes.data - root.ctypes.data) // max(1, x.itemsize)
+    found = root.ravel(order="K")[first : first + x.size]
+    return found.reshape(x.shape) if found.size == x.size else None
+
+
 def _filler(x: Array) -> Array:
     if x.dtype.kind == "f":
         return numpy.full(x.shape, numpy.nan, x.dtype)

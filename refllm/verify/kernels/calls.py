@@ -26,6 +26,8 @@ KINDS = (
      "2 * {x} - first_alone({x}, {n})", CHUNKS),
     ("tail-twice", "with the columns after whole parts of {n} counted twice",
      "2 * {x} - without_tail({x}, {n})", LANES),
+    ("moved-tail-twice", "with a last part of {n} columns that is moved back so that it is whole, "
+     "and counts again what is in the one before", "with_stale_tail({x}, {n})", CHUNKS),
 )  # fmt: skip
 
 

@@ -23,10 +23,12 @@ from refllm.verify.kernels.means import means
 from refllm.verify.kernels.mistakes import MISTAKES
 from refllm.verify.kernels.narrow_sums import narrow_sums, overflows
 from refllm.verify.kernels.overwritten import overwritten
+from refllm.verify.kernels.packed_masks import saved_signs
 from refllm.verify.kernels.partial_products import parts_of_products, tails_of_products
 from refllm.verify.kernels.partial_sums import partial_sums, partial_sums_of_gradients
 from refllm.verify.kernels.reading import readings, shares
 from refllm.verify.kernels.rounded import roundings
+from refllm.verify.kernels.rounded_up import pairs
 from refllm.verify.kernels.rounds import rounds
 from refllm.verify.kernels.segments import segments
 from refllm.verify.kernels.siblings import siblings
@@ -169,6 +171,7 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from segments(operation)
     yield from slots(operation)
     yield from grouped(operation)
+    yield from pairs(operation)
     yield from shares(operation)
     yield from map(OfBank, rounds(operation))
     yield from overwritten(operation)
@@ -188,6 +191,7 @@ def _all(operation: str) -> Iterator[Cause]:
     yield from formulas(operation)
     yield from siblings(operation)
     yield from inner(operation)
+    yield from saved_signs(operation)
     yield from table_rows(operation)
     yield from (OfBank(m, of_digits=OfBank(m).narrows) for mistake in own for m in with_other_numbers(mistake))
     yield from (OfBank(m, of_digits=True) for mistake in of_loops for m in with_other_types(mistake))

@@ -16,9 +16,10 @@ import numpy
 
 from refllm.backend import Array
 from refllm.verify.case import Case
-from refllm.verify.kernels import cached_keys
+from refllm.verify.kernels import cached_keys, packed_masks
 from refllm.verify.kernels.machine import narrow
 from refllm.verify.kernels.other_indices import Change, of_indices
+from refllm.verify.kernels.rounded_up import of_counts
 
 SMALLEST = 2.0**-126  # normal numbers of float32 begin here
 LOG2_E = math.log2(math.e)
@@ -37,6 +38,7 @@ def changes() -> Iterator[tuple[str, str, Change]]:
     yield from _of_biases()
     yield from _of_steps()
     yield from _of_keywords()
+    yield from of_counts()
     yield from of_indices()
     yield from _of_masks()
     yield from _of_heads()
@@ -246,6 +248,8 @@ def _of_masks() -> Iterator[tuple[str, str, Change]]:
             masks(_without_padding(multiple)),
         )
         yield "mask-as-if-padded", f"whose mask is read as if it had {padded}", masks(_as_if_padded(multiple))
+    for name, words, change in packed_masks.masks():
+        yield f"mask-{name}", f"whose mask {words}", masks(change)
     yield "mask-one-on", "whose mask is read one place on", masks(lambda x: numpy.roll(x, -1, axis=-1))
 
 

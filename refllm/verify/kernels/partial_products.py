@@ -25,6 +25,8 @@ OTHERS = (
     ("first-alone", "of the first {n} terms alone", "first_alone({x}, {n})", LIMITS),
     ("last-part-lost", "without its last part of {n} terms, whole or not", "without_last_part({x}, {n})", CHUNKS),
     ("last-part-alone", "of the last part of {n} terms alone", "last_part_alone({x}, {n})", CHUNKS),
+    ("moved-tail-twice", "with a last part of {n} terms that is moved back so that it is whole, "
+     "and counts again what is in the one before", "with_stale_tail({x}, {n})", CHUNKS),
     ("half-of-lanes", "of the first half of each {n} terms", "half_of_lanes({x}, {n})", (32, 2, 64, 8, 4, 16)),
 )  # fmt: skip
 Kinds = tuple[tuple[str, str, str, tuple[int, ...]], ...]

@@ -54,7 +54,8 @@ KINDS: tuple[tuple[str, str, tuple[int, ...], Callable[[int], Word], bool], ...]
      lambda n: _of_some(f"without_last_part({{x}}, {n}{{axis}})"), True),
     ("half-of-lanes", "of the first half of each {n} places", (32, 2, 64, 8, 4, 16),
      lambda n: _of_some(f"half_of_lanes({{x}}, {n}{{axis}})"), True),
-    ("stale-tail", "with the numbers of the part before behind the end of its last, partial part of {n} places",
+    ("stale-tail", "with the numbers of the part before behind the end of its last, partial part of {n} places, "
+     "or with that part moved back so that it is whole",
      (32, 256, 64, 16, 8, 128, 1024, 512), lambda n: _of_some(f"with_stale_tail({{x}}, {n}, 1{{axis}})"), True),
     ("stale-tail-of-two", "with the numbers of 2 parts before behind the end of its last, partial part of {n} places",
      (32, 256, 64, 16, 8, 128, 1024, 512), lambda n: _of_some(f"with_stale_tail({{x}}, {n}, 2{{axis}})"), True),

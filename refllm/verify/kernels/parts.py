@@ -100,6 +100,15 @@ RINGS: tuple[Part, ...] = tuple(
     _last_parts(k, m) for k in (8, 4, 2, 16) for m in (32, 64, 16, 128, 256)
 )  # sums in slots
 
+
+def _moved(m: int) -> Part:
+    words = f"parts of {m:,} places{{of}}, of which the last is moved back so that it is whole and counts some again"
+    return Part("moved-tail-twice", words, lambda n: numpy.concatenate(
+        [numpy.arange(n // m * m), numpy.arange(n - m, n)]) if n > m and n % m else numpy.arange(n))  # fmt: skip
+
+
+MOVED: tuple[Part, ...] = tuple(map(_moved, (64, 128, 32, 16, 256, 8, 512, 1024)))
+
 PADDED: tuple[Part, ...] = (
     Part("padding", "a power of two", size=lambda n: 1 << max(n - 1, 0).bit_length()),
     *map(_multiple, (32, 64, 1024, 128, 16, 8, 256, 512, 4)),

@@ -19,7 +19,7 @@ from refllm.verify import plain
 from refllm.verify.case import Case, Response
 from refllm.verify.kernels import axes, other_numbers
 from refllm.verify.kernels.machine import UNWRITTEN
-from refllm.verify.kernels.parts import PADDED, PARTS, RINGS, Part, in_parts
+from refllm.verify.kernels.parts import MOVED, PADDED, PARTS, RINGS, Part, in_parts
 
 Tensors = dict[str, Array]
 
@@ -84,6 +84,9 @@ def _all(operation: str) -> Iterator[Reading | Chunks]:
         yield _of_rows(operation, None, part)
         yield from (_of_rows(operation, letter, part) for letter in named if letter == "T")
     yield from (_of_rows(operation, None, part) for part in RINGS)
+    for part in MOVED:
+        yield from (_taking(operation, letter, part) for letter in named)
+        yield from (_of_rows(operation, letter, part) for letter in (None, *(x for x in named if x == "T")))
     for padded in PADDED:
         yield from (_padding(operation, letter, padded) for letter in named)
     if "T" in named and "h" in held:
@@ -120,7 +123,7 @@ def _taking(operation: str, letter: str, part: Part) -> Reading:
     def change(case: Case) -> Changed | None:
         n = axes.sizes(case).get(letter, 0)
         kept = part.places(n)
-        return None if not 0 < len(kept) < n or _has_derived(case, letter, n) else _taken(case, letter, n, kept)
+        return None if len(kept) in (0, n) or _has_derived(case, letter, n) else _taken(case, letter, n, kept)
 
     return Reading(f"{operation}/{part.id}-{letter.lower()}", f"{operation} over {part.words(letter)}", change)
 
@@ -156,7 +159,10 @@ def _taken(case: Case, letter: str, n: int, kept: Array) -> Changed:
 
 def _spread(x: Array, axis: int, kept: Array, n: int, fill: float) -> Array:
     made = numpy.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), fill, x.dtype)
-    made[(slice(None),) * axis + (kept,)] = x
+    if fill == 0.0:  # what is taken twice gets both gradients
+        numpy.add.at(numpy.moveaxis(made, axis, 0), kept, numpy.moveaxis(x, axis, 0))
+    else:
+        made[(slice(None),) * axis + (kept,)] = x
     return made
 
 
@@ -238,11 +244,10 @@ def _kept_rows(dy: Array, own: axes.Letters, letter: str | None, part: Part) -> 
     else:
         n, shape = dy.shape[axis], tuple(-1 if a == axis else 1 for a in range(dy.ndim))
     kept = part.places(n)
-    if not 0 < len(kept) < n:
+    if len(kept) in (0, n):
         return None
-    there = numpy.zeros(n, bool)
-    there[kept] = True
-    made: Array = numpy.where(there.reshape(shape), dy, 0)
+    times = numpy.bincount(kept, minlength=n).astype(dy.dtype)
+    made: Array = numpy.where(times.reshape(shape) > 0, dy * times.reshape(shape), 0)
     return made
 
 

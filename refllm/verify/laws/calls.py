@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy
 
-from refllm.verify.case import Manner
+from refllm.verify.case import Case, Manner
 from refllm.verify.laws.differences import compared
 from refllm.verify.laws.trial import Base, Trial
-from refllm.verify.layouts import LAYOUTS
+from refllm.verify.layouts import CONTIGUOUS, LAYOUTS, read_as_contiguous
 
 AGAIN, LAYOUT = "a second call", "layout of memory"
 MOST = 8  # arguments that are tried one by one
+STRIDES = "strides are ignored: it is the answer to what lies behind the first number of each array in memory"
 POISON, BETWEEN = "memory that was never written", "calls in between"
 
 
@@ -30,10 +32,40 @@ def layouts(base: Base) -> Iterator[Trial]:
     for layout, (_, words) in LAYOUTS.items():
 
         def put(alone: str = "", layout: str = layout, done: str = f"given {words}") -> Trial:
-            return _put(base, LAYOUT, Manner(layout=layout, alone=alone), done, refusable=True, needs="layouts")
+            manner = Manner(layout=layout, alone=alone)
+            trial = _put(base, LAYOUT, manner, done, refusable=True, needs="layouts")
+            return replace(trial, instead=lambda: _without_strides(base.case, manner), reason=STRIDES)
 
         parts = tuple((name, put(name)) for name in names) if 1 < len(names) <= MOST else ()
         yield replace(put(), parts=parts)
+
+
+def _without_strides(case: Case, manner: Manner) -> Case | None:
+    """The case of the numbers that are read where each array begins, as if it were contiguous; None if they are its
+    own, or if there are too few."""
+    changed = False
+
+    def read(x: Any, argument: str) -> Any:
+        nonlocal changed
+        layout = manner.layout_of(argument)
+        if layout == CONTIGUOUS or not isinstance(x, numpy.ndarray):
+            return x
+        found = read_as_contiguous(x, layout)
+        if found is None:
+            raise EOFError
+        changed |= not numpy.array_equal(found, x, equal_nan=x.dtype.kind == "f")
+        return found
+
+    try:
+        made = replace(
+            case,
+            inputs={n: read(x, n) for n, x in case.inputs.items()},
+            keywords={n: read(x, n) for n, x in case.keywords.items()},
+            cotangents={n: read(x, f"d{n}") for n, x in case.cotangents.items()},
+        )
+    except EOFError:
+        return None
+    return made if changed else None
 
 
 def poison(base: Base) -> Iterator[Trial]:

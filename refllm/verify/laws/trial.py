@@ -25,6 +25,8 @@ class Trial:
     about: str = ""  # where it is tried: what is about the same is tried once for an operation
     needs: str = ""  # what an implementation must be seen doing, of its `sees`
     parts: tuple[tuple[str, Trial], ...] = ()  # the same of one argument alone each, to say which breaks the law
+    instead: Callable[[], Case | None] | None = None  # a case whose answer a broken one may be, for a known reason
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy
 
-from refllm.verify.case import FaultError, RaisedError, UnsupportedError
+from refllm.verify.case import FaultError, RaisedError, Response, UnsupportedError
 from refllm.verify.law import Law
 from refllm.verify.laws.calls import again, between, layouts, poison
+from refllm.verify.laws.differences import same
 from refllm.verify.laws.fresh import fresh
 from refllm.verify.laws.neighbours import neighbours
 from refllm.verify.laws.padding import padding
@@ -108,9 +109,29 @@ class Trying:
             self.lost.add(trial.case.operation)
             return [Law(trial.law, True, f"{trial.done}, {error}")]
         judged = trial.judge(response)
+        if judged is not None and judged.broken and self._is_instead(trial, response):
+            judged = replace(judged, message=f"{judged.message}; {trial.reason}")
         if judged is not None and judged.broken and trial.parts:
             judged = replace(judged, message=f"{judged.message}{self._which(trial)}")
         return [*([judged] if judged is not None else []), *(law for law in response.laws if law.broken)]
+
+    def _is_instead(self, trial: Trial, response: Response) -> bool:
+        """Whether it answers another case exactly so."""
+        from refllm.verify.runner import in_dtype, respond
+
+        case = trial.instead() if trial.instead is not None else None
+        try:
+            other = respond(self.implementation, case, self.dtype) if case is not None else None
+        except (UnsupportedError, RaisedError):
+            return False
+        except FaultError:
+            self.lost.add(trial.case.operation)
+            return False
+        if other is None or case is None:
+            return False
+        if self.casts:
+            other, _ = in_dtype(case, other, self.dtype)
+        return same(response, other)
 
     def _which(self, trial: Trial) -> str:
         """Which arguments alone break the law, if some do and some do not."""

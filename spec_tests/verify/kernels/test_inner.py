@@ -20,7 +20,8 @@ wrong = KERNELS.wrong
 
 
 def sigmoid(x: Array) -> Array:
-    return 1 / (1 + numpy.exp(-x.astype("float64")))
+    found: Array = 1 / (1 + numpy.exp(-x.astype("float64")))
+    return found
 
 
 def fused(x: Array, p: Any, activation: str, name: str, slope: Callable[[Array], Array]) -> Any:
@@ -46,7 +47,8 @@ def fused(x: Array, p: Any, activation: str, name: str, slope: Callable[[Array],
 def sigmoid_form_in_the_gradient(x: Array, p: Any, *, activation: str) -> Any:
     def slope(h: Array) -> Array:
         s = sigmoid(1.6 * h)
-        return s * (1 + 1.6 * h * (1 - s))
+        found: Array = s * (1 + 1.6 * h * (1 - s))
+        return found
 
     return fused(x, p, activation, "gelu_tanh", slope)
 
@@ -57,7 +59,8 @@ def cube_not_differentiated(x: Array, p: Any, *, activation: str) -> Any:
         k = (2 / numpy.pi) ** 0.5
         h = h.astype("float64")
         t = numpy.tanh(k * (h + 0.044715 * h**3))
-        return (1 + t) / 2 + h * (1 - t * t) / 2 * k * (1 + 0.044715 * h * h)
+        found: Array = (1 + t) / 2 + h * (1 - t * t) / 2 * k * (1 + 0.044715 * h * h)
+        return found
 
     return fused(x, p, activation, "gelu_tanh", slope)
 

@@ -38,7 +38,8 @@ MISTAKES = [
             edit(product, TERMS, "for terms in tiles(max(K - TILE, 0), TILE):")),
     Mistake("matmul/first-terms-alone", "a product over the first 1,024 terms alone",
             edit(product, TERMS, "for terms in tiles(min(K, 1024), TILE):")),
-    Mistake("matmul/stale-tile", "a product whose last, partial tile of K still holds the numbers of the tile before",
+    Mistake("matmul/stale-tile", "a product whose last, partial tile of K still holds the numbers of the tile before, "
+            "or is moved back so that it is whole",
             edit(product, "left[:, width:] = 0", "")),
     *(
         Mistake(f"matmul/stale-tile-of-{stages}-stages",
