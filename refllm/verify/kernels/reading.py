@@ -84,11 +84,11 @@ def _all(operation: str) -> Iterator[Reading | Chunks]:
         yield _of_rows(operation, None, part)
         yield from (_of_rows(operation, letter, part) for letter in named if letter == "T")
     yield from (_of_rows(operation, None, part) for part in RINGS)
+    for padded in PADDED:
+        yield from (_padding(operation, letter, padded) for letter in named)
     for part in MOVED:
         yield from (_taking(operation, letter, part) for letter in named)
         yield from (_of_rows(operation, letter, part) for letter in (None, *(x for x in named if x == "T")))
-    for padded in PADDED:
-        yield from (_padding(operation, letter, padded) for letter in named)
     if "T" in named and "h" in held:
         for size in (64, 32, 16, 128, 8, 4, 256, 512):
             for kept in (False, True):
