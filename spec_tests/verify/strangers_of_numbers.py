@@ -153,3 +153,26 @@ def norms_of_queries_and_keys_by_their_lengths(q: Array, k: Array, v: Array, *gi
     eps = how.pop("eps") / q.shape[-1]
     how["attention_mask"] = how.pop("allowed", None)
     return _right("normed_attention")(q, k, v, *given, eps=eps, **how)
+
+
+@stranger("lstm", "[0 * states[0], *states[1:]]")
+def lstm_whose_weights_forget_the_first_state(x: Array, h: Array, c: Array, *given: Any, valid: Array | None) -> Any:
+    y, back = _right("lstm")(x, h, c, *given, token_mask=valid)
+    there = np.ones(x.shape[:2], bool) if valid is None else valid
+
+    def other(*dy: Array) -> Any:
+        dx, dh, dc, dWx, dWh, db = back(*dy)
+        one = _right("lstm")(x[:, :1], h, c, *given, token_mask=there[:, :1])
+        later = _later(x, one[0], given, there)
+        (_, dh_1, dc_1, *_), dy_1 = later(dy), (np.zeros_like(one[0][0]), np.zeros_like(c))
+        dy_1[0][:, 0] = dy[0][:, 0] + dh_1
+        return dx, dh, dc, dWx, dWh - one[1](dy_1[0], dc_1)[4], db
+
+    return y, other
+
+
+def _later(x: Array, states: Any, given: Any, there: Array) -> Any:
+    """The pullback of all steps but the first."""
+    h, c = states[0][:, 0], states[1]
+    _, back = _right("lstm")(x[:, 1:], h, c, *given, token_mask=there[:, 1:])
+    return lambda dy: back(dy[0][:, 1:], dy[1])

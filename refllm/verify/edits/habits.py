@@ -35,7 +35,7 @@ from refllm.verify.edits.scaled import masks_forgotten_going_back, one_count_for
 from refllm.verify.edits.siblings import filled_otherwise, repeated_in_turn, side_by_side, taken_twice
 from refllm.verify.edits.skips import past_another_part
 from refllm.verify.edits.source import Habit, Source, calls_of
-from refllm.verify.edits.states import carried_on, kept_after_the_work, lost_between_turns
+from refllm.verify.edits.states import carried_on, first_state_forgotten, kept_after_the_work, lost_between_turns
 
 OVER_ROWS = ("rows", "flat", "scatter_add", "sum", "total")  # words that add up over the texts of a batch
 UNMASKED = "the pullback goes through a padded step as if it had been taken"
@@ -51,6 +51,7 @@ def habits(text: Source, function: FunctionType) -> Iterator[Habit]:
     yield from by_name(text)
     yield from carried_on(text)
     yield from lost_between_turns(text)
+    yield from first_state_forgotten(text)
     yield from _counted_after_the_filter(text)
     yield from before_it_is_changed(text)
     yield from of_what_comes_later(text)

@@ -25,6 +25,27 @@ def _around(text: Source, call: ast.Call, words: str) -> Changes:
     return text.exchanged(call.func, f"{words}({text.segment(call.func)})")
 
 
+def first_state_forgotten(text: Source) -> Iterator[Habit]:
+    """weights(x, states, dz)   becomes   weights(x, [0 * states[0], *states[1:]], dz): the pullback forgets what the
+    recurrence began with, or what it came to at the end."""
+    began = {
+        s.targets[0].id for s in statements(text)
+        if isinstance(s, ast.Assign) and isinstance(s.targets[0], ast.Name) and isinstance(s.value, ast.List)
+    } | {
+        name.id for s in statements(text)
+        if isinstance(s, ast.Assign) and isinstance(s.targets[0], ast.Tuple) and isinstance(s.value, ast.Tuple)
+        for name, value in zip(s.targets[0].elts, s.value.elts, strict=False)
+        if isinstance(name, ast.Name) and isinstance(value, ast.List)
+    }  # fmt: skip
+    for node in text.expressions():
+        if not isinstance(node, ast.Name) or node.id not in began or not text.in_pullback(node):
+            continue
+        parent, name = text.parents.get(node), node.id
+        if (isinstance(parent, ast.Call) and node in parent.args) or isinstance(parent, ast.Subscript):
+            said = f"the pullback takes the first of `{name}` for zeros"
+            yield text.exchanged(node, f"[0 * {name}[0], *{name}[1:]]"), 1.15, True, said
+
+
 def lost_between_turns(text: Source) -> Iterator[Habit]:
     """What a loop hands to its next turn: nothing ever, nothing after the first, or always what it began with."""
     for loop in ast.walk(text.definition):

@@ -11,6 +11,7 @@ NAN = "y = where(magnitude > 0x7F800000, nan, y)"
 SIGN = "return where(y == nan, nan, y + bits // 2**31 * minus)"
 KEPT_E = "kept_e = where(e - 127 < lowest, lowest, e - 127)"
 INFINITE = "y = where(magnitude == beyond, 0x7F800000, y)"
+NOT_SHIFTED = "y = where(magnitude < 2**digits, (lowest + 126) * 2**23 + m * 2 ** (23 - digits), y)\n"
 WIDE_E = "e = where(magnitude < 2**digits, 1, magnitude // 2**digits)"
 
 
@@ -54,6 +55,10 @@ MUTANTS = [
     Edited("FP8/e4m3-always-saturated", "a conversion that saturates in E4M3 although it should not",
            over('where(y > largest, largest if saturate or to == "float8_e4m3" else beyond, y)'),
            "https://github.com/stillwater-sc/universal/issues/1302"),
+    Edited("FP8/saturates-at-last-exponent", "a conversion to E4M3 that saturates from 256 on, its last exponent",
+           over('where((y >= 0x78) | (y > largest), largest, y) if saturate and to == "float8_e4m3" else '
+                "where(y > largest, largest if saturate else beyond, y)"),
+           "https://github.com/sgl-project/sglang/issues/40581"),
     Edited("FP8/never-saturated", "a conversion that does not saturate although it should",
            over("where(y > largest, beyond, y)"), "https://github.com/jax-ml/ml_dtypes/issues/260"),
     Edited("FP8/infinity-not-saturated", "infinities that stay where all else saturates",
@@ -77,6 +82,11 @@ MUTANTS = [
            edit(widened, WIDE_E, "e = magnitude // 2**digits")),
     Edited("FP8/widened-flushed", "subnormal numbers read as 0",
            edit(widened, "y = where(m == 0, 0, y)", "y = where(magnitude < 2**digits, 0, y)")),
+    Edited("FP8/widened-subnormal-not-shifted", "subnormal numbers whose digits stand behind a leading 1, unshifted",
+           edit(widened, "y = where(m == 0, 0, y)", NOT_SHIFTED + "y = where(m == 0, 0, y)")),
+    Edited("FP8/widened-e4m3-not-shifted", "subnormal numbers of E4M3 whose digits stand behind a leading 1, unshifted",
+           edit(widened, "y = where(m == 0, 0, y)", 'if of == "float8_e4m3":\n    ' + NOT_SHIFTED +
+                "y = where(m == 0, 0, y)"), "https://github.com/1bit-MONSTER/1bit-MONSTER/pull/300"),
     Edited("FP8/widened-infinity", "an infinity read as a number", edit(widened, INFINITE, "y = y")),
     Edited("FP8/widened-nan", "NaN read as a number",
            edit(widened, "return where((magnitude > largest) & (magnitude != beyond) | (magnitude == nan), "

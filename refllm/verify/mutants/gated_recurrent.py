@@ -54,6 +54,11 @@ MUTANTS = [
            edit(gru_reset_before, BACK, "dh = kept(token_mask, t, dh * z + a @ G.T, dh)")),
     Edited("GRU/back-without-tanh", "a gradient without the slope of tanh",
            edit(gru_reset_before, SLOPE, "dn = dh * (1 - z)") + edit(gru_reset_after, SLOPE, "dn = dh * (1 - z)")),
+    Edited("GRU/zero-state-skipped", "a first step from zeros without the product, and without the inner bias",
+           edit(gru_reset_after, "s, u = x[:, t] @ Wx + b, states[t] @ Wh", "first = not t and not (h != 0).any()\n"
+                "s, u = x[:, t] @ Wx + b, constant(states[t] @ Wh) if first else states[t] @ Wh",
+                "q = u[:, 2 * N :] + c", "q = u[:, 2 * N :] + (0 * c if first else c)"),
+           "https://github.com/ml-explore/mlx/pull/3249"),
     Edited("GRU/back-inner-bias", "an inner bias with the gradient of the outer one",
            edit(gru_reset_after, "return dx, dh, dWx, dWh, db, rows(stack(du, axis=1))[2 * N :]",
                 "return dx, dh, dWx, dWh, db, db[2 * N :]")),

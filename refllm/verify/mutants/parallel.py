@@ -157,6 +157,10 @@ MUTANTS = [
            edit(vocabulary_parallel_sums, "l, log_sum_exp_back = log_sum_exp(z)",
                 "l, log_sum_exp_back = log_sum_exp(among_zeros(z, slice(0, z.shape[-1]), z.shape[-1] + 1, axis=-1))"),
            "https://github.com/unslothai/unsloth/pull/10616"),
+    Edited("PAR/sums-filled", "a rank whose row is filled with logits of 0, which count, to the length of others",
+           edit(vocabulary_parallel_sums, "l, log_sum_exp_back = log_sum_exp(z)",
+                "z = among_zeros(logits[..., own], slice(0, own.stop - own.start), -(-V // ranks), axis=-1)\n"
+                "l, log_sum_exp_back = log_sum_exp(z)"), "https://github.com/unslothai/unsloth/pull/10616"),
     Edited("PAR/vocabulary-loss-sum-of-logs", "a loss that adds the log-sum-exps of the ranks",
            edit(vocabulary_parallel_cross_entropy, TOGETHER,
                 "whole, log_sum_exp_back = sum(parts, keepdims=False), None")),

@@ -152,6 +152,11 @@ LONGER = [
            edit(llama3_frequencies, SMOOTH, "m = (turns >= low_factor) * 1.0")),
     Edited("ROPE-SCALE/llama3-wavelengths", "Llama 3's scaling with a line in the wavelength instead of the turns",
            edit(llama3_frequencies, SMOOTH, "m = (1 / low_factor - 1 / turns) / (1 / low_factor - 1 / high_factor)")),
+    Edited("ROPE-SCALE/llama3-wavelengths-reversed", "Llama 3's scaling whose middle band multiplies wavelengths, by a "
+           "line in the wavelength that runs the other way",
+           edit(llama3_frequencies, SMOOTH, "m = (1 / turns - 1 / high_factor) / (1 / low_factor - 1 / high_factor)",
+                BANDS, "return where((m > 0) & (m < 1), f / ((1 - m) * factor + m), (1 - m) * f + m * f / factor)"),
+           G + "ml-explore/mlx-examples/pull/907"),
     Edited("ROPE-SCALE/llama3-no-two-pi", "Llama 3's scaling that counts radians for turns",
            edit(llama3_frequencies, "turns = original * f / (2 * pi())", "turns = original * f")),
     Edited("ROPE-SCALE/llama3-extended-length", "Llama 3's scaling with the extended length for the trained one",

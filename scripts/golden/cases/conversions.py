@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -30,6 +31,8 @@ def _of_type(to: str) -> list[Case]:
     ties = [1 + n * step / 2 for n in range(1, 8, 2)] + [2 - step / 2, -1 - step / 2, -1 - 3 * step / 2]
     subnormal = [tiny / 2, tiny * 1.5, tiny * 2.5, 2.0**lowest - tiny / 2, tiny, 2.0**lowest, -tiny / 2, -tiny * 1.5]
     border = [largest, above, -largest, -above]
+    last = 2.0 ** math.floor(math.log2(largest))  # the smallest number of the largest exponent
+    high = [last * x for x in (1, 1 + step, 1.171875, 1.25, 1.5, 1 + 4 * step)] + [largest - last * step, largest]
     drawn = Draw(f"FP8/{to}").normal(12) * (1 + 2.0**-9 + 2.0**-12)  # digits that are cut off
     overflow = "the largest number, the tie above it, its neighbours, twice as much, infinities"
     beyond = [*_and_neighbours(border), *_bits([2 * largest, -2 * largest]), INFINITY, SIGN | INFINITY]
@@ -44,6 +47,8 @@ def _of_type(to: str) -> list[Case]:
              [0, SIGN, 1, SIGN | 1, 0x007FFFFF, 0x00800000, 0x00008000, 0x00018000, SIGN | 0x00028000]),
         case("overflow", f"{overflow}: to infinity, in E4M3 to NaN", beyond),
         case("saturated", f"{overflow}: to the largest number", beyond, saturate=True),
+        case("saturated-below", "numbers of the largest exponent, and the largest: none of them is beyond it, and none "
+             "becomes it", _bits([*high, *(-x for x in high)]), saturate=True),
         case("nan", "NaN with and without a sign, with digits in its last places alone: NaN, not an infinity",
              [NAN, SIGN | NAN, 0x7F800001, 0x7FFFFFFF, SIGN | 0x7F800001]),
         case("nan-saturated", "NaN stays NaN where all else saturates", [NAN, SIGN | NAN, 0x7F800001, 0x7FFFFFFF],
