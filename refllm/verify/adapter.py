@@ -82,6 +82,10 @@ class Functions:
             cotangents = case.pull(dtype)
             pulled = call(f"{case.operation}'s pullback", back, *cotangents)
             gradients = case.flat_gradients(arrays.all_arrived(pulled, dtype))
+            if case.manner.twice:
+                first, before = gradients, watched.copies(gradients)
+                gradients = _pulled_again(back, case, dtype) or gradients
+                laws += watched.overwritten(first, before)
         except MisshapenError as error:
             raise FaultError(str(error)) from None
         return Response(outputs, gradients, taps, (), _once([*laws, *watch.after_pullback(gradients, cotangents)]))
@@ -251,6 +255,14 @@ def _interleaved(function: Callable[..., Any], case: Case, dtype: str, outputs: 
         if back is not None and case.gradients:
             call(case.operation, back, *(map_leaves(_halved, tree) for tree in case.pull(dtype)))
     return watched.overwritten(outputs, before)
+
+
+def _pulled_again(back: Callable[..., Any], case: Case, dtype: str) -> dict[str, Any]:
+    """What the pullback gives when it is called once more; nothing where it may be called but once."""
+    with contextlib.suppress(FaultError, UnsupportedError, MisshapenError):
+        pulled = call(f"{case.operation}'s pullback", back, *case.pull(dtype))
+        return case.flat_gradients(arrays.all_arrived(pulled, dtype))
+    return {}
 
 
 def _halved(x: Any) -> Any:

@@ -60,6 +60,7 @@ class Manner:
     alone: str = ""  # the argument that has it, the others do not: "W", or "dy" of a pullback; "" if all have
     poisoned: bool = False  # memory that was freed holds numbers that nobody wrote there
     interleaved: bool = False  # another call comes between the call and its pullback
+    twice: bool = False  # the pullback is called twice, and the second answer counts
 
     def layout_of(self, argument: str) -> str:
         return self.layout if self.alone in ("", argument) else CONTIGUOUS

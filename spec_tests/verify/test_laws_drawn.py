@@ -148,7 +148,7 @@ def of_each_operation() -> list[SizedCase]:
 FEW = ("top_experts", "cross_entropy", "clip_by_global_norm", "layer_norm", "rotary_halves", "gate", "relu")
 
 
-def drawn_of(operations: Iterable[str], dtype: str) -> dict[str, set[str]]:
+def drawn_of(operations: Iterable[str], dtype: str, trials: Any = drawn) -> dict[str, set[str]]:
     """The operations of which each law was tried on refllm, which breaks none."""
     mine, plan = Functions("refllm", RIGHT, {}), plans.plan("eager", dtype)
     trying, tried = Trying(mine, dtype, time.monotonic() + 1e3, False), dict[str, set[str]]()
@@ -157,7 +157,7 @@ def drawn_of(operations: Iterable[str], dtype: str) -> dict[str, set[str]]:
         def with_truth(case: Any) -> Any:
             return at_size._with_truth(case, dtype, plan, gradients=bool(case.gradients))
 
-        for trial in drawn(sized, with_truth, dtype, 1.0):
+        for trial in trials(sized, with_truth, dtype, 1.0):
             tried.setdefault(trial.law, set()).add(sized.operation)
             assert trying.first_of([trial]) == [], sized.id
     return tried

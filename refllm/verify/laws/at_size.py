@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy
@@ -20,7 +21,8 @@ import numpy
 from refllm.numbers.plans import Plan
 from refllm.verify.case import Case, FaultError, Truth, UnsupportedError
 from refllm.verify.law import Law
-from refllm.verify.laws.calls import AGAIN, again, between, layouts, poison
+from refllm.verify.laws.arguments import other_arguments
+from refllm.verify.laws.calls import AGAIN, again, between, layouts, poison, twice
 from refllm.verify.laws.differences import named
 from refllm.verify.laws.drawn import drawn, is_of_one_length
 from refllm.verify.laws.neighbours import neighbours
@@ -48,7 +50,7 @@ RIGHT_NOW = (
 )
 LARGEST = 1_000_000  # the work of a case that is drawn anew beside the smallest (sized.work)
 LEAST = 1000  # numbers of its answer that a case has: fewer are no size of a kernel
-LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, swallowed, poison, between, layouts)
+LAWS: tuple[Callable[[Base], Iterator[Trial]], ...] = (again, neighbours, swallowed, poison, between, twice, layouts)
 
 
 def held_at_size(
@@ -79,7 +81,8 @@ def held_at_size(
     for case in [*sound.values(), *_further(usable, sound)]:
         if time.monotonic() < until:
             gradients = right[case.id].status != "value"
-            found.setdefault(case.id, []).extend(_drawn(trying, case, dtype, plan, gradients=gradients))
+            smallest = sound.get(case.operation) is case
+            found.setdefault(case.id, []).extend(_drawn(trying, case, dtype, plan, gradients, arguments=smallest))
     for result in results:
         laws = found.get(result.case.id, [])
         held = result.under_laws(laws)
@@ -168,8 +171,10 @@ def _found(trying: Trying, sized: SizedCase, result: Result, dtype: str, plan: P
     return [law for trials in LAWS for law in trying.first_of(trials(base))]
 
 
-def _drawn(trying: Trying, sized: SizedCase, dtype: str, plan: Plan, *, gradients: bool) -> list[Law]:
-    """What comes of the case with other numbers, and in other shapes."""
+def _drawn(
+    trying: Trying, sized: SizedCase, dtype: str, plan: Plan, gradients: bool, *, arguments: bool
+) -> list[Law]:  # fmt: skip
+    """What comes of the case with other numbers, in other shapes, and with other arguments."""
     declared = trying.implementation.conventions
     if any(declared.get(name, own) != own for name, own in sized.conventions.items()):
         return []  # numbers that are drawn may meet a convention that those of the case do not
@@ -178,7 +183,8 @@ def _drawn(trying: Trying, sized: SizedCase, dtype: str, plan: Plan, *, gradient
         return _with_truth(case, dtype, plan, gradients=gradients and bool(case.gradients))
 
     found = list[Law]()
-    for trial in drawn(sized, with_truth, dtype, 1.0):
+    trials = [drawn(sized, with_truth, dtype, 1.0), *([other_arguments(sized, with_truth, dtype, 1.0)] * arguments)]
+    for trial in chain.from_iterable(trials):
         if not any(law.broken and law.name == trial.law for law in found):  # what is known is not asked again
             found += trying.first_of([trial])
     return found

@@ -17,6 +17,7 @@ AGAIN, LAYOUT = "a second call", "layout of memory"
 MOST = 8  # arguments that are tried one by one
 STRIDES = "strides are ignored: it is the answer to what lies behind the first number of each array in memory"
 POISON, BETWEEN = "memory that was never written", "calls in between"
+TWICE = "a second call of the pullback"
 
 
 def again(base: Base) -> Iterator[Trial]:
@@ -76,6 +77,12 @@ def poison(base: Base) -> Iterator[Trial]:
 def between(base: Base) -> Iterator[Trial]:
     done = "with another call between the call and its pullback"
     yield _put(base, BETWEEN, Manner(interleaved=True), done, needs="interleaving")
+
+
+def twice(base: Base) -> Iterator[Trial]:
+    if base.case.gradients and base.response.gradients:
+        done = "with the pullback called a second time for the same upstream gradient"
+        yield _put(base, TWICE, Manner(twice=True), done, needs="interleaving")
 
 
 def _put(base: Base, law: str, manner: Manner, done: str, *, refusable: bool = False, needs: str = "") -> Trial:

@@ -36,24 +36,24 @@ def drawn(sized: SizedCase, with_truth: Known, dtype: str, C: float) -> Iterator
     """Trials with other numbers of the same shapes, and with others at their end, then one with other shapes; those
     for which there are any."""
     moved = other_places(sized)
-    if made := _fit(moved, dtype, C):
+    if made := fitting(moved, dtype, C):
         seed, case = made
         case, done = with_truth(case), f"with other numbers of the same shapes (seed {seed})"
         kept = _of_earlier(case, sized, with_truth, dtype, C)
-        yield Trial(FRESH, case, done, _judge(case, FRESH, done, dtype, C, kept))
+        yield Trial(FRESH, case, done, judging(case, FRESH, done, dtype, C, kept))
         if (ended := _with_another_end(case, moved, dtype, C)) is not None:
             ended, done = (
                 with_truth(ended),
                 f"with other numbers in the last half of those of an earlier call (seed {seed})",
             )
-            yield Trial(FRESH, ended, done, _judge(ended, FRESH, done, dtype, C))
-    if (grown := other_shapes(sized)) and (made := _fit(grown, dtype, C)):
+            yield Trial(FRESH, ended, done, judging(ended, FRESH, done, dtype, C))
+    if (grown := other_shapes(sized)) and (made := fitting(grown, dtype, C)):
         seed, case = made
         case, done = with_truth(case), f"with {_in_words(grown)} (seed {seed})"
-        yield Trial(SIZES, case, done, _judge(case, SIZES, done, dtype, C), refusable=True)
+        yield Trial(SIZES, case, done, judging(case, SIZES, done, dtype, C), refusable=True)
 
 
-def _judge(
+def judging(
     case: Case, law: str, done: str, dtype: str, C: float, more: Callable[[Response], str] | None = None
 ) -> Callable[[Response], Law | None]:
     from refllm.verify.runner import judge
@@ -67,7 +67,7 @@ def _judge(
     return judged
 
 
-def _fit(sized: SizedCase, dtype: str, C: float) -> tuple[int, Case] | None:
+def fitting(sized: SizedCase, dtype: str, C: float) -> tuple[int, Case] | None:
     """A case whose numbers are drawn here, and their seed; None if the dtype cannot hold them, or none is decided."""
     from refllm.verify.runner import unfit_for
 
@@ -83,7 +83,7 @@ def _with_another_end(case: Case, sized: SizedCase, dtype: str, C: float) -> Cas
     """The case with the last half of each input from another draw; None if the dtype cannot hold those numbers."""
     from refllm.verify.runner import unfit_for
 
-    made = _fit(sized, dtype, C)
+    made = fitting(sized, dtype, C)
     if made is None:
         return None
     inputs = {name: _begun_and_ended(x, made[1].inputs[name]) for name, x in case.inputs.items()}

@@ -12,7 +12,7 @@ import numpy
 
 from refllm.verify.case import FaultError, RaisedError, Response, UnsupportedError
 from refllm.verify.law import Law
-from refllm.verify.laws.calls import again, between, layouts, poison
+from refllm.verify.laws.calls import again, between, layouts, poison, twice
 from refllm.verify.laws.differences import same
 from refllm.verify.laws.fresh import fresh
 from refllm.verify.laws.neighbours import neighbours
@@ -27,7 +27,7 @@ Trials = Callable[[Base], Iterator[Trial]]
 
 # The law, and on how many cases of an operation it is tried: the smallest that it can be tried on.
 CASES: dict[Trials, int] = {
-    fresh: 2, neighbours: 2, padding: 6, poison: 2, between: 1, layouts: 1, again: 1, swallowed: 1
+    fresh: 2, neighbours: 2, padding: 6, poison: 2, between: 1, layouts: 1, again: 1, swallowed: 1, twice: 1
 }  # fmt: skip
 TIME, OVER = "time for laws", "it was over before all of them were tried here; they may take as long as the run"
 OF_A_WRONG_ONE = (again, layouts, poison, between)  # that compare one answer with another of the same implementation
