@@ -106,4 +106,4 @@ def test_refllm_is_right_for_other_arguments(dtype: str) -> None:
 @pytest.mark.slow
 def test_refllm_is_right_for_other_arguments_of_every_operation() -> None:
     tried = drawn_of({case.operation for case in CASES.values()}, "float32", other_arguments)
-    assert len(tried[ARGUMENTS]) > 20
+    assert len(tried[ARGUMENTS]) > 15
