@@ -12,7 +12,8 @@ from typing import Any
 
 from refllm.backend import Array
 from refllm.verify.case import Case, Response
-from refllm.verify.laws.drawn import FRESH, Known, fitting, judging
+from refllm.verify.laws.drawn import Known, fitting, judging
+from refllm.verify.laws.fresh import FRESH
 from refllm.verify.laws.trial import Trial
 from refllm.verify.sized.cases import SizedCase
 
