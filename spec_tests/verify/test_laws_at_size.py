@@ -12,12 +12,14 @@ import pytest
 from refllm.numbers import plans
 from refllm.verify import check, corpus, reference
 from refllm.verify.adapter import Functions
-from refllm.verify.laws.at_size import LEAST, held_at_size
+from refllm.verify.laws.at_size import LEAST, _with_truth, held_at_size
 from refllm.verify.laws.calls import AGAIN
 from refllm.verify.runner import Result
 from refllm.verify.sized import judge
 from refllm.verify.sized.cases import SizedCase, load
+from refllm.verify.sized.evaluate import expected
 from refllm.verify.sized.probes import probes, signs
+from refllm.verify.tolerance import tolerance
 from spec_tests.verify.folder import GOLDEN
 
 RIGHT = reference.functions()["softmax"]
@@ -219,3 +221,11 @@ def test_an_answer_that_other_shapes_change_depends_on_memory_that_was_not_writt
     found = check(relu, "relu", **HOW)
     said = [law.message for failure in found.failures for law in failure.broken if law.name == AGAIN]
     assert any("after another call" in line and "memory that the call did not write" in line for line in said), said
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_a_law_allows_what_the_plan_does_in_every_dtype(dtype: str, cases: list[SizedCase]) -> None:
+    plan, case = plans.plan("eager", dtype), cases[0].case()
+    deviation = expected(case, plan, gradients=True)["outputs.y"].deviation
+    allowed = tolerance(_with_truth(case, dtype, plan, gradients=True).outputs["y"], dtype, 1.0)
+    assert (allowed >= plan.limit * deviation * (1 - 1e-12)).all()

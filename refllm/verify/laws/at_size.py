@@ -34,7 +34,7 @@ from refllm.verify.sized.evaluate import expected
 from refllm.verify.sized.judge import EXACT, judged
 from refllm.verify.sized.recipes import shape_of
 from refllm.verify.sized.work import work
-from refllm.verify.tolerance import UNIT
+from refllm.verify.tolerance import SHARE, UNIT
 
 if TYPE_CHECKING:
     from refllm.verify.runner import Implementation, Result
@@ -203,7 +203,7 @@ def _with_truth(case: Case, dtype: str, plan: Plan, *, gradients: bool) -> Case:
     """The case with the answers of the text, whose conditions are what the plan allows."""
     case = case if gradients else case.values_alone()
     found = expected(case, plan, gradients=gradients)
-    allowed = plan.limit / UNIT[dtype]
+    allowed = plan.limit / (SHARE[dtype] * UNIT[dtype])
     truths = {
         name: Truth(x.value, allowed * x.deviation if x.value.dtype.kind == "f" else None) for name, x in found.items()
     }
